@@ -1,0 +1,63 @@
+"""What went wrong, in a form that a person can act on: where, what was found, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TitanflowError(Exception):
+    """Base of every error that is the user's to mend; printed as one message, without a traceback.
+
+    ``exit_code`` is what the command line ends with: 2 for bad input, 1 for a run that failed.
+    """
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it stands (``file:line``), which key, what was found and what would be right."""
+
+    message: str
+    key: str = ""
+    origin: str = ""
+    expected: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (f"{self.origin}:" if self.origin else "", self.key) if part)
+        lines = [f"{where}: {self.message}" if where else self.message]
+        if self.expected:
+            lines.append(f"    expected: {self.expected}")
+        if self.hint:
+            lines.append(f"    {self.hint}")
+        return "\n".join(lines)
+
+
+class ConfigError(TitanflowError):
+    """The config can't be used; carries every problem that was found, not just the first."""
+
+    def __init__(self, problems: Sequence[Problem] | Problem | str) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = [problems]
+        self.problems = list(problems)
+        count = len(self.problems)
+        head = "" if count == 1 else f"{count} problems:\n"
+        super().__init__(head + "\n".join(str(problem) for problem in self.problems))
+
+
+class DataError(ConfigError):
+    """Training or evaluation data can't be used: missing, empty, or a row that breaks its format."""
+
+
+class StageFailed(TitanflowError):
+    """A stage started and did not finish; the message is the failing rank's own."""
+
+    exit_code = 1
+
+
+class HubError(StageFailed):
+    """The Hub refused or could not be reached; says which answer it gave and what to do."""

@@ -1,0 +1,210 @@
+"""The contract between a task and the process it starts: ``run.yaml`` in, ``result.json`` or ``error.json`` out.
+
+A stage can be run again by hand from these files alone, with the one command that its log shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
+STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
+
+RUN_FILE = "run.yaml"
+RESULT_FILE = "result.json"
+ERROR_FILE = "error.json"
+METRICS_FILE = "metrics.jsonl"
+INTERRUPTED_EXIT = 143
+"""Exit status of a stage that saved and left on SIGTERM (128 + 15), as a shell reports it."""
+
+
+class Strict(BaseModel):
+    """A model that refuses keys it doesn't know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PreparedData(Strict):
+    """Where one module's prepared rows lie; ``validation`` is None where nothing is held out."""
+
+    train: Path | None = None
+    validation: Path | None = None
+    train_config: dict[str, Any] = Field(default_factory=dict)
+    validation_config: dict[str, Any] = Field(default_factory=dict)
+
+
+class StageRun(Strict):
+    """``run.yaml``: everything a stage needs, resolved, with nothing left to look up.
+
+    ``config`` holds the module's sections as the user may write them (for a training stage torchtitan's own
+    and this project's); ``model_overrides`` is flat and without the ``model.`` prefix;
+    ``stages`` holds the folders of this run's other stages, ``base`` the stage that an sft starts from.
+    """
+
+    stage: StageName
+    experiment: str
+    run: str
+    folder: Path
+    fingerprint: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    model_overrides: dict[str, Any] = Field(default_factory=dict)
+    origins: dict[str, str] = Field(default_factory=dict)
+    tokenizer: Path | None = None
+    data: PreparedData = Field(default_factory=PreparedData)
+    base: Path | None = None
+    base_digest: str = ""
+    stages: dict[str, Path] = Field(default_factory=dict)
+
+    def write(self) -> Path:
+        """Writes ``run.yaml`` into the stage's folder and returns its path."""
+        path = self.folder / RUN_FILE
+        write_text_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> StageRun:
+        """Reads a ``run.yaml``."""
+        return cls.model_validate(yaml.safe_load(Path(path).read_text()))
+
+
+class PrepareResult(Strict):
+    """What the prepare step made: folder → its ``dataset.json`` (rows, tokens, dropped)."""
+
+    stage: Literal["prepare"] = "prepare"
+    tokenizer: Path | None = None
+    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class TrainResult(Strict):
+    """What a pretraining or SFT stage made.
+
+    ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
+    was built with, ``export`` the folder that transformers loads (None where the family has no export),
+    ``inherited`` and ``changed`` the rows of the SFT's table.
+    """
+
+    stage: Literal["pretrain", "sft"]
+    checkpoint: Path
+    step: int
+    model_name: str
+    flavor: str
+    model_args: dict[str, Any]
+    parameters: int
+    first_loss: float | None = None
+    loss: float | None = None
+    validation_loss: float | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float | None = None
+    seq_len: int
+    tokenizer: Path | None = None
+    tokenizer_digest: str = ""
+    export: Path | None = None
+    export_digests: dict[str, str] = Field(default_factory=dict)
+    parity: dict[str, float] = Field(default_factory=dict)
+    inherited: list[str] = Field(default_factory=list)
+    changed: list[str] = Field(default_factory=list)
+    wandb_id: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class EvaluateResult(Strict):
+    """Scores of each model side by side.
+
+    ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
+    of each evaluated file; ``reference`` holds what no model made (``xz_bits_per_byte``).
+    """
+
+    stage: Literal["evaluate"] = "evaluate"
+    scores: dict[str, dict[str, dict[str, float]]]
+    folders: dict[str, Path]
+    digests: dict[str, dict[str, str]]
+    samples: dict[str, int] = Field(default_factory=dict)
+    n_shot: dict[str, int] = Field(default_factory=dict)
+    task_versions: dict[str, str] = Field(default_factory=dict)
+    higher_is_better: dict[str, dict[str, bool]] = Field(default_factory=dict)
+    reference: dict[str, float] = Field(default_factory=dict)
+    examples: list[dict[str, str]] = Field(default_factory=list)
+    limit: float | None = None
+    seeds: dict[str, int] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    wandb_id: str = ""
+
+
+class PublishResult(Strict):
+    """Where the model was published: a folder, or a repository's commit and tag."""
+
+    stage: Literal["publish"] = "publish"
+    target: Literal["folder", "hub"]
+    location: str
+    repo_id: str = ""
+    commit: str = ""
+    tag: str = ""
+    files: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class StageError(Strict):
+    """``error.json``: the first rank that failed, and its own exception."""
+
+    rank: int = 0
+    type: str
+    message: str
+    traceback: str = ""
+    exit_code: int = 1
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def write_result(folder: Path, result: BaseModel) -> None:
+    """Writes ``result.json``, the mark of a finished stage."""
+    write_text_atomically(Path(folder) / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+
+
+def read_result(folder: Path) -> StageResult:
+    """Reads a stage's ``result.json``.
+
+    Raises:
+        FileNotFoundError: the stage has not finished.
+    """
+    raw = json.loads((Path(folder) / RESULT_FILE).read_text())
+    kinds: dict[str, type[BaseModel]] = {
+        "prepare": PrepareResult,
+        "pretrain": TrainResult,
+        "sft": TrainResult,
+        "evaluate": EvaluateResult,
+        "publish": PublishResult,
+    }
+    return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
+
+
+def write_error(folder: Path, error: StageError) -> None:
+    """Writes ``error.json`` unless another rank already did: the first to fail is the one that counts."""
+    path = Path(folder) / ERROR_FILE
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(error.model_dump_json(indent=2) + "\n")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
