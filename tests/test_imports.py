@@ -1,0 +1,40 @@
+"""The rooms' walls: what each may import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def loaded_after(statement: str, *modules: str) -> list[str]:
+    program = f"{statement}\nimport sys\nprint(*[m for m in {modules!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.split()
+
+
+def modules_of(package: str) -> list[str]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+
+
+def test_flows_and_tasks_import_no_torch_and_no_titan() -> None:
+    statement = "import " + ", ".join(modules_of("flows") + modules_of("tasks"))
+    assert loaded_after(statement, "torch", "torchtitan", "titan", "transformers", "lm_eval") == []
+
+
+def test_titan_imports_no_prefect() -> None:
+    statement = "import " + ", ".join(modules_of("titan"))
+    assert loaded_after(statement, "prefect", "flows", "tasks") == []
+
+
+def test_titanflow_imports_neither_torch_nor_prefect() -> None:
+    statement = "import " + ", ".join(modules_of("titanflow"))
+    assert loaded_after(statement, "torch", "prefect", "flows", "tasks", "titan", "datasets", "transformers") == []
+
+
+@pytest.mark.parametrize("package", ["flows", "tasks", "titan", "titanflow", "deployments"])
+def test_every_package_has_modules(package: str) -> None:
+    assert modules_of(package)

@@ -1,0 +1,71 @@
+"""Writes the snapshot of torchtitan's configuration that plans are checked against without importing torch.
+
+``python -m titan.snapshot`` after a change of torchtitan's version; a test compares the file with what is
+installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from typing import Any
+
+from titanflow.config.snapshot import FAMILIES, snapshot_path
+
+
+def take_snapshot() -> dict[str, Any]:
+    """What the installed torchtitan accepts.
+
+    Returns:
+        ``torchtitan``: its version; ``job_config``: the JSON schema of its ``JobConfig``; ``models``: for each
+        family the name and JSON schema of its ``ModelArgs`` and the values of each flavor.
+    """
+    from pydantic import TypeAdapter
+
+    from titan.patches import apply_patches
+
+    apply_patches(["cpu_device"])
+    from torchtitan.config.job_config import JobConfig
+    from torchtitan.protocols.train_spec import get_train_spec
+
+    models = {}
+    for name in FAMILIES:
+        flavors = get_train_spec(name).model_args
+        args_class = type(next(iter(flavors.values())))
+        models[name] = {
+            "args": args_class.__name__,
+            "schema": _without_private(TypeAdapter(args_class).json_schema()),
+            "flavors": {
+                flavor: _without_private(dataclasses.asdict(args))  # type: ignore[call-overload]
+                for flavor, args in flavors.items()
+            },
+        }
+    return {
+        "torchtitan": version("torchtitan"),
+        "job_config": TypeAdapter(JobConfig).json_schema(),
+        "models": models,
+    }
+
+
+def _without_private(value: Any) -> Any:
+    """Fields with a leading underscore are torchtitan's own business, and a title repeats the key."""
+    if isinstance(value, dict):
+        return {
+            key: _without_private(item)
+            for key, item in value.items()
+            if not key.startswith("_") and not (key == "title" and isinstance(item, str))
+        }
+    return value
+
+
+def render(snapshot: dict[str, Any]) -> str:
+    """The snapshot as it stands in the repository."""
+    return json.dumps(snapshot, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    taken = take_snapshot()
+    path = snapshot_path(taken["torchtitan"])
+    path.write_text(render(taken))
+    print(path)

@@ -1,0 +1,195 @@
+"""``titanflow``: run, plan, config, export and patches.
+
+Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
+with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.errors import TitanflowError
+
+app = typer.Typer(
+    help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ACTION_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green"}
+INTERRUPTED = 130
+
+ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
+ConfigsOption = Annotated[Path | None, typer.Option("--configs", help="Another folder of configs.", metavar="DIR")]
+RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Set a value: pretrain.training.steps=100. May be given often.", metavar="KEY=VALUE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def reports_errors(function: Command) -> Command:
+    """Prints an error that is the user's to mend as one message, and ends with its exit status."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except TitanflowError as error:
+            err.print(Text.assemble(("error: ", "bold red"), str(error)))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("interrupted; the same command goes on from the newest checkpoint")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+@app.command()
+@reports_errors
+def run(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment: every stage that isn't done yet."""
+    from titanflow.plan import make_plan
+
+    plan = make_plan(experiment, configs, run_name, settings or [])
+    _warn(plan.config)
+    err.print(plan_table(plan))
+    if not plan.is_cached:
+        from flows.local_run import run_flow
+
+        run_flow(experiment, None if configs is None else str(configs), run_name, settings or [])
+    _print_results(plan, as_json)
+
+
+@app.command()
+@reports_errors
+def plan(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run would do: each stage RUN, RESUME or CACHED."""
+    from titanflow.plan import make_plan
+
+    planned = make_plan(experiment, configs, run_name, settings or [])
+    _warn(planned.config)
+    if as_json:
+        _print_json(planned.as_json())
+        return
+    out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
+    out.print(plan_table(planned))
+
+
+@app.command()
+@reports_errors
+def config(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    module: Annotated[str | None, typer.Option("--module", help="Only this module's values.")] = None,
+    settings: SetOption = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a stage will get."""
+    from titanflow.config.experiment import load_experiment
+    from titanflow.config.overrides import parse_settings
+    from titanflow.config.values import resolved_values
+
+    loaded = load_experiment(experiment, configs, parse_settings(settings or []))
+    _warn(loaded)
+    values = resolved_values(loaded, module)
+    if as_json:
+        _print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for key, (value, where) in values.items():
+        table.add_row(key, Text(json.dumps(value, default=str)), *([Text(where, style="dim")] if origin else []))
+    out.print(table)
+
+
+@app.command()
+@reports_errors
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A stage's folder, or a checkpoint in it.", metavar="CKPT")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
+) -> None:
+    """Write a checkpoint as a folder that transformers loads."""
+    done = subprocess.run([sys.executable, "-m", "titan.export", str(checkpoint), str(folder)], check=False)
+    raise typer.Exit(done.returncode)
+
+
+@app.command()
+@reports_errors
+def patches(as_json: JsonOption = False) -> None:
+    """List what is changed in torchtitan from outside, and why."""
+    from titan.patches import all_patches
+
+    listed = [
+        {"name": patch.name, "target": patch.target, "what": patch.what, "why": patch.why, "versions": patch.versions}
+        for patch in all_patches()
+    ]
+    if as_json:
+        _print_json(listed)
+        return
+    for patch in listed:
+        out.print(Text.assemble((patch["name"], "bold"), f"  {patch['target']}  torchtitan {patch['versions']}"))
+        out.print(Text(f"  what: {patch['what']}\n  why:  {patch['why']}\n"))
+
+
+def plan_table(planned: Any) -> Table:
+    """A plan as a table: stage, action, reason."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for stage in planned.stages:
+        table.add_row(stage.stage, Text(stage.action, style=ACTION_STYLES[stage.action]), stage.reason)
+    return table
+
+
+def _print_results(planned: Any, as_json: bool) -> None:
+    from titanflow.stage import RESULT_FILE
+    from titanflow.summary import render_summary
+
+    if as_json:
+        files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
+        _print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
+    else:
+        Console(highlight=False).print(render_summary(planned))
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _warn(loaded: Any) -> None:
+    for line in loaded.ignored:
+        err.print(Text.assemble(("ignored: ", "yellow"), line))
+    for line in loaded.warnings:
+        err.print(Text.assemble(("warning: ", "yellow"), line))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,224 @@
+"""What this project adds to torchtitan's configuration, and the configuration of the stages that torchtitan lacks.
+
+``TRAINING_SECTIONS`` reach torchtitan's ``JobConfig`` through its custom config module
+(:mod:`titan.job_config`); :class:`Evaluate` and :class:`Publish` are modules of their own. Plain dataclasses
+without torch, so that a plan can check a config in a fraction of a second. The string below a field is its
+documentation, as in torchtitan's own ``job_config.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class Data:
+    """Where training rows come from: exactly one of ``source``, ``path`` and ``dataset``."""
+
+    name: str = ""
+    """What the prepared folder is called; the file's own name unless said otherwise."""
+    kind: Literal["text", "chat", "evals"] = "text"
+    """Plain documents, conversations, or the items of local evaluation tasks."""
+    source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
+    """A built-in source: the running interpreter's standard library."""
+    path: str | list[str] | None = None
+    """Local files, folders or patterns: .txt, .md, .py, .jsonl, .json, .parquet, .csv."""
+    dataset: str | None = None
+    """A dataset on the Hugging Face Hub, or a folder that `datasets` loads."""
+    config: str | None = None
+    """The dataset's configuration, where it has several."""
+    split: str = "train"
+    """The dataset's split."""
+    revision: str | None = None
+    """The dataset's revision on the Hub: a branch, a tag or a commit."""
+    text_column: str = "text"
+    """The column that holds a document."""
+    messages_column: str = "messages"
+    """The column that holds a conversation: a list of {role, content}."""
+    split_part: Literal["train", "heldout"] = "train"
+    """Which part of a built-in source: what is trained on, or what is held out by name."""
+    limit: int | None = None
+    """At most so many documents or conversations."""
+    streaming: bool = False
+    """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
+
+
+@dataclass
+class Tokenizer:
+    """Which tokenizer a model is trained with."""
+
+    path: str | None = None
+    """A folder with tokenizer.json; unset, a byte-level BPE is trained on the pretraining text."""
+    vocab_size: int | None = None
+    """Size of the trained vocabulary; unset, the model's own vocab_size."""
+
+
+@dataclass
+class Chat:
+    """How conversations become text."""
+
+    template: str = "chatml"
+    """The built-in template's name, or a .jinja file with {% generation %} around what is trained."""
+
+
+@dataclass
+class Launcher:
+    """How torchrun starts a stage's processes."""
+
+    nproc_per_node: int = 1
+    """Processes on this machine: one a GPU."""
+    nnodes: int = 1
+    """Machines."""
+    node_rank: int = 0
+    """This machine's number, from 0."""
+    rdzv_endpoint: str | None = None
+    """Where the machines meet, host:port; needed with more than one."""
+    omp_num_threads: int | None = None
+    """CPU threads a process; unset, the machine's cores divided by its processes."""
+
+
+@dataclass
+class Sft:
+    """What a fine-tuning stage starts from."""
+
+    base: str = "pretrain"
+    """The module whose architecture, tokenizer and weights are taken, or the folder of a finished stage."""
+
+
+@dataclass
+class TrainingAdditions:
+    """This project's keys inside torchtitan's own ``training`` section."""
+
+    mock_data: bool = False
+    """Random tokens in place of data: to measure speed or to try a configuration."""
+
+
+@dataclass
+class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
+    """The sections that a training module has beside torchtitan's own."""
+
+    data: Data = field(default_factory=Data)
+    """What to train on."""
+    validation_data: Data = field(default_factory=Data)
+    """What to validate on; needs `validation.enable`."""
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    """The tokenizer."""
+    chat: Chat = field(default_factory=Chat)
+    """The chat template."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """The processes."""
+    sft: Sft = field(default_factory=Sft)
+    """The base of a fine-tuning stage."""
+    training: TrainingAdditions = field(default_factory=TrainingAdditions)
+    """Additions to torchtitan's `training`."""
+
+
+@dataclass
+class Evaluate:
+    """The evaluate module: lm-evaluation-harness on the exported folders, side by side."""
+
+    tasks: list[str] = field(default_factory=list)
+    """Task or group names: of `include_path`, or of lm-eval's library."""
+    include_path: str | None = "evals"
+    """A folder with task files of your own; a relative one is looked for in the config tree."""
+    data: Data = field(default_factory=Data)
+    """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
+    models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
+    """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads."""
+    batch_size: int | str = 16
+    """Sequences at a time."""
+    limit: float | None = None
+    """Items a task (a share of them below 1): for a quick look; the result is marked as limited."""
+    num_fewshot: int | None = None
+    """Examples in the prompt; unset, the task's own number."""
+    apply_chat_template: bool | Literal["auto"] = "auto"
+    """Ask through the chat template; `auto` does what the task's metadata says."""
+    fewshot_as_multiturn: bool = True
+    """Few-shot examples as turns of the conversation."""
+    bootstrap_iters: int = 1000
+    """Resamples behind a standard error that has no closed form."""
+    seed: int = 1234
+    """Seed of everything that draws."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, …; unset, the first GPU or the CPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the weights are evaluated in."""
+    log_samples: bool = True
+    """Keep each item's prompt, answer and score."""
+    wandb: bool = True
+    """Log the scores to Weights & Biases (offline unless WANDB_MODE says otherwise)."""
+    examples: int = 3
+    """Answers to show in the summary and on the card."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """The processes."""
+
+
+@dataclass
+class Publish:
+    """The publish module: a folder, or one commit and a tag on the Hub."""
+
+    target: Literal["folder", "hub"] = "folder"
+    """`folder` writes exactly the files that `hub` would push."""
+    folder: str | None = None
+    """Where `target: folder` writes; unset, `model` in the stage's folder."""
+    repo_id: str | None = None
+    """owner/name on the Hub."""
+    private: bool = True
+    """Whether a new repository is private."""
+    tag: str | None = None
+    """The tag that marks what is published; unset, the run's name."""
+    model: str = "sft"
+    """The module whose export is published."""
+    license: str = "apache-2.0"
+    """The licence's identifier on the Hub."""
+    revision: str = "main"
+    """The branch that is committed to."""
+    commit_message: str | None = None
+    """The commit's message; unset, one that names the run."""
+    language: list[str] = field(default_factory=list)
+    """Languages of the text, as ISO 639 codes."""
+    tags: list[str] = field(default_factory=list)
+    """Tags on the card."""
+
+
+@dataclass
+class ModuleSpec:
+    """One entry of an experiment's `modules`."""
+
+    framework: str | None = None
+    """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
+    config: str | None = None
+    """The module file: a stage's defaults."""
+    model: str | None = None
+    """The model file."""
+    data: str | None = None
+    """The data file, from the config tree's data/ folder: becomes the section `data`."""
+    validation_data: str | None = None
+    """The data file of the section `validation_data`."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """What this experiment sets otherwise than the files above."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """`model_overrides`: fields of the model's arguments, each under `model.`"""
+    name: str | None = None
+    """A name for people; not used."""
+
+
+@dataclass
+class ExperimentSpec:
+    """The experiment file itself."""
+
+    work_group: str = "research"
+    """The team."""
+    user_name: str = "root"
+    """The user."""
+    exp_name: str = ""
+    """What the experiment is called: a folder in the workspace."""
+    workspace: str = "./runs"
+    """Where runs and prepared data lie; relative to the folder one stands in."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """The processes of every stage; a module's own `launcher` goes before it."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys that may stand in the files although nothing reads them: left out, and reported."""
+    modules: dict[str, Any] = field(default_factory=dict)
+    """The stages: pretrain, sft, evaluate, publish."""

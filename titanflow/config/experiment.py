@@ -1,0 +1,100 @@
+"""An experiment: one file that names a module file and a model file for each stage, and overrides them.
+
+Order, weakest first: module file, model file, data files, the experiment's ``overrides``, then what a command
+line or a flow's parameters set. Every mistake in all of them is reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from titanflow.config.additions import ExperimentSpec, ModuleSpec
+from titanflow.config.checks import check_module
+from titanflow.config.module import Module, build_module, remove_unknown
+from titanflow.config.overrides import Setting, lay_over
+from titanflow.config.schema import check, dataclass_schema, defaults
+from titanflow.config.tree import ConfigTree, load
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, plain
+from titanflow.errors import ConfigError, Problem
+
+
+@dataclass
+class Experiment:
+    """A resolved experiment: its own settings and its modules, each complete with defaults and origins."""
+
+    path: Path
+    tree: ConfigTree
+    exp_name: str
+    workspace: Path
+    work_group: str
+    user_name: str
+    modules: dict[str, Module]
+    ignored: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def stage(self, stage: str) -> Module | None:
+        """The module of a stage, or None where the experiment has none."""
+        return next((module for module in self.modules.values() if module.stage == stage), None)
+
+
+def load_experiment(name: str, configs: str | Path | None = None, settings: Iterable[Setting] = ()) -> Experiment:
+    """Loads an experiment by its name or its file.
+
+    Raises:
+        ConfigError: with every mistake that was found, each with file, line and key.
+    """
+    tree = ConfigTree.locate(configs)
+    path = tree.experiment(name)
+    if configs is None and (path.resolve().parent.parent / "modules").is_dir():
+        tree = ConfigTree(path.parent.parent)
+    problems: list[Problem] = []
+    raw = load(path, problems)
+    problems += lay_over(raw, settings)
+    ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
+    problems += check({**raw, "modules": {}}, dataclass_schema(ExperimentSpec))
+    settings_of = {**defaults(dataclass_schema(ExperimentSpec)), **plain({**raw, "modules": {}})}
+    modules = _build_modules(raw, tree, path, problems)
+    if not problems:
+        problems = [problem for module in modules.values() for problem in check_module(module, modules)]
+    if problems:
+        raise ConfigError(problems)
+    return Experiment(
+        path=path,
+        tree=tree,
+        exp_name=settings_of["exp_name"] or path.stem,
+        workspace=Path(settings_of["workspace"]),
+        work_group=str(settings_of["work_group"]),
+        user_name=str(settings_of["user_name"]),
+        modules=modules,
+        ignored=ignored + [line for module in modules.values() for line in module.ignored],
+        warnings=[line for module in modules.values() for line in module.warnings],
+    )
+
+
+def _build_modules(raw: Tree, tree: ConfigTree, path: Path, problems: list[Problem]) -> dict[str, Module]:
+    specs = raw.get("modules")
+    if not isinstance(specs, dict) or not specs:
+        problems.append(Problem("the experiment has no modules", key="modules", origin=str(path)))
+        return {}
+    modules: dict[str, Module] = {}
+    for name, spec in specs.items():
+        if not isinstance(spec, dict):
+            problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=first_origin(spec)))
+            continue
+        shallow = {key: {} if key in ("overrides", "params") else value for key, value in spec.items()}
+        problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
+        launcher = raw.get("launcher")
+        module = build_module(
+            name, spec, tree, launcher if isinstance(launcher, dict) else {}, patterns(raw), modules, problems
+        )
+        if module is not None:
+            modules[name] = module
+    return modules
+
+
+def patterns(raw: Tree) -> list[str]:
+    """The experiment's ``ignore:`` list."""
+    leaf = raw.get("ignore")
+    return [str(item) for item in leaf.value] if isinstance(leaf, Leaf) and isinstance(leaf.value, list) else []

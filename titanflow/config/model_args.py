@@ -1,0 +1,141 @@
+"""A model's arguments as a plan sees them: one flavor's values, the overrides laid over them, all checked.
+
+At run time :mod:`titan.model_overrides` does the same on torchtitan's own objects; this is the half that needs
+no torch, and says where each value was written.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from typing import Any
+
+from titanflow.config.schema import Schema, accepts, closest, describe, inline, known_keys
+from titanflow.config.snapshot import load_snapshot
+from titanflow.config.yaml_source import Leaf, Tree, leaves
+from titanflow.errors import Problem
+
+
+def family(name: str) -> dict[str, Any] | None:
+    """What the snapshot holds of a model family; None for one that isn't torchtitan's."""
+    found = load_snapshot()["models"].get(name)
+    return found and {**found, "schema": inline(found["schema"])}
+
+
+def split_overrides(model: Tree, model_schema: Schema, args_schema: Schema | None) -> tuple[Tree, Tree]:
+    """Parts a ``model:`` section into torchtitan's own keys and overrides of the model's arguments.
+
+    A key that torchtitan's section lacks and the family's ``ModelArgs`` have is an override, as Primus's files
+    have it; one that neither has stays in the section, where the check names it.
+    """
+    if args_schema is None:
+        return model, {}
+    section: Tree = {}
+    overrides: Tree = {}
+    for key, value in model.items():
+        is_override = key not in model_schema["properties"] and key in args_schema["properties"]
+        (overrides if is_override else section)[key] = value
+    return section, overrides
+
+
+def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
+    """``params.model_overrides``, flat (``model.n_layers: 4``) or nested, without its ``model.``."""
+    overrides = params.get("model_overrides") if isinstance(params, dict) else None
+    for other in set(params if isinstance(params, dict) else {}) - {"model_overrides"}:
+        origin = next((leaf.origin for _, leaf in leaves({other: params[other]})), "")
+        problems.append(Problem("unknown key", key=f"{key}.{other}", origin=origin, expected="model_overrides"))
+    if not isinstance(overrides, dict):
+        return {}
+    flat = dict(leaves(overrides))
+    invalid = {name: leaf for name, leaf in flat.items() if not name.startswith("model.")}
+    if invalid:
+        problems.append(
+            Problem(
+                f"Invalid override keys detected: {sorted(invalid)}",
+                key=f"{key}.model_overrides",
+                origin=next(iter(invalid.values())).origin,
+                expected=", ".join(f"model.{name}" for name in sorted(invalid)),
+            )
+        )
+    return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}
+
+
+def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) -> list[Problem]:
+    """Whether the model and its flavor are named and known."""
+    for what, leaf in (("name", name), ("flavor", flavor)):
+        if leaf is None or leaf.value is None:
+            return [Problem(f"model.{what} is required for model override patch", key=f"{key}.model", origin=origin)]
+    assert name is not None
+    assert flavor is not None
+    models = load_snapshot()["models"]
+    if name.value not in models:
+        near = difflib.get_close_matches(str(name.value), models, n=1)
+        hint = f"did you mean {near[0]}?" if near else "a family of your own comes in by `experimental.custom_import`"
+        message = f"torchtitan {load_snapshot()['torchtitan']} has no model {name.value!r}"
+        return [Problem(message, key=f"{key}.model.name", origin=name.origin, expected=", ".join(models), hint=hint)]
+    flavors = models[name.value]["flavors"]
+    if flavor.value not in flavors:
+        message = f"flavor {flavor.value!r} not found in model_args for {name.value!r}"
+        near = difflib.get_close_matches(str(flavor.value), flavors, n=1)
+        hint = f"did you mean {near[0]}?" if near else ""
+        return [
+            Problem(
+                message,
+                key=f"{key}.model.flavor",
+                origin=flavor.origin,
+                expected=", ".join(flavors),
+                hint=hint,
+            )
+        ]
+    return []
+
+
+def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, problems: list[Problem]) -> dict[str, Any]:
+    """The flavor's arguments with the overrides laid over them; a mistake goes to ``problems``.
+
+    ``overrides`` is flat or nested; a nested dataclass (RoPE scaling, experts) is reached by a dotted key or by
+    a mapping.
+    """
+    found = family(name)
+    assert found is not None
+    args = copy.deepcopy(found["flavors"][flavor])
+    known = known_keys(found["schema"])
+    for dotted, leaf in leaves(overrides):
+        field = _field(found["schema"], dotted)
+        if field is None:
+            near = closest(dotted, known)
+            problems.append(
+                Problem(
+                    f"{found['args']!r} has no field {dotted!r}",
+                    key=f"{key}.model.{dotted}",
+                    origin=leaf.origin,
+                    hint=f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}",
+                )
+            )
+        elif not accepts(leaf.value, field):
+            problems.append(
+                Problem(
+                    f"found {leaf.value!r}",
+                    key=f"{key}.model.{dotted}",
+                    origin=leaf.origin,
+                    expected=describe(field),
+                )
+            )
+        else:
+            _set(args, dotted, leaf.value)
+    return args
+
+
+def _field(schema: Schema, dotted: str) -> Schema | None:
+    for part in dotted.split("."):
+        schema = schema.get("properties", {}).get(part)
+        if schema is None:
+            return None
+    return None if "properties" in schema else schema
+
+
+def _set(args: dict[str, Any], dotted: str, value: Any) -> None:
+    *above, last = dotted.split(".")
+    for part in above:
+        args = args[part]
+    args[last] = value

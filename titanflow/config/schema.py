@@ -1,0 +1,204 @@
+"""Checks a config tree against a JSON schema, and says what is wrong the way a person would.
+
+JSON Schema is what pydantic makes of torchtitan's dataclasses and of this project's; of it this reads
+``properties``, ``$ref``, ``type``, ``enum``, ``const``, ``anyOf``, ``items``, ``additionalProperties`` and
+``default``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import Any
+
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, plain
+from titanflow.errors import Problem
+
+Schema = dict[str, Any]
+TYPE_NAMES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
+
+
+@cache
+def dataclass_schema(cls: type) -> Schema:
+    """The schema of a dataclass, references resolved."""
+    from pydantic import TypeAdapter
+
+    return inline(TypeAdapter(cls).json_schema())
+
+
+def inline(schema: Schema) -> Schema:
+    """The schema with each ``$ref`` replaced by what it refers to."""
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+        return {key: resolve(value) for key, value in node.items() if key != "$defs"}
+
+    return resolve(schema)
+
+
+def merge_schemas(base: Schema, added: Schema) -> Schema:
+    """Both schemas' properties; a section that both have holds the keys of both."""
+    properties: dict[str, Schema] = dict(base["properties"])
+    for key, schema in added["properties"].items():
+        below = properties.get(key, {})
+        both = "properties" in below and "properties" in schema
+        properties[key] = merge_schemas(below, schema) if both else schema
+    return {**base, "properties": properties}
+
+
+def defaults(schema: Schema) -> Any:
+    """The value of a section in which nothing is set."""
+    if "default" in schema:
+        return schema["default"]
+    if "properties" in schema:
+        return {key: defaults(value) for key, value in schema["properties"].items()}
+    return {"array": [], "object": {}}.get(schema.get("type", ""))
+
+
+def known_keys(schema: Schema, prefix: str = "") -> list[str]:
+    """The dotted key of every section and field."""
+    keys = []
+    for key, value in schema.get("properties", {}).items():
+        keys.append(f"{prefix}{key}")
+        keys += known_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
+    """Every mistake of ``tree``, each with its key, its origin and what would be right."""
+    return _check_section(tree, schema, prefix, known_keys(schema))
+
+
+def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], above: str = "") -> list[Problem]:
+    problems: list[Problem] = []
+    properties = schema["properties"]
+    for key, value in tree.items():
+        dotted = f"{above}{key}"
+        if key not in properties:
+            problems.append(unknown_key(f"{prefix}{dotted}", first_origin(value), dotted, known, prefix))
+        elif isinstance(value, dict):
+            problems += _check_mapping(value, properties[key], prefix, known, dotted)
+        elif not _fits(value.value, properties[key]):
+            problems.append(_wrong_value(f"{prefix}{dotted}", value, properties[key]))
+    return problems
+
+
+def _fits(value: Any, schema: Schema) -> bool:
+    """Whether a value that isn't a mapping may stand here; in place of a section only null may."""
+    return value is None if "properties" in schema else accepts(value, schema)
+
+
+def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
+    if "properties" in schema:
+        return _check_section(value, schema, prefix, known, f"{dotted}.")
+    if accepts(plain(value), schema):
+        return []
+    return [_wrong_value(f"{prefix}{dotted}", Leaf(plain(value), first_origin(value)), schema)]
+
+
+def unknown_key(key: str, origin: str, dotted: str, known: list[str], prefix: str = "") -> Problem:
+    """An unknown key, with the nearest known one."""
+    near = closest(dotted, known)
+    hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
+    return Problem("unknown key", key=key, origin=origin, hint=hint)
+
+
+def closest(key: str, known: list[str]) -> str | None:
+    """The known key that ``key`` most likely means: the nearest in its own section, or the same name elsewhere."""
+    section, _, name = key.rpartition(".")
+    siblings = {
+        known_key.rpartition(".")[2]: known_key for known_key in known if known_key.rpartition(".")[0] == section
+    }
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return siblings[near[0]]
+    elsewhere = [known_key for known_key in known if known_key.rpartition(".")[2] == name]
+    if elsewhere:
+        return elsewhere[0]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
+    found = leaf.value
+    kind = "text" if isinstance(found, str) else type(found).__name__
+    message = f"found {found!r} ({kind})" if found is not None else "found null"
+    hint = ""
+    if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
+        hint = f"take the quotes off: {found}"
+    return Problem(message, key=key, origin=leaf.origin, expected=describe(schema), hint=hint)
+
+
+def _numbers(text: str) -> list[Any]:
+    numbers: list[Any] = []
+    for kind in (int, float):
+        try:
+            numbers.append(kind(text))
+        except ValueError:
+            continue
+    return numbers
+
+
+def accepts(value: Any, schema: Schema) -> bool:
+    """Whether a plain value fits; a whole number is a number too, true and false are neither."""
+    if "anyOf" in schema:
+        return any(accepts(value, option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return any(value == option and type(value) is type(option) for option in schema["enum"])
+    if "const" in schema:
+        return bool(value == schema["const"] and type(value) is type(schema["const"]))
+    match schema.get("type"):
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "string":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+        case "array":
+            return isinstance(value, list) and all(accepts(item, schema.get("items", {})) for item in value)
+        case "object":
+            return _accepts_object(value, schema)
+    return True
+
+
+def _accepts_object(value: Any, schema: Schema) -> bool:
+    if not isinstance(value, dict):
+        return False
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for key, item in value.items():
+        if key in properties:
+            if not accepts(item, properties[key]):
+                return False
+        elif others is False or (isinstance(others, dict) and not accepts(item, others)):
+            return False
+    return True
+
+
+def describe(schema: Schema) -> str:
+    """What a field takes, in words."""
+    if "anyOf" in schema:
+        return " or ".join(describe(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array" and schema.get("items"):
+        return f"a list, each item {describe(schema['items'])}"
+    return TYPE_NAMES.get(schema.get("type", ""), "any value")

@@ -1,0 +1,77 @@
+"""The command and the environment of a stage's process: what its log shows, to be run again by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from titanflow.config.experiment import Experiment
+from titanflow.fingerprint import digest
+from titanflow.stage import RUN_FILE, StageRun
+
+MODULES = {
+    "prepare": "titanflow.data.prepare",
+    "pretrain": "titan.train",
+    "sft": "titan.train",
+    "evaluate": "titan.evaluate",
+    "publish": "titanflow.publish",
+}
+UNDER_TORCHRUN = ("pretrain", "sft", "evaluate")
+
+
+def command(run: StageRun) -> list[str]:
+    """The argv that runs the stage from its ``run.yaml``."""
+    program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
+    if run.stage not in UNDER_TORCHRUN:
+        return [sys.executable, *program]
+    return [sys.executable, "-m", "torch.distributed.run", *_torchrun_arguments(run.config["launcher"]), *program]
+
+
+def _torchrun_arguments(launcher: dict[str, Any]) -> list[str]:
+    processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
+    arguments = [f"--nproc_per_node={processes}"]
+    if machines == 1:
+        arguments.append("--standalone")
+    else:
+        arguments += [
+            f"--nnodes={machines}",
+            f"--node_rank={launcher['node_rank']}",
+            "--rdzv_backend=c10d",
+            f"--rdzv_endpoint={launcher['rdzv_endpoint']}",
+        ]
+    if processes > 1:
+        # Every rank logs the same lines; one is enough to read. A failing rank writes error.json itself.
+        arguments += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
+    return arguments
+
+
+def environment(run: StageRun, config: Experiment) -> dict[str, str]:
+    """What the stage's process finds in its environment beside what is there already, which goes first."""
+    launcher = run.config.get("launcher") or {}
+    processes = int(launcher.get("nproc_per_node") or 1)
+    threads = launcher.get("omp_num_threads") or max(1, (os.cpu_count() or 1) // processes)
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true",
+        "WANDB_MODE": "offline",
+        "WANDB_PROJECT": config.exp_name,
+    }
+    own = {
+        "WANDB_RUN_GROUP": f"{run.experiment}/{run.run}",
+        "WANDB_RUN_JOB_TYPE": run.stage,
+        "WANDB_RUN_NAME": f"{run.run}-{run.stage}",
+        "WANDB_RUN_ID": digest([str(run.folder), run.fingerprint]),
+        "WANDB_RESUME": "allow",
+        "WANDB_DIR": str(run.folder),
+        "WANDB_SILENT": "true",
+        "PYTHONPATH": _python_path(),
+    }
+    return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
+
+
+def _python_path() -> str:
+    """The folder one stands in is importable, as ``python -m`` makes it: for the user's own modules."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(part for part in (str(Path.cwd()), inherited) if part)

@@ -1,0 +1,171 @@
+"""``manifest.json``: of each stage of a run what it was made from, what it wrote, and when.
+
+A stage is done when its entry carries the planned fingerprint and each output is still there at its recorded
+size; nothing else about its state is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from titanflow.fingerprint import digest, file_digest
+from titanflow.stage import (
+    RESULT_FILE,
+    RUN_FILE,
+    EvaluateResult,
+    PublishResult,
+    StageResult,
+    TrainResult,
+    write_text_atomically,
+)
+
+if TYPE_CHECKING:
+    from titanflow.plan import StagePlan
+
+MANIFEST_FILE = "manifest.json"
+HASHED_UP_TO = 1 << 30
+"""Bytes up to which a checkpoint's file is hashed; of a larger one the digest holds its size."""
+PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "datasets", "huggingface_hub", "prefect")
+
+
+class StageRecord(BaseModel):
+    """One stage's entry. ``outputs`` maps a path, relative to the run's folder where it lies below it, to bytes."""
+
+    fingerprint: str
+    started: str = ""
+    finished: str = ""
+    outputs: dict[str, int] = Field(default_factory=dict)
+    digest: str = ""
+    parents: dict[str, str] = Field(default_factory=dict)
+    prefect_run: str = ""
+    wandb_run: str = ""
+
+
+class Manifest(BaseModel):
+    """The record of one run; ``folder`` is the run's."""
+
+    folder: Path = Field(exclude=True)
+    experiment: str = ""
+    run: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    git: str = ""
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> Manifest:
+        """The run's manifest; an empty one where there is none yet."""
+        path = folder / MANIFEST_FILE
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        return cls(folder=folder, **stored)
+
+    def is_done(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage finished from exactly these inputs and all that it wrote is still there."""
+        record = self.stages.get(stage)
+        if record is None or record.fingerprint != fingerprint or not record.finished:
+            return False
+        return all(_size(self.folder / path) == size for path, size in record.outputs.items())
+
+    def record_start(self, plan: StagePlan, prefect_run_id: str = "") -> None:
+        """Notes that a stage begins; what it made before no longer counts."""
+        self._describe(plan)
+        self.stages[plan.stage] = StageRecord(
+            fingerprint=plan.run.fingerprint, started=_now(), prefect_run=prefect_run_id, parents=self._parents(plan)
+        )
+        self._write()
+
+    def record_finish(self, plan: StagePlan, result: StageResult) -> None:
+        """Notes what a stage wrote."""
+        record = self.stages.get(plan.stage) or StageRecord(fingerprint=plan.run.fingerprint)
+        record.finished = _now()
+        record.outputs = {str(_relative(path, self.folder)): _size(path) or 0 for path in _outputs(plan, result)}
+        record.digest = file_digest(plan.run.folder / RESULT_FILE)
+        record.wandb_run = getattr(result, "wandb_id", "")
+        self.stages[plan.stage] = record
+        self._write()
+
+    def _describe(self, plan: StagePlan) -> None:
+        self.experiment, self.run = plan.run.experiment, plan.run.run
+        self.versions = {"python": platform.python_version(), **installed_versions()}
+        self.git = git_revision()
+
+    def _parents(self, plan: StagePlan) -> dict[str, str]:
+        return {name: record.digest for name, record in self.stages.items() if name != plan.stage and record.digest}
+
+    def _write(self) -> None:
+        write_text_atomically(self.folder / MANIFEST_FILE, self.model_dump_json(indent=2) + "\n")
+
+
+def _outputs(plan: StagePlan, result: StageResult) -> list[Path]:
+    folder = plan.run.folder
+    paths = [folder / RUN_FILE, folder / RESULT_FILE]
+    if isinstance(result, TrainResult):
+        paths += [path for path in sorted(result.checkpoint.rglob("*")) if path.is_file()]
+        paths += [result.export / name for name in result.export_digests] if result.export else []
+    elif isinstance(result, EvaluateResult):
+        paths += sorted(folder.glob("*.jsonl"))
+    elif isinstance(result, PublishResult) and result.target == "folder":
+        paths += [Path(result.location) / name for name in result.files]
+    return paths
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """One digest of a checkpoint's files; of files over a gigabyte their size stands for their bytes."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return digest(
+        {
+            path.relative_to(checkpoint).as_posix(): path.stat().st_size
+            if path.stat().st_size > HASHED_UP_TO
+            else file_digest(path)
+            for path in files
+        }
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str:
+    """The checkout's commit, with ``+`` behind it where files differ from it; empty outside of a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

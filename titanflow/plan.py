@@ -1,0 +1,240 @@
+"""What a run would do: each stage RUN, RESUME or CACHED, in about a second and without torch.
+
+Raises before anything is written or a process is started where a config or its data can't be used.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.overrides import Setting, parameter_settings, parse_settings
+from titanflow.errors import ConfigError, Problem
+from titanflow.launch import command, environment
+from titanflow.manifest import Manifest, checkpoint_digest
+from titanflow.preparation import Preparation
+from titanflow.stage import (
+    ERROR_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    STAGES,
+    StageName,
+    StageRun,
+    read_result,
+    write_text_atomically,
+)
+from titanflow.stage_fingerprint import stage_fingerprint
+
+Action = Literal["RUN", "RESUME", "CACHED"]
+DEFAULT_RUN = "main"
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass
+class StagePlan:
+    """What one stage would do, and all that it needs for it."""
+
+    stage: StageName
+    action: Action
+    reason: str
+    run: StageRun
+    command: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """A run: its folder and its stages, in the order in which they run."""
+
+    experiment: str
+    run: str
+    folder: Path
+    stages: list[StagePlan]
+    config: Experiment
+
+    def stage(self, name: str) -> StagePlan | None:
+        """A stage by its name, or None where the experiment has none."""
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(stage.action == "CACHED" for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as ``titanflow plan --json`` prints it."""
+        return {
+            "experiment": self.experiment,
+            "run": self.run,
+            "folder": str(self.folder),
+            "stages": [
+                {
+                    "stage": stage.stage,
+                    "action": stage.action,
+                    "reason": stage.reason,
+                    "fingerprint": stage.run.fingerprint,
+                    "folder": str(stage.run.folder),
+                    "command": stage.command,
+                }
+                for stage in self.stages
+            ],
+        }
+
+    def write(self) -> None:
+        """Writes ``plan.json`` into the run's folder."""
+        import json
+
+        write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
+
+
+def make_plan(
+    experiment: str,
+    configs: str | Path | None = None,
+    run: str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> Plan:
+    """Plans a run of an experiment, given by name or file.
+
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters.
+
+    Raises:
+        ConfigError: the experiment can't be used; carries every mistake.
+        DataError: its data can't.
+    """
+    is_mapping = isinstance(overrides, Mapping)
+    settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
+    config = load_experiment(experiment, configs, settings)
+    name = check_run_name(run or DEFAULT_RUN)
+    workspace = config.workspace.resolve()
+    folder = workspace / config.exp_name / name
+    preparation = Preparation.of(config, workspace)
+    manifest = Manifest.open(folder)
+    stages: list[StagePlan] = []
+    for stage in STAGES:
+        stage_run = _stage_run(stage, config, name, folder, preparation)
+        if stage_run is not None:
+            stage_run.fingerprint = stage_fingerprint(stage_run, [plan.run for plan in stages], config, preparation)
+            action, reason = _action(stage_run, manifest, stages, preparation)
+            stages.append(
+                StagePlan(stage, action, reason, stage_run, command(stage_run), environment(stage_run, config))
+            )
+    return Plan(config.exp_name, name, folder, stages, config)
+
+
+def check_run_name(name: str) -> str:
+    """A run's name, fit for a folder and for a tag.
+
+    Raises:
+        ConfigError: it isn't.
+    """
+    if RUN_NAME.fullmatch(name):
+        return name
+    raise ConfigError(Problem(f"found {name!r}", key="--run", expected="letters, digits, dots, dashes, underscores"))
+
+
+def _stage_run(
+    stage: StageName, config: Experiment, run: str, folder: Path, preparation: Preparation
+) -> StageRun | None:
+    common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
+    if stage == "prepare":
+        return StageRun(**common, config=preparation.config) if preparation.config["datasets"] else None
+    module = config.stage(stage)
+    if module is None:
+        return None
+    stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
+    return StageRun(
+        **common,
+        config=module.config,
+        model_overrides=module.model_overrides,
+        origins=module.origins,
+        tokenizer=preparation.tokenizer_of(module),
+        data=preparation.data_of(module),
+        base=_base(module.config, config, folder) if stage == "sft" else None,
+        stages=stages,
+    )
+
+
+def _base(sft: dict[str, Any], config: Experiment, folder: Path) -> Path:
+    named = sft["sft"]["base"]
+    module = config.modules.get(named) or config.stage(named)
+    if module is not None:
+        return folder / module.stage
+    path = Path(named)
+    if (path / RESULT_FILE).exists():
+        return path.resolve()
+    raise ConfigError(
+        Problem(
+            f"found {named!r}",
+            key="sft.sft.base",
+            expected=f"a module of this experiment, or the folder of a finished stage (with {RESULT_FILE})",
+        )
+    )
+
+
+def _action(
+    run: StageRun, manifest: Manifest, earlier: list[StagePlan], preparation: Preparation
+) -> tuple[Action, str]:
+    if run.stage == "prepare":
+        missing = preparation.missing()
+        total = len(preparation.folders())
+        return ("RUN", f"{len(missing)} of {total} to prepare") if missing else ("CACHED", f"{total} prepared")
+    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
+    if again and run.stage != "pretrain":
+        if run.stage == "sft" and run.base != manifest.folder / "pretrain":
+            again = []
+        else:
+            return "RUN", f"after {again[-1]}"
+    if manifest.is_done(run.stage, run.fingerprint):
+        return "CACHED", "nothing changed"
+    step = newest_checkpoint(run.folder)
+    if step is not None and _is_same_run(run):
+        return "RESUME", f"from step {step}"
+    if (run.folder / RUN_FILE).exists():
+        return "RUN", "its output is gone" if _is_same_run(run) else "its inputs changed"
+    return "RUN", "new"
+
+
+def _is_same_run(run: StageRun) -> bool:
+    path = run.folder / RUN_FILE
+    return path.exists() and StageRun.read(path).fingerprint == run.fingerprint
+
+
+def newest_checkpoint(folder: Path) -> int | None:
+    """The step of the newest complete checkpoint below a stage's folder: one whose ``.metadata`` was written."""
+    steps = [
+        int(path.parent.name.removeprefix("step-"))
+        for path in folder.glob("checkpoint/step-*/.metadata")
+        if path.parent.name.removeprefix("step-").isdigit()
+    ]
+    return max(steps, default=None)
+
+
+def begin_stage(plan: StagePlan) -> None:
+    """Makes a stage's folder ready: what other inputs made is moved aside, ``run.yaml`` is written.
+
+    Nothing that was finished is lost: the old folder becomes ``superseded/<stage>-<n>`` of its run.
+    """
+    run = plan.run
+    if plan.action == "RUN" and run.folder.exists():
+        _move_aside(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name in (ERROR_FILE, RESULT_FILE):
+        (run.folder / name).unlink(missing_ok=True)
+    if run.base is not None:
+        base = read_result(run.base)
+        run.base_digest = checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
+    run.write()
+
+
+def _move_aside(folder: Path) -> None:
+    if not (folder / RUN_FILE).exists():
+        return
+    superseded = folder.parent / "superseded"
+    superseded.mkdir(exist_ok=True)
+    number = 1 + sum(1 for _ in superseded.glob(f"{folder.name}-*"))
+    shutil.move(folder, superseded / f"{folder.name}-{number}")

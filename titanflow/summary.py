@@ -1,0 +1,134 @@
+"""What a run came to, on one screen: losses, scores side by side, and the folder that was published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.plan import Plan
+from titanflow.stage import (
+    METRICS_FILE,
+    RESULT_FILE,
+    EvaluateResult,
+    PublishResult,
+    TrainResult,
+    read_result,
+)
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 40
+
+
+def render_summary(plan: Plan) -> RenderableType:
+    """The summary of what a run's stages have finished so far."""
+    results = [read_result(stage.run.folder) for stage in plan.stages if (stage.run.folder / RESULT_FILE).exists()]
+    parts: list[RenderableType] = []
+    training = [result for result in results if isinstance(result, TrainResult)]
+    if training:
+        parts.append(_training(training, plan.folder))
+    for result in results:
+        if isinstance(result, EvaluateResult):
+            parts += [_scores(result), *_examples(result)]
+        elif isinstance(result, PublishResult):
+            parts.append(_published(result))
+    return Panel(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
+
+
+def _training(results: Iterable[TrainResult], folder: Path) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "loss", "", "validation", "tokens", "tokens/s", "time"):
+        table.add_column(column, justify="left" if column in ("stage", "") else "right")
+    for result in results:
+        table.add_row(
+            result.stage,
+            f"{_number(result.first_loss)} → {_number(result.loss)}",
+            curve(losses(folder / result.stage)),
+            _number(result.validation_loss),
+            f"{result.tokens:,}",
+            "" if result.tokens_per_second is None else f"{result.tokens_per_second:,.0f}",
+            f"{result.seconds:.0f} s",
+        )
+    return table
+
+
+def losses(folder: Path) -> list[float]:
+    """The training losses of a stage's ``metrics.jsonl``, in order."""
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["loss"] for line in lines if line.get("loss") is not None]
+
+
+def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
+    """Values as a line of block characters, at most ``width`` of them; empty without values."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    picked = [values[index * (len(values) - 1) // max(1, count - 1)] for index in range(count)]
+    low, high = min(picked), max(picked)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in picked)
+
+
+def _scores(result: EvaluateResult) -> Table:
+    models = list(result.scores)
+    table = Table(title="Evaluation on what was held out", title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("task")
+    table.add_column("metric")
+    for model in models:
+        table.add_column(model, justify="right")
+    reference = result.reference.get("xz_bits_per_byte")
+    if reference is not None:
+        table.add_column("xz -9e", justify="right")
+    for task, metric in shown_metrics(result):
+        cells = [_score(result, model, task, metric) for model in models]
+        xz = f"{reference:.3f}" if reference is not None and metric == "bits_per_byte" else ""
+        table.add_row(task, metric, *cells, *([xz] if reference is not None else []))
+    if result.limit is not None:
+        table.caption = f"limited to {result.limit:g} items a task: not comparable"
+    return table
+
+
+def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
+    """Each task with the metrics worth a row: of perplexities only bits per byte, which compares across tokenizers."""
+    rows = []
+    for task, scores in next(iter(result.scores.values())).items():
+        metrics = [metric for metric in scores if not metric.endswith("_stderr")]
+        rows += [(task, metric) for metric in metrics if metric == "bits_per_byte" or not metric.endswith("perplexity")]
+    return rows
+
+
+def _score(result: EvaluateResult, model: str, task: str, metric: str) -> str:
+    scores = result.scores[model].get(task, {})
+    value, error = scores.get(metric), scores.get(f"{metric}_stderr")
+    if value is None:
+        return "–"
+    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}"
+
+
+def _examples(result: EvaluateResult) -> list[RenderableType]:
+    if not result.examples:
+        return []
+    table = Table(title="Some of its answers", title_justify="left", title_style="bold", pad_edge=False)
+    for column in result.examples[0]:
+        table.add_column(column, overflow="fold")
+    for example in result.examples:
+        table.add_row(*(Text(value) for value in example.values()))
+    return [table]
+
+
+def _published(result: PublishResult) -> Text:
+    size = f"{len(result.files)} files"
+    where = f"{result.location} {result.commit[:12]} tagged {result.tag}" if result.commit else result.location
+    return Text.assemble(("Published ", "bold"), where, f" ({size})", overflow="fold")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
