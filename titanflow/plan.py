@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
 from titanflow.launch import command, environment
@@ -149,7 +150,7 @@ def _stage_run(
     stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
     return StageRun(
         **common,
-        config=module.config,
+        config=_with_paths(module, config),
         model_overrides=module.model_overrides,
         origins=module.origins,
         tokenizer=preparation.tokenizer_of(module),
@@ -157,6 +158,24 @@ def _stage_run(
         base=_base(module.config, config, folder) if stage == "sft" else None,
         stages=stages,
     )
+
+
+def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
+    """The module's config with its task folder found: as it stands, or in the config tree."""
+    named = module.config.get("include_path")
+    if not named:
+        return module.config
+    found = next((path for path in (Path(named), config.tree.root / named) if path.is_dir()), None)
+    if found is None:
+        raise ConfigError(
+            Problem(
+                f"no such folder: {named}",
+                key=f"{module.name}.include_path",
+                origin=module.origins.get("include_path", ""),
+                expected=f"a folder, also of {config.tree.root}",
+            )
+        )
+    return {**module.config, "include_path": str(found.resolve())}
 
 
 def _base(sft: dict[str, Any], config: Experiment, folder: Path) -> Path:

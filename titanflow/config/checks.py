@@ -23,8 +23,8 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
 
 def has_data(module: Module, section: str = "data") -> bool:
     """Whether the section says where rows come from."""
-    data = module.config.get(section)
-    return bool(data) and any(data[key] for key in SOURCES)
+    data = module.config.get(section) or {}
+    return any(data.get(key) for key in SOURCES)
 
 
 def _problem(module: Module, key: str, message: str, expected: str = "", hint: str = "") -> Problem:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from titanflow.config.additions import ExperimentSpec, ModuleSpec
 from titanflow.config.checks import check_module
-from titanflow.config.module import Module, build_module, remove_unknown
+from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, defaults
 from titanflow.config.tree import ConfigTree, load
@@ -51,11 +51,12 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
         tree = ConfigTree(path.parent.parent)
     problems: list[Problem] = []
     raw = load(path, problems)
-    problems += lay_over(raw, settings)
+    over, mistakes = lay_over(raw, settings)
+    problems += mistakes
     ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
     problems += check({**raw, "modules": {}}, dataclass_schema(ExperimentSpec))
     settings_of = {**defaults(dataclass_schema(ExperimentSpec)), **plain({**raw, "modules": {}})}
-    modules = _build_modules(raw, tree, path, problems)
+    modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module, modules)]
     if problems:
@@ -73,7 +74,9 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     )
 
 
-def _build_modules(raw: Tree, tree: ConfigTree, path: Path, problems: list[Problem]) -> dict[str, Module]:
+def _build_modules(
+    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, problems: list[Problem]
+) -> dict[str, Module]:
     specs = raw.get("modules")
     if not isinstance(specs, dict) or not specs:
         problems.append(Problem("the experiment has no modules", key="modules", origin=str(path)))
@@ -86,9 +89,9 @@ def _build_modules(raw: Tree, tree: ConfigTree, path: Path, problems: list[Probl
         shallow = {key: {} if key in ("overrides", "params") else value for key, value in spec.items()}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
-        module = build_module(
-            name, spec, tree, launcher if isinstance(launcher, dict) else {}, patterns(raw), modules, problems
-        )
+        common = launcher if isinstance(launcher, dict) else {}
+        entry = Entry(name, spec, over.get(name, {}), common, patterns(raw))
+        module = build_module(entry, tree, modules, problems)
         if module is not None:
             modules[name] = module
     return modules

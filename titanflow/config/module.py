@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from titanflow.config.additions import TRAINING_SECTIONS, Evaluate, Publish
-from titanflow.config.model_args import check_flavor, family, read_params, resolve_model_args, split_overrides
+from titanflow.config.architecture import resolve_architecture
 from titanflow.config.schema import (
     Schema,
     check,
@@ -18,7 +18,7 @@ from titanflow.config.schema import (
 )
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, merge, plain
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, merge, plain
 from titanflow.errors import ConfigError, Problem
 
 STAGE_OF = {
@@ -65,25 +65,27 @@ class Module:
 
     def values(self) -> dict[str, tuple[Any, str]]:
         """Each dotted key with its value and origin, the model's arguments among them as ``model.<field>``."""
-        flat = {key: leaf.value for key, leaf in leaves(_as_leaves(self.config))}
-        flat |= {f"model.{key}": leaf.value for key, leaf in leaves(_as_leaves(self.model_args))}
+        flat = flatten(self.config) | {f"model.{key}": value for key, value in flatten(self.model_args).items()}
         return {key: (value, self.origins.get(key, "")) for key, value in flat.items()}
 
 
-def build_module(
-    name: str,
-    spec: Tree,
-    tree: ConfigTree,
-    launcher: Tree,
-    ignore: list[str],
-    earlier: dict[str, Module],
-    problems: list[Problem],
-) -> Module | None:
+@dataclass(frozen=True)
+class Entry:
+    """One entry of an experiment's ``modules``: as written, what is set over it, and what it shares with all."""
+
+    name: str
+    spec: Tree
+    settings: Tree
+    launcher: Tree
+    ignore: list[str]
+
+
+def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
     """Resolves one entry of an experiment's ``modules``; what is wrong goes to ``problems``.
 
     ``earlier`` holds the modules before it, of which an sft takes its architecture.
     """
-    key = f"modules.{name}"
+    name, spec, key = entry.name, entry.spec, f"modules.{entry.name}"
     stage = STAGE_OF.get(name)
     if stage is None:
         problems.append(Problem("unknown module", key=key, origin=first_origin(spec), expected=", ".join(STAGE_OF)))
@@ -91,47 +93,39 @@ def build_module(
     named = spec.get("framework")
     framework = str(named.value) if isinstance(named, Leaf) and named.value else FRAMEWORKS[stage]
     if framework != FRAMEWORKS[stage]:
-        problems.append(
-            Problem(
-                f"found {framework!r}",
-                key=f"{key}.framework",
-                origin=first_origin(named),
-                expected=FRAMEWORKS[stage],
-            )
-        )
+        message, origin = f"found {framework!r}", first_origin(named)
+        problems.append(Problem(message, key=f"{key}.framework", origin=origin, expected=FRAMEWORKS[stage]))
         return None
+    module = Module(name, stage, framework, {}, {})
     try:
-        merged = _merge_files(spec, tree, framework, launcher if stage != "publish" else {}, key, problems)
+        merged = _merge_files(entry, tree, module, problems)
     except ConfigError as error:
         problems += error.problems
         return None
-    module = Module(name, stage, framework, {}, {})
     schema, base_origin = _schema(module, merged, problems)
-    overrides: Tree = {}
-    if module.trains:
-        overrides = _model(module, merged, spec, schema, earlier, problems)
-    module.ignored = remove_unknown(merged, ignore, schema, name)
+    overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
+    module.ignored = remove_unknown(merged, entry.ignore, schema, name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module
 
 
-def _merge_files(
-    spec: Tree, tree: ConfigTree, framework: str, launcher: Tree, key: str, problems: list[Problem]
-) -> Tree:
-    merged: Tree = {"launcher": launcher} if launcher else {}
+def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
+    key = f"modules.{entry.name}"
+    merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
     for room, name in (("modules", "config"), ("models", "model")):
-        leaf = spec.get(name)
+        leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
-            merged = merge(merged, load(tree.file(room, leaf, f"{key}.{name}", framework), problems))
+            merged = merge(merged, load(tree.file(room, leaf, f"{key}.{name}", module.framework), problems))
     for name in ("data", "validation_data"):
-        leaf = spec.get(name)
+        leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
             path = tree.file("data", leaf, f"{key}.{name}")
-            section = {"name": Leaf(path.stem, leaf.origin), **load(path, problems)}
-            merged = {**merged, name: section}
-    overrides = spec.get("overrides")
-    return merge(merged, overrides) if isinstance(overrides, dict) else merged
+            merged = {**merged, name: {"name": Leaf(path.stem, leaf.origin), **load(path, problems)}}
+    overrides = entry.spec.get("overrides")
+    if isinstance(overrides, dict):
+        merged = merge(merged, overrides)
+    return merge(merged, entry.settings)
 
 
 def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Schema, str]:
@@ -146,83 +140,6 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
         except ImportError as error:
             module.warnings.append(f"{module.name}.experimental.custom_args_module: can't import {custom}: {error}")
     return schema, f"torchtitan {load_snapshot()['torchtitan']}"
-
-
-def _model(
-    module: Module,
-    merged: Tree,
-    spec: Tree,
-    schema: Schema,
-    earlier: dict[str, Module],
-    problems: list[Problem],
-) -> Tree:
-    """Sets the module's model arguments and returns the overrides; ``merged`` keeps torchtitan's own keys."""
-    section = merged.get("model") if isinstance(merged.get("model"), dict) else {}
-    assert isinstance(section, dict)
-    base = _base(module, merged, earlier)
-    if base is not None:
-        section = _inherited(base, section)
-    name, flavor = section.get("name"), section.get("flavor")
-    found = family(str(name.value)) if isinstance(name, Leaf) else None
-    section, overrides = split_overrides(section, schema["properties"]["model"], found and found["schema"])
-    overrides = merge(overrides, read_params(spec.get("params", {}), f"{module.name}.params", problems))
-    merged["model"] = section
-    custom = merged.get("experimental", {}).get("custom_import")
-    if found is None and isinstance(custom, Leaf) and custom.value:
-        module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
-        return overrides
-    if module.stage == "sft" and base is None and name is None:
-        return overrides
-    wrong = check_flavor(name, flavor, module.name, first_origin(spec))
-    problems += wrong
-    if wrong:
-        return overrides
-    assert isinstance(name, Leaf)
-    assert isinstance(flavor, Leaf)
-    before = len(problems)
-    module.model_args = resolve_model_args(name.value, flavor.value, overrides, module.name, problems)
-    module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
-    if base is not None and len(problems) == before:
-        _inherit_args(module, base, name, flavor, overrides, problems)
-    return overrides
-
-
-def _base(module: Module, merged: Tree, earlier: dict[str, Module]) -> Module | None:
-    if module.stage != "sft":
-        return None
-    named = merged.get("sft", {}).get("base")
-    wanted = named.value if isinstance(named, Leaf) else "pretrain"
-    return next((other for other in earlier.values() if wanted in (other.name, other.stage) and other.trains), None)
-
-
-def _inherited(base: Module, section: Tree) -> Tree:
-    """The base's model under what the sft says of its own."""
-    origin = f"inherited from {base.name}"
-    keys = ("name", "flavor", "converters")
-    return {**{key: Leaf(base.config["model"][key], origin) for key in keys}, **section}
-
-
-def _inherit_args(
-    module: Module, base: Module, name: Leaf, flavor: Leaf, overrides: Tree, problems: list[Problem]
-) -> None:
-    """An sft has its base's architecture: whatever it says of its own must say the same."""
-    wanted = {
-        "name": (name, base.config["model"]["name"]),
-        "flavor": (flavor, base.config["model"]["flavor"]),
-    }
-    base_args = {key: leaf.value for key, leaf in leaves(_as_leaves(base.model_args))}
-    wanted |= {key: (leaf, base_args.get(key)) for key, leaf in leaves(overrides)}
-    for key, (leaf, value) in wanted.items():
-        if leaf.value != value:
-            problems.append(
-                Problem(
-                    f"found {leaf.value!r}, and {base.name} has {value!r}: fine-tuning keeps its base's architecture",
-                    key=f"{module.name}.model.{key}",
-                    origin=leaf.origin,
-                    hint=f"leave it out here, or change {base.name}.model.{key} and pretrain again",
-                )
-            )
-    module.model_args, module.model_overrides = base.model_args, base.model_overrides
 
 
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
@@ -241,7 +158,7 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
         module.origins[key] = written.get(key) or ("default" if is_ours else base_origin)
     args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}
-    for key, _ in leaves(_as_leaves(module.model_args)):
+    for key in flatten(module.model_args):
         module.origins[f"model.{key}"] = args_origins.get(f"model.{key}", model_origin)
 
 
@@ -267,6 +184,6 @@ def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = 
 
 def _as_leaves(values: Any) -> Any:
     """Plain mappings as a tree whose leaves have no origin."""
-    if isinstance(values, dict) and values:
+    if isinstance(values, dict):
         return {key: _as_leaves(value) for key, value in values.items()}
     return Leaf(values, "")

@@ -43,41 +43,33 @@ def parameter_settings(parameters: Mapping[str, Any]) -> list[Setting]:
     return [Setting(key, value, f"flow parameter {key}") for key, value in parameters.items()]
 
 
-def lay_over(experiment: Tree, settings: Iterable[Setting]) -> list[Problem]:
-    """Writes the settings into an experiment's tree, in place; returns what could not be placed.
+def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:
+    """Writes the settings into an experiment's tree, in place; returns what belongs to modules, and mistakes.
 
-    ``module.section.key`` becomes part of that module's ``overrides``, ``module.model`` names another file, any
-    other key is one of the experiment file itself.
+    ``module.section.key`` goes over everything that the module's files and the experiment say, ``module.model``
+    names another file, any other key is one of the experiment file itself.
     """
-    problems = []
+    problems: list[Problem] = []
     modules = experiment.get("modules")
-    names = list(modules) if isinstance(modules, dict) else []
+    specs = modules if isinstance(modules, dict) else {}
+    over: dict[str, Tree] = {name: {} for name in specs}
     for setting in settings:
-        problem = _place(experiment, names, setting)
+        problem = _place(experiment, specs, over, setting)
         if problem:
             problems.append(problem)
-    return problems
+    return over, problems
 
 
-def _place(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
-    head, _, rest = setting.key.partition(".")
+def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
+    module, _, key = setting.key.partition(".")
     leaf = Leaf(setting.value, setting.origin)
-    if head == "modules":
-        return Problem("leave `modules.` out", key=setting.key, origin=setting.origin, expected=rest)
-    if head not in modules:
-        return _place_at_top(experiment, modules, setting)
-    if not rest:
+    if module == "modules":
+        return Problem("leave `modules.` out", key=setting.key, origin=setting.origin, expected=key)
+    if module not in specs:
+        return _place_at_top(experiment, list(specs), setting)
+    if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
-    module = experiment["modules"][head]
-    if rest in FILE_KEYS:
-        module[rest] = leaf
-        return None
-    if rest.startswith("params."):
-        set_leaf(module, rest, leaf)
-        return None
-    if not isinstance(module.get("overrides"), dict):
-        module["overrides"] = {}
-    set_leaf(module["overrides"], rest, leaf)
+    set_leaf(specs[module] if key in FILE_KEYS else over[module], key, leaf)
     return None
 
 

@@ -1,0 +1,56 @@
+import pytest
+
+from titanflow.config.interpolation import interpolate
+from titanflow.config.yaml_source import Leaf
+from titanflow.errors import Problem
+
+
+def replaced(value: object) -> object:
+    problems: list[Problem] = []
+    tree = interpolate({"key": Leaf(value, "file.yaml:3")}, problems)
+    assert problems == []
+    return tree["key"].value
+
+
+def test_the_environment_goes_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_TEAM", raising=False)
+    assert replaced("${TF_TEAM:research}") == "research"
+    monkeypatch.setenv("TF_TEAM", "speech")
+    assert replaced("${TF_TEAM:research}") == "speech"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${TF_X:300}", 300),
+        ("${TF_X:1e-4}", 1e-4),
+        ("${TF_X:true}", True),
+        ("${TF_X:}", None),
+        ("run-${TF_X:300}", "run-300"),
+        ("${TF_X:a}/${TF_Y:b}", "a/b"),
+        ("${TF_X:${TF_Y:7}}", 7),
+        (["${TF_X:1}", 2], [1, 2]),
+        ("no reference", "no reference"),
+    ],
+)
+def test_a_whole_reference_takes_yamls_type(monkeypatch: pytest.MonkeyPatch, text: object, value: object) -> None:
+    monkeypatch.delenv("TF_X", raising=False)
+    monkeypatch.delenv("TF_Y", raising=False)
+    assert replaced(text) == value
+
+
+def test_an_unset_variable_without_a_default_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_MISSING", raising=False)
+    problems: list[Problem] = []
+    interpolate({"a": {"key": Leaf("${TF_MISSING}", "file.yaml:3")}}, problems)
+    assert "TF_MISSING" in str(problems[0])
+    assert "file.yaml:3" in str(problems[0])
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "MY_SECRET", "DB_PASSWORD"])
+def test_a_secret_is_refused_and_never_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "hf_very_secret")
+    problems: list[Problem] = []
+    tree = interpolate({"key": Leaf(f"${{{name}}}", "file.yaml:3")}, problems)
+    assert name in str(problems[0])
+    assert "hf_very_secret" not in f"{problems}{tree}"
