@@ -1,4 +1,4 @@
-"""Which models this project exports to a folder that transformers loads; known without torch, so that a plan can say."""
+"""Which models have an export that transformers loads; known without torch, so that a plan can say."""
 
 from __future__ import annotations
 

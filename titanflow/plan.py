@@ -19,6 +19,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.preparation import Preparation
+from titanflow.publish import read_settings
 from titanflow.stage import (
     ERROR_FILE,
     RESULT_FILE,
@@ -148,7 +149,7 @@ def _stage_run(
     if module is None:
         return None
     stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
-    return StageRun(
+    stage_run = StageRun(
         **common,
         config=_with_paths(module, config),
         model_overrides=module.model_overrides,
@@ -158,6 +159,9 @@ def _stage_run(
         base=_base(module.config, config, folder) if stage == "sft" else None,
         stages=stages,
     )
+    if stage == "publish":
+        read_settings(stage_run)
+    return stage_run
 
 
 def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
@@ -248,6 +252,21 @@ def begin_stage(plan: StagePlan) -> None:
         base = read_result(run.base)
         run.base_digest = checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
     run.write()
+
+
+def discard_if_new(plan: StagePlan) -> None:
+    """Takes back what a refused prepare step wrote: bad input leaves nothing behind.
+
+    The run's folder goes where this was its first step; one that holds other stages stays.
+    """
+    folder = plan.run.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    run = folder.parent
+    if not any(path.is_dir() for path in run.iterdir()):
+        shutil.rmtree(run)
+        for above in (run.parent, run.parent.parent / "data", run.parent.parent):
+            if above.is_dir() and not any(above.iterdir()):
+                above.rmdir()
 
 
 def _move_aside(folder: Path) -> None:

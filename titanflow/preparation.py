@@ -84,34 +84,49 @@ class Preparation:
                     expected="a tokenizer's folder or repository in `tokenizer.path` or `model.hf_assets_path`",
                 )
             )
-        train_on = None if given else module.config["data"]
+        train_on = {} if given else module.config["data"]
         fingerprint = tokenizer_fingerprint({"path": given, "vocab_size": vocab_size}, train_on, vocab_size, workspace)
         folder = tokenizer_folder(workspace, fingerprint)
         self.config["tokenizer"] = {
             "folder": str(folder),
             "path": given,
-            "vocab_size": vocab_size,
+            "vocab_size": vocab_size or 0,
             "train_on": train_on,
         }
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
 
     def _take_tokenizer(self, module: Module, experiment: Experiment) -> None:
-        """An sft reads with its base's tokenizer."""
+        """An sft reads with its base's tokenizer; one that is named must be the same."""
         base = module.config["sft"]["base"]
         source = experiment.modules.get(base) or experiment.stage(base)
         if source is not None and source.name in self.tokenizers:
-            self.tokenizers[module.name] = self.tokenizers[source.name]
-            self.fingerprints[f"{module.name}.tokenizer"] = self.fingerprints[f"{source.name}.tokenizer"]
+            folder = self.tokenizers[source.name]
+            fingerprint = self.fingerprints[f"{source.name}.tokenizer"]
         elif source is None and (Path(base) / RESULT_FILE).exists():
-            result = read_result(Path(base))
-            folder = getattr(result, "tokenizer", None)
-            if folder is not None:
-                self.tokenizers[module.name] = folder
-                self.fingerprints[f"{module.name}.tokenizer"] = getattr(result, "tokenizer_digest", "")
+            folder = getattr(read_result(Path(base)), "tokenizer", None)
+            fingerprint = _fingerprint_of(str(folder)) if folder else ""
+        else:
+            return
+        if folder is None:
+            return
+        given = given_tokenizer(module)
+        if given is not None and _fingerprint_of(given) not in _possible_fingerprints(folder, fingerprint):
+            key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
+            raise ConfigError(
+                Problem(
+                    f"found {given}, and {base} has another tokenizer ({folder}): fine-tuning keeps its base's",
+                    key=f"{module.name}.{key}",
+                    origin=module.origins.get(key, ""),
+                    hint="leave it out here, or give it to the base and pretrain again",
+                )
+            )
+        self.tokenizers[module.name] = folder
+        self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
-        from titanflow.data.fingerprints import data_fingerprint, prepared_folder, template_digest
+        from titanflow.data.fingerprints import data_fingerprint, prepared_folder
+        from titanflow.data.template import template_digest
 
         data = module.config[section]
         chat = module.config["chat"]["template"] if module.trains else "chatml"
@@ -143,6 +158,17 @@ class Preparation:
         self.fingerprints[f"{module.name}.{section}"] = fingerprint
         paths = self.data.setdefault(module.name, PreparedData())
         setattr(paths, part, folder)
+
+
+def _fingerprint_of(tokenizer: str) -> str:
+    from titanflow.data.fingerprints import tokenizer_fingerprint
+
+    return tokenizer_fingerprint({"path": tokenizer}, {}, 0)
+
+
+def _possible_fingerprints(folder: Path, planned: str) -> set[str]:
+    """What a tokenizer equal to the one in ``folder`` may be known by: as planned, and by its files once made."""
+    return {planned} | ({_fingerprint_of(str(folder))} if folder.is_dir() else set())
 
 
 def given_tokenizer(module: Module) -> str | None:

@@ -10,12 +10,11 @@ import re
 import sys
 import time
 import traceback
-from dataclasses import fields
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from titanflow.config.additions import Publish
+from titanflow.config.schema import check, dataclass_schema
+from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hub.bundle import CARD, LINEAGE, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_endpoint, hub_token, redact, use_plain_transfer
@@ -54,23 +53,12 @@ def read_settings(run: StageRun) -> Publish:
     Raises:
         ConfigError: every problem that was found.
     """
-    origin = run.origins.get
-    known = {field.name for field in fields(Publish)}
-    problems = [
-        Problem("unknown key", key, origin(key, ""), f"one of {', '.join(sorted(known))}")
-        for key in run.config
-        if key not in known
-    ]
-    try:
-        settings = TypeAdapter(Publish).validate_python(
-            {key: value for key, value in run.config.items() if key in known}, strict=True
-        )
-    except ValidationError as error:
-        for detail in error.errors():
-            key = str(detail["loc"][0])
-            problems.append(Problem(f"found {detail['input']!r}", key, origin(key, ""), detail["msg"]))
-        raise ConfigError(problems) from None
-    problems += check_names(settings, run)
+    tree: Tree = {key: Leaf(value, run.origins.get(key, "")) for key, value in run.config.items()}
+    problems = check(tree, dataclass_schema(Publish))
+    if problems:
+        raise ConfigError(problems)
+    settings = Publish(**run.config)
+    problems = check_names(settings, run)
     if problems:
         raise ConfigError(problems)
     return settings
@@ -81,15 +69,15 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     problems = []
     repo_id, tag = settings.repo_id, settings.tag or run.run
     if settings.target == "hub" and not repo_id:
-        hint = "set repo_id, or target: folder"
-        problems.append(Problem("target: hub needs a repository", "repo_id", "", "owner/name", hint))
+        origin, hint = run.origins.get("repo_id", ""), "set repo_id, or target: folder"
+        problems.append(Problem("target: hub needs a repository", "publish.repo_id", origin, "owner/name", hint))
     elif repo_id and (not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id):
         origin = run.origins.get("repo_id", "")
-        problems.append(Problem(f"{repo_id!r} is no repository's name", "repo_id", origin, "owner/name"))
+        problems.append(Problem(f"{repo_id!r} is no repository's name", "publish.repo_id", origin, "owner/name"))
     if settings.target == "hub" and not TAG.fullmatch(tag):
         origin = run.origins.get("tag", "")
         expected = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
-        problems.append(Problem(f"{tag!r} can't be a tag's name", "tag", origin, expected))
+        problems.append(Problem(f"{tag!r} can't be a tag's name", "publish.tag", origin, expected))
     return problems
 
 
@@ -106,7 +94,7 @@ def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
 
     bundle = from_export(lineage.export)
     if lineage.evaluation is not None:
-        check_evaluated(bundle, lineage.evaluation.digests[lineage.model])
+        check_evaluated(bundle, lineage.evaluation.digests[lineage.evaluated_as])
     written = {
         LINEAGE: lineage_json(lineage, bundle),
         CARD: model_card(lineage, settings, bundle),

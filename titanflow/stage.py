@@ -27,7 +27,8 @@ INTERRUPTED_EXIT = 143
 class Strict(BaseModel):
     """A model that refuses keys it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid")
+    # A score may be NaN; as null it could not be read back.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
 class PreparedData(Strict):

@@ -180,6 +180,8 @@ class Publish:
     """Languages of the text, as ISO 639 codes."""
     tags: list[str] = field(default_factory=list)
     """Tags on the card."""
+    example: str = "What can you tell me?"
+    """What the card's snippet asks the model."""
 
 
 @dataclass

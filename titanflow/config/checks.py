@@ -17,8 +17,10 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
             *_check_validation(module),
             *_check_seq_len(module, modules),
             *_check_sft(module),
+            *_check_sft_tokenizer(module),
+            *_check_launcher(module),
         ]
-    return _check_publish(module) if module.stage == "publish" else []
+    return _check_launcher(module)
 
 
 def has_data(module: Module, section: str = "data") -> bool:
@@ -34,11 +36,46 @@ def _problem(module: Module, key: str, message: str, expected: str = "", hint: s
 def _check_data(module: Module, section: str) -> list[Problem]:
     data = module.config.get(section) or {}
     named = [key for key in SOURCES if data.get(key)]
+    titans = f"{'training' if section == 'data' else 'validation'}.dataset"
+    written = [key for key in (titans, f"{titans}_path") if _is_written(module, key)]
+    if named and written:
+        message = f"two sources: {written[0]} and {section}.{named[0]}"
+        return [_problem(module, written[0], message, expected="one of them")]
     if len(named) < 2:
         return []
-    second = f"{section}.{named[1]}"
     hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
-    return [_problem(module, second, f"two sources: {' and '.join(named)}", expected="one of them", hint=hint)]
+    message = f"two sources: {' and '.join(named)}"
+    return [_problem(module, f"{section}.{named[1]}", message, expected="one of them", hint=hint)]
+
+
+def _is_written(module: Module, key: str) -> bool:
+    """Whether someone wrote the key, rather than a default filling it in."""
+    origin = module.origins.get(key, "default")
+    return origin != "default" and not origin.startswith("torchtitan ")
+
+
+def overruled(module: Module) -> list[str]:
+    """What is written and has no effect, because a stage sets it itself; each with the reason."""
+    if not module.trains:
+        return []
+    reasons = {
+        "job.dump_folder": "a stage writes into its run's folder",
+        "checkpoint.create_seed_checkpoint": "a stage trains",
+    }
+    if not module.config["checkpoint"]["enable"]:
+        reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
+    if module.stage == "sft":
+        reasons["checkpoint.initial_load_path"] = "an sft starts from its base's checkpoint"
+    return [
+        f"{module.name}.{key} ({module.origins[key]}) has no effect: {reason}"
+        for key, reason in reasons.items()
+        if (_is_written(module, key) and _value(module, key) not in (None, False)) or key == "checkpoint.enable"
+    ]
+
+
+def _value(module: Module, key: str) -> object:
+    section, _, name = key.partition(".")
+    return module.config[section][name]
 
 
 def _check_validation(module: Module) -> list[Problem]:
@@ -83,8 +120,24 @@ def _check_sft(module: Module) -> list[Problem]:
     ]
 
 
-def _check_publish(module: Module) -> list[Problem]:
-    repo_id = module.config["repo_id"]
-    if module.config["target"] != "hub" or (isinstance(repo_id, str) and repo_id.count("/") == 1):
+def _check_sft_tokenizer(module: Module) -> list[Problem]:
+    if module.stage != "sft" or module.config["tokenizer"]["vocab_size"] is None:
         return []
-    return [_problem(module, "repo_id", f"found {repo_id!r}", expected="owner/name of the repository on the Hub")]
+    return [
+        _problem(
+            module,
+            "tokenizer.vocab_size",
+            f"found {module.config['tokenizer']['vocab_size']}: fine-tuning keeps its base's tokenizer",
+            hint="leave it out here, or change it in the base and pretrain again",
+        )
+    ]
+
+
+def _check_launcher(module: Module) -> list[Problem]:
+    launcher = module.config.get("launcher") or {}
+    for key in ("nproc_per_node", "nnodes"):
+        if launcher.get(key, 1) < 1:
+            return [_problem(module, f"launcher.{key}", f"found {launcher[key]}", expected="1 or more")]
+    if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
+        return [_problem(module, "launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
+    return []

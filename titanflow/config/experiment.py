@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.config.additions import ExperimentSpec, ModuleSpec
-from titanflow.config.checks import check_module
+from titanflow.config.checks import check_module, overruled
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, defaults
@@ -70,7 +70,7 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
         user_name=str(settings_of["user_name"]),
         modules=modules,
         ignored=ignored + [line for module in modules.values() for line in module.ignored],
-        warnings=[line for module in modules.values() for line in module.warnings],
+        warnings=[line for module in modules.values() for line in (*module.warnings, *overruled(module))],
     )
 
 

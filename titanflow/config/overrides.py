@@ -69,7 +69,8 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
         return _place_at_top(experiment, list(specs), setting)
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
-    set_leaf(specs[module] if key in FILE_KEYS else over[module], key, leaf)
+    is_of_spec = key in FILE_KEYS or key.startswith("params.")
+    set_leaf(specs[module] if is_of_spec else over[module], key, leaf)
     return None
 
 

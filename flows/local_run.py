@@ -1,0 +1,123 @@
+"""The flow on this machine: with the server that ``PREFECT_API_URL`` names, or with one for just this run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
+
+from flows.pretrain_sft import Summary, pretrain_sft
+from flows.server import api_url, free_port, wait_until_healthy
+from tasks.process import started
+from titanflow.config.overrides import parse_settings
+from titanflow.errors import TitanflowError
+
+STARTUP_SECONDS = 120.0
+"""A server's first start makes its database, which takes ten seconds on a small machine."""
+SERVER_GRACE_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
+
+UNREAD = ("Finished in state Failed", "View at", "Still processing items")
+"""How the lines begin that say nothing to someone without a UI, or what is printed better elsewhere."""
+SERVER_ENV = {
+    # What Prefect itself sets for the server that it starts when no address is given.
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+    # The last task's state is written on a timer; one that outlives the run loses it with a long traceback.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+
+
+def run_flow(
+    experiment: str, configs: str | None = None, run: str | None = None, overrides: Sequence[str] = ()
+) -> Summary:
+    """Runs ``pretrain-sft`` in this process; ``overrides`` are ``key=value``, as ``--set`` takes them.
+
+    Raises:
+        ConfigError: the config can't be used.
+        StageFailed: a stage failed; what was made before it stays.
+    """
+    values = {setting.key: setting.value for setting in parse_settings(overrides)}
+    with _sigterm_as_exit(), _readable_log(), local_api():
+        return pretrain_sft(experiment=experiment, configs=configs, run=run, overrides=values or None)
+
+
+@contextlib.contextmanager
+def local_api() -> Iterator[str]:
+    """The address of a Prefect API: the configured one, or one that lasts as long as the block.
+
+    Prefect would start such a server by itself, but in the terminal's process group: ^C would end it before the
+    run's last state is written, and its log would run through the run's own.
+    """
+    if url := PREFECT_API_URL.value():
+        yield url
+        return
+    port = free_port()
+    url = api_url(port)
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--lifespan", "on"]
+    env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
+    with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
+        log = Path(folder) / "prefect-server.log"
+        with started(command, log, env, SERVER_GRACE_SECONDS) as process:
+            wait_until_healthy(process, url, log, STARTUP_SECONDS)
+            with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                try:
+                    yield url
+                finally:
+                    # Both are sent in the background, and the server is about to go.
+                    EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
+                    APILogHandler().flush()
+
+
+@contextlib.contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    # Prefect hands a SIGTERM on to the handler that was there before it; the default one would end this process
+    # before it stops the server.
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Readable(logging.Filter):
+    """Drops ``UNREAD``, and Prefect's tracebacks of errors that the command line prints as one message."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], TitanflowError):
+            return False
+        return not record.getMessage().startswith(UNREAD)
+
+
+@contextlib.contextmanager
+def _readable_log() -> Iterator[None]:
+    readable = _Readable()
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(readable)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(readable)

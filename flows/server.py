@@ -1,0 +1,65 @@
+"""A Prefect server's process on this machine: its port, its address, and when it is ready."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tasks.process import Process
+from titanflow.errors import StageFailed
+
+HEALTH_POLL_SECONDS = 0.1
+LAST_LINES = 10
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a TCP port of 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def api_url(port: int) -> str:
+    """The address of the API of a server on this machine."""
+    return f"http://127.0.0.1:{port}/api"
+
+
+def healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether a Prefect API answers at ``url``."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:
+    """Waits until the server that ``process`` is answers.
+
+    Raises:
+        StageFailed: it ended, or didn't answer in ``timeout`` seconds; the message ends with its last lines.
+    """
+    for _ in range(max(1, round(timeout / HEALTH_POLL_SECONDS))):
+        if healthy(url):
+            return
+        if process.wait(HEALTH_POLL_SECONDS) is not None:
+            raise StageFailed(f"the Prefect server ended with {process.returncode}:{_last_lines(log)}")
+    raise StageFailed(f"the Prefect server at {url} did not answer in {timeout:g} s:{_last_lines(log)}")
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return "".join(f"\n    {line}" for line in lines) + f"\n    its log: {log}"

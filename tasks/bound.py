@@ -1,0 +1,34 @@
+"""Replaces itself by a command that ends when its starter does: ``python -I -S bound.py PARENT_PID COMMAND…``.
+
+A file of its own, run before the command, because Python code between fork and exec (``preexec_fn``) may deadlock
+in a process with threads, and every Prefect flow has some. Linux only for the bond (``PR_SET_PDEATHSIG``);
+elsewhere the command simply runs. Signals that a shell's ``&`` had set to ignored are answered again.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Binds this process to its parent's life and becomes the command; exits 127 if there is no such command."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # The parent may have died before the bond was made; then no signal will come.
+    if os.getppid() != parent:
+        sys.exit(128 + signal.SIGTERM)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
+
+
+if __name__ == "__main__":
+    main()

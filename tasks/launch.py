@@ -1,0 +1,59 @@
+"""Starts a stage's process, follows it, and returns its typed result."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.metrics_tail import MetricsTail
+from tasks.outcome import read_outcome
+from tasks.process import started
+from titanflow.stage import METRICS_FILE, StageResult
+
+GRACE_SECONDS = 20.0
+"""How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
+POLL_SECONDS = 1.0
+
+SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+
+MetricsCallback = Callable[[list[dict[str, Any]]], None]
+
+
+def launch(
+    stage: str,
+    folder: Path,
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    on_metrics: MetricsCallback = lambda records: None,
+    grace: float = GRACE_SECONDS,
+    poll: float = POLL_SECONDS,
+) -> StageResult:
+    """Runs a stage to its end.
+
+    ``on_metrics`` is called every ``poll`` seconds with the records that the stage has added to its
+    ``metrics.jsonl``, an empty list included. Output goes to ``<folder>/<stage>.log``, below the command itself.
+    Whatever ends the wait, no process is left: the ranks get SIGTERM and ``grace`` seconds to save.
+
+    Raises:
+        ConfigError: the stage found its input unusable.
+        StageFailed: it failed, was stopped or was killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{stage}.log"
+    with log.open("a") as file:
+        log_start = file.tell()
+        file.write(f"$ {by_hand(command, env or {})}\n")
+    tail = MetricsTail(folder / METRICS_FILE)
+    with started(command, log, env, grace) as process:
+        while (returncode := process.wait(poll)) is None:
+            on_metrics(tail.read())
+    on_metrics(tail.read())
+    return read_outcome(stage, folder, returncode, log, log_start)
+
+
+def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """The line that runs a stage again in a shell; what looks like a secret is left out."""
+    shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
+    return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])

@@ -1,0 +1,24 @@
+"""The prepare stage as a Prefect task: tokenizer and data, before any GPU is taken."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from tasks.stage_task import run_stage
+from titanflow.errors import ConfigError
+from titanflow.manifest import Manifest
+from titanflow.plan import StagePlan, discard_if_new
+from titanflow.stage import StageResult
+
+
+# The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
+@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE, persist_result=False)
+def prepare(plan: StagePlan, manifest: Manifest) -> StageResult | State:
+    """Trains the tokenizer where none is given and prepares every dataset of the experiment."""
+    try:
+        return run_stage(plan, manifest)
+    except ConfigError:
+        discard_if_new(plan)
+        raise

@@ -1,0 +1,162 @@
+"""A child process and everything it starts, none of which is left behind.
+
+torchrun puts each rank into a session of its own, so that signalling a process group never reaches them, and a
+rank whose torchrun was killed is nobody's child. Hence two ways of finding the family: by parentage, and by a mark
+in the environment that every descendant inherits. Output goes to a file: with a pipe, ranks that save their last
+checkpoint while the flow is already gone die of a broken one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tasks import bound
+
+MARK = "TITANFLOW_PROCESS"
+"""Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
+SETTLE_SECONDS = 1.0
+"""How long descendants may outlive a process that ended by itself before they are told to stop."""
+
+
+class Process:
+    """A started command; :meth:`stop` ends it with all its descendants."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        output: IO[bytes],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Starts ``command`` in a session of its own, its output appended to ``output``."""
+        self.mark = uuid.uuid4().hex
+        marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
+        self._popen = subprocess.Popen(
+            [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The command's process id."""
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout: float) -> int | None:
+        """Waits at most ``timeout`` seconds and returns the exit status, None if the command still runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(timeout)
+        return None
+
+    def stop(self, grace: float) -> None:
+        """Ends the command and its descendants: SIGTERM, at most ``grace`` seconds, SIGKILL.
+
+        Only the command itself is told at first: torchrun forwards the signal and waits for its ranks to save.
+        A second interrupt during the grace goes straight to SIGKILL.
+        """
+        deadline = time.monotonic() + grace
+        try:
+            family = self.descendants()
+            if self.returncode is None:
+                self._popen.terminate()
+                self.wait(grace)
+            elif family:
+                _wait_for(family, min(SETTLE_SECONDS, grace))
+            left = self.descendants()
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.terminate()
+            _wait_for(left, deadline - time.monotonic())
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends the command and its descendants with SIGKILL; returns when none is left."""
+        killed: list[psutil.Process] = []
+        # A process may fork between the look and the kill: look until nothing is found.
+        while family := [process for process in self.descendants() if process not in killed]:
+            for process in family:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            killed += family
+        self._popen.kill()
+        self._popen.wait()
+        _wait_for(killed, SETTLE_SECONDS)
+
+    def descendants(self) -> list[psutil.Process]:
+        """The living processes that the command started, directly or not, orphans included."""
+        found = {process for process in _marked(self.mark) if process.pid != self.pid}
+        with contextlib.suppress(psutil.Error):
+            found.update(psutil.Process(self.pid).children(recursive=True))
+        return [process for process in found if _alive(process)]
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    grace: float = 20.0,
+    cwd: Path | None = None,
+) -> Iterator[Process]:
+    """Runs a command for as long as the block lasts; whatever ends the block, nothing of it is left.
+
+    Prefect cancels by an exception that is no ``Exception``, the terminal by ``KeyboardInterrupt``: both stop it.
+    """
+    with log.open("ab") as output:
+        process = Process(command, output, env, cwd)
+    try:
+        yield process
+    finally:
+        process.stop(grace)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, as ``SIGKILL``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _alive(process: psutil.Process) -> bool:
+    # A container without an init process never reaps orphans: a zombie has ended.
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_for(processes: Sequence[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    left = [process for process in processes if _alive(process)]
+    while left and (remaining := deadline - time.monotonic()) > 0:
+        psutil.wait_procs(left, timeout=min(0.1, remaining))
+        left = [process for process in left if _alive(process)]
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in process.environ().get(MARK, "").split("/"):
+                yield process

@@ -1,0 +1,19 @@
+"""The publish stage as a Prefect task: the model card, then a folder or a push to the Hub."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from tasks.stage_task import run_stage
+from titanflow.manifest import Manifest
+from titanflow.plan import StagePlan
+from titanflow.stage import StageResult
+
+
+# The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
+@task(name="push_to_hub", task_run_name="push_to_hub", cache_policy=NO_CACHE, persist_result=False)
+def push_to_hub(plan: StagePlan, manifest: Manifest) -> StageResult | State:
+    """Publishes the evaluated model, to a folder or to the Hub."""
+    return run_stage(plan, manifest)

@@ -1,0 +1,116 @@
+"""A stage's result as the rows of a table, for Prefect's artifacts and the flow's summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult
+
+Row = dict[str, Any]
+
+
+def rows(result: StageResult) -> list[Row]:
+    """The rows of a result's table; every row has the same columns."""
+    tables: Mapping[type, Callable[[Any], list[Row]]] = {
+        PrepareResult: _prepare_rows,
+        TrainResult: _train_rows,
+        EvaluateResult: _evaluate_rows,
+        PublishResult: _publish_rows,
+    }
+    return tables[type(result)](result)
+
+
+def headline(result: StageResult) -> str:
+    """A result in one line."""
+    match result:
+        case PrepareResult():
+            tokens = sum(dataset.get("tokens", 0) for dataset in result.datasets.values())
+            return f"{len(result.datasets)} datasets, {tokens:,} tokens"
+        case TrainResult():
+            losses = [f"{name} {value:.4g}" for name, value in _losses(result) if value is not None]
+            return ", ".join([f"step {result.step:,}", *losses])
+        case EvaluateResult():
+            tasks = {task for scores in result.scores.values() for task in scores}
+            return f"{', '.join(result.scores)} on {len(tasks)} tasks"
+        case PublishResult():
+            return " ".join(part for part in (result.location, result.tag) if part)
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """A table in markdown; empty without rows."""
+    if not table:
+        return ""
+    columns = list(table[0])
+    lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in table)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _prepare_rows(result: PrepareResult) -> list[Row]:
+    return [
+        {
+            "dataset": dataset.get("name", folder),
+            "kind": dataset.get("kind", ""),
+            "rows": dataset.get("rows", ""),
+            "tokens": dataset.get("tokens", ""),
+            "dropped": sum((dataset.get("dropped") or {}).values()),
+        }
+        for folder, dataset in result.datasets.items()
+    ]
+
+
+def _train_rows(result: TrainResult) -> list[Row]:
+    values = [
+        ("model", f"{result.model_name} {result.flavor}"),
+        ("parameters", f"{result.parameters:,}"),
+        ("steps", f"{result.step:,}"),
+        ("tokens", f"{result.tokens:,}"),
+        *((name, None if value is None else f"{value:.4g}") for name, value in _losses(result)),
+        ("tokens/s", result.tokens_per_second and f"{result.tokens_per_second:,.0f}"),
+        ("seconds", f"{result.seconds:.1f}"),
+        ("checkpoint", str(result.checkpoint)),
+        ("export", result.export and str(result.export)),
+    ]
+    return [{"what": name, "value": value} for name, value in values if value is not None]
+
+
+def _losses(result: TrainResult) -> list[tuple[str, float | None]]:
+    return [
+        ("first loss", result.first_loss),
+        ("loss", result.loss),
+        ("validation loss", result.validation_loss),
+    ]
+
+
+def _evaluate_rows(result: EvaluateResult) -> list[Row]:
+    measured = {
+        (task, metric): None
+        for scores in result.scores.values()
+        for task, metrics in scores.items()
+        for metric in metrics
+        if not metric.endswith("_stderr")
+    }
+    return [
+        {"task": task, "metric": metric}
+        | {model: _score(scores.get(task, {}), metric) for model, scores in result.scores.items()}
+        for task, metric in measured
+    ]
+
+
+def _score(metrics: Mapping[str, float], metric: str) -> str:
+    if metric not in metrics:
+        return ""
+    error = metrics.get(f"{metric}_stderr")
+    return f"{metrics[metric]:.3f}" + (f" ± {error:.3f}" if error else "")
+
+
+def _publish_rows(result: PublishResult) -> list[Row]:
+    values = {
+        "target": result.target,
+        "location": result.location,
+        "repository": result.repo_id,
+        "commit": result.commit,
+        "tag": result.tag,
+        "files": str(len(result.files)),
+    }
+    return [{"what": name, "value": value} for name, value in values.items() if value]

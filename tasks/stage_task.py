@@ -1,0 +1,38 @@
+"""What every stage's task does: return the stored result, or start the process, follow it, and record it."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+
+from tasks.launch import launch
+from tasks.progress import Progress
+from tasks.results import headline
+from titanflow.manifest import Manifest
+from titanflow.plan import StagePlan, begin_stage
+from titanflow.stage import RESULT_FILE, StageResult, read_result
+
+
+def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
+    """Brings one stage to its end; a stage that is CACHED ends at once, in a state of that name.
+
+    Raises:
+        ConfigError: the stage found its input unusable.
+        StageFailed: it failed, was stopped or was killed.
+    """
+    logger = get_run_logger()
+    # Data that another run prepared is there without a result in this run's folder; its process then only notes it.
+    if plan.action == "CACHED" and (plan.run.folder / RESULT_FILE).exists():
+        result = read_result(plan.run.folder)
+        logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
+        return Completed(name="Cached", message=plan.reason, data=result)
+    logger.info("%s %s: %s", plan.stage, plan.action, plan.reason)
+    begin_stage(plan)
+    manifest.record_start(plan, str(flow_run.id or ""))
+    progress = Progress(plan.run, logger)
+    result = launch(plan.stage, plan.run.folder, plan.command, plan.env, progress)
+    manifest.record_finish(plan, result)
+    progress.finish(result)
+    logger.info("%s finished: %s", plan.stage, headline(result))
+    return result

@@ -1,0 +1,39 @@
+"""The command line on the tiny experiment, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cli:
+    """``titanflow … tiny --configs …``."""
+
+    configs: Path
+    home: Path
+
+    @property
+    def run_folder(self) -> Path:
+        """The run that has no name of its own."""
+        return self.configs.parent / "runs" / "tiny" / "main"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a command and returns at once."""
+        command = [sys.executable, "-m", "titanflow.cli", arguments[0], "tiny", "--configs", str(self.configs)]
+        return subprocess.Popen(
+            [*command, *arguments[1:]],
+            env={**os.environ, "PREFECT_HOME": str(self.home), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.configs.parent,
+        )
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,0 +1,32 @@
+"""Puts this folder on the import path, and holds the experiment that whole-pipeline tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+from tiny_experiment import write_tiny_experiment
+
+# What a developer's shell says of Prefect, W&B or the Hub is not what is tested.
+for name in list(os.environ):
+    if name.startswith(("PREFECT_", "WANDB_", "HF_", "TITANFLOW_")):
+        del os.environ[name]
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of configs whose experiment ``tiny`` has every stage; its workspace is ``runs`` beside it."""
+    return write_tiny_experiment(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for all: its first start takes ten seconds."""
+    return tmp_path_factory.mktemp("prefect-home")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, prefect_home: Path) -> Cli:
+    """The command line on a tiny experiment of the test's own."""
+    return Cli(write_tiny_experiment(tmp_path / "tiny"), prefect_home)

@@ -1,0 +1,160 @@
+"""The whole pipeline through the command line, with every real part."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from command_line import Cli
+from tiny_experiment import question, write_tiny_experiment
+from watching import wait_for
+
+STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Cli:
+    """A run that went through."""
+    cli = Cli(write_tiny_experiment(tmp_path_factory.mktemp("finished")), prefect_home)
+    done = cli("run")
+    assert done.returncode == 0, done.stderr
+    assert "Published" in done.stdout
+    return cli
+
+
+def actions(cli: Cli, *settings: str) -> dict[str, str]:
+    done = cli("plan", "--json", *settings)
+    assert done.returncode == 0, done.stderr
+    return {stage["stage"]: stage["action"] for stage in json.loads(done.stdout)["stages"]}
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in metrics(folder) if "loss" in line}
+
+
+def test_a_finished_run_is_cached(finished: Cli) -> None:
+    assert actions(finished) == dict.fromkeys(STAGES, "CACHED")
+    before = (finished.run_folder / "manifest.json").read_text()
+    done = finished("run", "--json")
+    assert done.returncode == 0
+    assert list(json.loads(done.stdout)) == STAGES
+    assert (finished.run_folder / "manifest.json").read_text() == before
+
+
+def test_each_stage_left_its_contract(finished: Cli) -> None:
+    for stage in STAGES:
+        folder = finished.run_folder / stage
+        assert (folder / "run.yaml").exists()
+        assert json.loads((folder / "result.json").read_text())["stage"] == stage
+        assert not (folder / "error.json").exists()
+    assert sorted(losses(finished.run_folder / "pretrain")) == list(range(1, 13))
+    assert [line["step"] for line in metrics(finished.run_folder / "pretrain") if "validation_loss" in line][-1] == 12
+
+
+def test_the_manifest_records_inputs_outputs_and_versions(finished: Cli) -> None:
+    manifest = json.loads((finished.run_folder / "manifest.json").read_text())
+    assert list(manifest["stages"]) == STAGES
+    for stage, record in manifest["stages"].items():
+        assert record["finished"] >= record["started"]
+        assert record["prefect_run"]
+        assert all((finished.run_folder / path).stat().st_size == size for path, size in record["outputs"].items())
+        assert f"{stage}/result.json" in record["outputs"]
+    assert manifest["versions"]["torchtitan"] == "0.2.2"
+
+
+def test_what_was_published_is_what_was_evaluated_and_answers(finished: Cli) -> None:
+    published = json.loads((finished.run_folder / "publish/result.json").read_text())
+    evaluated = json.loads((finished.run_folder / "evaluate/result.json").read_text())
+    for name, digest in evaluated["digests"]["sft"].items():
+        if name.endswith((".safetensors", ".json")) and name in published["files"]:
+            assert published["files"][name] == digest
+    from transformers import pipeline
+
+    generate = pipeline("text-generation", model=published["location"])
+    answer = generate([{"role": "user", "content": question("stone")}], max_new_tokens=8, do_sample=False)
+    assert answer[0]["generated_text"][-1]["role"] == "assistant"
+    assert answer[0]["generated_text"][-1]["content"]
+
+
+def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished: Cli) -> None:
+    folder = finished.run_folder / "sft"
+    line = next(line for line in (folder / "sft.log").read_text().splitlines() if "titan.train" in line)
+    result = (folder / "result.json").read_text()
+    done = subprocess.run(line.removeprefix("$ "), shell=True, capture_output=True, text=True, cwd=finished.configs)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "result.json").read_text())["checkpoint"] == json.loads(result)["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("publish.license=mit", ["CACHED", "CACHED", "CACHED", "CACHED", "RUN"]),
+        ("evaluate.num_fewshot=1", ["CACHED", "CACHED", "CACHED", "RUN", "RUN"]),
+        ("sft.optimizer.lr=1e-3", ["CACHED", "CACHED", "RUN", "RUN", "RUN"]),
+        ("pretrain.model.n_layers=1", ["CACHED", "RUN", "RUN", "RUN", "RUN"]),
+        ("pretrain.model.vocab_size=330", ["RUN", "RUN", "RUN", "RUN", "RUN"]),
+        ("pretrain.metrics.log_freq=3", ["CACHED"] * 5),
+        ("launcher.nproc_per_node=2", ["CACHED"] * 5),
+    ],
+)
+def test_a_change_reruns_what_depends_on_it(finished: Cli, setting: str, expected: list[str]) -> None:
+    assert list(actions(finished, "--set", setting).values()) == expected
+
+
+def test_a_changed_text_is_prepared_and_trained_again(finished: Cli, tmp_path: Path) -> None:
+    other = tmp_path / "text.txt"
+    other.write_text((finished.configs.parent / "text.txt").read_text() + "One line more.\n")
+    assert actions(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "RUN"
+
+
+def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
+    weights = next((finished.run_folder / "sft/export").glob("*.safetensors"))
+    hidden = weights.rename(weights.with_suffix(".hidden"))
+    try:
+        assert list(actions(finished).values()) == ["CACHED", "CACHED", "RESUME", "RUN", "RUN"]
+    finally:
+        hidden.rename(weights)
+
+
+def test_kill_9_in_pretraining_then_the_same_command(tiny: Cli, finished: Cli) -> None:
+    slow = ["--set", "pretrain.training.steps=400", "--set", "pretrain.checkpoint.interval=20"]
+    folder = tiny.run_folder / "pretrain"
+    process = tiny.start("run", *slow)
+    wait_for(lambda: (folder / "checkpoint/step-40/.metadata").exists(), "a second checkpoint", 120)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for child in [*family, psutil.Process(process.pid)]:
+        if "titan.train" in " ".join(child.cmdline()) or child.pid == process.pid:
+            child.send_signal(signal.SIGKILL)
+    process.communicate()
+    wait_for(lambda: not any(child.is_running() for child in family), "every process to end")
+    assert actions(tiny, *slow)["pretrain"] == "RESUME"
+    done = tiny("run", *slow)
+    assert done.returncode == 0, done.stderr
+    uninterrupted = tiny("run", *slow, "--run", "uninterrupted", "--set", "sft.training.steps=1")
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    assert losses(folder) == losses(tiny.run_folder.parent / "uninterrupted/pretrain")
+
+
+def test_a_failing_stage_says_why_and_the_rest_is_kept(finished: Cli) -> None:
+    done = finished("run", "--set", "evaluate.tasks=[tiny_color]")
+    assert done.returncode == 2
+    assert "tiny_color" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((finished.run_folder / "sft/result.json").read_text())["step"] == 8
+    assert finished("run").returncode == 0
+
+
+def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:
+    process = tiny.start("run", "--set", "pretrain.training.steps=100000")
+    wait_for(lambda: (tiny.run_folder / "pretrain/metrics.jsonl").exists(), "training to begin", 120)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    wait_for(lambda: not any(child.is_running() for child in family), "every process to end")
+    assert list(tiny.run_folder.glob("pretrain/checkpoint/step-*/.metadata"))

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from titanflow.data import prepare as stage
+from titanflow.data.prepared import PreparedRows, read_info
+from titanflow.data.tokenizer import copy_tokenizer, load_tokenizer
+from titanflow.errors import DataError
+from titanflow.fingerprint import folder_digests
+from titanflow.stage import StageRun, read_result
+
+TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
+USER = {"role": "user", "content": "Hi"}
+CHAT = {"messages": [USER, {"role": "assistant", "content": "Hello"}]}
+COMMAND = [sys.executable, "-m", "titanflow.data.prepare"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "corpus.txt").write_text(TEXT)
+    return {"name": "corpus", "path": str(tmp_path / "corpus.txt")}
+
+
+@pytest.fixture
+def chats(write_jsonl: Callable[..., Path]) -> dict[str, Any]:
+    return {"name": "chats", "kind": "chat", "path": str(write_jsonl("chats.jsonl", CHAT, CHAT, CHAT))}
+
+
+def data_folder(run: StageRun) -> Path:
+    return Path(run.config["workspace"]) / "data"
+
+
+def entries(run: StageRun) -> list[str]:
+    folder = data_folder(run)
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_everything_is_made_and_reported(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any]
+) -> None:
+    run = prepare_run(text, chats)
+    result = stage.prepare(run)
+    made_text, made_chats = (result.datasets[plan["folder"]] for plan in run.config["datasets"])
+    assert (made_text["documents"], made_text["bytes"]) == (1, len(TEXT))
+    assert made_text["rows"] == (made_text["tokens"] - 1) // 32
+    assert (made_chats["rows"], made_chats["seq_len"]) == (3, 32)
+    assert made_text["fingerprint"] == run.config["datasets"][0]["fingerprint"]
+    assert load_tokenizer(Path(run.config["tokenizer"]["folder"])).vocab_size <= 300
+    assert len(entries(run)) == 3
+    assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
+
+
+def test_what_is_complete_is_left_as_it_is(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any]
+) -> None:
+    run = prepare_run(text, chats)
+    first = stage.prepare(run)
+    times = {path: path.stat().st_mtime_ns for path in data_folder(run).rglob("*")}
+    Path(text["path"]).unlink()
+    assert stage.prepare(run).datasets == first.datasets
+    assert {path: path.stat().st_mtime_ns for path in data_folder(run).rglob("*")} == times
+
+
+def test_only_what_is_missing_is_made(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any]
+) -> None:
+    alone = prepare_run(chats, train_on=text)
+    stage.prepare(alone)
+    tokenizer = folder_digests(Path(alone.config["tokenizer"]["folder"]))
+    both = prepare_run(text, chats)
+    assert both.config["tokenizer"]["folder"] == alone.config["tokenizer"]["folder"]
+    stage.prepare(both)
+    assert folder_digests(Path(both.config["tokenizer"]["folder"])) == tokenizer
+    assert len(entries(both)) == 3
+
+
+def test_two_processes_give_the_bytes_of_one(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(9):
+        (folder / f"{number}.txt").write_text(TEXT * (number + 1))
+    many = {"name": "many", "path": str(folder)}
+    run = prepare_run(many, chats, num_proc=1)
+    stage.prepare(run)
+    first = folder_digests(data_folder(run))
+    data_folder(run).rename(tmp_path / "first")
+    stage.prepare(prepare_run(many, chats, num_proc=2))
+    assert folder_digests(data_folder(run)) == first
+
+
+def test_a_given_tokenizer_is_copied_and_used(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    copy_tokenizer(tokenizer_folder, tmp_path)
+    run = prepare_run(text, tokenizer=str(tmp_path))
+    stage.prepare(run)
+    assert folder_digests(Path(run.config["tokenizer"]["folder"])) == folder_digests(tokenizer_folder)
+    tokens = np.load(Path(run.config["datasets"][0]["folder"]) / "tokens.npy").tolist()
+    assert tokens == [*load_tokenizer(tokenizer_folder).encode(TEXT), 0]
+
+
+def test_a_users_template_is_used(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any], tmp_path: Path
+) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }}<|im_end|>"
+        "{% endgeneration %}{% else %}Q:{{ m.content }}\n{% endif %}{% endfor %}"
+    )
+    run = prepare_run(text, chats, template=str(template))
+    stage.prepare(run)
+    input_ids, labels = PreparedRows.open(run.config["datasets"][1]["folder"], 32).row(0)
+    backend = load_tokenizer(Path(run.config["tokenizer"]["folder"])).backend
+    assert backend.decode([int(token) for token in input_ids if token != 3], skip_special_tokens=False).startswith(
+        "Q:Hi\nA:Hello"
+    )
+    assert (
+        backend.decode([int(label) for label in labels if label >= 0], skip_special_tokens=False) == "Hello<|im_end|>"
+    )
+
+
+def messages(*turns: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": list(turns)}
+
+
+BAD_CHATS = {
+    "a role that doesn't exist": (
+        messages(USER, {"role": "asistant", "content": "x"}),
+        r"chats\.jsonl:2: messages\[1\]\.role: there is no role 'asistant'[\s\S]*system, user, assistant, tool",
+    ),
+    "an empty assistant turn": (
+        messages(USER, {"role": "assistant", "content": ""}),
+        r"chats\.jsonl:2: messages\[1\]\.content: the assistant's turn is empty",
+    ),
+    "no assistant turn": (messages(USER), r"chats\.jsonl:2: messages: the conversation has no assistant turn"),
+    "text for messages": (
+        messages() | {"messages": "Hi"},
+        r"chats\.jsonl:2: messages: messages isn't a list but str 'Hi'",
+    ),
+    "no messages": ({"id": 7}, r"chats\.jsonl:2: messages: messages isn't a list but nothing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CHATS)
+def test_bad_chats_are_refused_with_their_line_and_nothing_is_written(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], write_jsonl: Callable[..., Path], name: str
+) -> None:
+    row, expected = BAD_CHATS[name]
+    path = write_jsonl("chats.jsonl", CHAT, row, CHAT)
+    run = prepare_run(text, {"name": "chats", "kind": "chat", "path": str(path)})
+    with pytest.raises(DataError, match=expected):
+        stage.prepare(run)
+    assert entries(run) == []
+    assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
+
+
+def test_a_text_shorter_than_a_row_is_refused_and_nothing_is_written(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any]
+) -> None:
+    run = prepare_run(text, seq_len=len(TEXT) - 10)
+    with pytest.raises(DataError, match=r"corpus holds \d+ tokens, too few for one row"):
+        stage.prepare(run)
+    assert entries(run) == []
+
+
+def test_a_full_disk_leaves_nothing_that_counts(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    run = prepare_run(text)
+    with pytest.raises(OSError, match="No space left"):
+        stage.prepare(run)
+    assert entries(run) == []
+    monkeypatch.undo()
+    assert stage.prepare(run).datasets
+
+
+def test_a_text_that_disappeared_ends_the_process_with_2_and_one_message(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any]
+) -> None:
+    run = prepare_run(text)
+    Path(text["path"]).write_text("")
+    done = subprocess.run([*COMMAND, str(run.folder / "run.yaml")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "corpus.txt is empty" in done.stderr
+    assert "Traceback" not in done.stderr
+    error = json.loads((run.folder / "error.json").read_text())
+    assert (error["type"], error["exit_code"]) == ("DataError", 2)
+    assert error["message"] == done.stderr.strip()
+    assert entries(run) == []
+
+
+def test_evaluation_items_need_no_tokenizer_and_rows_do(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any]
+) -> None:
+    evals = {"name": "items", "kind": "evals", "source": "stdlib_evals"}
+    run = prepare_run(evals, train_on=text)
+    run.config["tokenizer"] = None
+    result = stage.prepare(run)
+    assert result.tokenizer is None
+    assert [facts["items"]["kind"] for facts in result.datasets.values()] == [200]
+    run = prepare_run(text)
+    run.config["tokenizer"] = None
+    with pytest.raises(DataError, match="corpus needs a tokenizer"):
+        stage.prepare(run)
+
+
+def test_evaluation_items_of_ones_own_are_refused(prepare_run: Callable[..., StageRun], text: dict[str, Any]) -> None:
+    run = prepare_run({**text, "kind": "evals"}, train_on=text)
+    with pytest.raises(DataError, match=r"data.kind: corpus isn't made from data.source=stdlib_evals"):
+        stage.prepare(run)
+
+
+def test_one_folder_for_two_row_lengths_is_made_once(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any]
+) -> None:
+    run = prepare_run(text, text)
+    run.config["datasets"][1]["seq_len"] = 64
+    result = stage.prepare(run)
+    assert len(result.datasets) == 1
+    assert len(entries(run)) == 2
+
+
+def start(run: StageRun) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, str(run.folder / "run.yaml")], stderr=subprocess.DEVNULL)
+
+
+def wait_for_staging(run: StageRun, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(name.startswith(".corpus-") for name in entries(run)):
+        assert process.poll() is None, "it was done before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def long_text(tmp_path: Path) -> dict[str, Any]:
+    rows = (json.dumps({"text": f"{number} {TEXT}"}) + "\n" for number in range(4000))
+    (tmp_path / "corpus.jsonl").write_text("".join(rows))
+    return {"name": "corpus", "path": str(tmp_path / "corpus.jsonl")}
+
+
+def test_a_kill_leaves_nothing_that_counts_and_the_next_run_cleans_up(
+    prepare_run: Callable[..., StageRun], long_text: dict[str, Any], text: dict[str, Any]
+) -> None:
+    run = prepare_run(long_text, train_on=text)
+    process = start(run)
+    wait_for_staging(run, process)
+    process.kill()
+    process.wait()
+    assert [name for name in entries(run) if name.startswith("corpus-")] == []
+    stage.prepare(run)
+    assert [name for name in entries(run) if name.startswith(".")] == []
+    assert read_info(run.config["datasets"][0]["folder"]).documents == 4000
+
+
+def test_a_sigterm_removes_what_is_half_written(
+    prepare_run: Callable[..., StageRun], long_text: dict[str, Any], text: dict[str, Any]
+) -> None:
+    run = prepare_run(long_text, train_on=text)
+    process = start(run)
+    wait_for_staging(run, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    assert entries(run) == []
+    assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
+
+
+def test_two_runs_at_once_do_not_collide(prepare_run: Callable[..., StageRun], text: dict[str, Any]) -> None:
+    first = prepare_run(text)
+    second = first.model_copy(update={"folder": first.folder.with_name("prepare-2")})
+    second.folder.mkdir()
+    second.write()
+    processes = [start(run) for run in (first, second)]
+    assert [process.wait() for process in processes] == [0, 0]
+    results = [read_result(run.folder).model_dump(exclude={"seconds"}) for run in (first, second)]
+    assert results[0] == results[1]
+    assert len(entries(first)) == 2
+
+
+def test_the_default_experiments_data_end_to_end(prepare_run: Callable[..., StageRun]) -> None:
+    configs = [
+        {"name": "stdlib", "source": "stdlib", "limit": 20},
+        {"name": "stdlib_heldout", "source": "stdlib", "split_part": "heldout"},
+        {"name": "stdlib_chats", "kind": "chat", "source": "stdlib_chats", "limit": 200},
+        {"name": "stdlib_chats_heldout", "kind": "chat", "source": "stdlib_chats", "split_part": "heldout"},
+        {"name": "stdlib_evals", "kind": "evals", "source": "stdlib_evals"},
+    ]
+    run = prepare_run(*configs, vocab_size=512, seq_len=160)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([*COMMAND, str(run.folder / "run.yaml")], check=True, env=environment, stderr=subprocess.DEVNULL)
+    result = read_result(run.folder)
+    text, heldout, chats, _, evals = (result.datasets[plan["folder"]] for plan in run.config["datasets"])
+    assert (text["documents"], chats["rows"] + chats["dropped"].get("too_long", 0)) == (20, 200)
+    assert heldout["bytes"] == evals["bytes"]
+    assert evals["items"] == {"text": 16, "kind": 200, "module": 200, "summary": 200}
+    tokenizer = load_tokenizer(Path(run.config["tokenizer"]["folder"]))
+    assert tokenizer.vocab_size == 512
+    rows = PreparedRows.open(run.config["datasets"][2]["folder"], 160)
+    labels = rows.row(len(rows) - 1)[1]
+    assert labels[labels >= 0][-1] == tokenizer.special["<|im_end|>"][0]

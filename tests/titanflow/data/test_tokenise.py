@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from titanflow.config.additions import Data
+from titanflow.data.prepared import PreparedRows, read_info
+from titanflow.data.sources import Source
+from titanflow.data.tokenise import Work, text_pieces, write_chats, write_text
+from titanflow.data.tokenizer import LoadedTokenizer
+from titanflow.errors import DataError
+
+CHATS = [
+    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}],
+    [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "one two three four five six seven"}],
+]
+
+
+def source(column: str, values: list[Any]) -> Source:
+    return Source(Dataset.from_dict({column: values}), lambda row: f"rows:{row + 1}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_documents_follow_one_another_with_the_end_of_text_between(
+    tokenizer: LoadedTokenizer, tmp_path: Path, processes: int
+) -> None:
+    texts = ["def read(path):\n    return 1\n", "  \n", "Größe 🙂 <|endoftext|>", "last"]
+    work = Work(processes, tmp_path)
+    write_text(source("text", texts), Data(name="t"), tokenizer.folder, "f", tmp_path, work)
+    expected = [[*tokenizer.encode(text), 0] for text in texts if text.strip()]
+    assert np.load(tmp_path / "tokens.npy").tolist() == [token for document in expected for token in document]
+    assert np.diff(np.load(tmp_path / "offsets.npy")).tolist() == [len(document) for document in expected]
+    info = read_info(tmp_path)
+    assert (info.documents, info.dropped, info.dtype) == (3, {"blank": 1}, "uint16")
+    assert info.bytes == sum(len(text.encode()) for text in texts if text.strip())
+    assert info.longest == max(map(len, expected))
+
+
+def test_text_in_rows_is_the_text(tokenizer: LoadedTokenizer, tmp_path: Path, texts: list[str]) -> None:
+    write_text(source("text", texts), Data(name="t"), tokenizer.folder, "f", tmp_path, Work(None, tmp_path))
+    rows = PreparedRows.open(tmp_path, 8)
+    stream = [rows.row(0)[0][0], *(token for index in range(len(rows)) for token in rows.row(index)[1])]
+    text = tokenizer.backend.decode([int(token) for token in stream], skip_special_tokens=False)
+    assert "<|endoftext|>".join(texts).startswith(text[:-1])
+    assert len(text) > 100
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_chat_as_long_as_a_row_is_kept_and_a_longer_one_dropped(
+    tokenizer: LoadedTokenizer, tmp_path: Path, processes: int
+) -> None:
+    lengths = []
+    for seq_len in (200, 0, -1):
+        folder = tmp_path / str(seq_len)
+        folder.mkdir()
+        fits = seq_len if seq_len > 0 else max(lengths) - 1 + seq_len
+        work = Work(processes, tmp_path)
+        write_chats(source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", fits, "f", folder, work)
+        info = read_info(folder)
+        lengths += np.diff(np.load(folder / "offsets.npy")).tolist()
+        if seq_len >= 0:
+            assert (info.rows, info.dropped) == (2, {})
+        else:
+            assert (info.rows, info.dropped) == (1, {"too_long": 1})
+        assert info.end_of_turn_id == 2
+        assert info.longest <= fits + 1
+
+
+def test_labels_say_the_answers(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
+    work = Work(None, tmp_path)
+    write_chats(source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", 64, "f", tmp_path, work)
+    rows = PreparedRows.open(tmp_path, 64)
+    total = 0
+    for index, chat in enumerate(CHATS):
+        labels = rows.row(index)[1]
+        answer = [int(label) for label in labels if label >= 0]
+        assert tokenizer.backend.decode(answer, skip_special_tokens=False) == chat[1]["content"] + "<|im_end|>"
+        total += len(answer)
+    assert read_info(tmp_path).trained_tokens == total
+
+
+def test_chats_none_of_which_fits_are_refused(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"none of c's chats can be trained on[\s\S]*raise training.seq_len \(it is 5\)"
+    ):
+        write_chats(
+            source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", 5, "f", tmp_path, Work(1, tmp_path)
+        )
+
+
+def test_the_problems_of_all_rows_are_reported_together_and_capped(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
+    bad = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]] * 25
+    rows = source("messages", [CHATS[0], *bad])
+    with pytest.raises(DataError) as caught:
+        write_chats(rows, Data(name="c"), tokenizer.folder, "chatml", 64, "f", tmp_path, Work(1, tmp_path))
+    assert [problem.origin for problem in caught.value.problems[:20]] == [f"rows:{row}" for row in range(2, 22)]
+    assert caught.value.problems[20].message.startswith("… and 5 more problems")
+
+
+def test_pieces_are_the_text_and_its_tokens(tokenizer: LoadedTokenizer) -> None:
+    text = "def f(x):\n    return x\n\n\nword\nother  \n next\n" * 50
+    for size in (1, 7, 100, 10_000):
+        pieces = list(text_pieces(text, size))
+        assert "".join(pieces) == text
+        assert (len(pieces) > 1) == (size < len(text))
+        assert [token for piece in pieces for token in tokenizer.encode(piece)] == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 50, "a \n\n b " * 9, "\n" * 20])
+def test_a_text_without_a_safe_place_stays_whole(text: str) -> None:
+    assert list(text_pieces(text, 5)) == [text]

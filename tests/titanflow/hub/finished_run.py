@@ -1,0 +1,119 @@
+"""A run whose stages up to evaluate are finished, as publishing finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from titanflow.fingerprint import folder_digests
+from titanflow.stage import EvaluateResult, StageRun, TrainResult, write_result
+
+REPO = "local/stdlib-sft"
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "generation_config.json": b"{}",
+    "tokenizer.json": b'{"model": {}}',
+    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}',
+    "chat_template.jinja": b"{{ messages }}",
+    "model.safetensors": b"\x08" + bytes(range(256)) * 3,
+}
+CONFIG = {
+    "data": {"name": "stdlib", "path": "/home/someone/secret.jsonl"},
+    "optimizer": {"name": "AdamW", "lr": 3e-4},
+    "training": {"local_batch_size": 8},
+    "launcher": {"nproc_per_node": 2},
+}
+
+
+def write_export(folder: Path) -> Path:
+    """An export as a training stage leaves it, with what must never be sent beside it."""
+    folder.mkdir(parents=True)
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    (folder / ".env").write_text("HF_TOKEN=hf_averysecrettoken")
+    (folder / "optimizer.pt").write_bytes(b"state")
+    (folder / "notes.safetensors").write_bytes(b"not the model's")
+    (folder / "link.txt").symlink_to("/etc/hostname")
+    (folder / "sharded").mkdir()
+    (folder / "sharded" / "model.safetensors").write_bytes(b"a duplicate")
+    return folder
+
+
+@dataclass
+class FinishedRun:
+    """The folders of a run whose sft exported into ``sft/export``."""
+
+    root: Path
+    stages: dict[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def write(cls, root: Path) -> FinishedRun:
+        run = cls(root)
+        run.train("pretrain")
+        run.train("sft")
+        run.evaluate()
+        return run
+
+    @property
+    def export(self) -> Path:
+        return self.root / "sft" / "export"
+
+    def train(self, stage: str, **changes: Any) -> None:
+        folder = self.stages[stage] = self.root / stage
+        run = {"stage": stage, "experiment": "stdlib", "run": "run-7", "folder": folder, "fingerprint": f"{stage}f1"}
+        StageRun(**run, config=CONFIG).write()
+        write_result(folder, train_result(stage, **({"export": folder / "export"} | changes)))
+
+    def evaluate(self, **changes: Any) -> None:
+        folder = self.stages["evaluate"] = self.root / "evaluate"
+        values = {
+            "digests": {"base": {}, "sft": folder_digests(self.export)},
+            "folders": {"base": self.root / "pretrain" / "export", "sft": self.export},
+        }
+        write_result(folder, evaluate_result(**(values | changes)))
+
+    def to_publish(self, **config: Any) -> StageRun:
+        folder = self.root / "publish"
+        run = {"stage": "publish", "experiment": "stdlib", "run": "run-7", "folder": folder, "stages": self.stages}
+        return StageRun(**run, config=config)
+
+
+def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult:
+    digests = folder_digests(export) if export and export.exists() else {"model.safetensors": f"{stage}-sha"}
+    values: dict[str, Any] = {
+        "stage": stage,
+        "checkpoint": Path("/home/someone/checkpoint/step-120"),
+        "step": 120,
+        "model_name": "llama3",
+        "flavor": "demo",
+        "model_args": {"n_layers": 2, "dim": 64},
+        "parameters": 2_300_000,
+        "first_loss": 7.6,
+        "loss": 2.125,
+        "tokens": 3_400_000,
+        "seconds": 90.2,
+        "tokens_per_second": 37_700.4,
+        "seq_len": 256,
+        "export": export,
+        "export_digests": digests,
+        "parity": {"relative_error": 1.25e-7},
+        "wandb_id": f"{stage}-wandb",
+        "versions": {"torch": "2.13.0", "torchtitan": "0.2.2"},
+    }
+    return TrainResult(**(values | changes))
+
+
+def evaluate_result(**changes: Any) -> EvaluateResult:
+    kind = {"base": {"acc": 0.55, "acc_stderr": 0.02}, "sft": {"acc": 0.93, "acc_stderr": 0.011}}
+    text = {"base": {"bits_per_byte": 2.61}, "sft": {"bits_per_byte": 2.72}}
+    values: dict[str, Any] = {
+        "scores": {name: {"stdlib_kind": kind[name], "stdlib_text": text[name]} for name in ("base", "sft")},
+        "samples": {"stdlib_kind": 400, "stdlib_text": 60},
+        "n_shot": {"stdlib_kind": 2},
+        "task_versions": {"stdlib_kind": "1.0", "stdlib_text": "2.0"},
+        "higher_is_better": {"stdlib_kind": {"acc": True}, "stdlib_text": {"bits_per_byte": False}},
+        "reference": {"xz_bits_per_byte": 2.153},
+        "versions": {"lm_eval": "0.4.13"},
+    }
+    return EvaluateResult(**(values | changes))

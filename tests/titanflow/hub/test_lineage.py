@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_run import FinishedRun
+
+from titanflow.errors import DataError
+from titanflow.hub.bundle import from_export
+from titanflow.hub.lineage import global_batch_size, lineage_json, read_lineage
+
+
+def record(finished: FinishedRun) -> dict[str, Any]:
+    lineage = read_lineage(finished.to_publish(), "sft")
+    return json.loads(lineage_json(lineage, from_export(finished.export)))
+
+
+def test_everything_that_leads_to_the_model_is_recorded(finished: FinishedRun) -> None:
+    content = record(finished)
+    assert (content["experiment"], content["run"], content["model"]) == ("stdlib", "run-7", "sft")
+    assert list(content["stages"]) == ["pretrain", "sft", "evaluate"]
+    sft = content["stages"]["sft"]
+    assert (sft["fingerprint"], sft["step"], sft["loss"]) == ("sftf1", 120, 2.125)
+    assert sft["config"]["batch"] == 16
+    assert sft["versions"] == {"torch": "2.13.0", "torchtitan": "0.2.2"}
+    assert content["stages"]["evaluate"]["scores"]["sft"]["stdlib_kind"]["acc"] == 0.93
+    files = {name: entry.sha256 for name, entry in from_export(finished.export).items()}
+    assert content["files"] == files
+    assert sft["export_digests"] == files
+
+
+def test_no_path_and_no_name_of_another_file(finished: FinishedRun, tmp_path: Path) -> None:
+    text = json.dumps(record(finished))
+    for private in (str(tmp_path), "secret.jsonl", ".env", "optimizer.pt", "checkpoint"):
+        assert private not in text
+
+
+def test_a_loss_that_is_no_number_is_null(finished: FinishedRun) -> None:
+    finished.train("pretrain", loss=float("nan"))
+    assert record(finished)["stages"]["pretrain"]["loss"] is None
+
+
+def test_pretraining_alone_can_be_published(finished: FinishedRun) -> None:
+    (finished.root / "pretrain" / "export").mkdir()
+    del finished.stages["evaluate"]
+    lineage = read_lineage(finished.to_publish(), "pretrain")
+    assert lineage.export == finished.root / "pretrain" / "export"
+    assert [stage.name for stage in lineage.trained] == ["pretrain"]
+
+
+def test_a_module_that_the_run_lacks(finished: FinishedRun) -> None:
+    del finished.stages["sft"]
+    with pytest.raises(DataError, match="this run has no training stage 'sft'") as caught:
+        read_lineage(finished.to_publish(), "sft")
+    assert "expected: pretrain" in str(caught.value)
+
+
+def test_a_stage_that_has_not_finished(finished: FinishedRun) -> None:
+    (finished.root / "sft" / "result.json").unlink()
+    with pytest.raises(DataError, match="sft has not finished"):
+        read_lineage(finished.to_publish(), "sft")
+
+
+def test_a_family_without_export(finished: FinishedRun) -> None:
+    finished.train("sft", export=None, model_name="deepseek_v3")
+    finished.export.rename(finished.root / "elsewhere")
+    with pytest.raises(DataError, match=r"sft has no export \(deepseek_v3\)"):
+        read_lineage(finished.to_publish(), "sft")
+
+
+def test_an_export_that_the_evaluation_made(finished: FinishedRun) -> None:
+    finished.train("sft", export=None)
+    assert read_lineage(finished.to_publish(), "sft").export == finished.export
+
+
+def test_a_model_that_was_not_evaluated(finished: FinishedRun) -> None:
+    finished.evaluate(digests={"base": {}}, folders={"base": finished.root / "pretrain" / "export"})
+    with pytest.raises(DataError, match="sft was not evaluated") as caught:
+        read_lineage(finished.to_publish(), "sft")
+    assert "expected: base" in str(caught.value)
+
+
+def test_a_model_is_known_by_its_folder_whatever_the_evaluation_calls_it(finished: FinishedRun) -> None:
+    finished.evaluate(digests={"mine": {}}, folders={"mine": finished.export})
+    assert read_lineage(finished.to_publish(), "sft").evaluated_as == "mine"
+    (finished.root / "pretrain" / "export").mkdir()
+    finished.evaluate()
+    assert read_lineage(finished.to_publish(), "pretrain").evaluated_as == "base"
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        ({"training": {"local_batch_size": 8, "global_batch_size": -1}}, 8),
+        ({"training": {"local_batch_size": 8, "global_batch_size": 64}, "launcher": {"nproc_per_node": 2}}, 64),
+        ({"training": {"local_batch_size": 8}, "launcher": {"nproc_per_node": 4, "nnodes": 2}}, 64),
+        (
+            {
+                "training": {"local_batch_size": 8},
+                "launcher": {"nproc_per_node": 8},
+                "parallelism": {"tensor_parallel_degree": 2, "pipeline_parallel_degree": 2},
+            },
+            16,
+        ),
+        ({}, None),
+    ],
+)
+def test_global_batch_size(config: dict[str, Any], rows: int | None) -> None:
+    assert global_batch_size(config) == rows

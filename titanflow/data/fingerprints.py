@@ -1,0 +1,150 @@
+"""What prepared data depends on, as fingerprints, and the folders that these name.
+
+Nothing heavy is imported: a plan asks for these before anything is prepared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from titanflow.config.additions import Data
+from titanflow.data.local_files import local_files
+from titanflow.data.stdlib_text import source_files, stdlib_folder
+from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
+from titanflow.errors import DataError, Problem
+from titanflow.fingerprint import digest, file_digest
+
+DATA_VERSION = 1
+"""Counts up whenever the same data would be prepared into other bytes."""
+DIGESTS_FILE = "digests.json"
+# What says where rows are, not what is in them.
+_NOT_CONTENT = ("name", "path", "dataset", "streaming")
+# Hashing less than this takes no time that anybody would notice, and reading it again can't be wrong.
+_REMEMBERED_SIZE = 32 << 20
+
+
+def data_fingerprint(
+    data: Mapping[str, Any],
+    tokenizer_fingerprint: str = "",
+    seq_len: int = 0,
+    template_digest: str = "",
+    workspace: Path | None = None,
+) -> str:
+    """The fingerprint of what a data config gives once it is prepared.
+
+    It holds the sources' content, the tokenizer, for chats ``seq_len`` and the template, and the version of the
+    code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
+
+    Raises:
+        DataError: a file isn't there.
+    """
+    config = Data(**data)
+    content = {key: value for key, value in asdict(config).items() if key not in _NOT_CONTENT}
+    parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
+    if config.kind != "evals":
+        parts["tokenizer"] = tokenizer_fingerprint
+    if config.kind == "chat":
+        parts |= {"seq_len": seq_len, "template": template_digest}
+    return digest(parts)
+
+
+def tokenizer_fingerprint(
+    tokenizer: Mapping[str, Any], data: Mapping[str, Any], vocab_size: int, workspace: Path | None = None
+) -> str:
+    """The fingerprint of a tokenizer: a given one's files, or the text and size that one is trained with.
+
+    Args:
+        tokenizer: the config section, of which ``path`` counts.
+        data: the pretraining data's config.
+        vocab_size: the size to train.
+        workspace: see :func:`data_fingerprint`.
+
+    Raises:
+        DataError: the given folder is no tokenizer, the size is too small, or the text isn't there.
+    """
+    if path := tokenizer.get("path"):
+        folder = check_tokenizer(path)
+        return digest({name: file_digest(folder / name) for name in GIVEN_FILES if (folder / name).is_file()})
+    check_vocab_size(vocab_size)
+    return digest({"text": data_fingerprint({**data, "kind": "text"}, workspace=workspace), "vocab_size": vocab_size})
+
+
+def prepared_folder(workspace: Path | str, data: Mapping[str, Any], fingerprint: str) -> Path:
+    """Where a data config's rows lie: shared by every run of the workspace."""
+    return Path(workspace) / "data" / f"{data_name(data)}-{fingerprint}"
+
+
+def tokenizer_folder(workspace: Path | str, fingerprint: str) -> Path:
+    """Where a tokenizer lies."""
+    return Path(workspace) / "data" / f"tokenizer-{fingerprint}"
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """What a prepared folder is called: the config's ``name``, or one made from its source; safe as a file name."""
+    path = data.get("path")
+    first = path[0] if isinstance(path, list) and path else path
+    name = data.get("name") or data.get("source") or data.get("dataset") or (Path(first).stem if first else "data")
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in str(name)).strip(".-") or "data"
+
+
+def _source(config: Data, workspace: Path | None) -> Any:
+    if config.source:
+        return _interpreter(config)
+    if config.path:
+        return _digests(local_files(config.path), workspace)
+    if config.dataset and Path(config.dataset).expanduser().is_dir():
+        folder = Path(config.dataset).expanduser()
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        names = [file.relative_to(folder).as_posix() for file in files]
+        return list(zip(names, _digests(files, workspace), strict=True))
+    if config.dataset:
+        if config.dataset.startswith(("/", "./", "../", "~")):
+            found = f"{config.dataset} isn't there (looked for it in {Path.cwd()})"
+            raise DataError(Problem(found, "data.dataset", expected="a folder, or a dataset's name on the Hub"))
+        return config.dataset
+    expected = "exactly one of data.source, data.path and data.dataset"
+    raise DataError(Problem("the data has no source", "data", expected=expected))
+
+
+def _interpreter(config: Data) -> dict[str, Any]:
+    """The built-in sources are as old as the interpreter that they are read from."""
+    root = stdlib_folder()
+    parts = ("train", "heldout") if config.source != "stdlib" else (config.split_part,)
+    files = [(file.relative_to(root).as_posix(), file.stat().st_size) for part in parts for file in source_files(part)]
+    return {"python": sys.version, "machine": platform.machine(), "files": files}
+
+
+def _digests(files: list[Path], workspace: Path | None) -> list[str]:
+    large = [file for file in files if file.stat().st_size >= _REMEMBERED_SIZE]
+    memory = workspace / "data" / DIGESTS_FILE if workspace is not None and large else None
+    remembered = _remembered(memory)
+    known = dict(remembered)
+    for file in large:
+        if _identity(file) not in known:
+            known[_identity(file)] = file_digest(file)
+    if memory is not None and known != remembered:
+        from titanflow.stage import write_text_atomically
+
+        write_text_atomically(memory, json.dumps(known, indent=0))
+    return [known.get(_identity(file)) or file_digest(file) for file in files]
+
+
+def _remembered(memory: Path | None) -> dict[str, str]:
+    if memory is None or not memory.is_file():
+        return {}
+    try:
+        return dict(json.loads(memory.read_text()))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _identity(file: Path) -> str:
+    state = file.stat()
+    return f"{os.fspath(file.resolve())}|{state.st_size}|{state.st_mtime_ns}"

@@ -1,0 +1,273 @@
+"""Prepares an experiment's data before anything is trained: ``python -m titanflow.data.prepare run.yaml``.
+
+The stage's ``config``::
+
+    workspace: ./runs
+    num_proc: null            # processes; null: as many as the data is worth
+    tokenizer: {folder: …, path: null, vocab_size: 2048, train_on: {…}}
+    datasets:
+      - {folder: …, kind: text, data: {…}, seq_len: 256, chat_template: chatml, fingerprint: …}
+
+A folder that is complete is left as it is. Each other one is written beside its place and renamed, so that a kill
+leaves nothing that counts. All inputs are read and checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from titanflow.config.additions import Data
+from titanflow.data import stdlib_evals
+from titanflow.data.fingerprints import data_name
+from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, staged_folder
+from titanflow.data.sources import Source, check_text, load_source
+from titanflow.data.template import CHATML, template_text
+from titanflow.data.tokenise import Work, write_chats, write_text
+from titanflow.data.tokenizer import (
+    CONFIG_FILE,
+    check_vocab_size,
+    copy_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+from titanflow.errors import DataError, Problem, TitanflowError
+from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, Strict, write_error, write_result
+
+# Bytes of text from which on its tokens are kept though another dataset may still fail.
+_TAKES_LONG = 64 << 20
+
+
+class TokenizerPlan(Strict):
+    """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``."""
+
+    folder: Path
+    path: Path | None = None
+    vocab_size: int = 0
+    train_on: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was made before."""
+        return (self.folder / CONFIG_FILE).is_file()
+
+    @property
+    def text(self) -> Data:
+        """What to train on."""
+        return Data(**{**self.train_on, "name": data_name(self.train_on), "kind": "text"})
+
+
+class DatasetPlan(Strict):
+    """One folder of rows or evaluation items to make."""
+
+    folder: Path
+    kind: Literal["text", "chat", "evals"]
+    data: dict[str, Any]
+    seq_len: int = 0
+    chat_template: str = CHATML
+    fingerprint: str = ""
+
+    @property
+    def config(self) -> Data:
+        """The data config, under the name that its folder has."""
+        return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
+
+
+class PreparePlan(Strict):
+    """The ``config`` of a prepare stage."""
+
+    workspace: Path
+    num_proc: int | None = None
+    tokenizer: TokenizerPlan | None = None
+    datasets: list[DatasetPlan] = Field(default_factory=list)
+
+
+class Preparation:
+    """One run of the prepare stage; ``scratch`` is a folder for what lasts as long as the run."""
+
+    def __init__(self, plan: PreparePlan, scratch: Path) -> None:
+        self.plan = plan
+        self.work = Work(plan.num_proc, scratch)
+        self._sources: dict[str, Source] = {}
+
+    def run(self) -> PrepareResult:
+        """Makes what is missing and says what there is.
+
+        Raises:
+            DataError: an input can't be used.
+        """
+        started = time.monotonic()
+        wanted = {dataset.folder: dataset for dataset in self.plan.datasets}.values()
+        missing = [dataset for dataset in wanted if not is_complete(dataset.folder)]
+        if missing:
+            show_progress()
+        self._check(missing)
+        late = [dataset for dataset in missing if self._takes_long(dataset)]
+        with ExitStack() as together:
+            tokenizer = self._tokenizer(together)
+            early = [dataset for dataset in missing if dataset not in late]
+            # Chats first: their mistakes are the ones that only a close look finds.
+            for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
+                self._make(dataset, tokenizer, together.enter_context(staged_folder(dataset.folder)))
+        tokenizer = self.plan.tokenizer.folder if self.plan.tokenizer else None
+        for dataset in late:
+            with staged_folder(dataset.folder) as folder:
+                self._make(dataset, tokenizer, folder)
+        made = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
+        return PrepareResult(tokenizer=tokenizer, datasets=made, seconds=round(time.monotonic() - started, 3))
+
+    def _check(self, missing: list[DatasetPlan]) -> None:
+        self._check_tokenizer()
+        for dataset in missing:
+            if dataset.kind == "evals":
+                check_evals(dataset.config)
+            elif self.plan.tokenizer is None:
+                raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
+            elif dataset.kind == "text":
+                check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
+            else:
+                template_text(dataset.chat_template)
+                self._source(dataset.config)
+
+    def _check_tokenizer(self) -> None:
+        tokenizer = self.plan.tokenizer
+        if tokenizer is None or tokenizer.is_there:
+            return
+        if tokenizer.path:
+            load_tokenizer(tokenizer.path)
+        else:
+            check_vocab_size(tokenizer.vocab_size)
+            check_text(self._source(tokenizer.text), tokenizer.text, seq_len=0)
+
+    def _takes_long(self, dataset: DatasetPlan) -> bool:
+        # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
+        return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
+
+    def _source(self, data: Data) -> Source:
+        key = json.dumps(asdict(data), sort_keys=True)
+        if key not in self._sources:
+            self._sources[key] = load_source(data, self.work.scratch)
+        return self._sources[key]
+
+    def _tokenizer(self, together: ExitStack) -> Path | None:
+        plan = self.plan.tokenizer
+        if plan is None or plan.is_there:
+            return plan.folder if plan else None
+        folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
+        if plan.path is not None:
+            copy_tokenizer(plan.path, folder)
+            return folder
+        with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
+            rows = self._source(plan.text).rows
+            texts = (text for batch in rows.iter(batch_size=256) for text in batch["text"])
+            train_tokenizer(texts, plan.vocab_size, folder)
+        return folder
+
+    def _make(self, dataset: DatasetPlan, tokenizer: Path | None, folder: Path) -> None:
+        data = dataset.config
+        with timed(f"{data.name}: {dataset.kind}"):
+            if tokenizer is None or dataset.kind == "evals":
+                write_evals(data, dataset.fingerprint, folder)
+            elif dataset.kind == "chat":
+                template, seq_len = dataset.chat_template, dataset.seq_len
+                rows = self._source(data)
+                write_chats(rows, data, tokenizer, template, seq_len, dataset.fingerprint, folder, self.work)
+            else:
+                write_text(self._source(data), data, tokenizer, dataset.fingerprint, folder, self.work)
+                PreparedRows.open(folder, dataset.seq_len)
+
+
+def check_evals(data: Data) -> None:
+    """Refuses evaluation items that nothing here makes.
+
+    Raises:
+        DataError: the source isn't ``stdlib_evals``.
+    """
+    if data.source != "stdlib_evals":
+        found = f"{data.name} isn't made from data.source=stdlib_evals"
+        hint = "a task of your own names its files itself, in data_files"
+        raise DataError(Problem(found, "data.kind", expected="text or chat", hint=hint))
+
+
+def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
+    """Writes the built-in evaluation items and their ``dataset.json``."""
+    facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **stdlib_evals.write_items(folder)}
+    (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
+    """A finished folder's ``dataset.json``; for text with the rows that this ``seq_len`` gives.
+
+    Raises:
+        DataError: the text is too short for one row.
+    """
+    facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text())
+    if dataset.kind == "text":
+        facts |= {"seq_len": dataset.seq_len, "rows": len(PreparedRows.open(dataset.folder, dataset.seq_len))}
+    return facts
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Says on stderr what is done, and how long it took."""
+    started = time.monotonic()
+    yield
+    print(f"{what} ({time.monotonic() - started:.1f} s)", file=sys.stderr, flush=True)
+
+
+def prepare(run: StageRun) -> PrepareResult:
+    """Runs a prepare stage; what ``datasets`` writes on the way lies in the stage's folder and is removed.
+
+    Raises:
+        DataError: an input can't be used.
+    """
+    plan = PreparePlan.model_validate(run.config)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=run.folder) as scratch:
+        return Preparation(plan, Path(scratch)).run()
+
+
+def show_progress() -> None:
+    """Shows the progress of ``datasets`` where somebody is looking; in a file it would be thousands of lines."""
+    import datasets
+
+    datasets.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+
+
+def main(arguments: list[str]) -> int:
+    """Prepares what a ``run.yaml`` asks for; returns the exit code (2 for bad input, 1 for anything else)."""
+    if len(arguments) != 1:
+        print("usage: python -m titanflow.data.prepare run.yaml", file=sys.stderr)
+        return 2
+    run = StageRun.read(Path(arguments[0]))
+    # A SIGTERM that unwinds the stack removes what is half written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED_EXIT))
+    try:
+        result = prepare(run)
+    except Exception as error:
+        code = error.exit_code if isinstance(error, TitanflowError) else 1
+        fault = StageError(
+            type=type(error).__name__, message=str(error), traceback=traceback.format_exc(), exit_code=code
+        )
+        write_error(run.folder, fault)
+        print(str(error) if isinstance(error, TitanflowError) else fault.traceback, file=sys.stderr)
+        return code
+    write_result(run.folder, result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

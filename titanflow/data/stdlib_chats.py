@@ -1,0 +1,113 @@
+"""Chats about the standard library's public names: what kind each is, which module defines it, what it does.
+
+A name is held out by a hash of where it is defined, or because its module is; no training chat mentions it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from functools import cache
+from typing import Any
+
+from titanflow.data.stdlib_names import PublicName, read_names
+from titanflow.data.stdlib_text import HELD_OUT_MODULES
+
+HELD_OUT_SHARE = 0.12
+LONGEST_CHAT = 275
+"""Characters of a chat, counting :data:`_HEADER` for each turn: below 96 tokens of a vocabulary of 2,048."""
+
+KIND_QUESTIONS = (
+    "Is {name} a class or a function?",
+    "What kind of object is {name}?",
+    "{name}: is it a function or a class?",
+)
+MODULE_QUESTIONS = (
+    "Which module defines {name}?",
+    "Where is {name} defined?",
+    "In which module do I find the definition of {name}?",
+)
+SUMMARY_QUESTIONS = ("What does {name} do?", "What is {name} for?", "Describe {name} in one line.")
+FOLLOW_UPS = {
+    "kind": "Is it a class or a function?",
+    "module": "Which module defines it?",
+    "summary": "What does it do?",
+}
+_HEADER = 24
+# How often a question is asked in its first wording, the one that the evaluations use.
+_FIRST_WORDING = 0.6
+_FOLLOWED_UP = 0.5
+_SUMMARISED = 0.6
+
+
+def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, str]]]:
+    """The conversations of one part, each a list of ``{"role", "content"}``, the same in every run.
+
+    ``train`` holds no name that :func:`is_held_out` holds out; ``heldout`` asks about those names only.
+    """
+    names = [name for name in read_names() if is_held_out(name) == (part == "heldout")]
+    found = [chat for name in names for chat in _chats_about(name)]
+    if part == "train":
+        found = [chat for chat in found if not mentions_held_out(chat)]
+    return found[:limit]
+
+
+def is_held_out(name: PublicName) -> bool:
+    """Whether a name is kept from training chats: the same for every name of one definition."""
+    if name.defined.partition(".")[0] in HELD_OUT_MODULES:
+        return True
+    return int(hashlib.sha256(name.defined.encode()).hexdigest()[:8], 16) / 16**8 < HELD_OUT_SHARE
+
+
+def held_out_names() -> list[PublicName]:
+    """The held-out names, sorted."""
+    return [name for name in read_names() if is_held_out(name)]
+
+
+def mentions_held_out(chat: list[dict[str, str]]) -> bool:
+    """Whether a chat mentions a held-out name in full, or any name of a held-out module."""
+    text = "\n".join(turn["content"] for turn in chat)
+    known, modules = _held_out_spellings()
+    return bool(modules.search(text)) or any(word in known for word in re.findall(r"\w+(?:\.\w+)+", text))
+
+
+def kind_answer(kind: str) -> str:
+    """The answer to "Is … a class or a function?"."""
+    return f"A {kind}."
+
+
+@cache
+def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
+    names = held_out_names()
+    known = frozenset(spelling for name in names for spelling in (name.name, name.defined))
+    return known, re.compile(rf"\b(?:{'|'.join(HELD_OUT_MODULES)})\.\w")
+
+
+def _chats_about(name: PublicName) -> list[list[dict[str, str]]]:
+    draw = random.Random(name.name)
+    answers = {"kind": kind_answer(name.kind), "module": name.module}
+    if name.summary:
+        answers["summary"] = name.summary
+    topics = ["kind", "module"]
+    if name.summary and draw.random() < _SUMMARISED:
+        topics.append("summary")
+    return [_chat(name, topic, answers, draw) for topic in topics]
+
+
+def _chat(name: PublicName, topic: str, answers: dict[str, str], draw: random.Random) -> list[dict[str, str]]:
+    questions = {"kind": KIND_QUESTIONS, "module": MODULE_QUESTIONS, "summary": SUMMARY_QUESTIONS}[topic]
+    wording = questions[0] if draw.random() < _FIRST_WORDING else draw.choice(questions[1:])
+    turns = _turns(wording.format(name=name.name), answers[topic])
+    others = [other for other in answers if other != topic]
+    while others and draw.random() < _FOLLOWED_UP:
+        other = others.pop(draw.randrange(len(others)))
+        longer = turns + _turns(FOLLOW_UPS[other], answers[other])
+        if sum(_HEADER + len(turn["content"]) for turn in longer) > LONGEST_CHAT:
+            break
+        turns = longer
+    return turns
+
+
+def _turns(question: str, answer: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

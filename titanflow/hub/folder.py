@@ -1,0 +1,90 @@
+"""Publishes a bundle into a folder: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from titanflow.errors import ConfigError, Problem, StageFailed
+from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
+
+
+def write_folder(bundle: Bundle, folder: Path) -> bool:
+    """Makes ``folder`` hold exactly the bundle; returns whether anything had to change.
+
+    The files are written beside the folder and take its place in one rename, so that a reader never meets half of
+    a model, and a full disk leaves what was there.
+
+    Raises:
+        ConfigError: the folder holds something that no publish wrote.
+        StageFailed: a file changed while it was copied.
+    """
+    check_replaceable(folder)
+    if folder.is_dir() and holds(folder, bundle):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        for name, entry in bundle.items():
+            copy(entry.source, fresh / name)
+        if not holds(fresh, bundle):
+            raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")
+        replace(folder, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return True
+
+
+def check_replaceable(folder: Path) -> None:
+    """Checks that ``folder`` may be replaced: it isn't there, is empty, or was published before.
+
+    Raises:
+        ConfigError: names what is in the way.
+    """
+    hint = "set `folder` to a new or empty folder"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(Problem(f"{folder} is not a folder", "folder", hint=hint))
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in names if not is_published(name)]
+    if foreign or (names and LINEAGE not in names):
+        found = ", ".join((foreign or names)[:3])
+        raise ConfigError(Problem(f"{folder} holds files that no publish wrote: {found}", "folder", hint=hint))
+
+
+def holds(folder: Path, bundle: Bundle) -> bool:
+    """Whether ``folder`` holds exactly the bundle's bytes under the bundle's names."""
+    paths = {path.name: path for path in folder.iterdir()}
+    if paths.keys() != bundle.keys() or any(path.is_symlink() for path in paths.values()):
+        return False
+    if any(paths[name].stat().st_size != entry.size for name, entry in bundle.items()):
+        return False
+    return all(file_entry(paths[name]).sha256 == entry.sha256 for name, entry in bundle.items())
+
+
+def copy(source: Path | bytes, path: Path) -> None:
+    """Writes one file with the permissions that the user's umask gives.
+
+    safetensors are exported with mode 0600, which would hide a published model from everyone else.
+    """
+    if isinstance(source, bytes):
+        path.write_bytes(source)
+    else:
+        shutil.copyfile(source, path)
+
+
+def replace(folder: Path, fresh: Path) -> None:
+    """Puts ``fresh`` in the place of ``folder``; if that fails, the old folder is back where it was."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)

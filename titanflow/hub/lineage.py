@@ -1,0 +1,208 @@
+"""Where a published model comes from: the stages of its run, and the ``titanflow.json`` that records them.
+
+Nothing here depends on the time or the machine of the publishing, so that publishing the same run twice gives the
+same bytes; and no path, environment or credential is copied.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from titanflow import __version__
+from titanflow.errors import DataError, Problem
+from titanflow.hub.bundle import Bundle, is_published
+from titanflow.manifest import Manifest
+from titanflow.stage import RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
+
+TRAINED = ("pretrain", "sft")
+TRAIN_FIELDS = {
+    "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "model_name", "flavor",
+    "model_args", "tokenizer_digest", "export_digests", "parity", "wandb_id", "versions",
+}  # fmt: skip
+EVALUATE_FIELDS = {
+    "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "seeds", "digests",
+    "wandb_id", "versions",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A training stage: its result, and its config and fingerprint where its ``run.yaml`` is still there.
+
+    ``export`` is None where the model's family has none.
+    """
+
+    name: str
+    result: TrainResult
+    export: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The finished stages that lead to a model, in order.
+
+    ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
+    name in ``evaluation``, ``git`` the commit of this program.
+    """
+
+    experiment: str
+    run: str
+    model: str
+    export: Path
+    trained: tuple[TrainedStage, ...]
+    git: str = ""
+    evaluation: EvaluateResult | None = None
+    evaluation_fingerprint: str = ""
+    evaluated_as: str = ""
+
+    @property
+    def published(self) -> TrainedStage:
+        """The stage whose export is published."""
+        return self.trained[-1]
+
+
+def read_lineage(run: StageRun, model: str) -> Lineage:
+    """Reads the results of the stages that lead to the publishing of ``model``.
+
+    Raises:
+        DataError: a stage that is needed has no result or no export, or evaluated another model.
+    """
+    origin = run.origins.get("model", "")
+    if model not in TRAINED or model not in run.stages:
+        known = " or ".join(name for name in TRAINED if name in run.stages) or "a run with a training stage"
+        raise DataError(Problem(f"this run has no training stage {model!r}", "model", origin, known))
+    upto = TRAINED[: TRAINED.index(model) + 1]
+    trained = tuple(read_trained(name, run.stages[name]) for name in upto if name in run.stages)
+    published = trained[-1]
+    if published.export is None:
+        hint = "publish a model of a family that has an export: llama3 or qwen3"
+        family = published.result.model_name
+        raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
+    git = Manifest.open(run.folder.parent).git
+    lineage = Lineage(run.experiment, run.run, model, published.export, trained, git)
+    if "evaluate" not in run.stages:
+        return lineage
+    evaluation = finished("evaluate", run.stages["evaluate"])
+    return replace(
+        lineage,
+        evaluation=evaluation,
+        evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
+        evaluated_as=evaluated_name(evaluation, model, published.export, origin),
+    )
+
+
+def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin: str) -> str:
+    """What the evaluation calls the model: it is free to name the folders that it evaluates.
+
+    Raises:
+        DataError: it did not evaluate this one.
+    """
+    for name, folder in evaluation.folders.items():
+        if folder.resolve() == export.resolve():
+            return name
+    if model in evaluation.digests:
+        return model
+    expected = " or ".join(evaluation.digests)
+    hint = f"add {model} to the models of evaluate, or publish one that was evaluated"
+    raise DataError(Problem(f"{model} was not evaluated", "model", origin, expected, hint))
+
+
+def read_trained(name: str, folder: Path) -> TrainedStage:
+    """Reads one training stage's result and config."""
+    run, result = read_run(folder), finished(name, folder)
+    config = run.get("config", {})
+    # The evaluation exports a stage that did not do so itself.
+    later = folder / "export"
+    export = result.export or (later if later.is_dir() else None)
+    return TrainedStage(name, result, export, config, run.get("fingerprint", ""), data_name(config))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The stage's ``run.yaml``, or nothing where it isn't there."""
+    path = folder / RUN_FILE
+    return StageRun.read(path).model_dump() if path.exists() else {}
+
+
+def finished(name: str, folder: Path) -> Any:
+    """The stage's typed result.
+
+    Raises:
+        DataError: the stage has not finished.
+    """
+    try:
+        return read_result(folder)
+    except FileNotFoundError:
+        hint = f"run {name} before publish"
+        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint)) from None
+
+
+def data_name(config: dict[str, Any]) -> str:
+    """What a stage was trained on, without any path of this machine."""
+    data = config.get("data") or {}
+    return str(data.get("name") or data.get("source") or "")
+
+
+def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
+    """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash."""
+    stages = {stage.name: trained_json(stage) for stage in lineage.trained}
+    if lineage.evaluation is not None:
+        evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS))
+        evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
+        stages["evaluate"] = {"fingerprint": lineage.evaluation_fingerprint, **evaluation}
+    content = {
+        "titanflow": __version__,
+        "git": lineage.git,
+        "experiment": lineage.experiment,
+        "run": lineage.run,
+        "model": lineage.model,
+        "evaluated_as": lineage.evaluated_as,
+        "stages": stages,
+        "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
+    }
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def trained_json(stage: TrainedStage) -> dict[str, Any]:
+    """One training stage's part of ``titanflow.json``; a number that isn't finite is null, as JSON has none."""
+    result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS))
+    result["export_digests"] = publishable(result["export_digests"])
+    return {"fingerprint": stage.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
+
+
+def publishable(digests: dict[str, str]) -> dict[str, str]:
+    """The digests of files that a bundle may hold; of others not even the name is published."""
+    return {name: sha256 for name, sha256 in digests.items() if is_published(name)}
+
+
+def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
+    """The settings that a card names; rows a step is ``batch``, None where it can't be told."""
+    config = stage.config
+    optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
+    return {
+        "lr": optimizer.get("lr"),
+        "optimizer": optimizer.get("name"),
+        "warmup_steps": (config.get("lr_scheduler") or {}).get("warmup_steps"),
+        "batch": global_batch_size(config),
+        "seed": (config.get("debug") or {}).get("seed"),
+        "dtype": training.get("dtype"),
+    }
+
+
+def global_batch_size(config: dict[str, Any]) -> int | None:
+    """Rows in one optimizer step, by torchtitan's rule: the global size, or the local one on each data rank."""
+    training, parallelism = config.get("training") or {}, config.get("parallelism") or {}
+    launcher = config.get("launcher") or {}
+    if (training.get("global_batch_size") or -1) > 0:
+        return int(training["global_batch_size"])
+    if not training.get("local_batch_size"):
+        return None
+    ranks = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
+    for kind in ("tensor", "pipeline", "context"):
+        ranks //= int(parallelism.get(f"{kind}_parallel_degree") or 1)
+    return int(training["local_batch_size"]) * max(ranks, 1)
