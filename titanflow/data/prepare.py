@@ -31,7 +31,7 @@ from pydantic import Field
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
 from titanflow.data.fingerprints import data_name
-from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, staged_folder
+from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, no_room, staged_folder
 from titanflow.data.sources import Source, check_text, load_source
 from titanflow.data.template import CHATML, template_text
 from titanflow.data.tokenise import Work, write_chats, write_text
@@ -42,7 +42,7 @@ from titanflow.data.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
-from titanflow.errors import DataError, Problem, TitanflowError
+from titanflow.errors import DataError, Problem, StageFailed, TitanflowError
 from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, Strict, write_error, write_result
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
@@ -231,11 +231,20 @@ def prepare(run: StageRun) -> PrepareResult:
 
     Raises:
         DataError: an input can't be used.
+        StageFailed: the disk is full.
     """
     plan = PreparePlan.model_validate(run.config)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=run.folder) as scratch:
-        return Preparation(plan, Path(scratch)).run()
+    try:
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=run.folder) as scratch:
+            return Preparation(plan, Path(scratch)).run()
+    except Exception as error:
+        if not (said := no_room(error)):
+            raise
+        raise StageFailed(
+            f"there is no room for the prepared data in {plan.workspace}: {said}\n"
+            "    free some space, or set another workspace; nothing unfinished is left there"
+        ) from error
 
 
 def show_progress() -> None:

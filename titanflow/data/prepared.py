@@ -7,6 +7,7 @@ written last: a folder without it doesn't count.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -30,6 +31,8 @@ TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
 IGNORE_INDEX = -100
+# No space, no quota, larger than a file may be.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -151,14 +154,29 @@ def write_rows(
 
 
 def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dtype) -> None:
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count,))
-    position = 0
-    for chunk in chunks:
-        array[position : position + len(chunk)] = chunk
-        position += len(chunk)
-    if position != count:
-        raise AssertionError(f"{path.name}: {position} values written where {count} were announced")
-    array.flush()
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    written = 0
+    # Not through a memory map: on a full disk that would be a SIGBUS in place of an error.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, dtype).data)
+            written += len(chunk)
+    if written != count:
+        raise AssertionError(f"{path.name}: {written} values written where {count} were announced")
+
+
+def no_room(error: BaseException | None) -> str:
+    """What a full disk said, where ``error`` or what caused it is one; empty otherwise.
+
+    Libraries written in Rust raise a plain ``Exception`` with the system's number in its text.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_ROOM or any(f"(os error {code})" in str(error) for code in _NO_ROOM):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 class PreparedRows:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_chats, stdlib_text
 from titanflow.data.local_files import LOADERS, local_files
+from titanflow.data.prepared import no_room
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def _load_files(group: list[Path], cache: Path) -> Dataset:
     try:
         return load_dataset(loader, data_files=names, split="train", cache_dir=str(cache), **options)
     except Exception as error:  # each loader fails in its own way; what matters is where
+        if no_room(error):
+            raise
         raise DataError(_reading_problems(group, error)) from error
 
 
@@ -179,6 +182,8 @@ def _from_hub(data: Data) -> Source:
             name = str(folder) if folder.is_dir() else data.dataset
             rows = load_dataset(name, data.config, split=data.split, revision=data.revision)
     except Exception as error:  # not found, no network, no such split or configuration: all say so
+        if no_room(error):
+            raise
         hint = (
             "" if folder.is_dir() else "a dataset's name on the Hub, or a local folder; without a network only folders"
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -176,19 +177,31 @@ def test_a_text_shorter_than_a_row_is_refused_and_nothing_is_written(
     assert entries(run) == []
 
 
-def test_a_full_disk_leaves_nothing_that_counts(
-    prepare_run: Callable[..., StageRun], text: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("source", "kilobytes"), [("file", 20), ("stdlib", 10), ("file", 200)])
+def test_a_full_disk_is_said_and_leaves_nothing_that_counts(
+    prepare_run: Callable[..., StageRun], tmp_path: Path, source: str, kilobytes: int
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np.lib.format, "open_memmap", full)
-    run = prepare_run(text)
-    with pytest.raises(OSError, match="No space left"):
-        stage.prepare(run)
+    # No file may grow beyond so much: in turn the reader's cache, the tokenizer's file and the tokens' are too large.
+    letters = np.random.default_rng(0).integers(97, 123, (20_000, 7), dtype=np.uint8)
+    letters[:, -1] = 32
+    (tmp_path / "corpus.txt").write_bytes(letters.tobytes())
+    data = {"path": str(tmp_path / "corpus.txt")} if source == "file" else {"source": "stdlib", "limit": 9}
+    run = prepare_run(data)
+    limit = (kilobytes << 10, kilobytes << 10)
+    done = subprocess.run(
+        [*COMMAND, str(run.folder / "run.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     assert entries(run) == []
-    monkeypatch.undo()
-    assert stage.prepare(run).datasets
+    assert sorted(path.name for path in run.folder.iterdir()) == ["error.json", "run.yaml"]
+    message = json.loads((run.folder / "error.json").read_text())["message"]
+    assert message.startswith(f"there is no room for the prepared data in {tmp_path / 'runs'}: ")
+    assert "File too large" in message
 
 
 def test_a_text_that_disappeared_ends_the_process_with_2_and_one_message(

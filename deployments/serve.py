@@ -1,0 +1,170 @@
+"""Server, work pool, worker and deployments on one machine: ``python -m deployments.serve``, or ``make serve``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
+from deployments.work_pool import POOL, cancel_runs, ensure_pool
+from flows.server import api_url, healthy, is_free, wait_until_healthy
+from tasks.process import Process, started
+from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
+
+HOME = Path(__file__).resolve().parents[1]
+"""The project's folder, which runs start in."""
+DEFAULT_PORT = 4200
+STARTUP_SECONDS = 120.0
+DEPLOY_SECONDS = 120.0
+GRACE_SECONDS = 20.0
+WATCH_SECONDS = 1.0
+
+SERVER_ENV = {
+    # The default keeps leases in memory: a restart of the server then crashes the run that holds one, and its
+    # slot is never given back.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+}
+WORKER_ENV = {
+    # Prefect's own 10 s is most of what passes between a submitted run and its start.
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+}
+
+
+def main(
+    port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
+    limit: Annotated[int, typer.Option(help="Runs at a time; more than one share the machine's GPUs.")] = 1,
+) -> None:
+    """Serves the deployments on-demand and nightly until ^C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        serve(port, limit)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    except TitanflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def serve(port: int, limit: int) -> None:
+    """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
+
+    Raises:
+        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, or the port is taken.
+        StageFailed: the server or the worker ended, or a deployment was refused.
+    """
+    logs = PREFECT_HOME.value() / "titanflow"
+    logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        url, server = stack.enter_context(server_or_running_one(port, logs))
+        env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
+        ensure_pool(url)
+        worker = stack.enter_context(working(env, limit, logs))
+        deploy(env, logs)
+        print(welcome(url, logs), flush=True)
+        watch({"server": server, "worker": worker}, logs)
+
+
+@contextlib.contextmanager
+def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process | None]]:
+    """The address of a server that runs already, or of one that lasts as long as the block."""
+    if configured := PREFECT_API_URL.value():
+        if not healthy(configured):
+            hint = "start that server, or unset PREFECT_API_URL to have one started"
+            raise ConfigError(Problem(f"nothing answers at {configured}", key="PREFECT_API_URL", hint=hint))
+        yield configured, None
+        return
+    url = api_url(port)
+    if healthy(url):
+        yield url, None
+        return
+    if not is_free(port):
+        raise ConfigError(Problem(f"port {port} is taken", key="--port", expected="a free port: --port 4201"))
+    print(f"starting a Prefect server at {url} …", flush=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log = _fresh(logs / "server.log")
+    with started(command, log, SERVER_ENV, GRACE_SECONDS) as process:
+        wait_until_healthy(process, url, log, STARTUP_SECONDS)
+        yield url, process
+
+
+@contextlib.contextmanager
+def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Process]:
+    """A worker for as long as the block lasts; the runs that it has in hand at the end are cancelled first.
+
+    A worker that is told to stop kills its runs without a word to the server: they would stay Running for ever
+    and hold their deployment's slot.
+    """
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
+    command += ["--name", name, "--limit", str(limit)]
+    with started(command, _fresh(logs / "worker.log"), {**env, **WORKER_ENV}, GRACE_SECONDS, cwd=HOME) as worker:
+        try:
+            yield worker
+        finally:
+            if healthy(env["PREFECT_API_URL"]):
+                cancel_runs(env["PREFECT_API_URL"], name, worker)
+
+
+def deploy(env: Mapping[str, str], logs: Path) -> None:
+    """Applies ``deployments/prefect.yaml``.
+
+    Raises:
+        StageFailed: Prefect refused it; the message ends with what it said.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command += ["--prefect-file", "deployments/prefect.yaml"]
+    log = _fresh(logs / "deploy.log")
+    with started(command, log, env, GRACE_SECONDS, cwd=HOME) as process:
+        if process.wait(DEPLOY_SECONDS) != 0:
+            raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace')}")
+
+
+def welcome(url: str, logs: Path) -> str:
+    """What is printed when everything is up."""
+    return "\n".join(
+        [
+            f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
+            "Try, in another terminal:",
+            f"  export PREFECT_API_URL={url}",
+            "  prefect deployment run pretrain-sft/on-demand --watch",
+            "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
+            "nightly runs at 02:00 UTC. ^C stops everything.",
+        ]
+    )
+
+
+def watch(processes: Mapping[str, Process | None], logs: Path) -> None:
+    """Returns never: raises when one of the processes ends.
+
+    Raises:
+        StageFailed: names the process and its log.
+    """
+    mine = {name: process for name, process in processes.items() if process is not None}
+    while True:
+        for name, process in mine.items():
+            if process.wait(WATCH_SECONDS) is not None:
+                raise StageFailed(f"the {name} ended with {process.returncode}; its log: {logs / name}.log")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fresh(log: Path) -> Path:
+    log.unlink(missing_ok=True)
+    return log
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,57 @@
+"""The process work pool that the deployments run in, and the runs that one worker has in hand."""
+
+from __future__ import annotations
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+
+from tasks.process import Process
+
+POOL = "titanflow"
+IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+CANCEL_SECONDS = 35
+"""Prefect kills a cancelled run after 30 s."""
+
+
+def ensure_pool(url: str) -> None:
+    """Creates the work pool unless it is there."""
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            return
+
+
+def cancel_runs(url: str, worker_name: str, worker: Process) -> None:
+    """Cancels the runs that a worker has in hand, and waits until their stages have saved and ended."""
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        runs = runs_of(client, worker_name)
+        for run in runs:
+            print(f"cancelling {run.name} …", flush=True)
+            client.set_flow_run_state(run.id, Cancelling(message="titanflow's serve was stopped."), force=True)
+        for _ in range(CANCEL_SECONDS):
+            if not runs_of(client, worker_name) or worker.wait(1.0) is not None:
+                return
+
+
+def runs_of(client: SyncPrefectClient, worker_name: str) -> list[FlowRun]:
+    """The unfinished flow runs that the worker of this name took."""
+    found = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+    )
+    return [run for run in found if run.labels.get("prefect.worker.name") == worker_name]

@@ -1,0 +1,149 @@
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling
+from watching import lines, wait_for
+
+from deployments.serve import server_or_running_one
+from titanflow.errors import ConfigError
+
+FOREVER = 1_000_000
+
+
+@pytest.fixture
+def client(served):
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def submit(client, configs, **parameters):
+    deployment = client.read_deployment_by_name("pretrain-sft/on-demand")
+    chosen = {"experiment": "tiny", "configs": str(configs), **parameters}
+    return client.create_flow_run_from_deployment(deployment.id, parameters=chosen)
+
+
+def wait_until_training(client, flow_run, configs):
+    metrics = configs.parent / f"runs/tiny/{flow_run.parameters['run']}/pretrain/metrics.jsonl"
+
+    def trains():
+        state = client.read_flow_run(flow_run.id).state
+        assert not state.is_final(), state.message
+        return len(lines(metrics)) > 2
+
+    wait_for(trains, "the training's first steps", patience=180)
+
+
+def wait_until(client, flow_run, state):
+    wait_for(lambda: client.read_flow_run(flow_run.id).state_name == state, f"{flow_run.name} {state}", patience=90)
+
+
+def processes_of(configs, run):
+    """The processes that work on a run: those with its folder in their command line."""
+    folder = str(configs.parent / f"runs/tiny/{run}")
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if any(folder in part for part in process.info["cmdline"] or [])]
+
+
+def checkpoints(configs, run):
+    return list((configs.parent / f"runs/tiny/{run}/pretrain/checkpoint").glob("step-*/.metadata"))
+
+
+def test_both_deployments_are_there(client):
+    on_demand = client.read_deployment_by_name("pretrain-sft/on-demand")
+    nightly = client.read_deployment_by_name("pretrain-sft/nightly")
+    assert {on_demand.work_pool_name, nightly.work_pool_name} == {"titanflow"}
+    assert nightly.parameters == {"run": "{date}"}
+    assert on_demand.concurrency_options.collision_strategy == "ENQUEUE"
+    assert nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
+
+
+def test_nightly_has_scheduled_runs_at_two_in_the_morning(client):
+    def scheduled():
+        return client.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["nightly"])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+            ),
+        )
+
+    runs = wait_for(scheduled, "the nightly runs")
+    assert {(run.expected_start_time.hour, run.expected_start_time.minute) for run in runs} == {(2, 0)}
+
+
+def test_a_run_from_the_command_line_completes(served, tiny_configs):
+    parameters = ("experiment=tiny", f"configs={tiny_configs}", "run=watched", "pretrain_steps=3")
+    done = served.prefect(
+        "deployment", "run", "pretrain-sft/on-demand", *(part for p in parameters for part in ("--param", p)), "--watch"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tiny_configs.parent / "runs/tiny/watched"
+    assert json.loads((folder / "pretrain/result.json").read_text())["step"] == 3
+    assert len(lines(folder / "pretrain/metrics.jsonl")) == 3
+
+
+def test_a_misspelled_parameter_is_refused(served):
+    done = served.prefect("deployment", "run", "pretrain-sft/on-demand", "--param", "pretrain_stesp=3")
+    assert done.returncode != 0
+    assert "pretrain_stesp" in done.stdout + done.stderr
+
+
+def test_a_cancelled_run_saves_and_leaves_no_process(client, tiny_configs):
+    flow_run = submit(client, tiny_configs, run="cancelled", pretrain_steps=FOREVER)
+    wait_until_training(client, flow_run, tiny_configs)
+    assert processes_of(tiny_configs, "cancelled")
+    client.set_flow_run_state(flow_run.id, Cancelling())
+    wait_until(client, flow_run, "Cancelled")
+    wait_for(lambda: not processes_of(tiny_configs, "cancelled"), "the processes' end")
+    assert checkpoints(tiny_configs, "cancelled")
+
+
+def test_a_server_that_runs_is_used(served, tmp_path):
+    with server_or_running_one(1, tmp_path) as (url, process):
+        assert (url, process) == (served.url, None)
+
+
+def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, client, tiny_configs):
+    flow_run = submit(client, tiny_configs, run="stopped", pretrain_steps=FOREVER)
+    wait_until_training(client, flow_run, tiny_configs)
+    assert served.stop() == []
+    assert served.process.returncode == 0
+    assert served.output.read_text().endswith("stopped\n")
+    assert processes_of(tiny_configs, "stopped") == []
+    assert checkpoints(tiny_configs, "stopped")
+    with sqlite3.connect(served.home / "prefect.db") as database:
+        states = dict(database.execute("select name, state_name from flow_run"))
+    assert states["tiny-stopped"] == "Cancelled"
+
+
+def test_an_address_where_nothing_answers_is_named(tmp_path):
+    env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "deployments.serve"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:9/api" in done.stderr
+
+
+def test_a_taken_port_is_named(tmp_path):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "deployments.serve", "--port", port]
+        env["PREFECT_HOME"] = str(tmp_path)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert f"port {port} is taken" in done.stderr

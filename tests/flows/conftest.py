@@ -1,0 +1,30 @@
+"""A Prefect API for the flow's tests: the one that ``titanflow run`` starts, with a database of its own."""
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from watching import wait_for
+
+from flows.local_run import local_api
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory):
+    home = tmp_path_factory.mktemp("prefect")
+    with temporary_settings({PREFECT_HOME: home}, restore_defaults={PREFECT_API_URL}), local_api() as url:
+        yield url
+
+
+@pytest.fixture
+def wait_for_states():
+    """Waits for a flow run's task runs to have these states: Prefect writes them in the background."""
+    by_name = {}
+
+    def look(flow_run, wanted):
+        of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        with get_client(sync_client=True) as client:
+            by_name.update({run.name: run.state_name for run in client.read_task_runs(flow_run_filter=of_run)})
+        return by_name == wanted
+
+    return lambda flow_run, wanted: wait_for(lambda: look(flow_run, wanted), f"{wanted}, found {by_name}")

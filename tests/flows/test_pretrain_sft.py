@@ -1,0 +1,193 @@
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
+from prefect.runtime.flow_run import FIELDS
+
+from flows import pretrain_sft as module
+from flows.pretrain_sft import Summary, dated, pretrain_sft
+from titanflow.errors import ConfigError, StageFailed
+from titanflow.manifest import Manifest
+from titanflow.plan import Plan, StagePlan
+from titanflow.stage import StageRun
+
+TRAINS = """
+    import json, sys, time
+    from pathlib import Path
+    from titanflow.stage import PublishResult, TrainResult, write_result
+    folder = Path(sys.argv[1])
+    with (folder / "metrics.jsonl").open("w") as metrics:
+        for step in range(1, 5):
+            metrics.write(json.dumps({"step": step, "loss": 8 - step}) + "\\n")
+    (folder / "checkpoint").mkdir(exist_ok=True)
+    write_result(folder, TrainResult(
+        stage="pretrain", checkpoint=folder / "checkpoint", step=4, model_name="llama3", flavor="demo",
+        model_args={}, parameters=1, loss=4.0, seq_len=8,
+    ))
+"""
+PUBLISHES = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import PublishResult, write_result
+    write_result(Path(sys.argv[1]), PublishResult(target="folder", location="/published"))
+"""
+FAILS = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import StageError, write_error
+    write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
+    sys.exit(1)
+"""
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plans stages that are small programs; ``planned.asked`` is what the flow asked of the planner."""
+
+    def plan_of(**programs):
+        stages = [stage_plan(tmp_path, stage, source) for stage, source in programs.items()]
+
+        def make_plan(*arguments):
+            plan_of.asked = arguments
+            return Plan("tiny", "main", tmp_path / "run", stages, config=None)
+
+        monkeypatch.setattr(module, "make_plan", make_plan)
+        return stages
+
+    return plan_of
+
+
+def stage_plan(folder, stage, source):
+    program = folder / f"{stage}.py"
+    program.write_text(textwrap.dedent(source))
+    run = StageRun(
+        stage=stage,
+        experiment="tiny",
+        run="main",
+        folder=folder / "run" / stage,
+        fingerprint=f"{stage}-1",
+        config={"training": {"steps": 4}},
+    )
+    return StagePlan(stage, "RUN", "new", run, [sys.executable, str(program), str(run.folder)])
+
+
+def newest_run():
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(limit=1, sort="EXPECTED_START_TIME_DESC")[0]
+
+
+def artifacts(flow_run):
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run.id]))
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)}
+
+
+def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp_path):
+    planned(pretrain=TRAINS, publish=PUBLISHES)
+    summary = pretrain_sft("tiny", run="main")
+    assert summary == Summary(experiment="tiny", run="main", folder=tmp_path / "run", published="/published")
+    flow_run = newest_run()
+    assert flow_run.name == "tiny-main"
+    assert flow_run.state.is_completed()
+    shown = artifacts(flow_run)
+    assert {"pretrain-progress", "pretrain-results", "pretrain-loss", "publish-results", "summary"} <= set(shown)
+    assert shown["pretrain-progress"].data == 100.0
+    assert shown["pretrain-loss"].data.startswith("data:image/svg+xml")
+    assert "### pretrain: step 4, loss 4" in shown["summary"].data
+
+
+def test_a_run_is_recorded_in_its_manifest_with_the_flow_run(api, planned, tmp_path):
+    planned(pretrain=TRAINS)
+    pretrain_sft("tiny")
+    manifest = Manifest.open(tmp_path / "run")
+    assert manifest.is_done("pretrain", "pretrain-1")
+    assert manifest.stages["pretrain"].prefect_run == str(newest_run().id)
+    assert (tmp_path / "run/plan.json").exists()
+
+
+def test_what_is_done_is_cached_in_prefect_s_eyes_too(api, planned, wait_for_states):
+    (stage,) = planned(publish=PUBLISHES)
+    pretrain_sft("tiny")
+    stage.action, stage.reason, stage.command = "CACHED", "nothing changed", ["/must/not/run"]
+    assert pretrain_sft("tiny").published == "/published"
+    wait_for_states(newest_run(), {"push_to_hub": "Cached"})
+
+
+def test_a_failed_stage_fails_the_run_with_its_own_words(api, planned, wait_for_states):
+    planned(pretrain=FAILS, publish=PUBLISHES)
+    with pytest.raises(StageFailed, match="pretrain failed on rank 1: ValueError: loss is nan"):
+        pretrain_sft("tiny")
+    flow_run = newest_run()
+    assert "ValueError: loss is nan" in flow_run.state.message
+    wait_for_states(flow_run, {"pretrain": "Failed"})
+
+
+def test_knobs_and_overrides_reach_the_planner_as_dotted_keys(api, planned):
+    planned()
+    pretrain_sft(
+        "tiny",
+        configs="conf",
+        run="a",
+        pretrain_steps=7,
+        sft_learning_rate=1e-5,
+        nproc_per_node=2,
+        overrides={"evaluate.limit": 3, "pretrain.training.steps": 8},
+    )
+    assert planned.asked == (
+        "tiny",
+        "conf",
+        "a",
+        {
+            "pretrain.training.steps": 8,
+            "sft.optimizer.lr": 1e-5,
+            "launcher.nproc_per_node": 2,
+            "evaluate.limit": 3,
+        },
+    )
+
+
+def test_bad_input_fails_the_run_before_anything_is_written(api, monkeypatch, tmp_path):
+    def refuse(*arguments):
+        raise ConfigError("unknown key: did you mean `local_batch_size`?")
+
+    monkeypatch.setattr(module, "make_plan", refuse)
+    with pytest.raises(ConfigError, match="local_batch_size"):
+        pretrain_sft("tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [{"pretrain_steps": 0}, {"sft_steps": "many"}, {"experiment": ""}])
+def test_a_knob_of_the_wrong_kind_is_refused(api, bad):
+    with pytest.raises(ParameterTypeError, match=next(iter(bad))):
+        pretrain_sft(**bad)
+
+
+def test_the_form_explains_every_parameter():
+    properties = pretrain_sft.parameters.properties
+    assert all(field.get("description") for field in properties.values())
+    assert properties["experiment"]["default"] == "stdlib"
+    assert pretrain_sft.parameters.required == []
+
+
+def test_a_date_in_the_run_s_name_is_the_scheduled_day(monkeypatch):
+    late_in_new_york = datetime.fromisoformat("2026-11-20T23:59:59-05:00")
+    monkeypatch.setitem(FIELDS, "scheduled_start_time", lambda: late_in_new_york)
+    assert dated("nightly-{date}") == "nightly-2026-11-21"
+    assert dated("main") == "main"
+    assert dated(None) is None
+
+
+def test_a_date_without_a_schedule_is_today():
+    assert dated("{date}") == f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+@pytest.mark.parametrize("name", ["flows.pretrain_sft", "flows.local_run"])
+def test_importing_the_flow_imports_neither_torch_nor_what_runs_under_it(name):
+    program = f"import sys, {name}; print([m for m in ('torch', 'titan', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,175 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from watching import PATIENCE, alive, lines, wait_for
+
+from tasks.process import MARK, Process, started
+
+
+def write(path: Path, program: str) -> list[str]:
+    path.write_text(textwrap.dedent(program))
+    return [sys.executable, str(path)]
+
+
+SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+# A grandchild in a session of its own, as torchrun's ranks are; it prints its id.
+LAUNCHES = f"""
+import subprocess, sys, time
+rank = subprocess.Popen([sys.executable, "-c", {SLEEPS!r}], start_new_session=True)
+print("rank", rank.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_output_goes_to_the_file_and_the_exit_status_is_the_command_s(tmp_path):
+    log = tmp_path / "log"
+    with started([sys.executable, "-c", "print('out'); import sys; sys.exit('err')"], log) as process:
+        assert process.wait(PATIENCE) == 1
+    assert lines(log) == ["out", "err"]
+
+
+def test_a_command_that_does_not_exist_ends_with_127_and_says_so(tmp_path):
+    with started(["/no/such/program"], tmp_path / "log") as process:
+        assert process.wait(PATIENCE) == 127
+    assert lines(tmp_path / "log") == ["/no/such/program: No such file or directory"]
+
+
+def test_an_exception_that_is_no_exception_stops_the_process(tmp_path):
+    class TerminationSignal(BaseException):
+        pass
+
+    def cancelled() -> Iterator[Process]:
+        with started([sys.executable, "-c", SLEEPS], tmp_path / "log") as process:
+            yield process
+
+    steps = cancelled()
+    process = next(steps)
+    wait_for(lambda: lines(tmp_path / "log"), "the process")
+    with pytest.raises(TerminationSignal):
+        steps.throw(TerminationSignal())
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_process_may_save_before_it_ends(tmp_path):
+    saving = """
+        import pathlib, signal, sys, time
+        def save(number, frame):
+            time.sleep(0.3); pathlib.Path("saved").write_text("all of it"); sys.exit(143)
+        signal.signal(signal.SIGTERM, save)
+        print("up", flush=True); time.sleep(60)
+    """
+    command = ["sh", "-c", f'cd "{tmp_path}" && exec "$0" "$@"', *write(tmp_path / "saves.py", saving)]
+    with started(command, tmp_path / "log") as process:
+        wait_for(lambda: lines(tmp_path / "log"), "the process")
+    assert (tmp_path / "saved").read_text() == "all of it"
+    assert process.returncode == 143
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
+    with started([sys.executable, "-c", DEAF], tmp_path / "log", grace=0.3) as process:
+        wait_for(lambda: lines(tmp_path / "log"), "the process")
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_grandchild_in_its_own_session_is_gone_too(tmp_path):
+    log = tmp_path / "log"
+    with started([sys.executable, "-c", LAUNCHES], log, grace=5):
+        rank = int(wait_for(lambda: lines(log), "the rank")[0].split()[1])
+        assert alive(rank)
+        assert os.getsid(rank) == rank
+    assert not alive(rank)
+
+
+def test_the_orphans_of_a_killed_process_are_gone_too(tmp_path):
+    log = tmp_path / "log"
+    with started([sys.executable, "-c", LAUNCHES], log, grace=5) as process:
+        rank = int(wait_for(lambda: lines(log), "the rank")[0].split()[1])
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+        assert alive(rank)
+    assert not alive(rank)
+
+
+def test_a_process_inside_a_process_belongs_to_both(tmp_path):
+    outer = f"""
+        import sys, time
+        from pathlib import Path
+        from tasks.process import Process
+        inner = Process([sys.executable, "-c", {SLEEPS!r}], Path({str(tmp_path / "inner")!r}).open("ab"))
+        print(inner.pid, flush=True)
+        time.sleep(60)
+    """
+    log = tmp_path / "log"
+    with started(write(tmp_path / "outer.py", outer), log, grace=5) as process:
+        inner = int(wait_for(lambda: lines(log), "the inner process")[0])
+        assert process.mark in psutil.Process(inner).environ()[MARK].split("/")
+        assert [child.pid for child in process.descendants()] == [inner]
+    assert not alive(inner)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bond to the parent's life is Linux's")
+def test_a_process_ends_when_its_starter_is_killed(tmp_path):
+    log = tmp_path / "log"
+    starter = f"""
+        import sys, time
+        from pathlib import Path
+        from tasks.process import Process
+        Process([sys.executable, "-c", {SLEEPS!r}], Path({str(log)!r}).open("ab"))
+        time.sleep(60)
+    """
+    parent = subprocess.Popen(write(tmp_path / "starter.py", starter))
+    try:
+        wait_for(lambda: lines(log), "the child")
+        (child,) = psutil.Process(parent.pid).children()
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not alive(child.pid), "the child's end")
+
+
+def test_a_second_interrupt_kills_at_once(tmp_path):
+    program = f"""
+        import sys
+        from pathlib import Path
+        from tasks.process import started
+        with started([sys.executable, "-c", {DEAF!r}], Path({str(tmp_path / "log")!r}), grace=50) as process:
+            process.wait(50)
+    """
+    parent = subprocess.Popen(write(tmp_path / "patient.py", program), stderr=subprocess.DEVNULL)
+    wait_for(lambda: lines(tmp_path / "log"), "the child")
+    (child,) = psutil.Process(parent.pid).children()
+    parent.send_signal(signal.SIGINT)
+    # The first interrupt has arrived when the child has a SIGTERM that it ignores: nothing shows that from
+    # outside, so interrupts are sent until the parent ends.
+    wait_for(lambda: parent.poll() is not None or parent.send_signal(signal.SIGINT), "the end")
+    assert not alive(child.pid)
+
+
+def test_signals_that_a_shell_ignored_are_answered(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with (tmp_path / "log").open("ab") as output:
+            process = Process([sys.executable, "-c", SLEEPS], output)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for(lambda: lines(tmp_path / "log"), "the process")
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE) is not None
+    process.kill()
+
+
+def test_the_environment_is_added_to_the_inherited_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("INHERITED", "1")
+    program = "import json, os; print(json.dumps([os.environ['INHERITED'], os.environ['ADDED']]))"
+    with started([sys.executable, "-c", program], tmp_path / "log", {"ADDED": "2"}) as process:
+        process.wait(PATIENCE)
+    assert json.loads((tmp_path / "log").read_text()) == ["1", "2"]

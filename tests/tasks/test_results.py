@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from tasks.results import headline, markdown, rows
+from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, TrainResult
+
+TRAINED = TrainResult(
+    stage="pretrain",
+    checkpoint=Path("/runs/pretrain/checkpoint/step-300"),
+    step=300,
+    model_name="llama3",
+    flavor="demo",
+    model_args={},
+    parameters=2_300_000,
+    first_loss=7.62,
+    loss=3.2146,
+    tokens=1_228_800,
+    seconds=90.04,
+    tokens_per_second=13_640,
+    seq_len=256,
+)
+EVALUATED = EvaluateResult(
+    scores={
+        "pretrain": {"kind": {"acc": 0.55, "acc_stderr": 0.02}},
+        "sft": {"kind": {"acc": 0.93, "acc_stderr": 0.01}, "module": {"exact_match": 0.92}},
+    },
+    folders={},
+    digests={},
+)
+PREPARED = PrepareResult(
+    datasets={
+        "/data/a": {"name": "stdlib", "kind": "text", "rows": 10, "tokens": 2560, "dropped": {}},
+        "/data/b": {"name": "chats", "kind": "chat", "rows": 5, "tokens": 500, "dropped": {"too long": 2, "empty": 1}},
+    }
+)
+PUBLISHED = PublishResult(target="folder", location="/runs/publish/model", files={"config.json": "ab", "x": "cd"})
+
+
+def test_a_training_is_a_row_a_figure():
+    table = {row["what"]: row["value"] for row in rows(TRAINED)}
+    assert table["loss"] == "3.215"
+    assert table["tokens"] == "1,228,800"
+    assert table["seconds"] == "90.0"
+    assert "validation loss" not in table
+    assert "export" not in table
+
+
+def test_models_are_compared_side_by_side_with_their_errors():
+    assert rows(EVALUATED) == [
+        {"task": "kind", "metric": "acc", "pretrain": "0.550 ± 0.020", "sft": "0.930 ± 0.010"},
+        {"task": "module", "metric": "exact_match", "pretrain": "", "sft": "0.920"},
+    ]
+
+
+def test_prepared_data_says_what_was_dropped():
+    assert [row["dropped"] for row in rows(PREPARED)] == [0, 3]
+
+
+def test_a_publication_says_where():
+    assert {"what": "location", "value": "/runs/publish/model"} in rows(PUBLISHED)
+    assert {"what": "files", "value": "2"} in rows(PUBLISHED)
+
+
+@pytest.mark.parametrize("result", [TRAINED, EVALUATED, PREPARED, PUBLISHED])
+def test_every_row_has_the_same_columns(result):
+    assert len({tuple(row) for row in rows(result)}) == 1
+
+
+def test_headlines():
+    assert headline(TRAINED) == "step 300, first loss 7.62, loss 3.215"
+    assert headline(EVALUATED) == "pretrain, sft on 2 tasks"
+    assert headline(PREPARED) == "2 datasets, 3,060 tokens"
+    assert headline(PUBLISHED) == "/runs/publish/model"
+
+
+def test_markdown_is_a_table_whatever_its_cells_hold():
+    text = markdown([{"a": "x|y", "b": 1}, {"a": "", "b": 2}])
+    assert text.splitlines() == ["| a | b |", "| --- | --- |", "| x&#124;y | 1 |", "|  | 2 |"]
+    assert markdown([]) == ""

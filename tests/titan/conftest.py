@@ -1,0 +1,60 @@
+"""Fixtures of the training part; runs that several test files look at are made once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_stages import LONG, Workbench, write_chat_rows, write_text_rows, write_tokenizer
+
+from titan.patches import apply_patches
+from titanflow.stage import StageRun
+
+apply_patches(["cpu_device", "peak_flops"])
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_text_rows(folder / "train", 20_000, seed=0)
+    write_text_rows(folder / "validation", 1_500, seed=1)
+    write_chat_rows(folder / "chats", 60, seed=2)
+    write_tokenizer(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path, shared_data: Path) -> Workbench:
+    return Workbench(tmp_path, shared_data)
+
+
+@pytest.fixture(scope="session")
+def shared_bench(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Workbench:
+    return Workbench(tmp_path_factory.mktemp("runs"), shared_data)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(shared_bench: Workbench) -> StageRun:
+    """One process, 400 steps, validation, W&B offline: what the others are compared with."""
+    settings = {
+        "validation": {"enable": True, "freq": 100, "local_batch_size": 4},
+        "metrics": {"enable_wandb": True},
+    }
+    run = shared_bench.stage("uninterrupted", LONG, settings, tokenizer=shared_bench.data / "tokenizer")
+    assert shared_bench.run(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
+    return run
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[StageRun], StageRun]:
+    """Copies a stage to a folder of its own, so that a test may go on from it."""
+
+    def copy(run: StageRun) -> StageRun:
+        moved = run.model_copy(update={"folder": tmp_path / f"copy-{run.folder.name}"})
+        shutil.copytree(run.folder, moved.folder)
+        moved.write()
+        return moved
+
+    return copy

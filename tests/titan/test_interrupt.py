@@ -1,0 +1,77 @@
+import signal
+import subprocess
+import sys
+import textwrap
+
+from titanflow.stage import INTERRUPTED_EXIT
+
+
+def start(code):
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+
+
+def test_outside_of_training_a_signal_ends_the_process_even_while_it_waits_in_c():
+    # flock blocks in C and, by PEP 475, is taken up again after a signal: no Python handler can break it off.
+    process = start(
+        """
+        import fcntl, os, tempfile
+        from titan.interrupt import Interruption
+        Interruption().listen()
+        held, wanted = tempfile.NamedTemporaryFile(), None
+        fcntl.flock(held, fcntl.LOCK_EX)
+        wanted = open(held.name)
+        print("waiting")
+        fcntl.flock(wanted, fcntl.LOCK_EX)
+        """
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == INTERRUPTED_EXIT
+    assert "nothing to save" in process.stdout.read()
+
+
+def test_in_training_a_signal_is_only_noted():
+    process = start(
+        """
+        import sys
+        from titan.interrupt import Interruption
+        interruption = Interruption()
+        interruption.listen()
+        with interruption.deferred():
+            print("training")
+            sys.stdin.readline()
+            while not interruption.requested:
+                pass
+            print("noted")
+        """
+    )
+    assert process.stdout.readline() == "training\n"
+    process.send_signal(signal.SIGINT)
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "noted\n"
+    assert process.wait(10) == 0
+
+
+def test_other_signals_are_none_of_its_business():
+    process = start(
+        """
+        import signal, sys
+        from titan.interrupt import Interruption
+        interruption = Interruption()
+        interruption.listen()
+        signal.signal(signal.SIGUSR1, lambda number, frame: print("user"))
+        print("ready")
+        sys.stdin.readline()
+        print(interruption.requested)
+        """
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "user\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "False\n"
+    assert process.wait(10) == 0

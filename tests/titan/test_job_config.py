@@ -1,0 +1,82 @@
+import pytest
+
+from titan.job_config import JobConfig, build_job_config, settle
+from titanflow.config.additions import Data
+from titanflow.errors import ConfigError
+from titanflow.stage import StageRun
+
+
+def run(folder, config=None, **fields):
+    return StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config=config or {}, **fields)
+
+
+def test_torchtitans_sections_and_ours_are_one_config(tmp_path):
+    config = build_job_config(
+        run(tmp_path, {"training": {"steps": 3, "mock_data": True}, "data": {"path": "x.txt", "streaming": True}})
+    )
+    assert (config.training.steps, config.training.mock_data, config.training.seq_len) == (3, True, 2048)
+    assert isinstance(config.data, Data)
+    assert config.data.streaming is True
+    assert config.launcher.nproc_per_node == 1
+    assert config.job.custom_config_module == "titan.job_config"
+
+
+def test_torchtitan_itself_merges_the_module(tmp_path):
+    from torchtitan.config import ConfigManager
+
+    config = ConfigManager().parse_args(["--job.custom_config_module=titan.job_config", "--training.mock_data"])
+    assert config.training.mock_data is True
+    assert isinstance(config.data, Data)
+    assert JobConfig().training.mock_data is False
+
+
+def test_the_users_module_comes_on_top(tmp_path, monkeypatch):
+    (tmp_path / "users_config.py").write_text(
+        "from dataclasses import dataclass, field\n"
+        "@dataclass\nclass Training:\n    patience: int = 3\n"
+        "@dataclass\nclass Extra:\n    word: str = 'a'\n"
+        "@dataclass\nclass JobConfig:\n"
+        "    training: Training = field(default_factory=Training)\n"
+        "    extra: Extra = field(default_factory=Extra)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sections = {
+        "experimental": {"custom_args_module": "users_config"},
+        "training": {"patience": 5},
+        "extra": {"word": "b"},
+    }
+    config = build_job_config(run(tmp_path, sections))
+    assert (config.training.patience, config.extra.word, config.training.mock_data) == (5, "b", False)
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"e\.yaml:4: experimental\.custom_args_module: found 'nowhere'"):
+        build_job_config(
+            run(
+                tmp_path,
+                {"experimental": {"custom_args_module": "nowhere"}},
+                origins={"experimental.custom_args_module": "e.yaml:4"},
+            )
+        )
+
+
+def test_an_unknown_key_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="local_batchsize"):
+        build_job_config(run(tmp_path, {"training": {"local_batchsize": 3}}))
+
+
+def test_a_stages_folder_tokenizer_and_checkpoints_are_settled(tmp_path):
+    stage = run(tmp_path, tokenizer=tmp_path / "tokenizer")
+    config = build_job_config(stage)
+    settle(config, stage, None)
+    assert config.job.dump_folder == str(tmp_path)
+    assert config.model.hf_assets_path == str(tmp_path / "tokenizer")
+    assert config.checkpoint.enable is True
+    assert config.checkpoint.initial_load_path is None
+
+
+@pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])
+def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
+    stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})
+    with pytest.raises(ConfigError, match=rf"p\.yaml:9: checkpoint\.{key}: found true"):
+        settle(build_job_config(stage), stage, None)

@@ -1,0 +1,138 @@
+import json
+import math
+
+import pytest
+import torch.distributed as dist
+from torchtitan.components.metrics import BaseLogger
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+
+from titan.metrics import ForgivingLogger, StageMetrics, perplexity
+from titanflow.errors import StageFailed
+
+
+@pytest.fixture
+def dims(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield ParallelDims(dp_shard=1, dp_replicate=1, cp=1, tp=1, pp=1, ep=1, etp=1, world_size=1)
+    dist.destroy_process_group()
+
+
+class Recorder(BaseLogger):
+    def __init__(self):
+        self.logged = []
+
+    def log(self, metrics, step):
+        self.logged.append((step, metrics))
+
+
+@pytest.fixture
+def metrics(dims, tmp_path):
+    config = JobConfig()
+    config.job.dump_folder = str(tmp_path)
+    config.metrics.log_freq = 10
+    config.training.steps = 25
+    processor = StageMetrics(config, dims)
+    processor.logger = Recorder()
+    processor.num_flops_per_token = 1000
+    processor.data_loading_times = [0.0]
+    return processor
+
+
+def log(metrics, step, loss=2.0, tokens=640):
+    metrics.ntokens_since_last_log = metrics.trained_tokens = 64
+    metrics.log(step, loss, loss, 0.5, {"lr": 1e-3, "n_tokens_seen": tokens})
+
+
+def lines(metrics):
+    return [json.loads(line) for line in metrics.file.path.read_text().splitlines()]
+
+
+def test_perplexity_is_bounded():
+    assert perplexity(1.0) == pytest.approx(math.e)
+    assert perplexity(20.0) == perplexity(1e9) == pytest.approx(math.exp(20))
+
+
+def test_a_step_is_recorded_and_named_for_the_loggers(metrics):
+    metrics.begin(0)
+    log(metrics, 10)
+    (record,) = lines(metrics)
+    assert (record["step"], record["loss"], record["learning_rate"], record["tokens"]) == (10, 2.0, 1e-3, 640)
+    ((step, named),) = metrics.logger.logged
+    assert step == 10
+    assert named["train/perplexity"] == pytest.approx(math.exp(2))
+    assert {"train/loss", "train/learning_rate", "train/grad_norm", "train/tokens"} <= set(named)
+    assert not any("mfu" in key for key in named)
+    assert metrics.ntokens_since_last_log == metrics.trained_tokens == 0
+
+
+def test_mfu_is_there_where_the_peak_is_known(metrics):
+    metrics.gpu_peak_flops = 1e9
+    metrics.begin(0)
+    log(metrics, 10)
+    (record,) = lines(metrics)
+    assert record["mfu"] == pytest.approx(100 * 1000 * record["tokens_per_second"] / 1e9)
+
+
+def test_trained_tokens_are_told_where_they_differ(metrics):
+    metrics.begin(0)
+    metrics.ntokens_since_last_log, metrics.trained_tokens = 64, 16
+    metrics.log(10, 2.0, 2.0, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
+    (record,) = lines(metrics)
+    assert record["trained_tokens_per_second"] == pytest.approx(record["tokens_per_second"] / 4)
+
+
+def test_a_resume_drops_the_steps_after_its_checkpoint_and_lets_the_clock_go_on(metrics):
+    metrics.begin(0)
+    for step in (1, 10, 20):
+        log(metrics, step)
+    metrics.log_validation(2.0, 20)
+    metrics.begin(10)
+    assert [line["step"] for line in lines(metrics)] == [1, 10]
+    assert not metrics.is_validated(20)
+    log(metrics, 20)
+    seconds = [line["seconds"] for line in lines(metrics)]
+    assert seconds == sorted(seconds)
+    metrics.log_validation(2.0, 20)
+    metrics.begin(20)
+    assert metrics.is_validated(20)
+
+
+def test_a_validation_is_a_line_of_its_own(metrics):
+    metrics.begin(0)
+    metrics.log_validation(1.5, 10)
+    (record,) = lines(metrics)
+    assert (record["step"], record["validation_loss"]) == (10, 1.5)
+    assert record["validation_perplexity"] == pytest.approx(math.exp(1.5))
+    assert metrics.logger.logged[0][1] == {
+        "validation/loss": 1.5,
+        "validation/perplexity": pytest.approx(math.exp(1.5)),
+    }
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_training_that_has_diverged_ends_with_a_reason(metrics, loss):
+    metrics.begin(0)
+    with pytest.raises(StageFailed, match=r"step 10: the loss is (nan|inf).*optimizer\.lr"):
+        log(metrics, 10, loss=loss)
+    assert not metrics.file.path.exists()
+
+
+def test_the_first_each_nth_and_the_last_step_are_logged(metrics):
+    assert [step for step in range(1, 26) if metrics.should_log(step)] == [1, 10, 20, 25]
+
+
+def test_a_logger_that_fails_is_left_out_and_training_goes_on(caplog):
+    class Broken(BaseLogger):
+        calls = 0
+
+        def log(self, metrics, step):
+            Broken.calls += 1
+            raise ConnectionError("no network")
+
+    forgiving = ForgivingLogger(Broken())
+    for step in range(3):
+        forgiving.log({}, step)
+    forgiving.close()
+    assert Broken.calls == 1
+    assert "Broken failed and is left out from here on: no network" in caplog.text

@@ -1,0 +1,99 @@
+import json
+from itertools import islice
+
+import pytest
+import torch
+from torchtitan.components.tokenizer import build_hf_tokenizer
+from torchtitan.config import JobConfig
+from torchtitan.hf_datasets.text_datasets import DATASETS, build_text_dataloader
+
+from titan.streaming import check_ranks, open_stream, streamed
+from titanflow.config.additions import Data
+from titanflow.errors import ConfigError, DataError
+
+WORDS = ["the quick brown fox", "jumps over", "the lazy dog", "and the fox", "is quick"]
+
+
+@pytest.fixture
+def config(shared_data):
+    config = JobConfig()
+    config.model.hf_assets_path = str(shared_data / "tokenizer")
+    config.training.seq_len = 16
+    config.training.local_batch_size = 2
+    return config
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02}.txt").write_text(" ".join(WORDS[number % 5 :] + WORDS[: number % 5]) + "\n\nend")
+    return folder
+
+
+def loader(config, data):
+    config = streamed(config, data, "training")
+    return build_text_dataloader(1, 0, build_hf_tokenizer(config), config)
+
+
+def tokens(batches):
+    return torch.cat([input_dict["input"] for input_dict, _ in batches])
+
+
+def test_a_folder_of_files_is_streamed_a_document_a_file(texts):
+    samples = list(open_stream(Data(path=str(texts))))
+    assert len(samples) == 20
+    assert samples[0]["text"] == (texts / "00.txt").read_text()
+    assert len(list(open_stream(Data(path=str(texts), limit=3)))) == 3
+    assert len(list(open_stream(Data(path=str(texts / "1*.txt"))))) == 10
+
+
+def test_json_lines_with_a_column_of_their_own(tmp_path, config):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"body": word * 9}) + "\n" for word in WORDS))
+    stream = loader(config, Data(path=str(path), text_column="body"))
+    assert tokens(islice(stream, 2)).shape == (4, 16)
+    with pytest.raises(DataError, match=r"no column 'text'.*\n.*one of body"):
+        next(iter(loader(config, Data(path=str(path)))))
+
+
+def test_the_config_given_stays_as_it_was(config, texts):
+    changed = streamed(config, Data(path=str(texts)), "training")
+    assert changed.training.dataset in DATASETS
+    assert (config.training.dataset, changed.training.seq_len) == ("c4_test", 16)
+
+
+def test_a_stream_goes_on_from_its_state(config, texts):
+    data = Data(path=str(texts))
+    whole = tokens(islice(loader(config, data), 6))
+    first = loader(config, data)
+    batches = iter(first)
+    head = tokens([next(batches) for _ in range(3)])
+    second = loader(config, data)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(torch.cat([head, tokens(islice(second, 3))]), whole)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_another_number_of_ranks_is_refused(ranks):
+    keys = ["norm.weight", "dataloader.dp_rank_0", "dataloader.dp_rank_1", "dataloader.world_size"]
+    check_ranks(keys, 2)
+    with pytest.raises(ConfigError, match=f"saved by 2 data-parallel ranks, and this run has {ranks}"):
+        check_ranks(keys, ranks)
+
+
+def test_prepared_data_may_be_resumed_on_any_number_of_ranks():
+    check_ranks(["norm.weight", "dataloader.rows_seen"], 7)
+
+
+def test_files_that_are_not_there_or_do_not_go_together_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no file found"):
+        open_stream(Data(path=str(tmp_path / "*.txt")))
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="can't stream json, text files together"):
+        open_stream(Data(path=str(tmp_path)))
+    (tmp_path / "c.xyz").write_text("c")
+    with pytest.raises(DataError, match=r"unknown \(\.xyz\)"):
+        open_stream(Data(path=str(tmp_path / "c.xyz")))

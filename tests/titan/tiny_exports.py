@@ -1,0 +1,87 @@
+"""Tiny models with weights that show a conversion mistake, their checkpoints, and a tokenizer of bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import checkpoint as dcp
+
+from titan.native_model import train_spec
+
+POSITIONS = 256
+VOCAB = 300
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SIZES: dict[str, dict[str, Any]] = {
+    "llama3": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "multiple_of": 32, "rope_theta": 10_000.0},
+    "qwen3": {
+        "dim": 64,
+        "n_layers": 3,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "head_dim": 32,
+        "hidden_dim": 96,
+        "enable_weight_tying": False,
+    },
+}
+
+
+def write_byte_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:
+    """A tokenizer of single bytes with the project's special tokens: any text goes in and comes out."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=260, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([], trainer)
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|pad|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def tiny_args(family: str, **changes: Any) -> Any:
+    """Arguments of a model of some 100,000 parameters; nested ones by a dataclass."""
+    default = train_spec(family).model_args["debugmodel"]
+    return dataclasses.replace(default, vocab_size=VOCAB, max_seq_len=POSITIONS, **(SIZES[family] | changes))
+
+
+def sensitised(family: str, args: Any, seed: int = 0) -> Any:
+    """A native model whose logits feel every weight: attention and feed-forward scaled up, norms away from 1."""
+    torch.manual_seed(seed)
+    model = train_spec(family).model_cls(args)
+    with torch.no_grad():
+        model.init_weights()
+        for name, parameter in model.named_parameters():
+            if re.search(r"\.w[qkv]\.", name):
+                parameter.mul_(12)
+            elif re.search(r"\.(wo|w2)\.", name):
+                parameter.mul_(6)
+            elif "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def save_checkpoint(model: Any, folder: Path, **others: Any) -> Path:
+    """Saves a model as torchtitan does: its keys flat at the top, ``others`` beside them."""
+    dcp.save({**model.state_dict(), **others}, checkpoint_id=folder)
+    return folder

@@ -1,0 +1,202 @@
+"""Training rows as torchtitan's data loader: the batch at a step is a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.config.job_config import DataLoader as DataLoaderConfig
+
+from titanflow.data.order import global_batch
+from titanflow.errors import ConfigError, Problem
+
+ROWS_SEEN = "rows_seen"
+
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+"""``{"input": int64 [batch, seq_len]}`` and ``labels`` of the same shape, -100 where nothing is trained."""
+
+
+class Rows(Protocol):
+    """Rows by number: :class:`titanflow.data.prepared.PreparedRows`, or :class:`MockRows`."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(input_ids, labels)``, each int64 of shape ``[seq_len]``."""
+
+
+class MockRows:
+    """Random tokens of a vocabulary, the same for the same row, for ``training.mock_data``."""
+
+    def __init__(self, vocab_size: int, seq_len: int, rows: int = 1 << 20) -> None:
+        self.vocab_size = vocab_size
+        self.seq_len = seq_len
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row ``index``: ``seq_len`` tokens drawn uniformly, and the tokens that follow them."""
+        tokens = np.random.default_rng(index).integers(self.vocab_size, size=self.seq_len + 1)
+        return tokens[:-1], tokens[1:]
+
+
+class RowDataset(Dataset[Any]):
+    """Rows for torch's ``DataLoader``, fetched a batch at a time; row -1 is one that trains nothing."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if index >= 0:
+            return self.rows.row(index)
+        input_ids, labels = self.rows.row(0)
+        return input_ids, np.full_like(labels, IGNORE_INDEX)
+
+
+def collate(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+    """Stacks rows into a batch."""
+    input_ids, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return {"input": input_ids}, labels
+
+
+def batches(rows: Rows, indices: Iterator[list[int]], settings: DataLoaderConfig) -> Iterator[Batch]:
+    """Batches of the given row numbers through torch's ``DataLoader``, with the config's workers and pinning."""
+    workers = settings.num_workers
+    return iter(
+        DataLoader(
+            RowDataset(rows),
+            batch_sampler=indices,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=settings.pin_memory,
+            persistent_workers=settings.persistent_workers and workers > 0,
+            prefetch_factor=settings.prefetch_factor if workers > 0 else None,
+        )
+    )
+
+
+def rank_slice(batch: NDArray[np.int64], accumulation: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    """Rank ``rank``'s part of a global batch, ``[accumulation, local_batch_size]``.
+
+    Microbatch ``a`` of rank ``r`` takes rows ``a * ranks * b + r * b`` and the ``b - 1`` after it, so that ranks and
+    accumulation may be traded for one another without changing the batch.
+    """
+    return batch.reshape(accumulation, ranks, -1)[:, rank]
+
+
+class PreparedDataLoader(BaseDataLoader):
+    """Endless batches of one rank, from the position that its state names.
+
+    The state is how many rows all ranks together have seen: the same on each rank, so that a resume works on any
+    number of them.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        local_batch_size: int,
+        global_batch_size: int,
+        rank: int,
+        ranks: int,
+        seed: int,
+        settings: DataLoaderConfig | None = None,
+    ) -> None:
+        self.rows = rows
+        self.global_batch_size = global_batch_size if global_batch_size > 0 else local_batch_size * ranks
+        self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
+        self.rank = rank
+        self.ranks = ranks
+        self.seed = seed
+        self.settings = settings or DataLoaderConfig()
+        self.rows_seen = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        local = batches(self.rows, self._indices(self.rows_seen // self.global_batch_size), self.settings)
+        while True:
+            for microbatch in range(self.accumulation):
+                batch = next(local)
+                if microbatch == self.accumulation - 1:
+                    self.rows_seen += self.global_batch_size
+                yield batch
+
+    def _indices(self, step: int) -> Iterator[list[int]]:
+        while True:
+            batch = global_batch(step, self.global_batch_size, len(self.rows), self.seed)
+            yield from rank_slice(batch, self.accumulation, self.rank, self.ranks).tolist()
+            step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many rows all ranks together have seen."""
+        return {ROWS_SEEN: self.rows_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after so many rows.
+
+        Raises:
+            ConfigError: the rows seen don't end at a batch of the present size.
+        """
+        seen = int(state_dict[ROWS_SEEN])
+        if seen % self.global_batch_size:
+            raise ConfigError(
+                Problem(
+                    f"the checkpoint has seen {seen} rows, no multiple of the global batch of "
+                    f"{self.global_batch_size}: the next batch would start in the middle of one",
+                    key="training.global_batch_size",
+                    hint="keep the global batch size that the run was started with",
+                )
+            )
+        self.rows_seen = seen
+
+
+class ValidationLoader(BaseDataLoader):
+    """All validation rows once (or the first ``steps`` batches), in order, the same number of batches a rank.
+
+    The last batch is filled with rows that train nothing.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        local_batch_size: int,
+        rank: int,
+        ranks: int,
+        steps: int = -1,
+        settings: DataLoaderConfig | None = None,
+    ) -> None:
+        self.rows = rows
+        self.local_batch_size = local_batch_size
+        self.rank = rank
+        self.ranks = ranks
+        whole = -(-len(rows) // (local_batch_size * ranks))
+        self.steps = whole if steps < 0 else min(steps, whole)
+        self.settings = settings or DataLoaderConfig()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches(self.rows, self._indices(), self.settings)
+
+    def _indices(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            start = (step * self.ranks + self.rank) * self.local_batch_size
+            span = range(start, start + self.local_batch_size)
+            yield [index if index < len(self.rows) else -1 for index in span]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: every validation starts at the first row."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""

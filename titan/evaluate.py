@@ -1,0 +1,271 @@
+"""Evaluates exported folders with lm-evaluation-harness, side by side: ``torchrun -m titan.evaluate run.yaml``.
+
+The folders are evaluated as they will be published, with lm-eval's transformers backend, and their bytes are
+hashed before and after. One process evaluates, on one device: lm-eval's own data parallelism needs several GPUs
+on one machine and repeats all work on every rank elsewhere, so that further ranks leave at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from titan.eval_model import Scored, check_unchanged, evaluate_task, load_model, model_folders
+from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
+from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
+from titan.metrics_file import MetricsFile
+from titan.quiet import quiet_lm_eval, quiet_transformers
+from titanflow.config.additions import Evaluate
+from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.fingerprint import folder_digests
+from titanflow.stage import (
+    ERROR_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    EvaluateResult,
+    StageError,
+    StageRun,
+    write_error,
+    write_result,
+)
+
+TASKS_FOLDER = "tasks"
+"""Where a stage keeps the task files that it ran, data filled in."""
+LIBRARY_LOG = "lm_eval.log"
+"""What lm-eval and its libraries print, progress bars included."""
+PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+def prepare_tasks(run: StageRun, settings: Evaluate) -> Path | None:
+    """Renders the local tasks into the stage's folder; turns the Hub off where nothing can need it.
+
+    To be called before lm-eval or transformers are imported: they read the switch when they are.
+    """
+    if not settings.tasks:
+        raise ConfigError(Problem("no task to evaluate", key="tasks", expected="names of tasks or groups"))
+    if settings.include_path is None:
+        return None
+    folder = render_tasks(Path(settings.include_path), run.data.train, run.folder / TASKS_FOLDER)
+    if not needs_network(settings.tasks, local_tasks(folder)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+def evaluate_stage(run: StageRun) -> EvaluateResult:
+    """Evaluates every model on every task and keeps scores, samples, versions and digests in the stage's folder.
+
+    Raises:
+        ConfigError: an unknown model, task or setting.
+        StageFailed: an evaluated folder changed meanwhile.
+    """
+    started = time.monotonic()
+    settings = _settings(run)
+    tasks_folder = prepare_tasks(run, settings)
+    folders = model_folders(run, settings)
+    digests = {name: folder_digests(folder) for name, folder in folders.items()}
+    quiet_transformers()
+    quiet_lm_eval()
+    manager = task_manager(settings.tasks, tasks_folder, run.origins.get("tasks", ""))
+    collected: dict[str, list[Scored]] = {name: [] for name in folders}
+    metrics = MetricsFile(run.folder / METRICS_FILE)
+    total = len(folders) * len(settings.tasks)
+    with (run.folder / LIBRARY_LOG).open("w") as log:
+        for name, folder in folders.items():
+            model = load_model(folder, settings, trained_here=not isinstance(settings.models, Mapping))
+            for task in settings.tasks:
+                loaded = load_task(manager, task, settings.num_fewshot, settings.seed)
+                scored = evaluate_task(model, loaded, settings, log)
+                collected[name].append(scored)
+                done = sum(map(len, collected.values()))
+                _report(metrics, done, total, name, task, scored)
+            _keep(run.folder, name, folder, collected[name], settings)
+    check_unchanged(folders, digests)
+    return _result(run, settings, folders, digests, collected, time.monotonic() - started)
+
+
+def _settings(run: StageRun) -> Evaluate:
+    try:
+        return Evaluate(**run.config)
+    except TypeError as error:
+        raise ConfigError(f"{run.folder}: the evaluate module's config can't be read: {error}") from None
+
+
+def _report(metrics: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
+    """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
+    own = scored.results["results"].get(task) or {}
+    scores = metric_scores(own)
+    shown = ", ".join(
+        f"{metric} {value:.4g}" + (f" ± {scores[error]:.2g}" if (error := f"{metric}_stderr") in scores else "")
+        for metric, value in scores.items()
+        if "_stderr" not in metric
+    )
+    logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
+    metrics.append(
+        {"step": done, "steps": total, "model": model, "task": task, "scores": scores, "seconds": scored.seconds}
+    )
+
+
+def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings: Evaluate) -> None:
+    """Writes one model's results and samples."""
+    config = {
+        "model": str(source),
+        "dtype": settings.dtype,
+        "batch_size": settings.batch_size,
+        "limit": settings.limit,
+        "bootstrap_iters": settings.bootstrap_iters,
+        "seeds": _seeds(settings),
+        "versions": _versions(),
+    }
+    write_results(folder, name, merge_results([item.results for item in scored], config))
+    if settings.log_samples:
+        for item in scored:
+            write_samples(folder, name, item.results["samples"])
+
+
+def _result(
+    run: StageRun,
+    settings: Evaluate,
+    folders: Mapping[str, Path],
+    digests: dict[str, dict[str, str]],
+    collected: Mapping[str, list[Scored]],
+    seconds: float,
+) -> EvaluateResult:
+    first = [item.results for item in next(iter(collected.values()))]
+    scores = {
+        name: {task: metric_scores(values) for item in scored for task, values in item.results["results"].items()}
+        for name, scored in collected.items()
+    }
+    given = {
+        name: {task: items for item in scored for task, items in item.answers.items()}
+        for name, scored in collected.items()
+    }
+    result = EvaluateResult(
+        scores=scores,
+        folders=dict(folders),
+        digests=digests,
+        samples={task: count["effective"] for results in first for task, count in results["n-samples"].items()},
+        n_shot={task: int(count) for results in first for task, count in results["n-shot"].items()},
+        task_versions={task: str(value) for results in first for task, value in results["versions"].items()},
+        higher_is_better={
+            task: {metric: better for metric, better in metrics.items() if better is not None}
+            for results in first
+            for task, metrics in results["higher_is_better"].items()
+        },
+        reference=_reference(run.data.train),
+        examples=side_by_side(given, settings.examples),
+        limit=settings.limit,
+        seeds=_seeds(settings),
+        versions=_versions(),
+        seconds=seconds,
+    )
+    if settings.wandb:
+        result.wandb_id = log_to_wandb(run, result)
+    return result
+
+
+def _seeds(settings: Evaluate) -> dict[str, int]:
+    return dict.fromkeys(("random", "numpy", "torch", "fewshot"), settings.seed)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+def _reference(data: Path | None) -> dict[str, float]:
+    """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
+    path = data / "dataset.json" if data else None
+    described = json.loads(path.read_text()) if path and path.is_file() else {}
+    value = described.get("xz_bits_per_byte")
+    return {} if value is None else {"xz_bits_per_byte": float(value)}
+
+
+def log_to_wandb(run: StageRun, result: EvaluateResult) -> str:
+    """Logs ``eval/<model>/<task>/<metric>`` to a W&B run and returns its id; empty where W&B failed.
+
+    Project, group, name, id and mode come from ``WANDB_*``, which the task sets; offline unless they say
+    otherwise. Scores that are computed are never lost to a logger.
+    """
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_DIR", str(run.folder))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        import wandb
+
+        logged = wandb.init(job_type=run.stage, config=run.config)
+        logged.log(
+            {
+                f"eval/{model}/{task}/{metric}": value
+                for model, tasks in result.scores.items()
+                for task, metrics in tasks.items()
+                for metric, value in metrics.items()
+            }
+        )
+        logged.finish()
+        return str(logged.id)
+    except Exception as error:
+        logger.warning("the scores aren't in W&B: %s", error)
+        return ""
+
+
+def leave_torchrun() -> int:
+    """This process's rank under torchrun; its variables go, so that no library waits for other ranks."""
+    rank = int(os.environ.get("RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        logger.info(
+            "rank %d %s", rank, "leaves: rank 0 evaluates alone" if rank else "evaluates alone; the others leave"
+        )
+    for key in list(os.environ):
+        if key.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")) or key in (
+            "RANK",
+            "LOCAL_RANK",
+            "WORLD_SIZE",
+            "LOCAL_WORLD_SIZE",
+        ):
+            del os.environ[key]
+    return rank
+
+
+@contextlib.contextmanager
+def _errors_written(folder: Path) -> Iterator[None]:
+    """Writes ``error.json`` for what goes wrong inside, and ends the process with its exit status."""
+    try:
+        yield
+    except Exception as error:
+        code = error.exit_code if isinstance(error, TitanflowError) else 1
+        write_error(
+            folder,
+            StageError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc(), exit_code=code),
+        )
+        logger.error("%s", error if isinstance(error, TitanflowError) else traceback.format_exc())
+        sys.exit(code)
+
+
+def main(run_file: Path) -> None:
+    """Evaluates what a ``run.yaml`` says; ends with ``result.json``, or with ``error.json`` and status 1 or 2."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    if leave_torchrun() != 0:
+        return
+    run = StageRun.read(run_file)
+    for name in (ERROR_FILE, RESULT_FILE, METRICS_FILE):
+        (run.folder / name).unlink(missing_ok=True)
+    with _errors_written(run.folder):
+        result = evaluate_stage(run)
+        write_result(run.folder, result)
+        logger.info("%d models on %d tasks in %.1f s", len(result.folders), len(result.n_shot), result.seconds)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

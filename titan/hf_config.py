@@ -1,0 +1,211 @@
+"""The files beside the weights: ``config.json`` from the model's arguments, generation defaults, the tokenizer.
+
+Nothing is copied from a template: what the native model computes is written down argument by argument, and
+:mod:`titan.parity` then compares the two models' logits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import DataError, Problem
+
+END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+"""Tokens that end a turn in the chat formats in use; those that a tokenizer has end a generation."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that a config names; ``eos`` is every token that ends a generation, the end of text first."""
+
+    bos: int | None
+    eos: tuple[int, ...]
+    pad: int | None
+    vocabulary: int
+    """The smallest size of an embedding that holds every token."""
+
+    @classmethod
+    def read(cls, tokenizer: Path) -> SpecialTokens:
+        """Reads a tokenizer's folder.
+
+        Raises:
+            DataError: the folder holds no tokenizer, or one without an end of text.
+        """
+        from transformers import AutoTokenizer
+
+        if not (tokenizer / "tokenizer.json").is_file():
+            raise DataError(
+                Problem("no tokenizer.json", origin=str(tokenizer), expected="the folder of a fast tokenizer")
+            )
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        if loaded.eos_token_id is None:
+            raise DataError(
+                Problem(
+                    "the tokenizer has no eos_token",
+                    origin=str(tokenizer / "tokenizer_config.json"),
+                    hint="name the token that separates documents as eos_token",
+                )
+            )
+        vocabulary = loaded.get_vocab()
+        turns = [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
+        return cls(
+            bos=loaded.bos_token_id,
+            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns])),
+            pad=loaded.pad_token_id,
+            vocabulary=max(vocabulary.values()) + 1,
+        )
+
+
+def llama_intermediate_size(args: Any) -> int:
+    """The width of the hidden layer of torchtitan's llama3 ``FeedForward``, rounded as it rounds."""
+    width = int(2 * (4 * args.dim) / 3)
+    if args.ffn_dim_multiplier is not None:
+        width = int(args.ffn_dim_multiplier * width)
+    return int(args.multiple_of * ((width + args.multiple_of - 1) // args.multiple_of))
+
+
+def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_embeddings: int) -> Any:
+    """The transformers config under which the exported weights compute what the native model does.
+
+    Args:
+        model_name: a supported family.
+        args: its ``ModelArgs``.
+        tokens: the tokenizer's ids.
+        max_position_embeddings: the ``seq_len`` trained with; what lies beyond was never seen.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model has embeddings.
+    """
+    if tokens.vocabulary > args.vocab_size:
+        raise DataError(
+            Problem(
+                f"the tokenizer has {tokens.vocabulary} tokens and the model {args.vocab_size} embeddings",
+                key="model.vocab_size",
+                hint="export with the tokenizer that the model was trained with",
+            )
+        )
+    common = {
+        "vocab_size": args.vocab_size,
+        "hidden_size": args.dim,
+        "num_hidden_layers": args.n_layers,
+        "num_attention_heads": args.n_heads,
+        "num_key_value_heads": args.n_heads if args.n_kv_heads is None else args.n_kv_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": max_position_embeddings,
+        "rms_norm_eps": args.norm_eps,
+        "attention_bias": False,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": tokens.eos[0],
+        "pad_token_id": tokens.pad,
+        "dtype": "float32",
+    }
+    return {"llama3": _llama_config, "qwen3": _qwen3_config}[model_name](args, common)
+
+
+def _llama_config(args: Any, common: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        **common,
+        head_dim=args.dim // args.n_heads,
+        intermediate_size=llama_intermediate_size(args),
+        mlp_bias=False,
+        tie_word_embeddings=False,
+        rope_parameters=_llama_rope(args),
+    )
+
+
+def _llama_rope(args: Any) -> dict[str, Any]:
+    """torchtitan scales every llama3's RoPE, by 8 unless told otherwise, and at short lengths too.
+
+    A factor of 1 changes nothing; it is written as no scaling, so that loading the model brings no warning.
+    """
+    scaling = args.rope_scaling_args
+    if scaling.scaling_factor == 1:
+        return {"rope_type": "default", "rope_theta": float(args.rope_theta)}
+    return {
+        "rope_type": "llama3",
+        "rope_theta": float(args.rope_theta),
+        "factor": float(scaling.scaling_factor),
+        "low_freq_factor": float(scaling.low_freq_factor),
+        "high_freq_factor": float(scaling.high_freq_factor),
+        "original_max_position_embeddings": scaling.original_max_position_embeddings,
+    }
+
+
+def _qwen3_config(args: Any, common: dict[str, Any]) -> Any:
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
+        **common,
+        head_dim=args.head_dim,
+        intermediate_size=args.hidden_dim,
+        use_sliding_window=False,
+        tie_word_embeddings=args.enable_weight_tying,
+        rope_parameters={"rope_type": "default", "rope_theta": float(args.rope_theta)},
+    )
+
+
+def make_generation_config(tokens: SpecialTokens) -> Any:
+    """Greedy generation that ends with the document or the turn.
+
+    No ``max_new_tokens``: it would silently go before an evaluation task's own ``max_gen_toks``.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        bos_token_id=tokens.bos, eos_token_id=list(tokens.eos), pad_token_id=tokens.pad, do_sample=False
+    )
+
+
+def add_rope_for_transformers_4(folder: Path) -> None:
+    """Repeats the RoPE parameters where transformers 4 looks for them.
+
+    4.57 knows no ``rope_parameters``: it would silently fall back to a theta of 10,000 without scaling.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    parameters = dict(config["rope_parameters"])
+    config["rope_theta"] = parameters.pop("rope_theta")
+    config["rope_scaling"] = None if parameters["rope_type"] == "default" else parameters
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
+    """Copies a tokenizer's files so that transformers 4 and 5 load them alike.
+
+    Args:
+        tokenizer: the folder that the model was trained with.
+        folder: the export.
+        chat_template: the template's text, where it isn't the tokenizer's own.
+    """
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+    if chat_template is not None:
+        (folder / "chat_template.jinja").write_text(chat_template)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    # transformers 5 writes a class that 4 doesn't have, and notes of how this very folder was loaded.
+    if config.get("tokenizer_class") in (None, "TokenizersBackend"):
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for key in ("backend", "is_local", "local_files_only"):
+        config.pop(key, None)
+    if (folder / "chat_template.jinja").exists():
+        config.pop("chat_template", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")

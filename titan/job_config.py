@@ -1,0 +1,118 @@
+"""This project's sections as torchtitan's custom config module, and the config of a stage built from them.
+
+``job.custom_config_module = "titan.job_config"`` merges :class:`JobConfig` into torchtitan's own; a module that the
+user names in ``experimental.custom_args_module`` is merged on top.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from titan.inheritance import BaseArchitecture
+from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.errors import ConfigError, Problem
+from titanflow.stage import StageRun
+
+if TYPE_CHECKING:
+    from torchtitan.config import JobConfig as TitanJobConfig
+
+MODULE = "titan.job_config"
+
+# torchtitan asks is_dataclass(field.type), so that types must be classes where additions.py has strings.
+_TYPES = get_type_hints(TRAINING_SECTIONS)
+JobConfig = make_dataclass(
+    "JobConfig",
+    [
+        (section.name, _TYPES[section.name], field(default_factory=_TYPES[section.name]))
+        for section in fields(TRAINING_SECTIONS)
+    ],
+)
+
+REFUSED = {
+    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
+    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
+    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
+}
+"""Keys that can't be true in a stage, and why."""
+
+
+def build_job_config(run: StageRun) -> TitanJobConfig:
+    """torchtitan's ``JobConfig`` with this project's sections and the user's, filled from ``run.config``.
+
+    Raises:
+        ConfigError: a section or key that the merged class lacks, or a custom module that can't be imported.
+    """
+    from torchtitan.config import ConfigManager
+
+    merged = merged_config_class(run)
+    try:
+        config = ConfigManager(merged)._dict_to_dataclass(merged, run.config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(Problem(str(error), origin=str(run.folder / "run.yaml"))) from error
+    config.job.custom_config_module = MODULE
+    return config
+
+
+def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
+    """Sets what follows from the stage's folder and its base, in place.
+
+    Raises:
+        ConfigError: a key is set that a stage can't follow.
+    """
+    from torchtitan.tools import utils
+
+    _refuse(config, run)
+    config.job.dump_folder = str(run.folder)
+    config.checkpoint.enable = True
+    if run.tokenizer is not None:
+        config.model.hf_assets_path = str(run.tokenizer)
+    if base is not None:
+        config.model.name, config.model.flavor = base.model_name, base.flavor
+        config.checkpoint.initial_load_path = str(base.checkpoint)
+        config.checkpoint.initial_load_model_only = True
+        config.checkpoint.initial_load_in_hf = False
+    if utils.device_type == "cpu":
+        # The flight recorder records NCCL, and would leave an empty folder.
+        config.comm.trace_buf_size = 0
+    if not sys.stdout.isatty():
+        config.metrics.disable_color_printing = True
+
+
+def _refuse(config: TitanJobConfig, run: StageRun) -> None:
+    problems = []
+    for key, why in REFUSED.items():
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name):
+            problems.append(Problem("found true", key=key, origin=run.origins.get(key, ""), hint=why))
+    if problems:
+        raise ConfigError(problems)
+
+
+def merged_config_class(run: StageRun) -> type:
+    """torchtitan's ``JobConfig``, then ours, then that of ``experimental.custom_args_module`` if one is named."""
+    from torchtitan.config import ConfigManager
+    from torchtitan.config import JobConfig as TitanConfig
+
+    merged: type = ConfigManager._merge_configs(TitanConfig, JobConfig)
+    for section, key in (("experimental", "custom_args_module"), ("job", "custom_config_module")):
+        module = (run.config.get(section) or {}).get(key)
+        if module and module != MODULE:
+            merged = ConfigManager._merge_configs(merged, _user_config(module, f"{section}.{key}", run))
+    return merged
+
+
+def _user_config(module: str, key: str, run: StageRun) -> Any:
+    try:
+        return importlib.import_module(module).JobConfig
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            Problem(
+                f"found {module!r}: {error}",
+                key=key,
+                origin=run.origins.get(key, ""),
+                expected="a module on the Python path with a dataclass JobConfig",
+            )
+        ) from error

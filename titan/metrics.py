@@ -1,0 +1,209 @@
+"""Metrics of a training stage: ``metrics.jsonl``, the log, and torchtitan's own loggers (W&B, TensorBoard)."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+from torchtitan.distributed import utils as dist_utils
+from torchtitan.tools import utils
+from torchtitan.tools.logging import logger
+
+from titan.metrics_file import MetricsFile
+from titanflow.errors import StageFailed
+from titanflow.stage import METRICS_FILE
+
+MAX_EXPONENT = 20.0
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token, bounded at exp(20)."""
+    return math.exp(min(loss, MAX_EXPONENT))
+
+
+class ForgivingLogger(BaseLogger):
+    """A logger whose failures don't end the training: the first is told, then it is left alone."""
+
+    def __init__(self, inner: BaseLogger) -> None:
+        self.inner: BaseLogger | None = inner
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Logs a step's metrics."""
+        self._try("log", metrics, step)
+
+    def close(self) -> None:
+        """Ends the logger's run."""
+        self._try("close")
+
+    def _try(self, method: str, *args: Any) -> None:
+        if self.inner is None:
+            return
+        try:
+            getattr(self.inner, method)(*args)
+        except Exception as error:
+            logger.error(f"{type(self.inner).__name__} failed and is left out from here on: {error}")
+            self.inner = None
+
+
+def remember_wandb_run() -> None:
+    """Puts the id of the W&B run, if there is one, where the result is made from: ``WANDB_RUN_ID``."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        os.environ.setdefault("WANDB_RUN_ID", wandb.run.id)
+
+
+class StageMetrics(MetricsProcessor):
+    """torchtitan's metrics processor with the records of a stage.
+
+    ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it.
+    """
+
+    def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims, tag: str | None = None) -> None:
+        super().__init__(job_config, parallel_dims, tag)
+        self.logger: BaseLogger = ForgivingLogger(self.logger)
+        remember_wandb_run()
+        self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
+        self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
+        self.trained_tokens = 0
+        self._validated: set[int] = set()
+        self._started = time.perf_counter()
+
+    def begin(self, step: int) -> None:
+        """Starts the clock at ``step``, the last that the checkpoint holds, and drops what was logged after it."""
+        wanted = [record for record in self.file.records() if record["step"] <= step]
+        self._validated = {record["step"] for record in wanted if "validation_loss" in record}
+        before = max((record["seconds"] for record in wanted), default=0.0)
+        if self.writes:
+            self.file.keep(lambda record: record["step"] <= step)
+        self._started = time.perf_counter() - before
+        self.time_last_log = time.perf_counter()
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the validation of ``step`` is in the file already."""
+        return step in self._validated
+
+    def should_log(self, step: int) -> bool:
+        """The first step, each ``metrics.log_freq`` steps, and the last."""
+        return bool(super().should_log(step) or step == self.job_config.training.steps)
+
+    def log(
+        self,
+        step: int,
+        global_avg_loss: float,
+        global_max_loss: float,
+        grad_norm: float,
+        extra_metrics: dict[str, Any] | None = None,
+    ) -> None:
+        """Records a training step; all ranks call it.
+
+        Raises:
+            StageFailed: the loss or the gradient is no number any more.
+        """
+        record = self._training_record(step, global_avg_loss, grad_norm, extra_metrics or {})
+        if not (math.isfinite(global_avg_loss) and math.isfinite(grad_norm)):
+            raise StageFailed(
+                f"step {step}: the loss is {global_avg_loss} and the gradient's norm {grad_norm}: training has "
+                "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
+            )
+        named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds")}
+        named["train/max_loss"] = global_max_loss
+        named |= self._system_metrics()
+        self._write(record, named, step)
+        self._print(record)
+        self._restart()
+
+    def log_validation(self, loss: float, step: int, extra_metrics: dict[str, Any] | None = None) -> None:
+        """Records a validation: ``loss`` is the mean over all validated tokens, in nats."""
+        record = {
+            "step": step,
+            "validation_loss": loss,
+            "validation_perplexity": perplexity(loss),
+            "seconds": time.perf_counter() - self._started,
+        }
+        self._validated.add(step)
+        named = {"validation/loss": loss, "validation/perplexity": record["validation_perplexity"]}
+        self._write(record, {**named, **(extra_metrics or {})}, step)
+        logger.info(
+            f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
+            f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
+        )
+
+    def _training_record(self, step: int, loss: float, grad_norm: float, extra: dict[str, Any]) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self.time_last_log
+        degree = data_parallel_degree(self.parallel_dims)
+        per_rank = self.ntokens_since_last_log / elapsed
+        record = {
+            "step": step,
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "learning_rate": float(extra["lr"]),
+            "grad_norm": grad_norm,
+            # torchtitan sums over the ranks of context parallelism too, which share their rows.
+            "tokens": int(extra["n_tokens_seen"]) // self.parallel_dims.cp,
+            "tokens_per_second": per_rank * degree,
+        }
+        trained = self._trained_on_all_ranks()
+        if trained != self.ntokens_since_last_log * degree:
+            record["trained_tokens_per_second"] = trained / elapsed
+        if math.isfinite(self.gpu_peak_flops):
+            per_device = per_rank / self.parallel_dims.non_data_parallel_size
+            record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
+        record["seconds"] = time.perf_counter() - self._started
+        return record
+
+    def _trained_on_all_ranks(self) -> int:
+        if not self.parallel_dims.dp_enabled:
+            return self.trained_tokens
+        local = torch.tensor(self.trained_tokens, dtype=torch.int64, device=utils.device_type)
+        return int(dist_utils.dist_sum(local, self.parallel_dims.get_mesh("batch")))
+
+    def _system_metrics(self) -> dict[str, float]:
+        memory = self.device_memory_monitor.get_peak_stats()
+        elapsed = time.perf_counter() - self.time_last_log
+        return {
+            "system/memory_active_gib": memory.max_active_gib,
+            "system/memory_reserved_gib": memory.max_reserved_gib,
+            "system/data_loading_percent": 100 * sum(self.data_loading_times) / elapsed,
+        }
+
+    def _write(self, record: dict[str, Any], named: dict[str, Any], step: int) -> None:
+        if self.writes:
+            self.file.append(record)
+        self.logger.log(named, step)
+
+    def _print(self, record: dict[str, Any]) -> None:
+        color = self.color
+        mfu = f"  {color.magenta}mfu: {record['mfu']:.2f}%" if "mfu" in record else ""
+        memory = self.device_memory_monitor.get_peak_stats()
+        logger.info(
+            f"{color.red}step: {record['step']:2}  "
+            f"{color.green}loss: {record['loss']:8.5f}  perplexity: {record['perplexity']:,.2f}  "
+            f"{color.orange}grad_norm: {record['grad_norm']:7.4f}  lr: {record['learning_rate']:.2e}  "
+            f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
+            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{mfu}{color.reset}"
+        )
+
+    def _restart(self) -> None:
+        self.ntokens_since_last_log = 0
+        self.trained_tokens = 0
+        self.data_loading_times.clear()
+        self.time_last_log = time.perf_counter()
+        self.device_memory_monitor.reset_peak_stats()
+
+
+def data_parallel_degree(parallel_dims: ParallelDims) -> int:
+    """How many parts the global batch is cut into."""
+    return int(parallel_dims.get_mesh("batch").size()) if parallel_dims.dp_enabled else 1
+
+
+def build_metrics(job_config: JobConfig, parallel_dims: ParallelDims, *unused: Any) -> StageMetrics:
+    """What the run's ``TrainSpec`` has as its ``build_metrics_processor_fn``."""
+    return StageMetrics(job_config, parallel_dims)

@@ -1,0 +1,140 @@
+"""A trained model on the CPU, as torchtitan itself computes it: what an export is made from and compared with.
+
+A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load only your own runs'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import DataError, Problem, StageFailed
+
+TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
+"""What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
+
+
+def train_spec(model_name: str) -> Any:
+    """torchtitan's ``TrainSpec`` of a model family, on any machine."""
+    from titan.patches import apply_patches
+
+    apply_patches(["cpu_device"])
+    from torchtitan.protocols.train_spec import get_train_spec
+
+    return get_train_spec(model_name)
+
+
+def model_args_from(model_name: str, values: Mapping[str, Any]) -> Any:
+    """A family's ``ModelArgs`` from a mapping such as a result's ``model_args``; nested dataclasses included.
+
+    Raises:
+        DataError: a key that the installed torchtitan's class doesn't have.
+    """
+    default = next(iter(train_spec(model_name).model_args.values()))
+    return _build(type(default), values, model_name)
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise DataError(Problem(f"{kind.__name__!r} has no field {unknown[0]!r}", key=where))
+    blank = kind()
+    built = {
+        key: _build(type(getattr(blank, key)), value, f"{where}.{key}")
+        if dataclasses.is_dataclass(getattr(blank, key)) and isinstance(value, Mapping)
+        else value
+        for key, value in values.items()
+    }
+    return kind(**built)
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest complete checkpoint of a ``checkpoint/`` folder: ``step-N`` with its ``.metadata``.
+
+    Raises:
+        DataError: there is none.
+    """
+    steps = {
+        int(match[1]): path
+        for path in folder.glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / ".metadata").is_file()
+    }
+    if not steps:
+        raise DataError(Problem("no complete checkpoint", origin=str(folder), expected="step-N with a .metadata"))
+    return steps[max(steps)]
+
+
+def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int) -> Any:
+    """Builds the native model in fp32 on the CPU and loads a distributed checkpoint into it.
+
+    Needs no process group, whatever number of ranks wrote the checkpoint. Attention is plain causal SDPA, as in
+    the exported model; on one document that is what every ``attn_type`` computes.
+
+    Args:
+        checkpoint: a ``step-N`` folder.
+        model_name: torchtitan's name of the family.
+        args: its ``ModelArgs``; not changed.
+        max_position_embeddings: positions to precompute RoPE for.
+
+    Raises:
+        DataError: there is no checkpoint there.
+        StageFailed: the checkpoint's keys or shapes aren't the model's.
+    """
+    import torch
+    from torch.distributed import checkpoint as dcp
+
+    if not (checkpoint / ".metadata").is_file():
+        raise DataError(
+            Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
+        )
+    args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
+    with torch.device("cpu"):
+        model = train_spec(model_name).model_cls(args).float().eval()
+    state = model.state_dict()
+    stored = _stored_model(checkpoint)
+    tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
+    _compare_keys(checkpoint, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
+    wanted = {key: value for key, value in state.items() if key in stored}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load(wanted, checkpoint_id=checkpoint, no_dist=True)
+    return model
+
+
+def _stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a checkpoint holds of the model, by key."""
+    from torch.distributed import checkpoint as dcp
+
+    metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    return {
+        key: tuple(getattr(item, "size", ()))
+        for key, item in metadata.items()
+        if key.split(".")[0] not in TRAINING_STATE
+    }
+
+
+def _compare_keys(
+    checkpoint: Path,
+    stored: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    optional: set[str],
+) -> None:
+    """Refuses a checkpoint that lacks a weight, has one too many, or one of another shape."""
+    missing = sorted(set(wanted) - set(stored) - optional)
+    unexpected = sorted(set(stored) - set(wanted))
+    other = [
+        f"{key} is {stored[key]}, the model's {shape}"
+        for key, shape in wanted.items()
+        if stored.get(key, shape) != shape
+    ]
+    if missing or unexpected or other:
+        raise StageFailed(
+            f"{checkpoint}: the checkpoint isn't this model's: missing {missing or 'nothing'}, "
+            f"unexpected {unexpected or 'nothing'}, other shapes {other or 'none'}. "
+            "Export with the model arguments of the run that wrote it."
+        )

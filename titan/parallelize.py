@@ -1,0 +1,103 @@
+"""Makes every kind of data parallelism compute what one process computes.
+
+torchtitan scales the loss by the tokens of all ranks, so that gradients are to be summed, never averaged.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torchtitan.tools import utils
+
+if TYPE_CHECKING:
+    from torchtitan.components.loss import LossFunction
+    from torchtitan.config import JobConfig
+    from torchtitan.distributed import ParallelDims
+    from torchtitan.protocols.train_spec import LossFunctionBuilder, ParallelizeFunction
+
+
+def equal_to_one_process(parallelize: ParallelizeFunction) -> ParallelizeFunction:
+    """Wraps a model family's ``parallelize_fn``."""
+
+    def wrapped(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
+        model_cls, model_args = type(model), getattr(model, "model_args", None)
+        parallelized = parallelize(model, parallel_dims, job_config)
+        if utils.device_type == "cpu":
+            sum_fsdp_gradients(parallelized)
+            if model_args is not None and not parallel_dims.pp_enabled:
+                initialize_whole(parallelized, model_cls, model_args, parallel_dims.world_size > 1)
+        return parallelized
+
+    return wrapped
+
+
+class ScaledGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor, factor: int) -> torch.Tensor:
+        """Returns ``loss`` as it is."""
+        ctx.factor = factor
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Multiplies the gradient."""
+        return gradient * ctx.factor, None
+
+
+def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBuilder:
+    """Wraps a family's ``build_loss_fn`` so that DDP's gradients are sums.
+
+    DDP divides by the number of ranks, which torchtitan 0.2.2 undoes for FSDP alone: with DDP on two ranks the
+    gradients, and so their norm and what is clipped of them, are half of what they should be.
+    """
+
+    def build(job_config: JobConfig, parallel_dims: ParallelDims, **parts: Any) -> LossFunction:
+        loss_fn = build_loss_fn(job_config, parallel_dims=parallel_dims, **parts)
+        if not parallel_dims.dp_replicate_enabled or parallel_dims.fsdp_enabled:
+            return loss_fn
+        ranks = parallel_dims.dp_replicate
+
+        def scaled(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return ScaledGradient.apply(loss_fn(predictions, labels), ranks)
+
+        return scaled
+
+    return build
+
+
+def sum_fsdp_gradients(model: nn.Module) -> None:
+    """Lets FSDP reduce by plain sums: gloo has no PREMUL_SUM."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def initialize_whole(model: nn.Module, model_cls: type[nn.Module], model_args: Any, is_distributed: bool) -> None:
+    """Replaces ``model.init_weights`` by one whose weights depend on the seed alone, not on how they are sharded.
+
+    On CUDA DTensor's random number generator sees to that; on a CPU each rank would draw the same numbers for its
+    own shard. Here each rank draws the whole model from the common seed and keeps its shards.
+    """
+    draw = model.init_weights
+
+    def init_weights(self: nn.Module, buffer_device: torch.device | None = None) -> None:
+        torch.manual_seed(torch.initial_seed())
+        draw(buffer_device=buffer_device)
+        if not is_distributed:
+            return
+        with torch.device("meta"), utils.set_default_dtype(next(self.parameters()).dtype):
+            whole = model_cls(model_args)
+        whole.to_empty(device="cpu")
+        torch.manual_seed(torch.initial_seed())
+        with torch.no_grad():
+            whole.init_weights()
+        set_model_state_dict(self, whole.state_dict(), options=StateDictOptions(full_state_dict=True))
+
+    model.init_weights = types.MethodType(init_weights, model)

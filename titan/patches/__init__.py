@@ -1,0 +1,36 @@
+"""The registry of what this project changes in torchtitan from outside: one file a patch, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from titan.patches import cpu_device, peak_flops, train_spec
+from titan.patches.patch import Patch, PatchContext
+from titanflow.errors import ConfigError, Problem
+
+__all__ = ["Patch", "PatchContext", "all_patches", "apply_patches"]
+
+
+def all_patches() -> list[Patch]:
+    """Every patch, in the order in which they are applied."""
+    return [cpu_device.PATCH, peak_flops.PATCH, train_spec.PATCH]
+
+
+def apply_patches(names: Iterable[str] | None = None, context: PatchContext | None = None) -> list[Patch]:
+    """Applies the named patches (all of them for None) where this machine needs them; returns those applied.
+
+    Raises:
+        ConfigError: a name that isn't a patch, or a torchtitan that a patch doesn't know.
+    """
+    known = {patch.name: patch for patch in all_patches()}
+    wanted = list(known if names is None else names)
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise ConfigError(Problem(f"no such patch: {', '.join(unknown)}", expected=", ".join(known)))
+    applied = []
+    for patch in (known[name] for name in wanted):
+        patch.check_version()
+        if patch.needed():
+            patch.apply(context or PatchContext())
+            applied.append(patch)
+    return applied

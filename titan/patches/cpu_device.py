@@ -1,0 +1,116 @@
+"""Lets torchtitan train on a machine without an accelerator."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from titan.patches.patch import Patch, PatchContext
+
+if TYPE_CHECKING:
+    import torch
+
+
+def processor_name() -> str:
+    """The CPU's name as the kernel has it, or what Python knows of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def make_device_module() -> ModuleType:
+    """``torch.cpu`` with what torchtitan asks of a device module besides: its name, its memory, its number.
+
+    The memory is the process's: "active" what it holds now, "reserved" the most it has held.
+    """
+    import resource
+
+    import psutil
+    import torch
+
+    class CpuDevice(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch.cpu, name)
+
+        def get_device_name(self, device: torch.device | None = None) -> str:
+            return processor_name()
+
+        def get_device_properties(self, device: torch.device | None = None) -> SimpleNamespace:
+            return SimpleNamespace(total_memory=psutil.virtual_memory().total)
+
+        def memory_stats(self, device: torch.device | None = None) -> dict[str, int]:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            return {
+                "active_bytes.all.peak": psutil.Process().memory_info().rss,
+                "reserved_bytes.all.peak": peak,
+                "num_alloc_retries": 0,
+                "num_ooms": 0,
+            }
+
+        def reset_peak_memory_stats(self) -> None:
+            pass
+
+        def empty_cache(self) -> None:
+            pass
+
+        def current_device(self) -> int:
+            # torch.cpu answers "cpu", which barrier(device_ids=…) refuses.
+            return 0
+
+    return CpuDevice("torch.cpu")
+
+
+SAYS_NOTHING = (
+    "In CPU autocast, but the target dtype is not supported",
+    "DTensor random operators may not have complete support on cpu",
+    r"DTensor manual_seed\(\) may not have complete support on cpu",
+    "Set timeout is now only supported for either nccl or gloo",
+)
+"""Warnings of every run on a CPU: fp32 needs no autocast, titan.parallelize draws the weights, and the group without
+a timeout is torchtitan's own fake one."""
+
+
+def needed() -> bool:
+    """Whether this machine has no accelerator and torchtitan would take CUDA all the same."""
+    from torch._utils import _get_available_device_type
+    from torchtitan.tools.utils import get_device_info
+
+    return _get_available_device_type() is None and bool(get_device_info()[0] != "cpu")
+
+
+def apply(context: PatchContext) -> None:
+    """Puts the CPU in place of CUDA in every torchtitan module that has already taken its device."""
+    from torchtitan.tools import utils
+
+    if utils.device_type == "cpu":
+        return
+    for message in SAYS_NOTHING:
+        warnings.filterwarnings("ignore", message)
+    device_module = make_device_module()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != "torchtitan":
+            continue
+        if hasattr(module, "device_type"):
+            module.device_type = "cpu"  # type: ignore[attr-defined]
+        if hasattr(module, "device_module"):
+            module.device_module = device_module  # type: ignore[attr-defined]
+
+
+PATCH = Patch(
+    name="cpu_device",
+    target="torchtitan.tools.utils.device_type, device_module",
+    what="'cpu', and torch.cpu with the functions that torchtitan asks of a device module",
+    why=(
+        "without an accelerator torchtitan takes 'cuda' and stops; torch.cpu lacks get_device_name, "
+        "get_device_properties, memory_stats, reset_peak_memory_stats and empty_cache, and its current_device() "
+        "is a string, which barrier() refuses after the first step"
+    ),
+    versions="==0.2.2",
+    needed=needed,
+    apply=apply,
+)

@@ -1,0 +1,227 @@
+"""A training stage, pretrain and sft alike: ``torchrun … -m titan.train <run.yaml>``.
+
+Reads ``run.yaml``, trains with torchtitan, exports, and writes ``result.json``; a failure leaves ``error.json``.
+On SIGTERM the present step is saved and the process exits with 143; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from titan.inheritance import BaseArchitecture, InheritanceTable, check_inheritance, tokenizer_digest
+from titan.interrupt import Interruption, leave
+from titanflow.errors import TitanflowError
+from titanflow.stage import (
+    ERROR_FILE,
+    INTERRUPTED_EXIT,
+    METRICS_FILE,
+    RESULT_FILE,
+    StageError,
+    StageRun,
+    TrainResult,
+    write_error,
+    write_result,
+)
+
+if TYPE_CHECKING:
+    from torchtitan.config import JobConfig
+    from torchtitan.protocols.train_spec import TrainSpec
+
+LAST_STEPS = 10
+"""``TrainResult.loss`` is the mean of so many logged steps."""
+
+CLOCK_SECONDS = 1.0
+"""How exactly a process's start is known: the kernel gives the time of its own start in whole seconds."""
+
+VERSIONS = ("titanflow", "torch", "torchtitan", "transformers", "datasets", "numpy")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the stage and ends the process: 0, 2 for bad input, 1 for a failure, 143 if it was interrupted."""
+    interruption = Interruption()
+    interruption.listen()
+    (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
+    remove_stale(path.parent)
+    try:
+        status = run_stage(StageRun.read(path), interruption)
+    except BaseException as error:
+        traceback.print_exc()
+        status = report(path.parent, error)
+    leave(status)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes the outcome of an earlier attempt: what is older than the launcher of this one."""
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    began = psutil.Process(os.getppid() if launched else os.getpid()).create_time()
+    for name in (ERROR_FILE, RESULT_FILE):
+        path = folder / name
+        if path.exists() and path.stat().st_mtime < began - CLOCK_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def report(folder: Path, error: BaseException) -> int:
+    """Writes ``error.json`` unless another rank failed first; returns the exit status."""
+    status = error.exit_code if isinstance(error, TitanflowError) else 1
+    stage_error = StageError(
+        rank=rank(),
+        type=type(error).__name__,
+        message=str(error) or repr(error),
+        traceback="".join(traceback.format_exception(error)),
+        exit_code=status,
+    )
+    try:
+        write_error(folder, stage_error)
+    except OSError as unwritable:
+        # A disk may be so full that not even this fits; the log has the traceback.
+        print(f"{ERROR_FILE} could not be written: {unwritable}", flush=True)
+    return status
+
+
+def rank() -> int:
+    """This process's number among all; 0 outside of torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def run_stage(run: StageRun, interruption: Interruption) -> int:
+    """Trains what is left to train, then exports and writes the result; returns the exit status."""
+    base = BaseArchitecture.finished(run.base) if run.base else None
+    table = check_inheritance(base, run) if base else InheritanceTable([], [])
+    run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
+    job_config, spec = prepare(run, base)
+    if rank() == 0 and base:
+        print(f"{run.stage} starts from {base.stage}:\n{table}", flush=True)
+    if not is_trained(job_config):
+        with interruption.deferred():
+            finished = train(job_config, interruption)
+        if interruption.requested or not finished:
+            return INTERRUPTED_EXIT
+    if rank() == 0:
+        finish(run, job_config, spec, table)
+    return 0
+
+
+def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, TrainSpec]:
+    """Patches torchtitan, and builds the stage's config and ``TrainSpec``.
+
+    Raises:
+        ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
+    """
+    from titan.job_config import build_job_config, settle
+    from titan.patches import PatchContext, apply_patches
+
+    apply_patches(["cpu_device", "peak_flops"])
+    from torchtitan.protocols import train_spec
+    from torchtitan.tools.logging import init_logger
+
+    from titan.train_spec import check_model, stage_train_spec
+
+    os.environ.setdefault("WANDB_MODE", "offline")
+    init_logger()
+    job_config = build_job_config(run)
+    settle(job_config, run, base)
+    overrides = base.model_args if base else run.model_overrides
+
+    def adapt(spec: TrainSpec) -> TrainSpec:
+        return stage_train_spec(spec, run, job_config, overrides)
+
+    apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
+    spec = train_spec.get_train_spec(job_config.model.name)
+    check_model(spec, run, job_config)
+    return job_config, spec
+
+
+def is_trained(job_config: JobConfig) -> bool:
+    """Whether the newest complete checkpoint already holds the last step."""
+    from titan.checkpoint import complete_checkpoints
+
+    complete = complete_checkpoints(Path(job_config.job.dump_folder) / job_config.checkpoint.folder)
+    return bool(complete and complete[0].step >= job_config.training.steps)
+
+
+def train(job_config: JobConfig, interruption: Interruption) -> bool:
+    """Trains to the end; returns False if it was interrupted, with the present step saved."""
+    import torch.distributed as dist
+
+    from titan.trainer import Trainer
+
+    trainer = Trainer(job_config, interruption)
+    try:
+        finished = trainer.train()
+    finally:
+        trainer.close()
+    dist.destroy_process_group()
+    return finished
+
+
+def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
+    """Exports the last checkpoint, where the family has an export, and writes ``result.json``."""
+    from titan.checkpoint import complete_checkpoints
+    from titan.train_spec import describe_model
+    from titanflow.families import export_refusal
+
+    newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
+    model_args, parameters = describe_model(spec, job_config)
+    result = TrainResult(
+        stage="sft" if run.stage == "sft" else "pretrain",
+        checkpoint=newest.path,
+        step=newest.step,
+        model_name=job_config.model.name,
+        flavor=job_config.model.flavor,
+        model_args=model_args,
+        parameters=parameters,
+        seq_len=job_config.training.seq_len,
+        tokenizer=run.tokenizer,
+        tokenizer_digest=tokenizer_digest(run.tokenizer),
+        inherited=table.inherited,
+        changed=table.changed,
+        wandb_id=os.environ.get("WANDB_RUN_ID", ""),
+        versions={name: version(name) for name in VERSIONS},
+        **summarize(run.folder / METRICS_FILE),
+    )
+    refusal = export_refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
+    if refusal:
+        print(f"no export: {refusal}", flush=True)
+    else:
+        result = result.model_copy(update=export(run))
+    write_result(run.folder, result)
+
+
+def summarize(metrics: Path) -> dict[str, Any]:
+    """The figures of ``metrics.jsonl`` that a result shows."""
+    from titan.metrics_file import MetricsFile
+
+    records = MetricsFile(metrics).records()
+    trained = [record for record in records if "loss" in record]
+    validated = [record["validation_loss"] for record in records if "validation_loss" in record]
+    if not trained:
+        return {}
+    return {
+        "first_loss": trained[0]["loss"],
+        "loss": fmean(record["loss"] for record in trained[-LAST_STEPS:]),
+        "validation_loss": validated[-1] if validated else None,
+        "tokens": trained[-1]["tokens"],
+        "seconds": max(record["seconds"] for record in records),
+        "tokens_per_second": median(record["tokens_per_second"] for record in trained),
+    }
+
+
+def export(run: StageRun) -> dict[str, Any]:
+    """Exports to the stage's ``export`` folder; the fields of the result that say so."""
+    from titan.export import EXPORT_FOLDER, export_checkpoint
+
+    exported = export_checkpoint(run.folder, run.folder / EXPORT_FOLDER, run.tokenizer)
+    return {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+
+
+if __name__ == "__main__":
+    main()

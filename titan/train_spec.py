@@ -1,0 +1,193 @@
+"""A stage's own ``TrainSpec``: the family's, with this stage's arguments, data, metrics and validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.validate import BaseValidator
+from torchtitan.config import JobConfig
+from torchtitan.protocols.train_spec import TrainSpec
+
+from titan.dataloader import MockRows, PreparedDataLoader, Rows
+from titan.inheritance import TOKENIZER_FILE
+from titan.metrics import build_metrics
+from titan.model_overrides import override_model_args
+from titan.parallelize import equal_to_one_process, with_summed_gradients
+from titan.streaming import streamed
+from titan.validate import StageValidator
+from titanflow.config.additions import Data
+from titanflow.data.prepared import PreparedRows
+from titanflow.errors import ConfigError, Problem
+from titanflow.stage import StageRun
+
+MOCK_VALIDATION_ROWS = 64
+
+
+def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, overrides: Mapping[str, Any]) -> TrainSpec:
+    """Replaces what a stage has of its own; the spec given, and its arguments, stay as they were.
+
+    Raises:
+        ConfigError: the overrides don't fit the flavor's arguments.
+    """
+    model = job_config.model
+    try:
+        model_args = override_model_args(spec.model_args, model.name, model.flavor, overrides)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(Problem(f"{type(error).__name__}: {error.args[0]}", key="model")) from error
+    vocab_size = getattr(model_args[model.flavor], "vocab_size", 0)
+    return dataclasses.replace(
+        spec,
+        model_args=model_args,
+        build_tokenizer_fn=spec.build_tokenizer_fn if needs_tokenizer(run, job_config) else None,
+        build_dataloader_fn=_dataloader_builder(spec, run, vocab_size),
+        build_validator_fn=_validator_builder(spec, run, vocab_size),
+        build_metrics_processor_fn=build_metrics,
+        build_loss_fn=with_summed_gradients(spec.build_loss_fn),
+        parallelize_fn=equal_to_one_process(spec.parallelize_fn),
+    )
+
+
+def describe_model(spec: TrainSpec, job_config: JobConfig) -> tuple[dict[str, Any], int]:
+    """The arguments that the model is built with, as a mapping, and how many parameters it has."""
+    args = spec.model_args[job_config.model.flavor]
+    args.update_from_config(job_config)
+    with torch.device("meta"):
+        model = spec.model_cls(args)
+    values = {key: value for key, value in dataclasses.asdict(args).items() if not key.startswith("_")}
+    return values, sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
+    """Refuses rows that are longer than the model's positions, and tokens that it has no embedding for.
+
+    Raises:
+        ConfigError: either of the two; torchtitan only warns of the first, and fails in the middle of the second.
+    """
+    args = spec.model_args[job_config.model.flavor]
+    problems = []
+    longest, seq_len = getattr(args, "max_seq_len", None), job_config.training.seq_len
+    if longest is not None and seq_len > longest:
+        problems.append(
+            Problem(
+                f"found {seq_len}, but the model's max_seq_len is {longest}",
+                key="training.seq_len",
+                origin=run.origins.get("training.seq_len", ""),
+                expected=f"at most {longest}",
+                hint="shorten the rows, or set model.max_seq_len (and its RoPE scaling) when you pretrain",
+            )
+        )
+    tokens, vocab_size = tokenizer_size(run), getattr(args, "vocab_size", None)
+    if vocab_size is not None and tokens > vocab_size:
+        problems.append(
+            Problem(
+                f"{run.tokenizer} has {tokens} tokens, but the model's vocab_size is {vocab_size}",
+                key="tokenizer",
+                expected=f"at most {vocab_size} tokens",
+                hint=f"set model.vocab_size to {tokens} or more, or train a smaller tokenizer",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def tokenizer_size(run: StageRun) -> int:
+    """How many embeddings a stage's tokenizer needs: its highest id and one; 0 without a tokenizer."""
+    path = run.tokenizer / TOKENIZER_FILE if run.tokenizer else None
+    if path is None or not path.is_file():
+        return 0
+    return max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+def needs_tokenizer(run: StageRun, job_config: JobConfig) -> bool:
+    """Whether training reads a tokenizer: prepared rows and random tokens need none."""
+    return run.tokenizer is not None or not (run.data.train or job_config.training.mock_data)
+
+
+def has_data(data: Data) -> bool:
+    """Whether a ``data`` section names anything."""
+    return bool(data.source or data.path or data.dataset)
+
+
+def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Callable[..., BaseDataLoader]:
+    def build(dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: JobConfig) -> BaseDataLoader:
+        training = job_config.training
+        rows: Rows
+        if training.mock_data:
+            rows = MockRows(vocab_size, training.seq_len)
+        elif run.data.train is not None:
+            rows = PreparedRows.open(run.data.train, training.seq_len)
+        else:
+            if job_config.data.streaming:
+                job_config = streamed(job_config, job_config.data, "training")
+            elif has_data(job_config.data):
+                raise ConfigError(
+                    Problem(
+                        f"{job_config.data.name or 'the training data'} isn't prepared",
+                        key="data",
+                        hint="run the prepare step first, or set data.streaming: true",
+                    )
+                )
+            return spec.build_dataloader_fn(
+                dp_world_size=dp_world_size, dp_rank=dp_rank, tokenizer=tokenizer, job_config=job_config
+            )
+        return PreparedDataLoader(
+            rows,
+            local_batch_size=training.local_batch_size,
+            global_batch_size=training.global_batch_size,
+            rank=dp_rank,
+            ranks=dp_world_size,
+            seed=job_config.debug.seed or 0,
+            settings=training.dataloader,
+        )
+
+    return build
+
+
+def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Callable[..., BaseValidator]:
+    def build(job_config: JobConfig, **parts: Any) -> BaseValidator:
+        seq_len = validation_seq_len(run, job_config)
+        if run.data.validation is not None:
+            return StageValidator(PreparedRows.open(run.data.validation, seq_len), job_config, **parts)
+        if job_config.training.mock_data:
+            return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)
+        if job_config.validation_data.streaming:
+            job_config = streamed(job_config, job_config.validation_data, "validation")
+        elif run.data.train is not None or has_data(job_config.validation_data):
+            raise ConfigError(
+                Problem(
+                    "validation is on, and there is no prepared validation data",
+                    key="validation.enable",
+                    hint="give the module validation_data, or set validation.enable: false",
+                )
+            )
+        assert spec.build_validator_fn is not None
+        validation = dataclasses.replace(job_config.validation, seq_len=seq_len)
+        return spec.build_validator_fn(job_config=dataclasses.replace(job_config, validation=validation), **parts)
+
+    return build
+
+
+def validation_seq_len(run: StageRun, job_config: JobConfig) -> int:
+    """``validation.seq_len`` where the user wrote it, else ``training.seq_len``: torchtitan's 2048 fits few models.
+
+    Raises:
+        ConfigError: longer than the rows that are trained on, for which the model has no positions.
+    """
+    origin = run.origins.get("validation.seq_len", "torchtitan")
+    if origin.startswith("torchtitan") or origin == "default":
+        return int(job_config.training.seq_len)
+    if job_config.validation.seq_len > job_config.training.seq_len:
+        raise ConfigError(
+            Problem(
+                f"found {job_config.validation.seq_len}",
+                key="validation.seq_len",
+                origin=origin,
+                expected=f"at most training.seq_len={job_config.training.seq_len}",
+            )
+        )
+    return int(job_config.validation.seq_len)

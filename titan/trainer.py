@@ -1,0 +1,186 @@
+"""torchtitan's Trainer with a loop that can be stopped and resumed at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torchtitan.train
+from torch.distributed.checkpoint.api import CheckpointException
+from torchtitan.components.checkpoint import MODEL
+from torchtitan.components.dataloader import DataloaderExhaustedError
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.config import JobConfig
+from torchtitan.distributed import utils as dist_utils
+from torchtitan.tools.logging import logger
+from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
+
+from titan import checkpoint
+from titan.interrupt import Interruption
+from titan.metrics import StageMetrics, data_parallel_degree
+from titan.streaming import check_ranks
+
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+class Trainer(torchtitan.train.Trainer):
+    """Trains a stage from its newest complete checkpoint, or from its base, to its last step."""
+
+    metrics_processor: StageMetrics
+
+    def __init__(self, job_config: JobConfig, interruption: Interruption) -> None:
+        super().__init__(job_config)
+        self.interruption = interruption
+        self.folder = Path(job_config.job.dump_folder) / job_config.checkpoint.folder
+        # The ranks agree on a signal by a CPU tensor, so that no GPU waits for it.
+        self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        self._saved_step = 0
+        self._warmed_up = False
+        if job_config.training.mixed_precision_param == "float32":
+            # Autocast to float32 warns on a CPU and does nothing anywhere.
+            self.maybe_enable_amp = contextlib.nullcontext()
+            if job_config.validation.enable:
+                self.validator.maybe_enable_amp = self.maybe_enable_amp
+
+    def train(self) -> bool:
+        """Trains to the last step; returns whether it came there, or was interrupted and has saved.
+
+        Raises:
+            StageFailed: a checkpoint could not be saved, or the loss is no number any more.
+            ConfigError: the checkpoint to start from isn't this model's, or can't be resumed.
+        """
+        self._load()
+        self.metrics_processor.begin(self.step)
+        logger.info(f"Training starts at step {self.step + 1}")
+        assert self.dataloader is not None
+        with self._profilers() as profilers:
+            batches = self.batch_generator(self.dataloader)
+            self._catch_up_validation()
+            while self.should_continue_training():
+                if self._is_interrupted():
+                    self._save(now=True)
+                    logger.info(f"Interrupted: step {self.step} is saved, and the same command goes on from there.")
+                    return False
+                if not self._step(batches):
+                    break
+                for profiler in profilers:
+                    profiler.step()
+        self._wait_for_save()
+        logger.info("Training completed")
+        return True
+
+    def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
+        """torchtitan's, counting the labels that are trained."""
+        for input_dict, labels in super().batch_generator(data_iterable):
+            self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
+            yield input_dict, labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""
+        return {"step": self.step, "ntokens_seen": self.ntokens_seen * data_parallel_degree(self.parallel_dims)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the step, and this rank's share of the tokens."""
+        self.step = state_dict["step"]
+        self.ntokens_seen = state_dict["ntokens_seen"] // data_parallel_degree(self.parallel_dims)
+
+    def _step(self, batches: Iterator[Batch]) -> bool:
+        config = self.job_config
+        self.step += 1
+        self.gc_handler.run(self.step)
+        try:
+            self.train_step(batches)
+        except DataloaderExhaustedError:
+            self.step -= 1
+            logger.warning(f"Ran out of data after step {self.step}.")
+            self._save(last=True)
+            return False
+        self._save(last=self.step == config.training.steps)
+        if config.validation.enable and self.validator.should_validate(self.step):
+            self.validator.validate(self.model_parts, self.step)
+        if not self._warmed_up:
+            self._warmed_up = True
+            self._shorten_timeouts()
+        return True
+
+    def _shorten_timeouts(self) -> None:
+        """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""
+        seconds = self.job_config.comm.train_timeout_seconds
+        dist_utils.set_pg_timeouts(timeout=timedelta(seconds=seconds), parallel_dims=self.parallel_dims)
+
+    def _is_interrupted(self) -> bool:
+        if self._cpu_group is None:
+            return self.interruption.requested
+        flag = torch.tensor([int(self.interruption.requested)])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._cpu_group)
+        return bool(flag.item())
+
+    def _catch_up_validation(self) -> None:
+        """Validates the step that was saved when the run ended before its validation was written."""
+        if not (self.step and self.job_config.validation.enable):
+            return
+        if self.validator.should_validate(self.step) and not self.metrics_processor.is_validated(self.step):
+            self.validator.validate(self.model_parts, self.step)
+
+    def _load(self) -> None:
+        config = self.job_config.checkpoint
+        if dist.get_rank() == 0:
+            checkpoint.remove_incomplete(self.folder)
+        dist.barrier()
+        found = checkpoint.resume_point(self.folder, self.job_config.training.steps, config.load_step)
+        if found is not None:
+            keys = checkpoint.state_keys(found.path)
+            check_ranks(keys, data_parallel_degree(self.parallel_dims))
+            self.checkpointer.load(step=found.step)
+            self._saved_step = found.step
+            return
+        if config.initial_load_path and not config.initial_load_in_hf:
+            model_state = self.checkpointer.states[MODEL].state_dict()
+            checkpoint.check_weights(Path(config.initial_load_path), model_state)
+        self.checkpointer.load()
+
+    def _save(self, last: bool = False, now: bool = False) -> None:
+        config = self.job_config.checkpoint
+        due = last or self.step % config.interval == 0 or (self.step == 1 and config.enable_first_step_checkpoint)
+        if self.step == self._saved_step or not (due or now):
+            return
+        path = self.folder / f"step-{self.step}"
+        if dist.get_rank() == 0:
+            checkpoint.invalidate(path)
+        interval, self.checkpointer.interval = self.checkpointer.interval, 1
+        try:
+            self.checkpointer.save(self.step, last_step=last)
+            if now:
+                self._wait_for_save()
+        except CheckpointException as error:
+            failure = checkpoint.save_failure(error, path)
+            # The exception is every rank's; each has looked at the disk before what fills it is removed.
+            dist.barrier()
+            if dist.get_rank() == 0:
+                shutil.rmtree(path, ignore_errors=True)
+            raise failure from error
+        finally:
+            self.checkpointer.interval = interval
+        self._saved_step = self.step
+
+    def _wait_for_save(self) -> None:
+        """With checkpoint.async_mode a save goes on in the background."""
+        future = self.checkpointer.save_future
+        if future is not None:
+            future.result()
+
+    @contextlib.contextmanager
+    def _profilers(self) -> Iterator[list[Any]]:
+        config = self.job_config
+        place = {"global_step": self.step, "base_folder": config.job.dump_folder}
+        with (
+            maybe_enable_profiling(config.profiling, **place) as profiler,
+            maybe_enable_memory_snapshot(config.profiling, **place) as memory,
+        ):
+            yield [one for one in (profiler, memory) if one]

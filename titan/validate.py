@@ -1,0 +1,83 @@
+"""Validation over prepared rows: the mean loss of all tokens, whatever batch or rank they are in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.validate import BaseValidator, Validator
+from torchtitan.config import JobConfig
+from torchtitan.distributed import utils as dist_utils
+from torchtitan.tools import utils
+
+from titan.dataloader import Rows, ValidationLoader
+
+
+class StageValidator(Validator):
+    """torchtitan's validator over the rows that a stage prepared.
+
+    torchtitan averages the means of its batches, which weighs a batch with ten trained tokens like one with a
+    thousand. Under pipeline parallelism its own loop runs.
+    """
+
+    def __init__(self, rows: Rows, job_config: JobConfig, dp_world_size: int, dp_rank: int, **parts: Any) -> None:
+        # Validator's own constructor would open the dataset that validation.dataset names.
+        BaseValidator.__init__(self, job_config)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.validation_dataloader = ValidationLoader(
+            rows,
+            local_batch_size=job_config.validation.local_batch_size,
+            rank=dp_rank,
+            ranks=dp_world_size,
+            steps=job_config.validation.steps,
+            settings=job_config.validation.dataloader,
+        )
+
+    def should_validate(self, step: int) -> bool:
+        """The first step, each ``validation.freq`` steps, and the last."""
+        return bool(super().should_validate(step) or step == self.job_config.training.steps)
+
+    @torch.no_grad()
+    def validate(self, model_parts: list[nn.Module], step: int) -> None:
+        """Logs the mean loss over all validation tokens; the clock of the training speed stands still meanwhile."""
+        started = time.perf_counter()
+        tokens = self.metrics_processor.ntokens_since_last_log
+        if self.parallel_dims.pp_enabled:
+            super().validate(model_parts, step)
+        else:
+            self.metrics_processor.log_validation(loss=self.mean_loss(model_parts[0]), step=step)
+        self.metrics_processor.ntokens_since_last_log = tokens
+        self.metrics_processor.time_last_log += time.perf_counter() - started
+
+    @torch.no_grad()
+    def mean_loss(self, model: nn.Module) -> float:
+        """The sum of the losses of all tokens of all ranks, by the number of those tokens."""
+        total = torch.zeros((), dtype=torch.float64, device=utils.device_type)
+        count = torch.zeros((), dtype=torch.float64, device=utils.device_type)
+        model.eval()
+        for input_dict, labels in self.validation_dataloader:
+            loss, tokens = self._batch_loss(model, input_dict, labels)
+            total += loss
+            count += tokens
+        model.train()
+        if self.parallel_dims.dp_cp_enabled:
+            mesh = self.parallel_dims.get_optional_mesh("loss")
+            return dist_utils.dist_sum(total, mesh) / dist_utils.dist_sum(count, mesh)
+        return float(total / count)
+
+    def _batch_loss(
+        self, model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        moved = {name: value.to(utils.device_type) for name, value in input_dict.items()}
+        inputs, labels, extra_inputs, extra_kwargs = self.post_dataloading_process(
+            moved, labels.to(utils.device_type), [model]
+        )
+        with self.validation_context(), self.maybe_enable_amp:
+            loss = self.loss_fn(model(inputs, **extra_inputs, **extra_kwargs), labels)
+        loss = loss.full_tensor() if isinstance(loss, DTensor) else loss
+        return loss.double(), (labels != IGNORE_INDEX).sum()
