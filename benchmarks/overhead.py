@@ -75,7 +75,7 @@ def sections(steps: int, tokenizer: Path) -> dict[str, dict[str, Any]]:
     """What both sides are given."""
     return {
         "model": {"name": "llama3", "flavor": "debugmodel", "hf_assets_path": str(tokenizer)},
-        "training": {"steps": steps, "seq_len": 256, "local_batch_size": 8, "mixed_precision_param": "float32"},
+        "training": {"steps": steps, "seq_len": 128, "local_batch_size": 8, "mixed_precision_param": "float32"},
         "lr_scheduler": {"warmup_steps": 5},
         "metrics": {"log_freq": LOG_FREQ},
         "activation_checkpoint": {"mode": "none"},
@@ -120,7 +120,7 @@ def run_plain(folder: Path, config: dict[str, Any], text: Path, ranks: int) -> f
 def torchrun(arguments: list[str], folder: Path, ranks: int, **env: str) -> str:
     """Runs a command on ``ranks`` processes of this machine; its output."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *arguments]
-    threads = str(max((os.cpu_count() or 1) // ranks, 1))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // ranks, 1))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "HF_HOME": str(folder / "hf"), **env}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -40,7 +40,7 @@ class ScaledGradient(torch.autograd.Function):
     """The identity, whose gradient is multiplied by a factor."""
 
     @staticmethod
-    def forward(ctx: Any, loss: torch.Tensor, factor: int) -> torch.Tensor:
+    def forward(ctx: Any, loss: torch.Tensor, factor: float) -> torch.Tensor:
         """Returns ``loss`` as it is."""
         ctx.factor = factor
         return loss.view_as(loss)
@@ -51,23 +51,33 @@ class ScaledGradient(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBuilder:
-    """Wraps a family's ``build_loss_fn`` so that DDP's gradients are sums.
+class StageLoss:
+    """A family's loss, with gradients that are sums over all ranks by the tokens of all ranks.
 
-    DDP divides by the number of ranks, which torchtitan 0.2.2 undoes for FSDP alone: with DDP on two ranks the
-    gradients, and so their norm and what is clipped of them, are half of what they should be.
+    Two of torchtitan 0.2.2's are not: DDP divides by the number of ranks, which is undone for FSDP alone (``ranks``
+    mends it), and a pipeline's backward pass starts from the sum of the losses before it is divided by the tokens
+    (the trainer sets ``tokens`` for it). The norm, and what is clipped of it, would be off by that factor.
     """
 
-    def build(job_config: JobConfig, parallel_dims: ParallelDims, **parts: Any) -> LossFunction:
+    def __init__(self, loss_fn: LossFunction, ranks: int = 1) -> None:
+        self.loss_fn = loss_fn
+        self.ranks = ranks
+        self.tokens = 1.0
+
+    def __call__(self, predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of one batch, shape ``[]``; ``labels`` of -100 count nothing."""
+        loss = self.loss_fn(predictions, labels)
+        factor = self.ranks / self.tokens
+        return loss if factor == 1.0 else ScaledGradient.apply(loss, factor)
+
+
+def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBuilder:
+    """Wraps a family's ``build_loss_fn``, so that it builds a :class:`StageLoss`."""
+
+    def build(job_config: JobConfig, parallel_dims: ParallelDims, **parts: Any) -> StageLoss:
         loss_fn = build_loss_fn(job_config, parallel_dims=parallel_dims, **parts)
-        if not parallel_dims.dp_replicate_enabled or parallel_dims.fsdp_enabled:
-            return loss_fn
-        ranks = parallel_dims.dp_replicate
-
-        def scaled(predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            return ScaledGradient.apply(loss_fn(predictions, labels), ranks)
-
-        return scaled
+        is_ddp = parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
+        return StageLoss(loss_fn, parallel_dims.dp_replicate if is_ddp else 1)
 
     return build
 

@@ -36,10 +36,7 @@ def take_snapshot() -> dict[str, Any]:
         models[name] = {
             "args": args_class.__name__,
             "schema": _without_private(TypeAdapter(args_class).json_schema()),
-            "flavors": {
-                flavor: _without_private(dataclasses.asdict(args))  # type: ignore[call-overload]
-                for flavor, args in flavors.items()
-            },
+            "flavors": {flavor: _without_private(dataclasses.asdict(args)) for flavor, args in flavors.items()},
         }
     return {
         "torchtitan": version("torchtitan"),

@@ -24,6 +24,7 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 from titan import checkpoint
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
+from titan.parallelize import StageLoss
 from titan.streaming import check_ranks
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -33,6 +34,7 @@ class Trainer(torchtitan.train.Trainer):
     """Trains a stage from its newest complete checkpoint, or from its base, to its last step."""
 
     metrics_processor: StageMetrics
+    loss_fn: StageLoss
 
     def __init__(self, job_config: JobConfig, interruption: Interruption) -> None:
         super().__init__(job_config)
@@ -80,6 +82,16 @@ class Trainer(torchtitan.train.Trainer):
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
             yield input_dict, labels
+
+    def forward_backward_step(
+        self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """torchtitan's, with a pipeline's gradients divided by the tokens as all others are."""
+        if self.parallel_dims.pp_enabled:
+            self.loss_fn.tokens = float(global_valid_tokens)
+        return super().forward_backward_step(
+            input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""

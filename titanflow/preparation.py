@@ -71,7 +71,7 @@ class Preparation:
             self._take_tokenizer(module, experiment)
             return
         given = given_tokenizer(module)
-        vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size")
+        vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
         trains = has_data(module) and not module.config["training"]["mock_data"]
         if given is None and not trains:
             return
@@ -90,7 +90,7 @@ class Preparation:
         self.config["tokenizer"] = {
             "folder": str(folder),
             "path": given,
-            "vocab_size": vocab_size or 0,
+            "vocab_size": vocab_size,
             "train_on": train_on,
         }
         self.tokenizers[module.name] = folder
@@ -100,6 +100,7 @@ class Preparation:
         """An sft reads with its base's tokenizer; one that is named must be the same."""
         base = module.config["sft"]["base"]
         source = experiment.modules.get(base) or experiment.stage(base)
+        folder: Path | None
         if source is not None and source.name in self.tokenizers:
             folder = self.tokenizers[source.name]
             fingerprint = self.fingerprints[f"{source.name}.tokenizer"]

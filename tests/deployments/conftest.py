@@ -1,4 +1,4 @@
-"""A served machine for the deployments' tests, and an experiment small enough to run on it."""
+"""A served machine for the deployments' tests."""
 
 import os
 import signal
@@ -10,50 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tiny_experiment import write_tiny_experiment
 from watching import alive, wait_for
 
 from flows.server import api_url, free_port
-
-# A model of two layers on a text of its own, through the real torchtitan.
-EXPERIMENT = """\
-exp_name: tiny
-workspace: {workspace}
-modules:
-  pretrain:
-    framework: torchtitan
-    config: pretrain.yaml
-    model: tiny.yaml
-    overrides:
-      data: {{kind: text, path: {text}}}
-      training: {{seq_len: 32, local_batch_size: 2, global_batch_size: 2, steps: 5, mixed_precision_param: float32}}
-      activation_checkpoint: {{mode: none}}
-      metrics: {{log_freq: 1, enable_wandb: false}}
-"""
-MODULE = """\
-job: {description: pretrain}
-checkpoint: {enable: true, interval: 1000, last_save_model_only: false}
-"""
-MODEL = """\
-model: {name: llama3, flavor: debugmodel, dim: 32, n_layers: 2, n_heads: 2, vocab_size: 300}
-"""
 
 
 @pytest.fixture(scope="session")
 def tiny_configs(tmp_path_factory) -> Path:
     """A tree of configs whose experiment ``tiny`` runs in seconds; its workspace is ``runs`` beside it."""
-    root = tmp_path_factory.mktemp("tiny")
-    text = root / "text.txt"
-    text.write_text("".join(f"line {number} of a text that nobody has to read\n" for number in range(2000)))
-    files = {
-        "experiments/tiny.yaml": EXPERIMENT.format(workspace=root / "runs", text=text),
-        "modules/pretrain.yaml": MODULE,
-        "models/tiny.yaml": MODEL,
-    }
-    for name, content in files.items():
-        path = root / "configs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root / "configs"
+    return write_tiny_experiment(tmp_path_factory.mktemp("tiny"))
 
 
 @dataclass

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import textwrap
 from datetime import UTC, datetime
 
 import pytest
@@ -8,41 +7,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime.flow_run import FIELDS
+from small_plan import FAILS, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from titanflow.errors import ConfigError, StageFailed
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan
-from titanflow.stage import StageRun
-
-TRAINS = """
-    import json, sys, time
-    from pathlib import Path
-    from titanflow.stage import PublishResult, TrainResult, write_result
-    folder = Path(sys.argv[1])
-    with (folder / "metrics.jsonl").open("w") as metrics:
-        for step in range(1, 5):
-            metrics.write(json.dumps({"step": step, "loss": 8 - step}) + "\\n")
-    (folder / "checkpoint").mkdir(exist_ok=True)
-    write_result(folder, TrainResult(
-        stage="pretrain", checkpoint=folder / "checkpoint", step=4, model_name="llama3", flavor="demo",
-        model_args={}, parameters=1, loss=4.0, seq_len=8,
-    ))
-"""
-PUBLISHES = """
-    import sys
-    from pathlib import Path
-    from titanflow.stage import PublishResult, write_result
-    write_result(Path(sys.argv[1]), PublishResult(target="folder", location="/published"))
-"""
-FAILS = """
-    import sys
-    from pathlib import Path
-    from titanflow.stage import StageError, write_error
-    write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
-    sys.exit(1)
-"""
 
 
 @pytest.fixture
@@ -50,30 +20,16 @@ def planned(tmp_path, monkeypatch):
     """Plans stages that are small programs; ``planned.asked`` is what the flow asked of the planner."""
 
     def plan_of(**programs):
-        stages = [stage_plan(tmp_path, stage, source) for stage, source in programs.items()]
+        plan = small_plan(tmp_path, **programs)
 
         def make_plan(*arguments):
             plan_of.asked = arguments
-            return Plan("tiny", "main", tmp_path / "run", stages, config=None)
+            return plan
 
         monkeypatch.setattr(module, "make_plan", make_plan)
-        return stages
+        return plan.stages
 
     return plan_of
-
-
-def stage_plan(folder, stage, source):
-    program = folder / f"{stage}.py"
-    program.write_text(textwrap.dedent(source))
-    run = StageRun(
-        stage=stage,
-        experiment="tiny",
-        run="main",
-        folder=folder / "run" / stage,
-        fingerprint=f"{stage}-1",
-        config={"training": {"steps": 4}},
-    )
-    return StagePlan(stage, "RUN", "new", run, [sys.executable, str(program), str(run.folder)])
 
 
 def newest_run():

@@ -311,10 +311,14 @@ def test_any_folder_that_transformers_loads_is_evaluated_under_its_own_name(
 ) -> None:
     folder = bench.folder / "sft" / "export"
 
-    result = evaluate_stage(quick(models={"mine": str(folder)}, limit=2, log_samples=False))
+    run = quick(models={"mine": str(folder)}, limit=2, log_samples=False)
+
+    result = evaluate_stage(run)
 
     assert result.folders == {"mine": folder}
-    assert not list((bench.folder / "evaluate-mine").glob("samples_*"))
+    assert set(result.scores) == {"mine"}
+    assert (run.folder / "results_mine.json").exists()
+    assert not list(run.folder.glob("samples_*"))
 
 
 def test_a_folder_that_changes_meanwhile_fails_the_stage(
@@ -324,12 +328,12 @@ def test_a_folder_that_changes_meanwhile_fails_the_stage(
     evaluate_task = titan.evaluate.evaluate_task
 
     def evaluate_and_touch(*args: Any) -> Any:
-        (run.stages["sft"] / "export" / "tokenizer_config.json").write_text("{}")
+        (run.stages["sft"] / "export" / "generation_config.json").write_text("{}")
         return evaluate_task(*args)
 
     monkeypatch.setattr(titan.evaluate, "evaluate_task", evaluate_and_touch)
 
-    with pytest.raises(StageFailed, match=r"tokenizer_config\.json changed while sft was evaluated"):
+    with pytest.raises(StageFailed, match=r"generation_config\.json changed while sft was evaluated"):
         evaluate_stage(run)
 
 

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torchtitan.components.loss import build_cross_entropy_loss
+from torchtitan.components.loss import build_cross_entropy_loss, cross_entropy_loss
 
-from titan.parallelize import ScaledGradient, initialize_whole, with_summed_gradients
+from titan.parallelize import ScaledGradient, StageLoss, initialize_whole, with_summed_gradients
 
 
 def test_a_scaled_gradient_leaves_the_value_alone():
@@ -29,6 +29,16 @@ def test_only_ddp_divides_and_so_only_its_gradients_are_scaled(replicate, fsdp, 
     (expected,) = torch.autograd.grad(plain, predictions)
     assert loss_fn(predictions, labels).item() == plain.item()
     assert torch.equal(gradient, factor * expected)
+
+
+def test_a_pipelines_gradients_are_divided_by_the_tokens():
+    loss_fn = StageLoss(cross_entropy_loss)
+    predictions = torch.randn(1, 4, 7, requires_grad=True)
+    labels = torch.tensor([[1, 2, -100, 3]])
+    (whole,) = torch.autograd.grad(loss_fn(predictions, labels), predictions)
+    loss_fn.tokens = 3.0
+    (mean,) = torch.autograd.grad(loss_fn(predictions, labels), predictions)
+    assert torch.allclose(mean, whole / 3)
 
 
 class Tiny(nn.Module):

@@ -15,7 +15,7 @@ from titanflow.data.stdlib_names import PublicName, read_names
 from titanflow.data.stdlib_text import HELD_OUT_MODULES
 
 HELD_OUT_SHARE = 0.12
-LONGEST_CHAT = 275
+LONGEST_CHAT = 265
 """Characters of a chat, counting :data:`_HEADER` for each turn: below 96 tokens of a vocabulary of 2,048."""
 
 KIND_QUESTIONS = (
@@ -77,6 +77,15 @@ def kind_answer(kind: str) -> str:
     return f"A {kind}."
 
 
+def module_answer(module: str) -> str:
+    """The answer to "Which module defines …?".
+
+    A sentence, so that the module's name follows a space as it does in the question: its tokens are then the same
+    in both, and a model can learn to copy a name that it never saw.
+    """
+    return f"It is defined in {module}."
+
+
 @cache
 def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
     names = held_out_names()
@@ -86,7 +95,7 @@ def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
 
 def _chats_about(name: PublicName) -> list[list[dict[str, str]]]:
     draw = random.Random(name.name)
-    answers = {"kind": kind_answer(name.kind), "module": name.module}
+    answers = {"kind": kind_answer(name.kind), "module": module_answer(name.module)}
     if name.summary:
         answers["summary"] = name.summary
     topics = ["kind", "module"]

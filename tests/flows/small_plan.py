@@ -1,0 +1,69 @@
+"""Plans whose stages are small programs in place of a training."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+from titanflow.plan import Plan, StagePlan
+from titanflow.stage import StageRun
+
+TRAINS = """
+    import json, sys
+    from pathlib import Path
+    from titanflow.stage import PublishResult, TrainResult, write_result
+    folder = Path(sys.argv[1])
+    with (folder / "metrics.jsonl").open("w") as metrics:
+        for step in range(1, 5):
+            metrics.write(json.dumps({"step": step, "loss": 8 - step}) + "\\n")
+    (folder / "checkpoint").mkdir(exist_ok=True)
+    write_result(folder, TrainResult(
+        stage="pretrain", checkpoint=folder / "checkpoint", step=4, model_name="llama3", flavor="demo",
+        model_args={}, parameters=1, loss=4.0, seq_len=8,
+    ))
+"""
+PUBLISHES = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import PublishResult, write_result
+    write_result(Path(sys.argv[1]), PublishResult(target="folder", location="/published"))
+"""
+FAILS = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import StageError, write_error
+    write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
+    sys.exit(1)
+"""
+# A training that saves on SIGTERM and never ends by itself.
+WAITS = """
+    import json, os, signal, sys, time
+    from pathlib import Path
+    folder = Path(sys.argv[1])
+    def save(number, frame):
+        (folder / "saved").touch()
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, save)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 7.5}) + "\\n")
+    (folder / "pid").write_text(str(os.getpid()))
+    time.sleep(120)
+"""
+
+
+def small_plan(folder: Path, **programs: str) -> Plan:
+    """A plan with a stage for each program, by the stage's name."""
+    stages = [_stage_plan(folder, stage, source) for stage, source in programs.items()]
+    return Plan("tiny", "main", folder / "run", stages, config=None)
+
+
+def _stage_plan(folder: Path, stage: str, source: str) -> StagePlan:
+    program = folder / f"{stage}.py"
+    program.write_text(textwrap.dedent(source))
+    run = StageRun(
+        stage=stage,
+        experiment="tiny",
+        run="main",
+        folder=folder / "run" / stage,
+        fingerprint=f"{stage}-1",
+        config={"training": {"steps": 4}},
+    )
+    return StagePlan(stage, "RUN", "new", run, [sys.executable, str(program), str(run.folder)])
