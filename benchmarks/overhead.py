@@ -31,12 +31,19 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def write_text(folder: Path, megabytes: float = 2.0) -> Path:
-    """The interpreter's own standard library, in one file."""
+    """The interpreter's own standard library, a module a line."""
     sources = sorted(Path(os.__file__).parent.glob("*.py"))
-    text = "\n".join(source.read_text(errors="replace") for source in sources)
-    path = folder / "text.txt"
-    path.write_text(text[: int(megabytes * 1e6)])
+    documents = [source.read_text(errors="replace") for source in sources]
+    while sum(map(len, documents)) > megabytes * 1e6:
+        documents.pop()
+    path = folder / "text.jsonl"
+    path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
     return path
+
+
+def documents_of(text: Path) -> list[str]:
+    """The documents of the file that :func:`write_text` wrote."""
+    return [json.loads(line)["text"] for line in text.read_text().splitlines()]
 
 
 def train_tokenizer(text: Path, folder: Path) -> Tokenizer:
@@ -44,7 +51,7 @@ def train_tokenizer(text: Path, folder: Path) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=[END_OF_TEXT], show_progress=False)
-    tokenizer.train([str(text)], trainer)
+    tokenizer.train_from_iterator(documents_of(text), trainer)
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END_OF_TEXT}))
@@ -53,21 +60,24 @@ def train_tokenizer(text: Path, folder: Path) -> Tokenizer:
 
 def prepare(text: Path, tokenizer: Tokenizer, folder: Path) -> Path:
     """The text as a stage reads it."""
-    tokens = np.array(tokenizer.encode(text.read_text()).ids, dtype=np.uint16)
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    documents = [np.array([*tokenizer.encode(one).ids, end], dtype=np.uint16) for one in documents_of(text)]
+    lengths = np.array([len(document) for document in documents], dtype=np.int64)
+    total = int(lengths.sum())
     folder.mkdir()
     info = DatasetInfo(
         kind="text",
         name="benchmark",
         fingerprint="",
-        documents=1,
-        tokens=len(tokens),
-        trained_tokens=len(tokens),
+        documents=len(documents),
+        tokens=total,
+        trained_tokens=total,
         bytes=text.stat().st_size,
         dtype="uint16",
         vocab_size=VOCAB,
         pad_id=0,
     )
-    write_rows(folder, info, [tokens], None, np.array([len(tokens)], dtype=np.int64))
+    write_rows(folder, info, documents, None, lengths)
     return folder
 
 

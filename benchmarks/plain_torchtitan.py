@@ -16,9 +16,27 @@ def register_text() -> None:
     from torchtitan.hf_datasets.text_datasets import DATASETS
 
     def load(path: str) -> Any:
-        return load_dataset("text", data_files=path, split="train", sample_by="document")
+        return load_dataset("json", data_files=path, split="train")
 
     DATASETS["plain_text"] = DatasetConfig(os.environ["PLAIN_TEXT"], load, lambda sample: sample["text"])
+
+
+def let_fsdp_train_over_gloo() -> None:
+    """FSDP's reductions as plain sums, without which it doesn't train on a CPU."""
+    import dataclasses
+
+    from titan.parallelize import sum_fsdp_gradients
+    from titan.patches import PatchContext, apply_patches
+
+    def adapt(spec: Any) -> Any:
+        def parallelize(*arguments: Any) -> Any:
+            model = spec.parallelize_fn(*arguments)
+            sum_fsdp_gradients(model)
+            return model
+
+        return dataclasses.replace(spec, parallelize_fn=parallelize)
+
+    apply_patches(["train_spec"], PatchContext("llama3", adapt))
 
 
 if __name__ == "__main__":
@@ -26,6 +44,9 @@ if __name__ == "__main__":
 
     apply_patches(["cpu_device", "peak_flops"])
     import torchtitan.train
+    from torchtitan.tools import utils
 
     register_text()
+    if utils.device_type == "cpu":
+        let_fsdp_train_over_gloo()
     torchtitan.train.main(torchtitan.train.Trainer)

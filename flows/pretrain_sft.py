@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.run_lock import run_lock
 from tasks.evaluate import evaluate
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
@@ -81,15 +82,20 @@ def pretrain_sft(
 
 
 def run_plan(plan: Plan) -> Summary:
-    """Runs a plan's stages in order, inside a flow run."""
-    logger = get_run_logger()
-    logger.info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
-    plan.write()
-    manifest = Manifest.open(plan.folder)
-    # Called directly: a submitted task would stall a cancel by 30 s and lose the last checkpoint's time to save.
-    results: list[StageResult] = [
-        TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
-    ]
+    """Runs a plan's stages in order, inside a flow run.
+
+    Raises:
+        ConfigError: a stage found its input unusable.
+        StageFailed: a stage failed, or another process works on the same run.
+    """
+    get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
+    with run_lock(plan.folder):
+        plan.write()
+        manifest = Manifest.open(plan.folder)
+        # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
+        results: list[StageResult] = [
+            TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
+        ]
     show_summary(plan, results)
     published = [result.location for result in results if isinstance(result, PublishResult)]
     return Summary(experiment=plan.experiment, run=plan.run, folder=plan.folder, published="".join(published))

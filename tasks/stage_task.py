@@ -11,7 +11,7 @@ from tasks.progress import Progress
 from tasks.results import headline
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan, begin_stage
-from titanflow.stage import RESULT_FILE, StageResult, read_result
+from titanflow.stage import StageResult, read_result
 
 
 def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
@@ -22,8 +22,7 @@ def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
         StageFailed: it failed, was stopped or was killed.
     """
     logger = get_run_logger()
-    # Data that another run prepared is there without a result in this run's folder; its process then only notes it.
-    if plan.action == "CACHED" and (plan.run.folder / RESULT_FILE).exists():
+    if plan.action == "CACHED":
         result = read_result(plan.run.folder)
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)

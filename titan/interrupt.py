@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from titanflow.stage import INTERRUPTED_EXIT
 
@@ -35,16 +33,15 @@ class Interruption:
             signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="interruption").start()
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within it a signal only sets ``requested``; who is within looks at it and leaves in good order."""
+    def defer(self) -> None:
+        """From here on a signal only sets ``requested``; who defers looks at it and leaves in good order."""
         with self._lock:
             self._deferred = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._deferred = False
+
+    def release(self) -> None:
+        """From here on a signal ends the process at once again."""
+        with self._lock:
+            self._deferred = False
 
     def _watch(self, reader: int) -> None:
         while True:

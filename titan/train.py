@@ -6,6 +6,7 @@ On SIGTERM the present step is saved and the process exits with 143; the same co
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -101,8 +102,7 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     if rank() == 0 and base:
         print(f"{run.stage} starts from {base.stage}:\n{table}", flush=True)
     if not is_trained(job_config):
-        with interruption.deferred():
-            finished = train(job_config, interruption)
+        finished = train(job_config, interruption)
         if interruption.requested or not finished:
             return INTERRUPTED_EXIT
     if rank() == 0:
@@ -160,6 +160,11 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
     finally:
         trainer.close()
     dist.destroy_process_group()
+    interruption.release()
+    # torchtitan turned the collector off; the export needs the memory of model and optimizer.
+    del trainer
+    gc.enable()
+    gc.collect()
     return finished
 
 

@@ -63,6 +63,8 @@ class Trainer(torchtitan.train.Trainer):
         assert self.dataloader is not None
         with self._profilers() as profilers:
             batches = self.batch_generator(self.dataloader)
+            # Until here there was nothing to save, and other ranks may never come.
+            self.interruption.defer()
             self._catch_up_validation()
             while self.should_continue_training():
                 if self._is_interrupted():

@@ -205,7 +205,11 @@ def _action(
     if run.stage == "prepare":
         missing = preparation.missing()
         total = len(preparation.folders())
-        return ("RUN", f"{len(missing)} of {total} to prepare") if missing else ("CACHED", f"{total} prepared")
+        if missing:
+            return "RUN", f"{len(missing)} of {total} to prepare"
+        if not (run.folder / RESULT_FILE).exists():
+            return "RUN", f"to note what other runs prepared: {total} of {total}"
+        return "CACHED", f"{total} prepared"
     again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
     if again and run.stage != "pretrain":
         if run.stage == "sft" and run.base != manifest.folder / "pretrain":

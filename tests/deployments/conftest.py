@@ -10,16 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tiny_experiment import write_tiny_experiment
 from watching import alive, wait_for
 
 from flows.server import api_url, free_port
-
-
-@pytest.fixture(scope="session")
-def tiny_configs(tmp_path_factory) -> Path:
-    """A tree of configs whose experiment ``tiny`` runs in seconds; its workspace is ``runs`` beside it."""
-    return write_tiny_experiment(tmp_path_factory.mktemp("tiny"))
 
 
 @dataclass

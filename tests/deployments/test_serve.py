@@ -39,13 +39,18 @@ def submit(client, configs, **parameters):
 
 def wait_until_training(client, flow_run, configs):
     metrics = configs.parent / f"runs/tiny/{flow_run.parameters['run']}/pretrain/metrics.jsonl"
+    before = newest_step(metrics)
 
     def trains():
         state = client.read_flow_run(flow_run.id).state
         assert not state.is_final(), state.message
-        return len(lines(metrics)) > 2
+        return newest_step(metrics) > before + 2
 
     wait_for(trains, "the training's first steps", patience=180)
+
+
+def newest_step(metrics):
+    return max((json.loads(line)["step"] for line in lines(metrics)), default=0)
 
 
 def wait_until(client, flow_run, state):
@@ -61,6 +66,10 @@ def processes_of(configs, run):
 
 def checkpoints(configs, run):
     return list((configs.parent / f"runs/tiny/{run}/pretrain/checkpoint").glob("step-*/.metadata"))
+
+
+def newest(checkpoints):
+    return max(int(path.parent.name.removeprefix("step-")) for path in checkpoints)
 
 
 def test_both_deployments_are_there(client):
@@ -86,14 +95,14 @@ def test_nightly_has_scheduled_runs_at_two_in_the_morning(client):
 
 
 def test_a_run_from_the_command_line_completes(served, tiny_configs):
-    parameters = ("experiment=tiny", f"configs={tiny_configs}", "run=watched", "pretrain_steps=3")
-    done = served.prefect(
-        "deployment", "run", "pretrain-sft/on-demand", *(part for p in parameters for part in ("--param", p)), "--watch"
-    )
+    chosen = ("experiment=tiny", f"configs={tiny_configs}", "run=watched", "pretrain_steps=3")
+    parameters = [part for parameter in chosen for part in ("--param", parameter)]
+    done = served.prefect("deployment", "run", "pretrain-sft/on-demand", *parameters, "--watch")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tiny_configs.parent / "runs/tiny/watched"
     assert json.loads((folder / "pretrain/result.json").read_text())["step"] == 3
-    assert len(lines(folder / "pretrain/metrics.jsonl")) == 3
+    published = json.loads((folder / "publish/result.json").read_text())
+    assert "model.safetensors" in published["files"]
 
 
 def test_a_misspelled_parameter_is_refused(served):
@@ -118,16 +127,17 @@ def test_a_server_that_runs_is_used(served, tmp_path):
 
 
 def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, client, tiny_configs):
-    flow_run = submit(client, tiny_configs, run="stopped", pretrain_steps=FOREVER)
+    saved = checkpoints(tiny_configs, "cancelled")
+    flow_run = submit(client, tiny_configs, run="cancelled", pretrain_steps=FOREVER)
     wait_until_training(client, flow_run, tiny_configs)
     assert served.stop() == []
     assert served.process.returncode == 0
     assert served.output.read_text().endswith("stopped\n")
-    assert processes_of(tiny_configs, "stopped") == []
-    assert checkpoints(tiny_configs, "stopped")
+    assert processes_of(tiny_configs, "cancelled") == []
+    assert newest(checkpoints(tiny_configs, "cancelled")) > newest(saved)
     with sqlite3.connect(served.home / "prefect.db") as database:
-        states = dict(database.execute("select name, state_name from flow_run"))
-    assert states["tiny-stopped"] == "Cancelled"
+        query = "select state_name from flow_run where id = ?"
+        assert database.execute(query, [str(flow_run.id)]).fetchone() == ("Cancelled",)
 
 
 def test_an_address_where_nothing_answers_is_named(tmp_path):

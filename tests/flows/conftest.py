@@ -10,11 +10,6 @@ from flows.local_run import local_api
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory):
-    return tmp_path_factory.mktemp("prefect")
-
-
-@pytest.fixture(scope="session")
 def api(prefect_home):
     with temporary_settings({PREFECT_HOME: prefect_home}, restore_defaults={PREFECT_API_URL}), local_api() as url:
         yield url

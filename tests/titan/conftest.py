@@ -37,7 +37,7 @@ def shared_bench(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) ->
 
 @pytest.fixture(scope="session")
 def uninterrupted(shared_bench: Workbench) -> StageRun:
-    """One process, 400 steps, validation, W&B offline: what the others are compared with."""
+    """One process, validation, W&B offline: what the others are compared with."""
     settings = {
         "validation": {"enable": True, "freq": 100, "local_batch_size": 4},
         "metrics": {"enable_wandb": True},

@@ -39,12 +39,12 @@ def test_in_training_a_signal_is_only_noted():
         from titan.interrupt import Interruption
         interruption = Interruption()
         interruption.listen()
-        with interruption.deferred():
-            print("training")
-            sys.stdin.readline()
-            while not interruption.requested:
-                pass
-            print("noted")
+        interruption.defer()
+        print("training")
+        sys.stdin.readline()
+        while not interruption.requested:
+            pass
+        print("noted")
         """
     )
     assert process.stdout.readline() == "training\n"
@@ -53,6 +53,24 @@ def test_in_training_a_signal_is_only_noted():
     process.stdin.flush()
     assert process.stdout.readline() == "noted\n"
     assert process.wait(10) == 0
+
+
+def test_after_training_a_signal_ends_the_process_again():
+    process = start(
+        """
+        import sys
+        from titan.interrupt import Interruption
+        interruption = Interruption()
+        interruption.listen()
+        interruption.defer()
+        interruption.release()
+        print("exporting")
+        sys.stdin.readline()
+        """
+    )
+    assert process.stdout.readline() == "exporting\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == INTERRUPTED_EXIT
 
 
 def test_other_signals_are_none_of_its_business():

@@ -104,7 +104,8 @@ BASE_CONFIG = {
 }
 
 
-LONG = {"training": {"steps": 400}, "checkpoint": {"keep_latest_k": 0}}
+STEPS = 250
+LONG = {"training": {"steps": STEPS}, "checkpoint": {"keep_latest_k": 0}}
 """Long enough to be interrupted while someone watches."""
 
 

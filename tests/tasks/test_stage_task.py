@@ -1,0 +1,58 @@
+import logging
+import sys
+
+import pytest
+
+from tasks import stage_task
+from tasks.stage_task import run_stage
+from titanflow.manifest import Manifest
+from titanflow.plan import StagePlan
+from titanflow.stage import PrepareResult, StageRun, write_result
+
+PREPARES = """
+import sys
+from pathlib import Path
+from titanflow.stage import PrepareResult, write_result
+write_result(Path(sys.argv[1]), PrepareResult(seconds=1))
+"""
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch):
+    """A prepare stage's plan, outside of any flow."""
+    monkeypatch.setattr(stage_task, "get_run_logger", lambda: logging.getLogger("test"))
+    run = StageRun(stage="prepare", experiment="tiny", run="main", folder=tmp_path / "run/prepare", fingerprint="f")
+    return StagePlan("prepare", "RUN", "new", run, [sys.executable, "-c", PREPARES, str(run.folder)])
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return Manifest.open(tmp_path / "run")
+
+
+def test_a_stage_runs_and_is_recorded(prepare, manifest):
+    assert run_stage(prepare, manifest) == PrepareResult(seconds=1)
+    assert Manifest.open(manifest.folder).is_done("prepare", "f")
+    assert (prepare.run.folder / "run.yaml").exists()
+
+
+def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, manifest):
+    write_result(prepare.run.folder, PrepareResult(seconds=2))
+    prepare.action, prepare.reason, prepare.command = "CACHED", "nothing changed", ["/must/not/run"]
+    state = run_stage(prepare, manifest)
+    assert (state.name, state.message, state.data) == ("Cached", "nothing changed", PrepareResult(seconds=2))
+    assert not (prepare.run.folder / "run.yaml").exists()
+
+
+def test_data_that_another_run_prepared_gets_its_result_here(prepare, manifest):
+    prepare.action = "CACHED"
+    assert run_stage(prepare, manifest) == PrepareResult(seconds=1)
+    assert (prepare.run.folder / "result.json").exists()
+
+
+def test_a_failed_stage_is_not_recorded_as_done(prepare, manifest):
+    prepare.command = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(Exception, match="exit status 3"):
+        run_stage(prepare, manifest)
+    assert not Manifest.open(manifest.folder).is_done("prepare", "f")
+    assert Manifest.open(manifest.folder).stages["prepare"].started
