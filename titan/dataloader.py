@@ -17,6 +17,8 @@ from titanflow.data.order import global_batch
 from titanflow.errors import ConfigError, Problem
 
 ROWS_SEEN = "rows_seen"
+WIDTH = 16
+"""Columns that a trimmed batch is rounded up to."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 """``{"input": int64 [batch, seq_len]}`` and ``labels`` of the same shape, -100 where nothing is trained."""
@@ -68,14 +70,29 @@ def collate(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
     return {"input": input_ids}, labels
 
 
-def batches(rows: Rows, indices: Iterator[list[int]], settings: DataLoaderConfig) -> Iterator[Batch]:
+def collate_trimmed(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+    """Stacks rows up to the last label that any of them trains, rounded up to a multiple of :data:`WIDTH`.
+
+    No token sees a later one, so that loss and gradients are those of the whole rows; what is saved is the padding,
+    half of a batch of short conversations.
+    """
+    inputs, labels = collate(rows)
+    trained = (labels != IGNORE_INDEX).any(dim=0).nonzero()
+    last = int(trained[-1]) + 1 if len(trained) else 1
+    width = -(-last // WIDTH) * WIDTH
+    return {"input": inputs["input"][:, :width]}, labels[:, :width]
+
+
+def batches(
+    rows: Rows, indices: Iterator[list[int]], settings: DataLoaderConfig, trim: bool = False
+) -> Iterator[Batch]:
     """Batches of the given row numbers through torch's ``DataLoader``, with the config's workers and pinning."""
     workers = settings.num_workers
     return iter(
         DataLoader(
             RowDataset(rows),
             batch_sampler=indices,
-            collate_fn=collate,
+            collate_fn=collate_trimmed if trim else collate,
             num_workers=workers,
             pin_memory=settings.pin_memory,
             persistent_workers=settings.persistent_workers and workers > 0,
@@ -110,8 +127,10 @@ class PreparedDataLoader(BaseDataLoader):
         ranks: int,
         seed: int,
         settings: DataLoaderConfig | None = None,
+        trim: bool = False,
     ) -> None:
         self.rows = rows
+        self.trim = trim
         self.global_batch_size = global_batch_size if global_batch_size > 0 else local_batch_size * ranks
         self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
         self.rank = rank
@@ -121,7 +140,7 @@ class PreparedDataLoader(BaseDataLoader):
         self.rows_seen = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        local = batches(self.rows, self._indices(self.rows_seen // self.global_batch_size), self.settings)
+        local = batches(self.rows, self._indices(self.rows_seen // self.global_batch_size), self.settings, self.trim)
         while True:
             for microbatch in range(self.accumulation):
                 batch = next(local)
@@ -173,8 +192,10 @@ class ValidationLoader(BaseDataLoader):
         ranks: int,
         steps: int = -1,
         settings: DataLoaderConfig | None = None,
+        trim: bool = False,
     ) -> None:
         self.rows = rows
+        self.trim = trim
         self.local_batch_size = local_batch_size
         self.rank = rank
         self.ranks = ranks
@@ -186,7 +207,7 @@ class ValidationLoader(BaseDataLoader):
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        return batches(self.rows, self._indices(), self.settings)
+        return batches(self.rows, self._indices(), self.settings, self.trim)
 
     def _indices(self) -> Iterator[list[int]]:
         for step in range(self.steps):

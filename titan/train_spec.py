@@ -12,6 +12,7 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.validate import BaseValidator
 from torchtitan.config import JobConfig
 from torchtitan.protocols.train_spec import TrainSpec
+from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.inheritance import TOKENIZER_FILE
@@ -143,6 +144,7 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
             ranks=dp_world_size,
             seed=job_config.debug.seed or 0,
             settings=training.dataloader,
+            trim=may_trim(job_config),
         )
 
     return build
@@ -152,7 +154,8 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
     def build(job_config: JobConfig, **parts: Any) -> BaseValidator:
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
-            return StageValidator(PreparedRows.open(run.data.validation, seq_len), job_config, **parts)
+            rows = PreparedRows.open(run.data.validation, seq_len)
+            return StageValidator(rows, job_config, trim=may_trim(job_config), **parts)
         if job_config.training.mock_data:
             return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)
         if job_config.validation_data.streaming:
@@ -172,21 +175,26 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
     return build
 
 
+def may_trim(job_config: JobConfig) -> bool:
+    """Whether batches may be of different widths: on a CPU, where nothing is compiled for one and no rank waits."""
+    parallelism = job_config.parallelism
+    shared_rows = parallelism.tensor_parallel_degree * parallelism.context_parallel_degree
+    whole_rows = shared_rows * parallelism.pipeline_parallel_degree == 1
+    return utils.device_type == "cpu" and whole_rows and not job_config.compile.enable
+
+
 def validation_seq_len(run: StageRun, job_config: JobConfig) -> int:
-    """``validation.seq_len`` where the user wrote it, else ``training.seq_len``: torchtitan's 2048 fits few models.
+    """``validation.seq_len``, checked.
 
     Raises:
         ConfigError: longer than the rows that are trained on, for which the model has no positions.
     """
-    origin = run.origins.get("validation.seq_len", "torchtitan")
-    if origin.startswith("torchtitan") or origin == "default":
-        return int(job_config.training.seq_len)
     if job_config.validation.seq_len > job_config.training.seq_len:
         raise ConfigError(
             Problem(
                 f"found {job_config.validation.seq_len}",
                 key="validation.seq_len",
-                origin=origin,
+                origin=run.origins.get("validation.seq_len", ""),
                 expected=f"at most training.seq_len={job_config.training.seq_len}",
             )
         )

@@ -24,7 +24,9 @@ class StageValidator(Validator):
     thousand. Under pipeline parallelism its own loop runs.
     """
 
-    def __init__(self, rows: Rows, job_config: JobConfig, dp_world_size: int, dp_rank: int, **parts: Any) -> None:
+    def __init__(
+        self, rows: Rows, job_config: JobConfig, dp_world_size: int, dp_rank: int, trim: bool = False, **parts: Any
+    ) -> None:
         # Validator's own constructor would open the dataset that validation.dataset names.
         BaseValidator.__init__(self, job_config)
         for name, part in parts.items():
@@ -36,6 +38,7 @@ class StageValidator(Validator):
             ranks=dp_world_size,
             steps=job_config.validation.steps,
             settings=job_config.validation.dataloader,
+            trim=trim,
         )
 
     def should_validate(self, step: int) -> bool:

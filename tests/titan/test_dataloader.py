@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_stages import SEQ_LEN, VOCAB
 from torchtitan.config.job_config import DataLoader as DataLoaderConfig
+from torchtitan.models.llama3 import Transformer, TransformerModelArgs
 
-from titan.dataloader import MockRows, PreparedDataLoader, ValidationLoader, rank_slice
+from titan.dataloader import WIDTH, MockRows, PreparedDataLoader, ValidationLoader, collate, collate_trimmed, rank_slice
 from titanflow.data.order import global_batch
 from titanflow.data.prepared import PreparedRows
 from titanflow.errors import ConfigError
@@ -127,3 +128,30 @@ def test_validation_steps_bound_the_batches(shared_data):
     rows = PreparedRows.open(shared_data / "validation", SEQ_LEN)
     assert len(list(ValidationLoader(rows, local_batch_size=4, rank=0, ranks=1, steps=2))) == 2
     assert len(list(ValidationLoader(rows, local_batch_size=4, rank=0, ranks=1, steps=999))) == -(-len(rows) // 4)
+
+
+def test_a_trimmed_batch_has_the_same_loss_and_gradients():
+    tokens = np.random.default_rng(0).integers(VOCAB, size=(4, SEQ_LEN))
+    labels = np.where(np.arange(SEQ_LEN) < np.array([[3], [9], [5], [12]]), tokens, -100)
+    rows = list(zip(tokens, labels, strict=True))
+    whole, trimmed = collate(rows), collate_trimmed(rows)
+    assert trimmed[1].shape[1] < whole[1].shape[1]
+    assert (whole[1] != -100).sum() == (trimmed[1] != -100).sum()
+    torch.manual_seed(0)
+    model = Transformer(TransformerModelArgs(dim=32, n_layers=2, n_heads=2, vocab_size=VOCAB, max_seq_len=SEQ_LEN))
+    with torch.no_grad():
+        model.init_weights()
+    losses, gradients = [], []
+    for inputs, labels in (whole, trimmed):
+        logits = model(inputs["input"]).flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum", ignore_index=-100)
+        losses.append(loss.detach())
+        gradients.append(torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, model.parameters())]))
+    assert torch.allclose(losses[0], losses[1], rtol=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+
+
+def test_a_batch_that_trains_nothing_keeps_some_columns():
+    rows = [(np.arange(64), np.full(64, -100))] * 2
+    inputs, labels = collate_trimmed(rows)
+    assert inputs["input"].shape == labels.shape == (2, WIDTH)

@@ -4,7 +4,14 @@ from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.dataloader import PreparedDataLoader
 from titan.job_config import build_job_config
-from titan.train_spec import check_model, describe_model, needs_tokenizer, stage_train_spec, validation_seq_len
+from titan.train_spec import (
+    check_model,
+    describe_model,
+    may_trim,
+    needs_tokenizer,
+    stage_train_spec,
+    validation_seq_len,
+)
 from titanflow.errors import ConfigError
 from titanflow.stage import PreparedData, StageRun
 
@@ -66,7 +73,8 @@ def test_without_data_torchtitans_own_dataset_is_read(tmp_path):
 
 
 def test_validation_without_its_data_is_refused(tmp_path, shared_data):
-    run = stage(tmp_path, data=PreparedData(train=shared_data / "train"))
+    settings = {"validation": {"seq_len": SEQ_LEN}}
+    run = stage(tmp_path, settings, data=PreparedData(train=shared_data / "train"))
     spec, config = spec_of(run)
     with pytest.raises(ConfigError, match="there is no prepared validation data"):
         spec.build_validator_fn(job_config=config)
@@ -94,11 +102,22 @@ def test_rows_may_be_as_long_as_the_models_positions(tmp_path, max_seq_len, refu
         check_model(spec, run, config)
 
 
-def test_the_validations_length_is_the_users_or_the_trainings(tmp_path):
-    default = stage(tmp_path, origins={"validation.seq_len": "torchtitan 0.2.2"})
-    assert validation_seq_len(default, build_job_config(default)) == SEQ_LEN
+def test_the_validations_length_is_at_most_the_trainings(tmp_path):
     shorter = stage(tmp_path, {"validation": {"seq_len": 8}}, origins={"validation.seq_len": "p.yaml:4"})
     assert validation_seq_len(shorter, build_job_config(shorter)) == 8
     longer = stage(tmp_path, {"validation": {"seq_len": 64}}, origins={"validation.seq_len": "p.yaml:4"})
     with pytest.raises(ConfigError, match=r"p\.yaml:4: validation\.seq_len: found 64"):
         validation_seq_len(longer, build_job_config(longer))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, True),
+        ({"compile": {"enable": True}}, False),
+        ({"parallelism": {"tensor_parallel_degree": 2}}, False),
+        ({"parallelism": {"data_parallel_shard_degree": 2}}, True),
+    ],
+)
+def test_batches_are_trimmed_where_nothing_needs_one_width(tmp_path, config, expected):
+    assert may_trim(build_job_config(stage(tmp_path, config))) is expected

@@ -95,6 +95,7 @@ BASE_CONFIG = {
         "global_batch_size": 8,
         "mixed_precision_param": "float32",
     },
+    "validation": {"seq_len": SEQ_LEN},
     "optimizer": {"lr": 3e-3},
     "lr_scheduler": {"warmup_steps": 2, "total_steps": 400},
     "metrics": {"log_freq": 1},

@@ -149,10 +149,14 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
     )
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     module.config = plain(complete)
+    written = {key: leaf.origin for key, leaf in leaves(merged)}
+    if module.trains and "validation.seq_len" not in written:
+        # torchtitan's 2048 is longer than the rows of most models.
+        module.config["validation"]["seq_len"] = module.config["training"]["seq_len"]
+        written["validation.seq_len"] = "as training.seq_len"
     model_origin = (
         "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin) if module.trains else ""
     )
-    written = {key: leaf.origin for key, leaf in leaves(merged)}
     for key, _ in leaves(complete):
         section, _, name = key.partition(".")
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"

@@ -15,23 +15,32 @@ leaves nothing that counts. All inputs are read and checked before anything is w
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from pydantic import Field
 
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
 from titanflow.data.fingerprints import data_name
-from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, no_room, staged_folder
+from titanflow.data.prepared import (
+    DATASET_FILE,
+    PreparedRows,
+    discard_staged,
+    is_complete,
+    no_room,
+    scratch_folder,
+    staged_folder,
+)
 from titanflow.data.sources import Source, check_text, load_source
 from titanflow.data.template import CHATML, template_text
 from titanflow.data.tokenise import Work, write_chats, write_text
@@ -236,8 +245,8 @@ def prepare(run: StageRun) -> PrepareResult:
     plan = PreparePlan.model_validate(run.config)
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=run.folder) as scratch:
-            return Preparation(plan, Path(scratch)).run()
+        with scratch_folder(run.folder) as scratch:
+            return Preparation(plan, scratch).run()
     except Exception as error:
         if not (said := no_room(error)):
             raise
@@ -256,14 +265,32 @@ def show_progress() -> None:
         datasets.disable_progress_bars()
 
 
+def leave_on_sigterm() -> None:
+    """On SIGTERM ends this process and those it started at once, and removes what is half written.
+
+    An exception from a signal handler can get lost in the library that it interrupts; this can't.
+    """
+    parent = os.getpid()
+
+    def leave(*_: object) -> None:
+        # A process of the pool inherits the handler, and nothing there is its own to remove.
+        if os.getpid() == parent:
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            discard_staged()
+        os._exit(INTERRUPTED_EXIT)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 def main(arguments: list[str]) -> int:
     """Prepares what a ``run.yaml`` asks for; returns the exit code (2 for bad input, 1 for anything else)."""
     if len(arguments) != 1:
         print("usage: python -m titanflow.data.prepare run.yaml", file=sys.stderr)
         return 2
     run = StageRun.read(Path(arguments[0]))
-    # A SIGTERM that unwinds the stack removes what is half written.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(INTERRUPTED_EXIT))
+    leave_on_sigterm()
     try:
         result = prepare(run)
     except Exception as error:

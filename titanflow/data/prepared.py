@@ -31,6 +31,8 @@ TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
 IGNORE_INDEX = -100
+# What this process is writing now.
+_staged: set[Path] = set()
 # No space, no quota, larger than a file may be.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -101,6 +103,7 @@ def staged_folder(folder: Path, mark: str = DATASET_FILE) -> Iterator[Path]:
     sweep(folder)
     temporary = Path(tempfile.mkdtemp(prefix=f"{_staging_prefix(folder)}{os.getpid()}-", dir=folder.parent))
     temporary.chmod(0o755)
+    _staged.add(temporary)
     try:
         yield temporary
         if folder.is_dir() and not (folder / mark).is_file():
@@ -111,6 +114,23 @@ def staged_folder(folder: Path, mark: str = DATASET_FILE) -> Iterator[Path]:
             if not (folder / mark).is_file():
                 raise
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _staged.discard(temporary)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yields a folder that is removed when the block ends, however it ends."""
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=parent) as name:
+        scratch = Path(name)
+        _staged.add(scratch)
+        yield scratch
+    _staged.discard(scratch)
+
+
+def discard_staged() -> None:
+    """Removes what this process is staging, and its scratch folders: for a process that must end at once."""
+    for temporary in tuple(_staged):
         shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from titanflow.data import prepare as stage
@@ -265,7 +266,7 @@ def wait_for_staging(run: StageRun, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def long_text(tmp_path: Path) -> dict[str, Any]:
-    rows = (json.dumps({"text": f"{number} {TEXT}"}) + "\n" for number in range(4000))
+    rows = (json.dumps({"text": f"{number} {TEXT}"}) + "\n" for number in range(8000))
     (tmp_path / "corpus.jsonl").write_text("".join(rows))
     return {"name": "corpus", "path": str(tmp_path / "corpus.jsonl")}
 
@@ -281,17 +282,20 @@ def test_a_kill_leaves_nothing_that_counts_and_the_next_run_cleans_up(
     assert [name for name in entries(run) if name.startswith("corpus-")] == []
     stage.prepare(run)
     assert [name for name in entries(run) if name.startswith(".")] == []
-    assert read_info(run.config["datasets"][0]["folder"]).documents == 4000
+    assert read_info(run.config["datasets"][0]["folder"]).documents == 8000
 
 
-def test_a_sigterm_removes_what_is_half_written(
-    prepare_run: Callable[..., StageRun], long_text: dict[str, Any], text: dict[str, Any]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sigterm_removes_what_is_half_written_and_every_process(
+    prepare_run: Callable[..., StageRun], long_text: dict[str, Any], text: dict[str, Any], processes: int
 ) -> None:
-    run = prepare_run(long_text, train_on=text)
+    run = prepare_run(long_text, train_on=text, num_proc=processes)
     process = start(run)
     wait_for_staging(run, process)
+    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
+    assert psutil.wait_procs(children, timeout=20)[1] == []
     assert entries(run) == []
     assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
 
