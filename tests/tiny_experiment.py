@@ -19,7 +19,7 @@ modules:
     validation_data: text_heldout.yaml
     overrides:
       training: {{seq_len: 48, local_batch_size: 4, global_batch_size: 4, steps: 12, mixed_precision_param: float32}}
-      optimizer: {{lr: 1e-2, implementation: foreach}}
+      optimizer: {{lr: 1e-2, implementation: fused}}
       lr_scheduler: {{warmup_steps: 2}}
       activation_checkpoint: {{mode: none}}
       checkpoint: {{interval: 4}}
@@ -31,7 +31,7 @@ modules:
     data: chats.yaml
     overrides:
       training: {{seq_len: 48, local_batch_size: 4, global_batch_size: 4, steps: 8, mixed_precision_param: float32}}
-      optimizer: {{lr: 1e-2, implementation: foreach}}
+      optimizer: {{lr: 1e-2, implementation: fused}}
       lr_scheduler: {{warmup_steps: 2}}
       activation_checkpoint: {{mode: none}}
       checkpoint: {{interval: 4}}

@@ -26,7 +26,7 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        where = " ".join(part for part in (f"{self.origin}:" if self.origin else "", self.key) if part)
+        where = ": ".join(part for part in (self.origin, self.key) if part)
         lines = [f"{where}: {self.message}" if where else self.message]
         if self.expected:
             lines.append(f"    expected: {self.expected}")

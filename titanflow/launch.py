@@ -54,8 +54,6 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
     threads = launcher.get("omp_num_threads") or max(1, (os.cpu_count() or 1) // processes)
     wanted = {
         "OMP_NUM_THREADS": str(threads),
-        # Threads that wait by spinning take the cores from whatever else runs: half the speed beside a server.
-        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": config.exp_name,

@@ -15,6 +15,8 @@ from titanflow.data.stdlib_names import PublicName, read_names
 from titanflow.data.stdlib_text import HELD_OUT_MODULES
 
 HELD_OUT_SHARE = 0.12
+MOST_OF_A_MODULE = 10
+"""Names of one module that are asked about."""
 LONGEST_CHAT = 265
 """Characters of a chat, counting :data:`_HEADER` for each turn: below 96 tokens of a vocabulary of 2,048."""
 
@@ -37,8 +39,8 @@ FOLLOW_UPS = {
 _HEADER = 24
 # How often a question is asked in its first wording, the one that the evaluations use.
 _FIRST_WORDING = 0.6
-_FOLLOWED_UP = 0.5
-_SUMMARISED = 0.6
+_FOLLOWED_UP = 0.4
+_SUMMARISED = 0.3
 
 
 def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, str]]]:
@@ -47,7 +49,7 @@ def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, 
     ``train`` holds no name that :func:`is_held_out` holds out; ``heldout`` asks about those names only.
     """
     names = [name for name in read_names() if is_held_out(name) == (part == "heldout")]
-    found = [chat for name in names for chat in _chats_about(name)]
+    found = [chat for name in _balanced(names) for chat in _chats_about(name)]
     if part == "train":
         found = [chat for chat in found if not mentions_held_out(chat)]
     return found[:limit]
@@ -77,13 +79,13 @@ def kind_answer(kind: str) -> str:
     return f"A {kind}."
 
 
-def module_answer(module: str) -> str:
+def module_answer(name: PublicName) -> str:
     """The answer to "Which module defines …?".
 
-    A sentence, so that the module's name follows a space as it does in the question: its tokens are then the same
-    in both, and a model can learn to copy a name that it never saw.
+    It repeats the name, and a space comes before the module as it does before the name in the question: a model
+    that has learned to copy can then answer for a name that it never saw.
     """
-    return f"It is defined in {module}."
+    return f"{name.name} is defined in {name.module}."
 
 
 @cache
@@ -93,9 +95,21 @@ def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
     return known, re.compile(rf"\b(?:{'|'.join(HELD_OUT_MODULES)})\.\w")
 
 
+def _balanced(names: list[PublicName]) -> list[PublicName]:
+    """At most :data:`MOST_OF_A_MODULE` names of each module, chosen by hash, in the order given.
+
+    A hundred names of one module teach its name by heart; many modules teach to read it in the question.
+    """
+    by_module: dict[str, list[PublicName]] = {}
+    for name in sorted(names, key=lambda name: hashlib.sha256(name.name.encode()).digest()):
+        by_module.setdefault(name.module, []).append(name)
+    kept = {name.name for found in by_module.values() for name in found[:MOST_OF_A_MODULE]}
+    return [name for name in names if name.name in kept]
+
+
 def _chats_about(name: PublicName) -> list[list[dict[str, str]]]:
     draw = random.Random(name.name)
-    answers = {"kind": kind_answer(name.kind), "module": module_answer(name.module)}
+    answers = {"kind": kind_answer(name.kind), "module": module_answer(name)}
     if name.summary:
         answers["summary"] = name.summary
     topics = ["kind", "module"]

@@ -69,7 +69,7 @@ def module_items() -> list[dict[str, Any]]:
     return [
         {
             "question": stdlib_chats.MODULE_QUESTIONS[0].format(name=name.name),
-            "answer": stdlib_chats.module_answer(name.module),
+            "answer": name.module,
             "held_out": _held_out(name),
         }
         for name in sorted(_asked_names()[:ITEMS], key=lambda name: name.name)
