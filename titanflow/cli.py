@@ -171,13 +171,13 @@ def plan_table(planned: Any) -> Table:
 
 def _print_results(planned: Any, as_json: bool) -> None:
     from titanflow.stage import RESULT_FILE
-    from titanflow.summary import render_summary
+    from titanflow.summary import WIDTH, render_summary
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
         _print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
     else:
-        Console(highlight=False).print(render_summary(planned))
+        Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(render_summary(planned))
 
 
 def _print_json(value: Any) -> None:

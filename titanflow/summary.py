@@ -22,7 +22,9 @@ from titanflow.stage import (
 )
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 40
+CURVE_WIDTH = 24
+WIDTH = 108
+"""Columns that the summary needs, and takes where the output is no terminal."""
 
 
 def render_summary(plan: Plan) -> RenderableType:
@@ -34,16 +36,16 @@ def render_summary(plan: Plan) -> RenderableType:
         parts.append(_training(training, plan.folder))
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [_scores(result), *_examples(result)]
+            parts += [Text(), _scores(result), *_examples(result)]
         elif isinstance(result, PublishResult):
-            parts.append(_published(result))
+            parts += [Text(), _published(result)]
     return Panel(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
 
 
 def _training(results: Iterable[TrainResult], folder: Path) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "loss", "", "validation", "tokens", "tokens/s", "time"):
-        table.add_column(column, justify="left" if column in ("stage", "") else "right")
+        table.add_column(column, justify="left" if column in ("stage", "") else "right", no_wrap=True)
     for result in results:
         table.add_row(
             result.stage,
@@ -79,8 +81,8 @@ def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
 
 def _scores(result: EvaluateResult) -> Table:
     models = list(result.scores)
-    table = Table(title="Evaluation on what was held out", title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("task")
+    table = Table(box=None, title="Evaluation", title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("task", no_wrap=True)
     table.add_column("metric")
     for model in models:
         table.add_column(model, justify="right")
@@ -116,12 +118,13 @@ def _score(result: EvaluateResult, model: str, task: str, metric: str) -> str:
 def _examples(result: EvaluateResult) -> list[RenderableType]:
     if not result.examples:
         return []
-    table = Table(title="Some of its answers", title_justify="left", title_style="bold", pad_edge=False)
-    for column in result.examples[0]:
-        table.add_column(column, overflow="fold")
+    table = Table(box=None, title="Some of its answers", title_justify="left", title_style="bold", pad_edge=False)
+    columns = [column for column in result.examples[0] if column != "task"]
+    for column in columns:
+        table.add_column(column, max_width=34, no_wrap=True, overflow="ellipsis")
     for example in result.examples:
-        table.add_row(*(Text(value) for value in example.values()))
-    return [table]
+        table.add_row(*(Text(example.get(column, "")) for column in columns))
+    return [Text(), table]
 
 
 def _published(result: PublishResult) -> Text:

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from titanflow.stage import EvaluateResult
+from titanflow.summary import curve, losses, shown_metrics
+
+
+def test_a_falling_loss_is_a_falling_line() -> None:
+    line = curve([8.0, 6.0, 4.0, 2.0, 1.0])
+    assert (line[0], line[-1]) == ("█", "▁")
+    assert list(line) == sorted(line, reverse=True)
+
+
+def test_the_line_keeps_first_and_last_and_fits() -> None:
+    values = [5.0, *([3.0] * 1000), 9.0]
+    line = curve(values, width=10)
+    assert len(line) == 10
+    assert line[-1] == "█"
+
+
+@pytest.mark.parametrize(("values", "expected"), [([], ""), ([2.0], "▁"), ([2.0, 2.0], "▁▁")])
+def test_what_has_no_slope(values: list[float], expected: str) -> None:
+    assert curve(values) == expected
+
+
+def test_validation_lines_are_no_training_losses(tmp_path: Path) -> None:
+    assert losses(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3.5}\n{"step": 1, "validation_loss": 9.0}\n')
+    assert losses(tmp_path) == [3.5]
+
+
+def test_of_perplexities_only_bits_per_byte_is_shown() -> None:
+    scores = {"text": {"bits_per_byte": 2.0, "byte_perplexity": 4.0}, "kind": {"acc": 0.5, "acc_stderr": 0.1}}
+    result = EvaluateResult(scores={"base": scores}, folders={}, digests={})
+    assert shown_metrics(result) == [("text", "bits_per_byte"), ("kind", "acc")]
