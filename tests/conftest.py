@@ -1,6 +1,7 @@
 """Puts this folder on the import path, and holds the experiment that whole-pipeline tests run."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ for name in list(os.environ):
     if name.startswith(("PREFECT_", "WANDB_", "HF_", "TITANFLOW_")):
         del os.environ[name]
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

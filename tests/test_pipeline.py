@@ -158,3 +158,9 @@ def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:
     process.communicate()
     wait_for(lambda: not any(child.is_running() for child in family), "every process to end")
     assert list(tiny.run_folder.glob("pretrain/checkpoint/step-*/.metadata"))
+
+
+def test_data_that_another_run_prepared_is_only_noted(finished: Cli) -> None:
+    planned = json.loads(finished("plan", "--json", "--run", "second").stdout)["stages"][0]
+    assert (planned["stage"], planned["action"]) == ("prepare", "RUN")
+    assert "other runs prepared" in planned["reason"]

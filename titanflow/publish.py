@@ -54,7 +54,7 @@ def read_settings(run: StageRun) -> Publish:
         ConfigError: every problem that was found.
     """
     tree: Tree = {key: Leaf(value, run.origins.get(key, "")) for key, value in run.config.items()}
-    problems = check(tree, dataclass_schema(Publish))
+    problems = check(tree, dataclass_schema(Publish), "publish.")
     if problems:
         raise ConfigError(problems)
     settings = Publish(**run.config)

@@ -44,12 +44,6 @@ def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, mani
     assert not (prepare.run.folder / "run.yaml").exists()
 
 
-def test_data_that_another_run_prepared_gets_its_result_here(prepare, manifest):
-    prepare.action = "CACHED"
-    assert run_stage(prepare, manifest) == PrepareResult(seconds=1)
-    assert (prepare.run.folder / "result.json").exists()
-
-
 def test_a_failed_stage_is_not_recorded_as_done(prepare, manifest):
     prepare.command = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(Exception, match="exit status 3"):

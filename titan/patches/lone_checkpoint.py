@@ -35,7 +35,7 @@ def apply(context: PatchContext) -> None:
     from torchtitan.components import checkpoint
 
     if not isinstance(checkpoint.dcp, LoneCheckpoint):
-        checkpoint.dcp = LoneCheckpoint(checkpoint.dcp)  # type: ignore[attr-defined]
+        checkpoint.dcp = LoneCheckpoint(checkpoint.dcp)
 
 
 PATCH = Patch(

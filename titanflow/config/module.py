@@ -150,7 +150,8 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     module.config = plain(complete)
     written = {key: leaf.origin for key, leaf in leaves(merged)}
-    if module.trains and "validation.seq_len" not in written:
+    sections = (module.config.get("training"), module.config.get("validation"))
+    if module.trains and "validation.seq_len" not in written and all(isinstance(one, dict) for one in sections):
         # torchtitan's 2048 is longer than the rows of most models.
         module.config["validation"]["seq_len"] = module.config["training"]["seq_len"]
         written["validation.seq_len"] = "as training.seq_len"

@@ -148,11 +148,15 @@ def data_name(config: dict[str, Any]) -> str:
     return str(data.get("name") or data.get("source") or "")
 
 
+def no_number(constant: str) -> None:
+    """NaN and the infinities, which JSON doesn't have, become null."""
+
+
 def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
     """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash."""
     stages = {stage.name: trained_json(stage) for stage in lineage.trained}
     if lineage.evaluation is not None:
-        evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS))
+        evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
         evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
         stages["evaluate"] = {"fingerprint": lineage.evaluation_fingerprint, **evaluation}
     content = {
@@ -170,7 +174,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
 
 def trained_json(stage: TrainedStage) -> dict[str, Any]:
     """One training stage's part of ``titanflow.json``; a number that isn't finite is null, as JSON has none."""
-    result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS))
+    result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS), parse_constant=no_number)
     result["export_digests"] = publishable(result["export_digests"])
     return {"fingerprint": stage.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
 

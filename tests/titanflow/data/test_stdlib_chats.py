@@ -64,7 +64,7 @@ def test_answers_are_true(train: list[list[dict[str, str]]]) -> None:
             assert answer == f"A {names[match[1]].kind}."
             checked += 1
         elif match := module.fullmatch(question):
-            assert answer == f"It is defined in {names[match[1]].module}."
+            assert answer == f"{match[1]} is defined in {names[match[1]].module}."
             checked += 1
     assert checked > 1000
 

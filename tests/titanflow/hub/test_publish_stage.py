@@ -77,7 +77,7 @@ def test_without_evaluation_it_is_published_all_the_same(finished: FinishedRun) 
         ({"target": "hub", "repo_id": "a/b", "tag": "v1..2"}, "tag", "can't be a tag's name"),
         ({"target": "bucket"}, "target", "found 'bucket'"),
         ({"private": "no"}, "private", "found 'no'"),
-        ({"licence": "mit"}, "licence", "did you mean `license`"),
+        ({"licence": "mit"}, "licence", "did you mean `publish.license`"),
     ],
 )
 def test_settings_that_cannot_be_used(finished: FinishedRun, config: dict[str, Any], key: str, says: str) -> None:
@@ -85,7 +85,7 @@ def test_settings_that_cannot_be_used(finished: FinishedRun, config: dict[str, A
     run.origins[key] = "publish.yaml:3"
     with pytest.raises(ConfigError, match=says) as caught:
         read_settings(run)
-    assert f"publish.yaml:3: {key}" in str(caught.value)
+    assert f"publish.yaml:3: publish.{key}" in str(caught.value)
 
 
 def test_a_token_in_a_name_is_not_published(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
