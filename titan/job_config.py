@@ -7,6 +7,7 @@ user names in ``experimental.custom_args_module`` is merged on top.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from dataclasses import field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -65,6 +66,7 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
     from torchtitan.tools import utils
 
     _refuse(config, run)
+    share_global_batch(config, run, int(os.environ.get("WORLD_SIZE", "1")))
     config.job.dump_folder = str(run.folder)
     config.checkpoint.enable = True
     if run.tokenizer is not None:
@@ -79,6 +81,34 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
+
+
+def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:
+    """Makes the local batch smaller where the ranks' batches together would exceed the global one, and says so.
+
+    The global batch is what training depends on; the local one only says how much of it a rank takes at a time.
+
+    Raises:
+        ConfigError: the ranks can't share the global batch evenly.
+    """
+    training, parallelism = config.training, config.parallelism
+    rows, degree = training.global_batch_size, parallelism.tensor_parallel_degree
+    degree *= parallelism.pipeline_parallel_degree * parallelism.context_parallel_degree
+    ranks = max(world_size // degree, 1)
+    if rows <= 0 or rows % (training.local_batch_size * ranks) == 0:
+        return
+    if rows % ranks or training.local_batch_size * ranks < rows:
+        raise ConfigError(
+            Problem(
+                f"found {rows}, with {ranks} data-parallel ranks of {training.local_batch_size} rows",
+                key="training.global_batch_size",
+                origin=run.origins.get("training.global_batch_size", ""),
+                expected=f"a multiple of {ranks * training.local_batch_size}, or of {ranks} and smaller",
+            )
+        )
+    share = rows // ranks
+    print(f"training.local_batch_size: {training.local_batch_size} → {share}, so that {ranks} ranks share {rows} rows")
+    training.local_batch_size = share
 
 
 def _refuse(config: TitanJobConfig, run: StageRun) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from titan.job_config import JobConfig, build_job_config, settle
+from titan.job_config import JobConfig, build_job_config, settle, share_global_batch
 from titanflow.config.additions import Data
 from titanflow.errors import ConfigError
 from titanflow.stage import StageRun
@@ -80,3 +80,21 @@ def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
     stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})
     with pytest.raises(ConfigError, match=rf"p\.yaml:9: checkpoint\.{key}: found true"):
         settle(build_job_config(stage), stage, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "local", "ranks", "expected"),
+    [(8, 8, 1, 8), (8, 8, 2, 4), (8, 8, 8, 1), (16, 4, 2, 4), (-1, 8, 4, 8)],
+)
+def test_ranks_share_the_global_batch(tmp_path, rows, local, ranks, expected):
+    stage = run(tmp_path, {"training": {"global_batch_size": rows, "local_batch_size": local}})
+    config = build_job_config(stage)
+    share_global_batch(config, stage, ranks)
+    assert config.training.local_batch_size == expected
+
+
+@pytest.mark.parametrize(("rows", "local", "ranks"), [(8, 8, 3), (10, 3, 2)])
+def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path, rows, local, ranks):
+    stage = run(tmp_path, {"training": {"global_batch_size": rows, "local_batch_size": local}})
+    with pytest.raises(ConfigError, match=rf"training\.global_batch_size: found {rows}, with {ranks}"):
+        share_global_batch(build_job_config(stage), stage, ranks)
