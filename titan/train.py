@@ -120,10 +120,6 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from titan.patches import PatchContext, apply_patches
 
     apply_patches(["cpu_device", "peak_flops", "lone_checkpoint"])
-    import torch
-
-    # Adam's averages of tokens that rarely come decay to denormal numbers, which a CPU computes slowly.
-    torch.set_flush_denormal(True)
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 

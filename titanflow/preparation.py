@@ -81,7 +81,7 @@ class Preparation:
                     "a tokenizer can't be trained on a stream",
                     key=f"{module.name}.data.streaming",
                     origin=module.origins.get("data.streaming", ""),
-                    expected="a tokenizer's folder or repository in `tokenizer.path` or `model.hf_assets_path`",
+                    expected="a tokenizer's folder in `tokenizer.path` or `model.hf_assets_path`",
                 )
             )
         train_on = {} if given else module.config["data"]
@@ -173,7 +173,7 @@ def _possible_fingerprints(folder: Path, planned: str) -> set[str]:
 
 
 def given_tokenizer(module: Module) -> str | None:
-    """The tokenizer that a config names, as a folder or a repository; None where one is to be trained."""
+    """The tokenizer that a config names, as a folder; None where one is to be trained."""
     own = module.config["tokenizer"]["path"]
     if own:
         return str(own)
