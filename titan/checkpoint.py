@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,9 +21,9 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torchtitan.tools.logging import logger
 
 from titan.native_model import TRAINING_STATE
+from titanflow.checkpoints import METADATA, step_folders
 from titanflow.errors import ConfigError, Problem, StageFailed
 
-METADATA = ".metadata"
 PROBE_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,12 +35,6 @@ class Checkpoint:
     step: int
     path: Path
     full: bool
-
-
-def step_folders(folder: Path) -> dict[int, Path]:
-    """The ``step-N`` folders in ``folder`` by step, newest first, complete or not."""
-    found = {int(match[1]): path for path in folder.glob("step-*") if (match := re.fullmatch(r"step-(\d+)", path.name))}
-    return dict(sorted(found.items(), reverse=True))
 
 
 def read_complete(path: Path) -> Metadata | None:

@@ -6,12 +6,12 @@ A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from titanflow.checkpoints import complete_folders
 from titanflow.errors import DataError, Problem, StageFailed
 
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
@@ -59,14 +59,10 @@ def newest_checkpoint(folder: Path) -> Path:
     Raises:
         DataError: there is none.
     """
-    steps = {
-        int(match[1]): path
-        for path in folder.glob("step-*")
-        if (match := re.fullmatch(r"step-(\d+)", path.name)) and (path / ".metadata").is_file()
-    }
+    steps = complete_folders(folder)
     if not steps:
         raise DataError(Problem("no complete checkpoint", origin=str(folder), expected="step-N with a .metadata"))
-    return steps[max(steps)]
+    return next(iter(steps.values()))
 
 
 def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int) -> Any:

@@ -5,6 +5,7 @@ Raises before anything is written or a process is started where a config or its 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from titanflow.checkpoints import complete_folders
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
@@ -89,8 +91,6 @@ class Plan:
 
     def write(self) -> None:
         """Writes ``plan.json`` into the run's folder."""
-        import json
-
         write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
 
 
@@ -203,19 +203,10 @@ def _action(
     run: StageRun, manifest: Manifest, earlier: list[StagePlan], preparation: Preparation
 ) -> tuple[Action, str]:
     if run.stage == "prepare":
-        missing = preparation.missing()
-        total = len(preparation.folders())
-        if missing:
-            return "RUN", f"{len(missing)} of {total} to prepare"
-        if not (run.folder / RESULT_FILE).exists():
-            return "RUN", f"to note what other runs prepared: {total} of {total}"
-        return "CACHED", f"{total} prepared"
-    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
-    if again and run.stage != "pretrain":
-        if run.stage == "sft" and run.base != manifest.folder / "pretrain":
-            again = []
-        else:
-            return "RUN", f"after {again[-1]}"
+        return _prepare_action(run, preparation)
+    again = _runs_again(run, manifest, earlier)
+    if again:
+        return "RUN", f"after {again}"
     if manifest.is_done(run.stage, run.fingerprint):
         return "CACHED", "nothing changed"
     step = newest_checkpoint(run.folder)
@@ -226,6 +217,23 @@ def _action(
     return "RUN", "new"
 
 
+def _prepare_action(run: StageRun, preparation: Preparation) -> tuple[Action, str]:
+    missing, total = preparation.missing(), len(preparation.folders())
+    if missing:
+        return "RUN", f"{len(missing)} of {total} to prepare"
+    if not (run.folder / RESULT_FILE).exists():
+        return "RUN", f"to note what other runs prepared: {total} of {total}"
+    return "CACHED", f"{total} prepared"
+
+
+def _runs_again(run: StageRun, manifest: Manifest, earlier: list[StagePlan]) -> str:
+    """The last stage before this one that isn't cached, and whose result this one reads; empty if there is none."""
+    if run.stage == "sft" and run.base != manifest.folder / "pretrain":
+        return ""
+    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
+    return again[-1] if again else ""
+
+
 def _is_same_run(run: StageRun) -> bool:
     path = run.folder / RUN_FILE
     return path.exists() and StageRun.read(path).fingerprint == run.fingerprint
@@ -233,12 +241,7 @@ def _is_same_run(run: StageRun) -> bool:
 
 def newest_checkpoint(folder: Path) -> int | None:
     """The step of the newest complete checkpoint below a stage's folder: one whose ``.metadata`` was written."""
-    steps = [
-        int(path.parent.name.removeprefix("step-"))
-        for path in folder.glob("checkpoint/step-*/.metadata")
-        if path.parent.name.removeprefix("step-").isdigit()
-    ]
-    return max(steps, default=None)
+    return next(iter(complete_folders(folder / "checkpoint")), None)
 
 
 def begin_stage(plan: StagePlan) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,8 +36,6 @@ class PreparedData(Strict):
 
     train: Path | None = None
     validation: Path | None = None
-    train_config: dict[str, Any] = Field(default_factory=dict)
-    validation_config: dict[str, Any] = Field(default_factory=dict)
 
 
 class StageRun(Strict):
@@ -154,7 +152,6 @@ class PublishResult(Strict):
 
 
 StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
-Result = TypeVar("Result", bound=BaseModel)
 
 
 class StageError(Strict):
