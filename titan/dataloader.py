@@ -14,6 +14,7 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 
 from titanflow.data.order import global_batch
+from titanflow.data.prepared import Row
 from titanflow.errors import ConfigError, Problem
 
 ROWS_SEEN = "rows_seen"
@@ -21,7 +22,7 @@ WIDTH = 16
 """Columns that a trimmed batch is rounded up to."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
-"""``{"input": int64 [batch, seq_len]}`` and ``labels`` of the same shape, -100 where nothing is trained."""
+"""``{"input": int64 [batch, seq_len]}``, of packed rows ``"positions"`` too, and ``labels``, all of that shape."""
 
 
 class Rows(Protocol):
@@ -30,8 +31,8 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """How many rows there are."""
 
-    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """``(input_ids, labels)``, each int64 of shape ``[seq_len]``."""
+    def row(self, index: int) -> Row:
+        """Row ``index``."""
 
 
 class MockRows:
@@ -45,10 +46,10 @@ class MockRows:
     def __len__(self) -> int:
         return self.rows
 
-    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def row(self, index: int) -> Row:
         """Row ``index``: ``seq_len`` tokens drawn uniformly, and the tokens that follow them."""
         tokens = np.random.default_rng(index).integers(self.vocab_size, size=self.seq_len + 1)
-        return tokens[:-1], tokens[1:]
+        return Row(tokens[:-1], tokens[1:])
 
 
 class RowDataset(Dataset[Any]):
@@ -57,20 +58,22 @@ class RowDataset(Dataset[Any]):
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def __getitem__(self, index: int) -> Row:
         if index >= 0:
             return self.rows.row(index)
-        input_ids, labels = self.rows.row(0)
-        return input_ids, np.full_like(labels, IGNORE_INDEX)
+        row = self.rows.row(0)
+        return row._replace(labels=np.full_like(row.labels, IGNORE_INDEX))
 
 
-def collate(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+def collate(rows: list[Row]) -> Batch:
     """Stacks rows into a batch."""
-    input_ids, labels = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-    return {"input": input_ids}, labels
+    inputs = {"input": torch.from_numpy(np.stack([row.input_ids for row in rows]))}
+    if positions := [row.positions for row in rows if row.positions is not None]:
+        inputs["positions"] = torch.from_numpy(np.stack(positions))
+    return inputs, torch.from_numpy(np.stack([row.labels for row in rows]))
 
 
-def collate_trimmed(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+def collate_trimmed(rows: list[Row]) -> Batch:
     """Stacks rows up to the last label that any of them trains, rounded up to a multiple of :data:`WIDTH`.
 
     No token sees a later one, so that loss and gradients are those of the whole rows; what is saved is the padding,
@@ -80,7 +83,7 @@ def collate_trimmed(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> 
     trained = (labels != IGNORE_INDEX).any(dim=0).nonzero()
     last = int(trained[-1]) + 1 if len(trained) else 1
     width = -(-last // WIDTH) * WIDTH
-    return {"input": inputs["input"][:, :width]}, labels[:, :width]
+    return {name: values[:, :width] for name, values in inputs.items()}, labels[:, :width]
 
 
 def batches(

@@ -9,7 +9,7 @@ from torchtitan.models.llama3 import Transformer, TransformerModelArgs
 
 from titan.dataloader import WIDTH, MockRows, PreparedDataLoader, ValidationLoader, collate, collate_trimmed, rank_slice
 from titanflow.data.order import global_batch
-from titanflow.data.prepared import PreparedRows
+from titanflow.data.prepared import PreparedRows, Row
 from titanflow.errors import ConfigError
 
 
@@ -100,7 +100,7 @@ def test_workers_change_nothing(rows):
 
 def test_mock_rows_are_the_vocabularys_and_always_the_same():
     rows = MockRows(VOCAB, SEQ_LEN)
-    input_ids, labels = rows.row(5)
+    input_ids, labels, _ = rows.row(5)
     assert input_ids.shape == labels.shape == (SEQ_LEN,)
     assert np.array_equal(labels[:-1], input_ids[1:])
     assert input_ids.min() >= 0
@@ -133,7 +133,7 @@ def test_validation_steps_bound_the_batches(shared_data):
 def test_a_trimmed_batch_has_the_same_loss_and_gradients():
     tokens = np.random.default_rng(0).integers(VOCAB, size=(4, SEQ_LEN))
     labels = np.where(np.arange(SEQ_LEN) < np.array([[3], [9], [5], [12]]), tokens, -100)
-    rows = list(zip(tokens, labels, strict=True))
+    rows = [Row(*pair) for pair in zip(tokens, labels, strict=True)]
     whole, trimmed = collate(rows), collate_trimmed(rows)
     assert trimmed[1].shape[1] < whole[1].shape[1]
     assert (whole[1] != -100).sum() == (trimmed[1] != -100).sum()
@@ -152,6 +152,6 @@ def test_a_trimmed_batch_has_the_same_loss_and_gradients():
 
 
 def test_a_batch_that_trains_nothing_keeps_some_columns():
-    rows = [(np.arange(64), np.full(64, -100))] * 2
+    rows = [Row(np.arange(64), np.full(64, -100))] * 2
     inputs, labels = collate_trimmed(rows)
     assert inputs["input"].shape == labels.shape == (2, WIDTH)

@@ -62,7 +62,7 @@ def validator(rows, batch, steps=-1, freq=10):
 def direct_loss(model, rows, count=None):
     total, tokens = 0.0, 0
     for index in range(len(rows) if count is None else count):
-        input_ids, labels = (torch.from_numpy(column.copy())[None] for column in rows.row(index))
+        input_ids, labels = (torch.from_numpy(column.copy())[None] for column in rows.row(index)[:2])
         logits = model(input_ids).flatten(0, 1).double()
         total += cross_entropy(logits, labels.flatten(), reduction="sum", ignore_index=-100).item()
         tokens += int((labels != -100).sum())

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -199,6 +199,18 @@ def no_room(error: BaseException | None) -> str:
     return ""
 
 
+class Row(NamedTuple):
+    """One training row, each array int64 of shape ``[seq_len]``.
+
+    ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained. ``positions``, of a packed row,
+    count from 0 in each document, the padding at the end being a document of its own; None where the row is one.
+    """
+
+    input_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64] | None = None
+
+
 class PreparedRows:
     """Random access to a prepared folder's training rows.
 
@@ -239,10 +251,8 @@ class PreparedRows:
     def __len__(self) -> int:
         return self._rows
 
-    def row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row ``index`` as ``(input_ids, labels)``, both int64 of shape ``[seq_len]``.
-
-        ``labels[i]`` is the token that follows ``input_ids[i]``, or -100 where nothing is trained.
+    def row(self, index: int) -> Row:
+        """Row ``index``.
 
         Raises:
             IndexError: there is no such row.
@@ -251,12 +261,12 @@ class PreparedRows:
             raise IndexError(f"row {index} of {self._rows} in {self.folder}")
         return self._text_row(index) if self._trained is None else self._chat_row(index)
 
-    def _text_row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _text_row(self, index: int) -> Row:
         start = index * self.seq_len
         tokens = np.asarray(self._tokens[start : start + self.seq_len + 1], dtype=np.int64)
-        return tokens[:-1], tokens[1:].copy()
+        return Row(tokens[:-1], tokens[1:].copy())
 
-    def _chat_row(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _chat_row(self, index: int) -> Row:
         assert self._trained is not None
         span = slice(self._offsets[index], self._offsets[index + 1])
         tokens = np.asarray(self._tokens[span], dtype=np.int64)
@@ -266,7 +276,7 @@ class PreparedRows:
         labels = np.full(self.seq_len, IGNORE_INDEX, dtype=np.int64)
         input_ids[:count] = tokens[:-1]
         labels[:count] = np.where(trained[1:], tokens[1:], IGNORE_INDEX)
-        return input_ids, labels
+        return Row(input_ids, labels)
 
 
 def text_rows(tokens: int, seq_len: int) -> int:
