@@ -28,6 +28,7 @@ from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, newest_checkpoint, train_spec
 from titan.parity import POSITIONS, measure
 from titan.quiet import quiet_transformers
+from titanflow.data.prepared import TEMPLATE_FILE, is_complete, read_info
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.families import ARCHITECTURES, export_refusal
 from titanflow.fingerprint import folder_digests
@@ -144,6 +145,7 @@ def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) ->
         out,
         model.seq_len,
         chat_template=_chat_template(run),
+        end_of_turn=_end_of_turn(run),
         held_out=held_out_tokens(run),
     )
 
@@ -157,6 +159,7 @@ def export_dcp(
     max_position_embeddings: int,
     *,
     chat_template: str | None = None,
+    end_of_turn: tuple[int, ...] = (),
     held_out: Any | None = None,
 ) -> ExportReport:
     """Exports a distributed checkpoint; see :func:`export_checkpoint`.
@@ -169,6 +172,7 @@ def export_dcp(
         out: the folder to make.
         max_position_embeddings: the ``seq_len`` trained with.
         chat_template: the template's text, where it isn't the tokenizer's own.
+        end_of_turn: tokens that end a generation beside the tokenizer's own.
         held_out: 1-D token ids of held-out text to compare on, beside random ones.
     """
     started = time.monotonic()
@@ -177,7 +181,7 @@ def export_dcp(
     if refusal := export_refusal(model_name, asdict(model_args)):
         raise ConfigError(refusal)
     _refuse_foreign(out)
-    tokens = SpecialTokens.read(Path(tokenizer))
+    tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
     native = load_native(checkpoint, model_name, model_args, max_position_embeddings)
     adapter = train_spec(model_name).state_dict_adapter(model_args, None)
@@ -215,9 +219,16 @@ def held_out_tokens(run: StageRun | None) -> Any | None:
 
 
 def _chat_template(run: StageRun | None) -> str | None:
-    """The text of the template file that the stage's config names; None for the tokenizer's own."""
-    template = (run.config.get("chat") or {}).get("template") or "" if run else ""
-    return Path(template).read_text() if template.endswith(".jinja") else None
+    """The text of the template that the stage's conversations were rendered with; None for the tokenizer's own."""
+    path = run.data.train / TEMPLATE_FILE if run and run.data.train else None
+    return path.read_text(encoding="utf-8") if path and path.is_file() else None
+
+
+def _end_of_turn(run: StageRun | None) -> tuple[int, ...]:
+    """The token that ended each turn that the stage trained."""
+    folder = run.data.train if run else None
+    found = read_info(folder).end_of_turn_id if folder and is_complete(folder) else None
+    return () if found is None else (found,)
 
 
 def _refuse_foreign(out: Path) -> None:

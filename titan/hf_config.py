@@ -40,8 +40,8 @@ class SpecialTokens:
     """The smallest size of an embedding that holds every token."""
 
     @classmethod
-    def read(cls, tokenizer: Path) -> SpecialTokens:
-        """Reads a tokenizer's folder.
+    def read(cls, tokenizer: Path, end_of_turn: tuple[int, ...] = ()) -> SpecialTokens:
+        """Reads a tokenizer's folder; ``end_of_turn`` ends a generation, too.
 
         Raises:
             DataError: the folder holds no tokenizer, or one without an end of text.
@@ -65,7 +65,7 @@ class SpecialTokens:
         turns = [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
         return cls(
             bos=loaded.bos_token_id,
-            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns])),
+            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns, *end_of_turn])),
             pad=loaded.pad_token_id,
             vocabulary=max(vocabulary.values()) + 1,
         )

@@ -127,10 +127,9 @@ class Preparation:
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
         from titanflow.data.fingerprints import data_fingerprint, prepared_folder
-        from titanflow.data.template import template_digest
 
         data = module.config[section]
-        chat = module.config["chat"]["template"] if module.trains else "chatml"
+        chat = self._chat(module) if data["kind"] == "chat" else None
         seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
         tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
         if module.trains and not tokenizer:
@@ -142,9 +141,7 @@ class Preparation:
                     expected="a folder with tokenizer.json",
                 )
             )
-        fingerprint = data_fingerprint(
-            data, tokenizer, seq_len, template_digest(chat) if data["kind"] == "chat" else "", workspace
-        )
+        fingerprint = data_fingerprint(data, tokenizer, seq_len, chat, workspace)
         folder = prepared_folder(workspace, data, fingerprint)
         self.config["datasets"].append(
             {
@@ -152,13 +149,25 @@ class Preparation:
                 "kind": data["kind"],
                 "data": data,
                 "seq_len": seq_len,
-                "chat_template": chat,
+                "chat": chat,
                 "fingerprint": fingerprint,
             }
         )
         self.fingerprints[f"{module.name}.{section}"] = fingerprint
         paths = self.data.setdefault(module.name, PreparedData())
         setattr(paths, part, folder)
+
+    def _chat(self, module: Module) -> dict[str, Any]:
+        """The section ``chat`` with the template's text in the place of its name."""
+        from titanflow.data.template import CHATML, resolve_template
+
+        chat = module.config["chat"]
+        tokenizer, trained = self.tokenizers.get(module.name), self.config["tokenizer"] or {}
+        if tokenizer is not None and trained.get("folder") == str(tokenizer):
+            # A tokenizer that is trained here has chatml, in the form that this version writes.
+            tokenizer = Path(trained["path"]) if trained["path"] else None
+        name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
+        return {**chat, "template": resolve_template(chat["template"], tokenizer), "template_name": name}
 
 
 def _fingerprint_of(tokenizer: str) -> str:

@@ -34,8 +34,18 @@ class Data:
     """The dataset's revision on the Hub: a branch, a tag or a commit."""
     text_column: str = "text"
     """The column that holds a document."""
-    messages_column: str = "messages"
-    """The column that holds a conversation: a list of {role, content}."""
+    chat_format: Literal["messages", "sharegpt", "alpaca", "prompt_completion"] = "messages"
+    """How a conversation is laid out (`kind: chat`)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the layout's columns, and the keys of a message, are called here: {messages: chat, role: speaker}."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Names of roles beside the layout's own: {bot: assistant}."""
+    malformed: Literal["error", "drop"] = "error"
+    """Whether a row that can't be trained on stops the run, or is left out and counted."""
+    overlong: Literal["drop", "truncate_left", "truncate_right", "error"] = "drop"
+    """What becomes of a conversation of more than `training.seq_len` tokens; truncating cuts that side off."""
+    packing: Literal["best_fit"] | None = None
+    """Several conversations a row, kept apart in attention and positions; unset, each is a row of its own."""
     split_part: Literal["train", "heldout"] = "train"
     """Which part of a built-in source: what is trained on, or what is held out by name."""
     limit: int | None = None
@@ -58,8 +68,12 @@ class Tokenizer:
 class Chat:
     """How conversations become text."""
 
-    template: str = "chatml"
-    """The built-in template's name, or a .jinja file with {% generation %} around what is trained."""
+    template: str | None = None
+    """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns are trained; a turn with `train: false` never is."""
+    proof_rows: int | None = None
+    """Rows to prove the mask of, the first so many; unset, all of them."""
 
 
 @dataclass

@@ -1,7 +1,6 @@
-"""From a conversation to tokens, and which of them are trained.
+"""From conversations to tokens, and which of them are trained.
 
-The template is rendered once, with the spans of ``{% generation %}`` that transformers reports; these spans alone
-say what is trained. The text is cut at the template's own special tokens and at the spans' borders and each piece
+The rendered text is cut at the template's own special tokens and at the borders of what is trained, and each piece
 is encoded by itself: a prompt's tokens are then exactly what inference will make of the generation prompt, and the
 answer's first token never merges with the header before it.
 """
@@ -11,17 +10,27 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.data.chat_format import Conversation
+from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, Turns
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
 
-# Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
-_STAND_INS = [chr(code) for code in range(0xF0000, 0xF0200)]
 
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation's tokens, int64 ``[tokens]``, and for each whether it is trained.
 
-class ChatRefused(ValueError):
-    """A conversation that can't be rendered or trained on."""
+    ``turns`` are the numbers of the trained messages.
+    """
+
+    ids: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+    turns: list[int]
 
 
 class ChatEncoder:
@@ -31,100 +40,91 @@ class ChatEncoder:
         end_of_turn_id: the token that ends each trained turn.
     """
 
-    def __init__(self, tokenizer: LoadedTokenizer, template: str, template_name: str = "chatml") -> None:
+    def __init__(self, tokenizer: LoadedTokenizer, template: str, name: str = "chatml", turns: Turns = "all") -> None:
         self.tokenizer = tokenizer
-        self.template = template
-        self.template_name = template_name
-        self._special = _special_pattern(tokenizer)
+        self.name = name
+        self.special = _special_pattern(tokenizer)
+        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns)
         self.end_of_turn_id = self._end_of_turn()
 
-    def encode(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[bool]]:
-        """A conversation's tokens, and for each whether it is trained.
-
-        Trained are the assistant's content and its end of turn; headers, other roles' turns and what the template
-        writes between turns are not.
+    def encode(self, conversation: Conversation) -> Encoded:
+        """One conversation.
 
         Raises:
-            ChatRefused: the template refuses the messages, or marks nothing of them as the assistant's.
+            ChatRefused: see :meth:`encode_batch`.
         """
-        text, spans, quoted = self._render(messages, add_generation_prompt=False)
-        if not any(start < end for start, end in spans):
-            raise ChatRefused(f"template {self.template_name} marks nothing of it as the assistant's")
-        ids: list[int] = []
-        trained: list[bool] = []
-        for tokens, start in self._pieces(text, spans, quoted):
-            ids += tokens
-            trained += [any(first <= start < last for first, last in spans)] * len(tokens)
-        return ids, trained
+        (encoded,) = self.encode_batch([conversation])
+        if isinstance(encoded, ChatRefused):
+            raise encoded
+        return encoded
 
-    def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+    def encode_batch(self, conversations: list[Conversation]) -> list[Encoded | ChatRefused]:
+        """Conversations' tokens, or why the template refuses one.
+
+        Trained are an assistant's content, its calls and its end of turn; headers, other roles' turns and what the
+        template writes between turns are not.
+        """
+        rendered = [self._rendered(conversation) for conversation in conversations]
+        pieces = [[] if isinstance(one, ChatRefused) else list(self._pieces(one)) for one in rendered]
+        texts = [text for row in pieces for _, text, _ in row if text]
+        encoded = iter(self.tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False))
+        return [
+            one if isinstance(one, ChatRefused) else _assembled(row, encoded, one.turns)
+            for one, row in zip(rendered, pieces, strict=True)
+        ]
+
+    def prompt(self, conversation: Conversation) -> list[int]:
         """The tokens that a model is asked with: the messages and the assistant's header.
 
         Raises:
             ChatRefused: the template refuses the messages.
         """
-        text, _, quoted = self._render(messages, add_generation_prompt=True)
-        return [token for tokens, _ in self._pieces(text, [], quoted) for token in tokens]
+        pieces = list(self._pieces(self.renderer.prompt(conversation)))
+        encoded = iter(self.tokenizer.backend.encode_batch_fast([text for _, text, _ in pieces if text], False))
+        return _assembled(pieces, encoded, []).ids.tolist()
 
-    def _render(
-        self, messages: list[dict[str, Any]], add_generation_prompt: bool
-    ) -> tuple[str, list[tuple[int, int]], dict[str, str]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        quoted = self._stand_ins(messages)
-        replaced = _replace(messages, {text: stand_in for stand_in, text in quoted.items()})
+    def _rendered(self, conversation: Conversation) -> Rendered | ChatRefused:
         try:
-            rendered, spans = render_jinja_template(
-                [replaced],
-                chat_template=self.template,
-                return_assistant_tokens_mask=True,
-                add_generation_prompt=add_generation_prompt,
-                **self.tokenizer.variables,
-            )
-        except Exception as error:  # a template is a program: any exception is its answer to these messages
-            raise ChatRefused(f"template {self.template_name} refuses it: {error}") from error
-        return rendered[0], [tuple(span) for span in spans[0]], quoted
+            rendered = self.renderer.render(conversation)
+            rendered.text.encode()
+        except ChatRefused as refused:
+            return refused
+        except UnicodeEncodeError:
+            return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't")
+        return rendered
 
-    def _stand_ins(self, messages: list[dict[str, Any]]) -> dict[str, str]:
-        text = "\n".join(_strings(messages))
-        free = (character for character in _STAND_INS if character not in text)
-        # A token's text can hold another's; the longer one must be replaced first.
-        found = sorted((token for token in self.tokenizer.special if token in text), key=len, reverse=True)
-        return {next(free): token for token in found}
+    def _pieces(self, rendered: Rendered) -> Iterator[tuple[int, str, bool]]:
+        """``(token, "", trained)`` for a special token, ``(-1, text, trained)`` for a text to encode, in order."""
+        text, borders = rendered.text, sorted({border for span in rendered.spans for border in span})
+        spans = iter(rendered.spans)
+        span = next(spans, None)
+        for start, end, token in self._parts(text, borders):
+            while span is not None and start >= span[1]:
+                span = next(spans, None)
+            is_trained = span is not None and span[0] <= start
+            if token >= 0:
+                yield token, "", is_trained
+            elif piece := _unquoted(text[start:end], rendered):
+                yield -1, piece, is_trained
 
-    def _pieces(
-        self, text: str, spans: list[tuple[int, int]], quoted: dict[str, str]
-    ) -> Iterator[tuple[list[int], int]]:
-        """The tokens of each piece between special tokens and spans' borders, and where in the text it starts."""
-        borders = {border for span in spans for border in span}
+    def _parts(self, text: str, borders: list[int]) -> Iterator[tuple[int, int, int]]:
+        """``(start, end, token)`` of each special token (with its id) and each text between (-1)."""
         position = 0
-        for match in self._special.finditer(text):
-            yield from self._plain_pieces(text, position, match.start(), borders, quoted)
+        for match in self.special.finditer(text):
+            yield from _cut(position, match.start(), borders)
             group = match.lastindex or 0
-            yield [self.tokenizer.special[match.group(group)][0]], match.start(group)
+            yield match.start(group), match.end(group), self.tokenizer.special[match.group(group)][0]
             position = match.end()
-        yield from self._plain_pieces(text, position, len(text), borders, quoted)
-
-    def _plain_pieces(
-        self, text: str, start: int, end: int, borders: set[int], quoted: dict[str, str]
-    ) -> Iterator[tuple[list[int], int]]:
-        cuts = [start, *sorted(border for border in borders if start < border < end), end]
-        for first, last in itertools.pairwise(cuts):
-            yield self._encode_text(text[first:last], quoted), first
-
-    def _encode_text(self, text: str, quoted: dict[str, str]) -> list[int]:
-        for stand_in, token in quoted.items():
-            text = text.replace(stand_in, token)
-        return self.tokenizer.encode(text) if text else []
+        yield from _cut(position, len(text), borders)
 
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
         try:
-            ids, trained = self.encode(probe)
+            encoded = self.encode(Conversation(probe))
         except ChatRefused as error:
             raise DataError(Problem(str(error), "chat.template")) from error
-        spoken = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
+        spoken = encoded.ids[encoded.trained].tolist()
         # Some templates mark the line end after the end of turn as the assistant's, too.
         while spoken and not self.tokenizer.backend.decode([spoken[-1]], skip_special_tokens=False).strip():
             spoken.pop()
@@ -134,13 +134,35 @@ class ChatEncoder:
                 Problem(
                     f"with the tokenizer {self.tokenizer.folder} an assistant's turn ends in no special token",
                     "chat.template",
-                    origin="" if self.template_name == "chatml" else self.template_name,
+                    origin=self.name,
                     expected="an end of turn inside {% generation %} that is one special token of the tokenizer",
                     hint="a model that isn't trained on its end of turn never stops; "
                     f"the tokenizer's special tokens: {', '.join(self.tokenizer.special) or 'none'}",
                 )
             )
-        return spoken[-1]
+        return int(spoken[-1])
+
+
+def _assembled(pieces: list[tuple[int, str, bool]], encoded: Iterator, turns: list[int]) -> Encoded:
+    ids: list[int] = []
+    trained: list[bool] = []
+    for token, text, is_trained in pieces:
+        tokens = next(encoded).ids if text else [token]
+        ids += tokens
+        trained += [is_trained] * len(tokens)
+    return Encoded(np.asarray(ids, np.int64), np.asarray(trained, np.bool_), turns)
+
+
+def _cut(start: int, end: int, borders: list[int]) -> Iterator[tuple[int, int, int]]:
+    cuts = [start, *(border for border in borders if start < border < end), end]
+    for first, last in itertools.pairwise(cuts):
+        yield first, last, -1
+
+
+def _unquoted(text: str, rendered: Rendered) -> str:
+    for stand_in, token in rendered.quoted.items():
+        text = text.replace(stand_in, token)
+    return text
 
 
 def _special_pattern(tokenizer: LoadedTokenizer) -> re.Pattern[str]:
@@ -152,25 +174,3 @@ def _special_pattern(tokenizer: LoadedTokenizer) -> re.Pattern[str]:
         after = r"\s*" if description.rstrip else ""
         spellings.append(f"{before}({re.escape(token)}){after}")
     return re.compile("|".join(spellings) or r"(?!)")
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
-
-
-def _replace(value: Any, texts: dict[str, str]) -> Any:
-    if not texts:
-        return value
-    if isinstance(value, str):
-        for text, stand_in in texts.items():
-            value = value.replace(text, stand_in)
-        return value
-    if isinstance(value, dict):
-        return {key: _replace(item, texts) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replace(item, texts) for item in value]
-    return value

@@ -21,7 +21,7 @@ from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_s
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
 
-DATA_VERSION = 3
+DATA_VERSION = 4
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
@@ -34,13 +34,13 @@ def data_fingerprint(
     data: Mapping[str, Any],
     tokenizer_fingerprint: str = "",
     seq_len: int = 0,
-    template_digest: str = "",
+    chat: Mapping[str, Any] | None = None,
     workspace: Path | None = None,
 ) -> str:
     """The fingerprint of what a data config gives once it is prepared.
 
-    It holds the sources' content, the tokenizer, for chats ``seq_len`` and the template, and the version of the
-    code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
+    It holds the sources' content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``), and the
+    version of the code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
 
     Raises:
         DataError: a file isn't there.
@@ -51,7 +51,7 @@ def data_fingerprint(
     if config.kind != "evals":
         parts["tokenizer"] = tokenizer_fingerprint
     if config.kind == "chat":
-        parts |= {"seq_len": seq_len, "template": template_digest}
+        parts |= {"seq_len": seq_len, "chat": {key: (chat or {}).get(key) for key in ("template", "turns")}}
     return digest(parts)
 
 

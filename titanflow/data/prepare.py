@@ -6,7 +6,9 @@ The stage's ``config``::
     num_proc: null            # processes; null: as many as the data is worth
     tokenizer: {folder: …, path: null, vocab_size: 2048, train_on: {…}}
     datasets:
-      - {folder: …, kind: text, data: {…}, seq_len: 256, chat_template: chatml, fingerprint: …}
+      - {folder: …, kind: text, data: {…}, seq_len: 256, chat: {…}, fingerprint: …}
+
+``chat`` holds ``template`` (the Jinja source), ``template_name``, ``turns`` and ``proof_rows``.
 
 A folder that is complete is left as it is. Each other one is written beside its place and renamed, so that a kill
 leaves nothing that counts. All inputs are read and checked before anything is written.
@@ -31,19 +33,14 @@ from pydantic import Field
 
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
+from titanflow.data.chat_render import Turns
+from titanflow.data.chat_source import ChatSource, load_chats
 from titanflow.data.fingerprints import data_name
-from titanflow.data.prepared import (
-    DATASET_FILE,
-    PreparedRows,
-    discard_staged,
-    is_complete,
-    no_room,
-    scratch_folder,
-    staged_folder,
-)
+from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete
 from titanflow.data.sources import Source, check_text, load_source
-from titanflow.data.template import CHATML, template_text
-from titanflow.data.tokenise import Work, write_chats, write_text
+from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
+from titanflow.data.tokenise import Work, write_text
+from titanflow.data.tokenise_chats import ChatPlan, write_chats
 from titanflow.data.tokenizer import (
     CONFIG_FILE,
     check_vocab_size,
@@ -77,6 +74,15 @@ class TokenizerPlan(Strict):
         return Data(**{**self.train_on, "name": data_name(self.train_on), "kind": "text"})
 
 
+class ChatSettings(Strict):
+    """How conversations become tokens; see :class:`titanflow.data.tokenise_chats.ChatPlan`."""
+
+    template: str
+    template_name: str
+    turns: Turns = "all"
+    proof_rows: int | None = None
+
+
 class DatasetPlan(Strict):
     """One folder of rows or evaluation items to make."""
 
@@ -84,13 +90,19 @@ class DatasetPlan(Strict):
     kind: Literal["text", "chat", "evals"]
     data: dict[str, Any]
     seq_len: int = 0
-    chat_template: str = CHATML
+    chat: ChatSettings | None = None
     fingerprint: str = ""
 
     @property
     def config(self) -> Data:
         """The data config, under the name that its folder has."""
         return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
+
+    @property
+    def chat_plan(self) -> ChatPlan:
+        """How its conversations become rows."""
+        assert self.chat is not None
+        return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
 
 
 class PreparePlan(Strict):
@@ -108,7 +120,7 @@ class Preparation:
     def __init__(self, plan: PreparePlan, scratch: Path) -> None:
         self.plan = plan
         self.work = Work(plan.num_proc, scratch)
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, Source | ChatSource] = {}
 
     def run(self) -> PrepareResult:
         """Makes what is missing and says what there is.
@@ -128,10 +140,10 @@ class Preparation:
             early = [dataset for dataset in missing if dataset not in late]
             # Chats first: their mistakes are the ones that only a close look finds.
             for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
-                self._make(dataset, tokenizer, together.enter_context(staged_folder(dataset.folder)))
+                self._make(dataset, tokenizer, together.enter_context(staged_folder(dataset.folder, DATASET_FILE)))
         tokenizer = self.plan.tokenizer.folder if self.plan.tokenizer else None
         for dataset in late:
-            with staged_folder(dataset.folder) as folder:
+            with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 self._make(dataset, tokenizer, folder)
         made = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
         return PrepareResult(tokenizer=tokenizer, datasets=made, seconds=round(time.monotonic() - started, 3))
@@ -144,10 +156,9 @@ class Preparation:
             elif self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
-                check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
+                check_text(self._text(dataset.config), dataset.config, dataset.seq_len)
             else:
-                template_text(dataset.chat_template)
-                self._source(dataset.config)
+                self._chats(dataset.config)
 
     def _check_tokenizer(self) -> None:
         tokenizer = self.plan.tokenizer
@@ -157,16 +168,27 @@ class Preparation:
             load_tokenizer(tokenizer.path)
         else:
             check_vocab_size(tokenizer.vocab_size)
-            check_text(self._source(tokenizer.text), tokenizer.text, seq_len=0)
+            check_text(self._text(tokenizer.text), tokenizer.text, seq_len=0)
 
     def _takes_long(self, dataset: DatasetPlan) -> bool:
         # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
-        return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
+        return dataset.kind == "text" and self._text(dataset.config).rows.data.nbytes > _TAKES_LONG
 
-    def _source(self, data: Data) -> Source:
+    def _text(self, data: Data) -> Source:
+        source = self._source(data)
+        assert isinstance(source, Source)
+        return source
+
+    def _chats(self, data: Data) -> ChatSource:
+        source = self._source(data)
+        assert isinstance(source, ChatSource)
+        return source
+
+    def _source(self, data: Data) -> Source | ChatSource:
         key = json.dumps(asdict(data), sort_keys=True)
         if key not in self._sources:
-            self._sources[key] = load_source(data, self.work.scratch)
+            load = load_chats if data.kind == "chat" else load_source
+            self._sources[key] = load(data, self.work.scratch)
         return self._sources[key]
 
     def _tokenizer(self, together: ExitStack) -> Path | None:
@@ -178,7 +200,7 @@ class Preparation:
             copy_tokenizer(plan.path, folder)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
-            rows = self._source(plan.text).rows
+            rows = self._text(plan.text).rows
             texts = (text for batch in rows.iter(batch_size=256) for text in batch["text"])
             train_tokenizer(texts, plan.vocab_size, folder)
         return folder
@@ -189,11 +211,10 @@ class Preparation:
             if tokenizer is None or dataset.kind == "evals":
                 write_evals(data, dataset.fingerprint, folder)
             elif dataset.kind == "chat":
-                template, seq_len = dataset.chat_template, dataset.seq_len
-                rows = self._source(data)
-                write_chats(rows, data, tokenizer, template, seq_len, dataset.fingerprint, folder, self.work)
+                rows, plan = self._chats(data), dataset.chat_plan
+                write_chats(rows, data, tokenizer, plan, dataset.fingerprint, folder, self.work)
             else:
-                write_text(self._source(data), data, tokenizer, dataset.fingerprint, folder, self.work)
+                write_text(self._text(data), data, tokenizer, dataset.fingerprint, folder, self.work)
                 PreparedRows.open(folder, dataset.seq_len)
 
 

@@ -1,27 +1,21 @@
 """Prepared rows on disk: memory-mapped token arrays, written once and read by every rank.
 
 A folder holds ``tokens.npy`` (1-D, uint16 or uint32), ``offsets.npy`` (int64, where each document starts and
-the last one ends), for chats ``trained.npy`` (bool, aligned with the tokens) and ``dataset.json``, which is
-written last: a folder without it doesn't count.
+the last one ends) and ``dataset.json``, which is written last: a folder without it doesn't count. For chats also
+``trained.npy`` (bool, aligned with the tokens), ``source_rows.npy`` (int64, each document's row in its source) and
+``chat_template.jinja``; where they are packed ``members.npy`` (int64, the documents row by row) and
+``row_offsets.npy`` (int64, where in it each row starts and the last ends).
 """
 
 from __future__ import annotations
 
-import errno
-import glob
 import json
-import os
-import shutil
-import socket
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from titanflow.errors import DataError, Problem
@@ -30,11 +24,11 @@ DATASET_FILE = "dataset.json"
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
+SOURCE_ROWS_FILE = "source_rows.npy"
+MEMBERS_FILE = "members.npy"
+ROW_OFFSETS_FILE = "row_offsets.npy"
+TEMPLATE_FILE = "chat_template.jinja"
 IGNORE_INDEX = -100
-# What this process is writing now.
-_staged: set[Path] = set()
-# No space, no quota, larger than a file may be.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,11 @@ class DatasetInfo:
 
     ``tokens`` counts all tokens, ``trained_tokens`` those with a label, ``bytes`` the UTF-8 bytes of the
     source text. ``rows`` and ``seq_len`` are None for text: any ``seq_len`` cuts the same stream into its own
-    rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason.
-    ``end_of_turn_id`` is the token that ends each trained turn of a chat.
+    rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason, and
+    ``dropped_rows`` says of the first of each where they stand.
+
+    Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
+    ``fill`` the share of the rows' places that hold a token, ``parts`` the files that the documents come from.
     """
 
     kind: Literal["text", "chat"]
@@ -62,6 +59,13 @@ class DatasetInfo:
     longest: int = 0
     end_of_turn_id: int | None = None
     dropped: dict[str, int] = field(default_factory=dict)
+    dropped_rows: dict[str, list[str]] = field(default_factory=dict)
+    packing: str | None = None
+    fill: float | None = None
+    proved: int = 0
+    template: str = ""
+    turns: str = ""
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
@@ -91,78 +95,25 @@ def read_info(folder: Path | str) -> DatasetInfo:
     return DatasetInfo(**json.loads(path.read_text()))
 
 
-@contextmanager
-def staged_folder(folder: Path, mark: str = DATASET_FILE) -> Iterator[Path]:
-    """Yields a hidden sibling to write into, which becomes ``folder`` in one move when the block ends well.
-
-    An exception removes it; a process that is killed leaves only the hidden sibling, which nothing reads and the
-    next run sweeps. Two processes that make the same folder don't collide: the second finds it there and drops
-    its own copy, which is equal. ``mark`` is the file that a complete folder has.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_staging_prefix(folder)}{os.getpid()}-", dir=folder.parent))
-    temporary.chmod(0o755)
-    _staged.add(temporary)
-    try:
-        yield temporary
-        if folder.is_dir() and not (folder / mark).is_file():
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not (folder / mark).is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _staged.discard(temporary)
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Yields a folder that is removed when the block ends, however it ends."""
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=parent) as name:
-        scratch = Path(name)
-        _staged.add(scratch)
-        yield scratch
-    _staged.discard(scratch)
-
-
-def discard_staged() -> None:
-    """Removes what this process is staging, and its scratch folders: for a process that must end at once."""
-    for temporary in tuple(_staged):
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Removes what killed processes of this machine left beside ``folder``."""
-    prefix = _staging_prefix(folder)
-    for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        process = leftover.name.removeprefix(prefix).partition("-")[0]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _staging_prefix(folder: Path) -> str:
-    # Process numbers mean something on their own machine only, and a workspace may be shared.
-    return f".{folder.name}.{socket.gethostname()}."
-
-
 def write_rows(
     folder: Path,
     info: DatasetInfo,
     tokens: Iterable[NDArray[np.integer]],
-    trained: Iterable[NDArray[np.bool_]] | None,
     lengths: NDArray[np.int64],
+    trained: Iterable[NDArray[np.bool_]] | None = None,
+    source_rows: NDArray[np.int64] | None = None,
+    packs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
 
     Args:
-        folder: an existing folder; see :func:`staged_folder`.
+        folder: an existing folder; see :func:`titanflow.data.staging.staged_folder`.
         info: what the arrays hold.
         tokens: chunks of token ids in document order, ``info.tokens`` in all.
-        trained: chunks of the mask in the same order (chats only).
         lengths: tokens of each document, shape ``[documents]``.
+        trained: chunks of the mask in the same order (chats only).
+        source_rows: each document's row in its source (chats only).
+        packs: see :func:`titanflow.data.packing.best_fit`.
     """
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -170,6 +121,11 @@ def write_rows(
     _write_array(folder / TOKENS_FILE, tokens, info.tokens, np.dtype(info.dtype))
     if trained is not None:
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
+    if source_rows is not None:
+        np.save(folder / SOURCE_ROWS_FILE, source_rows)
+    if packs is not None:
+        np.save(folder / MEMBERS_FILE, packs[0])
+        np.save(folder / ROW_OFFSETS_FILE, packs[1])
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
 
 
@@ -184,19 +140,6 @@ def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dt
             written += len(chunk)
     if written != count:
         raise AssertionError(f"{path.name}: {written} values written where {count} were announced")
-
-
-def no_room(error: BaseException | None) -> str:
-    """What a full disk said, where ``error`` or what caused it is one; empty otherwise.
-
-    Libraries written in Rust raise a plain ``Exception`` with the system's number in its text.
-    """
-    while error is not None:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_ROOM or any(f"(os error {code})" in str(error) for code in _NO_ROOM):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 class Row(NamedTuple):
@@ -225,6 +168,8 @@ class PreparedRows:
         self._tokens = np.load(folder / TOKENS_FILE, mmap_mode="r")
         self._offsets = np.load(folder / OFFSETS_FILE)
         self._trained = np.load(folder / TRAINED_FILE, mmap_mode="r") if info.kind == "chat" else None
+        self._members = np.load(folder / MEMBERS_FILE, mmap_mode="r") if info.packing else None
+        self._row_offsets = np.load(folder / ROW_OFFSETS_FILE) if info.packing else None
 
     @classmethod
     def open(cls, folder: Path | str, seq_len: int) -> PreparedRows:
@@ -243,7 +188,7 @@ class PreparedRows:
                     hint="run the prepare step again: its folder's fingerprint holds seq_len",
                 )
             )
-        rows = text_rows(info.tokens, seq_len) if info.kind == "text" else info.documents
+        rows = text_rows(info.tokens, seq_len) if info.kind == "text" else info.rows or 0
         if rows == 0:
             raise too_short(info, seq_len)
         return cls(folder, info, seq_len, rows)
@@ -266,17 +211,33 @@ class PreparedRows:
         tokens = np.asarray(self._tokens[start : start + self.seq_len + 1], dtype=np.int64)
         return Row(tokens[:-1], tokens[1:].copy())
 
-    def _chat_row(self, index: int) -> Row:
+    def document(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A chat's ``(input_ids, labels)``, unpacked and without padding, each int64 ``[tokens]``.
+
+        The last label is -100: nothing follows.
+        """
         assert self._trained is not None
         span = slice(self._offsets[index], self._offsets[index + 1])
         tokens = np.asarray(self._tokens[span], dtype=np.int64)
-        trained = self._trained[span]
-        count = len(tokens) - 1
+        labels = np.full(len(tokens), IGNORE_INDEX, dtype=np.int64)
+        labels[:-1] = np.where(self._trained[span][1:], tokens[1:], IGNORE_INDEX)
+        return tokens, labels
+
+    def _chat_row(self, index: int) -> Row:
+        documents = [index]
+        if self._members is not None and self._row_offsets is not None:
+            documents = self._members[self._row_offsets[index] : self._row_offsets[index + 1]].tolist()
         input_ids = np.full(self.seq_len, self.info.pad_id, dtype=np.int64)
         labels = np.full(self.seq_len, IGNORE_INDEX, dtype=np.int64)
-        input_ids[:count] = tokens[:-1]
-        labels[:count] = np.where(trained[1:], tokens[1:], IGNORE_INDEX)
-        return Row(input_ids, labels)
+        positions = np.zeros(self.seq_len, dtype=np.int64)
+        end = 0
+        for document in documents:
+            tokens, targets = self.document(document)
+            start, end = end, end + len(tokens)
+            input_ids[start:end], labels[start:end] = tokens, targets
+            positions[start:end] = np.arange(len(tokens))
+        positions[end:] = np.arange(self.seq_len - end)
+        return Row(input_ids, labels, positions if self._members is not None else None)
 
 
 def text_rows(tokens: int, seq_len: int) -> int:

@@ -1,4 +1,4 @@
-"""Where rows come from: local files, Hugging Face datasets and the built-in sources, all as ``datasets.Dataset``."""
+"""Where documents come from: local files, Hugging Face datasets and the built-in source, as ``datasets.Dataset``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Data
-from titanflow.data import stdlib_chats, stdlib_text
+from titanflow.data import stdlib_text
 from titanflow.data.local_files import LOADERS, local_files
-from titanflow.data.prepared import no_room
+from titanflow.data.staging import no_room
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ MAX_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Source:
-    """A source's rows in one column, and where each stands.
+    """A source's documents, and where each stands.
 
     Attributes:
-        rows: the column ``text`` (str) or ``messages`` (a list of mappings).
+        rows: one column, ``text``.
         origin: a row's number → ``file:line`` (or ``file:row N`` where a format has no lines).
     """
 
@@ -46,22 +46,33 @@ def load_source(data: Data, cache: Path) -> Source:
     Raises:
         DataError: nothing is there, it can't be read, or lacks the column.
     """
-    given = [key for key in ("source", "path", "dataset") if getattr(data, key)]
-    if len(given) != 1:
-        found = " and ".join(f"data.{key}" for key in given) or "none of them"
-        expected = "exactly one of data.source, data.path and data.dataset"
-        raise DataError(Problem(f"{data.name or 'the data'} sets {found}", "data", expected=expected))
+    key = check_one_source(data)
     if data.source:
         source = _built_in(data)
     elif data.path:
         source = _from_files(data, local_files(data.path), cache)
     else:
-        source = _from_hub(data)
+        rows = _column(load_from_hub(data), data, str(data.dataset))
+        source = Source(rows, lambda row: f"{data.dataset}:row {row + 1}")
     if len(source.rows) == 0:
-        raise DataError(Problem(f"{data.name} has no rows", f"data.{given[0]}"))
+        raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
     if data.limit is not None and data.limit < len(source.rows):
         source = Source(source.rows.select(range(data.limit)), source.origin)
     return source
+
+
+def check_one_source(data: Data) -> str:
+    """The one of ``source``, ``path`` and ``dataset`` that a data config sets.
+
+    Raises:
+        DataError: none of them is set, or several.
+    """
+    given = [key for key in ("source", "path", "dataset") if getattr(data, key)]
+    if len(given) != 1:
+        found = " and ".join(f"data.{key}" for key in given) or "none of them"
+        expected = "exactly one of data.source, data.path and data.dataset"
+        raise DataError(Problem(f"{data.name or 'the data'} sets {found}", "data", expected=expected))
+    return given[0]
 
 
 def check_text(source: Source, data: Data, seq_len: int) -> None:
@@ -101,23 +112,16 @@ def _built_in(data: Data) -> Source:
         pairs = stdlib_text.documents(data.split_part, data.limit)
         texts, origins = [text for text, _ in pairs], [origin for _, origin in pairs]
         return Source(Dataset.from_dict({"text": texts}), origins.__getitem__)
-    if data.source == "stdlib_chats":
-        chats = stdlib_chats.chats(data.split_part, data.limit)
-        return Source(Dataset.from_dict({"messages": chats}), lambda row: f"stdlib_chats:{row + 1}")
-    known = "stdlib, stdlib_chats"
-    raise DataError(Problem(f"there are no rows in the source {data.source}", "data.source", expected=known))
+    raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
 
 
 def _from_files(data: Data, files: list[Path], cache: Path) -> Source:
     from datasets import concatenate_datasets
 
-    if data.kind == "chat" and (plain := [file for file in files if LOADERS[file.suffix] == "text"]):
-        expected = "conversations: .jsonl, .json or .parquet"
-        raise DataError(Problem(f"{plain[0]} is plain text", "data.path", expected=expected))
     parts: list[Dataset] = []
     origins: list[Callable[[int], str]] = []
     for group in _groups(files):
-        part = _column(_load_files(group, cache), data, f"{group[0]}", "data.path")
+        part = _column(load_files(group, cache), data, f"{group[0]}")
         parts.append(part)
         origins.append(_group_origin(group, part))
     rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
@@ -130,11 +134,16 @@ def _groups(files: list[Path]) -> list[list[Path]]:
     return [*([plain] if plain else []), *([file] for file in files if LOADERS[file.suffix] != "text")]
 
 
-def _load_files(group: list[Path], cache: Path) -> Dataset:
+def load_files(group: list[Path], cache: Path, loader: str = "") -> Dataset:
+    """Reads files of one kind: plain text a row a file, unless ``loader`` is given as ``text`` (a row a line).
+
+    Raises:
+        DataError: they can't be read; says which line of which file, as far as a second look finds it.
+    """
     from datasets import load_dataset
 
-    loader = LOADERS[group[0].suffix]
-    options: dict[str, Any] = {"sample_by": "document"} if loader == "text" else {}
+    options: dict[str, Any] = {} if loader or LOADERS[group[0].suffix] != "text" else {"sample_by": "document"}
+    loader = loader or LOADERS[group[0].suffix]
     names = [str(file.absolute()) for file in group]
     try:
         return load_dataset(loader, data_files=names, split="train", cache_dir=str(cache), **options)
@@ -169,7 +178,12 @@ def _reading_problems(group: list[Path], error: Exception) -> list[Problem]:
     return problems[:MAX_PROBLEMS] or [Problem(f"can't be read: {reason}", key, origin=str(group[0]))]
 
 
-def _from_hub(data: Data) -> Source:
+def load_from_hub(data: Data) -> Dataset:
+    """Reads a dataset of the Hub, or a local folder that ``datasets`` loads.
+
+    Raises:
+        DataError: it can't be loaded.
+    """
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     assert data.dataset is not None
@@ -190,19 +204,18 @@ def _from_hub(data: Data) -> Source:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(Problem(f"can't load {data.dataset}: {reason}", "data.dataset", hint=hint)) from error
     assert isinstance(rows, Dataset)
-    return Source(_column(rows, data, data.dataset, "data.dataset"), lambda row: f"{data.dataset}:row {row + 1}")
+    return rows
 
 
-def _column(rows: Dataset, data: Data, where: str, key: str) -> Dataset:
-    """The one column that is asked for, under the name that its kind has here."""
-    asked, name = (data.messages_column, "messages") if data.kind == "chat" else (data.text_column, "text")
-    option = f"data.{name}_column"
+def _column(rows: Dataset, data: Data, where: str) -> Dataset:
+    """The one column that is asked for, as ``text``."""
+    asked = data.text_column
     if asked not in rows.column_names:
         columns = ", ".join(rows.column_names)
-        hint = f"set {option} to one of them"
-        raise DataError(Problem(f"{where} has no column {asked!r}; it has: {columns}", option, hint=hint))
+        key, hint = "data.text_column", "set data.text_column to one of them"
+        raise DataError(Problem(f"{where} has no column {asked!r}; it has: {columns}", key, hint=hint))
     rows = rows.select_columns([asked])
-    return rows if asked == name else rows.rename_column(asked, name)
+    return rows if asked == "text" else rows.rename_column(asked, "text")
 
 
 def _group_origin(group: list[Path], rows: Dataset) -> Callable[[int], str]:

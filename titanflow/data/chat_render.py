@@ -1,0 +1,187 @@
+"""A conversation rendered by its template, and which spans of the text the model must learn to write.
+
+A template with ``{% generation %}`` says so itself. Without it, a turn begins where the generation prompt ends and
+ends with the last special token before what follows. Either way the text up to a trained turn must be exactly the
+prompt that inference would give: a template that isn't stable in that sense trains on something never asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from titanflow.data.chat_format import Conversation
+from titanflow.data.template import marks_generation
+
+Turns = Literal["all", "last"]
+# Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
+_STAND_INS = [chr(code) for code in range(0xF0000, 0xF0400)]
+
+
+class ChatRefused(ValueError):
+    """A conversation that can't be rendered or trained on."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text of a conversation.
+
+    Attributes:
+        text: with a stand-in for each special token that a message quotes.
+        spans: ``(start, end)`` of what is trained, in characters, in order.
+        turns: the number of the trained messages, in order.
+        quoted: stand-in → the special token's text.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    turns: list[int]
+    quoted: Mapping[str, str]
+
+
+class ChatRenderer:
+    """Renders with one template for one tokenizer.
+
+    Args:
+        template: the Jinja source.
+        name: what to call it in messages.
+        special: finds the tokenizer's special tokens in a text.
+        variables: what the template may refer to beside the messages.
+        turns: whether each assistant turn is trained or only the last; a turn's own ``train: false`` goes before it.
+    """
+
+    def __init__(
+        self, template: str, name: str, special: re.Pattern[str], variables: Mapping[str, str], turns: Turns = "all"
+    ) -> None:
+        self.template = template
+        self.name = name
+        self.special = special
+        self.variables = variables
+        self.turns = turns
+        self.is_marked = marks_generation(template)
+
+    def render(self, conversation: Conversation) -> Rendered:
+        """The whole conversation.
+
+        Raises:
+            ChatRefused: the template fails on it, isn't stable, or ends a trained turn with no special token.
+        """
+        messages, tools, quoted = self._quoted(conversation)
+        shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
+        text, marked = self._template(shown, tools)
+        trained = self._trained_turns(messages)
+        spans: list[tuple[int, int]] = []
+        starts = [self._start(text, shown, tools, turn) for turn in trained]
+        for turn, start, following in zip(trained, starts, [*starts[1:], len(text)], strict=True):
+            end = following if self.is_marked else self._end(text, shown, tools, turn, start)
+            found = _within(marked, start, end) if self.is_marked else [(start, end)]
+            if not found:
+                raise ChatRefused(f"template {self.name} marks nothing of messages[{turn}] as the assistant's")
+            spans += found
+        return Rendered(text, spans, trained, quoted)
+
+    def prompt(self, conversation: Conversation) -> Rendered:
+        """The text that a model is asked with: the messages and the assistant's header.
+
+        Raises:
+            ChatRefused: the template fails on it.
+        """
+        messages, tools, quoted = self._quoted(conversation)
+        text, _ = self._template(messages, tools, add_generation_prompt=True)
+        return Rendered(text, [], [], quoted)
+
+    def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        turns = turns[-1:] if self.turns == "last" else turns
+        return [turn for turn in turns if messages[turn].get("train", True)]
+
+    def _start(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int) -> int:
+        prompt, _ = self._template(messages[:turn], tools, add_generation_prompt=True)
+        if text.startswith(prompt):
+            return len(prompt)
+        differ = (at for at, (one, other) in enumerate(zip(prompt, text, strict=False)) if one != other)
+        shared = next(differ, min(len(prompt), len(text)))
+        raise ChatRefused(
+            f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
+            f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
+            "chat.turns: last trains the last turn alone, which many such templates render alike"
+        )
+
+    def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
+        """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
+        until = len(text)
+        if turn + 1 < len(messages):
+            through, _ = self._template(messages[: turn + 1], tools)
+            if not text.startswith(through):
+                raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
+            until = len(through)
+        ends = [match.end(match.lastindex or 0) for match in self.special.finditer(text, start, until)]
+        if not ends:
+            raise ChatRefused(f"template {self.name} ends messages[{turn}] with no special token")
+        return ends[-1]
+
+    def _template(
+        self, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool = False
+    ) -> tuple[str, list[tuple[int, int]]]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        marked = self.is_marked and not add_generation_prompt
+        try:
+            rendered, spans = render_jinja_template(
+                [messages],
+                tools=tools,
+                chat_template=self.template,
+                return_assistant_tokens_mask=marked,
+                add_generation_prompt=add_generation_prompt,
+                **self.variables,
+            )
+        except Exception as error:  # a template is a program: any exception is its answer to these messages
+            raise ChatRefused(f"template {self.name} refuses it: {error}") from error
+        return rendered[0], [(int(start), int(end)) for start, end in spans[0]] if marked else []
+
+    def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
+        """Messages and tools with a stand-in for each special token that they quote."""
+        messages, tools = conversation.messages, conversation.tools
+        found: set[str] = set()
+        for text in _strings([messages, tools]):
+            found.update(match.group(match.lastindex or 0) for match in self.special.finditer(text))
+        if not found:
+            return messages, tools, {}
+        everything = "\n".join(_strings([messages, tools]))
+        free = (character for character in _STAND_INS if character not in everything)
+        # A token's text can hold another's; the longer one must be replaced first.
+        quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
+        texts = {token: stand_in for stand_in, token in quoted.items()}
+        return _replace(messages, texts), _replace(tools, texts), quoted
+
+
+def _within(spans: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of ``spans`` between ``start`` and ``end``: a marked header lies before the prompt's end."""
+    parts = [(max(first, start), min(last, end)) for first, last in spans]
+    return [(first, last) for first, last in parts if first < last]
+
+
+def _shown(text: str, at: int) -> str:
+    return repr(text[max(0, at - 20) : at + 20])
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _replace(value: Any, texts: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for text, stand_in in texts.items():
+            value = value.replace(text, stand_in)
+        return value
+    if isinstance(value, dict):
+        return {key: _replace(item, texts) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, texts) for item in value]
+    return value
