@@ -78,7 +78,7 @@ def prepare(text: Path, tokenizer: Tokenizer, folder: Path) -> Path:
         vocab_size=VOCAB,
         pad_id=0,
     )
-    write_rows(folder, info, documents, None, lengths)
+    write_rows(folder, info, documents, lengths)
     return folder
 
 

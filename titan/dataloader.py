@@ -13,7 +13,7 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 
-from titanflow.data.order import global_batch
+from titanflow.data.order import Order, Shuffled
 from titanflow.data.prepared import Row
 from titanflow.errors import ConfigError, Problem
 
@@ -34,6 +34,9 @@ class Rows(Protocol):
     def row(self, index: int) -> Row:
         """Row ``index``."""
 
+    def order(self, seed: int) -> Order:
+        """The order in which training visits the rows."""
+
 
 class MockRows:
     """Random tokens of a vocabulary, the same for the same row, for ``training.mock_data``."""
@@ -50,6 +53,10 @@ class MockRows:
         """Row ``index``: ``seq_len`` tokens drawn uniformly, and the tokens that follow them."""
         tokens = np.random.default_rng(index).integers(self.vocab_size, size=self.seq_len + 1)
         return Row(tokens[:-1], tokens[1:])
+
+    def order(self, seed: int) -> Order:
+        """A permutation of them."""
+        return Shuffled(self.rows, seed)
 
 
 class RowDataset(Dataset[Any]):
@@ -68,7 +75,8 @@ class RowDataset(Dataset[Any]):
 def collate(rows: list[Row]) -> Batch:
     """Stacks rows into a batch."""
     inputs = {"input": torch.from_numpy(np.stack([row.input_ids for row in rows]))}
-    if positions := [row.positions for row in rows if row.positions is not None]:
+    if any(row.positions is not None for row in rows):
+        positions = [np.arange(len(row.labels)) if row.positions is None else row.positions for row in rows]
         inputs["positions"] = torch.from_numpy(np.stack(positions))
     return inputs, torch.from_numpy(np.stack([row.labels for row in rows]))
 
@@ -138,7 +146,7 @@ class PreparedDataLoader(BaseDataLoader):
         self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
         self.rank = rank
         self.ranks = ranks
-        self.seed = seed
+        self.order = rows.order(seed)
         self.settings = settings or DataLoaderConfig()
         self.rows_seen = 0
 
@@ -153,9 +161,13 @@ class PreparedDataLoader(BaseDataLoader):
 
     def _indices(self, step: int) -> Iterator[list[int]]:
         while True:
-            batch = global_batch(step, self.global_batch_size, len(self.rows), self.seed)
+            batch = self.order.global_batch(step, self.global_batch_size)
             yield from rank_slice(batch, self.accumulation, self.rank, self.ranks).tolist()
             step += 1
+
+    def shares(self) -> dict[str, float]:
+        """Of a mixture, each source's share of the tokens so far."""
+        return self.order.shares(self.rows_seen)
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows all ranks together have seen."""

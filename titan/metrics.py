@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def remember_wandb_run() -> None:
 class StageMetrics(MetricsProcessor):
     """torchtitan's metrics processor with the records of a stage.
 
-    ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it.
+    ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it. ``shares`` gives each
+    source's share of the tokens so far, where a mixture is trained on.
     """
 
     def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims, tag: str | None = None) -> None:
@@ -73,6 +75,7 @@ class StageMetrics(MetricsProcessor):
         self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
         self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
         self.trained_tokens = 0
+        self.shares: Callable[[], dict[str, float]] = dict
         self._validated: set[int] = set()
         self._started = time.perf_counter()
 
@@ -113,7 +116,8 @@ class StageMetrics(MetricsProcessor):
                 f"step {step}: the loss is {global_avg_loss} and the gradient's norm {grad_norm}: training has "
                 "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
             )
-        named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds")}
+        named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds", "shares")}
+        named |= {f"train/share/{name}": share for name, share in record.get("shares", {}).items()}
         named["train/max_loss"] = global_max_loss
         named |= self._system_metrics()
         self._write(record, named, step)
@@ -140,7 +144,7 @@ class StageMetrics(MetricsProcessor):
         elapsed = time.perf_counter() - self.time_last_log
         degree = data_parallel_degree(self.parallel_dims)
         per_rank = self.ntokens_since_last_log / elapsed
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "loss": loss,
             "perplexity": perplexity(loss),
@@ -156,6 +160,8 @@ class StageMetrics(MetricsProcessor):
         if math.isfinite(self.gpu_peak_flops):
             per_device = per_rank / self.parallel_dims.non_data_parallel_size
             record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
+        if shares := self.shares():
+            record["shares"] = shares
         record["seconds"] = time.perf_counter() - self._started
         return record
 

@@ -21,8 +21,8 @@ from titan.model_overrides import override_model_args
 from titan.parallelize import equal_to_one_process, with_summed_gradients
 from titan.streaming import streamed
 from titan.validate import StageValidator
-from titanflow.config.additions import Data
-from titanflow.data.prepared import PreparedRows
+from titanflow.config.additions import names_rows
+from titanflow.data.mixture import open_rows
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
 
@@ -109,11 +109,6 @@ def needs_tokenizer(run: StageRun, job_config: JobConfig) -> bool:
     return run.tokenizer is not None or not (run.data.train or job_config.training.mock_data)
 
 
-def has_data(data: Data) -> bool:
-    """Whether a ``data`` section names anything."""
-    return bool(data.source or data.path or data.dataset)
-
-
 def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Callable[..., BaseDataLoader]:
     def build(dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: JobConfig) -> BaseDataLoader:
         training = job_config.training
@@ -121,11 +116,11 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
         if training.mock_data:
             rows = MockRows(vocab_size, training.seq_len)
         elif run.data.train is not None:
-            rows = PreparedRows.open(run.data.train, training.seq_len)
+            rows = open_rows(run.data.train, training.seq_len)
         else:
             if job_config.data.streaming:
                 job_config = streamed(job_config, job_config.data, "training")
-            elif has_data(job_config.data):
+            elif names_rows(run.config.get("data") or {}):
                 raise ConfigError(
                     Problem(
                         f"{job_config.data.name or 'the training data'} isn't prepared",
@@ -154,13 +149,13 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
     def build(job_config: JobConfig, **parts: Any) -> BaseValidator:
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
-            rows = PreparedRows.open(run.data.validation, seq_len)
+            rows = open_rows(run.data.validation, seq_len)
             return StageValidator(rows, job_config, trim=may_trim(job_config), **parts)
         if job_config.training.mock_data:
             return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)
         if job_config.validation_data.streaming:
             job_config = streamed(job_config, job_config.validation_data, "validation")
-        elif run.data.train is not None or has_data(job_config.validation_data):
+        elif run.data.train is not None or names_rows(run.config.get("validation_data") or {}):
             raise ConfigError(
                 Problem(
                     "validation is on, and there is no prepared validation data",

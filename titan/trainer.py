@@ -22,6 +22,7 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
+from titan.dataloader import PreparedDataLoader
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
@@ -42,6 +43,8 @@ class Trainer(torchtitan.train.Trainer):
         self.folder = Path(job_config.job.dump_folder) / job_config.checkpoint.folder
         # The ranks agree on a signal by a CPU tensor, so that no GPU waits for it.
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        if isinstance(self.dataloader, PreparedDataLoader):
+            self.metrics_processor.shares = self.dataloader.shares
         self._saved_step = 0
         self._warmed_up = False
         if job_config.training.mixed_precision_param == "float32":

@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, export and patches.
+"""``titanflow``: run, plan, config, masks, export and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -130,6 +130,30 @@ def config(
     for key, (value, where) in values.items():
         table.add_row(key, Text(json.dumps(value, default=str)), *([Text(where, style="dim")] if origin else []))
     out.print(table)
+
+
+@app.command()
+@reports_errors
+def masks(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=0, help="So many rows; 5, or with --json all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare a module's conversations, prove their masks, and show which tokens are trained."""
+    from titanflow.masks import prepare_masks
+    from titanflow.plan import make_plan
+
+    planned = make_plan(experiment, configs, run_name, settings or [])
+    _warn(planned.config)
+    prepared = prepare_masks(planned, module)
+    if as_json:
+        sys.stdout.write(json.dumps(prepared.as_json(rows)) + "\n")
+    else:
+        out.print(prepared.render(5 if rows is None else rows))
 
 
 @app.command()

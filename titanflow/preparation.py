@@ -12,6 +12,7 @@ from typing import Any
 
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
+from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import RESULT_FILE, PreparedData, read_result
@@ -126,13 +127,8 @@ class Preparation:
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
-        from titanflow.data.fingerprints import data_fingerprint, prepared_folder
-
         data = module.config[section]
-        chat = self._chat(module) if data["kind"] == "chat" else None
-        seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
-        tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
-        if module.trains and not tokenizer:
+        if module.trains and not self.fingerprints.get(f"{module.name}.tokenizer"):
             raise ConfigError(
                 Problem(
                     f"{module.name} has data and no tokenizer",
@@ -141,21 +137,41 @@ class Preparation:
                     expected="a folder with tokenizer.json",
                 )
             )
+        seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
+        members = mixture_members(data)
+        folders = {name: self._add_dataset(module, member, seq_len, workspace) for name, member in members.items()}
+        folder = self._add_dataset(module, data, seq_len, workspace, folders)
+        self.fingerprints[f"{module.name}.{section}"] = self.config["datasets"][-1]["fingerprint"]
+        paths = self.data.setdefault(module.name, PreparedData())
+        setattr(paths, part, folder)
+
+    def _add_dataset(
+        self,
+        module: Module,
+        data: dict[str, Any],
+        seq_len: int,
+        workspace: Path,
+        members: dict[str, Path] | None = None,
+    ) -> Path:
+        """Plans one folder: a source's, or that of a mixture of ``members``."""
+        from titanflow.data.fingerprints import data_fingerprint, prepared_folder
+
+        chat = self._chat(module) if data["kind"] == "chat" else None
+        tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
         fingerprint = data_fingerprint(data, tokenizer, seq_len, chat, workspace)
         folder = prepared_folder(workspace, data, fingerprint)
         self.config["datasets"].append(
             {
                 "folder": str(folder),
-                "kind": data["kind"],
+                "kind": "mixture" if members else data["kind"],
                 "data": data,
+                "members": {name: str(path) for name, path in (members or {}).items()},
                 "seq_len": seq_len,
                 "chat": chat,
                 "fingerprint": fingerprint,
             }
         )
-        self.fingerprints[f"{module.name}.{section}"] = fingerprint
-        paths = self.data.setdefault(module.name, PreparedData())
-        setattr(paths, part, folder)
+        return folder
 
     def _chat(self, module: Module) -> dict[str, Any]:
         """The section ``chat`` with the template's text in the place of its name."""

@@ -8,13 +8,14 @@ documentation, as in torchtitan's own ``job_config.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
 @dataclass
-class Data:
-    """Where training rows come from: exactly one of ``source``, ``path`` and ``dataset``."""
+class Source:
+    """Where rows come from, exactly one of ``source``, ``path`` and ``dataset``, and how they are read."""
 
     name: str = ""
     """What the prepared folder is called; the file's own name unless said otherwise."""
@@ -52,6 +53,44 @@ class Data:
     """At most so many documents or conversations."""
     streaming: bool = False
     """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
+
+
+@dataclass
+class MixtureSource(Source):
+    """One source of a mixture; what it doesn't set is as in the ``data`` section around it."""
+
+    weight: float = 1.0
+    """Its share in relation to the other sources' (`interleave`)."""
+    epochs: float = 1.0
+    """How often its rows are gone through before it is exhausted."""
+
+
+@dataclass
+class Mixture:
+    """Several sources trained on together; without ``sources`` there is no mixture."""
+
+    sources: dict[str, MixtureSource] = field(default_factory=dict)
+    """Each source by its name; `data: file.yaml` takes it from a data file."""
+    strategy: Literal["interleave", "concat"] = "interleave"
+    """All at once by their weights, or one after another."""
+    weights: Literal["rows", "tokens"] = "rows"
+    """Whether a weight is a share of the rows or of the tokens."""
+    stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
+    """When a round of the mixture ends (`interleave`); until the last is exhausted, the others begin again."""
+
+
+@dataclass
+class Data(Source):
+    """What is read: one source, or a mixture of several."""
+
+    mixture: Mixture = field(default_factory=Mixture)
+    """Several sources in place of one."""
+
+
+def names_rows(data: Mapping[str, Any]) -> bool:
+    """Whether a ``data`` section says where rows come from."""
+    is_mixture = bool((data.get("mixture") or {}).get("sources"))
+    return is_mixture or any(data.get(key) for key in ("source", "path", "dataset"))
 
 
 @dataclass

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from titanflow.config.additions import names_rows
+from titanflow.config.data_checks import check_data
 from titanflow.config.module import Module
 from titanflow.errors import Problem
-
-SOURCES = ("source", "path", "dataset")
 
 
 def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
     """Every contradiction in one resolved module."""
     if module.trains:
         return [
-            *_check_data(module, "data"),
-            *_check_data(module, "validation_data"),
+            *check_data(module, "data"),
+            *check_data(module, "validation_data"),
+            *_check_dataset(module, "data"),
+            *_check_dataset(module, "validation_data"),
             *_check_validation(module),
             *_check_seq_len(module, modules),
             *_check_sft(module),
@@ -25,27 +27,21 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
 
 def has_data(module: Module, section: str = "data") -> bool:
     """Whether the section says where rows come from."""
-    data = module.config.get(section) or {}
-    return any(data.get(key) for key in SOURCES)
+    return names_rows(module.config.get(section) or {})
 
 
 def _problem(module: Module, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
     return Problem(message, f"{module.name}.{key}", module.origins.get(key, ""), expected, hint)
 
 
-def _check_data(module: Module, section: str) -> list[Problem]:
-    data = module.config.get(section) or {}
-    named = [key for key in SOURCES if data.get(key)]
+def _check_dataset(module: Module, section: str) -> list[Problem]:
+    """torchtitan's own way to name a dataset, beside this project's."""
     titans = f"{'training' if section == 'data' else 'validation'}.dataset"
     written = [key for key in (titans, f"{titans}_path") if _is_written(module, key)]
-    if named and written:
-        message = f"two sources: {written[0]} and {section}.{named[0]}"
+    if has_data(module, section) and written:
+        message = f"two sources: {written[0]} and {section}"
         return [_problem(module, written[0], message, expected="one of them")]
-    if len(named) < 2:
-        return []
-    hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
-    message = f"two sources: {' and '.join(named)}"
-    return [_problem(module, f"{section}.{named[1]}", message, expected="one of them", hint=hint)]
+    return []
 
 
 def _is_written(module: Module, key: str) -> bool:

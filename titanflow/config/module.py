@@ -125,7 +125,23 @@ def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[
     overrides = entry.spec.get("overrides")
     if isinstance(overrides, dict):
         merged = merge(merged, overrides)
-    return merge(merged, entry.settings)
+    merged = merge(merged, entry.settings)
+    for name in ("data", "validation_data"):
+        _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
+    return merged
+
+
+def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
+    """Puts the data files that a mixture's sources name in their place."""
+    mixture = data.get("mixture") if isinstance(data, dict) else None
+    sources = mixture.get("sources") if isinstance(mixture, dict) else None
+    if not isinstance(sources, dict):
+        return
+    for name, source in sources.items():
+        leaf = source.pop("data", None) if isinstance(source, dict) else None
+        if isinstance(leaf, Leaf) and leaf.value is not None:
+            path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
+            sources[name] = merge(load(path, problems), source)
 
 
 def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Schema, str]:

@@ -105,9 +105,20 @@ def _fits(value: Any, schema: Schema) -> bool:
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
     if "properties" in schema:
         return _check_section(value, schema, prefix, known, f"{dotted}.")
+    items = schema.get("additionalProperties")
+    if isinstance(items, dict) and "properties" in items:
+        return [problem for name, item in value.items() for problem in _check_item(item, items, prefix, dotted, name)]
     if accepts(plain(value), schema):
         return []
     return [_wrong_value(f"{prefix}{dotted}", Leaf(plain(value), first_origin(value)), schema)]
+
+
+def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) -> list[Problem]:
+    """One section of a mapping that holds sections by name."""
+    above = f"{dotted}.{name}"
+    if not isinstance(item, dict):
+        return [_wrong_value(f"{prefix}{above}", item, {"type": "object"})]
+    return _check_section(item, schema, prefix, known_keys(schema, f"{above}."), f"{above}.")
 
 
 def unknown_key(key: str, origin: str, dotted: str, known: list[str], prefix: str = "") -> Problem:

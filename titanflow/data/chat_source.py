@@ -9,10 +9,11 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_chats
@@ -30,15 +31,22 @@ LINE = "line"
 
 @dataclass(frozen=True)
 class Part:
-    """So many rows of one file or dataset; ``unit`` is what they are counted in: lines, or rows from 1."""
+    """So many rows of one file or dataset.
+
+    ``unit`` is what they are counted in: lines, or rows from 1. ``lines`` are the lines on which they begin, where
+    that isn't one a row.
+    """
 
     name: str
     rows: int
-    unit: str = "line"
+    unit: Literal["line", "row"] = "line"
+    lines: list[int] | None = None
 
     def origin(self, row: int) -> str:
         """Where the part's row stands (from 0): ``file:line``, or ``file:row N`` where a format has no lines."""
-        return f"{self.name}:{row + 1}" if self.unit == "line" else f"{self.name}:row {row + 1}"
+        if self.unit == "row":
+            return f"{self.name}:row {row + 1}"
+        return f"{self.name}:{self.lines[row] if self.lines else row + 1}"
 
 
 @dataclass(frozen=True)
@@ -139,34 +147,69 @@ def _from_files(files: list[Path], cache: Path) -> ChatSource:
     loaded: list[Dataset] = []
     parts: list[Part] = []
     for file in files:
+        lines: list[int] | None = None
         if file.suffix == ".jsonl":
             rows = load_files([file], cache, "text").rename_column("text", LINE)
         elif file.suffix == ".json":
-            rows = Dataset.from_dict({LINE: _array(file)})
+            texts, lines = read_array(file)
+            rows = Dataset.from_dict({LINE: texts})
         else:
             rows = load_files([file], cache)
         loaded.append(rows)
-        parts.append(Part(str(file), len(rows), "line" if file.suffix == ".jsonl" else "row"))
+        parts.append(Part(str(file), len(rows), "line" if LINE in rows.column_names else "row", lines))
     if len({LINE in rows.column_names for rows in loaded}) > 1:
         expected = "one of .json and .jsonl, or one of .parquet and .csv"
         raise DataError(Problem("files of different kinds can't be read together", "data.path", expected=expected))
     return ChatSource(loaded[0] if len(loaded) == 1 else concatenate_datasets(loaded), Parts(parts))
 
 
-def _array(file: Path) -> list[str]:
-    """The rows of a file that is one JSON array, as text."""
+def read_array(file: Path) -> tuple[list[str], list[int]]:
+    """The rows of a file that is one JSON array, each as text, and the lines on which they begin.
+
+    Raises:
+        DataError: it isn't UTF-8, not JSON, or no array.
+    """
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return _elements(text)
     except UnicodeDecodeError as fault:
         problem = Problem(f"not UTF-8: {fault.reason} at byte {fault.start}", "data.path", f"{file}:1")
         raise DataError(problem) from fault
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         line = getattr(fault, "lineno", 1)
         hint = "a file with a row a line is called .jsonl"
-        raise DataError(Problem(f"not JSON: {fault}", "data.path", f"{file}:{line}", hint=hint)) from fault
-    if not isinstance(rows, list):
-        raise DataError(Problem(f"found {type(rows).__name__}", "data.path", f"{file}:1", expected="a list of rows"))
-    return [json.dumps(row) for row in rows]
+        expected = "a list of rows"
+        raise DataError(Problem(f"not JSON: {fault}", "data.path", f"{file}:{line}", expected, hint)) from fault
+
+
+def _elements(text: str) -> tuple[list[str], list[int]]:
+    decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
+    rows: list[str] = []
+    lines: list[int] = []
+    line, counted = 1, 0
+    position = space.match(text).end()  # type: ignore[union-attr]
+    _expect(text, position, "[")
+    position = space.match(text, position + 1).end()  # type: ignore[union-attr]
+    while text[position : position + 1] != "]" or rows:
+        _, end = decoder.raw_decode(text, position)
+        line += text.count("\n", counted, position)
+        counted = position
+        rows.append(text[position:end])
+        lines.append(line)
+        position = space.match(text, end).end()  # type: ignore[union-attr]
+        if text[position : position + 1] == "]":
+            break
+        _expect(text, position, ",")
+        position = space.match(text, position + 1).end()  # type: ignore[union-attr]
+    rest = space.match(text, position + 1).end()  # type: ignore[union-attr]
+    if rest < len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    return rows, lines
+
+
+def _expect(text: str, position: int, character: str) -> None:
+    if text[position : position + 1] != character:
+        raise json.JSONDecodeError(f"Expecting {character!r}", text, position)
 
 
 def _without_nothing(value: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.config.additions import Data
+from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data.local_files import local_files
 from titanflow.data.stdlib_text import source_files, stdlib_folder
 from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
@@ -25,7 +26,7 @@ DATA_VERSION = 4
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
-_NOT_CONTENT = ("name", "path", "dataset", "streaming")
+_NOT_CONTENT = ("name", "path", "dataset", "streaming", "mixture")
 # Hashing less than this takes no time that anybody would notice, and reading it again can't be wrong.
 _REMEMBERED_SIZE = 32 << 20
 
@@ -45,6 +46,10 @@ def data_fingerprint(
     Raises:
         DataError: a file isn't there.
     """
+    if members := mixture_members(data):
+        ours = (tokenizer_fingerprint, seq_len, chat, workspace)
+        found = {name: data_fingerprint(member, *ours) for name, member in members.items()}
+        return digest({"version": DATA_VERSION, "members": found, "mixture": mixture_spec(data)})
     config = Data(**data)
     content = {key: value for key, value in asdict(config).items() if key not in _NOT_CONTENT}
     parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
@@ -90,7 +95,8 @@ def data_name(data: Mapping[str, Any]) -> str:
     """What a prepared folder is called: the config's ``name``, or one made from its source; safe as a file name."""
     path = data.get("path")
     first = path[0] if isinstance(path, list) and path else path
-    name = data.get("name") or data.get("source") or data.get("dataset") or (Path(first).stem if first else "data")
+    made = Path(first).stem if first else "mixture" if mixture_members(data) else "data"
+    name = data.get("name") or data.get("source") or data.get("dataset") or made
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in str(name)).strip(".-") or "data"
 
 

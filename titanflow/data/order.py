@@ -1,45 +1,70 @@
-"""Which rows a step trains on: a function of the seed and the step alone, the same on any number of ranks."""
+"""Which rows a step trains on: a function of the seed and the position alone, the same on any number of ranks."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@lru_cache(maxsize=4)
-def permutation(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which one epoch visits ``rows`` rows.
+@lru_cache(maxsize=16)
+def permutation(rows: int, seed: int, epoch: int, source: int = 0) -> NDArray[np.int64]:
+    """The order in which one epoch visits ``rows`` rows; each ``source`` of a mixture has one of its own.
 
     Drawn from ``RandomState``, whose stream numpy promises never to change (NEP 19); ``Generator`` makes no
     such promise, and a resume under a newer numpy must meet the same rows.
     """
-    bits = np.random.MT19937(np.random.SeedSequence([seed, epoch]))
+    drawn_from = [seed, epoch, source] if source else [seed, epoch]
+    bits = np.random.MT19937(np.random.SeedSequence(drawn_from))
     order = np.random.RandomState(bits).permutation(rows).astype(np.int64)
     order.flags.writeable = False
     return order
 
 
-def global_batch(step: int, batch_size: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """The row indices of the global batch at ``step`` (0-based), shape ``[batch_size]``.
+class Order(ABC):
+    """Which row stands at each position of an endless stream of rows."""
 
-    Position ``p = step * batch_size + k`` of the endless stream lies in epoch ``p // rows``; the epoch's
-    permutation says which row that is. A rank takes its slice of the batch, so a resume needs the step and
-    nothing else.
+    @abstractmethod
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row numbers at these positions, of the same shape ``[positions]``."""
+
+    def global_batch(self, step: int, batch_size: int) -> NDArray[np.int64]:
+        """The row numbers of the global batch at ``step`` (0-based), shape ``[batch_size]``.
+
+        A rank takes its slice of it, so a resume needs the step and nothing else.
+
+        Raises:
+            ValueError: a batch of no rows, or a negative step.
+        """
+        if batch_size < 1 or step < 0:
+            raise ValueError(f"a global batch needs batch_size >= 1 and step >= 0; got {batch_size} and {step}")
+        return self.at(np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64))
+
+    def shares(self, positions: int) -> dict[str, float]:
+        """Of a mixture, each source's share of the tokens so far; empty where there is but one source."""
+        return {}
+
+
+class Shuffled(Order):
+    """Epoch after epoch of one source: position ``p`` lies in epoch ``p // rows``, which is a permutation.
 
     Raises:
-        ValueError: no rows, a batch of no rows, or a negative step or seed.
+        ValueError: no rows, or a negative seed.
     """
-    if rows < 1 or batch_size < 1 or step < 0 or seed < 0:
-        raise ValueError(
-            f"global_batch needs rows >= 1, batch_size >= 1, step >= 0 and seed >= 0; "
-            f"got rows={rows}, batch_size={batch_size}, step={step}, seed={seed}"
-        )
-    positions = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-    epochs, within = np.divmod(positions, rows)
-    batch = np.empty(batch_size, dtype=np.int64)
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        chosen = epochs == epoch
-        batch[chosen] = permutation(rows, seed, epoch)[within[chosen]]
-    return batch
+
+    def __init__(self, rows: int, seed: int) -> None:
+        if rows < 1 or seed < 0:
+            raise ValueError(f"an order needs rows >= 1 and seed >= 0; got rows={rows}, seed={seed}")
+        self.rows = rows
+        self.seed = seed
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row numbers at these positions."""
+        epochs, within = np.divmod(positions, self.rows)
+        found = np.empty(len(positions), dtype=np.int64)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            found[chosen] = permutation(self.rows, self.seed, int(epoch))[within[chosen]]
+        return found

@@ -32,10 +32,12 @@ import psutil
 from pydantic import Field
 
 from titanflow.config.additions import Data
+from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data import stdlib_evals
 from titanflow.data.chat_render import Turns
 from titanflow.data.chat_source import ChatSource, load_chats
 from titanflow.data.fingerprints import data_name
+from titanflow.data.mixture import write_mixture
 from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete
 from titanflow.data.sources import Source, check_text, load_source
 from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
@@ -69,9 +71,10 @@ class TokenizerPlan(Strict):
         return (self.folder / CONFIG_FILE).is_file()
 
     @property
-    def text(self) -> Data:
-        """What to train on."""
-        return Data(**{**self.train_on, "name": data_name(self.train_on), "kind": "text"})
+    def texts(self) -> list[Data]:
+        """What to train on: the text of each source."""
+        members = mixture_members(self.train_on) or {data_name(self.train_on): self.train_on}
+        return [Data(**{**member, "name": name, "kind": "text"}) for name, member in members.items()]
 
 
 class ChatSettings(Strict):
@@ -84,11 +87,12 @@ class ChatSettings(Strict):
 
 
 class DatasetPlan(Strict):
-    """One folder of rows or evaluation items to make."""
+    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders."""
 
     folder: Path
-    kind: Literal["text", "chat", "evals"]
+    kind: Literal["text", "chat", "evals", "mixture"]
     data: dict[str, Any]
+    members: dict[str, Path] = Field(default_factory=dict)
     seq_len: int = 0
     chat: ChatSettings | None = None
     fingerprint: str = ""
@@ -134,6 +138,8 @@ class Preparation:
         if missing:
             show_progress()
         self._check(missing)
+        mixtures = [dataset for dataset in missing if dataset.kind == "mixture"]
+        missing = [dataset for dataset in missing if dataset.kind != "mixture"]
         late = [dataset for dataset in missing if self._takes_long(dataset)]
         with ExitStack() as together:
             tokenizer = self._tokenizer(together)
@@ -145,12 +151,18 @@ class Preparation:
         for dataset in late:
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 self._make(dataset, tokenizer, folder)
+        for dataset in mixtures:
+            with staged_folder(dataset.folder, DATASET_FILE) as folder:
+                spec = mixture_spec(dataset.data)
+                write_mixture(folder, dataset.config.name, dataset.fingerprint, spec, dataset.members)
         made = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
         return PrepareResult(tokenizer=tokenizer, datasets=made, seconds=round(time.monotonic() - started, 3))
 
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
         for dataset in missing:
+            if dataset.kind == "mixture":
+                continue
             if dataset.kind == "evals":
                 check_evals(dataset.config)
             elif self.plan.tokenizer is None:
@@ -168,7 +180,8 @@ class Preparation:
             load_tokenizer(tokenizer.path)
         else:
             check_vocab_size(tokenizer.vocab_size)
-            check_text(self._text(tokenizer.text), tokenizer.text, seq_len=0)
+            for text in tokenizer.texts:
+                check_text(self._text(text), text, seq_len=0)
 
     def _takes_long(self, dataset: DatasetPlan) -> bool:
         # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
@@ -200,8 +213,8 @@ class Preparation:
             copy_tokenizer(plan.path, folder)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
-            rows = self._text(plan.text).rows
-            texts = (text for batch in rows.iter(batch_size=256) for text in batch["text"])
+            sources = [self._text(text).rows for text in plan.texts]
+            texts = (text for rows in sources for batch in rows.iter(batch_size=256) for text in batch["text"])
             train_tokenizer(texts, plan.vocab_size, folder)
         return folder
 

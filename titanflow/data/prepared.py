@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from titanflow.data.order import Order, Shuffled
 from titanflow.errors import DataError, Problem
 
 DATASET_FILE = "dataset.json"
@@ -42,9 +43,10 @@ class DatasetInfo:
 
     Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
     ``fill`` the share of the rows' places that hold a token, ``parts`` the files that the documents come from.
+    ``mixture`` says of a mixture how it is mixed, and where its members lie.
     """
 
-    kind: Literal["text", "chat"]
+    kind: Literal["text", "chat", "mixture"]
     name: str
     fingerprint: str
     documents: int
@@ -66,6 +68,7 @@ class DatasetInfo:
     template: str = ""
     turns: str = ""
     parts: list[dict[str, Any]] = field(default_factory=list)
+    mixture: dict[str, Any] = field(default_factory=dict)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
@@ -195,6 +198,10 @@ class PreparedRows:
 
     def __len__(self) -> int:
         return self._rows
+
+    def order(self, seed: int) -> Order:
+        """The order in which training visits the rows."""
+        return Shuffled(len(self), seed)
 
     def row(self, index: int) -> Row:
         """Row ``index``.

@@ -1,0 +1,97 @@
+"""What a ``data`` section says that can't be, or that nothing would read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from titanflow.config.additions import Data
+from titanflow.config.mixture import mixture_members
+from titanflow.config.module import Module
+from titanflow.errors import DataError, Problem
+
+SOURCES = ("source", "path", "dataset")
+ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
+"""Keys that mean nothing for text."""
+ONLY_TEXT = ("text_column", "streaming")
+"""Keys that mean nothing for conversations."""
+
+
+def check_data(module: Module, section: str) -> list[Problem]:
+    """Every contradiction in one ``data`` section of a training module."""
+    data = module.config.get(section) or {}
+    members = mixture_members(data)
+    written = _written(module, section)
+    problems = _check_mixture(module, section, data) if members else _check_one(module, section, data, written)
+    for name, member in members.items():
+        own = set(data["mixture"]["sources"][name])
+        problems += _check_one(module, f"{section}.mixture.sources.{name}", member, own | written)
+    proof_rows = module.config["chat"]["proof_rows"]
+    if proof_rows is not None and proof_rows < 0:
+        problems.append(_problem(module, "chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
+    return problems
+
+
+def _written(module: Module, section: str) -> set[str]:
+    """The keys of a section that someone wrote, rather than a default filling them in."""
+    prefix = f"{section}."
+    written = (key for key, origin in module.origins.items() if origin != "default" and key.startswith(prefix))
+    return {key.removeprefix(prefix).partition(".")[0] for key in written}
+
+
+def _check_one(module: Module, section: str, data: dict[str, Any], written: set[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    named = [key for key in SOURCES if data.get(key)]
+    if len(named) > 1:
+        hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
+        message = f"two sources: {' and '.join(named)}"
+        problems.append(_problem(module, f"{section}.{named[1]}", message, expected="one of them", hint=hint))
+    kind = data.get("kind", "text")
+    for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
+        if key in written and data.get(key):
+            message = f"found {data[key]!r}, which means nothing with kind: {kind}"
+            hint = "leave it out" if kind == "chat" else "leave it out, or set kind: chat"
+            problems.append(_problem(module, f"{section}.{key}", message, hint=hint))
+    return problems + (_check_declaration(module, section, data) if kind == "chat" else [])
+
+
+def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
+    from titanflow.data.chat_format import check_declaration
+
+    known = {key: data[key] for key in ("chat_format", "columns", "roles") if key in data}
+    try:
+        check_declaration(Data(**known), section)
+    except DataError as error:
+        return [_problem(module, one.key, one.message, one.expected) for one in error.problems]
+    return []
+
+
+def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    if named := [key for key in SOURCES if data.get(key)]:
+        message = f"two sources: {named[0]} and mixture"
+        problems.append(_problem(module, f"{section}.{named[0]}", message, expected="one of them"))
+    if data.get("streaming"):
+        message = "a mixture is read from prepared rows"
+        problems.append(_problem(module, f"{section}.streaming", message, expected="false"))
+    for name, source in data["mixture"]["sources"].items():
+        problems += _check_source(module, f"{section}.mixture.sources.{name}", source, data["mixture"]["strategy"])
+    return problems
+
+
+def _check_source(module: Module, key: str, source: dict[str, Any], strategy: str) -> list[Problem]:
+    problems = [
+        _problem(module, f"{key}.{number}", f"found {source[number]}", expected="a number above 0")
+        for number in ("weight", "epochs")
+        if source.get(number, 1) <= 0
+    ]
+    if "weight" in source and strategy == "concat":
+        message, hint = "sources that follow one another have no weights", "give it epochs, or set strategy: interleave"
+        problems.append(_problem(module, f"{key}.weight", message, hint=hint))
+    if not any(source.get(one) for one in SOURCES):
+        expected = f"one of {', '.join(SOURCES)}, or data: file.yaml"
+        problems.append(_problem(module, key, "the source names no rows", expected))
+    return problems
+
+
+def _problem(module: Module, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
+    return Problem(message, f"{module.name}.{key}", module.origins.get(key, ""), expected, hint)

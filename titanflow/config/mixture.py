@@ -1,0 +1,33 @@
+"""What a mixture in a ``data`` section means for each of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from titanflow.config.additions import Mixture
+
+_OF_THE_MIXTURE = ("weight", "epochs")
+
+
+def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The data config of each source of a mixture, by its name; empty where ``data`` is no mixture.
+
+    What a source doesn't set is as in ``data`` itself.
+    """
+    around = {key: value for key, value in data.items() if key not in ("mixture", "name")}
+    sources = (data.get("mixture") or {}).get("sources") or {}
+    members = {}
+    for name, source in sources.items():
+        own = {key: value for key, value in source.items() if key not in _OF_THE_MIXTURE}
+        members[name] = {**around, "name": name, **own}
+    return members
+
+
+def mixture_spec(data: Mapping[str, Any]) -> dict[str, Any]:
+    """How a mixture mixes: ``strategy``, ``weights``, ``stop``, and of each source the ``weight`` and ``epochs``."""
+    from pydantic import TypeAdapter
+
+    mixture = TypeAdapter(Mixture).validate_python(data["mixture"])
+    sources = {name: {"weight": source.weight, "epochs": source.epochs} for name, source in mixture.sources.items()}
+    return {"strategy": mixture.strategy, "weights": mixture.weights, "stop": mixture.stop, "sources": sources}

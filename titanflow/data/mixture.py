@@ -1,0 +1,199 @@
+"""Several prepared sources read as one, in an order that is a function of the seed and the position alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.data.order import Order, permutation
+from titanflow.data.prepared import DATASET_FILE, TEMPLATE_FILE, DatasetInfo, PreparedRows, Row, read_info
+from titanflow.errors import DataError, Problem
+
+
+def write_mixture(
+    folder: Path, name: str, fingerprint: str, spec: Mapping[str, Any], members: Mapping[str, Path]
+) -> None:
+    """Writes the folder of a mixture, which refers to those of its sources.
+
+    Args:
+        folder: where to write.
+        name: what it is called.
+        fingerprint: what it depends on.
+        spec: see :func:`titanflow.config.mixture.mixture_spec`.
+        members: the prepared folder of each source.
+
+    Raises:
+        DataError: the sources were prepared with different vocabularies or templates.
+    """
+    infos = [read_info(member) for member in members.values()]
+    templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
+    for what, values in (
+        ("vocabularies", {info.vocab_size for info in infos}),
+        ("chat templates", {path.read_text() for path in templates}),
+    ):
+        if len(values) > 1:
+            raise DataError(Problem(f"the sources of {name} were prepared with different {what}", "data.mixture"))
+    first = infos[0]
+    ends = [info.end_of_turn_id for info in infos if info.end_of_turn_id is not None]
+    info = DatasetInfo(
+        kind="mixture",
+        name=name,
+        fingerprint=fingerprint,
+        documents=sum(info.documents for info in infos),
+        tokens=sum(info.tokens for info in infos),
+        trained_tokens=sum(info.trained_tokens for info in infos),
+        bytes=sum(info.bytes for info in infos),
+        dtype=first.dtype,
+        vocab_size=first.vocab_size,
+        pad_id=first.pad_id,
+        longest=max(info.longest for info in infos),
+        end_of_turn_id=ends[0] if ends else None,
+        mixture={**spec, "members": {member: str(path) for member, path in members.items()}},
+    )
+    if templates:
+        (folder / TEMPLATE_FILE).write_text(templates[0].read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
+
+
+def open_rows(folder: Path | str, seq_len: int) -> PreparedRows | MixedRows:
+    """Opens a prepared folder, of one source or of a mixture.
+
+    Raises:
+        DataError: see :meth:`PreparedRows.open`.
+    """
+    info = read_info(folder)
+    return MixedRows(info, seq_len) if info.kind == "mixture" else PreparedRows.open(folder, seq_len)
+
+
+class MixedRows:
+    """Random access to the rows of all sources of a mixture, one source's after another's."""
+
+    def __init__(self, info: DatasetInfo, seq_len: int) -> None:
+        self.info = info
+        self.seq_len = seq_len
+        folders = {name: Path(folder) for name, folder in info.mixture["members"].items()}
+        self.members = {name: PreparedRows.open(folder, seq_len) for name, folder in folders.items()}
+        self._ends = np.cumsum([len(rows) for rows in self.members.values()])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def row(self, index: int) -> Row:
+        """Row ``index``.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)} in the mixture {self.info.name}")
+        source = int(np.searchsorted(self._ends, index, side="right"))
+        rows = list(self.members.values())[source]
+        return rows.row(index - int(self._ends[source]) + len(rows))
+
+    def order(self, seed: int) -> MixedOrder:
+        """The order in which training visits the rows."""
+        sources = self.info.mixture["sources"]
+        return MixedOrder(
+            [MixedSource(name, len(rows), tokens_a_row(rows), **sources[name]) for name, rows in self.members.items()],
+            self.info.mixture["strategy"],
+            self.info.mixture["weights"],
+            self.info.mixture["stop"],
+            seed,
+        )
+
+
+def tokens_a_row(rows: PreparedRows) -> float:
+    """The mean number of tokens in a row, without its padding."""
+    return float(rows.seq_len) if rows.info.kind == "text" else rows.info.tokens / len(rows)
+
+
+@dataclass(frozen=True)
+class MixedSource:
+    """What the order of a mixture needs to know of a source."""
+
+    name: str
+    rows: int
+    tokens_a_row: float
+    weight: float = 1.0
+    epochs: float = 1.0
+
+
+class MixedOrder(Order):
+    """Which row stands at a position of a mixture's endless stream.
+
+    A round of the mixture is a fixed sequence of sources, in which each source's share is met after any number of
+    rows as nearly as whole rows allow; rounds follow one another, and each source goes on where it was. Within a
+    source, each epoch is a permutation of its own.
+    """
+
+    def __init__(
+        self,
+        sources: list[MixedSource],
+        strategy: Literal["interleave", "concat"],
+        weights: Literal["rows", "tokens"],
+        stop: Literal["first_exhausted", "all_exhausted"],
+        seed: int,
+    ) -> None:
+        self.sources = sources
+        self.seed = seed
+        self._starts = np.cumsum([0, *(source.rows for source in sources)])
+        ends = [max(1, round(source.rows * source.epochs)) for source in sources]
+        self._round = _one_after_another(ends) if strategy == "concat" else _interleaved(sources, ends, weights, stop)
+        self._counts = np.bincount(self._round, minlength=len(sources))
+        # How often the source of each place of the round came before it.
+        self._before = np.empty(len(self._round), np.int64)
+        for source in range(len(sources)):
+            places = self._round == source
+            self._before[places] = np.arange(places.sum())
+
+    def __len__(self) -> int:
+        return len(self._round)
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows at these positions, numbered as :class:`MixedRows` numbers them."""
+        rounds, places = np.divmod(positions, len(self._round))
+        chosen = self._round[places]
+        visits = rounds * self._counts[chosen] + self._before[places]
+        rows = np.empty(len(positions), np.int64)
+        for source in np.unique(chosen):
+            of_source = chosen == source
+            rows[of_source] = self._starts[source] + self._visited(int(source), visits[of_source])
+        return rows
+
+    def shares(self, positions: int) -> dict[str, float]:
+        """Each source's share of the tokens at the first ``positions`` positions."""
+        rounds, rest = divmod(positions, len(self._round))
+        counts = rounds * self._counts + np.bincount(self._round[:rest], minlength=len(self.sources))
+        tokens = counts * np.array([source.tokens_a_row for source in self.sources])
+        total = tokens.sum()
+        names = [source.name for source in self.sources]
+        return {name: float(count / total) if total else 0.0 for name, count in zip(names, tokens, strict=True)}
+
+    def _visited(self, source: int, visits: NDArray[np.int64]) -> NDArray[np.int64]:
+        epochs, within = np.divmod(visits, self.sources[source].rows)
+        found = np.empty(len(visits), np.int64)
+        for epoch in np.unique(epochs):
+            places = epochs == epoch
+            found[places] = permutation(self.sources[source].rows, self.seed, int(epoch), source + 1)[within[places]]
+        return found
+
+
+def _one_after_another(ends: list[int]) -> NDArray[np.int16]:
+    return np.repeat(np.arange(len(ends), dtype=np.int16), ends)
+
+
+def _interleaved(sources: list[MixedSource], ends: list[int], weights: str, stop: str) -> NDArray[np.int16]:
+    """A round: the n-th row of a source with rate r is due at (n + 1/2) / r."""
+    rates = np.array([source.weight / (source.tokens_a_row if weights == "tokens" else 1.0) for source in sources])
+    lasts = np.array(ends) / rates
+    horizon = lasts.min() if stop == "first_exhausted" else lasts.max()
+    counts = [max(1, int(np.ceil(horizon * rate - 0.5))) for rate in rates]
+    due = np.concatenate([(np.arange(count) + 0.5) / rate for count, rate in zip(counts, rates, strict=True)])
+    which = np.repeat(np.arange(len(sources), dtype=np.int16), counts)
+    return which[np.argsort(due, kind="stable")]
