@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,19 @@ from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, Turns
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
+
+# Of texts up to this length so many are remembered: headers, line ends, short answers.
+_SHORT = 24
+_REMEMBERED = 100_000
+
+
+@dataclass
+class Piece:
+    """A piece of a rendered text; ``ids`` are its tokens, None until it is encoded."""
+
+    text: str
+    trained: bool
+    ids: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.name = name
         self.special = _special_pattern(tokenizer)
+        self._short: dict[str, list[int]] = {}
         self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns)
         self.end_of_turn_id = self._end_of_turn()
 
@@ -65,11 +78,10 @@ class ChatEncoder:
         template writes between turns are not.
         """
         rendered = [self._rendered(conversation) for conversation in conversations]
-        pieces = [[] if isinstance(one, ChatRefused) else list(self._pieces(one)) for one in rendered]
-        texts = [text for row in pieces for _, text, _ in row if text]
-        encoded = iter(self.tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False))
+        pieces = [[] if isinstance(one, ChatRefused) else self._pieces(one) for one in rendered]
+        self._tokenise(pieces)
         return [
-            one if isinstance(one, ChatRefused) else _assembled(row, encoded, one.turns)
+            one if isinstance(one, ChatRefused) else _assembled(row, one.turns)
             for one, row in zip(rendered, pieces, strict=True)
         ]
 
@@ -79,9 +91,9 @@ class ChatEncoder:
         Raises:
             ChatRefused: the template refuses the messages.
         """
-        pieces = list(self._pieces(self.renderer.prompt(conversation)))
-        encoded = iter(self.tokenizer.backend.encode_batch_fast([text for _, text, _ in pieces if text], False))
-        return _assembled(pieces, encoded, []).ids.tolist()
+        pieces = self._pieces(self.renderer.prompt(conversation))
+        self._tokenise([pieces])
+        return _assembled(pieces, []).ids.tolist()
 
     def _rendered(self, conversation: Conversation) -> Rendered | ChatRefused:
         try:
@@ -93,29 +105,38 @@ class ChatEncoder:
             return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't")
         return rendered
 
-    def _pieces(self, rendered: Rendered) -> Iterator[tuple[int, str, bool]]:
-        """``(token, "", trained)`` for a special token, ``(-1, text, trained)`` for a text to encode, in order."""
-        text, borders = rendered.text, sorted({border for span in rendered.spans for border in span})
-        spans = iter(rendered.spans)
-        span = next(spans, None)
-        for start, end, token in self._parts(text, borders):
-            while span is not None and start >= span[1]:
-                span = next(spans, None)
-            is_trained = span is not None and span[0] <= start
-            if token >= 0:
-                yield token, "", is_trained
-            elif piece := _unquoted(text[start:end], rendered):
-                yield -1, piece, is_trained
-
-    def _parts(self, text: str, borders: list[int]) -> Iterator[tuple[int, int, int]]:
-        """``(start, end, token)`` of each special token (with its id) and each text between (-1)."""
+    def _pieces(self, rendered: Rendered) -> list[Piece]:
+        """What to encode by itself: each special token, and each text between them and the borders of the spans."""
+        text, borders = rendered.text, {border for span in rendered.spans for border in span}
+        pieces: list[tuple[int, int, list[int] | None]] = []
         position = 0
         for match in self.special.finditer(text):
-            yield from _cut(position, match.start(), borders)
+            pieces += [(start, end, None) for start, end in _cut(position, match.start(), borders)]
             group = match.lastindex or 0
-            yield match.start(group), match.end(group), self.tokenizer.special[match.group(group)][0]
+            pieces.append((match.start(group), match.end(group), [self.tokenizer.special[match.group(group)][0]]))
             position = match.end()
-        yield from _cut(position, len(text), borders)
+        pieces += [(start, end, None) for start, end in _cut(position, len(text), borders)]
+        spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
+        found, span = [], 0
+        for start, end, ids in pieces:
+            while start >= spans[span][1]:
+                span += 1
+            said = "" if ids else _unquoted(text[start:end], rendered)
+            if ids or said:
+                found.append(Piece(said, spans[span][0] <= start, ids))
+        return found
+
+    def _tokenise(self, rows: list[list[Piece]]) -> None:
+        """Encodes all texts at once; short ones, which are mostly the template's own, are remembered."""
+        waiting = [piece for row in rows for piece in row if piece.ids is None]
+        for piece in waiting:
+            piece.ids = self._short.get(piece.text)
+        waiting = [piece for piece in waiting if piece.ids is None]
+        encoded = self.tokenizer.backend.encode_batch_fast([piece.text for piece in waiting], add_special_tokens=False)
+        for piece, encoding in zip(waiting, encoded, strict=True):
+            piece.ids = encoding.ids
+            if len(piece.text) <= _SHORT and len(self._short) < _REMEMBERED:
+                self._short[piece.text] = encoding.ids
 
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
@@ -143,20 +164,16 @@ class ChatEncoder:
         return int(spoken[-1])
 
 
-def _assembled(pieces: list[tuple[int, str, bool]], encoded: Iterator, turns: list[int]) -> Encoded:
-    ids: list[int] = []
-    trained: list[bool] = []
-    for token, text, is_trained in pieces:
-        tokens = next(encoded).ids if text else [token]
-        ids += tokens
-        trained += [is_trained] * len(tokens)
-    return Encoded(np.asarray(ids, np.int64), np.asarray(trained, np.bool_), turns)
+def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:
+    lists = [piece.ids or [] for piece in pieces]
+    ids = np.fromiter(itertools.chain.from_iterable(lists), np.int64, sum(map(len, lists)))
+    trained = np.repeat(np.array([piece.trained for piece in pieces], np.bool_), [len(one) for one in lists])
+    return Encoded(ids, trained, turns)
 
 
-def _cut(start: int, end: int, borders: list[int]) -> Iterator[tuple[int, int, int]]:
-    cuts = [start, *(border for border in borders if start < border < end), end]
-    for first, last in itertools.pairwise(cuts):
-        yield first, last, -1
+def _cut(start: int, end: int, borders: set[int]) -> list[tuple[int, int]]:
+    inner = [border for border in borders if start < border < end]
+    return list(itertools.pairwise([start, *sorted(inner), end])) if start < end else []
 
 
 def _unquoted(text: str, rendered: Rendered) -> str:

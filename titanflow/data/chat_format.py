@@ -105,13 +105,14 @@ class ChatFormat:
 
     def missing(self, row: Mapping[str, Any]) -> list[Problem]:
         """The columns that a row of this layout must have and this one hasn't."""
-        wanted = [self.columns[name] for name in REQUIRED[self.layout]]
+        missing = [column for name in REQUIRED[self.layout] if (column := self.columns[name]) not in row]
+        if not missing:
+            return []
         found = ", ".join(str(key) for key in row) or "nothing"
         hint = f"set data.columns, or data.chat_format to one of {', '.join(COLUMNS)}"
         return [
             Problem(f"there is no column {column!r}; the row has: {found}", "data.columns", hint=hint)
-            for column in wanted
-            if column not in row
+            for column in missing
         ]
 
     def _value(self, row: Mapping[str, Any], name: str) -> Any:

@@ -73,7 +73,7 @@ class ChatRenderer:
         text, marked = self._template(shown, tools)
         trained = self._trained_turns(messages)
         spans: list[tuple[int, int]] = []
-        starts = [self._start(text, shown, tools, turn) for turn in trained]
+        starts = self._starts(text, shown, tools, trained)
         for turn, start, following in zip(trained, starts, [*starts[1:], len(text)], strict=True):
             end = following if self.is_marked else self._end(text, shown, tools, turn, start)
             found = _within(marked, start, end) if self.is_marked else [(start, end)]
@@ -97,13 +97,18 @@ class ChatRenderer:
         turns = turns[-1:] if self.turns == "last" else turns
         return [turn for turn in turns if messages[turn].get("train", True)]
 
-    def _start(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int) -> int:
-        prompt, _ = self._template(messages[:turn], tools, add_generation_prompt=True)
-        if text.startswith(prompt):
-            return len(prompt)
+    def _starts(self, text: str, messages: list[dict[str, Any]], tools: Any, turns: list[int]) -> list[int]:
+        """Where each trained turn begins: where the prompt that asks for it ends."""
+        prompts = self._templates([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
+        for turn, (prompt, _) in zip(turns, prompts, strict=True):
+            if not text.startswith(prompt):
+                raise self._unstable(text, prompt, turn)
+        return [len(prompt) for prompt, _ in prompts]
+
+    def _unstable(self, text: str, prompt: str, turn: int) -> ChatRefused:
         differ = (at for at, (one, other) in enumerate(zip(prompt, text, strict=False)) if one != other)
         shared = next(differ, min(len(prompt), len(text)))
-        raise ChatRefused(
+        return ChatRefused(
             f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
             f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
             "chat.turns: last trains the last turn alone, which many such templates render alike"
@@ -125,12 +130,18 @@ class ChatRenderer:
     def _template(
         self, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
+        return self._templates([messages], tools, add_generation_prompt)[0]
+
+    def _templates(
+        self, conversations: list[list[dict[str, Any]]], tools: Any, add_generation_prompt: bool = False
+    ) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Each text, and where in it ``{% generation %}`` stands."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = self.is_marked and not add_generation_prompt
         try:
-            rendered, spans = render_jinja_template(
-                [messages],
+            texts, spans = render_jinja_template(
+                conversations,
                 tools=tools,
                 chat_template=self.template,
                 return_assistant_tokens_mask=marked,
@@ -139,17 +150,15 @@ class ChatRenderer:
             )
         except Exception as error:  # a template is a program: any exception is its answer to these messages
             raise ChatRefused(f"template {self.name} refuses it: {error}") from error
-        return rendered[0], [(int(start), int(end)) for start, end in spans[0]] if marked else []
+        return list(zip(texts, spans if marked else [[] for _ in texts], strict=True))
 
     def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
         """Messages and tools with a stand-in for each special token that they quote."""
         messages, tools = conversation.messages, conversation.tools
-        found: set[str] = set()
-        for text in _strings([messages, tools]):
-            found.update(match.group(match.lastindex or 0) for match in self.special.finditer(text))
+        everything = "\n".join(_strings([messages, tools]))
+        found = {match.group(match.lastindex or 0) for match in self.special.finditer(everything)}
         if not found:
             return messages, tools, {}
-        everything = "\n".join(_strings([messages, tools]))
         free = (character for character in _STAND_INS if character not in everything)
         # A token's text can hold another's; the longer one must be replaced first.
         quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
