@@ -174,7 +174,7 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
     model_origin = (
         "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin) if module.trains else ""
     )
-    for key, _ in leaves(complete):
+    for key in flatten(module.config):
         section, _, name = key.partition(".")
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
         module.origins[key] = written.get(key) or ("default" if is_ours else base_origin)
