@@ -74,7 +74,7 @@ def test_as_many_rows_as_asked_for(configs: Path) -> None:
 def test_packing_shows_the_same_rows_and_how_full_they_are(configs: Path) -> None:
     packed = ("--set", "sft.data.packing=best_fit")
     assert json.loads(masks(configs, "--json", *packed)[0]) == json.loads(masks(configs, "--json")[0])
-    assert "best_fit: 2 rows of 96" in masks(configs, *packed)[0]
+    assert "best_fit: 1 rows of 96" in masks(configs, *packed)[0]
 
 
 def test_a_row_that_cannot_be_used_is_named_with_its_line(configs: Path, tmp_path: Path) -> None:
