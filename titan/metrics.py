@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
@@ -73,6 +74,7 @@ class StageMetrics(MetricsProcessor):
         self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
         self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
         self.trained_tokens = 0
+        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._validated: set[int] = set()
         self._started = time.perf_counter()
 
@@ -90,6 +92,14 @@ class StageMetrics(MetricsProcessor):
         """Whether the validation of ``step`` is in the file already."""
         return step in self._validated
 
+    def begin_step(self) -> None:
+        """Forgets the losses of the step before."""
+        self._losses.clear()
+
+    def add_loss(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Takes the summed loss of one of this rank's microbatches and its number of trained tokens, each ``[]``."""
+        self._losses.append((loss, tokens))
+
     def should_log(self, step: int) -> bool:
         """The first step, each ``metrics.log_freq`` steps, and the last."""
         return bool(super().should_log(step) or step == self.job_config.training.steps)
@@ -104,6 +114,8 @@ class StageMetrics(MetricsProcessor):
     ) -> None:
         """Records a training step; all ranks call it.
 
+        ``global_max_loss`` is left aside: torchtitan's is NaN where a rank had no trained token.
+
         Raises:
             StageFailed: the loss or the gradient is no number any more.
         """
@@ -114,7 +126,7 @@ class StageMetrics(MetricsProcessor):
                 "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
             )
         named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds")}
-        named["train/max_loss"] = global_max_loss
+        named["train/max_loss"] = self._max_loss_of_ranks()
         named |= self._system_metrics()
         self._write(record, named, step)
         self._print(record)
@@ -158,6 +170,14 @@ class StageMetrics(MetricsProcessor):
             record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
         record["seconds"] = time.perf_counter() - self._started
         return record
+
+    def _max_loss_of_ranks(self) -> float:
+        """The highest mean loss of any rank that trained a token in this step."""
+        losses, tokens = (torch.stack(column).sum() for column in zip(*self._losses, strict=True))
+        losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
+        mean = torch.where(tokens > 0, losses / tokens.clamp(min=1), -math.inf)
+        mesh = self.parallel_dims.get_optional_mesh("loss") if self.parallel_dims.dp_cp_enabled else None
+        return float(dist_utils.dist_max(mean, mesh))
 
     def _trained_on_all_ranks(self) -> int:
         if not self.parallel_dims.dp_enabled:

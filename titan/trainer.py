@@ -22,12 +22,17 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
+from titan.documents import POSITIONS, packed_inputs
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.streaming import check_ranks
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+class NothingToTrain(Exception):
+    """Not one token of the global batch has a label; raised on all ranks at once, before any computes."""
 
 
 class Trainer(torchtitan.train.Trainer):
@@ -85,15 +90,36 @@ class Trainer(torchtitan.train.Trainer):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
             yield input_dict, labels
 
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
+        """torchtitan's, but for packed rows, whose masks the model makes from their positions."""
+        if POSITIONS in input_dict:
+            return packed_inputs(self.model_parts[0], input_dict, labels)
+        return super().post_dataloading_process(input_dict, labels)
+
+    def train_step(self, data_iterator: Iterator[Batch]) -> None:
+        """torchtitan's: the gradient is the sum over the trained tokens of all ranks and microbatches, by their number.
+
+        Raises:
+            NothingToTrain: that number is 0.
+        """
+        self.metrics_processor.begin_step()
+        super().train_step(data_iterator)
+
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:
         """torchtitan's, with a pipeline's gradients divided by the tokens as all others are."""
+        if not global_valid_tokens:
+            raise NothingToTrain
         if self.parallel_dims.pp_enabled:
             self.loss_fn.tokens = float(global_valid_tokens)
-        return super().forward_backward_step(
+        loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )
+        self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, (labels != IGNORE_INDEX).sum())
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""
@@ -108,8 +134,12 @@ class Trainer(torchtitan.train.Trainer):
         config = self.job_config
         self.step += 1
         self.gc_handler.run(self.step)
+        is_trained = True
         try:
             self.train_step(batches)
+        except NothingToTrain:
+            is_trained = False
+            self._skip_step()
         except DataloaderExhaustedError:
             self.step -= 1
             logger.warning(f"Ran out of data after step {self.step}.")
@@ -118,10 +148,15 @@ class Trainer(torchtitan.train.Trainer):
         self._save(last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
             self.validator.validate(self.model_parts, self.step)
-        if not self._warmed_up:
+        if is_trained and not self._warmed_up:
             self._warmed_up = True
             self._shorten_timeouts()
         return True
+
+    def _skip_step(self) -> None:
+        """Counts the step, so that data and learning rate go on as planned, and leaves weights and moments alone."""
+        logger.warning(f"step: {self.step:2}  skipped: not one token of the global batch has a label")
+        self.lr_schedulers.step()
 
     def _shorten_timeouts(self) -> None:
         """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""

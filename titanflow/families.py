@@ -1,4 +1,4 @@
-"""Which models have an export that transformers loads; known without torch, so that a plan can say."""
+"""What each model family can do here, beyond training; known without torch, so that a plan can say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 ARCHITECTURES: Mapping[str, str] = {"llama3": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 """torchtitan's model family → the transformers class that computes the same function."""
+
+DOCUMENT_FAMILIES = ("llama3", "qwen3", "deepseek_v3")
+"""The families whose attention can be kept within the documents of a packed row."""
 
 
 def supported_families() -> tuple[str, ...]:
@@ -30,3 +33,26 @@ def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> 
     if family == "qwen3" and not args.get("qk_norm", True):
         return "transformers' Qwen3 always normalises queries and keys, and this model has qk_norm=False"
     return ""
+
+
+def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int) -> dict[str, str]:
+    """Why rows can't be packed: the key that stands in the way, and the reason; empty where they can.
+
+    Args:
+        family: torchtitan's name, as in ``model.name``.
+        context_parallel: how many ranks share a row.
+        pipeline_parallel: how many ranks share the layers.
+    """
+    refusals = {}
+    if family not in DOCUMENT_FAMILIES:
+        refusals["model.name"] = (
+            f"{family} has attention masks of its own, which let documents see each other; "
+            f"supported: {', '.join(DOCUMENT_FAMILIES)}"
+        )
+    if context_parallel > 1:
+        refusals["parallelism.context_parallel_degree"] = "the ranks cut each row, and its documents with it"
+    if pipeline_parallel > 1:
+        refusals["parallelism.pipeline_parallel_degree"] = (
+            "torchtitan gives a row's positions to the pipeline's first stage only"
+        )
+    return refusals

@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+import torch
 import torch.distributed as dist
 from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
@@ -39,8 +40,15 @@ def metrics(dims, tmp_path):
     return processor
 
 
+def add_losses(metrics, *losses):
+    metrics.begin_step()
+    for loss, tokens in losses:
+        metrics.add_loss(torch.tensor(loss), torch.tensor(tokens))
+
+
 def log(metrics, step, loss=2.0, tokens=640):
     metrics.ntokens_since_last_log = metrics.trained_tokens = 64
+    add_losses(metrics, (loss * 64, 64))
     metrics.log(step, loss, loss, 0.5, {"lr": 1e-3, "n_tokens_seen": tokens})
 
 
@@ -77,9 +85,21 @@ def test_mfu_is_there_where_the_peak_is_known(metrics):
 def test_trained_tokens_are_told_where_they_differ(metrics):
     metrics.begin(0)
     metrics.ntokens_since_last_log, metrics.trained_tokens = 64, 16
+    add_losses(metrics, (32.0, 16))
     metrics.log(10, 2.0, 2.0, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
     (record,) = lines(metrics)
     assert record["trained_tokens_per_second"] == pytest.approx(record["tokens_per_second"] / 4)
+
+
+def test_30_the_highest_mean_loss_is_that_of_all_microbatches_and_never_nan(metrics):
+    """torchtitan's own is NaN where a rank had no trained token."""
+    metrics.begin(0)
+    add_losses(metrics, (32.0, 10), (4.0, 2), (0.0, 0))
+    metrics.log(10, 3.0, math.nan, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
+    ((_, named),) = metrics.logger.logged
+    assert named["train/max_loss"] == pytest.approx(3.0)
+    add_losses(metrics, (0.0, 0))
+    assert metrics._max_loss_of_ranks() == -math.inf
 
 
 def test_a_resume_drops_the_steps_after_its_checkpoint_and_lets_the_clock_go_on(metrics):
