@@ -133,7 +133,14 @@ class StageMetrics(MetricsProcessor):
         self._restart()
 
     def log_validation(self, loss: float, step: int, extra_metrics: dict[str, Any] | None = None) -> None:
-        """Records a validation: ``loss`` is the mean over all validated tokens, in nats."""
+        """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
+        if not math.isfinite(loss):
+            # A pipeline's loop is torchtitan's own, which divides by the tokens of each batch.
+            logger.warning(
+                f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged, "
+                "or, with pipeline parallelism, a batch has not one token with a label"
+            )
+            return
         record = {
             "step": step,
             "validation_loss": loss,
@@ -202,13 +209,15 @@ class StageMetrics(MetricsProcessor):
     def _print(self, record: dict[str, Any]) -> None:
         color = self.color
         mfu = f"  {color.magenta}mfu: {record['mfu']:.2f}%" if "mfu" in record else ""
+        rate = record.get("trained_tokens_per_second")
+        trained = f" ({rate:,.0f} trained)" if rate is not None else ""
         memory = self.device_memory_monitor.get_peak_stats()
         logger.info(
             f"{color.red}step: {record['step']:2}  "
             f"{color.green}loss: {record['loss']:8.5f}  perplexity: {record['perplexity']:,.2f}  "
             f"{color.orange}grad_norm: {record['grad_norm']:7.4f}  lr: {record['learning_rate']:.2e}  "
             f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
-            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{mfu}{color.reset}"
+            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
         )
 
     def _restart(self) -> None:

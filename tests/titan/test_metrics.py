@@ -1,4 +1,4 @@
-import json
+import logging
 import math
 
 import pytest
@@ -53,7 +53,7 @@ def log(metrics, step, loss=2.0, tokens=640):
 
 
 def lines(metrics):
-    return [json.loads(line) for line in metrics.file.path.read_text().splitlines()]
+    return metrics.file.records()
 
 
 def test_perplexity_is_bounded():
@@ -82,13 +82,15 @@ def test_mfu_is_there_where_the_peak_is_known(metrics):
     assert record["mfu"] == pytest.approx(100 * 1000 * record["tokens_per_second"] / 1e9)
 
 
-def test_trained_tokens_are_told_where_they_differ(metrics):
+def test_trained_tokens_are_told_where_they_differ(metrics, caplog):
+    caplog.set_level(logging.INFO)
     metrics.begin(0)
     metrics.ntokens_since_last_log, metrics.trained_tokens = 64, 16
     add_losses(metrics, (32.0, 16))
     metrics.log(10, 2.0, 2.0, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
     (record,) = lines(metrics)
     assert record["trained_tokens_per_second"] == pytest.approx(record["tokens_per_second"] / 4)
+    assert f"({record['trained_tokens_per_second']:,.0f} trained)" in caplog.text
 
 
 def test_30_the_highest_mean_loss_is_that_of_all_microbatches_and_never_nan(metrics):
@@ -128,6 +130,13 @@ def test_a_validation_is_a_line_of_its_own(metrics):
         "validation/loss": 1.5,
         "validation/perplexity": pytest.approx(math.exp(1.5)),
     }
+
+
+def test_30_a_validation_loss_that_is_no_number_is_told_and_left_out(metrics, caplog):
+    metrics.begin(0)
+    metrics.log_validation(math.nan, 10)
+    assert lines(metrics) == metrics.logger.logged == []
+    assert "validate step: 10  the loss is nan, and not recorded" in caplog.text
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
