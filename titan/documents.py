@@ -7,6 +7,7 @@ positions say where documents start, for each kind of attention.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.models.attention import (
+    FlexAttentionWrapper,
     ScaledDotProductAttentionWrapper,
     VarlenAttentionWrapper,
     VarlenMetadata,
@@ -39,9 +41,13 @@ DISTRIBUTED_ROPE = ("qwen3", "deepseek_v3")
 POSITIONS = "positions"
 """Of a batch: int64 ``[batch, seq_len]``, counting from 0 in each document."""
 
+KINDS = ("sdpa", "flex", "varlen")
+"""What ``attn_type`` may be."""
+
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-# On CUDA flash attention takes no mask and the memory-efficient kernel no grouped queries; the CPU's kernel is `FLASH`.
+# The CPU's own kernel goes by the name of flash attention, which on CUDA takes no mask. The memory-efficient kernel
+# does, but knows no grouped queries: hence keys and values are repeated.
 MASKED_BACKENDS = [
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -86,6 +92,12 @@ def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
     return VarlenMetadata(cu_seq_q=boundaries, cu_seq_k=boundaries, max_q=longest, max_k=longest)
 
 
+def repeat_heads(keys: torch.Tensor, heads: int) -> torch.Tensor:
+    """Keys or values ``[batch, kv_heads, seq_len, head_dim]`` for ``heads`` query heads, each group sharing one."""
+    repeats = heads // keys.shape[1]
+    return keys if repeats == 1 else keys.repeat_interleave(repeats, dim=1)
+
+
 class DocumentMask:
     """The mask of the batch in hand, which all attention modules of a model share; None for rows that aren't packed."""
 
@@ -114,15 +126,18 @@ class DocumentAttention(ScaledDotProductAttentionWrapper):
         is_causal: bool = True,
     ) -> torch.Tensor:
         """Attends; ``q`` is ``[batch, heads, seq_len, head_dim]``, ``k`` and ``v`` may have fewer heads."""
+        if isinstance(q, DTensor):
+            # Under tensor parallelism a rank has some of the heads, which are attended to each by itself.
+            local = (one.to_local() for one in (q, k, v))
+            output = self(*local, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal)
+            return DTensor.from_local(output, q.device_mesh, q.placements, run_check=False)
         mask = self.documents.mask
         if mask is None:
             return super().forward(q, k, v, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal)
-        if isinstance(q, DTensor):
-            # Under tensor parallelism a rank has some of the heads, which are attended to each by itself.
-            local = self(q.to_local(), k.to_local(), v.to_local(), scale=scale, enable_gqa=enable_gqa)
-            return DTensor.from_local(local, q.device_mesh, q.placements, run_check=False)
+        if enable_gqa:
+            k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
         with sdpa_kernel(MASKED_BACKENDS, set_priority=True):
-            return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
+            return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 class GroupedVarlenAttention(VarlenAttentionWrapper):
@@ -140,10 +155,8 @@ class GroupedVarlenAttention(VarlenAttentionWrapper):
         scale: float | None = None,
     ) -> torch.Tensor:
         """Attends; ``xq`` is ``[batch, heads, seq_len, head_dim]``, ``xk`` and ``xv`` may have fewer heads."""
-        repeats = xq.shape[1] // xk.shape[1]
-        if repeats > 1:
-            xk, xv = xk.repeat_interleave(repeats, dim=1), xv.repeat_interleave(repeats, dim=1)
-        return super().forward(xq, xk, xv, attention_masks, scale)
+        heads = xq.shape[1]
+        return super().forward(xq, repeat_heads(xk, heads), repeat_heads(xv, heads), attention_masks, scale)
 
 
 class DocumentConverter:
@@ -172,9 +185,13 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
     """Lets a model build its masks from the ``positions`` that it is called with, once a forward pass.
 
     ``rope_mesh`` is the mesh over which the model's RoPE cache is replicated as a ``DTensor``, if it is.
+
+    Raises:
+        ConfigError: a model of another family, which takes no positions or has an attention of its own.
     """
     kind = getattr(model.model_args, "attn_type", "sdpa")
     documents = DocumentMask()
+    check_attention(model, kind)
     for module in list(model.modules()):
         attention = getattr(module, "inner_attention", None)
         if isinstance(attention, ScaledDotProductAttentionWrapper):
@@ -195,6 +212,27 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
 
     model.register_forward_pre_hook(set_mask, with_kwargs=True)
     model.keeps_documents_apart = True
+
+
+def check_attention(model: nn.Module, kind: str) -> None:
+    """Refuses a model whose attention is none of torchtitan's, or that takes no ``positions``.
+
+    Raises:
+        ConfigError: either of the two.
+    """
+    wrappers = (ScaledDotProductAttentionWrapper, FlexAttentionWrapper, VarlenAttentionWrapper)
+    attentions = [module for module in model.modules() if isinstance(module, wrappers)]
+    if kind not in KINDS or not attentions or POSITIONS not in inspect.signature(model.forward).parameters:
+        found = (
+            f"{type(model).__name__} with attn_type {kind!r} and {len(attentions)} of torchtitan's attention modules"
+        )
+        raise ConfigError(
+            Problem(
+                f"the rows are packed, and this model can't keep their documents apart: {found}",
+                key="model.name",
+                expected=f"attn_type {' or '.join(KINDS)}, and a forward pass that takes `positions`",
+            )
+        )
 
 
 def packed_inputs(

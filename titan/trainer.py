@@ -48,6 +48,7 @@ class Trainer(torchtitan.train.Trainer):
         # The ranks agree on a signal by a CPU tensor, so that no GPU waits for it.
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         self._saved_step = 0
+        self._trained_before = 0
         self._warmed_up = False
         if job_config.training.mixed_precision_param == "float32":
             # Autocast to float32 warns on a CPU and does nothing anywhere.
@@ -105,13 +106,14 @@ class Trainer(torchtitan.train.Trainer):
             NothingToTrain: that number is 0.
         """
         self.metrics_processor.begin_step()
+        self._trained_before = self.metrics_processor.trained_tokens
         super().train_step(data_iterator)
 
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:
         """torchtitan's, with a pipeline's gradients divided by the tokens as all others are."""
-        if not global_valid_tokens:
+        if self._trains_nothing(global_valid_tokens):
             raise NothingToTrain
         if self.parallel_dims.pp_enabled:
             self.loss_fn.tokens = float(global_valid_tokens)
@@ -120,6 +122,12 @@ class Trainer(torchtitan.train.Trainer):
         )
         self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, (labels != IGNORE_INDEX).sum())
         return loss
+
+    def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
+        if isinstance(global_valid_tokens, torch.Tensor):
+            # One rank: its labels were counted on the CPU; to read the tensor would be to wait for the device.
+            return self.metrics_processor.trained_tokens == self._trained_before
+        return global_valid_tokens == 0
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""

@@ -8,8 +8,12 @@ from typing import Any
 ARCHITECTURES: Mapping[str, str] = {"llama3": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 """torchtitan's model family → the transformers class that computes the same function."""
 
-DOCUMENT_FAMILIES = ("llama3", "qwen3", "deepseek_v3")
-"""The families whose attention can be kept within the documents of a packed row."""
+OWN_MASKS: Mapping[str, str] = {
+    "llama4": "its layers take one of two masks, in which documents end at each end-of-sequence token",
+    "gpt_oss": "documents end at each end-of-sequence token in its masks, and it takes no positions",
+    "flux": "it is no language model",
+}
+"""The families whose attention can't be kept within the documents of a packed row, and why."""
 
 
 def supported_families() -> tuple[str, ...]:
@@ -44,11 +48,8 @@ def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int)
         pipeline_parallel: how many ranks share the layers.
     """
     refusals = {}
-    if family not in DOCUMENT_FAMILIES:
-        refusals["model.name"] = (
-            f"{family} has attention masks of its own, which let documents see each other; "
-            f"supported: {', '.join(DOCUMENT_FAMILIES)}"
-        )
+    if family in OWN_MASKS:
+        refusals["model.name"] = f"{family} can't keep the documents of a row apart: {OWN_MASKS[family]}"
     if context_parallel > 1:
         refusals["parallelism.context_parallel_degree"] = "the ranks cut each row, and its documents with it"
     if pipeline_parallel > 1:

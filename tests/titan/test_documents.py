@@ -324,8 +324,8 @@ def test_the_converter_is_torchtitans_own_kind():
 @pytest.mark.parametrize(
     ("family", "degrees", "expected"),
     [
-        ("llama4", {}, "model.name: the rows are packed: llama4 has attention masks of its own"),
-        ("gpt_oss", {}, "model.name: the rows are packed: gpt_oss has"),
+        ("llama4", {}, "model.name: the rows are packed: llama4 can't keep the documents of a row apart: its layers"),
+        ("gpt_oss", {}, "model.name: the rows are packed: gpt_oss can't"),
         ("llama3", {"cp": 2}, "parallelism.context_parallel_degree: the rows are packed: the ranks cut each row"),
         ("llama3", {"pp": 2}, "parallelism.pipeline_parallel_degree: the rows are packed: torchtitan gives"),
     ],
@@ -333,6 +333,16 @@ def test_the_converter_is_torchtitans_own_kind():
 def test_what_would_let_documents_see_each_other_is_refused(family, degrees, expected):
     with pytest.raises(ConfigError, match=expected):
         convert(None, family, **degrees)
+
+
+def test_a_model_of_another_kind_is_refused():
+    for model in (build("llama3", attn_type="sdpa"), torch.nn.Linear(2, 2)):
+        model.model_args = SimpleNamespace(attn_type="ring")
+        with pytest.raises(ConfigError, match=r"can't keep their documents apart: .* with attn_type 'ring'"):
+            keep_documents_apart(model)
+    model.model_args = SimpleNamespace(attn_type="sdpa")
+    with pytest.raises(ConfigError, match="Linear with attn_type 'sdpa' and 0 of torchtitan's attention modules"):
+        keep_documents_apart(model)
 
 
 def test_packed_rows_never_reach_a_model_that_would_mix_them():
