@@ -56,6 +56,11 @@ MASKED_BACKENDS = [
 ]
 
 
+def one_document(tokens: torch.Tensor) -> torch.Tensor:
+    """The positions of rows ``[batch, seq_len]`` that are one document each."""
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
+
+
 def document_starts(positions: torch.Tensor) -> torch.Tensor:
     """The column in which each token's document starts, shape ``[batch, seq_len]``."""
     return torch.arange(positions.shape[1], device=positions.device) - positions
@@ -184,6 +189,8 @@ class DocumentConverter:
 def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) -> None:
     """Lets a model build its masks from the ``positions`` that it is called with, once a forward pass.
 
+    Without any, each row is one document, whatever tokens are in it.
+
     ``rope_mesh`` is the mesh over which the model's RoPE cache is replicated as a ``DTensor``, if it is.
 
     Raises:
@@ -203,9 +210,10 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
         positions = kwargs.get(POSITIONS)
         if kind == "sdpa":
             documents.mask = None if positions is None else document_mask(positions)
-        elif positions is not None:
+        else:
             build = document_block_mask if kind == "flex" else document_boundaries
-            kwargs = {**kwargs, "attention_masks": build(positions)}
+            masks = build(one_document(args[0]) if positions is None else positions)
+            kwargs = {**kwargs, "attention_masks": masks}
         if positions is not None and rope_mesh is not None:
             kwargs = {**kwargs, POSITIONS: DTensor.from_local(positions, rope_mesh, [Replicate()], run_check=False)}
         return args, kwargs
@@ -235,15 +243,20 @@ def check_attention(model: nn.Module, kind: str) -> None:
         )
 
 
-def packed_inputs(
-    model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
-    """A packed batch as torchtitan's ``post_dataloading_process`` returns it; the model makes the masks.
+Inputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]
+"""What torchtitan's ``post_dataloading_process`` returns: inputs, labels, and two kinds of keyword arguments."""
+
+
+def document_inputs(model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs | None:
+    """A batch for a model that makes its own masks; None for one that leaves them to torchtitan.
 
     Raises:
-        ConfigError: the model would let documents see each other.
+        ConfigError: the rows are packed, and the model would let their documents see each other.
     """
-    if not getattr(model, "keeps_documents_apart", False):
+    extra_inputs = {name: value for name, value in input_dict.items() if name != "input"}
+    if getattr(model, "keeps_documents_apart", False):
+        return input_dict["input"], labels, extra_inputs, {}
+    if POSITIONS in extra_inputs:
         raise ConfigError(
             Problem(
                 "the rows are packed, and the model would let their documents see each other",
@@ -251,7 +264,7 @@ def packed_inputs(
                 expected=f"{DOCUMENT_ATTENTION} among them, which data.packing adds",
             )
         )
-    return input_dict["input"], labels, {POSITIONS: input_dict[POSITIONS]}, {}
+    return None
 
 
 register_model_converter(DocumentConverter, DOCUMENT_ATTENTION)

@@ -22,7 +22,7 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
-from titan.documents import POSITIONS, packed_inputs
+from titan.documents import Inputs, document_inputs
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
@@ -91,13 +91,10 @@ class Trainer(torchtitan.train.Trainer):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
             yield input_dict, labels
 
-    def post_dataloading_process(
-        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
-        """torchtitan's, but for packed rows, whose masks the model makes from their positions."""
-        if POSITIONS in input_dict:
-            return packed_inputs(self.model_parts[0], input_dict, labels)
-        return super().post_dataloading_process(input_dict, labels)
+    def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs:
+        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        inputs = document_inputs(self.model_parts[0], input_dict, labels)
+        return inputs or super().post_dataloading_process(input_dict, labels)
 
     def train_step(self, data_iterator: Iterator[Batch]) -> None:
         """torchtitan's: the gradient is the sum over the trained tokens of all ranks and microbatches, by their number.

@@ -16,7 +16,7 @@ from torchtitan.tools import utils
 from torchtitan.tools.logging import logger
 
 from titan.dataloader import Rows, ValidationLoader
-from titan.documents import POSITIONS, packed_inputs
+from titan.documents import Inputs, document_inputs
 
 
 class StageValidator(Validator):
@@ -49,11 +49,10 @@ class StageValidator(Validator):
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, model_parts: list[nn.Module]
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
-        """torchtitan's, but for packed rows, whose masks the model makes from their positions."""
-        if POSITIONS in input_dict:
-            return packed_inputs(model_parts[0], input_dict, labels)
-        return super().post_dataloading_process(input_dict, labels, model_parts)
+    ) -> Inputs:
+        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        inputs = document_inputs(model_parts[0], input_dict, labels)
+        return inputs or super().post_dataloading_process(input_dict, labels, model_parts)
 
     @torch.no_grad()
     def validate(self, model_parts: list[nn.Module], step: int) -> None:

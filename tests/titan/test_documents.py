@@ -23,10 +23,10 @@ from titan.documents import (
     DocumentAttention,
     DocumentMask,
     document_boundaries,
+    document_inputs,
     document_mask,
     document_mask_mod,
     keep_documents_apart,
-    packed_inputs,
 )
 from titanflow.data.prepared import IGNORE_INDEX, Row
 from titanflow.errors import ConfigError
@@ -148,21 +148,27 @@ def attend_each(q, k, v, starts_q, starts_k, longest_q, longest_k, scale=None, w
     return torch.cat(parts)
 
 
+@pytest.fixture
+def reference_kernels(monkeypatch):
+    """The kernels are compiled for GPUs; here stand what they compute, on what they are given."""
+    monkeypatch.setattr(attention.FlexAttentionWrapper, "_compiled_flex_attn", flex_attention)
+    monkeypatch.setattr(attention.VarlenAttentionWrapper, "_compiled_varlen_attn", attend_each)
+    monkeypatch.setattr(attention, "_compiled_create_block_mask", create_block_mask)
+
+
+@pytest.mark.usefixtures("reference_kernels")
 @pytest.mark.parametrize(
     ("family", "kind"),
     # torchtitan's deepseek_v3 has no varlen attention.
     [("llama3", "flex"), ("llama3", "varlen"), ("qwen3", "flex"), ("qwen3", "varlen"), ("deepseek_v3", "flex")],
 )
-def test_25_every_kind_of_attention_gives_the_same_logits(monkeypatch, family, kind):
-    """The kernels are compiled for GPUs; here stand what they compute, on what they are given."""
-    monkeypatch.setattr(attention.FlexAttentionWrapper, "_compiled_flex_attn", flex_attention)
-    monkeypatch.setattr(attention.VarlenAttentionWrapper, "_compiled_varlen_attn", attend_each)
-    monkeypatch.setattr(attention, "_compiled_create_block_mask", create_block_mask)
+def test_25_every_kind_of_attention_gives_the_same_logits(family, kind):
     inputs, positions, _ = batch_of(ROWS)
+    masked, other = packing(build(family)), packing(build(family, attn_type=kind))
     with torch.no_grad():
-        expected = packing(build(family))(inputs, positions=positions)
-        found = packing(build(family, attn_type=kind))(inputs, positions=positions)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+        for arguments in ({"positions": positions}, {}):
+            expected, found = masked(inputs, **arguments), other(inputs, **arguments)
+            assert torch.allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -349,12 +355,11 @@ def test_packed_rows_never_reach_a_model_that_would_mix_them():
     inputs, positions, labels = batch_of(ROWS)
     batch = {"input": inputs, "positions": positions}
     with pytest.raises(ConfigError, match=r"model\.converters: the rows are packed"):
-        packed_inputs(build("llama3"), batch, labels)
-    tokens, targets, extra_inputs, extra_kwargs = packed_inputs(packing(build("llama3")), batch, labels)
-    assert tokens is inputs
-    assert targets is labels
-    assert extra_inputs == {"positions": positions}
-    assert extra_kwargs == {}
+        document_inputs(build("llama3"), batch, labels)
+    assert document_inputs(build("llama3"), {"input": inputs}, labels) is None
+    model = packing(build("llama3"))
+    assert document_inputs(model, batch, labels) == (inputs, labels, {"positions": positions}, {})
+    assert document_inputs(model, {"input": inputs}, labels) == (inputs, labels, {}, {})
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import double_precision
 import numpy as np
@@ -12,6 +13,8 @@ from double_precision import FAMILY, double_loss
 from tiny_stages import SEQ_LEN, VOCAB, Workbench
 from torchtitan.protocols.train_spec import get_train_spec
 
+from titan.parallelize import StageLoss
+from titan.trainer import NothingToTrain, Trainer
 from titanflow.data.order import global_batch
 from titanflow.data.prepared import PreparedRows
 from titanflow.stage import PreparedData
@@ -133,6 +136,15 @@ def test_23_30_a_rank_without_a_trained_token_makes_no_number_a_nan(left, way):
     assert losses == pytest.approx(dict.fromkeys(WAYS, losses["accumulation"]), rel=1e-12)
     # The first rank has all of the tokens, and so its mean is that of all.
     assert left[way]["logged"][2]["train/max_loss"] == pytest.approx(losses[way], rel=1e-6)
+
+
+def test_a_pipeline_is_told_before_it_divides_by_no_token():
+    trainer = Trainer.__new__(Trainer)
+    trainer.parallel_dims = SimpleNamespace(pp_enabled=True)
+    trainer.loss_fn = StageLoss(double_loss)
+    with pytest.raises(NothingToTrain):
+        trainer.forward_backward_step(input_dict={}, labels=torch.full((1, 4), -100), global_valid_tokens=0.0)
+    assert trainer.loss_fn.tokens == 1.0
 
 
 @pytest.mark.parametrize("way", WAYS)
