@@ -65,6 +65,8 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
     """
     from torchtitan.tools import utils
 
+    from titan.documents import DOCUMENT_ATTENTION
+
     _refuse(config, run)
     share_global_batch(config, run, int(os.environ.get("WORLD_SIZE", "1")))
     config.job.dump_folder = str(run.folder)
@@ -76,11 +78,18 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
         config.checkpoint.initial_load_in_hf = False
+    if is_packed(config) and DOCUMENT_ATTENTION not in config.model.converters:
+        config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
     if utils.device_type == "cpu":
         # The flight recorder records NCCL, and would leave an empty folder.
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
+
+
+def is_packed(config: TitanJobConfig) -> bool:
+    """Whether several documents share a row, of what is trained on or validated on."""
+    return any(getattr(section, "packing", None) for section in (config.data, config.validation_data))
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

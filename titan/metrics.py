@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
@@ -76,6 +77,7 @@ class StageMetrics(MetricsProcessor):
         self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
         self.trained_tokens = 0
         self.shares: Callable[[], dict[str, float]] = dict
+        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._validated: set[int] = set()
         self._started = time.perf_counter()
 
@@ -93,6 +95,14 @@ class StageMetrics(MetricsProcessor):
         """Whether the validation of ``step`` is in the file already."""
         return step in self._validated
 
+    def begin_step(self) -> None:
+        """Forgets the losses of the step before."""
+        self._losses.clear()
+
+    def add_loss(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Takes the summed loss of one of this rank's microbatches and its number of trained tokens, each ``[]``."""
+        self._losses.append((loss, tokens))
+
     def should_log(self, step: int) -> bool:
         """The first step, each ``metrics.log_freq`` steps, and the last."""
         return bool(super().should_log(step) or step == self.job_config.training.steps)
@@ -107,6 +117,8 @@ class StageMetrics(MetricsProcessor):
     ) -> None:
         """Records a training step; all ranks call it.
 
+        ``global_max_loss`` is left aside: torchtitan's is NaN where a rank had no trained token.
+
         Raises:
             StageFailed: the loss or the gradient is no number any more.
         """
@@ -118,14 +130,21 @@ class StageMetrics(MetricsProcessor):
             )
         named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds", "shares")}
         named |= {f"train/share/{name}": share for name, share in record.get("shares", {}).items()}
-        named["train/max_loss"] = global_max_loss
+        named["train/max_loss"] = self._max_loss_of_ranks()
         named |= self._system_metrics()
         self._write(record, named, step)
         self._print(record)
         self._restart()
 
     def log_validation(self, loss: float, step: int, extra_metrics: dict[str, Any] | None = None) -> None:
-        """Records a validation: ``loss`` is the mean over all validated tokens, in nats."""
+        """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
+        if not math.isfinite(loss):
+            # A pipeline's loop is torchtitan's own, which divides by the tokens of each batch.
+            logger.warning(
+                f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged, "
+                "or, with pipeline parallelism, a batch has not one token with a label"
+            )
+            return
         record = {
             "step": step,
             "validation_loss": loss,
@@ -165,6 +184,14 @@ class StageMetrics(MetricsProcessor):
         record["seconds"] = time.perf_counter() - self._started
         return record
 
+    def _max_loss_of_ranks(self) -> float:
+        """The highest mean loss of any rank that trained a token in this step."""
+        losses, tokens = (torch.stack(column).sum() for column in zip(*self._losses, strict=True))
+        losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
+        mean = torch.where(tokens > 0, losses / tokens.clamp(min=1), -math.inf)
+        mesh = self.parallel_dims.get_optional_mesh("loss") if self.parallel_dims.dp_cp_enabled else None
+        return float(dist_utils.dist_max(mean, mesh))
+
     def _trained_on_all_ranks(self) -> int:
         if not self.parallel_dims.dp_enabled:
             return self.trained_tokens
@@ -188,13 +215,15 @@ class StageMetrics(MetricsProcessor):
     def _print(self, record: dict[str, Any]) -> None:
         color = self.color
         mfu = f"  {color.magenta}mfu: {record['mfu']:.2f}%" if "mfu" in record else ""
+        rate = record.get("trained_tokens_per_second")
+        trained = f" ({rate:,.0f} trained)" if rate is not None else ""
         memory = self.device_memory_monitor.get_peak_stats()
         logger.info(
             f"{color.red}step: {record['step']:2}  "
             f"{color.green}loss: {record['loss']:8.5f}  perplexity: {record['perplexity']:,.2f}  "
             f"{color.orange}grad_norm: {record['grad_norm']:7.4f}  lr: {record['learning_rate']:.2e}  "
             f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
-            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{mfu}{color.reset}"
+            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
         )
 
     def _restart(self) -> None:

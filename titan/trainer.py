@@ -23,12 +23,17 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 
 from titan import checkpoint
 from titan.dataloader import PreparedDataLoader
+from titan.documents import Inputs, document_inputs
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.streaming import check_ranks
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+class NothingToTrain(Exception):
+    """Not one token of the global batch has a label; raised on all ranks at once, before any computes."""
 
 
 class Trainer(torchtitan.train.Trainer):
@@ -46,6 +51,7 @@ class Trainer(torchtitan.train.Trainer):
         if isinstance(self.dataloader, PreparedDataLoader):
             self.metrics_processor.shares = self.dataloader.shares
         self._saved_step = 0
+        self._trained_before = 0
         self._warmed_up = False
         if job_config.training.mixed_precision_param == "float32":
             # Autocast to float32 warns on a CPU and does nothing anywhere.
@@ -88,15 +94,40 @@ class Trainer(torchtitan.train.Trainer):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
             yield input_dict, labels
 
+    def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs:
+        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        inputs = document_inputs(self.model_parts[0], input_dict, labels)
+        return inputs or super().post_dataloading_process(input_dict, labels)
+
+    def train_step(self, data_iterator: Iterator[Batch]) -> None:
+        """torchtitan's: the gradient is the sum over the trained tokens of all ranks and microbatches, by their number.
+
+        Raises:
+            NothingToTrain: that number is 0.
+        """
+        self.metrics_processor.begin_step()
+        self._trained_before = self.metrics_processor.trained_tokens
+        super().train_step(data_iterator)
+
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:
         """torchtitan's, with a pipeline's gradients divided by the tokens as all others are."""
+        if self._trains_nothing(global_valid_tokens):
+            raise NothingToTrain
         if self.parallel_dims.pp_enabled:
             self.loss_fn.tokens = float(global_valid_tokens)
-        return super().forward_backward_step(
+        loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )
+        self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, (labels != IGNORE_INDEX).sum())
+        return loss
+
+    def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
+        if isinstance(global_valid_tokens, torch.Tensor):
+            # One rank: its labels were counted on the CPU; to read the tensor would be to wait for the device.
+            return self.metrics_processor.trained_tokens == self._trained_before
+        return global_valid_tokens == 0
 
     def state_dict(self) -> dict[str, Any]:
         """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""
@@ -111,8 +142,12 @@ class Trainer(torchtitan.train.Trainer):
         config = self.job_config
         self.step += 1
         self.gc_handler.run(self.step)
+        is_trained = True
         try:
             self.train_step(batches)
+        except NothingToTrain:
+            is_trained = False
+            self._skip_step()
         except DataloaderExhaustedError:
             self.step -= 1
             logger.warning(f"Ran out of data after step {self.step}.")
@@ -121,10 +156,15 @@ class Trainer(torchtitan.train.Trainer):
         self._save(last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
             self.validator.validate(self.model_parts, self.step)
-        if not self._warmed_up:
+        if is_trained and not self._warmed_up:
             self._warmed_up = True
             self._shorten_timeouts()
         return True
+
+    def _skip_step(self) -> None:
+        """Counts the step, so that data and learning rate go on as planned, and leaves weights and moments alone."""
+        logger.warning(f"step: {self.step:2}  skipped: not one token of the global batch has a label")
+        self.lr_schedulers.step()
 
     def _shorten_timeouts(self) -> None:
         """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""

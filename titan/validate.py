@@ -13,8 +13,10 @@ from torchtitan.components.validate import BaseValidator, Validator
 from torchtitan.config import JobConfig
 from torchtitan.distributed import utils as dist_utils
 from torchtitan.tools import utils
+from torchtitan.tools.logging import logger
 
 from titan.dataloader import Rows, ValidationLoader
+from titan.documents import Inputs, document_inputs
 
 
 class StageValidator(Validator):
@@ -45,6 +47,13 @@ class StageValidator(Validator):
         """The first step, each ``validation.freq`` steps, and the last."""
         return bool(super().should_validate(step) or step == self.job_config.training.steps)
 
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, model_parts: list[nn.Module]
+    ) -> Inputs:
+        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        inputs = document_inputs(model_parts[0], input_dict, labels)
+        return inputs or super().post_dataloading_process(input_dict, labels, model_parts)
+
     @torch.no_grad()
     def validate(self, model_parts: list[nn.Module], step: int) -> None:
         """Logs the mean loss over all validation tokens; the clock of the training speed stands still meanwhile."""
@@ -53,13 +62,17 @@ class StageValidator(Validator):
         if self.parallel_dims.pp_enabled:
             super().validate(model_parts, step)
         else:
-            self.metrics_processor.log_validation(loss=self.mean_loss(model_parts[0]), step=step)
+            loss = self.mean_loss(model_parts[0])
+            if loss is None:
+                logger.warning(f"validate step: {step:2}  no loss: not one token of the validation rows has a label")
+            else:
+                self.metrics_processor.log_validation(loss=loss, step=step)
         self.metrics_processor.ntokens_since_last_log = tokens
         self.metrics_processor.time_last_log += time.perf_counter() - started
 
     @torch.no_grad()
-    def mean_loss(self, model: nn.Module) -> float:
-        """The sum of the losses of all tokens of all ranks, by the number of those tokens."""
+    def mean_loss(self, model: nn.Module) -> float | None:
+        """The sum of the losses of all tokens of all ranks, by the number of those tokens; None for no tokens."""
         total = torch.zeros((), dtype=torch.float64, device=utils.device_type)
         count = torch.zeros((), dtype=torch.float64, device=utils.device_type)
         model.eval()
@@ -68,10 +81,9 @@ class StageValidator(Validator):
             total += loss
             count += tokens
         model.train()
-        if self.parallel_dims.dp_cp_enabled:
-            mesh = self.parallel_dims.get_optional_mesh("loss")
-            return dist_utils.dist_sum(total, mesh) / dist_utils.dist_sum(count, mesh)
-        return float(total / count)
+        mesh = self.parallel_dims.get_optional_mesh("loss") if self.parallel_dims.dp_cp_enabled else None
+        loss, tokens = dist_utils.dist_sum(total, mesh), dist_utils.dist_sum(count, mesh)
+        return loss / tokens if tokens else None
 
     def _batch_loss(
         self, model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor

@@ -1,4 +1,4 @@
-"""Which models have an export that transformers loads; known without torch, so that a plan can say."""
+"""What each model family can do here, beyond training; known without torch, so that a plan can say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Any
 
 ARCHITECTURES: Mapping[str, str] = {"llama3": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 """torchtitan's model family → the transformers class that computes the same function."""
+
+OWN_MASKS: Mapping[str, str] = {
+    "llama4": "its layers take one of two masks, in which documents end at each end-of-sequence token",
+    "gpt_oss": "documents end at each end-of-sequence token in its masks, and it takes no positions",
+    "flux": "it is no language model",
+}
+"""The families whose attention can't be kept within the documents of a packed row, and why."""
 
 
 def supported_families() -> tuple[str, ...]:
@@ -30,3 +37,23 @@ def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> 
     if family == "qwen3" and not args.get("qk_norm", True):
         return "transformers' Qwen3 always normalises queries and keys, and this model has qk_norm=False"
     return ""
+
+
+def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int) -> dict[str, str]:
+    """Why rows can't be packed: the key that stands in the way, and the reason; empty where they can.
+
+    Args:
+        family: torchtitan's name, as in ``model.name``.
+        context_parallel: how many ranks share a row.
+        pipeline_parallel: how many ranks share the layers.
+    """
+    refusals = {}
+    if family in OWN_MASKS:
+        refusals["model.name"] = f"{family} can't keep the documents of a row apart: {OWN_MASKS[family]}"
+    if context_parallel > 1:
+        refusals["parallelism.context_parallel_degree"] = "the ranks cut each row, and its documents with it"
+    if pipeline_parallel > 1:
+        refusals["parallelism.pipeline_parallel_degree"] = (
+            "torchtitan gives a row's positions to the pipeline's first stage only"
+        )
+    return refusals

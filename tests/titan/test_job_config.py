@@ -75,6 +75,18 @@ def test_a_stages_folder_tokenizer_and_checkpoints_are_settled(tmp_path):
     assert config.checkpoint.initial_load_path is None
 
 
+@pytest.mark.parametrize("section", ["data", "validation_data"])
+def test_packed_rows_get_an_attention_that_keeps_documents_apart(tmp_path, section):
+    stage = run(tmp_path, {"model": {"converters": ["float8"]}})
+    config = build_job_config(stage)
+    settle(config, stage, None)
+    assert config.model.converters == ["float8"]
+    getattr(config, section).packing = "best_fit"
+    for _ in range(2):
+        settle(config, stage, None)
+        assert config.model.converters == ["float8", "document_attention"]
+
+
 @pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])
 def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
     stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})

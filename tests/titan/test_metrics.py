@@ -1,7 +1,8 @@
-import json
+import logging
 import math
 
 import pytest
+import torch
 import torch.distributed as dist
 from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
@@ -39,13 +40,20 @@ def metrics(dims, tmp_path):
     return processor
 
 
+def add_losses(metrics, *losses):
+    metrics.begin_step()
+    for loss, tokens in losses:
+        metrics.add_loss(torch.tensor(loss), torch.tensor(tokens))
+
+
 def log(metrics, step, loss=2.0, tokens=640):
     metrics.ntokens_since_last_log = metrics.trained_tokens = 64
+    add_losses(metrics, (loss * 64, 64))
     metrics.log(step, loss, loss, 0.5, {"lr": 1e-3, "n_tokens_seen": tokens})
 
 
 def lines(metrics):
-    return [json.loads(line) for line in metrics.file.path.read_text().splitlines()]
+    return metrics.file.records()
 
 
 def test_perplexity_is_bounded():
@@ -74,12 +82,26 @@ def test_mfu_is_there_where_the_peak_is_known(metrics):
     assert record["mfu"] == pytest.approx(100 * 1000 * record["tokens_per_second"] / 1e9)
 
 
-def test_trained_tokens_are_told_where_they_differ(metrics):
+def test_trained_tokens_are_told_where_they_differ(metrics, caplog):
+    caplog.set_level(logging.INFO)
     metrics.begin(0)
     metrics.ntokens_since_last_log, metrics.trained_tokens = 64, 16
+    add_losses(metrics, (32.0, 16))
     metrics.log(10, 2.0, 2.0, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
     (record,) = lines(metrics)
     assert record["trained_tokens_per_second"] == pytest.approx(record["tokens_per_second"] / 4)
+    assert f"({record['trained_tokens_per_second']:,.0f} trained)" in caplog.text
+
+
+def test_30_the_highest_mean_loss_is_that_of_all_microbatches_and_never_nan(metrics):
+    """torchtitan's own is NaN where a rank had no trained token."""
+    metrics.begin(0)
+    add_losses(metrics, (32.0, 10), (4.0, 2), (0.0, 0))
+    metrics.log(10, 3.0, math.nan, 0.5, {"lr": 1e-3, "n_tokens_seen": 64})
+    ((_, named),) = metrics.logger.logged
+    assert named["train/max_loss"] == pytest.approx(3.0)
+    add_losses(metrics, (0.0, 0))
+    assert metrics._max_loss_of_ranks() == -math.inf
 
 
 def test_a_resume_drops_the_steps_after_its_checkpoint_and_lets_the_clock_go_on(metrics):
@@ -108,6 +130,13 @@ def test_a_validation_is_a_line_of_its_own(metrics):
         "validation/loss": 1.5,
         "validation/perplexity": pytest.approx(math.exp(1.5)),
     }
+
+
+def test_30_a_validation_loss_that_is_no_number_is_told_and_left_out(metrics, caplog):
+    metrics.begin(0)
+    metrics.log_validation(math.nan, 10)
+    assert lines(metrics) == metrics.logger.logged == []
+    assert "validate step: 10  the loss is nan, and not recorded" in caplog.text
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

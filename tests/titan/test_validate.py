@@ -1,15 +1,20 @@
 """Validation against a direct computation, with the real model and no trainer around it."""
 
+import copy
+import logging
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from packed_rows import PackedRows
 from tiny_stages import MODEL, SEQ_LEN
 from torch.nn.functional import cross_entropy
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.config import JobConfig
 
+from titan.documents import keep_documents_apart
 from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, train_spec
 from titan.validate import StageValidator
@@ -79,6 +84,38 @@ def test_steps_bound_what_is_validated(model, shared_data):
     rows = PreparedRows.open(shared_data / "chats", SEQ_LEN)
     expected = direct_loss(model, rows, count=8)
     assert validator(rows, batch=4, steps=2).mean_loss(model) == pytest.approx(expected, rel=1e-6)
+
+
+class Untrained:
+    """Rows of which no token has a label."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def row(self, index):
+        row = self.rows.row(index)
+        return row._replace(labels=np.full_like(row.labels, -100))
+
+
+def test_30_rows_without_a_label_are_told_and_nothing_is_logged(model, shared_data, caplog):
+    one = validator(Untrained(PreparedRows.open(shared_data / "chats", SEQ_LEN)), batch=8)
+    with caplog.at_level(logging.WARNING):
+        one.validate([model], step=3)
+    assert one.metrics_processor.logged == []
+    assert "validate step:  3  no loss: not one token of the validation rows has a label" in caplog.text
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_25_packed_rows_have_the_loss_of_the_chats_alone(model, shared_data, batch):
+    rows = PreparedRows.open(shared_data / "chats", SEQ_LEN)
+    packed = PackedRows(rows, SEQ_LEN)
+    assert len(packed) < len(rows)
+    keeping = copy.deepcopy(model)
+    keep_documents_apart(keeping)
+    assert validator(packed, batch).mean_loss(keeping) == pytest.approx(direct_loss(model, rows), rel=1e-6)
 
 
 def test_training_goes_on_as_if_nothing_had_been(model, shared_data):

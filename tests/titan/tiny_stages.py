@@ -135,8 +135,12 @@ class Workbench:
         return run
 
     def start(self, run: StageRun, ranks: int | None = None, **options: Any) -> subprocess.Popen[bytes]:
-        """Starts a stage: under torchrun with ``ranks`` processes, or for None as the only rank there is."""
-        module = ["-m", "titan.train", str(run.folder / "run.yaml")]
+        """Starts a stage: under torchrun with ``ranks`` processes, or for None as the only rank there is.
+
+        ``script`` may name a file to run in place of ``titan.train``.
+        """
+        script = options.pop("script", None)
+        module = [*([str(script)] if script else ["-m", "titan.train"]), str(run.folder / "run.yaml")]
         launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", f"--master_port={free_port()}"]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **options.pop("env", {})}
         if ranks is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.families import export_refusal, supported_families
+from titanflow.families import export_refusal, packing_refusals, supported_families
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,15 @@ def test_supported_families_are_known_without_torch() -> None:
 
     assert printed.strip() == f"{supported_families()} False"
     assert [export_refusal(family) for family in supported_families()] == ["", ""]
+
+
+@pytest.mark.parametrize("family", ["llama3", "qwen3", "deepseek_v3", "a_users_own"])
+def test_rows_may_be_packed_where_documents_can_be_kept_apart(family: str) -> None:
+    assert packing_refusals(family, context_parallel=1, pipeline_parallel=1) == {}
+
+
+def test_every_reason_against_packed_rows_is_told_at_once() -> None:
+    refusals = packing_refusals("llama4", context_parallel=2, pipeline_parallel=2)
+    degrees = ["parallelism.context_parallel_degree", "parallelism.pipeline_parallel_degree"]
+    assert list(refusals) == ["model.name", *degrees]
+    assert "llama4" in refusals["model.name"]

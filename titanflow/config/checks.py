@@ -6,6 +6,7 @@ from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.module import Module
 from titanflow.errors import Problem
+from titanflow.families import packing_refusals
 
 
 def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
@@ -20,6 +21,7 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
             *_check_seq_len(module, modules),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
+            *_check_packing(module),
             *_check_launcher(module),
         ]
     return _check_launcher(module)
@@ -126,6 +128,22 @@ def _check_sft_tokenizer(module: Module) -> list[Problem]:
             f"found {module.config['tokenizer']['vocab_size']}: fine-tuning keeps its base's tokenizer",
             hint="leave it out here, or change it in the base and pretrain again",
         )
+    ]
+
+
+def _check_packing(module: Module) -> list[Problem]:
+    config = module.config
+    packed = [key for key in ("data", "validation_data") if (config.get(key) or {}).get("packing")]
+    if not packed:
+        return []
+    parallelism = config["parallelism"]
+    refusals = packing_refusals(
+        config["model"]["name"], parallelism["context_parallel_degree"], parallelism["pipeline_parallel_degree"]
+    )
+    hint = f"leave out {module.name}.{packed[0]}.packing, or what stands in its way"
+    return [
+        _problem(module, key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
+        for key, reason in refusals.items()
     ]
 
 
