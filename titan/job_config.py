@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.inheritance import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.mixture import packs_rows
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
 
@@ -78,18 +79,14 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
         config.checkpoint.initial_load_in_hf = False
-    if is_packed(config) and DOCUMENT_ATTENTION not in config.model.converters:
+    is_packed = any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data"))
+    if is_packed and DOCUMENT_ATTENTION not in config.model.converters:
         config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
     if utils.device_type == "cpu":
         # The flight recorder records NCCL, and would leave an empty folder.
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
-
-
-def is_packed(config: TitanJobConfig) -> bool:
-    """Whether several documents share a row, of what is trained on or validated on."""
-    return any(getattr(section, "packing", None) for section in (config.data, config.validation_data))
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

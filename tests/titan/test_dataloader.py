@@ -8,7 +8,7 @@ from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 from torchtitan.models.llama3 import Transformer, TransformerModelArgs
 
 from titan.dataloader import WIDTH, MockRows, PreparedDataLoader, ValidationLoader, collate, collate_trimmed, rank_slice
-from titanflow.data.order import global_batch
+from titanflow.data.order import Shuffled
 from titanflow.data.prepared import PreparedRows, Row
 from titanflow.errors import ConfigError
 
@@ -30,7 +30,7 @@ def first_rows(batches):
 
 def test_a_batch_holds_the_rows_of_the_order_and_their_targets(rows):
     input_dict, labels = next(iter(loader(rows, local=8)))
-    expected = [rows.row(index) for index in global_batch(0, 8, len(rows), 3)]
+    expected = [rows.row(index) for index in Shuffled(len(rows), 3).global_batch(0, 8)]
     assert torch.equal(input_dict["input"], torch.from_numpy(np.stack([row[0] for row in expected])))
     assert torch.equal(labels, torch.from_numpy(np.stack([row[1] for row in expected])))
     assert torch.equal(labels[:, :-1], input_dict["input"][:, 1:])
@@ -46,7 +46,7 @@ def test_any_ranks_and_accumulation_see_the_same_global_batch(rows, ranks, local
         for number, (input_dict, _) in enumerate(batches):
             seen[number // accumulation] |= {tuple(row) for row in input_dict["input"].tolist()}
     for step in range(steps):
-        expected = {tuple(rows.row(index)[0]) for index in global_batch(step, 8, len(rows), 3)}
+        expected = {tuple(rows.row(index)[0]) for index in Shuffled(len(rows), 3).global_batch(step, 8)}
         assert seen[step] == expected
 
 
@@ -87,8 +87,8 @@ def test_the_next_epoch_has_every_row_again_in_another_order(rows):
     one = loader(rows, local=size, size=size)
     first, second = (set(map(tuple, input_dict["input"].tolist())) for input_dict, _ in islice(one, 2))
     assert first == second
-    assert len(global_batch(0, size, size, 3)) == size
-    assert global_batch(0, size, size, 3).tolist() != global_batch(1, size, size, 3).tolist()
+    assert len(Shuffled(size, 3).global_batch(0, size)) == size
+    assert Shuffled(size, 3).global_batch(0, size).tolist() != Shuffled(size, 3).global_batch(1, size).tolist()
 
 
 def test_workers_change_nothing(rows):

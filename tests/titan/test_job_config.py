@@ -77,14 +77,12 @@ def test_a_stages_folder_tokenizer_and_checkpoints_are_settled(tmp_path):
 
 @pytest.mark.parametrize("section", ["data", "validation_data"])
 def test_packed_rows_get_an_attention_that_keeps_documents_apart(tmp_path, section):
-    stage = run(tmp_path, {"model": {"converters": ["float8"]}})
-    config = build_job_config(stage)
-    settle(config, stage, None)
-    assert config.model.converters == ["float8"]
-    getattr(config, section).packing = "best_fit"
-    for _ in range(2):
-        settle(config, stage, None)
-        assert config.model.converters == ["float8", "document_attention"]
+    for data, added in (({}, []), ({"packing": "best_fit"}, ["document_attention"])):
+        stage = run(tmp_path, {"model": {"converters": ["float8"]}, section: data})
+        config = build_job_config(stage)
+        for _ in range(2):
+            settle(config, stage, None)
+            assert config.model.converters == ["float8", *added]
 
 
 @pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])

@@ -1,8 +1,5 @@
 """Whole stages on packed rows, as processes."""
 
-from pathlib import Path
-
-import packed_rows
 import pytest
 from tiny_stages import MODEL, SEQ_LEN, records, write_chat_rows
 
@@ -12,7 +9,6 @@ from titanflow.stage import PreparedData, StageError
 SETTINGS = {
     "training": {"steps": 5, "seq_len": SEQ_LEN},
     "model": {"converters": [DOCUMENT_ATTENTION]},
-    "experimental": {"custom_import": "packing_stage"},
     "validation": {"enable": True, "freq": 3, "local_batch_size": 4},
     "lr_scheduler": {"warmup_steps": 0},
     "optimizer": {"lr": 1e-3},
@@ -23,16 +19,14 @@ HEADS["qwen3"] = {**HEADS["llama3"], "head_dim": 16, "hidden_dim": 64, "enable_w
 
 @pytest.fixture
 def packed_run(bench, tmp_path):
-    """Runs a stage whose process packs the chats that it opens; returns the stage and its exit status."""
-    chats = write_chat_rows(tmp_path / "chats", 200, seed=2)
-    (tmp_path / "packing_stage.py").write_text("import packed_rows\n\npacked_rows.pack_what_is_opened()\n")
-    path = [str(tmp_path), str(Path(packed_rows.__file__).parent), str(Path(__file__).parents[2])]
+    """Runs a stage on packed chats; returns the stage and its exit status."""
+    chats = write_chat_rows(tmp_path / "chats", 200, seed=2, packed=True)
 
     def run(name, *settings, ranks=None, family="llama3"):
         config = [SETTINGS, {"model": {"name": family}}, *settings]
         data = PreparedData(train=chats, validation=chats)
         stage = bench.stage(f"{family}-{name}", *config, model_overrides=HEADS[family], data=data)
-        return stage, bench.run(stage, ranks, env={"PYTHONPATH": ":".join(path)})
+        return stage, bench.run(stage, ranks)
 
     return run
 

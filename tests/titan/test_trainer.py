@@ -15,7 +15,7 @@ from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.parallelize import StageLoss
 from titan.trainer import NothingToTrain, Trainer
-from titanflow.data.order import global_batch
+from titanflow.data.order import Shuffled
 from titanflow.data.prepared import PreparedRows
 from titanflow.stage import PreparedData
 
@@ -62,7 +62,8 @@ WAYS = {
 def write_rows(folder: Path, seed: int) -> Path:
     """Chats that the seed's order brings into the batches of :data:`TRAINED`."""
     counts = np.array([count for step in TRAINED for count in TRAINED[step]])
-    order = np.concatenate([global_batch(step, BATCH, len(counts), seed) for step in range(len(TRAINED))])
+    shuffled = Shuffled(len(counts), seed)
+    order = np.concatenate([shuffled.global_batch(step, BATCH) for step in range(len(TRAINED))])
     trained = np.zeros((len(counts), 30), dtype=bool)
     for row, count in zip(order, counts, strict=True):
         trained[row, 30 - count :] = True
@@ -107,7 +108,7 @@ def direct(left, uneven):
     gradients = {}
     for step in TRAINED:
         model.zero_grad()
-        for index in global_batch(step - 1, BATCH, len(rows), seed=7):
+        for index in Shuffled(len(rows), seed=7).global_batch(step - 1, BATCH):
             tokens, labels = (torch.from_numpy(column.copy())[None] for column in rows.row(int(index))[:2])
             loss = double_loss(model(tokens), labels)
             (loss / max(sum(TRAINED[step]), 1)).backward()

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from packed_rows import PackedRows
-from tiny_stages import MODEL, SEQ_LEN
+from tiny_stages import MODEL, SEQ_LEN, write_chat_rows
 from torch.nn.functional import cross_entropy
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.config import JobConfig
@@ -109,9 +108,9 @@ def test_30_rows_without_a_label_are_told_and_nothing_is_logged(model, shared_da
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_25_packed_rows_have_the_loss_of_the_chats_alone(model, shared_data, batch):
+def test_25_packed_rows_have_the_loss_of_the_chats_alone(model, shared_data, tmp_path, batch):
     rows = PreparedRows.open(shared_data / "chats", SEQ_LEN)
-    packed = PackedRows(rows, SEQ_LEN)
+    packed = PreparedRows.open(write_chat_rows(tmp_path / "packed", 60, seed=2, packed=True), SEQ_LEN)
     assert len(packed) < len(rows)
     keeping = copy.deepcopy(model)
     keep_documents_apart(keeping)

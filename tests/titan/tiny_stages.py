@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from titanflow.data.packing import best_fit
 from titanflow.stage import PreparedData, StageRun
 
 VOCAB = 256
@@ -32,7 +33,7 @@ def write_text_rows(folder: Path, tokens: int, seed: int) -> Path:
     return folder
 
 
-def write_chat_rows(folder: Path, chats: int, seed: int, seq_len: int = SEQ_LEN) -> Path:
+def write_chat_rows(folder: Path, chats: int, seed: int, seq_len: int = SEQ_LEN, packed: bool = False) -> Path:
     """Chats of different lengths whose second half is trained."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
@@ -42,8 +43,13 @@ def write_chat_rows(folder: Path, chats: int, seed: int, seq_len: int = SEQ_LEN)
     np.save(folder / "tokens.npy", tokens)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     np.save(folder / "trained.npy", trained)
-    counts = {"documents": chats, "tokens": len(tokens), "trained_tokens": int(trained.sum())}
-    _write_info(folder, kind="chat", rows=chats, seq_len=seq_len, **counts)
+    counts = {"documents": chats, "tokens": len(tokens), "trained_tokens": int(trained.sum()), "rows": chats}
+    if packed:
+        members, offsets = best_fit(lengths, seq_len)
+        np.save(folder / "members.npy", members)
+        np.save(folder / "row_offsets.npy", offsets)
+        counts["rows"] = len(offsets) - 1
+    _write_info(folder, kind="chat", seq_len=seq_len, packing="best_fit" if packed else None, **counts)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.families import packing_refusals
@@ -133,7 +134,7 @@ def _check_sft_tokenizer(module: Module) -> list[Problem]:
 
 def _check_packing(module: Module) -> list[Problem]:
     config = module.config
-    packed = [key for key in ("data", "validation_data") if (config.get(key) or {}).get("packing")]
+    packed = [key for key in ("data", "validation_data") if packs_rows(config.get(key) or {})]
     if not packed:
         return []
     parallelism = config["parallelism"]

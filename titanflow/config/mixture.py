@@ -24,6 +24,12 @@ def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return members
 
 
+def packs_rows(data: Mapping[str, Any]) -> bool:
+    """Whether several documents share a row of a ``data`` section, or of one of its sources."""
+    members = mixture_members(data)
+    return any(member.get("packing") for member in members.values()) if members else bool(data.get("packing"))
+
+
 def mixture_spec(data: Mapping[str, Any]) -> dict[str, Any]:
     """How a mixture mixes: ``strategy``, ``weights``, ``stop``, and of each source the ``weight`` and ``epochs``."""
     from pydantic import TypeAdapter
