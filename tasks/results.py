@@ -25,8 +25,10 @@ def headline(result: StageResult) -> str:
     """A result in one line."""
     match result:
         case PrepareResult():
-            tokens = sum(dataset.get("tokens", 0) for dataset in result.datasets.values())
-            return f"{len(result.datasets)} datasets, {tokens:,} tokens"
+            # A mixture's tokens are its sources'.
+            datasets = [dataset for dataset in result.datasets.values() if dataset.get("kind") != "mixture"]
+            tokens = sum(dataset.get("tokens", 0) for dataset in datasets)
+            return f"{len(datasets)} datasets, {tokens:,} tokens"
         case TrainResult():
             losses = [f"{name} {value:.4g}" for name, value in _losses(result) if value is not None]
             return ", ".join([f"step {result.step:,}", *losses])
@@ -53,7 +55,8 @@ def _prepare_rows(result: PrepareResult) -> list[Row]:
             "kind": dataset.get("kind", ""),
             "rows": dataset.get("rows", ""),
             "tokens": dataset.get("tokens", ""),
-            "dropped": sum((dataset.get("dropped") or {}).values()),
+            "filled": f"{dataset['fill']:.0%}" if dataset.get("fill") else "",
+            "dropped": ", ".join(f"{count} {reason}" for reason, count in (dataset.get("dropped") or {}).items()),
         }
         for folder, dataset in result.datasets.items()
     ]
