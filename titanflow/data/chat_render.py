@@ -7,6 +7,7 @@ prompt that inference would give: a template that isn't stable in that sense tra
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class ChatRenderer:
         trained = self._trained_turns(messages)
         spans: list[tuple[int, int]] = []
         starts = [self._start(text, shown, tools, turn) for turn in trained]
-        for turn, start, following in zip(trained, starts, [*starts[1:], len(text)], strict=True):
+        for turn, (start, following) in zip(trained, itertools.pairwise([*starts, len(text)]), strict=True):
             end = following if self.is_marked else self._end(text, shown, tools, turn, start)
             found = _within(marked, start, end) if self.is_marked else [(start, end)]
             if not found:
