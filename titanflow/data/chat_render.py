@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.data.chat_format import Conversation
@@ -34,12 +34,14 @@ class Rendered:
         spans: ``(start, end)`` of what is trained, in characters, in order.
         turns: the number of the trained messages, in order.
         quoted: stand-in → the special token's text.
+        starts: where the prompt of each trained message ends, in characters.
     """
 
     text: str
     spans: list[tuple[int, int]]
     turns: list[int]
     quoted: Mapping[str, str]
+    starts: list[int] = field(default_factory=list)
 
 
 class ChatRenderer:
@@ -81,7 +83,7 @@ class ChatRenderer:
             if not found:
                 raise ChatRefused(f"template {self.name} marks nothing of messages[{turn}] as the assistant's")
             spans += found
-        return Rendered(text, spans, trained, quoted)
+        return Rendered(text, spans, trained, quoted, starts)
 
     def prompt(self, conversation: Conversation) -> Rendered:
         """The text that a model is asked with: the messages and the assistant's header.
@@ -92,6 +94,15 @@ class ChatRenderer:
         messages, tools, quoted = self._quoted(conversation)
         text, _ = self._template(messages, tools, add_generation_prompt=True)
         return Rendered(text, [], [], quoted)
+
+    def plain(self, conversation: Conversation) -> Rendered:
+        """The text of messages that nothing is asked after.
+
+        Raises:
+            ChatRefused: the template fails on it.
+        """
+        messages, tools, quoted = self._quoted(conversation)
+        return Rendered(self._template(messages, tools)[0], [], [], quoted)
 
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]

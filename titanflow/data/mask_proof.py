@@ -7,6 +7,7 @@ the messages, so that a mistake in the one isn't repeated in the other.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,25 @@ from titanflow.data.chat_format import Conversation
 from titanflow.errors import Problem
 
 
+@dataclass(frozen=True)
+class TrainedTurn:
+    """The trained tokens of one turn, where the first stands, and the untrained ones before each of its runs."""
+
+    start: int
+    run: list[int]
+    gaps: list[list[int]]
+
+
 class MaskProof:
     """Proves rows of one encoder.
 
     Each row has a trained token; its trained tokens are as many runs as there are trained turns; each run says
-    what its turn says, ends with an end of turn, and holds nothing of a user's, system's or tool's message.
+    what its turn says, ends with its only end of turn, and holds nothing of a user's, system's or tool's message;
+    all of the generation prompt stands untrained before it.
     """
 
     def __init__(self, encoder: ChatEncoder) -> None:
+        self.encoder = encoder
         self.backend = encoder.tokenizer.backend
         self.ends = {number for number, _ in encoder.tokenizer.special.values()}
 
@@ -32,23 +44,41 @@ class MaskProof:
         """What is wrong with a row's mask, or None."""
         if not encoded.trained.any():
             return None if not encoded.turns else self._problem("nothing of it is trained", "messages")
-        runs = self._turns(encoded)
-        if len(runs) != len(encoded.turns):
-            found = f"{len(encoded.turns)} turns are to be trained, and the trained tokens end {len(runs)} turns"
+        turns = self._turns(encoded)
+        if len(turns) != len(encoded.turns):
+            found = f"{len(encoded.turns)} turns are to be trained, and the trained tokens end {len(turns)} turns"
             return self._problem(found, "messages")
-        for turn, run in zip(encoded.turns, runs, strict=True):
-            if fault := self._turn_fault(conversation.messages, turn, run):
-                return self._problem(fault, f"messages[{turn}]")
+        for number, trained in zip(encoded.turns, turns, strict=True):
+            fault = self._header_fault(conversation, encoded, number, trained)
+            if fault := fault or self._turn_fault(conversation.messages, number, trained.run):
+                return self._problem(fault, f"messages[{number}]")
         return None
 
-    def _turns(self, encoded: Encoded) -> list[list[int]]:
+    def _turns(self, encoded: Encoded) -> list[TrainedTurn]:
         """The trained tokens of each turn: runs, joined until one ends with a special token."""
-        turns: list[list[int]] = []
-        is_open = False
-        for run in _runs(encoded):
-            turns = [*turns[:-1], turns[-1] + run] if is_open else [*turns, run]
-            is_open = self._end(run) is None
+        turns: list[TrainedTurn] = []
+        is_open, previous = False, 0
+        for start, end in _borders(encoded):
+            run, gap = encoded.ids[start:end].tolist(), encoded.ids[previous:start].tolist()
+            if is_open:
+                turns[-1].run.extend(run)
+                turns[-1].gaps.append(gap)
+            else:
+                turns.append(TrainedTurn(start, run, [gap]))
+            is_open, previous = self._end(run) is None, end
         return turns
+
+    def _header_fault(self, conversation: Conversation, encoded: Encoded, number: int, trained: TrainedTurn) -> str:
+        """Whether anything is trained of what the turn is asked for with, or its tokens are others."""
+        header = self.encoder.header
+        if header and any(_holds(gap, header) for gap in trained.gaps[1:]):
+            return "its trained tokens begin before its header"
+        if header and trained.gaps[0][-len(header) :] == header:
+            return ""
+        prompt = self.encoder.prompt(Conversation(conversation.messages[:number], conversation.tools))
+        if trained.start < len(prompt):
+            return f"it is trained from {self._text(prompt[trained.start :])!r}, which it is asked for with"
+        return "" if encoded.ids[: len(prompt)].tolist() == prompt else "its tokens don't begin with its prompt's"
 
     def _end(self, run: list[int]) -> int | None:
         """Where in a run its end of turn stands: last but for blank space."""
@@ -63,6 +93,8 @@ class MaskProof:
         end = self._end(run)
         if end is None:
             return f"its trained tokens end with {self._text(run[-3:])!r}, no end of turn"
+        if self.encoder.end_of_turn_id in run[:end]:
+            return f"its trained tokens go on after the end of turn, with {self._text(run[end - 3 : end + 1])!r}"
         said, message = self._text(run[:end]), messages[turn]
         content = message.get("content") or ""
         calls = [call["function"] for call in message.get("tool_calls") or []]
@@ -95,11 +127,16 @@ class MaskProof:
         return Problem(f"the mask is wrong: {found}", key, hint=hint)
 
 
-def _runs(encoded: Encoded) -> list[list[int]]:
-    """The tokens of each unbroken run of trained ones."""
+def _borders(encoded: Encoded) -> list[list[int]]:
+    """``[start, end]`` of each unbroken run of trained tokens."""
     padded: NDArray[np.int8] = np.concatenate([[0], encoded.trained.view(np.int8), [0]]).astype(np.int8)
-    borders = np.flatnonzero(np.diff(padded)).reshape(-1, 2)
-    return [encoded.ids[start:end].tolist() for start, end in borders]
+    borders: list[list[int]] = np.flatnonzero(np.diff(padded)).reshape(-1, 2).tolist()
+    return borders
+
+
+def _holds(tokens: list[int], part: list[int]) -> bool:
+    """Whether ``part`` stands in ``tokens`` in one piece."""
+    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
 
 
 def _shown(text: str) -> str:

@@ -199,6 +199,30 @@ def test_an_end_of_turn_that_is_no_token_is_refused(tokenizer: LoadedTokenizer) 
         own(tokenizer, UNMARKED.replace("<|im_end|>", "<|eot|>"))
 
 
+def test_an_unmarked_template_that_ignores_the_generation_prompt_is_refused(tokenizer: LoadedTokenizer) -> None:
+    # Where an answer begins couldn't be found: its header would be trained.
+    with pytest.raises(DataError, match=r"ignores add_generation_prompt: .*'<\|im_start\|>assistant\\n'"):
+        own(tokenizer, UNMARKED.replace(PROMPT, ""))
+    assert spoken(own(tokenizer, CHATML.replace("add_generation_prompt", "false")), turns("Q", "A")) == ["A" + END]
+
+
+def test_a_mark_may_begin_later_than_the_prompt_ends(tokenizer: LoadedTokenizer) -> None:
+    later = BODY.replace("}}\n", "}}\n{% if m.role == 'assistant' %}\n{% endif %}") + ANSWER + REST + PROMPT
+    encoder = own(tokenizer, later)
+    encoded = encoder.encode(chat("Q", "A"))
+    prompt = encoder.prompt(chat("Q"))
+    assert encoded.ids[: len(prompt)].tolist() == prompt
+    assert spoken(encoder, turns("Q", "A")) == ["A" + END]
+
+
+def test_the_header_is_what_asks_for_an_answer(tokenizer_folder: Path, tmp_path: Path) -> None:
+    loaded = add_special_tokens(tokenizer_folder, tmp_path)
+    for template, header in ((CHATML, "<|im_start|>assistant\n"), (UNMARKED, "<|im_start|>assistant\n")):
+        assert decode(own(loaded, template), own(loaded, template).header) == header
+    llama = own(loaded, LLAMA3)
+    assert decode(llama, llama.header) == "<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
 def test_a_template_that_fails_is_refused(tokenizer: LoadedTokenizer) -> None:
     with pytest.raises(DataError, match=r"own\.jinja refuses it: .*endfor"):
         own(tokenizer, "{% generation %}{% endgeneration %}{% endfor %}")
