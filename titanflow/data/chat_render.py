@@ -7,7 +7,6 @@ prompt that inference would give: a template that isn't stable in that sense tra
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -75,15 +74,15 @@ class ChatRenderer:
         shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
         text, marked = self._template(shown, tools)
         trained = self._trained_turns(messages)
-        spans: list[tuple[int, int]] = []
         starts = [self._start(text, shown, tools, turn) for turn in trained]
-        for turn, (start, following) in zip(trained, itertools.pairwise([*starts, len(text)]), strict=True):
-            end = following if self.is_marked else self._end(text, shown, tools, turn, start)
-            found = _within(marked, start, end) if self.is_marked else [(start, end)]
-            if not found:
-                raise ChatRefused(f"template {self.name} marks nothing of messages[{turn}] as the assistant's")
-            spans += found
-        return Rendered(text, spans, trained, quoted, starts)
+        if not self.is_marked:
+            ends = [self._end(text, shown, tools, turn, start) for turn, start in zip(trained, starts, strict=True)]
+            return Rendered(text, list(zip(starts, ends, strict=True)), trained, quoted, starts)
+        places = dict(zip(trained, starts, strict=True))
+        for turn in range(min(trained, default=len(shown)), len(shown)):
+            if shown[turn]["role"] == "assistant" and turn not in places:
+                places[turn] = self._start(text, shown, tools, turn)
+        return Rendered(text, self._marked_spans(marked, places, trained), trained, quoted, starts)
 
     def prompt(self, conversation: Conversation) -> Rendered:
         """The text that a model is asked with: the messages and the assistant's header.
@@ -108,6 +107,27 @@ class ChatRenderer:
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         turns = turns[-1:] if self.turns == "last" else turns
         return [turn for turn in turns if messages[turn].get("train", True)]
+
+    def _marked_spans(
+        self, marked: list[tuple[int, int]], places: Mapping[int, int], trained: list[int]
+    ) -> list[tuple[int, int]]:
+        """The parts of what is marked that belong to the trained turns; a marked header lies before its turn's start.
+
+        Args:
+            marked: ``(start, end)`` of each mark.
+            places: where each assistant's turn starts, from the first trained one on.
+            trained: the trained turns.
+        """
+        spans: list[tuple[int, int]] = []
+        found: set[int] = set()
+        for first, last in marked:
+            turn = max((turn for turn, start in places.items() if start < last), default=-1)
+            if turn in trained and max(first, places[turn]) < last:
+                spans.append((max(first, places[turn]), last))
+                found.add(turn)
+        if missing := [turn for turn in trained if turn not in found]:
+            raise ChatRefused(f"template {self.name} marks nothing of messages[{missing[0]}] as the assistant's")
+        return spans
 
     def _start(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int) -> int:
         prompt, _ = self._template(messages[:turn], tools, add_generation_prompt=True)
@@ -167,12 +187,6 @@ class ChatRenderer:
         quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
         texts = {token: stand_in for stand_in, token in quoted.items()}
         return _replace(messages, texts), _replace(tools, texts), quoted
-
-
-def _within(spans: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of ``spans`` between ``start`` and ``end``: a marked header lies before the prompt's end."""
-    parts = [(max(first, start), min(last, end)) for first, last in spans]
-    return [(first, last) for first, last in parts if first < last]
 
 
 def _shown(text: str, at: int) -> str:
