@@ -222,6 +222,25 @@ def test_a_template_without_a_header_passes(tokenizer: LoadedTokenizer) -> None:
         assert MaskProof(encoder).fault(chat, Encoded(right.ids, wrong, right.turns)) is not None, mutant.__name__
 
 
+def test_what_a_user_says_may_stand_in_what_the_template_writes(tokenizer: LoadedTokenizer) -> None:
+    encoder = ChatEncoder(tokenizer, CHATML)
+    for text in ("</tool_call>", "name", "\n", "."):
+        chat = Conversation([*turns(text), call("weather", city="Köln")], TOOLS)
+        assert MaskProof(encoder).fault(chat, encoder.encode(chat)) is None
+
+
+def test_an_answer_that_the_template_spaces_otherwise_passes(tokenizer: LoadedTokenizer) -> None:
+    spaced = UNMARKED.replace("{{ m.content or '' }}", "{{ m.content | replace('</think>', '\n</think>\n\n') }}")
+    encoder = ChatEncoder(tokenizer, spaced)
+    chat = Conversation(turns("Q", "<think>Hm</think>Yes"))
+    right = encoder.encode(chat)
+    assert MaskProof(encoder).fault(chat, right) is None
+    for place in np.flatnonzero(right.trained)[1:].tolist():
+        trained = right.trained.copy()
+        trained[place] = False
+        assert MaskProof(encoder).fault(chat, Encoded(right.ids, trained, right.turns)) is not None
+
+
 def test_a_last_answer_with_its_thoughts_passes(tokenizer: LoadedTokenizer) -> None:
     encoder = ChatEncoder(tokenizer, FORGETFUL, turns="last")
     chat = Conversation(turns("One?", "<think>Hm</think>One.", "Two?", "<think>Ho</think>Two."))
