@@ -120,7 +120,11 @@ class MaskProof:
         return ""
 
     def _says(self, said: str, text: str, is_whole: bool) -> bool:
-        """Whether a text is said; where nothing of a turn is left out, a template may space it otherwise."""
+        """Whether a text is said; where nothing of a turn is left out, a template may space it otherwise.
+
+        A generation prompt may say its beginning: some open a thought.
+        """
+        said = self._text(self.encoder.header) + said
         if text in said or self._round_trip(text) in said:
             return True
         return is_whole and "".join(text.split()) in "".join(said.split())

@@ -241,6 +241,34 @@ def test_an_answer_that_the_template_spaces_otherwise_passes(tokenizer: LoadedTo
         assert MaskProof(encoder).fault(chat, Encoded(right.ids, trained, right.turns)) is not None
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and '</think>' not in m.content %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+
+def test_a_thought_that_the_prompt_opens_is_said(tokenizer: LoadedTokenizer) -> None:
+    # As Qwen3.5's: what is asked with opens the thought, so that its mark isn't trained.
+    encoder = ChatEncoder(tokenizer, THINKING)
+    chat = Conversation(turns("One?", "<think>\nHm\n</think>\n\nOne."))
+    right = encoder.encode(chat)
+    assert encoder.tokenizer.backend.decode(right.ids[right.trained].tolist()) == "Hm\n</think>\n\nOne."
+    assert MaskProof(encoder).fault(chat, right) is None
+    for place in np.flatnonzero(right.trained).tolist():
+        trained = right.trained.copy()
+        trained[place] = False
+        assert MaskProof(encoder).fault(chat, Encoded(right.ids, trained, right.turns)) is not None
+
+
+def test_a_template_that_leaves_calls_out_is_caught(tokenizer: LoadedTokenizer) -> None:
+    encoder = ChatEncoder(tokenizer, UNMARKED.replace("m.tool_calls or []", "[]"))
+    chat = Conversation([*turns("Weather?"), call("weather", city="Köln")], TOOLS)
+    fault = MaskProof(encoder).fault(chat, encoder.encode(chat))
+    assert "its trained tokens say '' where the message says 'weather'" in str(fault)
+
+
 def test_a_last_answer_with_its_thoughts_passes(tokenizer: LoadedTokenizer) -> None:
     encoder = ChatEncoder(tokenizer, FORGETFUL, turns="last")
     chat = Conversation(turns("One?", "<think>Hm</think>One.", "Two?", "<think>Ho</think>Two."))
