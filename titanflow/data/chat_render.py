@@ -133,8 +133,7 @@ class ChatRenderer:
         prompt, _ = self._template(messages[:turn], tools, add_generation_prompt=True)
         if text.startswith(prompt):
             return len(prompt)
-        differ = (at for at, (one, other) in enumerate(zip(prompt, text, strict=False)) if one != other)
-        shared = next(differ, min(len(prompt), len(text)))
+        shared = _shared(prompt, text)
         raise ChatRefused(
             f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
             f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
@@ -143,13 +142,16 @@ class ChatRenderer:
 
     def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
-        until = len(text)
-        if turn + 1 < len(messages):
-            through, _ = self._template(messages[: turn + 1], tools)
-            if not text.startswith(through):
-                raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
-            until = len(through)
+        through = text if turn + 1 == len(messages) else self._template(messages[: turn + 1], tools)[0]
+        until = _shared(through, text)
+        # Two special tokens may begin alike.
+        begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
+        until = min(until, next(begun, until))
         ends = [match.end(match.lastindex or 0) for match in self.special.finditer(text, start, until)]
+        # Some templates end a conversation, not a turn, with the end of text: that isn't there when more follows.
+        has_ended = bool(ends) and not text[ends[-1] : until].strip()
+        if until < len(through) and not (has_ended and not self.special.sub("", through[until:]).strip()):
+            raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
         if not ends:
             raise ChatRefused(f"template {self.name} ends messages[{turn}] with no special token")
         return ends[-1]
@@ -187,6 +189,14 @@ class ChatRenderer:
         quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
         texts = {token: stand_in for stand_in, token in quoted.items()}
         return _replace(messages, texts), _replace(tools, texts), quoted
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin alike with."""
+    if other.startswith(one):
+        return len(one)
+    differ = (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(one), len(other)))
 
 
 def _shown(text: str, at: int) -> str:

@@ -171,6 +171,26 @@ def test_a_template_that_is_not_stable_is_refused_and_says_where() -> None:
         renderer(numbered).render(chat("Hi", "Hello"))
 
 
+def test_an_end_of_text_after_the_whole_conversation_is_no_change_of_its_turns() -> None:
+    # As Phi-3's.
+    ending = UNMARKED.replace("{% if add", "{% if not add_generation_prompt %}{{ '<|eot_id|>' }}{% endif %}{% if add")
+    rendered = renderer(ending).render(chat("Hi", "Hello", "More", "Bye"))
+    assert rendered.text.count("<|eot_id|>") == 1
+    assert spans(rendered) == ["Hello<|im_end|>", "Bye<|im_end|>\n<|eot_id|>"]
+
+
+def test_another_end_of_turn_when_more_follows_is_a_change() -> None:
+    # As gpt-oss's: the last answer ends otherwise than the ones before it, and another special token is in it.
+    last = "{{ '<|eot_id|>' if loop.last and m.role == 'assistant' else '<|im_end|>' }}\n{% endfor %}"
+    other = UNMARKED.replace("<|im_end|>\n{% endfor %}", last)
+    other = other.replace("}}\n", "}}\n{{ 'final<|end_header_id|>' if m.role == 'assistant' }}", 1)
+    assert spans(renderer(other, turns="last").render(chat("Hi", "Hello", "More", "Bye"))) == [
+        "final<|end_header_id|>Bye<|eot_id|>"
+    ]
+    with pytest.raises(ChatRefused, match=r"it changes messages\[1\] when more follows"):
+        renderer(other).render(chat("Hi", "Hello", "More", "Bye"))
+
+
 def test_a_turn_without_a_special_token_is_refused() -> None:
     with pytest.raises(ChatRefused, match=r"own\.jinja ends messages\[1\] with no special token"):
         renderer(UNMARKED.replace("<|im_end|>", "")).render(chat("Hi", "Hello"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from datasets import Dataset
 from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import Conversation
 from titanflow.data.prepared import IGNORE_INDEX
-from titanflow.data.tokenizer import LoadedTokenizer
+from titanflow.data.tokenizer import SPECIAL_TOKENS, LoadedTokenizer, load_tokenizer
 
 Labelled = tuple[list[int], list[int]]
 RESULT = {"role": "tool", "content": '{"sky": "blue", "größe": 3}'}
@@ -121,6 +122,51 @@ def test_tokens_and_labels_are_those_of_trl(
 ) -> None:
     assert theirs[name] == ours(tokenizer, template, CHATS[name])
     assert any(label != IGNORE_INDEX for label in theirs[name][1])
+
+
+FAMILIES = (
+    "cohere",
+    "cohere2",
+    "gemma3",
+    "lfm2_v2",
+    "llama3",
+    "phi3_5",
+    "qwen2_5_vl",
+    "qwen3_instruct_2507",
+    "qwen3_vl",
+)
+PLAIN = turns("Hi", "Hello"), turns("Hi", "Hello", "More", "Bye", "x", " y "), turns("Hi", "Hello", system="S")
+CONTROL = re.compile(r"<\|[A-Za-z0-9_]+\|>|<(?:start|end)_of_turn>")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_labels_of_known_templates_are_found_with_and_without_marks(
+    tokenizer_folder: Path, tmp_path: Path, family: str
+) -> None:
+    """TRL marks families' templates for training; the unmarked ones, as on the Hub, train the same answers here."""
+    import trl
+    from transformers import AutoTokenizer
+
+    folder = Path(trl.__file__).parent / "chat_templates"
+    unmarked, marked = ((folder / f"{family}{part}.jinja").read_text() for part in ("", "_training"))
+    found = {"<bos>", *CONTROL.findall(unmarked + marked)} - set(SPECIAL_TOKENS)
+    add_special_tokens(tokenizer_folder, tmp_path, tuple(sorted(found)))
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<bos>"}))
+    loaded, processing = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    for chat in PLAIN:
+        theirs = processing.apply_chat_template(
+            chat, chat_template=marked, return_dict=True, return_assistant_tokens_mask=True
+        )
+        with_marks, without = (
+            ChatEncoder(loaded, one, family).encode(Conversation(chat)) for one in (marked, unmarked)
+        )
+        assert with_marks.ids.tolist() == without.ids.tolist() == theirs["input_ids"]
+        assert with_marks.trained.astype(int).tolist() == theirs["assistant_masks"]
+        # Marks may hold the line end, or the end of text, after the end of turn.
+        more = np.flatnonzero(with_marks.trained & ~without.trained)
+        assert not set(text(loaded, without.ids[more].tolist())) - {"\n"}
+        assert not (without.trained & ~with_marks.trained).any() or family == "phi3_5"
 
 
 def text(tokenizer: LoadedTokenizer, ids: list[int]) -> str:
