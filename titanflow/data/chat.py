@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ class ChatEncoder:
     """Renders conversations with one template and encodes them with one tokenizer.
 
     Attributes:
+        header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
         end_of_turn_id: the token that ends each trained turn.
     """
 
@@ -58,6 +59,7 @@ class ChatEncoder:
         self.special = _special_pattern(tokenizer)
         self._short: dict[str, list[int]] = {}
         self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns)
+        self.header = self._header()
         self.end_of_turn_id = self._end_of_turn()
 
     def encode(self, conversation: Conversation) -> Encoded:
@@ -91,7 +93,10 @@ class ChatEncoder:
         Raises:
             ChatRefused: the template refuses the messages.
         """
-        pieces = self._pieces(self.renderer.prompt(conversation))
+        return self._ids(self.renderer.prompt(conversation))
+
+    def _ids(self, rendered: Rendered) -> list[int]:
+        pieces = self._pieces(rendered)
         self._tokenise([pieces])
         return _assembled(pieces, []).ids.tolist()
 
@@ -107,7 +112,7 @@ class ChatEncoder:
 
     def _pieces(self, rendered: Rendered) -> list[Piece]:
         """What to encode by itself: each special token, and each text between them and the borders of the spans."""
-        text, borders = rendered.text, {border for span in rendered.spans for border in span}
+        text, borders = rendered.text, {*rendered.starts, *(border for span in rendered.spans for border in span)}
         pieces: list[tuple[int, int, list[int] | None]] = []
         position = 0
         for match in self.special.finditer(text):
@@ -138,6 +143,17 @@ class ChatEncoder:
             if len(piece.text) <= _SHORT and len(self._short) < _REMEMBERED:
                 self._short[piece.text] = encoding.ids
 
+    def _header(self) -> list[int]:
+        """What the generation prompt adds to a user's turn, from its first special token on."""
+        probe = Conversation([{"role": "user", "content": "question"}])
+        try:
+            prompt, without = self.renderer.prompt(probe), self.renderer.plain(probe)
+        except ChatRefused as error:
+            raise DataError(Problem(str(error), "chat.template")) from error
+        added = prompt.text.removeprefix(without.text) if prompt.text.startswith(without.text) else ""
+        first = self.special.search(added)
+        return self._ids(replace(prompt, text=added[first.start() :])) if first else []
+
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
@@ -146,6 +162,12 @@ class ChatEncoder:
         except ChatRefused as error:
             raise DataError(Problem(str(error), "chat.template")) from error
         spoken = encoded.ids[encoded.trained].tolist()
+        said = self.tokenizer.backend.decode(spoken, skip_special_tokens=False)
+        if not (self.renderer.is_marked or self.header or said.lstrip().startswith("answer")):
+            before = said.partition("answer")[0]
+            found = f"the template ignores add_generation_prompt: an answer would begin with {before!r}"
+            hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
+            raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
         # Some templates mark the line end after the end of turn as the assistant's, too.
         while spoken and not self.tokenizer.backend.decode([spoken[-1]], skip_special_tokens=False).strip():
             spoken.pop()

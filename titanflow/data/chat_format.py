@@ -159,7 +159,7 @@ class ChatFormat:
     def _alpaca(self, row: Mapping[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
         history = self._value(row, "history") or []
-        if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
             problems.append(Problem("a turn of the history isn't a pair", self.columns["history"]))
             return turns
         asked = self._value(row, "instruction")
@@ -237,12 +237,15 @@ def _calls(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]
 
 def _tools(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]] | None:
     """Function descriptions in OpenAI's form: ``{"type": "function", "function": {…}}``."""
-    if isinstance(value, str) and value.strip():
-        value = _parsed(value, key, problems)
+    if isinstance(value, str):
+        value = _parsed(value, key, problems) if value.strip() else None
     if not value:
         return None
     tools = value if isinstance(value, list) else [value]
+    known = len(problems)
     tools = [_parsed(tool, key, problems) if isinstance(tool, str) else tool for tool in tools]
+    if len(problems) > known:
+        return None
     if wrong := [tool for tool in tools if not isinstance(tool, dict)]:
         problems.append(Problem(f"found {_shown(wrong[0])}", key, expected="a list of function descriptions"))
         return None

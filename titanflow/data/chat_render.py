@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.data.chat_format import Conversation
@@ -33,12 +33,14 @@ class Rendered:
         spans: ``(start, end)`` of what is trained, in characters, in order.
         turns: the number of the trained messages, in order.
         quoted: stand-in → the special token's text.
+        starts: where the prompt of each trained message ends, in characters.
     """
 
     text: str
     spans: list[tuple[int, int]]
     turns: list[int]
     quoted: Mapping[str, str]
+    starts: list[int] = field(default_factory=list)
 
 
 class ChatRenderer:
@@ -72,15 +74,14 @@ class ChatRenderer:
         shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
         text, marked = self._template(shown, tools)
         trained = self._trained_turns(messages)
-        spans: list[tuple[int, int]] = []
-        starts = self._starts(text, shown, tools, trained)
-        for turn, start, following in zip(trained, starts, [*starts[1:], len(text)], strict=True):
-            end = following if self.is_marked else self._end(text, shown, tools, turn, start)
-            found = _within(marked, start, end) if self.is_marked else [(start, end)]
-            if not found:
-                raise ChatRefused(f"template {self.name} marks nothing of messages[{turn}] as the assistant's")
-            spans += found
-        return Rendered(text, spans, trained, quoted)
+        # A mark of a turn that isn't trained must not count as that of the trained one before it.
+        followed = [turn for turn in _turns(shown) if turn > min(trained, default=len(shown))] if self.is_marked else []
+        places = self._starts(text, shown, tools, sorted({*trained, *followed}))
+        starts = [places[turn] for turn in trained]
+        if not self.is_marked:
+            ends = [self._end(text, shown, tools, turn, start) for turn, start in zip(trained, starts, strict=True)]
+            return Rendered(text, list(zip(starts, ends, strict=True)), trained, quoted, starts)
+        return Rendered(text, self._marked_spans(marked, places, trained), trained, quoted, starts)
 
     def prompt(self, conversation: Conversation) -> Rendered:
         """The text that a model is asked with: the messages and the assistant's header.
@@ -92,37 +93,65 @@ class ChatRenderer:
         text, _ = self._template(messages, tools, add_generation_prompt=True)
         return Rendered(text, [], [], quoted)
 
+    def plain(self, conversation: Conversation) -> Rendered:
+        """The text of messages that nothing is asked after.
+
+        Raises:
+            ChatRefused: the template fails on it.
+        """
+        messages, tools, quoted = self._quoted(conversation)
+        return Rendered(self._template(messages, tools)[0], [], [], quoted)
+
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
-        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        turns = turns[-1:] if self.turns == "last" else turns
+        turns = _turns(messages)[-1:] if self.turns == "last" else _turns(messages)
         return [turn for turn in turns if messages[turn].get("train", True)]
 
-    def _starts(self, text: str, messages: list[dict[str, Any]], tools: Any, turns: list[int]) -> list[int]:
-        """Where each trained turn begins: where the prompt that asks for it ends."""
+    def _marked_spans(
+        self, marked: list[tuple[int, int]], places: Mapping[int, int], trained: list[int]
+    ) -> list[tuple[int, int]]:
+        """The parts of what is marked that belong to the trained turns; a marked header lies before its turn's start.
+
+        Args:
+            marked: ``(start, end)`` of each mark.
+            places: where each assistant's turn starts, from the first trained one on.
+            trained: the trained turns.
+        """
+        spans: list[tuple[int, int]] = []
+        found: set[int] = set()
+        for first, last in marked:
+            turn = max((turn for turn, start in places.items() if start < last), default=-1)
+            if turn in trained and max(first, places[turn]) < last:
+                spans.append((max(first, places[turn]), last))
+                found.add(turn)
+        if missing := [turn for turn in trained if turn not in found]:
+            raise ChatRefused(f"template {self.name} marks nothing of messages[{missing[0]}] as the assistant's")
+        return spans
+
+    def _starts(self, text: str, messages: list[dict[str, Any]], tools: Any, turns: list[int]) -> dict[int, int]:
+        """Where each of these turns begins: where the prompt that asks for it ends."""
         prompts = self._templates([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
         for turn, (prompt, _) in zip(turns, prompts, strict=True):
             if not text.startswith(prompt):
-                raise self._unstable(text, prompt, turn)
-        return [len(prompt) for prompt, _ in prompts]
-
-    def _unstable(self, text: str, prompt: str, turn: int) -> ChatRefused:
-        differ = (at for at, (one, other) in enumerate(zip(prompt, text, strict=False)) if one != other)
-        shared = next(differ, min(len(prompt), len(text)))
-        return ChatRefused(
-            f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
-            f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
-            "chat.turns: last trains the last turn alone, which many such templates render alike"
-        )
+                shared = _shared(prompt, text)
+                raise ChatRefused(
+                    f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
+                    f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
+                    "chat.turns: last trains the last turn alone, which many such templates render alike"
+                )
+        return {turn: len(prompt) for turn, (prompt, _) in zip(turns, prompts, strict=True)}
 
     def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
-        until = len(text)
-        if turn + 1 < len(messages):
-            through, _ = self._template(messages[: turn + 1], tools)
-            if not text.startswith(through):
-                raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
-            until = len(through)
+        through = text if turn + 1 == len(messages) else self._template(messages[: turn + 1], tools)[0]
+        until = _shared(through, text)
+        # Two special tokens may begin alike.
+        begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
+        until = min(until, next(begun, until))
         ends = [match.end(match.lastindex or 0) for match in self.special.finditer(text, start, until)]
+        # Some templates end a conversation, not a turn, with the end of text: that isn't there when more follows.
+        has_ended = bool(ends) and not text[ends[-1] : until].strip()
+        if until < len(through) and not (has_ended and not self.special.sub("", through[until:]).strip()):
+            raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
         if not ends:
             raise ChatRefused(f"template {self.name} ends messages[{turn}] with no special token")
         return ends[-1]
@@ -166,10 +195,16 @@ class ChatRenderer:
         return _replace(messages, texts), _replace(tools, texts), quoted
 
 
-def _within(spans: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of ``spans`` between ``start`` and ``end``: a marked header lies before the prompt's end."""
-    parts = [(max(first, start), min(last, end)) for first, last in spans]
-    return [(first, last) for first, last in parts if first < last]
+def _turns(messages: list[dict[str, Any]]) -> list[int]:
+    return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin alike with."""
+    if other.startswith(one):
+        return len(one)
+    differ = (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(one), len(other)))
 
 
 def _shown(text: str, at: int) -> str:

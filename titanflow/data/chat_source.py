@@ -160,7 +160,13 @@ def _from_files(files: list[Path], cache: Path) -> ChatSource:
     if len({LINE in rows.column_names for rows in loaded}) > 1:
         expected = "one of .json and .jsonl, or one of .parquet and .csv"
         raise DataError(Problem("files of different kinds can't be read together", "data.path", expected=expected))
-    return ChatSource(loaded[0] if len(loaded) == 1 else concatenate_datasets(loaded), Parts(parts))
+    try:
+        return ChatSource(loaded[0] if len(loaded) == 1 else concatenate_datasets(loaded), Parts(parts))
+    except ValueError as error:
+        found = f"{', '.join(part.name for part in parts)} have columns of different types: {error}"
+        raise DataError(
+            Problem(found, "data.path", hint="write them as .jsonl, which keeps each row as it is")
+        ) from error
 
 
 def read_array(file: Path) -> tuple[list[str], list[int]]:

@@ -169,7 +169,8 @@ def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
         kept = slice(count - seq_len, None) if overlong == "truncate_left" else slice(seq_len)
         encoded = replace(encoded, ids=encoded.ids[kept], trained=encoded.trained[kept])
     # The first token is never predicted.
-    return Outcome(encoded=encoded) if encoded.trained[1:].any() else Outcome(NOT_TRAINED)
+    encoded = replace(encoded, trained=np.concatenate([[False], encoded.trained[1:]]))
+    return Outcome(encoded=encoded) if encoded.trained.any() else Outcome(NOT_TRAINED)
 
 
 def _append(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from titanflow.data import fingerprints
-from titanflow.data.template import template_digest
+from titanflow.data.template import template_text
 from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer, train_tokenizer
 from titanflow.stage import StageRun
 
@@ -54,20 +54,23 @@ def prepare_run(tmp_path: Path) -> Callable[..., StageRun]:
     def build(*data: dict[str, Any], vocab_size: int = 300, seq_len: int = 32, **options: Any) -> StageRun:
         workspace = tmp_path / "runs"
         train_on = options.get("train_on", data[0])
-        template = options.get("template", "chatml")
+        name = options.get("template", "chatml")
+        chat = {
+            **{"template": template_text(name), "template_name": name, "turns": options.get("turns", "all")},
+            "proof_rows": options.get("proof_rows"),
+        }
         tokenizer = {"path": options.get("tokenizer")}
         trained = fingerprints.tokenizer_fingerprint(tokenizer, train_on, vocab_size)
         datasets = []
         for config in data:
-            template_part = template_digest(template) if config.get("kind") == "chat" else ""
-            fingerprint = fingerprints.data_fingerprint(config, trained, seq_len, template_part)
+            fingerprint = fingerprints.data_fingerprint(config, trained, seq_len, chat)
             datasets.append(
                 {
                     "folder": str(fingerprints.prepared_folder(workspace, config, fingerprint)),
                     "kind": config.get("kind", "text"),
                     "data": config,
                     "seq_len": seq_len,
-                    "chat_template": template,
+                    "chat": chat if config.get("kind") == "chat" else None,
                     "fingerprint": fingerprint,
                 }
             )

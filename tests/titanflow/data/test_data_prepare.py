@@ -143,16 +143,16 @@ BAD_CHATS = {
         messages(USER, {"role": "asistant", "content": "x"}),
         r"chats\.jsonl:2: messages\[1\]\.role: there is no role 'asistant'[\s\S]*system, user, assistant, tool",
     ),
-    "an empty assistant turn": (
-        messages(USER, {"role": "assistant", "content": ""}),
-        r"chats\.jsonl:2: messages\[1\]\.content: the assistant's turn is empty",
+    "no content": (
+        messages(USER, {"role": "assistant", "content": None}),
+        r"chats\.jsonl:2: messages\[1\]\.content: the message has no content",
     ),
     "no assistant turn": (messages(USER), r"chats\.jsonl:2: messages: the conversation has no assistant turn"),
     "text for messages": (
         messages() | {"messages": "Hi"},
-        r"chats\.jsonl:2: messages: messages isn't a list but str 'Hi'",
+        r"chats\.jsonl:2: messages: 'Hi' isn't JSON",
     ),
-    "no messages": ({"id": 7}, r"chats\.jsonl:2: messages: messages isn't a list but nothing"),
+    "no messages": ({"id": 7}, r"chats\.jsonl:2: data\.columns: there is no column 'messages'; the row has: id"),
 }
 
 

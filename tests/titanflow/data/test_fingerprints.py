@@ -27,6 +27,16 @@ def test_only_the_content_counts_not_where_it_is_or_what_it_is_called(text: dict
     assert data_fingerprint(text, "t") == data_fingerprint({"name": "b", "path": str(moved)}, "t")
 
 
+CHAT_OPTIONS: list[dict[str, Any]] = [
+    {"chat_format": "sharegpt"},
+    {"columns": {"messages": "chat"}},
+    {"roles": {"bot": "assistant"}},
+    {"malformed": "drop"},
+    {"overlong": "truncate_left"},
+    {"packing": "best_fit"},
+]
+
+
 def test_everything_that_matters_changes_it(text: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     chat = {**text, "kind": "chat"}
     found = [
@@ -34,9 +44,11 @@ def test_everything_that_matters_changes_it(text: dict[str, Any], monkeypatch: p
         data_fingerprint(text, "other tokenizer"),
         data_fingerprint({**text, "limit": 1}, "t"),
         data_fingerprint({**text, "text_column": "body"}, "t"),
-        data_fingerprint(chat, "t", 128, "template"),
-        data_fingerprint(chat, "t", 256, "template"),
-        data_fingerprint(chat, "t", 128, "other template"),
+        data_fingerprint(chat, "t", 128, {"template": "a", "turns": "all"}),
+        data_fingerprint(chat, "t", 256, {"template": "a", "turns": "all"}),
+        data_fingerprint(chat, "t", 128, {"template": "b", "turns": "all"}),
+        data_fingerprint(chat, "t", 128, {"template": "a", "turns": "last"}),
+        *(data_fingerprint({**chat, **option}, "t", 128, {"template": "a", "turns": "all"}) for option in CHAT_OPTIONS),
     ]
     Path(text["path"]).write_text('{"text": "one"}\n{"text": "TWO"}\n')
     found.append(data_fingerprint(text, "t"))
@@ -46,7 +58,15 @@ def test_everything_that_matters_changes_it(text: dict[str, Any], monkeypatch: p
 
 
 def test_seq_len_and_template_mean_nothing_to_text(text: dict[str, Any]) -> None:
-    assert data_fingerprint(text, "t", 128, "a") == data_fingerprint(text, "t", 256, "b")
+    one, other = {"template": "a", "turns": "all"}, {"template": "b", "turns": "last"}
+    assert data_fingerprint(text, "t", 128, one) == data_fingerprint(text, "t", 256, other)
+
+
+def test_what_a_template_is_called_and_how_much_is_proved_change_no_rows(text: dict[str, Any]) -> None:
+    chat = {**text, "kind": "chat"}
+    first = data_fingerprint(chat, "t", 128, {"template": "a", "turns": "all", "template_name": "chatml"})
+    other = {"template": "a", "turns": "all", "template_name": "own.jinja", "proof_rows": 3}
+    assert data_fingerprint(chat, "t", 128, other) == first
 
 
 def test_evaluation_items_depend_on_no_tokenizer() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +8,25 @@ import numpy as np
 import pytest
 
 from titanflow.data.prepared import (
+    DATASET_FILE,
     IGNORE_INDEX,
     DatasetInfo,
     PreparedRows,
     is_complete,
-    read_info,
-    staged_folder,
     token_dtype,
     write_rows,
 )
+from titanflow.data.staging import staged_folder
 from titanflow.errors import DataError
 
 
-def make(folder: Path, documents: list[list[int]], trained: list[list[bool]] | None = None, **facts: Any) -> Path:
+def make(
+    folder: Path,
+    documents: list[list[int]],
+    trained: list[list[bool]] | None = None,
+    packs: list[list[int]] | None = None,
+    **facts: Any,
+) -> Path:
     tokens = [np.asarray(document, np.uint16) for document in documents]
     info = DatasetInfo(
         kind="text" if trained is None else "chat",
@@ -35,11 +39,16 @@ def make(folder: Path, documents: list[list[int]], trained: list[list[bool]] | N
         dtype="uint16",
         vocab_size=300,
         pad_id=3,
+        rows=len(packs) if packs else len(documents),
+        packing="best_fit" if packs else None,
         **facts,
     )
     mask = None if trained is None else [np.asarray(row, np.bool_) for row in trained]
-    with staged_folder(folder) as staged:
-        write_rows(staged, info, tokens, mask, np.asarray([len(document) for document in documents]))
+    members = np.asarray([number for row in packs or [] for number in row], np.int64)
+    offsets = np.cumsum([0, *(len(row) for row in packs or [])])
+    lengths = np.asarray([len(document) for document in documents])
+    with staged_folder(folder, DATASET_FILE) as staged:
+        write_rows(staged, info, tokens, lengths, mask, packs=(members, offsets) if packs else None)
     return folder
 
 
@@ -69,17 +78,48 @@ def test_a_chat_is_a_row_shifted_masked_and_padded(tmp_path: Path) -> None:
     folder = make(tmp_path / "chat", [[7, 8, 9, 10], [5, 6]], [[False, False, True, True], [False, True]], seq_len=6)
     rows = PreparedRows.open(folder, seq_len=6)
     assert len(rows) == 2
-    input_ids, labels, _ = rows.row(0)
-    assert input_ids.tolist() == [7, 8, 9, 3, 3, 3]
-    assert labels.tolist() == [IGNORE_INDEX, 9, 10, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]
+    input_ids, labels, positions = rows.row(0)
+    assert input_ids.tolist() == [7, 8, 9, 10, 3, 3]
+    assert labels.tolist() == [IGNORE_INDEX, 9, 10, *[IGNORE_INDEX] * 3]
+    assert positions is None
     input_ids, labels, _ = rows.row(1)
-    assert input_ids.tolist() == [5, 3, 3, 3, 3, 3]
+    assert input_ids.tolist() == [5, 6, 3, 3, 3, 3]
     assert labels.tolist() == [6] + [IGNORE_INDEX] * 5
+
+
+def test_a_chat_that_fills_its_row_has_no_padding(tmp_path: Path) -> None:
+    folder = make(tmp_path / "chat", [[7, 8, 9, 10]], [[False, False, True, True]], seq_len=4)
+    row = PreparedRows.open(folder, 4).row(0)
+    assert row.input_ids.tolist() == [7, 8, 9, 10]
+    assert row.labels.tolist() == [IGNORE_INDEX, 9, 10, IGNORE_INDEX]
+
+
+def test_packed_chats_follow_one_another_and_each_counts_from_0(tmp_path: Path) -> None:
+    documents = [[7, 8, 9], [5, 6], [10, 11]]
+    trained = [[False, True, True], [True, True], [False, True]]
+    folder = make(tmp_path / "chat", documents, trained, packs=[[0, 2], [1]], seq_len=7)
+    rows = PreparedRows.open(folder, 7)
+    assert len(rows) == 2
+    first, second = rows.row(0), rows.row(1)
+    assert first.input_ids.tolist() == [7, 8, 9, 10, 11, 3, 3]
+    # The last token of a document predicts nothing, and its first is predicted by nothing.
+    assert first.labels.tolist() == [8, 9, IGNORE_INDEX, 11, *[IGNORE_INDEX] * 3]
+    assert first.positions is not None
+    assert first.positions.tolist() == [0, 1, 2, 0, 1, 0, 1]
+    assert second.labels.tolist() == [6] + [IGNORE_INDEX] * 6
+    assert second.positions is not None
+    assert second.positions.tolist() == [0, 1, 0, 1, 2, 3, 4]
+
+
+def test_a_document_is_there_as_it_was(tmp_path: Path) -> None:
+    folder = make(tmp_path / "chat", [[7, 8], [5, 6]], [[False, True]] * 2, packs=[[1, 0]], seq_len=4)
+    tokens, labels = PreparedRows.open(folder, 4).document(1)
+    assert (tokens.tolist(), labels.tolist()) == ([5, 6], [6, IGNORE_INDEX])
 
 
 def test_a_trained_pad_token_keeps_its_label(tmp_path: Path) -> None:
     folder = make(tmp_path / "chat", [[7, 3, 3]], [[False, True, True]], seq_len=4)
-    assert PreparedRows.open(folder, 4).row(0)[1].tolist() == [3, 3, IGNORE_INDEX, IGNORE_INDEX]
+    assert PreparedRows.open(folder, 4).row(0)[1].tolist() == [3, 3, *[IGNORE_INDEX] * 2]
 
 
 def test_chats_of_another_seq_len_are_refused(tmp_path: Path) -> None:
@@ -113,48 +153,6 @@ def test_a_folder_without_its_mark_is_refused(tmp_path: Path) -> None:
 def test_dtype_follows_the_vocabulary() -> None:
     assert token_dtype(65536) is np.uint16
     assert token_dtype(65537) is np.uint32
-
-
-def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with staged_folder(tmp_path / "data" / "text") as staged:
-            (staged / "tokens.npy").write_bytes(b"half")
-            raise RuntimeError("disk on fire")
-
-    with pytest.raises(RuntimeError, match="disk on fire"):
-        fail()
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_the_first_of_two_writers_stays(tmp_path: Path) -> None:
-    folder = tmp_path / "text"
-    with staged_folder(folder) as mine:
-        make(folder, [[1, 2, 3]])
-        (mine / "dataset.json").write_text("{}")
-    assert read_info(folder).tokens == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["text"]
-
-
-def test_an_incomplete_folder_is_replaced(tmp_path: Path) -> None:
-    folder = tmp_path / "text"
-    folder.mkdir()
-    (folder / "tokens.npy").write_bytes(b"half")
-    make(folder, [[1, 2, 3]])
-    assert read_info(folder).tokens == 3
-
-
-def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
-    dead = os.fork()
-    if dead == 0:
-        os._exit(0)
-    os.waitpid(dead, 0)
-    prefix = f".text.{socket.gethostname()}."
-    leftovers = {name: tmp_path / f"{prefix}{name}" for name in (f"{dead}-x", f"{os.getppid()}-x")}
-    leftovers["elsewhere"] = tmp_path / f".text.another-machine.{dead}-x"
-    for leftover in leftovers.values():
-        leftover.mkdir()
-    make(tmp_path / "text", [[1, 2, 3]])
-    assert {name for name, leftover in leftovers.items() if leftover.exists()} == {f"{os.getppid()}-x", "elsewhere"}
 
 
 def test_dataset_json_says_what_is_there(tmp_path: Path) -> None:

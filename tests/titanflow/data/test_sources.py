@@ -12,7 +12,6 @@ from titanflow.data.sources import check_text, load_source
 from titanflow.errors import DataError
 
 TEXTS = ["First.\nSecond line.\n", "Größe 🙂\n", 'Third, with "quotes", commas\nand lines.\n']
-CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
 @pytest.fixture
@@ -64,18 +63,10 @@ def test_a_column_of_another_name_and_a_limit(cache: Path, write_jsonl: Callable
     assert list(source.rows["text"]) == ["text 0", "text 1"]
 
 
-def test_messages_of_mixed_keys_survive(cache: Path, write_jsonl: Callable[..., Path]) -> None:
-    path = write_jsonl("a.jsonl", {"messages": CHAT}, {"messages": [{**CHAT[0], "name": "Ann"}, CHAT[1]]})
-    source = load_source(Data(kind="chat", path=str(path)), cache)
-    assert [turn["content"] for turn in source.rows["messages"][1]] == ["Hi", "Hello"]
-
-
 def test_a_missing_column_names_those_that_there_are(cache: Path, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", {"body": "x", "id": 1})
     with pytest.raises(DataError, match=r"data.text_column: .*a\.jsonl has no column 'text'; it has: body, id"):
         load_source(Data(path=str(path)), cache)
-    with pytest.raises(DataError, match=r"data.messages_column: .* has no column 'messages'"):
-        load_source(Data(kind="chat", path=str(path)), cache)
 
 
 def test_broken_json_names_its_lines(cache: Path, tmp_path: Path) -> None:
@@ -99,13 +90,6 @@ def test_a_broken_parquet_file_is_named(cache: Path, tmp_path: Path) -> None:
     path.write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"a\.parquet: data.path: can't be read: "):
         load_source(Data(path=str(path)), cache)
-
-
-def test_chats_in_plain_text_are_refused(cache: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("Hi")
-    with pytest.raises(DataError, match=r"a\.txt is plain text[\s\S]*\.jsonl"):
-        load_source(Data(kind="chat", path=str(path)), cache)
 
 
 @pytest.mark.parametrize("data", [Data(name="x"), Data(name="x", path="a.txt", source="stdlib")])

@@ -10,14 +10,8 @@ from datasets import Dataset
 from titanflow.config.additions import Data
 from titanflow.data.prepared import PreparedRows, read_info
 from titanflow.data.sources import Source
-from titanflow.data.tokenise import Work, text_pieces, write_chats, write_text
+from titanflow.data.tokenise import Work, text_pieces, write_text
 from titanflow.data.tokenizer import LoadedTokenizer
-from titanflow.errors import DataError
-
-CHATS = [
-    [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}],
-    [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "one two three four five six seven"}],
-]
 
 
 def source(column: str, values: list[Any]) -> Source:
@@ -47,58 +41,6 @@ def test_text_in_rows_is_the_text(tokenizer: LoadedTokenizer, tmp_path: Path, te
     text = tokenizer.backend.decode([int(token) for token in stream], skip_special_tokens=False)
     assert "<|endoftext|>".join(texts).startswith(text[:-1])
     assert len(text) > 100
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_chat_as_long_as_a_row_is_kept_and_a_longer_one_dropped(
-    tokenizer: LoadedTokenizer, tmp_path: Path, processes: int
-) -> None:
-    lengths = []
-    for seq_len in (200, 0, -1):
-        folder = tmp_path / str(seq_len)
-        folder.mkdir()
-        fits = seq_len if seq_len > 0 else max(lengths) - 1 + seq_len
-        work = Work(processes, tmp_path)
-        write_chats(source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", fits, "f", folder, work)
-        info = read_info(folder)
-        lengths += np.diff(np.load(folder / "offsets.npy")).tolist()
-        if seq_len >= 0:
-            assert (info.rows, info.dropped) == (2, {})
-        else:
-            assert (info.rows, info.dropped) == (1, {"too_long": 1})
-        assert info.end_of_turn_id == 2
-        assert info.longest <= fits + 1
-
-
-def test_labels_say_the_answers(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
-    work = Work(None, tmp_path)
-    write_chats(source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", 64, "f", tmp_path, work)
-    rows = PreparedRows.open(tmp_path, 64)
-    total = 0
-    for index, chat in enumerate(CHATS):
-        labels = rows.row(index)[1]
-        answer = [int(label) for label in labels if label >= 0]
-        assert tokenizer.backend.decode(answer, skip_special_tokens=False) == chat[1]["content"] + "<|im_end|>"
-        total += len(answer)
-    assert read_info(tmp_path).trained_tokens == total
-
-
-def test_chats_none_of_which_fits_are_refused(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"none of c's chats can be trained on[\s\S]*raise training.seq_len \(it is 5\)"
-    ):
-        write_chats(
-            source("messages", CHATS), Data(name="c"), tokenizer.folder, "chatml", 5, "f", tmp_path, Work(1, tmp_path)
-        )
-
-
-def test_the_problems_of_all_rows_are_reported_together_and_capped(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
-    bad = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]] * 25
-    rows = source("messages", [CHATS[0], *bad])
-    with pytest.raises(DataError) as caught:
-        write_chats(rows, Data(name="c"), tokenizer.folder, "chatml", 64, "f", tmp_path, Work(1, tmp_path))
-    assert [problem.origin for problem in caught.value.problems[:20]] == [f"rows:{row}" for row in range(2, 22)]
-    assert caught.value.problems[20].message.startswith("… and 5 more problems")
 
 
 def test_pieces_are_the_text_and_its_tokens(tokenizer: LoadedTokenizer) -> None:
