@@ -155,8 +155,9 @@ def _from_files(files: list[Path], cache: Path) -> ChatSource:
             rows = Dataset.from_dict({LINE: texts})
         else:
             rows = load_files([file], cache)
+        has_lines = file.suffix == ".jsonl" or (lines is not None and len(set(lines)) == len(lines))
         loaded.append(rows)
-        parts.append(Part(str(file), len(rows), "line" if LINE in rows.column_names else "row", lines))
+        parts.append(Part(str(file), len(rows), "line" if has_lines else "row", lines if has_lines else None))
     if len({LINE in rows.column_names for rows in loaded}) > 1:
         expected = "one of .json and .jsonl, or one of .parquet and .csv"
         raise DataError(Problem("files of different kinds can't be read together", "data.path", expected=expected))

@@ -64,14 +64,18 @@ def test_a_row_knows_its_file_and_line(cache: Path, tmp_path: Path, write_jsonl:
     first.write_text("\n" + json.dumps(ROWS[0]) + "\n\n  \n" + json.dumps(ROWS[1]) + "\r\n")
     second = write_jsonl("b.jsonl", ROWS[2], ROWS[0])
     third = tmp_path / "c.json"
-    third.write_text(json.dumps(ROWS[1:], indent=1))
-    assert places(load(cache, first, second, third)) == {
+    third.write_text("[\n" + ",\n\n".join(map(json.dumps, ROWS[1:])) + "]")
+    fourth = tmp_path / "d.json"
+    fourth.write_text(json.dumps(ROWS[1:]))
+    assert places(load(cache, first, second, third, fourth)) == {
         f"{first}:2": ROWS[0],
         f"{first}:5": ROWS[1],
         f"{second}:1": ROWS[2],
         f"{second}:2": ROWS[0],
-        f"{third}:row 1": ROWS[1],
-        f"{third}:row 2": ROWS[2],
+        f"{third}:2": ROWS[1],
+        f"{third}:4": ROWS[2],
+        f"{fourth}:row 1": ROWS[1],
+        f"{fourth}:row 2": ROWS[2],
     }
 
 
@@ -85,7 +89,7 @@ def test_a_folder_of_files_is_read_in_order(cache: Path, tmp_path: Path) -> None
 def test_parts_say_where_a_row_stands() -> None:
     parts = Parts([Part("a", 2), Part("empty", 0), Part("b", 1, "row")])
     assert [parts.origin(row) for row in range(3)] == ["a:1", "a:2", "b:row 1"]
-    assert parts.as_json()[2] == {"name": "b", "rows": 1, "unit": "row"}
+    assert parts.as_json()[2] == {"name": "b", "rows": 1, "unit": "row", "lines": None}
 
 
 def test_keys_that_arrow_filled_in_are_no_keys(cache: Path, tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_an_array_that_is_none_is_said(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("\n".join(map(json.dumps, ROWS)))
     with pytest.raises(
-        DataError, match=r"a\.json:2: data\.path: not JSON: Extra data.*\n.*row a line is called \.jsonl"
+        DataError, match=r"a\.json:1: data\.path: not JSON: Expecting '\['[\s\S]*row a line is called \.jsonl"
     ):
         load(cache, path)
     path.write_text(json.dumps(ROWS[0]))

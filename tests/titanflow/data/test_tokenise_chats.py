@@ -83,7 +83,7 @@ def test_rows_are_the_conversations_and_labels_say_the_answers(write: Writer, to
     assert (info.documents, info.rows, info.proved, info.dropped, info.end_of_turn_id) == (3, 3, 3, {}, 2)
     assert np.load(write.made / "source_rows.npy").tolist() == [0, 1, 2]
     assert (write.made / "chat_template.jinja").read_text() == CHATML
-    assert info.parts == [{"name": "a.jsonl", "rows": 3, "unit": "line"}]
+    assert info.parts == [{"name": "a.jsonl", "rows": 3, "unit": "line", "lines": None}]
 
 
 def test_a_conversation_as_long_as_a_row_is_kept_and_a_longer_one_dropped(
