@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LINE = "line"
 """The column that holds a row as JSON text."""
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def load_chats(data: Data, cache: Path) -> ChatSource:
         raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
     _check_first(first[0], first[1], source, data)
     if data.limit is not None and data.limit < len(source.rows):
-        source = ChatSource(source.rows.select(range(data.limit)), source.parts)
+        taken = [number for number, _ in itertools.islice(read_rows(source.rows), data.limit)]
+        source = ChatSource(source.rows.select(range(max(taken, default=-1) + 1)), source.parts)
     return source
 
 
@@ -109,7 +111,7 @@ def decoded(batch: dict[str, list[Any]]) -> Iterator[tuple[int, Any]]:
     for index, line in enumerate(batch[LINE]):
         if line.strip():
             try:
-                yield index, json.loads(line)
+                yield index, json.loads(line.removeprefix(_BYTE_ORDER_MARK))
             except (ValueError, RecursionError) as error:
                 yield index, Unreadable(f"not JSON: {error}")
 
@@ -162,7 +164,7 @@ def _from_files(files: list[Path], cache: Path) -> ChatSource:
 def _array(file: Path) -> list[str]:
     """The rows of a file that is one JSON array, as text."""
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
         problem = Problem(f"not UTF-8: {fault.reason} at byte {fault.start}", "data.path", f"{file}:1")
         raise DataError(problem) from fault
