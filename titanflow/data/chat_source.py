@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LINE = "line"
 """The column that holds a row as JSON text."""
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def load_chats(data: Data, cache: Path) -> ChatSource:
         raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
     _check_first(first[0], first[1], source, data)
     if data.limit is not None and data.limit < len(source.rows):
-        source = ChatSource(source.rows.select(range(data.limit)), source.parts)
+        taken = [number for number, _ in itertools.islice(read_rows(source.rows), data.limit)]
+        source = ChatSource(source.rows.select(range(max(taken, default=-1) + 1)), source.parts)
     return source
 
 
@@ -117,7 +119,7 @@ def decoded(batch: dict[str, list[Any]]) -> Iterator[tuple[int, Any]]:
     for index, line in enumerate(batch[LINE]):
         if line.strip():
             try:
-                yield index, json.loads(line)
+                yield index, json.loads(line.removeprefix(_BYTE_ORDER_MARK))
             except (ValueError, RecursionError) as error:
                 yield index, Unreadable(f"not JSON: {error}")
 
@@ -177,8 +179,7 @@ def read_array(file: Path) -> tuple[list[str], list[int]]:
         DataError: it isn't UTF-8, not JSON, or no array.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        return _elements(text)
+        return _elements(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as fault:
         problem = Problem(f"not UTF-8: {fault.reason} at byte {fault.start}", "data.path", f"{file}:1")
         raise DataError(problem) from fault

@@ -205,7 +205,18 @@ def test_blank_lines_alone_are_no_rows(cache: Path, tmp_path: Path) -> None:
 
 
 def test_a_limit_takes_the_first(cache: Path, write_jsonl: Callable[..., Path]) -> None:
-    assert list(places(load(cache, write_jsonl("a.jsonl", *ROWS), limit=2)).values()) == ROWS[:2]
+    path = write_jsonl("a.jsonl", *ROWS)
+    assert list(places(load(cache, path, limit=2)).values()) == ROWS[:2]
+    # Blank lines are no rows.
+    path.write_text("\n\n\n" + path.read_text())
+    assert places(load(cache, path, limit=2)) == {f"{path}:4": ROWS[0], f"{path}:5": ROWS[1]}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_byte_order_mark_is_no_text(cache: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(json.dumps(ROWS[0]) if suffix == "jsonl" else json.dumps(ROWS[:1]), encoding="utf-8-sig")
+    assert list(places(load(cache, path)).values()) == ROWS[:1]
 
 
 @pytest.mark.parametrize("more", [{}, {"path": "a.jsonl", "source": "stdlib_chats"}])
