@@ -171,6 +171,8 @@ def export_dcp(
         chat_template: the template's text, where it isn't the tokenizer's own.
         held_out: 1-D token ids of held-out text to compare on, beside random ones.
     """
+    from titan.lora import is_adapter, merged_state
+
     started = time.monotonic()
     quiet_transformers()
     checkpoint, out = Path(checkpoint), Path(out).absolute()
@@ -180,15 +182,16 @@ def export_dcp(
     tokens = SpecialTokens.read(Path(tokenizer))
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
     native = load_native(checkpoint, model_name, model_args, max_position_embeddings)
+    weights = merged_state(native)
     adapter = train_spec(model_name).state_dict_adapter(model_args, None)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_model(partial, model_name, config, adapter.to_hf(native.state_dict()), tokens)
+        _write_model(partial, model_name, config, adapter.to_hf(weights), tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
         _make_readable(partial)
-        parity = measure(native, adapter, partial, held_out)
+        parity = measure(native, adapter, partial, held_out, weights)
         parity.check(out)
         _put_in_place(partial, out)
     finally:
@@ -197,7 +200,7 @@ def export_dcp(
         folder=out,
         checkpoint=checkpoint,
         model_name=model_name,
-        parameters=sum(parameter.numel() for parameter in native.parameters()),
+        parameters=sum(value.numel() for name, value in native.named_parameters() if not is_adapter(name)),
         parity=parity.figures(),
         digests=folder_digests(out),
         seconds=time.monotonic() - started,

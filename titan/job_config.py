@@ -76,11 +76,31 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
         config.checkpoint.initial_load_in_hf = False
+    if config.lora.rank:
+        _use_adapters(config, run, base)
     if utils.device_type == "cpu":
         # The flight recorder records NCCL, and would leave an empty folder.
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
+
+
+def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
+    """Switches the converter on, where the stage has something to adapt."""
+    from titan.lora import CONVERTER, register_converter
+
+    problems = []
+    if base is None:
+        hint = "adapters belong into an sft stage"
+        problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
+    if config.model.converters:
+        message = f"found {config.model.converters}, with LoRA: adapters are put beside plain linear layers"
+        origin = run.origins.get("model.converters", "")
+        problems.append(Problem(message, "model.converters", origin, expected="[]"))
+    if problems:
+        raise ConfigError(problems)
+    register_converter()
+    config.model.converters = [CONVERTER]
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

@@ -171,11 +171,13 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
 def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
     """Exports the last checkpoint, where the family has an export, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
+    from titan.lora import trainable_parameters
     from titan.train_spec import describe_model
     from titanflow.families import export_refusal
 
     newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
     model_args, parameters = describe_model(spec, job_config)
+    trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(
         stage="sft" if run.stage == "sft" else "pretrain",
         checkpoint=newest.path,
@@ -184,6 +186,7 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         flavor=job_config.model.flavor,
         model_args=model_args,
         parameters=parameters,
+        trainable_parameters=trainable,
         seq_len=job_config.training.seq_len,
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),

@@ -23,6 +23,7 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 
 from titan import checkpoint
 from titan.interrupt import Interruption
+from titan.lora_weights import TrainedState, load_weights, weights_of
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.streaming import check_ranks
@@ -44,6 +45,8 @@ class Trainer(torchtitan.train.Trainer):
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         self._saved_step = 0
         self._warmed_up = False
+        if job_config.lora.rank:
+            self.checkpointer.states[MODEL] = TrainedState(self.model_parts)
         if job_config.training.mixed_precision_param == "float32":
             # Autocast to float32 warns on a CPU and does nothing anywhere.
             self.maybe_enable_amp = contextlib.nullcontext()
@@ -151,12 +154,23 @@ class Trainer(torchtitan.train.Trainer):
         if found is not None:
             keys = checkpoint.state_keys(found.path)
             check_ranks(keys, data_parallel_degree(self.parallel_dims))
+            if self.job_config.lora.rank:
+                checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
+                self._load_base()
             self.checkpointer.load(step=found.step)
             self._saved_step = found.step
             return
+        self._load_base()
+
+    def _load_base(self) -> None:
+        """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
+        config = self.job_config.checkpoint
         if config.initial_load_path and not config.initial_load_in_hf:
-            model_state = self.checkpointer.states[MODEL].state_dict()
-            checkpoint.check_weights(Path(config.initial_load_path), model_state)
+            weights = weights_of(Path(config.initial_load_path))
+            if self.job_config.lora.rank or weights.adapters:
+                load_weights(self.model_parts, weights)
+                return
+            checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
         self.checkpointer.load()
 
     def _save(self, last: bool = False, now: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from titanflow.config.lora import lora_problems, lora_without_effect
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 
@@ -18,6 +19,7 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
             *_check_seq_len(module, modules),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
+            *lora_problems(module),
             *_check_launcher(module),
         ]
     return _check_launcher(module)
@@ -70,7 +72,7 @@ def overruled(module: Module) -> list[str]:
         f"{module.name}.{key} ({module.origins[key]}) has no effect: {reason}"
         for key, reason in reasons.items()
         if (_is_written(module, key) and _value(module, key) not in (None, False)) or key == "checkpoint.enable"
-    ]
+    ] + lora_without_effect(module)
 
 
 def _value(module: Module, key: str) -> object:

@@ -1,0 +1,167 @@
+"""The ``lora`` section: which modules it means, and what can't be adapted; known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from titanflow.config.additions import Lora
+from titanflow.errors import Problem
+from titanflow.families import HEAD, LINEARS, module_names
+
+if TYPE_CHECKING:
+    from titanflow.config.module import Module
+
+DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
+TIED = ("tok_embeddings", HEAD)
+"""Modules that share one weight where ``model.enable_weight_tying`` is on."""
+
+OTHERS: Mapping[tuple[str, str], tuple[Any, str]] = {
+    ("parallelism", "pipeline_parallel_degree"): (1, "adapters aren't split into a pipeline's stages"),
+    ("optimizer", "early_step_in_backward"): (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
+    ("model", "converters"): ([], "adapters are put beside plain linear layers"),
+}
+"""Keys of other sections that must have this value beside adapters, and why."""
+
+
+@dataclass(frozen=True)
+class LoraModules:
+    """A model's modules by name: those that get an adapter, and those that are trained whole."""
+
+    targets: list[str]
+    saved: list[str]
+
+
+def scaling(settings: Lora) -> float:
+    """What the adapters' output is multiplied by."""
+    return settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern means a module: its whole name, or the end of it after a dot."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def find_modules(
+    settings: Lora, linears: Sequence[str], others: Sequence[str], tied: bool
+) -> tuple[LoraModules, list[Problem]]:
+    """The modules that a ``lora`` section means.
+
+    Args:
+        settings: the section.
+        linears: the names of the model's linear layers.
+        others: the names of its other modules.
+        tied: whether embeddings and output head share one weight.
+
+    Returns:
+        The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
+    """
+    wanted = DEFAULT_TARGETS if settings.target_modules is None else settings.target_modules
+    targets, problems = _find("target_modules", wanted, linears)
+    saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
+    problems += unmatched
+    if twice := _under(targets, saved):
+        message = f"{_short(twice)} would be trained whole and by an adapter"
+        problems.append(Problem(message, "lora.modules_to_save", hint="leave it out of one of the two"))
+    for key, names in (("target_modules", targets), ("modules_to_save", saved)):
+        if shared := [name for name in names if name in TIED and tied]:
+            message = f"{shared[0]}: {' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
+            hint = "leave it out: trained as one of the two it would change the other"
+            problems.append(Problem(message, f"lora.{key}", hint=hint))
+    return LoraModules(targets, saved), problems
+
+
+def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    patterns = list(patterns)
+    found = [name for name in names if any(matches(pattern, name) for pattern in patterns)]
+    problems = [
+        Problem(
+            f"found {pattern!r}, which no {'linear layer' if key == 'target_modules' else 'module'} is called"
+            + (f"; matched by the others: {_short(found)}" if found else ""),
+            f"lora.{key}",
+            expected=_short(names),
+        )
+        for pattern in patterns
+        if not any(matches(pattern, name) for name in names)
+    ]
+    return found, problems
+
+
+def _under(targets: Sequence[str], saved: Sequence[str]) -> list[str]:
+    return [name for name in targets if any(name == other or name.startswith(f"{other}.") for other in saved)]
+
+
+def _short(names: Iterable[str]) -> str:
+    """Names with the number of the layer left out, each once."""
+    return ", ".join(dict.fromkeys(without_layer(name) for name in names))
+
+
+def without_layer(name: str) -> str:
+    """``layers.3.attention.wq`` → ``attention.wq``."""
+    parts = name.split(".")
+    return ".".join(parts[2:]) if parts[0] == "layers" and len(parts) > 2 else name
+
+
+def number_problems(settings: Lora) -> list[Problem]:
+    """Numbers that no adapter can have; a rank of 0 is none of them, it means no adapters."""
+    checks = {
+        "rank": (settings.rank >= 0, "1 or more; 0 for no adapters"),
+        "alpha": (settings.alpha > 0, "more than 0"),
+        "dropout": (0 <= settings.dropout < 1, "at least 0 and below 1"),
+        "target_modules": (settings.target_modules != [], "at least one; unset, all of attention and feed-forward"),
+    }
+    return [
+        Problem(f"found {getattr(settings, key)}", f"lora.{key}", expected=expected)
+        for key, (is_right, expected) in checks.items()
+        if not is_right
+    ]
+
+
+def lora_problems(module: Module) -> list[Problem]:
+    """What is wrong with a training module's ``lora`` section."""
+    settings = Lora(**module.config["lora"])
+    problems = number_problems(settings)
+    if settings.rank > 0:
+        problems += [*_stage_problems(module), *_other_problems(module.config)]
+        linears, others = module_names(module.config["model"]["name"], module.model_args)
+        if linears and not problems:
+            _, problems = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
+    return [
+        Problem(
+            problem.message,
+            f"{module.name}.{problem.key}",
+            module.origins.get(problem.key, ""),
+            problem.expected,
+            problem.hint,
+        )
+        for problem in problems
+    ]
+
+
+def _stage_problems(module: Module) -> list[Problem]:
+    if module.stage == "sft":
+        return []
+    hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+    return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
+
+
+def _other_problems(config: Mapping[str, Any]) -> list[Problem]:
+    return [
+        Problem(f"found {config[section][key]}, with LoRA: {reason}", f"{section}.{key}", expected=str(wanted))
+        for (section, key), (wanted, reason) in OTHERS.items()
+        if config[section][key] != wanted
+    ]
+
+
+def lora_without_effect(module: Module) -> list[str]:
+    """The keys that are written although no adapter is trained."""
+    if module.config["lora"]["rank"] > 0:
+        return []
+    keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
+    return [
+        f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"
+        for key in keys
+        if (origin := module.origins.get(key, "default")) != "default"
+    ]
