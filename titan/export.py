@@ -190,10 +190,10 @@ def export_dcp(
     try:
         _write_model(partial, model_name, config, adapter.to_hf(weights), tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
-        _make_readable(partial)
+        make_readable(partial)
         parity = measure(native, adapter, partial, held_out, weights)
         parity.check(out)
-        _put_in_place(partial, out)
+        put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ExportReport(
@@ -256,14 +256,14 @@ def _write_model(folder: Path, model_name: str, config: Any, weights: Mapping[st
     add_rope_for_transformers_4(folder)
 
 
-def _make_readable(folder: Path) -> None:
+def make_readable(folder: Path) -> None:
     """safetensors writes files that only their owner may read, and a model is there to be read."""
     for path in folder.iterdir():
         path.chmod(0o644)
     folder.chmod(0o755)
 
 
-def _put_in_place(partial: Path, out: Path) -> None:
+def put_in_place(partial: Path, out: Path) -> None:
     """Renames a finished folder to its place; the folder that was there goes last."""
     older = out.with_name(f".{out.name}.older")
     shutil.rmtree(older, ignore_errors=True)

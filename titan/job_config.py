@@ -86,8 +86,9 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
 
 
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
-    """Switches the converter on, where the stage has something to adapt."""
+    """Switches the converter on, where the stage has something to adapt: still what it began on, if it resumes."""
     from titan.lora import CONVERTER, register_converter
+    from titan.lora_weights import base_checkpoint
 
     problems = []
     if base is None:
@@ -99,6 +100,8 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
         problems.append(Problem(message, "model.converters", origin, expected="[]"))
     if problems:
         raise ConfigError(problems)
+    if os.environ.get("RANK", "0") == "0":
+        base_checkpoint(run)
     register_converter()
     config.model.converters = [CONVERTER]
 

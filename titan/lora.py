@@ -47,6 +47,7 @@ class LoRALinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
+        self.training = linear.training
         self.scaling, self.dropout = scaling(settings), settings.dropout
         place = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         self.lora_a = nn.Parameter(torch.empty(settings.rank, self.in_features, **place))
@@ -145,13 +146,21 @@ def init_adapters(model: nn.Module) -> None:
     An adapter's numbers follow from the seed and its name alone, however the model is sharded.
     """
     for name, module in adapted_modules(model):
-        seed = hashlib.sha256(f"{torch.initial_seed()} {name}".encode()).digest()[:8]
         drawn = torch.empty(tuple(module.lora_a.shape))
-        generator = torch.Generator().manual_seed(int.from_bytes(seed, "big", signed=True))
+        generator = torch.Generator().manual_seed(_seed(torch.initial_seed(), name))
         nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
         with torch.no_grad():
             local(module.lora_a).copy_(shard_of(drawn, module.lora_a))
             local(module.lora_b).zero_()
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what a data-parallel rank drops at a step."""
+    return _seed(seed, step, rank)
+
+
+def _seed(*parts: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big", signed=True)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

@@ -226,9 +226,15 @@ def summarize(metrics: Path) -> dict[str, Any]:
 def export(run: StageRun) -> dict[str, Any]:
     """Exports to the stage's ``export`` folder; the fields of the result that say so."""
     from titan.export import EXPORT_FOLDER, export_checkpoint
+    from titan.lora_weights import lora_of
+    from titan.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
 
     exported = export_checkpoint(run.folder, run.folder / EXPORT_FOLDER, run.tokenizer)
-    return {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+    fields = {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+    settings = lora_of(run)
+    if settings.rank and settings.peft_adapter:
+        fields["adapter"] = write_peft_adapter(run.folder, run.folder / ADAPTER_FOLDER)
+    return fields
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 
 from titan import checkpoint
 from titan.interrupt import Interruption
+from titan.lora import step_seed
 from titan.lora_weights import TrainedState, load_weights, weights_of
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
@@ -86,6 +87,9 @@ class Trainer(torchtitan.train.Trainer):
         """torchtitan's, counting the labels that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
+            if self.job_config.lora.dropout:
+                # After the batch: fetching the first one draws a number too.
+                self._seed_dropout()
             yield input_dict, labels
 
     def forward_backward_step(
@@ -125,6 +129,12 @@ class Trainer(torchtitan.train.Trainer):
             self._warmed_up = True
             self._shorten_timeouts()
         return True
+
+    def _seed_dropout(self) -> None:
+        """Makes what is dropped follow from seed, step and rank alone, so that a resumed run drops the same."""
+        dims = self.parallel_dims
+        rank = dims.get_mesh("batch").get_local_rank() if dims.dp_enabled else 0
+        torch.manual_seed(step_seed(self.job_config.debug.seed or 0, self.step, rank))
 
     def _shorten_timeouts(self) -> None:
         """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""
