@@ -94,8 +94,8 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     if base is None:
         hint = "adapters belong into an sft stage"
         problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
-    if config.model.converters:
-        message = f"found {config.model.converters}, with LoRA: adapters are put beside plain linear layers"
+    if written := (run.config.get("model") or {}).get("converters"):
+        message = f"found {written}, with LoRA: adapters are put beside plain linear layers"
         origin = run.origins.get("model.converters", "")
         problems.append(Problem(message, "model.converters", origin, expected="[]"))
     if problems:
@@ -103,7 +103,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     if os.environ.get("RANK", "0") == "0":
         base_checkpoint(run)
     register_converter()
-    config.model.converters = [CONVERTER]
+    config.model.converters = [*config.model.converters, CONVERTER]
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

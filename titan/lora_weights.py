@@ -25,6 +25,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.manifest import checkpoint_digest
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
 
+CONFIG_FILE = "config.json"
 State = Mapping[str, torch.Tensor]
 
 
@@ -38,25 +39,31 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Weights:
-    """A whole model's checkpoint, and the adapters that were trained on top of it, oldest first."""
+    """A whole model, in a ``step-N`` folder or one that transformers loads, and its adapters, oldest first."""
 
     whole: Path
     adapters: tuple[Adapter, ...] = ()
 
 
 def weights_of(checkpoint: Path) -> Weights:
-    """What a ``step-N`` folder stands for, by the run file of the stage that it lies in.
+    """What a ``step-N`` folder stands for, by the run file of the stage that it lies in; a folder that transformers
+    loads is a whole model.
 
     Raises:
         ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
     """
     path = checkpoint.parent.parent / RUN_FILE
-    run = StageRun.read(path) if path.is_file() else None
+    run = StageRun.read(path) if path.is_file() and not is_hugging_face(checkpoint) else None
     settings = lora_of(run)
     if run is None or not settings.rank:
         return Weights(checkpoint)
     base = weights_of(base_checkpoint(run))
     return Weights(base.whole, (*base.adapters, Adapter(checkpoint, settings)))
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Whether transformers loads the folder as it stands."""
+    return (folder / CONFIG_FILE).is_file()
 
 
 def lora_of(run: StageRun | None) -> Lora:
@@ -70,26 +77,31 @@ def base_checkpoint(run: StageRun) -> Path:
     Raises:
         ConfigError: it isn't there any more, or its files are others than when the stage began.
     """
-    folder = run.base
-    if folder is None or not (folder / RESULT_FILE).is_file():
+    checkpoint = _checkpoint_in(run.base) if run.base else None
+    if checkpoint is None:
         raise ConfigError(
             Problem(
-                f"the base of {run.folder} isn't there: {folder}",
+                f"the base of {run.folder} isn't there: {run.base}",
                 key="sft.base",
-                expected=f"the folder of the finished stage that it was trained on (with {RESULT_FILE})",
+                expected=f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}",
             )
         )
-    result = read_result(folder)
-    assert isinstance(result, TrainResult)
-    if run.base_digest and checkpoint_digest(result.checkpoint) != run.base_digest:
+    if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
         raise ConfigError(
             Problem(
-                f"{result.checkpoint} isn't the checkpoint that {run.folder} was trained on: its files are others",
+                f"{checkpoint} isn't what {run.folder} was trained on: its files are others",
                 key="sft.base",
                 hint="an adapter fits the weights that it was trained on, and no others: train it again",
             )
         )
-    return result.checkpoint
+    return checkpoint
+
+
+def _checkpoint_in(base: Path) -> Path | None:
+    if is_hugging_face(base):
+        return base
+    result = read_result(base) if (base / RESULT_FILE).is_file() else None
+    return result.checkpoint if isinstance(result, TrainResult) else None
 
 
 class TrainedState(ModelWrapper):
@@ -100,19 +112,38 @@ class TrainedState(ModelWrapper):
         return {key: value for part in self.model for key, value in get_model_state_dict(part, options=options).items()}
 
 
-def load_weights(model_parts: list[nn.Module], weights: Weights) -> None:
+def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any) -> None:
     """Loads a model's own weights, adapters merged, into the (sharded) model; its own adapters stay as they are.
+
+    Args:
+        model_parts: the model.
+        weights: what to load.
+        to_transformers: torchtitan's state dict adapter of the family, for a folder in transformers' format.
 
     Raises:
         ConfigError: a checkpoint isn't this model's.
     """
     wrapper = ModelWrapper(model_parts)
-    state = {key: value for key, value in wrapper.state_dict().items() if not is_adapter(key)}
-    check_weights(weights.whole, state)
-    dcp.load(state, checkpoint_id=weights.whole)
+    if is_hugging_face(weights.whole):
+        wrapper.load_state_dict(read_hugging_face(_own(wrapper), weights.whole, to_transformers))
+    else:
+        check_weights(weights.whole, _own(wrapper))
+        load_quietly(_own(wrapper), weights.whole)
+    state = _own(wrapper)
     for adapter in weights.adapters:
         merge_adapter(state, adapter)
     wrapper.load_state_dict(state)
+
+
+def _own(wrapper: ModelWrapper) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in wrapper.state_dict().items() if not is_adapter(key)}
+
+
+def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[str, torch.Tensor]:
+    """The weights in a folder that transformers loads, by native name, each sharded like its namesake in ``state``."""
+    stored = to_transformers.to_hf(dict(state))
+    load_quietly(stored, folder, to_transformers.get_hf_storage_reader(str(folder)))
+    return to_transformers.from_hf(stored)
 
 
 def merge_adapter(state: State, adapter: Adapter) -> None:
@@ -166,8 +197,9 @@ def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
     return stored
 
 
-def load_quietly(state: dict[str, Any], checkpoint: Path) -> None:
+def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:
     """Loads keys of a checkpoint into ``state``, each rank by itself where there is no process group."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(state, checkpoint_id=checkpoint, no_dist=not torch.distributed.is_initialized())
+        place = {"storage_reader": reader} if reader else {"checkpoint_id": checkpoint}
+        dcp.load(state, **place, no_dist=not torch.distributed.is_initialized())

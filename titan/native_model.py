@@ -86,7 +86,14 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
     import torch
 
     from titan.lora import add_adapters
-    from titan.lora_weights import check_adapter, load_quietly, merge_adapter, weights_of
+    from titan.lora_weights import (
+        check_adapter,
+        is_hugging_face,
+        load_quietly,
+        merge_adapter,
+        read_hugging_face,
+        weights_of,
+    )
 
     if not (checkpoint / ".metadata").is_file():
         raise DataError(
@@ -97,10 +104,14 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
         model = train_spec(model_name).model_cls(args).float().eval()
     weights = weights_of(checkpoint)
     state = model.state_dict()
-    stored = stored_model(weights.whole)
-    tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
-    _compare_keys(weights.whole, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
-    load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
+    if is_hugging_face(weights.whole):
+        to_transformers = train_spec(model_name).state_dict_adapter(args, None)
+        model.load_state_dict(read_hugging_face(state, weights.whole, to_transformers))
+    else:
+        stored = stored_model(weights.whole)
+        tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
+        _compare_keys(weights.whole, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
+        load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
         merge_adapter(state, adapter)
     for adapter in weights.adapters[-1:]:

@@ -47,7 +47,7 @@ def write_peft_adapter(stage_folder: Path, out: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    from titan.lora_weights import lora_of
+    from titan.lora_weights import is_hugging_face, lora_of
 
     stage_folder, out = Path(stage_folder).absolute(), Path(out).absolute()
     run, settings = read_run(stage_folder), lora_of(read_run(stage_folder))
@@ -60,7 +60,9 @@ def write_peft_adapter(stage_folder: Path, out: Path) -> Path:
     checkpoint = newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)
     weights, config = convert(native, train_spec(model.name).state_dict_adapter(model.args, None), settings)
-    base = run.base / EXPORT_FOLDER if run.base else None
+    base = run.base
+    if base and not is_hugging_face(base):
+        base = base / EXPORT_FOLDER
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

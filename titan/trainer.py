@@ -175,12 +175,13 @@ class Trainer(torchtitan.train.Trainer):
     def _load_base(self) -> None:
         """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
-        if config.initial_load_path and not config.initial_load_in_hf:
+        if config.initial_load_path:
             weights = weights_of(Path(config.initial_load_path))
             if self.job_config.lora.rank or weights.adapters:
-                load_weights(self.model_parts, weights)
+                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)
                 return
-            checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
+            if not config.initial_load_in_hf:
+                checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
         self.checkpointer.load()
 
     def _save(self, last: bool = False, now: bool = False) -> None:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 from tiny_adapters import finished_base, finished_lora
-from tiny_exports import POSITIONS, sensitised, tiny_args
+from tiny_exports import POSITIONS, sensitised, tiny_args, write_byte_tokenizer
 
+from titan.export import export_checkpoint
 from titan.lora import is_adapter, merged_state
 from titan.lora_weights import Adapter, TrainedState, Weights, load_weights, merge_adapter, weights_of
 from titan.native_model import load_native, train_spec
@@ -57,7 +58,7 @@ def test_a_checkpoint_outside_of_a_stage_is_a_whole_model(tmp_path):
 def test_the_models_weights_are_the_bases_with_every_adapter_merged(stages):
     base, first, second = stages
     model = train_spec(FAMILY).model_cls(tiny_args(FAMILY))
-    load_weights([model], weights_of(step(second)))
+    load_weights([model], weights_of(step(second)), None)
     a, b, found, plain = stored(first), stored(second), model.state_dict(), stored(base)
     name = "layers.1.attention.wq"
     expected = by_hand(by_hand(plain[f"{name}.weight"], a, name, 3.0 / 2), b, name, 8.0 / 2)
@@ -76,7 +77,7 @@ def test_the_native_model_has_the_last_adapter_beside_the_merged_rest(stages):
     assert {key for key in native.state_dict() if is_adapter(key)} == set(stored(second))
     assert torch.equal(native.layers["0"].attention.wq.weight, merged_state(below)["layers.0.attention.wq.weight"])
     whole = train_spec(FAMILY).model_cls(args)
-    load_weights([whole], weights_of(step(second)))
+    load_weights([whole], weights_of(step(second)), None)
     tokens = torch.arange(50)[None]
     torch.testing.assert_close(native(tokens), whole(tokens), rtol=1e-4, atol=1e-4)
 
@@ -112,7 +113,7 @@ def test_adapters_of_another_rank_are_refused(stages):
 def test_a_base_of_another_model_is_refused(stages):
     model = train_spec(FAMILY).model_cls(tiny_args(FAMILY, n_layers=2))
     with pytest.raises(ConfigError, match=r"has layers\.2\..*, which the model lacks"):
-        load_weights([model], weights_of(step(stages[1])))
+        load_weights([model], weights_of(step(stages[1])), None)
 
 
 def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
@@ -126,8 +127,29 @@ def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
     write(base_digest=checkpoint_digest(step(base)))
     assert weights_of(step(moved.folder)).whole == step(base)
     write(base_digest="0" * 64)
-    with pytest.raises(ConfigError, match=r"isn't the checkpoint that .*sft was trained on"):
+    with pytest.raises(ConfigError, match=r"isn't what .*sft was trained on: its files are others"):
         weights_of(step(moved.folder))
     write(base=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"the base of .*sft isn't there: .*nowhere"):
         weights_of(step(moved.folder))
+
+
+@pytest.mark.parametrize(("family", "tied"), [("llama3", False), ("qwen3", False), ("qwen3", True)])
+def test_a_base_may_be_a_folder_that_transformers_loads(tmp_path, family, tied):
+    args = tiny_args(family, **({"enable_weight_tying": tied} if family == "qwen3" else {}))
+    base = finished_base(tmp_path / "base", family, args, tokenizer=write_byte_tokenizer(tmp_path / "tokenizer"))
+    export_checkpoint(base, base / "export")
+    stage, other = (
+        finished_lora(tmp_path / f"on-{one.name}", one, family, args, FIRST) for one in (base / "export", base)
+    )
+    assert weights_of(step(stage)).whole == base / "export"
+    found, expected = (load_native(step(folder), family, args, POSITIONS).state_dict() for folder in (stage, other))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+    spec = train_spec(family)
+    models = [spec.model_cls(args) for _ in (stage, other)]
+    for model, folder in zip(models, (stage, other), strict=True):
+        load_weights([model], weights_of(step(folder)), spec.state_dict_adapter(args, None))
+    states = [model.state_dict() for model in models]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
