@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.inheritance import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.lora import other_problems
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
 
@@ -90,14 +91,10 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     from titan.lora import CONVERTER, register_converter
     from titan.lora_weights import base_checkpoint
 
-    problems = []
+    problems = [replace(problem, origin=run.origins.get(problem.key, "")) for problem in other_problems(run.config)]
     if base is None:
         hint = "adapters belong into an sft stage"
         problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
-    if written := (run.config.get("model") or {}).get("converters"):
-        message = f"found {written}, with LoRA: adapters are put beside plain linear layers"
-        origin = run.origins.get("model.converters", "")
-        problems.append(Problem(message, "model.converters", origin, expected="[]"))
     if problems:
         raise ConfigError(problems)
     if os.environ.get("RANK", "0") == "0":

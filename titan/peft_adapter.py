@@ -1,8 +1,7 @@
 """A LoRA stage's adapters as the folder that ``peft`` loads onto the export of the stage's base.
 
-``python -m titan.peft_adapter STAGE_FOLDER OUT`` writes ``adapter_model.safetensors`` and ``adapter_config.json``
-(peft's format, read with peft 0.21). The exported base with these adapters is compared with the merged export's
-weights before the folder is put in its place.
+``python -m titan.peft_adapter CHECKPOINT_OR_STAGE_FOLDER OUT`` writes ``adapter_model.safetensors`` and
+``adapter_config.json`` (peft's format, read with peft 0.21), after comparing base and adapter with the merged weights.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place, read_run, stage_model
 from titan.native_model import load_native, newest_checkpoint, train_spec
+from titanflow.checkpoints import METADATA
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
 from titanflow.families import export_refusal
 
@@ -37,8 +37,12 @@ TOLERANCE = 1e-5
 """Bound on what base and adapter may differ from the merged weights, relative to the largest of them: rounding."""
 
 
-def write_peft_adapter(stage_folder: Path, out: Path) -> Path:
-    """Writes the adapters of a LoRA stage's newest checkpoint; returns the folder.
+def write_peft_adapter(source: Path, out: Path) -> Path:
+    """Writes the adapters of a LoRA stage's checkpoint; returns the folder.
+
+    Args:
+        source: the stage's folder (its newest complete checkpoint is taken) or one ``checkpoint/step-N`` of it.
+        out: the folder to make.
 
     Raises:
         ConfigError: the stage trained no adapters, or the model's family has no export.
@@ -49,7 +53,9 @@ def write_peft_adapter(stage_folder: Path, out: Path) -> Path:
 
     from titan.lora_weights import is_hugging_face, lora_of
 
-    stage_folder, out = Path(stage_folder).absolute(), Path(out).absolute()
+    source, out = Path(source).absolute(), Path(out).absolute()
+    is_checkpoint = (source / METADATA).is_file()
+    stage_folder = source.parent.parent if is_checkpoint else source
     run, settings = read_run(stage_folder), lora_of(read_run(stage_folder))
     if run is None or not settings.rank:
         raise ConfigError(Problem("no LoRA stage", "lora.rank", str(stage_folder), "a stage with adapters"))
@@ -57,7 +63,7 @@ def write_peft_adapter(stage_folder: Path, out: Path) -> Path:
     if refusal := export_refusal(model.name, asdict(model.args)):
         raise ConfigError(refusal)
     _refuse_foreign(out)
-    checkpoint = newest_checkpoint(stage_folder / "checkpoint")
+    checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)
     weights, config = convert(native, train_spec(model.name).state_dict_adapter(model.args, None), settings)
     base = run.base
@@ -176,11 +182,11 @@ def _refuse_foreign(out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0, 1 for a failed conversion, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m titan.peft_adapter", description=__doc__)
-    parser.add_argument("stage", type=Path, help="a LoRA stage's folder")
+    parser.add_argument("source", type=Path, help="a LoRA stage's folder, or one checkpoint/step-N of it")
     parser.add_argument("out", type=Path, help="the folder to make")
     given = parser.parse_args(arguments)
     try:
-        print(write_peft_adapter(given.stage, given.out))
+        print(write_peft_adapter(given.source, given.out))
     except TitanflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code

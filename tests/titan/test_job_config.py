@@ -106,7 +106,7 @@ def test_adapters_need_a_base_and_no_other_converter(tmp_path):
     stage = run(tmp_path, {"lora": {"rank": 4}, "model": {"converters": ["quantize.linear.float8"]}})
     with pytest.raises(ConfigError) as caught:
         settle(build_job_config(stage), stage, None)
-    assert [problem.key for problem in caught.value.problems] == ["lora.rank", "model.converters"]
+    assert [problem.key for problem in caught.value.problems] == ["model.converters", "lora.rank"]
 
 
 def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):

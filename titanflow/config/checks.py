@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from titanflow.config.lora import lora_problems, lora_without_effect
+from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 
@@ -72,7 +72,7 @@ def overruled(module: Module) -> list[str]:
         f"{module.name}.{key} ({module.origins[key]}) has no effect: {reason}"
         for key, reason in reasons.items()
         if (_is_written(module, key) and _value(module, key) not in (None, False)) or key == "checkpoint.enable"
-    ] + lora_without_effect(module)
+    ] + lora_warnings(module)
 
 
 def _value(module: Module, key: str) -> object:

@@ -25,6 +25,13 @@ OTHERS: Mapping[tuple[str, str], tuple[Any, str]] = {
 }
 """Keys of other sections that must have this value beside adapters, and why."""
 
+UNTRAINED_TOKENS = (
+    "{}.lora leaves embeddings and output head as pretraining made them, and the chat template's tokens aren't in "
+    "its text: the model may not learn to end a turn. {}"
+)
+SAVE_THEM = "lora.modules_to_save: [tok_embeddings, output] trains them too"
+THEY_ARE_TIED = "Here the two are one weight, which can't be trained beside adapters; lora.rank: 0 trains everything"
+
 
 @dataclass(frozen=True)
 class LoraModules:
@@ -124,7 +131,7 @@ def lora_problems(module: Module) -> list[Problem]:
     settings = Lora(**module.config["lora"])
     problems = number_problems(settings)
     if settings.rank > 0:
-        problems += [*_stage_problems(module), *_other_problems(module.config)]
+        problems += [*_stage_problems(module), *other_problems(module.config)]
         linears, others = module_names(module.config["model"]["name"], module.model_args)
         if linears and not problems:
             _, problems = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
@@ -147,18 +154,24 @@ def _stage_problems(module: Module) -> list[Problem]:
     return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
 
 
-def _other_problems(config: Mapping[str, Any]) -> list[Problem]:
+def other_problems(config: Mapping[str, Any]) -> list[Problem]:
+    """Keys of other sections that adapters can't go with; what ``config`` leaves out is taken to be right."""
     return [
-        Problem(f"found {config[section][key]}, with LoRA: {reason}", f"{section}.{key}", expected=str(wanted))
+        Problem(f"found {found}, with LoRA: {reason}", f"{section}.{key}", expected=str(wanted))
         for (section, key), (wanted, reason) in OTHERS.items()
-        if config[section][key] != wanted
+        if (found := (config.get(section) or {}).get(key, wanted)) != wanted
     ]
 
 
-def lora_without_effect(module: Module) -> list[str]:
-    """The keys that are written although no adapter is trained."""
-    if module.config["lora"]["rank"] > 0:
-        return []
+def lora_warnings(module: Module) -> list[str]:
+    """Keys that are written although no adapter is trained; tokens that no one trains."""
+    lora = module.config["lora"]
+    if lora["rank"] > 0:
+        saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+        # What pretraining has read is plain text.
+        is_pretrained = module.config["sft"]["base"] in ("pretrain", "pre_trainer")
+        advice = THEY_ARE_TIED if module.model_args.get("enable_weight_tying") else SAVE_THEM
+        return [UNTRAINED_TOKENS.format(module.name, advice)] if is_pretrained and not saved else []
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
     return [
         f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"

@@ -48,7 +48,8 @@ def test_lora_is_the_sfts_own(write, load):
         "peft_adapter": False,
     }
     assert experiment.modules["pretrain"].config["lora"]["rank"] == 0
-    assert experiment.warnings == []
+    (warning,) = experiment.warnings
+    assert "lora.modules_to_save: [tok_embeddings, output]" in warning
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,11 @@ def test_what_cannot_be_adapted_is_refused_in_the_plan(write, mistakes, settings
     message = mistakes(write(), *settings)
     for part in expected:
         assert part in message
+
+
+def test_tokens_that_no_one_trains_are_warned_of(write, load):
+    both = "sft.lora.modules_to_save=[tok_embeddings, output]"
+    assert load(write(), "sft.lora.rank=4", both).warnings == []
 
 
 def test_what_is_set_without_a_rank_is_said_to_have_no_effect(write, load):
