@@ -98,7 +98,8 @@ def add_adapters(model: nn.Module, settings: Lora) -> LoraModules:
         ConfigError: a pattern that matches nothing, or a module that can't be adapted.
     """
     modules = dict(model.named_modules())
-    linears = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    # A subclass computes something of its own, which an adapted layer would not.
+    linears = [name for name, module in modules.items() if type(module) is nn.Linear]
     own = {name for name, module in modules.items() if next(module.parameters(recurse=False), None) is not None}
     others = [name for name in modules if name in own and name not in linears]
     tied = bool(getattr(model.model_args, "enable_weight_tying", False))

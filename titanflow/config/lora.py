@@ -18,12 +18,13 @@ DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
 TIED = ("tok_embeddings", HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
 
-OTHERS: Mapping[tuple[str, str], tuple[Any, str]] = {
-    ("parallelism", "pipeline_parallel_degree"): (1, "adapters aren't split into a pipeline's stages"),
-    ("optimizer", "early_step_in_backward"): (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
-    ("model", "converters"): ([], "adapters are put beside plain linear layers"),
+OTHERS: Mapping[str, tuple[Any, str]] = {
+    "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
+    "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
 }
 """Keys of other sections that must have this value beside adapters, and why."""
+QUANTIZERS = "quantize."
+"""What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
 
 UNTRAINED_TOKENS = (
     "{}.lora leaves embeddings and output head as pretraining made them, and the chat template's tokens aren't in "
@@ -156,11 +157,17 @@ def _stage_problems(module: Module) -> list[Problem]:
 
 def other_problems(config: Mapping[str, Any]) -> list[Problem]:
     """Keys of other sections that adapters can't go with; what ``config`` leaves out is taken to be right."""
-    return [
-        Problem(f"found {found}, with LoRA: {reason}", f"{section}.{key}", expected=str(wanted))
-        for (section, key), (wanted, reason) in OTHERS.items()
-        if (found := (config.get(section) or {}).get(key, wanted)) != wanted
-    ]
+    problems = []
+    for key, (wanted, reason) in OTHERS.items():
+        section, _, name = key.partition(".")
+        found = (config.get(section) or {}).get(name, wanted)
+        if found != wanted:
+            problems.append(Problem(f"found {found}, with LoRA: {reason}", key, expected=str(wanted)))
+    converters = (config.get("model") or {}).get("converters") or []
+    if quantizers := [name for name in converters if name.startswith(QUANTIZERS)]:
+        message = f"found {quantizers[0]}, with LoRA: adapters are put beside plain linear layers"
+        problems.append(Problem(message, "model.converters", hint="leave it out, or lora.rank"))
+    return problems
 
 
 def lora_warnings(module: Module) -> list[str]:
