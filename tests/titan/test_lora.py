@@ -25,7 +25,7 @@ from titan.native_model import train_spec
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
 from titanflow.errors import ConfigError
-from titanflow.families import module_names
+from titanflow.module_names import module_names
 
 ALL = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
 

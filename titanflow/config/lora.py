@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Lora
 from titanflow.errors import Problem
-from titanflow.families import HEAD, LINEARS, module_names
+from titanflow.module_names import EMBEDDINGS, HEAD, LINEARS, module_names
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
 
 DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
-TIED = ("tok_embeddings", HEAD)
+TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
 
 OTHERS: Mapping[str, tuple[Any, str]] = {

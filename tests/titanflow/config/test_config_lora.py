@@ -2,7 +2,7 @@ import pytest
 
 from titanflow.config.additions import Lora
 from titanflow.config.lora import find_modules, matches
-from titanflow.families import module_names
+from titanflow.module_names import module_names
 
 LINEARS, OTHERS = module_names("llama3", {"n_layers": 12})
 
