@@ -17,6 +17,7 @@ TOKENS = torch.arange(60)[None] * 7 % VOCAB
 LORAS: dict[str, dict[str, Any]] = {
     "default": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
     "rslora, some layers": {"rank": 3, "alpha": 5.0, "rslora": True, "target_modules": ["layers.1.*.wk", "wq", "w2"]},
+    "embeddings and head whole": {"rank": 2, "modules_to_save": ["tok_embeddings", "output"]},
     "head, whole modules": {
         "rank": 2,
         "target_modules": ["wk", "output"],
