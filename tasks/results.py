@@ -66,6 +66,7 @@ def _train_rows(result: TrainResult) -> list[Row]:
     values = [
         ("model", f"{result.model_name} {result.flavor}"),
         ("parameters", f"{result.parameters:,}"),
+        ("trained by LoRA", result.trainable_parameters and f"{result.trainable_parameters:,}"),
         ("steps", f"{result.step:,}"),
         ("tokens", f"{result.tokens:,}"),
         *((name, None if value is None else f"{value:.4g}") for name, value in _losses(result)),
@@ -73,6 +74,7 @@ def _train_rows(result: TrainResult) -> list[Row]:
         ("seconds", f"{result.seconds:.1f}"),
         ("checkpoint", str(result.checkpoint)),
         ("export", result.export and str(result.export)),
+        ("adapter", result.adapter and str(result.adapter)),
     ]
     return [{"what": name, "value": value} for name, value in values if value is not None]
 

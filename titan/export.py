@@ -175,6 +175,8 @@ def export_dcp(
         end_of_turn: tokens that end a generation beside the tokenizer's own.
         held_out: 1-D token ids of held-out text to compare on, beside random ones.
     """
+    from titan.lora import is_adapter, merged_state
+
     started = time.monotonic()
     quiet_transformers()
     checkpoint, out = Path(checkpoint), Path(out).absolute()
@@ -184,24 +186,25 @@ def export_dcp(
     tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
     native = load_native(checkpoint, model_name, model_args, max_position_embeddings)
+    weights = merged_state(native)
     adapter = train_spec(model_name).state_dict_adapter(model_args, None)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_model(partial, model_name, config, adapter.to_hf(native.state_dict()), tokens)
+        _write_model(partial, model_name, config, adapter.to_hf(weights), tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
-        _make_readable(partial)
-        parity = measure(native, adapter, partial, held_out)
+        make_readable(partial)
+        parity = measure(native, adapter, partial, held_out, weights)
         parity.check(out)
-        _put_in_place(partial, out)
+        put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ExportReport(
         folder=out,
         checkpoint=checkpoint,
         model_name=model_name,
-        parameters=sum(parameter.numel() for parameter in native.parameters()),
+        parameters=sum(value.numel() for name, value in native.named_parameters() if not is_adapter(name)),
         parity=parity.figures(),
         digests=folder_digests(out),
         seconds=time.monotonic() - started,
@@ -264,14 +267,14 @@ def _write_model(folder: Path, model_name: str, config: Any, weights: Mapping[st
     add_rope_for_transformers_4(folder)
 
 
-def _make_readable(folder: Path) -> None:
+def make_readable(folder: Path) -> None:
     """safetensors writes files that only their owner may read, and a model is there to be read."""
     for path in folder.iterdir():
         path.chmod(0o644)
     folder.chmod(0o755)
 
 
-def _put_in_place(partial: Path, out: Path) -> None:
+def put_in_place(partial: Path, out: Path) -> None:
     """Renames a finished folder to its place; the folder that was there goes last."""
     older = out.with_name(f".{out.name}.older")
     shutil.rmtree(older, ignore_errors=True)

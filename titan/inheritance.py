@@ -25,6 +25,7 @@ SECTIONS = (
     "compile",
     "quantize",
     "debug",
+    "lora",
 )
 """Sections of which the table shows what differs from the base's."""
 

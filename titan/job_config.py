@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.inheritance import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
@@ -82,11 +83,30 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
     is_packed = any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data"))
     if is_packed and DOCUMENT_ATTENTION not in config.model.converters:
         config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
+    if config.lora.rank:
+        _use_adapters(config, run, base)
     if utils.device_type == "cpu":
         # The flight recorder records NCCL, and would leave an empty folder.
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
+
+
+def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
+    """Switches the converter on, where the stage has something to adapt: still what it began on, if it resumes."""
+    from titan.lora import CONVERTER, register_converter
+    from titan.lora_weights import base_checkpoint
+
+    problems = [replace(problem, origin=run.origins.get(problem.key, "")) for problem in other_problems(run.config)]
+    if base is None:
+        hint = "adapters belong into an sft stage"
+        problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
+    if problems:
+        raise ConfigError(problems)
+    if os.environ.get("RANK", "0") == "0":
+        base_checkpoint(run)
+    register_converter()
+    config.model.converters = [*config.model.converters, CONVERTER]
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

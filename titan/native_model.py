@@ -6,7 +6,6 @@ A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,8 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
     Needs no process group, whatever number of ranks wrote the checkpoint. Attention is plain causal SDPA, as in
     the exported model; on one document that is what every ``attn_type`` computes.
 
+    A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
+
     Args:
         checkpoint: a ``step-N`` folder.
         model_name: torchtitan's name of the family.
@@ -78,11 +79,21 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
         max_position_embeddings: positions to precompute RoPE for.
 
     Raises:
+        ConfigError: a LoRA stage's base isn't there, or isn't the one that it was trained on.
         DataError: there is no checkpoint there.
         StageFailed: the checkpoint's keys or shapes aren't the model's.
     """
     import torch
-    from torch.distributed import checkpoint as dcp
+
+    from titan.lora import add_adapters
+    from titan.lora_weights import (
+        check_adapter,
+        is_hugging_face,
+        load_quietly,
+        merge_adapter,
+        read_hugging_face,
+        weights_of,
+    )
 
     if not (checkpoint / ".metadata").is_file():
         raise DataError(
@@ -91,18 +102,27 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
     args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
     with torch.device("cpu"):
         model = train_spec(model_name).model_cls(args).float().eval()
+    weights = weights_of(checkpoint)
     state = model.state_dict()
-    stored = _stored_model(checkpoint)
-    tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
-    _compare_keys(checkpoint, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
-    wanted = {key: value for key, value in state.items() if key in stored}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(wanted, checkpoint_id=checkpoint, no_dist=True)
+    if is_hugging_face(weights.whole):
+        to_transformers = train_spec(model_name).state_dict_adapter(args, None)
+        model.load_state_dict(read_hugging_face(state, weights.whole, to_transformers))
+    else:
+        stored = stored_model(weights.whole)
+        tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
+        _compare_keys(weights.whole, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
+        load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
+    for adapter in weights.adapters[:-1]:
+        merge_adapter(state, adapter)
+    for adapter in weights.adapters[-1:]:
+        trained = check_adapter(adapter, state)
+        add_adapters(model, adapter.settings)
+        own = model.state_dict()
+        load_quietly({key: own[key] for key in trained}, adapter.checkpoint)
     return model
 
 
-def _stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+def stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of what a checkpoint holds of the model, by key."""
     from torch.distributed import checkpoint as dcp
 

@@ -14,6 +14,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import FSDPModule
 from torchtitan.tools import utils
 
+from titan.lora import adapted_modules, plain_name
+
 if TYPE_CHECKING:
     from torchtitan.components.loss import LossFunction
     from torchtitan.config import JobConfig
@@ -26,10 +28,14 @@ def equal_to_one_process(parallelize: ParallelizeFunction) -> ParallelizeFunctio
 
     def wrapped(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
         model_cls, model_args = type(model), getattr(model, "model_args", None)
+        trained = {plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
         parallelized = parallelize(model, parallel_dims, job_config)
+        freeze_all_but(parallelized, trained)
         if utils.device_type == "cpu":
             sum_fsdp_gradients(parallelized)
-            if model_args is not None and not parallel_dims.pp_enabled:
+            # A base's weights are loaded, and an adapter's are drawn alike on any number of ranks.
+            has_adapters = next(adapted_modules(parallelized), None) is not None
+            if model_args is not None and not parallel_dims.pp_enabled and not has_adapters:
                 initialize_whole(parallelized, model_cls, model_args, parallel_dims.world_size > 1)
         return parallelized
 
@@ -80,6 +86,12 @@ def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBui
         return StageLoss(loss_fn, parallel_dims.dp_replicate if is_ddp else 1)
 
     return build
+
+
+def freeze_all_but(model: nn.Module, trained: set[str]) -> None:
+    """Freezes what a converter froze: sequence parallelism makes new parameters, which would all be trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(plain_name(name) in trained)
 
 
 def sum_fsdp_gradients(model: nn.Module) -> None:

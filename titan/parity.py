@@ -7,6 +7,7 @@ RoPE scaling) below rounding, so the tests scale the weights first; a trained mo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None) 
     return torch.stack(rows)
 
 
-def measure(native: Any, adapter: Any, folder: Path, held_out: Any | None = None) -> Parity:
+def measure(
+    native: Any, adapter: Any, folder: Path, held_out: Any | None = None, weights: Mapping[str, Any] | None = None
+) -> Parity:
     """Loads an exported folder and compares it with the native model.
 
     Args:
@@ -110,6 +113,8 @@ def measure(native: Any, adapter: Any, folder: Path, held_out: Any | None = None
         adapter: torchtitan's state dict adapter of its family.
         folder: the exported folder.
         held_out: 1-D numpy array of token ids of held-out text.
+        weights: the weights that were exported, by native name, where they aren't simply the model's: adapters
+            merged, while ``native`` computes with them unmerged.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -133,7 +138,7 @@ def measure(native: Any, adapter: Any, folder: Path, held_out: Any | None = None
             greedy_tokens=greedy_tokens,
             missing=tuple(sorted(str(key) for key in loading["missing_keys"])),
             unexpected=tuple(sorted(str(key) for key in loading["unexpected_keys"])),
-            changed_tensors=_changed_tensors(native, adapter, exported),
+            changed_tensors=_changed_tensors(native.state_dict() if weights is None else weights, adapter, exported),
             tied_alike=exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
         )
 
@@ -152,12 +157,11 @@ def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: 
     return float((logits.max(-1).values - chosen <= tie).double().mean())
 
 
-def _changed_tensors(native: Any, adapter: Any, exported: Any) -> tuple[str, ...]:
+def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, exported: Any) -> tuple[str, ...]:
     """Names of native weights that ``from_hf`` doesn't give back to the bit from the reloaded export."""
     import torch
 
     back = adapter.from_hf(dict(exported.state_dict()))
-    wanted = native.state_dict()
     return tuple(
         key
         for key in sorted(set(wanted) | set(back))

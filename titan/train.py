@@ -171,11 +171,13 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
 def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
     """Exports the last checkpoint, where the family has an export, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
+    from titan.lora import trainable_parameters
     from titan.train_spec import describe_model
     from titanflow.families import export_refusal
 
     newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
     model_args, parameters = describe_model(spec, job_config)
+    trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(
         stage="sft" if run.stage == "sft" else "pretrain",
         checkpoint=newest.path,
@@ -184,6 +186,7 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         flavor=job_config.model.flavor,
         model_args=model_args,
         parameters=parameters,
+        trainable_parameters=trainable,
         seq_len=job_config.training.seq_len,
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),
@@ -223,9 +226,15 @@ def summarize(metrics: Path) -> dict[str, Any]:
 def export(run: StageRun) -> dict[str, Any]:
     """Exports to the stage's ``export`` folder; the fields of the result that say so."""
     from titan.export import EXPORT_FOLDER, export_checkpoint
+    from titan.lora_weights import lora_of
+    from titan.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
 
     exported = export_checkpoint(run.folder, run.folder / EXPORT_FOLDER, run.tokenizer)
-    return {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+    fields = {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+    settings = lora_of(run)
+    if settings.rank and settings.peft_adapter:
+        fields["adapter"] = write_peft_adapter(run.folder, run.folder / ADAPTER_FOLDER)
+    return fields
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from titan import checkpoint
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
 from titan.interrupt import Interruption
+from titan.lora import step_seed
+from titan.lora_weights import TrainedState, load_weights, weights_of
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.streaming import check_ranks
@@ -53,6 +55,8 @@ class Trainer(torchtitan.train.Trainer):
         self._saved_step = 0
         self._trained_before = 0
         self._warmed_up = False
+        if job_config.lora.rank:
+            self.checkpointer.states[MODEL] = TrainedState(self.model_parts)
         if job_config.training.mixed_precision_param == "float32":
             # Autocast to float32 warns on a CPU and does nothing anywhere.
             self.maybe_enable_amp = contextlib.nullcontext()
@@ -92,6 +96,9 @@ class Trainer(torchtitan.train.Trainer):
         """torchtitan's, counting the labels that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
+            if self.job_config.lora.dropout:
+                # After the batch: fetching the first one draws a number too.
+                self._seed_dropout()
             yield input_dict, labels
 
     def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs:
@@ -166,6 +173,12 @@ class Trainer(torchtitan.train.Trainer):
         logger.warning(f"step: {self.step:2}  skipped: not one token of the global batch has a label")
         self.lr_schedulers.step()
 
+    def _seed_dropout(self) -> None:
+        """Makes what is dropped follow from seed, step and rank alone, so that a resumed run drops the same."""
+        dims = self.parallel_dims
+        rank = dims.get_mesh("batch").get_local_rank() if dims.dp_enabled else 0
+        torch.manual_seed(step_seed(self.job_config.debug.seed or 0, self.step, rank))
+
     def _shorten_timeouts(self) -> None:
         """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""
         seconds = self.job_config.comm.train_timeout_seconds
@@ -194,12 +207,24 @@ class Trainer(torchtitan.train.Trainer):
         if found is not None:
             keys = checkpoint.state_keys(found.path)
             check_ranks(keys, data_parallel_degree(self.parallel_dims))
+            if self.job_config.lora.rank:
+                checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
+                self._load_base()
             self.checkpointer.load(step=found.step)
             self._saved_step = found.step
             return
-        if config.initial_load_path and not config.initial_load_in_hf:
-            model_state = self.checkpointer.states[MODEL].state_dict()
-            checkpoint.check_weights(Path(config.initial_load_path), model_state)
+        self._load_base()
+
+    def _load_base(self) -> None:
+        """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
+        config = self.job_config.checkpoint
+        if config.initial_load_path:
+            weights = weights_of(Path(config.initial_load_path))
+            if self.job_config.lora.rank or weights.adapters:
+                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)
+                return
+            if not config.initial_load_in_hf:
+                checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
         self.checkpointer.load()
 
     def _save(self, last: bool = False, now: bool = False) -> None:

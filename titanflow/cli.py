@@ -161,9 +161,11 @@ def masks(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A stage's folder, or a checkpoint in it.", metavar="CKPT")],
     folder: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
+    adapter: Annotated[bool, typer.Option("--adapter", help="Of a LoRA stage the adapter alone, for PEFT.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that transformers loads."""
-    done = subprocess.run([sys.executable, "-m", "titan.export", str(checkpoint), str(folder)], check=False)
+    module = "titan.peft_adapter" if adapter else "titan.export"
+    done = subprocess.run([sys.executable, "-m", module, str(checkpoint), str(folder)], check=False)
     raise typer.Exit(done.returncode)
 
 

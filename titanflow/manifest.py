@@ -109,6 +109,7 @@ def _outputs(plan: StagePlan, result: StageResult) -> list[Path]:
     if isinstance(result, TrainResult):
         paths += [path for path in sorted(result.checkpoint.rglob("*")) if path.is_file()]
         paths += [result.export / name for name in result.export_digests] if result.export else []
+        paths += sorted(result.adapter.glob("*")) if result.adapter else []
     elif isinstance(result, EvaluateResult):
         paths += sorted(folder.glob("*.jsonl"))
     elif isinstance(result, PublishResult) and result.target == "folder":

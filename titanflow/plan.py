@@ -257,7 +257,9 @@ def begin_stage(plan: StagePlan) -> None:
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
         base = read_result(run.base)
-        run.base_digest = checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
+        # What a resumed stage began on stays on record: LoRA refuses another.
+        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.action == "RESUME" else ""
+        run.base_digest = begun or checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
     run.write()
 
 

@@ -86,7 +86,9 @@ class TrainResult(Strict):
 
     ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
     was built with, ``export`` the folder that transformers loads (None where the family has no export),
-    ``inherited`` and ``changed`` the rows of the SFT's table.
+    ``inherited`` and ``changed`` the rows of the SFT's table. ``parameters`` counts the model's own; with LoRA
+    ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
+    alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
     """
 
     stage: Literal["pretrain", "sft"]
@@ -96,6 +98,7 @@ class TrainResult(Strict):
     flavor: str
     model_args: dict[str, Any]
     parameters: int
+    trainable_parameters: int | None = None
     first_loss: float | None = None
     loss: float | None = None
     validation_loss: float | None = None
@@ -108,6 +111,7 @@ class TrainResult(Strict):
     export: Path | None = None
     export_digests: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, float] = Field(default_factory=dict)
+    adapter: Path | None = None
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
     wandb_id: str = ""

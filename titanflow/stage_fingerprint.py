@@ -62,7 +62,7 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what can't change a result."""
     kept: dict[str, Any] = {}
     for section, values in config.items():
-        if section in NO_EFFECT:
+        if section in NO_EFFECT or (section == "lora" and not values["rank"]):
             continue
         if isinstance(values, dict):
             values = {key: value for key, value in values.items() if f"{section}.{key}" not in NO_EFFECT}

@@ -1,8 +1,10 @@
 import pytest
 
+from titan.inheritance import BaseArchitecture
 from titan.job_config import JobConfig, build_job_config, settle, share_global_batch
 from titanflow.config.additions import Data
 from titanflow.errors import ConfigError
+from titanflow.manifest import checkpoint_digest
 from titanflow.stage import StageRun
 
 
@@ -108,3 +110,24 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path, rows, local,
     stage = run(tmp_path, {"training": {"global_batch_size": rows, "local_batch_size": local}})
     with pytest.raises(ConfigError, match=rf"training\.global_batch_size: found {rows}, with {ranks}"):
         share_global_batch(build_job_config(stage), stage, ranks)
+
+
+def test_adapters_need_a_base_and_no_other_converter(tmp_path):
+    stage = run(tmp_path, {"lora": {"rank": 4}, "model": {"converters": ["quantize.linear.float8"]}})
+    with pytest.raises(ConfigError) as caught:
+        settle(build_job_config(stage), stage, None)
+    assert [problem.key for problem in caught.value.problems] == ["model.converters", "lora.rank"]
+
+
+def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):
+    export = tmp_path / "base"
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    base = BaseArchitecture("base", "llama3", "debugmodel", {}, 64, checkpoint=export)
+    stage = run(tmp_path, {"lora": {"rank": 4}}, base=export, base_digest=checkpoint_digest(export))
+    config = build_job_config(stage)
+    settle(config, stage, base)
+    assert config.model.converters == ["lora"]
+    (export / "config.json").write_text("{ }")
+    with pytest.raises(ConfigError, match="its files are others"):
+        settle(build_job_config(stage), stage, base)

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 from torchtitan.components.loss import build_cross_entropy_loss, cross_entropy_loss
 
-from titan.parallelize import ScaledGradient, StageLoss, initialize_whole, with_summed_gradients
+from titan.parallelize import (
+    ScaledGradient,
+    StageLoss,
+    equal_to_one_process,
+    freeze_all_but,
+    initialize_whole,
+    with_summed_gradients,
+)
 
 
 def test_a_scaled_gradient_leaves_the_value_alone():
@@ -63,3 +70,22 @@ def test_weights_depend_on_the_seed_alone():
         drawn.append(model.linear.weight.detach().clone())
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2])
+
+
+def test_what_was_frozen_stays_so_though_parameters_are_new_and_renamed():
+    model = nn.Sequential()
+    model.add_module("_checkpoint_wrapped_module", Tiny(3))
+    freeze_all_but(model, {"linear.bias"})
+    assert [parameter.requires_grad for parameter in (model[0].linear.weight, model[0].linear.bias)] == [False, True]
+
+
+def test_a_family_that_thaws_what_it_parallelises_is_put_right():
+    def parallelize(model, parallel_dims, job_config):
+        model.linear.weight = nn.Parameter(model.linear.weight.detach().clone())
+        return model
+
+    model = Tiny(3)
+    model.linear.weight.requires_grad_(False)
+    model = equal_to_one_process(parallelize)(model, SimpleNamespace(), SimpleNamespace())
+    assert not model.linear.weight.requires_grad
+    assert model.linear.bias.requires_grad

@@ -140,6 +140,27 @@ class Sft:
 
 
 @dataclass
+class Lora:
+    """Low-rank adapters (LoRA, arXiv:2106.09685) beside a frozen base: fine-tuning that trains a few percent of it."""
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains the model itself."""
+    alpha: float = 16.0
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
+    target_modules: list[str] | None = None
+    """Linear layers that get an adapter, by the end of their name (`wq`, `attention.wo`) or a pattern
+    (`layers.1?.*.w2`); unset, those of attention and feed-forward: wq, wk, wv, wo, w1, w2, w3."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """Modules that are trained and saved whole, named likewise: `tok_embeddings`, `output`, `norm`."""
+    rslora: bool = False
+    """Scale by alpha / √rank instead (rsLoRA, arXiv:2312.03732)."""
+    peft_adapter: bool = False
+    """Write a PEFT adapter (the folder `adapter`) beside the export, in which the adapters are merged."""
+
+
+@dataclass
 class TrainingAdditions:
     """This project's keys inside torchtitan's own ``training`` section."""
 
@@ -163,6 +184,8 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """The processes."""
     sft: Sft = field(default_factory=Sft)
     """The base of a fine-tuning stage."""
+    lora: Lora = field(default_factory=Lora)
+    """Fine-tuning by adapters."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)
     """Additions to torchtitan's `training`."""
 

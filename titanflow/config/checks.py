@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.errors import Problem
@@ -23,6 +24,7 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
             *_check_sft(module),
             *_check_sft_tokenizer(module),
             *_check_packing(module),
+            *lora_problems(module),
             *_check_launcher(module),
         ]
     return _check_launcher(module)
@@ -69,7 +71,7 @@ def overruled(module: Module) -> list[str]:
         f"{module.name}.{key} ({module.origins[key]}) has no effect: {reason}"
         for key, reason in reasons.items()
         if (_is_written(module, key) and _value(module, key) not in (None, False)) or key == "checkpoint.enable"
-    ]
+    ] + lora_warnings(module)
 
 
 def _value(module: Module, key: str) -> object:

@@ -137,6 +137,8 @@ def training_table(stages: tuple[TrainedStage, ...]) -> list[tuple[str, list[str
             "optimizer": settings["optimizer"],
             "peak learning rate": settings["lr"],
             "warm-up steps": settings["warmup_steps"],
+            "LoRA": settings["lora"] and "rank {rank}, alpha {alpha:g}, merged".format(**settings["lora"]),
+            "trained parameters": result.trainable_parameters,
             "loss, first (nats/token)": result.first_loss,
             "loss, last (nats/token)": result.loss,
             "loss on held-out rows": result.validation_loss,

@@ -7,11 +7,12 @@ same bytes; and no path, environment or credential is copied.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from titanflow import __version__
+from titanflow.config.additions import Lora
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.manifest import Manifest
@@ -19,8 +20,8 @@ from titanflow.stage import RUN_FILE, EvaluateResult, StageRun, TrainResult, rea
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
-    "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "model_name", "flavor",
-    "model_args", "tokenizer_digest", "export_digests", "parity", "wandb_id", "versions",
+    "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
+    "model_name", "flavor", "model_args", "tokenizer_digest", "export_digests", "parity", "wandb_id", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
     "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "seeds", "digests",
@@ -188,6 +189,7 @@ def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
     """The settings that a card names; rows a step is ``batch``, None where it can't be told."""
     config = stage.config
     optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
+    lora = Lora(**(config.get("lora") or {}))
     return {
         "lr": optimizer.get("lr"),
         "optimizer": optimizer.get("name"),
@@ -195,6 +197,7 @@ def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
         "batch": global_batch_size(config),
         "seed": (config.get("debug") or {}).get("seed"),
         "dtype": training.get("dtype"),
+        "lora": asdict(lora) if lora.rank else None,
     }
 
 

@@ -143,7 +143,9 @@ def test_an_array_that_is_none_is_said(cache: Path, tmp_path: Path) -> None:
     ):
         load(cache, path)
     path.write_text(json.dumps(ROWS[0]))
-    with pytest.raises(DataError, match=r"a\.json:1: data\.path: not JSON: Expecting '\['.*\n\s+expected: a list of rows"):
+    with pytest.raises(
+        DataError, match=r"a\.json:1: data\.path: not JSON: Expecting '\['.*\n\s+expected: a list of rows"
+    ):
         load(cache, path)
     path.write_text("[]")
     with pytest.raises(DataError, match=r"data\.path: c has no rows"):

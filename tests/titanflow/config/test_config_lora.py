@@ -1,0 +1,104 @@
+import pytest
+
+from titanflow.config.additions import Lora
+from titanflow.config.lora import find_modules, matches
+from titanflow.module_names import module_names
+
+LINEARS, OTHERS = module_names("llama3", {"n_layers": 12})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("wq", "layers.3.attention.wq", True),
+        ("attention.wq", "layers.3.attention.wq", True),
+        ("layers.3.attention.wq", "layers.3.attention.wq", True),
+        ("q", "layers.3.attention.wq", False),
+        ("w?", "layers.3.feed_forward.w2", True),
+        ("layers.1?.*", "layers.11.attention.wo", True),
+        ("layers.1?.*", "layers.1.attention.wo", False),
+        ("norm", "norm", True),
+        ("norm", "layers.0.attention_norm", False),
+    ],
+)
+def test_a_name_is_matched_from_its_end_in_whole_parts(pattern, name, expected):
+    assert matches(pattern, name) is expected
+
+
+def test_a_module_to_save_with_an_adapter_in_it_is_refused():
+    settings = Lora(rank=2, modules_to_save=["layers.3.attention.wq"])
+    _, (problem,) = find_modules(settings, LINEARS, OTHERS, tied=False)
+    assert problem.message == "attention.wq would be trained whole and by an adapter"
+
+
+def test_a_family_whose_layers_are_not_known_is_left_to_the_start_up():
+    assert module_names("llama4", {"n_layers": 2}) == ([], [])
+    assert module_names("llama3", {}) == ([], [])
+
+
+def test_lora_is_the_sfts_own(write, load):
+    experiment = load(write(), "sft.lora.rank=4", "sft.lora.alpha=8", "sft.lora.modules_to_save=[norm, output]")
+    assert experiment.modules["sft"].config["lora"] == {
+        "rank": 4,
+        "alpha": 8,
+        "dropout": 0.0,
+        "target_modules": None,
+        "modules_to_save": ["norm", "output"],
+        "rslora": False,
+        "peft_adapter": False,
+    }
+    assert experiment.modules["pretrain"].config["lora"]["rank"] == 0
+    (warning,) = experiment.warnings
+    assert "lora.modules_to_save: [tok_embeddings, output]" in warning
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["sft.lora.rank=-1"], ["sft.lora.rank: found -1", "expected: 1 or more; 0 for no adapters"]),
+        (["sft.lora.rank=4", "sft.lora.alpha=0"], ["sft.lora.alpha: found 0", "expected: more than 0"]),
+        (["sft.lora.rank=4", "sft.lora.dropout=1"], ["sft.lora.dropout: found 1", "at least 0 and below 1"]),
+        (["sft.lora.rank=4", "sft.lora.target_modules=[]"], ["sft.lora.target_modules: found []", "at least one"]),
+        (
+            ["sft.lora.rank=4", "sft.lora.target_modules=[wq, q_proj]"],
+            [
+                "--set sft.lora.target_modules=[wq, q_proj]: sft.lora.target_modules: found 'q_proj', "
+                "which no linear layer is called; matched by the others: attention.wq",
+                "expected: attention.wq, attention.wk,",
+            ],
+        ),
+        (
+            ["sft.lora.rank=4", "sft.lora.target_modules=[layers.2.*]"],
+            ["found 'layers.2.*', which no linear layer is called"],
+        ),
+        (["sft.lora.rank=4", "sft.lora.modules_to_save=[lm_head]"], ["found 'lm_head', which no module is called"]),
+        (["pretrain.lora.rank=4"], ["pretrain.lora.rank: LoRA trains beside a finished base, and pretrain has none"]),
+        (
+            ["sft.lora.rank=4", "sft.parallelism.pipeline_parallel_degree=2"],
+            ["sft.parallelism.pipeline_parallel_degree: found 2, with LoRA", "expected: 1"],
+        ),
+        (
+            ["sft.lora.rank=4", "sft.model.converters=[quantize.linear.float8]"],
+            ["sft.model.converters: found", "plain linear layers"],
+        ),
+        (
+            ["sft.lora.rank=4", "sft.optimizer.early_step_in_backward=true"],
+            ["sft.optimizer.early_step_in_backward: found True, with LoRA"],
+        ),
+        (["sft.lora.rnk=4"], ["did you mean `sft.lora.rank`"]),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_in_the_plan(write, mistakes, settings, expected):
+    message = mistakes(write(), *settings)
+    for part in expected:
+        assert part in message
+
+
+def test_tokens_that_no_one_trains_are_warned_of(write, load):
+    both = "sft.lora.modules_to_save=[tok_embeddings, output]"
+    assert load(write(), "sft.lora.rank=4", both).warnings == []
+
+
+def test_what_is_set_without_a_rank_is_said_to_have_no_effect(write, load):
+    warnings = load(write(), "sft.lora.alpha=8").warnings
+    assert warnings == ["sft.lora.alpha (--set sft.lora.alpha=8) has no effect: lora.rank is 0"]

@@ -1,0 +1,187 @@
+"""The ``lora`` section: which modules it means, and what can't be adapted; known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from titanflow.config.additions import Lora
+from titanflow.errors import Problem
+from titanflow.module_names import EMBEDDINGS, HEAD, LINEARS, module_names
+
+if TYPE_CHECKING:
+    from titanflow.config.module import Module
+
+DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
+TIED = (EMBEDDINGS, HEAD)
+"""Modules that share one weight where ``model.enable_weight_tying`` is on."""
+
+OTHERS: Mapping[str, tuple[Any, str]] = {
+    "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
+    "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
+}
+"""Keys of other sections that must have this value beside adapters, and why."""
+QUANTIZERS = "quantize."
+"""What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
+
+UNTRAINED_TOKENS = (
+    "{}.lora leaves embeddings and output head as pretraining made them, and the chat template's tokens aren't in "
+    "its text: the model may not learn to end a turn. {}"
+)
+SAVE_THEM = "lora.modules_to_save: [tok_embeddings, output] trains them too"
+THEY_ARE_TIED = "Here the two are one weight, which can't be trained beside adapters; lora.rank: 0 trains everything"
+
+
+@dataclass(frozen=True)
+class LoraModules:
+    """A model's modules by name: those that get an adapter, and those that are trained whole."""
+
+    targets: list[str]
+    saved: list[str]
+
+
+def scaling(settings: Lora) -> float:
+    """What the adapters' output is multiplied by."""
+    return settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern means a module: its whole name, or the end of it after a dot."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def find_modules(
+    settings: Lora, linears: Sequence[str], others: Sequence[str], tied: bool
+) -> tuple[LoraModules, list[Problem]]:
+    """The modules that a ``lora`` section means.
+
+    Args:
+        settings: the section.
+        linears: the names of the model's linear layers.
+        others: the names of its other modules.
+        tied: whether embeddings and output head share one weight.
+
+    Returns:
+        The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
+    """
+    wanted = DEFAULT_TARGETS if settings.target_modules is None else settings.target_modules
+    targets, problems = _find("target_modules", wanted, linears)
+    saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
+    problems += unmatched
+    if twice := _under(targets, saved):
+        message = f"{_short(twice)} would be trained whole and by an adapter"
+        problems.append(Problem(message, "lora.modules_to_save", hint="leave it out of one of the two"))
+    for key, names in (("target_modules", targets), ("modules_to_save", saved)):
+        if shared := [name for name in names if name in TIED and tied]:
+            message = f"{shared[0]}: {' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
+            hint = "leave it out: trained as one of the two it would change the other"
+            problems.append(Problem(message, f"lora.{key}", hint=hint))
+    return LoraModules(targets, saved), problems
+
+
+def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    patterns = list(patterns)
+    found = [name for name in names if any(matches(pattern, name) for pattern in patterns)]
+    problems = [
+        Problem(
+            f"found {pattern!r}, which no {'linear layer' if key == 'target_modules' else 'module'} is called"
+            + (f"; matched by the others: {_short(found)}" if found else ""),
+            f"lora.{key}",
+            expected=_short(names),
+        )
+        for pattern in patterns
+        if not any(matches(pattern, name) for name in names)
+    ]
+    return found, problems
+
+
+def _under(targets: Sequence[str], saved: Sequence[str]) -> list[str]:
+    return [name for name in targets if any(name == other or name.startswith(f"{other}.") for other in saved)]
+
+
+def _short(names: Iterable[str]) -> str:
+    """Names with the number of the layer left out, each once."""
+    return ", ".join(dict.fromkeys(without_layer(name) for name in names))
+
+
+def without_layer(name: str) -> str:
+    """``layers.3.attention.wq`` → ``attention.wq``."""
+    parts = name.split(".")
+    return ".".join(parts[2:]) if parts[0] == "layers" and len(parts) > 2 else name
+
+
+def number_problems(settings: Lora) -> list[Problem]:
+    """Numbers that no adapter can have; a rank of 0 is none of them, it means no adapters."""
+    checks = {
+        "rank": (settings.rank >= 0, "1 or more; 0 for no adapters"),
+        "alpha": (settings.alpha > 0, "more than 0"),
+        "dropout": (0 <= settings.dropout < 1, "at least 0 and below 1"),
+        "target_modules": (settings.target_modules != [], "at least one; unset, all of attention and feed-forward"),
+    }
+    return [
+        Problem(f"found {getattr(settings, key)}", f"lora.{key}", expected=expected)
+        for key, (is_right, expected) in checks.items()
+        if not is_right
+    ]
+
+
+def lora_problems(module: Module) -> list[Problem]:
+    """What is wrong with a training module's ``lora`` section."""
+    settings = Lora(**module.config["lora"])
+    problems = number_problems(settings)
+    if settings.rank > 0:
+        problems += [*_stage_problems(module), *other_problems(module.config)]
+        linears, others = module_names(module.config["model"]["name"], module.model_args)
+        if linears and not problems:
+            _, problems = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
+    return [
+        Problem(
+            problem.message,
+            f"{module.name}.{problem.key}",
+            module.origins.get(problem.key, ""),
+            problem.expected,
+            problem.hint,
+        )
+        for problem in problems
+    ]
+
+
+def _stage_problems(module: Module) -> list[Problem]:
+    if module.stage == "sft":
+        return []
+    hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+    return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
+
+
+def other_problems(config: Mapping[str, Any]) -> list[Problem]:
+    """Keys of other sections that adapters can't go with; what ``config`` leaves out is taken to be right."""
+    problems = []
+    for key, (wanted, reason) in OTHERS.items():
+        section, _, name = key.partition(".")
+        found = (config.get(section) or {}).get(name, wanted)
+        if found != wanted:
+            problems.append(Problem(f"found {found}, with LoRA: {reason}", key, expected=str(wanted)))
+    converters = (config.get("model") or {}).get("converters") or []
+    if quantizers := [name for name in converters if name.startswith(QUANTIZERS)]:
+        message = f"found {quantizers[0]}, with LoRA: adapters are put beside plain linear layers"
+        problems.append(Problem(message, "model.converters", hint="leave it out, or lora.rank"))
+    return problems
+
+
+def lora_warnings(module: Module) -> list[str]:
+    """Keys that are written although no adapter is trained; tokens that no one trains."""
+    lora = module.config["lora"]
+    if lora["rank"] > 0:
+        saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+        # What pretraining has read is plain text.
+        is_pretrained = module.config["sft"]["base"] in ("pretrain", "pre_trainer")
+        advice = THEY_ARE_TIED if module.model_args.get("enable_weight_tying") else SAVE_THEM
+        return [UNTRAINED_TOKENS.format(module.name, advice)] if is_pretrained and not saved else []
+    keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
+    return [
+        f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"
+        for key in keys
+        if (origin := module.origins.get(key, "default")) != "default"
+    ]
