@@ -21,7 +21,7 @@ from titanflow.errors import DataError, Problem
 
 # Of texts up to this length so many are remembered: headers, line ends, short answers.
 _SHORT = 24
-_REMEMBERED = 100_000
+_REMEMBERED = 4096
 
 
 @dataclass

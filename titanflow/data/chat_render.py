@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.data.chat_format import Conversation
-from titanflow.data.template import marks_generation
+from titanflow.data.template import is_built_in, marks_generation
 
 Turns = Literal["all", "last"]
 # Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
@@ -63,6 +63,8 @@ class ChatRenderer:
         self.variables = variables
         self.turns = turns
         self.is_marked = marks_generation(template)
+        # They write each turn by itself and mark it once, which the tests of the templates show on every conversation.
+        self.is_append_only = is_built_in(template)
 
     def render(self, conversation: Conversation) -> Rendered:
         """The whole conversation.
@@ -74,6 +76,9 @@ class ChatRenderer:
         shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
         text, marked = self._template(shown, tools)
         trained = self._trained_turns(messages)
+        if self.is_append_only:
+            spans = [span for span, turn in zip(marked, _turns(shown), strict=True) if turn in trained]
+            return Rendered(text, spans, trained, quoted, [start for start, _ in spans])
         # A mark of a turn that isn't trained must not count as that of the trained one before it.
         followed = [turn for turn in _turns(shown) if turn > min(trained, default=len(shown))] if self.is_marked else []
         places = self._starts(text, shown, tools, sorted({*trained, *followed}))
@@ -185,9 +190,9 @@ class ChatRenderer:
         """Messages and tools with a stand-in for each special token that they quote."""
         messages, tools = conversation.messages, conversation.tools
         everything = "\n".join(_strings([messages, tools]))
-        found = {match.group(match.lastindex or 0) for match in self.special.finditer(everything)}
-        if not found:
+        if not self.special.search(everything):
             return messages, tools, {}
+        found = {match.group(match.lastindex or 0) for match in self.special.finditer(everything)}
         free = (character for character in _STAND_INS if character not in everything)
         # A token's text can hold another's; the longer one must be replaced first.
         quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
@@ -73,3 +74,9 @@ def template_digest(text: str) -> str:
 def marks_generation(text: str) -> bool:
     """Whether a template says with ``{% generation %}`` what is the assistant's."""
     return bool(_GENERATION.search(text))
+
+
+@cache
+def is_built_in(text: str) -> bool:
+    """Whether a template's source is that of a built-in one."""
+    return text in [path.read_text(encoding="utf-8") for path in _BUILT_IN.values()]
