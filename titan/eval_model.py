@@ -21,7 +21,7 @@ from titanflow.fingerprint import folder_digests
 from titanflow.stage import StageRun
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
-"""The names that ``models`` gives to this run's stages."""
+"""The names that ``models`` gives to this run's stages; ``base`` may be one that lies outside of it."""
 CPU_BATCH_SIZE = 16
 """For ``batch_size: auto`` on a CPU, where lm-eval would time its way up to its cap of 64 and be slower."""
 CPU_WINDOW_TOKENS = 2048
@@ -63,7 +63,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
 
 
 def _stage_export(run: StageRun, name: str) -> Path:
-    stage = STAGE_OF.get(name, name)
+    stage = name if name in run.stages else STAGE_OF.get(name, name)
     if stage not in run.stages:
         raise ConfigError(
             Problem(

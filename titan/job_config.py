@@ -12,8 +12,9 @@ import sys
 from dataclasses import field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from titan.inheritance import BaseArchitecture
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.checks import REFUSED
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
 
@@ -31,13 +32,6 @@ JobConfig = make_dataclass(
         for section in fields(TRAINING_SECTIONS)
     ],
 )
-
-REFUSED = {
-    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
-    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
-    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
-}
-"""Keys that can't be true in a stage, and why."""
 
 
 def build_job_config(run: StageRun) -> TitanJobConfig:

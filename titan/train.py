@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from titan.inheritance import BaseArchitecture, InheritanceTable, check_inheritance, tokenizer_digest
+from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
+from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.errors import TitanflowError
 from titanflow.stage import (
     ERROR_FILE,
@@ -129,7 +130,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     init_logger()
     job_config = build_job_config(run)
     settle(job_config, run, base)
-    overrides = base.model_args if base else run.model_overrides
+    overrides = inherited_args(base, run) if base else run.model_overrides
 
     def adapt(spec: TrainSpec) -> TrainSpec:
         return stage_train_spec(spec, run, job_config, overrides)

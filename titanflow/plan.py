@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from titanflow.base_model import BaseArchitecture
 from titanflow.checkpoints import complete_folders
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
+from titanflow.evaluated import BASE, check_models
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.preparation import Preparation
@@ -29,7 +31,6 @@ from titanflow.stage import (
     STAGES,
     StageName,
     StageRun,
-    read_result,
     write_text_atomically,
 )
 from titanflow.stage_fingerprint import stage_fingerprint
@@ -149,6 +150,11 @@ def _stage_run(
     if module is None:
         return None
     stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
+    sft = config.stage("sft")
+    if stage == "evaluate":
+        check_models(module, config, folder.parent.parent)
+        if sft is not None and sft.base is not None and sft.base.folder is not None:
+            stages[BASE] = sft.base.folder
     stage_run = StageRun(
         **common,
         config=_with_paths(module, config),
@@ -156,7 +162,7 @@ def _stage_run(
         origins=module.origins,
         tokenizer=preparation.tokenizer_of(module),
         data=preparation.data_of(module),
-        base=_base(module.config, config, folder) if stage == "sft" else None,
+        base=_base(module, config, folder),
         stages=stages,
     )
     if stage == "publish":
@@ -182,21 +188,10 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
     return {**module.config, "include_path": str(found.resolve())}
 
 
-def _base(sft: dict[str, Any], config: Experiment, folder: Path) -> Path:
-    named = sft["sft"]["base"]
-    module = config.modules.get(named) or config.stage(named)
-    if module is not None:
-        return folder / module.stage
-    path = Path(named)
-    if (path / RESULT_FILE).exists():
-        return path.resolve()
-    raise ConfigError(
-        Problem(
-            f"found {named!r}",
-            key="sft.sft.base",
-            expected=f"a module of this experiment, or the folder of a finished stage (with {RESULT_FILE})",
-        )
-    )
+def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
+    if module.base is None:
+        return None
+    return module.base.folder or folder / config.modules[module.base.stage].stage
 
 
 def _action(
@@ -256,8 +251,8 @@ def begin_stage(plan: StagePlan) -> None:
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
-        base = read_result(run.base)
-        run.base_digest = checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
+        base = BaseArchitecture.finished(run.base)
+        run.base_digest = checkpoint_digest(base.checkpoint) if base.checkpoint else ""
     run.write()
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
-from titanflow.stage import RESULT_FILE, PreparedData, read_result
+from titanflow.stage import PreparedData
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
 
@@ -40,7 +41,7 @@ class Preparation:
         preparation = cls(config)
         for module in experiment.modules.values():
             if module.trains:
-                preparation._plan_tokenizer(module, experiment, workspace)
+                preparation._plan_tokenizer(module, workspace)
             for section, part in SECTIONS.items():
                 if has_data(module, section) and not _skips(module, module.config[section]):
                     preparation._plan_dataset(module, section, part, workspace)
@@ -64,11 +65,11 @@ class Preparation:
         """The folders that are still to be made; one that exists is complete, for it was renamed into place."""
         return [folder for folder in self.folders() if not folder.is_dir()]
 
-    def _plan_tokenizer(self, module: Module, experiment: Experiment, workspace: Path) -> None:
+    def _plan_tokenizer(self, module: Module, workspace: Path) -> None:
         from titanflow.data.fingerprints import tokenizer_fingerprint, tokenizer_folder
 
         if module.stage == "sft":
-            self._take_tokenizer(module, experiment)
+            self._take_tokenizer(module, workspace)
             return
         given = given_tokenizer(module)
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
@@ -96,27 +97,24 @@ class Preparation:
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
 
-    def _take_tokenizer(self, module: Module, experiment: Experiment) -> None:
+    def _take_tokenizer(self, module: Module, workspace: Path) -> None:
         """An sft reads with its base's tokenizer; one that is named must be the same."""
-        base = module.config["sft"]["base"]
-        source = experiment.modules.get(base) or experiment.stage(base)
-        folder: Path | None
-        if source is not None and source.name in self.tokenizers:
-            folder = self.tokenizers[source.name]
-            fingerprint = self.fingerprints[f"{source.name}.tokenizer"]
-        elif source is None and (Path(base) / RESULT_FILE).exists():
-            folder = getattr(read_result(Path(base)), "tokenizer", None)
-            fingerprint = _fingerprint_of(str(folder)) if folder else ""
-        else:
+        base = module.base
+        if base is None:
             return
-        if folder is None:
+        source = next((name for name in self.tokenizers if _is_of(base, name, self.tokenizers[name])), None)
+        if source is not None:
+            folder, fingerprint = self.tokenizers[source], self.fingerprints[f"{source}.tokenizer"]
+        elif base.tokenizer is not None:
+            folder, fingerprint = self._copy_tokenizer(base.tokenizer, module, workspace)
+        else:
             return
         given = given_tokenizer(module)
         if given is not None and _fingerprint_of(given) not in _possible_fingerprints(folder, fingerprint):
             key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
             raise ConfigError(
                 Problem(
-                    f"found {given}, and {base} has another tokenizer ({folder}): fine-tuning keeps its base's",
+                    f"found {given}, and {base.stage} has another tokenizer ({folder}): fine-tuning keeps its base's",
                     key=f"{module.name}.{key}",
                     origin=module.origins.get(key, ""),
                     hint="leave it out here, or give it to the base and pretrain again",
@@ -124,6 +122,26 @@ class Preparation:
             )
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
+
+    def _copy_tokenizer(self, source: Path, module: Module, workspace: Path) -> tuple[Path, str]:
+        """Plans a copy of an outside base's tokenizer; the folder and the fingerprint to know it by."""
+        from titanflow.data.fingerprints import tokenizer_folder
+
+        fingerprint = _fingerprint_of(str(source))
+        folder = tokenizer_folder(workspace, fingerprint)
+        planned = self.config["tokenizer"]
+        if planned is None:
+            self.config["tokenizer"] = {"folder": str(folder), "path": str(source), "vocab_size": 0, "train_on": {}}
+        elif planned["folder"] != str(folder):
+            raise ConfigError(
+                Problem(
+                    f"{source} is another tokenizer than this experiment's own, and a run prepares with one",
+                    key=f"{module.name}.sft.base",
+                    origin=module.origins.get("sft.base", ""),
+                    hint="give the stage that starts from an outside base an experiment of its own",
+                )
+            )
+        return folder, fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
         from titanflow.data.fingerprints import data_fingerprint, prepared_folder
@@ -159,6 +177,11 @@ class Preparation:
         self.fingerprints[f"{module.name}.{section}"] = fingerprint
         paths = self.data.setdefault(module.name, PreparedData())
         setattr(paths, part, folder)
+
+
+def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:
+    """Whether a module's tokenizer is the base's: that of the same experiment, or the very folder."""
+    return base.tokenizer == tokenizer or (base.folder is None and base.stage == module)
 
 
 def _fingerprint_of(tokenizer: str) -> str:

@@ -84,6 +84,8 @@ class Sft:
 
     base: str = "pretrain"
     """The module whose architecture, tokenizer and weights are taken, or the folder of a finished stage."""
+    allow_longer_context: bool = False
+    """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS, Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.schema import (
@@ -45,7 +46,7 @@ class Module:
 
     ``config`` is complete: every section and key, defaults included; ``origins`` says of each dotted key where
     its value comes from. For a training module ``model_overrides`` is flat and ``model_args`` the arguments
-    that the model will be built with.
+    that the model will be built with; ``base`` is what an sft starts from.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Module:
     origins: dict[str, str]
     model_overrides: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
+    base: BaseArchitecture | None = None
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

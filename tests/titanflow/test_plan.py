@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from outside_base import write_finished_stage
+from tiny_experiment import EXPERIMENT, write_tiny_experiment
+
+from titanflow.errors import ConfigError
+from titanflow.plan import Plan, begin_stage, make_plan
+from titanflow.stage import RESULT_FILE
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_finished_stage(tmp_path / "before", n_layers=2)
+
+
+@pytest.fixture
+def configs(tmp_path: Path, base: Path) -> Path:
+    """Experiments without a pretrain module: ``later`` starts from the base, ``scores`` only evaluates."""
+    configs = write_tiny_experiment(tmp_path)
+    whole = yaml.safe_load(EXPERIMENT.format(root=tmp_path))
+    sft, evaluate = whole["modules"]["sft"], whole["modules"]["evaluate"]
+    sft["overrides"]["sft"] = {"base": str(base)}
+    write(configs, "later", {**whole, "modules": {"sft": sft, "evaluate": evaluate}})
+    write(configs, "scores", {**whole, "modules": {"evaluate": evaluate}})
+    return configs
+
+
+def write(configs: Path, name: str, experiment: dict) -> None:
+    path = configs / "experiments" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**experiment, "exp_name": name}, sort_keys=False))
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {stage.stage: stage.run.fingerprint for stage in plan.stages}
+
+
+def test_an_sft_of_a_finished_stage_needs_no_pretrain(configs: Path, base: Path) -> None:
+    plan = make_plan("later", configs)
+    assert [stage.stage for stage in plan.stages] == ["prepare", "sft", "evaluate"]
+    prepare, sft, evaluate = (stage.run for stage in plan.stages)
+    assert prepare.config["tokenizer"]["path"] == str(base / "tokenizer")
+    assert prepare.config["tokenizer"]["folder"] == str(sft.tokenizer)
+    assert sft.base == base
+    assert (sft.config["model"]["name"], sft.config["model"]["flavor"]) == ("llama3", "debugmodel")
+    assert sft.model_overrides == {"n_layers": 2}
+    assert evaluate.stages["base"] == base
+
+
+def test_a_base_that_was_trained_again_makes_another_sft(configs: Path, base: Path) -> None:
+    before = fingerprints(make_plan("later", configs))
+    assert fingerprints(make_plan("later", configs)) == before
+    result = json.loads((base / RESULT_FILE).read_text())
+    (base / RESULT_FILE).write_text(json.dumps(result | {"step": 8}))
+    after = fingerprints(make_plan("later", configs))
+    assert after["sft"] != before["sft"]
+    assert after["evaluate"] != before["evaluate"]
+
+
+def test_an_sft_knows_the_weights_that_it_starts_from(configs: Path, base: Path) -> None:
+    sft = make_plan("later", configs).stage("sft")
+    assert sft is not None
+    begin_stage(sft)
+    first = sft.run.base_digest
+    (base / "checkpoint" / "step-7" / "0.distcp").write_bytes(b"Weights")
+    begin_stage(sft)
+    assert len(first) > 8
+    assert sft.run.base_digest != first
+
+
+def test_another_tokenizer_than_the_bases_is_refused(configs: Path, tmp_path: Path) -> None:
+    other = write_finished_stage(tmp_path / "other") / "tokenizer"
+    (other / "tokenizer.json").write_text('{"other": 1}')
+    with pytest.raises(ConfigError, match="fine-tuning keeps its base's"):
+        make_plan("later", configs, overrides=[f"sft.tokenizer.path={other}"])
+
+
+def test_two_tokenizers_in_one_experiment_are_refused(configs: Path, base: Path) -> None:
+    with pytest.raises(ConfigError, match="an experiment of its own"):
+        make_plan("tiny", configs, overrides=[f"sft.sft.base={base}"])
+
+
+def test_only_outside_folders_can_be_evaluated(configs: Path, tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    plan = make_plan("scores", configs, overrides={"evaluate.models": {"a": str(export)}})
+    assert [stage.stage for stage in plan.stages] == ["evaluate"]
+    with pytest.raises(ConfigError, match="'base' is no stage of this experiment"):
+        make_plan("scores", configs)
