@@ -31,6 +31,7 @@ from titan.quiet import quiet_transformers
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.families import ARCHITECTURES, export_refusal
 from titanflow.fingerprint import folder_digests
+from titanflow.hf_base import hugging_face, is_hugging_face
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
 
 EXPORT_FOLDER = "export"
@@ -70,7 +71,7 @@ def stage_model(stage_folder: Path) -> StageModel:
         DataError: the folder is no training stage's.
     """
     run = read_run(stage_folder)
-    base = stage_model(run.base) if run and run.base else None
+    base = _base_model(run.base) if run and run.base else None
     if (stage_folder / RESULT_FILE).is_file():
         result = read_result(stage_folder)
         if not isinstance(result, TrainResult):
@@ -85,6 +86,13 @@ def stage_model(stage_folder: Path) -> StageModel:
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
+
+
+def _base_model(folder: Path) -> StageModel:
+    if not is_hugging_face(folder):
+        return stage_model(folder)
+    base = hugging_face(folder)
+    return StageModel(base.model_name, model_args_from(base.model_name, base.model_args), base.seq_len, base.tokenizer)
 
 
 def read_run(stage_folder: Path) -> StageRun | None:

@@ -69,7 +69,7 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.model.name, config.model.flavor = base.model_name, base.flavor
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
-        config.checkpoint.initial_load_in_hf = False
+        config.checkpoint.initial_load_in_hf = base.in_hf
     if utils.device_type == "cpu":
         # The flight recorder records NCCL, and would leave an empty folder.
         config.comm.trace_buf_size = 0

@@ -22,6 +22,8 @@ from titan.inheritance import InheritanceTable, check_inheritance, inherited_arg
 from titan.interrupt import Interruption, leave
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.errors import TitanflowError
+from titanflow.hf_base import repository_of
+from titanflow.outside_base import read_base
 from titanflow.stage import (
     ERROR_FILE,
     INTERRUPTED_EXIT,
@@ -96,7 +98,7 @@ def rank() -> int:
 
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
-    base = BaseArchitecture.finished(run.base) if run.base else None
+    base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else InheritanceTable([], [])
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
     job_config, spec = prepare(run, base)
@@ -124,6 +126,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 
+    from titan.hf_weights import check_hf_weights
     from titan.train_spec import check_model, stage_train_spec
 
     os.environ.setdefault("WANDB_MODE", "offline")
@@ -138,6 +141,8 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
     spec = train_spec.get_train_spec(job_config.model.name)
     check_model(spec, run, job_config)
+    if base is not None and base.in_hf and base.checkpoint is not None:
+        check_hf_weights(base.checkpoint, spec, spec.model_args[job_config.model.flavor])
     return job_config, spec
 
 
@@ -190,6 +195,7 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         tokenizer_digest=tokenizer_digest(run.tokenizer),
         inherited=table.inherited,
         changed=table.changed,
+        base_model=repository_of(run.base) if run.base else "",
         wandb_id=os.environ.get("WANDB_RUN_ID", ""),
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),

@@ -30,9 +30,9 @@ class BaseArchitecture:
     """What a base gives to whoever fine-tunes it.
 
     ``stage`` is its name in messages, ``model_args`` are all arguments of its model, nested as their dataclasses
-    are (only the overridden ones of a family that torchtitan lacks, as long as it is planned), ``overrides`` the
-    flat ones that make them from the flavor. ``folder`` and ``digest`` say where it lies and what is in it; a
-    module of the same experiment has neither before it has run.
+    are (only the overridden ones of a family that torchtitan lacks, as long as it is planned), ``overrides`` those
+    that make them from the flavor. ``folder`` and ``digest`` say where it lies and what is in it; a module of the
+    same experiment has neither before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
     """
 
     stage: str
@@ -47,6 +47,7 @@ class BaseArchitecture:
     config: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     digest: str = ""
+    in_hf: bool = False
 
     @classmethod
     def finished(cls, folder: Path) -> BaseArchitecture:
@@ -79,18 +80,6 @@ class BaseArchitecture:
             folder=Path(folder).resolve(),
             digest=file_digest(Path(folder) / RESULT_FILE),
         )
-
-
-def outside_base(named: str) -> BaseArchitecture | None:
-    """The base that ``sft.base`` names beside the experiment's own modules; None where there is nothing.
-
-    Raises:
-        ConfigError: there is something that can't be a base.
-    """
-    folder = Path(named).expanduser()
-    if (folder / RESULT_FILE).is_file():
-        return BaseArchitecture.finished(folder)
-    return None
 
 
 def is_mutable(argument: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import CONFIG_FILE
 
-CONFIG_FILE = "config.json"
 BASE = "base"
 """What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from titanflow.base_model import BaseArchitecture
 from titanflow.checkpoints import complete_folders
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
@@ -22,6 +21,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
+from titanflow.outside_base import read_base
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
 from titanflow.stage import (
@@ -145,7 +145,7 @@ def _stage_run(
 ) -> StageRun | None:
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
     if stage == "prepare":
-        return StageRun(**common, config=preparation.config) if preparation.config["datasets"] else None
+        return StageRun(**common, config=preparation.config) if preparation.folders() else None
     module = config.stage(stage)
     if module is None:
         return None
@@ -251,7 +251,7 @@ def begin_stage(plan: StagePlan) -> None:
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
-        base = BaseArchitecture.finished(run.base)
+        base = read_base(run.base)
         run.base_digest = checkpoint_digest(base.checkpoint) if base.checkpoint else ""
     run.write()
 

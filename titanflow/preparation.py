@@ -15,6 +15,7 @@ from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
@@ -38,10 +39,13 @@ class Preparation:
             DataError: a source isn't there.
         """
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "tokenizer": None, "datasets": []}
+        config["base"] = None
         preparation = cls(config)
         for module in experiment.modules.values():
             if module.trains:
                 preparation._plan_tokenizer(module, workspace)
+            if module.base is not None:
+                config["base"] = download_plan(module.base)
             for section, part in SECTIONS.items():
                 if has_data(module, section) and not _skips(module, module.config[section]):
                     preparation._plan_dataset(module, section, part, workspace)
@@ -58,12 +62,18 @@ class Preparation:
     def folders(self) -> list[Path]:
         """Every folder that this run reads."""
         datasets = [Path(dataset["folder"]) for dataset in self.config["datasets"]]
-        tokenizer = self.config["tokenizer"]
-        return list(dict.fromkeys([*([Path(tokenizer["folder"])] if tokenizer else []), *datasets]))
+        others = [Path(part["folder"]) for part in (self.config["tokenizer"], self.config["base"]) if part]
+        return list(dict.fromkeys([*others, *datasets]))
 
     def missing(self) -> list[Path]:
-        """The folders that are still to be made; one that exists is complete, for it was renamed into place."""
-        return [folder for folder in self.folders() if not folder.is_dir()]
+        """The folders that are still to be made; one that exists is complete, for it was renamed into place.
+
+        Of a base from the Hub the config is there since the plan, and what counts are its weights.
+        """
+        base = Path(self.config["base"]["folder"]) if self.config["base"] else None
+        return [
+            folder for folder in self.folders() if (missing_weights(folder) if folder == base else not folder.is_dir())
+        ]
 
     def _plan_tokenizer(self, module: Module, workspace: Path) -> None:
         from titanflow.data.fingerprints import tokenizer_fingerprint, tokenizer_folder

@@ -86,7 +86,8 @@ class TrainResult(Strict):
 
     ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
     was built with, ``export`` the folder that transformers loads (None where the family has no export),
-    ``inherited`` and ``changed`` the rows of the SFT's table.
+    ``inherited`` and ``changed`` the rows of the SFT's table, ``base_model`` the Hub's repository that it started
+    from (empty where it was none).
     """
 
     stage: Literal["pretrain", "sft"]
@@ -110,6 +111,7 @@ class TrainResult(Strict):
     parity: dict[str, float] = Field(default_factory=dict)
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
+    base_model: str = ""
     wandb_id: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 

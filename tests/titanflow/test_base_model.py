@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from outside_base import SEQ_LEN, write_finished_stage
 
-from titanflow.base_model import BaseArchitecture, is_mutable, outside_base
+from titanflow.base_model import BaseArchitecture, is_mutable
 from titanflow.errors import ConfigError
 from titanflow.stage import PublishResult, write_result
 
@@ -14,11 +14,9 @@ def test_a_finished_base_is_read_from_its_folder(tmp_path: Path) -> None:
     assert (base.stage, base.model_name, base.flavor, base.seq_len) == ("pretrain", "llama3", "debugmodel", SEQ_LEN)
     assert (base.model_args["n_layers"], base.overrides) == (2, {"n_layers": 2})
     assert base.checkpoint == folder / "checkpoint" / "step-7"
-    assert outside_base(str(folder)) == base
 
 
 def test_a_base_that_has_not_finished_is_refused(tmp_path: Path) -> None:
-    assert outside_base(str(tmp_path)) is None
     with pytest.raises(ConfigError, match=r"holds no result\.json"):
         BaseArchitecture.finished(tmp_path)
 
@@ -26,7 +24,7 @@ def test_a_base_that_has_not_finished_is_refused(tmp_path: Path) -> None:
 def test_a_stage_that_trains_nothing_is_no_base(tmp_path: Path) -> None:
     write_result(tmp_path, PublishResult(target="folder", location="here"))
     with pytest.raises(ConfigError, match="is no training stage"):
-        outside_base(str(tmp_path))
+        BaseArchitecture.finished(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,24 @@ def test_only_outside_folders_can_be_evaluated(configs: Path, tmp_path: Path) ->
     assert [stage.stage for stage in plan.stages] == ["evaluate"]
     with pytest.raises(ConfigError, match="'base' is no stage of this experiment"):
         make_plan("scores", configs)
+
+
+def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "their-model"
+    shutil.copytree(base / "tokenizer", folder)
+    config = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "vocab_size": 320}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    plan = make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+    prepare, sft = plan.stages[0].run, plan.stages[1].run
+    assert (sft.base, sft.config["model"]["name"], sft.model_overrides["hidden_dim"]) == (folder, "qwen3", 96)
+    assert prepare.config["tokenizer"]["path"] == str(folder)
+    assert prepare.config["base"] is None
+    with pytest.raises(ConfigError, match="found 3, and their-model has 2"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.model.n_layers=3"])
+    with pytest.raises(ConfigError, match="found 65, and their-model was trained with 64"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.training.seq_len=65"])
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])

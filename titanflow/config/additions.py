@@ -83,7 +83,10 @@ class Sft:
     """What a fine-tuning stage starts from."""
 
     base: str = "pretrain"
-    """The module whose architecture, tokenizer and weights are taken, or the folder of a finished stage."""
+    """Whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a model
+    in transformers' format: a folder, or owner/name on the Hub."""
+    base_revision: str | None = None
+    """The base's revision on the Hub: a branch, a tag or a commit."""
     allow_longer_context: bool = False
     """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable, outside_base
+from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.config.model_args import (
     check_flavor,
     family,
@@ -17,6 +18,7 @@ from titanflow.config.model_args import (
 from titanflow.config.schema import Schema
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
 from titanflow.errors import ConfigError, Problem
+from titanflow.outside_base import outside_base
 
 if TYPE_CHECKING:
     from titanflow.config.module import Entry, Module
@@ -76,11 +78,14 @@ def find_base(
     for other in earlier.values():
         if wanted in (other.name, other.stage) and other.trains:
             return _planned(other)
-    origin = named.origin if isinstance(named, Leaf) else ""
+    origin, revision = named.origin if isinstance(named, Leaf) else "", _section(merged, "sft").get("base_revision")
     try:
-        base = outside_base(wanted)
+        base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
-        problems.append(Problem(str(error), key=f"{module.name}.sft.base", origin=origin))
+        problems += [
+            dataclasses.replace(problem, key=f"{module.name}.sft.base", origin=origin, message=_placed(problem))
+            for problem in error.problems
+        ]
         return None
     # A module that could not be read is named already.
     if base is None and not (problems and "/" not in wanted):
@@ -89,10 +94,17 @@ def find_base(
                 f"found {wanted!r}",
                 key=f"{module.name}.sft.base",
                 origin=origin,
-                expected="a training module before this one, or the folder of a finished stage (with result.json)",
+                expected="a training module before this one, the folder of a finished stage or of a model that "
+                "transformers loads, or owner/name on the Hub",
             )
         )
     return base
+
+
+def _placed(problem: Problem) -> str:
+    """A message with the place that it is about, where the problem itself names the key that led there."""
+    place = ": ".join(part for part in (problem.origin, problem.key) if part and part != "sft.base")
+    return f"{place}: {problem.message}" if place else problem.message
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -150,7 +162,7 @@ def _inherit_args(
                 )
             )
     own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
-    module.model_overrides = {**base.overrides, **own}
+    module.model_overrides = {**flatten(base.overrides), **own}
     if module.model_args:
         module.model_args = copy.deepcopy(base.model_args)
         for key, value in own.items():

@@ -52,6 +52,7 @@ from titanflow.data.tokenizer import (
     train_tokenizer,
 )
 from titanflow.errors import DataError, Problem, StageFailed, TitanflowError
+from titanflow.hf_base import download_weights, missing_weights
 from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, Strict, write_error, write_result
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
@@ -93,12 +94,21 @@ class DatasetPlan(Strict):
         return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
 
 
+class BasePlan(Strict):
+    """A base on the Hub, whose weights are to be brought into the Hub's cache before a training stage starts."""
+
+    repo_id: str
+    revision: str
+    folder: Path
+
+
 class PreparePlan(Strict):
     """The ``config`` of a prepare stage."""
 
     workspace: Path
     num_proc: int | None = None
     tokenizer: TokenizerPlan | None = None
+    base: BasePlan | None = None
     datasets: list[DatasetPlan] = Field(default_factory=list)
 
 
@@ -122,6 +132,7 @@ class Preparation:
         if missing:
             show_progress()
         self._check(missing)
+        self._download_base()
         late = [dataset for dataset in missing if self._takes_long(dataset)]
         with ExitStack() as together:
             tokenizer = self._tokenizer(together)
@@ -148,6 +159,12 @@ class Preparation:
             else:
                 template_text(dataset.chat_template)
                 self._source(dataset.config)
+
+    def _download_base(self) -> None:
+        base = self.plan.base
+        if base is not None and missing_weights(base.folder):
+            with timed(f"the weights of {base.repo_id}"):
+                download_weights(base.repo_id, base.revision, base.folder)
 
     def _check_tokenizer(self) -> None:
         tokenizer = self.plan.tokenizer

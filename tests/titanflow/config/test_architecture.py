@@ -89,7 +89,7 @@ def test_an_argument_that_the_family_lacks_is_unknown(with_base: Path, mistakes,
 def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
     message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
     assert "exp.yaml:5: sft.sft.base: found '/nowhere/pretrain'" in message
-    assert "expected: a training module before this one, or the folder of a finished stage" in message
+    assert "expected: a training module before this one, the folder of a finished stage" in message
 
 
 OWN_FAMILY = """
