@@ -77,6 +77,30 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.metrics.disable_color_printing = True
 
 
+def import_custom(run: StageRun) -> None:
+    """Imports ``experimental.custom_import``, which registers a family of one's own.
+
+    torchtitan's Trainer does so too, but only after the stage has looked up its model.
+
+    Raises:
+        ConfigError: there is no such module.
+    """
+    module = (run.config.get("experimental") or {}).get("custom_import")
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            Problem(
+                f"found {module!r}: {error}",
+                key="experimental.custom_import",
+                origin=run.origins.get("experimental.custom_import", ""),
+                expected="a module on the Python path",
+            )
+        ) from error
+
+
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:
     """Makes the local batch smaller where the ranks' batches together would exceed the global one, and says so.
 

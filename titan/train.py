@@ -21,7 +21,7 @@ import psutil
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
-from titanflow.errors import TitanflowError
+from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hf_base import repository_of
 from titanflow.outside_base import read_base
 from titanflow.stage import (
@@ -119,7 +119,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     Raises:
         ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
     """
-    from titan.job_config import build_job_config, settle
+    from titan.job_config import build_job_config, import_custom, settle
     from titan.patches import PatchContext, apply_patches
 
     apply_patches(["cpu_device", "peak_flops", "lone_checkpoint"])
@@ -133,13 +133,17 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     init_logger()
     job_config = build_job_config(run)
     settle(job_config, run, base)
+    import_custom(run)
     overrides = inherited_args(base, run) if base else run.model_overrides
 
     def adapt(spec: TrainSpec) -> TrainSpec:
         return stage_train_spec(spec, run, job_config, overrides)
 
     apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
-    spec = train_spec.get_train_spec(job_config.model.name)
+    try:
+        spec = train_spec.get_train_spec(job_config.model.name)
+    except ValueError as error:
+        raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
     check_model(spec, run, job_config)
     if base is not None and base.in_hf and base.checkpoint is not None:
         check_hf_weights(base.checkpoint, spec, spec.model_args[job_config.model.flavor])

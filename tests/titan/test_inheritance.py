@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -93,6 +94,17 @@ def test_the_attention_backend_is_the_stages_own_and_listed(tmp_path):
     assert not any("attn" in line for line in table.inherited)
     args = inherited_args(BASE, run)
     assert (args["attn_type"], args["n_layers"], args["rope_scaling_args.scaling_factor"]) == ("flex", 4, 8.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_dropout_is_the_stages_own_where_the_model_has_it(tmp_path, value):
+    base = dataclasses.replace(BASE, model_args={**ARGS, "dropout": 0.1})
+    run = sft(tmp_path, model_overrides={"dropout": value})
+    assert inherited_args(base, run)["dropout"] == value
+    assert check_inheritance(base, run).changed == [f"model.dropout: 0.1 → {value}"]
+    kept = check_inheritance(base, sft(tmp_path))
+    assert (inherited_args(base, sft(tmp_path))["dropout"], kept.changed) == (0.1, [])
+    assert "Inherited dropout=0.1 from pretrain" in kept.inherited
 
 
 def test_an_argument_that_the_base_lacks_is_no_argument(tmp_path):

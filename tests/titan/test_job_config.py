@@ -1,6 +1,6 @@
 import pytest
 
-from titan.job_config import JobConfig, build_job_config, settle, share_global_batch
+from titan.job_config import JobConfig, build_job_config, import_custom, settle, share_global_batch
 from titanflow.config.additions import Data
 from titanflow.errors import ConfigError
 from titanflow.stage import StageRun
@@ -98,3 +98,12 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path, rows, local,
     stage = run(tmp_path, {"training": {"global_batch_size": rows, "local_batch_size": local}})
     with pytest.raises(ConfigError, match=rf"training\.global_batch_size: found {rows}, with {ranks}"):
         share_global_batch(build_job_config(stage), stage, ranks)
+
+
+def test_a_family_s_module_that_isnt_there_is_named(tmp_path):
+    run = StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path)
+    import_custom(run)
+    run.config = {"experimental": {"custom_import": "no_such_family"}}
+    run.origins = {"experimental.custom_import": "mine.yaml:3"}
+    with pytest.raises(ConfigError, match=r"mine\.yaml:3: experimental\.custom_import: found 'no_such_family'"):
+        import_custom(run)
