@@ -60,6 +60,15 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
     from torchtitan.tools import utils
 
     _refuse(config, run)
+    if config.launcher.device == "cuda" and utils.device_type == "cpu":
+        raise ConfigError(
+            Problem(
+                "found 'cuda', and torch finds no GPU here",
+                key="launcher.device",
+                origin=run.origins.get("launcher.device", ""),
+                expected="auto or cpu, or a machine with a GPU",
+            )
+        )
     share_global_batch(config, run, int(os.environ.get("WORLD_SIZE", "1")))
     config.job.dump_folder = str(run.folder)
     config.checkpoint.enable = True

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titanflow.checkpoints import complete_folders
+from titanflow.config.device import stage_device
+from titanflow.config.device_checks import device_problems
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
@@ -100,10 +102,13 @@ def make_plan(
     configs: str | Path | None = None,
     run: str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
+    runs_here: bool = True,
 ) -> Plan:
     """Plans a run of an experiment, given by name or file.
 
-    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters.
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. What the
+    device can't do is refused; with ``runs_here`` False, where only this machine's lack of it speaks against it,
+    that becomes a warning: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.
@@ -126,7 +131,25 @@ def make_plan(
             stages.append(
                 StagePlan(stage, action, reason, stage_run, command(stage_run), environment(stage_run, config))
             )
+    _check_devices(stages, config, runs_here)
     return Plan(config.exp_name, name, folder, stages, config)
+
+
+def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
+    refused: list[Problem] = []
+    for plan in stages:
+        module = config.stage(plan.stage)
+        if module is None or plan.action == "CACHED":
+            continue
+        launcher = module.config.get("launcher") or {}
+        device = stage_device(launcher)
+        problems = device_problems(module, device) if device is not None else []
+        if runs_here or launcher.get("device") != "auto":
+            refused += problems
+        else:
+            config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
+    if refused:
+        raise ConfigError(refused)
 
 
 def check_run_name(name: str) -> str:

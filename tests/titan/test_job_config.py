@@ -107,3 +107,14 @@ def test_a_family_s_module_that_isnt_there_is_named(tmp_path):
     run.origins = {"experimental.custom_import": "mine.yaml:3"}
     with pytest.raises(ConfigError, match=r"mine\.yaml:3: experimental\.custom_import: found 'no_such_family'"):
         import_custom(run)
+
+
+def test_a_stage_that_needs_a_gpu_doesnt_train_without(tmp_path, monkeypatch):
+    from torchtitan.tools import utils
+
+    stage = run(tmp_path, {"launcher": {"device": "cuda"}}, origins={"launcher.device": "mine.yaml:3"})
+    monkeypatch.setattr(utils, "device_type", "cpu")
+    with pytest.raises(ConfigError, match=r"mine\.yaml:3: launcher\.device: found 'cuda', and torch finds no GPU"):
+        settle(build_job_config(stage), stage, None)
+    monkeypatch.setattr(utils, "device_type", "cuda")
+    settle(build_job_config(stage), stage, None)

@@ -112,3 +112,23 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
     with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
         make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+
+
+def test_what_the_device_cant_do_is_refused_where_it_runs(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    flex = ["sft.model.attn_type=flex"]
+    with pytest.raises(ConfigError, match=r"sft\.model\.attn_type: found 'flex', which has no backward pass"):
+        make_plan("later", configs, overrides=flex)
+    # On a cluster's head node a plan only says so: its workers have what it lacks.
+    (warning,) = make_plan("later", configs, overrides=flex, runs_here=False).config.warnings
+    assert "on this machine a run would be refused: --set sft.model.attn_type=flex" in warning
+    plan = make_plan("later", configs, overrides=[*flex, "sft.launcher.device=cuda"])
+    assert plan.config.warnings == []
+    with pytest.raises(ConfigError, match=r"launcher\.device is cpu"):
+        make_plan("later", configs, overrides=[*flex, "sft.launcher.device=cpu"], runs_here=False)
+
+
+def test_a_stage_on_the_cpu_sees_no_gpu(configs: Path) -> None:
+    env = make_plan("later", configs, overrides=["sft.launcher.device=cpu"]).stages[1].env
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in make_plan("later", configs).stages[1].env

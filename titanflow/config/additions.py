@@ -74,6 +74,8 @@ class Launcher:
     """This machine's number, from 0."""
     rdzv_endpoint: str | None = None
     """Where the machines meet, host:port; needed with more than one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
     omp_num_threads: int | None = None
     """CPU threads a process; unset, the machine's cores divided by its processes."""
 

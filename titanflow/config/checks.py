@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from titanflow.config.module import Module
+from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
 
 SOURCES = ("source", "path", "dataset")
@@ -25,7 +26,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
-            *_check_launcher(module),
+            *(_check_launcher(module) or check_parallelism(module)),
         ]
     return _check_launcher(module)
 
@@ -72,7 +73,18 @@ def overruled(module: Module) -> list[str]:
     if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
         reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
         written.append("checkpoint.enable")
+    if _is_written(module, "training.mixed_precision_param") and _mixes_nothing(module):
+        reasons["training.mixed_precision_param"] = (
+            "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
+        )
+        written.append("training.mixed_precision_param")
     return [f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written]
+
+
+def _mixes_nothing(module: Module) -> bool:
+    degrees = module.config["parallelism"]
+    parted = degrees["tensor_parallel_degree"] > 1 or degrees["pipeline_parallel_degree"] > 1
+    return parted and not is_sharded(module) and _value(module, "training.mixed_precision_param") != "float32"
 
 
 def _value(module: Module, key: str) -> object:

@@ -147,7 +147,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
     complete = merge(
         _as_leaves(defaults(schema)),
-        {key: value for key, value in merged.items() if key in schema["properties"]},
+        {key: value for key, value in merged.items() if key in schema["properties"] and not _is_empty(value)},
     )
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     module.config = plain(complete)
@@ -167,6 +167,11 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
     args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}
     for key in flatten(module.model_args):
         module.origins[f"model.{key}"] = args_origins.get(f"model.{key}", model_origin)
+
+
+def _is_empty(value: Leaf | Tree) -> bool:
+    """Whether null stands here: a section that is written and left empty has its defaults."""
+    return isinstance(value, Leaf) and value.value is None
 
 
 def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = "") -> list[str]:
