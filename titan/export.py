@@ -24,6 +24,7 @@ from titan.hf_config import (
     make_config,
     make_generation_config,
 )
+from titan.inheritance import new_tokens, token_rows
 from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, newest_checkpoint, train_spec
 from titan.parity import POSITIONS, measure
@@ -82,10 +83,16 @@ def stage_model(stage_folder: Path) -> StageModel:
         raise DataError(Problem(f"no {RUN_FILE}", origin=str(stage_folder), expected="the folder of a training stage"))
     else:
         seq_len = run.config.get("training", {}).get("seq_len") or _default_seq_len()
-        own = replace(base, seq_len=seq_len) if base else _configured_model(run, seq_len)
+        own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
+
+
+def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageModel:
+    """The base's model, with the rows that the stage's new tokens made it grow by."""
+    args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
+    return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
 
 
 def _base_model(folder: Path) -> StageModel:

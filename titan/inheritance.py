@@ -7,9 +7,10 @@ plan can say so before anything runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.base_model import FOLLOWS_SEQ_LEN, TOKENIZER_FILE, BaseArchitecture, is_mutable, tokenizer_digest
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
@@ -53,7 +54,8 @@ def check_inheritance(base: BaseArchitecture, run: StageRun) -> InheritanceTable
     if problems:
         raise ConfigError(problems)
     changed = _changed_args(base, run)
-    return InheritanceTable(_inherited(base, changed), [*_changed_lines(base, run, changed), *_longer(base, run)])
+    lines = [*_changed_lines(base, run, changed), *_longer(base, run), *_grown(base, run)]
+    return InheritanceTable(_inherited(base, run, changed), lines)
 
 
 def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
@@ -63,9 +65,40 @@ def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
     """
     args = flatten(base.model_args)
     args |= {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
+    if new_tokens(run):
+        args["vocab_size"] = token_rows(args["vocab_size"], run)
     if args.get(FOLLOWS_SEQ_LEN):
         args[FOLLOWS_SEQ_LEN] = max(args[FOLLOWS_SEQ_LEN], _seq_len(run))
     return args
+
+
+def new_tokens(run: StageRun) -> list[str]:
+    """The control tokens that the stage adds to its base's."""
+    return list((run.config.get("sft") or {}).get("new_special_tokens") or [])
+
+
+def token_rows(rows: int, run: StageRun) -> int:
+    """How many rows for tokens the stage's model has, where its base has ``rows``: more only if new ones need them."""
+    needed = max(_vocabulary(run.tokenizer).values(), default=-1) + 1 if new_tokens(run) else 0
+    return max(rows, needed)
+
+
+def _vocabulary(folder: Path | None) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER_FILE if folder else None
+    if path is None or not path.is_file():
+        return {}
+    return dict(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True))
+
+
+def _only_adds(base: BaseArchitecture, run: StageRun) -> bool:
+    """Whether the stage's tokenizer is the base's with the new tokens behind it, and nothing else."""
+    added = set(new_tokens(run))
+    if not added:
+        return False
+    before, after = _vocabulary(base.tokenizer), _vocabulary(run.tokenizer)
+    return {key: after.get(key) for key in before} == before and set(after) - set(before) == added
 
 
 def _seq_len(run: StageRun) -> int:
@@ -104,7 +137,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
 
 def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
     own = tokenizer_digest(run.tokenizer)
-    if not own or not base.tokenizer_digest or own == base.tokenizer_digest:
+    if not own or not base.tokenizer_digest or own == base.tokenizer_digest or _only_adds(base, run):
         return []
     return [
         Problem(
@@ -136,9 +169,9 @@ def _may_be_longer(run: StageRun) -> bool:
     return bool((run.config.get("sft") or {}).get("allow_longer_context"))
 
 
-def _inherited(base: BaseArchitecture, changed: dict[str, Any]) -> list[str]:
+def _inherited(base: BaseArchitecture, run: StageRun, changed: dict[str, Any]) -> list[str]:
     values = {"model": base.model_name, "flavor": base.flavor, **flatten(base.model_args)}
-    left_out = {FOLLOWS_SEQ_LEN, *changed}
+    left_out = {FOLLOWS_SEQ_LEN, *changed, *(["vocab_size"] if new_tokens(run) else [])}
     shown = {key: value for key, value in values.items() if key not in left_out and not key.startswith("_")}
     if base.tokenizer:
         shown["tokenizer"] = base.tokenizer.name
@@ -173,6 +206,14 @@ def _longer(base: BaseArchitecture, run: StageRun) -> list[str]:
     if not base.seq_len or _seq_len(run) <= base.seq_len:
         return []
     return [f"Longer context than {base.stage}'s {base.seq_len}, by sft.allow_longer_context"]
+
+
+def _grown(base: BaseArchitecture, run: StageRun) -> list[str]:
+    if not new_tokens(run):
+        return []
+    rows = base.model_args.get("vocab_size", 0)
+    shown = ", ".join(new_tokens(run))
+    return [f"model.vocab_size: {rows} → {token_rows(rows, run)}, with {shown}, by sft.new_special_tokens"]
 
 
 def _shown(value: Any) -> str:

@@ -127,6 +127,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from torchtitan.tools.logging import init_logger
 
     from titan.hf_weights import check_hf_weights
+    from titan.native_model import model_args_from
     from titan.train_spec import check_model, stage_train_spec
 
     os.environ.setdefault("WANDB_MODE", "offline")
@@ -146,7 +147,8 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
         raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
     check_model(spec, run, job_config)
     if base is not None and base.in_hf and base.checkpoint is not None:
-        check_hf_weights(base.checkpoint, spec, spec.model_args[job_config.model.flavor])
+        args = model_args_from(base.model_name, base.model_args)
+        check_hf_weights(base.checkpoint, spec, args)
     return job_config, spec
 
 

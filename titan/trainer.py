@@ -22,6 +22,7 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
+from titan.grown_weights import load_grown
 from titan.interrupt import Interruption
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
@@ -153,6 +154,9 @@ class Trainer(torchtitan.train.Trainer):
             check_ranks(keys, data_parallel_degree(self.parallel_dims))
             self.checkpointer.load(step=found.step)
             self._saved_step = found.step
+            return
+        if config.initial_load_path and self.job_config.sft.new_special_tokens:
+            load_grown(self.checkpointer, self.model_parts)
             return
         if config.initial_load_path and not config.initial_load_in_hf:
             model_state = self.checkpointer.states[MODEL].state_dict()

@@ -6,15 +6,17 @@ mistaken for the old one.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.base_model import BaseArchitecture
+from titanflow.base_model import TOKENIZER_FILE, BaseArchitecture
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
+from titanflow.fingerprint import digest
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
 
@@ -113,14 +115,15 @@ class Preparation:
         if base is None:
             return
         source = next((name for name in self.tokenizers if _is_of(base, name, self.tokenizers[name])), None)
-        if source is not None:
+        if source is not None and not module.config["sft"]["new_special_tokens"]:
             folder, fingerprint = self.tokenizers[source], self.fingerprints[f"{source}.tokenizer"]
         elif base.tokenizer is not None:
             folder, fingerprint = self._copy_tokenizer(base.tokenizer, module, workspace)
         else:
             return
         given = given_tokenizer(module)
-        if given is not None and _fingerprint_of(given) not in _possible_fingerprints(folder, fingerprint):
+        possible = _possible_fingerprints(base.tokenizer or folder, fingerprint)
+        if given is not None and _fingerprint_of(given) not in possible:
             key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
             raise ConfigError(
                 Problem(
@@ -137,11 +140,15 @@ class Preparation:
         """Plans a copy of an outside base's tokenizer; the folder and the fingerprint to know it by."""
         from titanflow.data.fingerprints import tokenizer_folder
 
-        fingerprint = _fingerprint_of(str(source))
+        fingerprint, added = _fingerprint_of(str(source)), module.config["sft"]["new_special_tokens"]
+        if added:
+            _check_new(added, source, module)
+            fingerprint = digest([fingerprint, added])
         folder = tokenizer_folder(workspace, fingerprint)
         planned = self.config["tokenizer"]
         if planned is None:
             self.config["tokenizer"] = {"folder": str(folder), "path": str(source), "vocab_size": 0, "train_on": {}}
+            self.config["tokenizer"]["new_special_tokens"] = added
         elif planned["folder"] != str(folder):
             raise ConfigError(
                 Problem(
@@ -187,6 +194,22 @@ class Preparation:
         self.fingerprints[f"{module.name}.{section}"] = fingerprint
         paths = self.data.setdefault(module.name, PreparedData())
         setattr(paths, part, folder)
+
+
+def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
+    described = json.loads((tokenizer / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    added = {token["content"] for token in described.get("added_tokens") or []}
+    vocabulary = (described.get("model") or {}).get("vocab")
+    known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
+    if known:
+        raise ConfigError(
+            Problem(
+                f"found {', '.join(known)}, which the base's tokenizer has already",
+                key=f"{module.name}.sft.new_special_tokens",
+                origin=module.origins.get("sft.new_special_tokens", ""),
+                hint="leave out what it has",
+            )
+        )
 
 
 def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:

@@ -3,9 +3,11 @@ import subprocess
 import sys
 
 import pytest
+from tiny_exports import write_byte_tokenizer
 
 from titan.inheritance import NOT_INHERITED, check_inheritance, inherited_args
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.data.tokenizer import add_special_tokens
 from titanflow.errors import ConfigError
 from titanflow.stage import StageRun
 
@@ -164,3 +166,22 @@ def test_another_tokenizer_is_refused_and_a_copy_is_not(tmp_path):
 def test_a_plan_needs_no_torch():
     code = "import sys, titan.inheritance, titan.patches; titan.patches.all_patches(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_tokenizer_may_only_grow_by_the_new_tokens(tmp_path):
+    plain = write_byte_tokenizer(tmp_path / "plain")
+    grown, other = write_byte_tokenizer(tmp_path / "grown"), write_byte_tokenizer(tmp_path / "other")
+    add_special_tokens(grown, ["<|x|>"])
+    add_special_tokens(other, ["<|y|>", "<|x|>"])
+    args = {**ARGS, "vocab_size": 260}
+    base = dataclasses.replace(BASE, model_args=args, tokenizer=plain, tokenizer_digest=tokenizer_digest(plain))
+    flag = {"sft": {"new_special_tokens": ["<|x|>"]}}
+    run = sft(tmp_path, flag, tokenizer=grown)
+    assert "model.vocab_size: 260 → 261, with <|x|>, by sft.new_special_tokens" in check_inheritance(base, run).changed
+    assert inherited_args(base, run)["vocab_size"] == 261
+    # A model with rows to spare keeps its size: shrinking or moving them would break what reads it.
+    roomy = dataclasses.replace(base, model_args={**args, "vocab_size": 320})
+    assert inherited_args(roomy, run)["vocab_size"] == 320
+    for refused in (sft(tmp_path, tokenizer=grown), sft(tmp_path, flag, tokenizer=other)):
+        with pytest.raises(ConfigError, match="is another tokenizer than pretrain's"):
+            check_inheritance(base, refused)

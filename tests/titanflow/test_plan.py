@@ -132,3 +132,30 @@ def test_a_stage_on_the_cpu_sees_no_gpu(configs: Path) -> None:
     env = make_plan("later", configs, overrides=["sft.launcher.device=cpu"]).stages[1].env
     assert env["CUDA_VISIBLE_DEVICES"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in make_plan("later", configs).stages[1].env
+
+
+def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, base: Path) -> None:
+    known = {"added_tokens": [{"content": "<|known|>"}], "model": {"vocab": {"a": 0}}}
+    (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(known))
+    plain = make_plan("later", configs)
+    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    tokenizer = grown.stages[0].run.config["tokenizer"]
+    assert (tokenizer["path"], tokenizer["new_special_tokens"]) == (str(base / "tokenizer"), ["<|x|>"])
+    assert grown.stages[1].run.tokenizer != plain.stages[1].run.tokenizer
+    assert fingerprints(grown)["sft"] != fingerprints(plain)["sft"]
+    for tokens in (["<|known|>"], ["a"]):
+        with pytest.raises(ConfigError, match="which the base's tokenizer has already"):
+            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+    with pytest.raises(ConfigError, match="the base is trained in this experiment"):
+        make_plan("tiny", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    for tokens in (["<|x|>", "<|x|>"], [""], [" <|x|>"]):
+        with pytest.raises(ConfigError, match="different tokens without space around them"):
+            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+
+
+def test_a_base_that_grew_is_inherited_as_it_is(configs: Path, base: Path) -> None:
+    result = json.loads((base / RESULT_FILE).read_text())
+    result["model_args"] |= {"n_layers": 5, "attn_type": "flex"}
+    (base / RESULT_FILE).write_text(json.dumps(result))
+    sft = make_plan("later", configs, overrides=["sft.launcher.device=cuda"]).stages[1].run
+    assert sft.model_overrides == {"n_layers": 5}

@@ -89,6 +89,9 @@ class Sft:
     in transformers' format: a folder, or owner/name on the Hub."""
     base_revision: str | None = None
     """The base's revision on the Hub: a branch, a tag or a commit."""
+    new_special_tokens: list[str] = field(default_factory=list)
+    """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
+    no rows for them, embedding and output grow by the mean of the old rows."""
     allow_longer_context: bool = False
     """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
 

@@ -162,7 +162,8 @@ def _inherit_args(
                 )
             )
     own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
-    module.model_overrides = {**flatten(base.overrides), **own}
+    # A base that grew has other values than the overrides that its own base was made with.
+    module.model_overrides = {key: base_args.get(key, value) for key, value in flatten(base.overrides).items()} | own
     if module.model_args:
         module.model_args = copy.deepcopy(base.model_args)
         for key, value in own.items():

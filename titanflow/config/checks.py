@@ -26,6 +26,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
+            *_check_new_tokens(module),
             *(_check_launcher(module) or check_parallelism(module)),
         ]
     return _check_launcher(module)
@@ -148,6 +149,18 @@ def _check_sft_tokenizer(module: Module) -> list[Problem]:
             hint="leave it out here, or change it in the base and pretrain again",
         )
     ]
+
+
+def _check_new_tokens(module: Module) -> list[Problem]:
+    tokens, key = module.config["sft"]["new_special_tokens"], "sft.new_special_tokens"
+    if not tokens:
+        return []
+    if module.base is None or module.base.folder is None:
+        message = "found some, and the base is trained in this experiment"
+        return [_problem(module, key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
+    if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
+        return [_problem(module, key, f"found {tokens}", expected="different tokens without space around them")]
+    return []
 
 
 def _check_launcher(module: Module) -> list[Problem]:

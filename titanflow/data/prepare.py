@@ -46,6 +46,7 @@ from titanflow.data.template import CHATML, template_text
 from titanflow.data.tokenise import Work, write_chats, write_text
 from titanflow.data.tokenizer import (
     CONFIG_FILE,
+    add_special_tokens,
     check_vocab_size,
     copy_tokenizer,
     load_tokenizer,
@@ -66,6 +67,7 @@ class TokenizerPlan(Strict):
     path: Path | None = None
     vocab_size: int = 0
     train_on: dict[str, Any] = Field(default_factory=dict)
+    new_special_tokens: list[str] = Field(default_factory=list)
 
     @property
     def is_there(self) -> bool:
@@ -193,6 +195,7 @@ class Preparation:
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
         if plan.path is not None:
             copy_tokenizer(plan.path, folder)
+            add_special_tokens(folder, plan.new_special_tokens)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
             rows = self._source(plan.text).rows
