@@ -160,6 +160,9 @@ def _check_new_tokens(module: Module) -> list[Problem]:
         return [_problem(module, key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
     if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
         return [_problem(module, key, f"found {tokens}", expected="different tokens without space around them")]
+    if (module.config.get("lora") or {}).get("rank"):
+        message = "found some, and adapters leave embedding and output as they are"
+        return [_problem(module, key, message, hint="train the whole model (lora.rank: 0), or leave them out")]
     return []
 
 
