@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from math import prod
 
 from titanflow.config.module import Module
@@ -14,6 +15,9 @@ OTHERS = (
     "pipeline_parallel_degree",
 )
 SHARD = "data_parallel_shard_degree"
+ONE_GROUP = (2, 13)
+"""The first version of torch known to refuse, in the first step, a weight that two groups of FSDP share; torchtitan
+0.2.2 wraps embedding and output apart."""
 
 
 def check_parallelism(module: Module) -> list[Problem]:
@@ -26,7 +30,7 @@ def check_parallelism(module: Module) -> list[Problem]:
     wrong += [SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else []
     if wrong:
         return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
-    return [*_check_processes(module), *_check_shares(module), *_check_compiled(module)]
+    return [*_check_processes(module), *_check_shares(module), *_check_tied(module), *_check_compiled(module)]
 
 
 def is_sharded(module: Module) -> bool:
@@ -98,6 +102,24 @@ def _check_shares(module: Module) -> list[Problem]:
         message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
         problems.append(_problem(module, "training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))
     return problems
+
+
+def _check_tied(module: Module) -> list[Problem]:
+    degrees = module.config["parallelism"]
+    if not module.model_args.get("enable_weight_tying") or not is_sharded(module) or _torch() < ONE_GROUP:
+        return []
+    shown = ".".join(map(str, _torch()))
+    message = f"found {degrees[SHARD]}: embedding and output are one weight, which torch {shown}'s FSDP refuses"
+    hint = "data_parallel_replicate_degree trains the same on as many processes"
+    return [_problem(module, SHARD, message, "1", hint)]
+
+
+def _torch() -> tuple[int, int]:
+    try:
+        major, minor = version("torch").split(".")[:2]
+    except PackageNotFoundError:
+        return (0, 0)
+    return int(major), int(minor)
 
 
 def _check_compiled(module: Module) -> list[Problem]:

@@ -2,6 +2,8 @@ from math import prod
 
 import pytest
 
+from titanflow.config import parallelism
+
 KINDS = ("data_parallel_replicate", "data_parallel_shard", "tensor_parallel", "context_parallel", "pipeline_parallel")
 
 
@@ -83,3 +85,21 @@ def test_an_empty_section_has_its_defaults(write, load) -> None:
     config = load(write(modules__base="compile:\nparallelism:\ntraining:\n")).modules["pretrain"].config
     assert config["compile"]["enable"] is False
     assert config["parallelism"]["tensor_parallel_degree"] == 1
+
+
+def test_tied_embeddings_are_replicated_and_not_sharded(write, load, mistakes, monkeypatch) -> None:
+    path = write(
+        experiments__exp="""
+            modules:
+              pretrain:
+                config: pretrain.yaml
+                overrides: {model: {name: qwen3, flavor: debugmodel, enable_weight_tying: true}}
+            """
+    )
+    monkeypatch.setattr(parallelism, "_torch", lambda: (2, 13))
+    message = mistakes(path, *settings(2))
+    assert "data_parallel_shard_degree: found -1: embedding and output are one weight" in message
+    load(path, *settings(2, data_parallel_replicate=2))
+    load(path, *settings(2), "pretrain.model.enable_weight_tying=false")
+    monkeypatch.setattr(parallelism, "_torch", lambda: (2, 11))
+    load(path, *settings(2))
