@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from titanflow.fingerprint import digest, file_digest
 from titanflow.hf_architecture import read_architecture
 
 CONFIG_FILE = "config.json"
-WEIGHTS = "model.safetensors"
+SUFFIX = ".safetensors"
+WEIGHTS = f"model{SUFFIX}"
 INDEX = "model.safetensors.index.json"
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DESCRIPTION = (
@@ -78,7 +80,7 @@ def _identity(folder: Path) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """Every file of weights in a folder: torch reads them all, whatever the index says."""
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def missing_weights(folder: Path) -> list[str]:
@@ -124,7 +126,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
     if missing_weights(folder):
         names = _names(repo_id, folder.name)
         pickled = [name for name in names if name.endswith(".bin")]
-        if names and not any(name.endswith(".safetensors") for name in names):
+        if names and not any(name.endswith(SUFFIX) for name in names):
             raise ConfigError(_no_weights(repo_id, missing_weights(folder), pickled))
     return folder
 
@@ -145,7 +147,10 @@ def _download(repo_id: str, revision: str | None, names: list[str]) -> str:
     endpoint = hub_endpoint()
     use_plain_transfer(endpoint)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
+    is_watched = sys.stderr.isatty() and any(name.endswith(SUFFIX) for name in names)
+    (enable_progress_bars if is_watched else disable_progress_bars)()
     try:
         return str(snapshot_download(repo_id, revision=revision, allow_patterns=names, endpoint=endpoint))
     except Exception as error:
