@@ -1,15 +1,20 @@
 """The whole pipeline through the command line, with every real part."""
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from command_line import Cli
 from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
+
+from titanflow.plan import begin_stage, make_plan
+from titanflow.stage import read_result
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 
@@ -164,3 +169,26 @@ def test_data_that_another_run_prepared_is_only_noted(finished: Cli) -> None:
     planned = json.loads(finished("plan", "--json", "--run", "second").stdout)["stages"][0]
     assert (planned["stage"], planned["action"]) == ("prepare", "RUN")
     assert "other runs prepared" in planned["reason"]
+
+
+def test_an_sft_starts_from_a_finished_run_s_folder(finished: Cli) -> None:
+    base = finished.run_folder / "pretrain"
+    experiment = yaml.safe_load((finished.configs / "experiments" / "tiny.yaml").read_text())
+    sft = experiment["modules"]["sft"]
+    sft["overrides"]["sft"] = {"base": str(base)}
+    (finished.configs / "experiments" / "later.yaml").write_text(
+        yaml.safe_dump({**experiment, "exp_name": "later", "modules": {"sft": sft}})
+    )
+    plan = make_plan("later", finished.configs)
+    for stage in plan.stages:
+        begin_stage(stage)
+        subprocess.run(stage.command, env={**os.environ, **stage.env}, check=True, capture_output=True)
+    result, known = read_result(plan.folder / "sft"), read_result(finished.run_folder / "sft")
+    assert (result.step, result.model_args, result.tokenizer_digest) == (
+        known.step,
+        known.model_args,
+        known.tokenizer_digest,
+    )
+    # The same rows and the same weights: the same training as in one experiment.
+    assert losses(plan.folder / "sft") == losses(finished.run_folder / "sft")
+    assert (plan.folder / "sft" / "export" / "config.json").is_file()

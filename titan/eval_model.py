@@ -18,10 +18,11 @@ from titan.export import EXPORT_FOLDER, export_checkpoint
 from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.fingerprint import folder_digests
+from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.stage import StageRun
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
-"""The names that ``models`` gives to this run's stages."""
+"""The names that ``models`` gives to this run's stages; ``base`` may be one that lies outside of it."""
 CPU_BATCH_SIZE = 16
 """For ``batch_size: auto`` on a CPU, where lm-eval would time its way up to its cap of 64 and be slower."""
 CPU_WINDOW_TOKENS = 2048
@@ -53,7 +54,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
     if not folders:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     for name, folder in folders.items():
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG_FILE).is_file():
             raise ConfigError(
                 Problem(
                     f"{name}: no config.json in {folder}", key="models", expected="a folder that transformers loads"
@@ -63,7 +64,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
 
 
 def _stage_export(run: StageRun, name: str) -> Path:
-    stage = STAGE_OF.get(name, name)
+    stage = name if name in run.stages else STAGE_OF.get(name, name)
     if stage not in run.stages:
         raise ConfigError(
             Problem(
@@ -73,8 +74,10 @@ def _stage_export(run: StageRun, name: str) -> Path:
                 expected=", ".join(run.stages) or "a mapping from a name to a folder",
             )
         )
+    if is_hugging_face(run.stages[stage]):
+        return run.stages[stage].absolute()
     folder = run.stages[stage] / EXPORT_FOLDER
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         logger.info("%s has no export yet: exporting its newest checkpoint", run.stages[stage])
         export_checkpoint(run.stages[stage], folder)
     return folder.absolute()

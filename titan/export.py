@@ -24,6 +24,7 @@ from titan.hf_config import (
     make_config,
     make_generation_config,
 )
+from titan.inheritance import new_tokens, token_rows
 from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, newest_checkpoint, train_spec
 from titan.parity import POSITIONS, measure
@@ -32,6 +33,7 @@ from titanflow.data.prepared import TEMPLATE_FILE, is_complete, read_info
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.families import ARCHITECTURES, export_refusal
 from titanflow.fingerprint import folder_digests
+from titanflow.hf_base import hugging_face, is_hugging_face
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
 
 EXPORT_FOLDER = "export"
@@ -71,7 +73,7 @@ def stage_model(stage_folder: Path) -> StageModel:
         DataError: the folder is no training stage's.
     """
     run = read_run(stage_folder)
-    base = stage_model(run.base) if run and run.base else None
+    base = _base_model(run.base) if run and run.base else None
     if (stage_folder / RESULT_FILE).is_file():
         result = read_result(stage_folder)
         if not isinstance(result, TrainResult):
@@ -82,10 +84,23 @@ def stage_model(stage_folder: Path) -> StageModel:
         raise DataError(Problem(f"no {RUN_FILE}", origin=str(stage_folder), expected="the folder of a training stage"))
     else:
         seq_len = run.config.get("training", {}).get("seq_len") or _default_seq_len()
-        own = replace(base, seq_len=seq_len) if base else _configured_model(run, seq_len)
+        own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
+
+
+def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageModel:
+    """The base's model, with the rows that the stage's new tokens made it grow by."""
+    args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
+    return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
+
+
+def _base_model(folder: Path) -> StageModel:
+    if not is_hugging_face(folder):
+        return stage_model(folder)
+    base = hugging_face(folder)
+    return StageModel(base.model_name, model_args_from(base.model_name, base.model_args), base.seq_len, base.tokenizer)
 
 
 def read_run(stage_folder: Path) -> StageRun | None:

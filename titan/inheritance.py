@@ -6,18 +6,18 @@ plan can say so before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from titan.model_overrides import flatten
+from titanflow.base_model import FOLLOWS_SEQ_LEN, TOKENIZER_FILE, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
-from titanflow.fingerprint import file_digest
-from titanflow.stage import StageRun, TrainResult, read_result
+from titanflow.stage import StageRun
 
 SECTIONS = (
     "training",
+    "chat",
     "optimizer",
     "lr_scheduler",
     "parallelism",
@@ -29,68 +29,7 @@ SECTIONS = (
 )
 """Sections of which the table shows what differs from the base's."""
 
-FOLLOWS_SEQ_LEN = "max_seq_len"
-"""torchtitan sets this argument to training.seq_len, so that it is no part of the architecture."""
-
-TOKENIZER_FILE = "tokenizer.json"
-
-
-@dataclass(frozen=True)
-class BaseArchitecture:
-    """What a base gives to whoever fine-tunes it; ``model_args`` may be partial while it is only planned."""
-
-    stage: str
-    model_name: str
-    flavor: str
-    model_args: dict[str, Any]
-    seq_len: int
-    tokenizer: Path | None = None
-    tokenizer_digest: str = ""
-    checkpoint: Path | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def planned(cls, run: StageRun, model_args: Mapping[str, Any] | None = None) -> BaseArchitecture:
-        """The base as its own ``run.yaml`` has it, before it has run; ``model_args`` are all of them, if known."""
-        model = run.config.get("model") or {}
-        return cls(
-            stage=run.stage,
-            model_name=model.get("name", ""),
-            flavor=model.get("flavor", ""),
-            model_args=dict(model_args or run.model_overrides),
-            seq_len=(run.config.get("training") or {}).get("seq_len", 0),
-            tokenizer=run.tokenizer,
-            tokenizer_digest=tokenizer_digest(run.tokenizer),
-            config=run.config,
-        )
-
-    @classmethod
-    def finished(cls, folder: Path) -> BaseArchitecture:
-        """The base as its ``result.json`` has it.
-
-        Raises:
-            ConfigError: the folder holds no finished training stage.
-        """
-        try:
-            result = read_result(folder)
-        except FileNotFoundError as error:
-            raise ConfigError(
-                Problem(f"{folder} holds no result.json", key="sft.base", expected="the folder of a finished stage")
-            ) from error
-        if not isinstance(result, TrainResult):
-            raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
-        run_file = Path(folder) / "run.yaml"
-        return cls(
-            stage=result.stage,
-            model_name=result.model_name,
-            flavor=result.flavor,
-            model_args=result.model_args,
-            seq_len=result.seq_len,
-            tokenizer=result.tokenizer,
-            tokenizer_digest=result.tokenizer_digest,
-            checkpoint=result.checkpoint,
-            config=StageRun.read(run_file).config if run_file.is_file() else {},
-        )
+NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 
 
 @dataclass(frozen=True)
@@ -101,13 +40,7 @@ class InheritanceTable:
     changed: list[str]
 
     def __str__(self) -> str:
-        return "\n".join([*self.inherited, *self.changed])
-
-
-def tokenizer_digest(folder: Path | None) -> str:
-    """SHA-256 of a tokenizer's ``tokenizer.json``: equal digests give equal tokens. Empty without a tokenizer."""
-    path = Path(folder) / TOKENIZER_FILE if folder else None
-    return file_digest(path) if path and path.is_file() else ""
+        return "\n".join([*self.inherited, *self.changed, NOT_INHERITED])
 
 
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> InheritanceTable:
@@ -115,23 +48,83 @@ def check_inheritance(base: BaseArchitecture, run: StageRun) -> InheritanceTable
 
     Raises:
         ConfigError: another model or flavor, another value of an argument, another tokenizer, or rows longer than
-            the base was trained on. Every difference is named, with both values and where the stage's was written.
+            the base was trained on (unless ``sft.allow_longer_context`` is set). Every difference is named, with
+            both values and where the stage's was written.
     """
     problems = [*_architecture_problems(base, run), *_tokenizer_problems(base, run), *_length_problems(base, run)]
     if problems:
         raise ConfigError(problems)
-    return InheritanceTable(_inherited(base), _changed(base, run))
+    changed = _changed_args(base, run)
+    lines = [*_changed_lines(base, run, changed), *_longer(base, run), *_grown(base, run)]
+    return InheritanceTable(_inherited(base, run, changed), lines)
+
+
+def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
+    """The arguments that a checked stage builds its model with: the base's, with the stage's own mutable ones.
+
+    ``max_seq_len`` is at least the stage's rows: that they may be so long has been checked.
+    """
+    args = flatten(base.model_args)
+    args |= {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
+    if new_tokens(run):
+        args["vocab_size"] = token_rows(args["vocab_size"], run)
+    if args.get(FOLLOWS_SEQ_LEN):
+        args[FOLLOWS_SEQ_LEN] = max(args[FOLLOWS_SEQ_LEN], _seq_len(run))
+    return args
+
+
+def new_tokens(run: StageRun) -> list[str]:
+    """The control tokens that the stage adds to its base's."""
+    return list((run.config.get("sft") or {}).get("new_special_tokens") or [])
+
+
+def token_rows(rows: int, run: StageRun) -> int:
+    """How many rows for tokens the stage's model has, where its base has ``rows``: more only if new ones need them."""
+    needed = max(_vocabulary(run.tokenizer).values(), default=-1) + 1 if new_tokens(run) else 0
+    return max(rows, needed)
+
+
+def _vocabulary(folder: Path | None) -> dict[str, int]:
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER_FILE if folder else None
+    if path is None or not path.is_file():
+        return {}
+    return dict(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True))
+
+
+def _only_adds(base: BaseArchitecture, run: StageRun) -> bool:
+    """Whether the stage's tokenizer is the base's with the new tokens behind it, and nothing else."""
+    added = set(new_tokens(run))
+    if not added:
+        return False
+    before, after = _vocabulary(base.tokenizer), _vocabulary(run.tokenizer)
+    return {key: after.get(key) for key in before} == before and set(after) - set(before) == added
+
+
+def _seq_len(run: StageRun) -> int:
+    return (run.config.get("training") or {}).get("seq_len") or 0
 
 
 def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
     model = run.config.get("model") or {}
     own = {key: model[key] for key in ("name", "flavor") if model.get(key)}
     theirs = {"name": base.model_name, "flavor": base.flavor}
-    args = flatten(base.model_args)
-    for key, value in flatten(run.model_overrides).items():
-        if key in args and key != FOLLOWS_SEQ_LEN:
+    args, overrides = flatten(base.model_args), flatten(run.model_overrides)
+    for key, value in overrides.items():
+        if key in args and key != FOLLOWS_SEQ_LEN and not is_mutable(key):
             own[key], theirs[key] = value, args[key]
-    return [
+    unknown = [
+        Problem(
+            f"{base.stage}'s model has no argument {key!r}",
+            key=f"model.{key}",
+            origin=run.origins.get(f"model.{key}", ""),
+            expected=", ".join(sorted(args)),
+        )
+        for key in overrides
+        if args and key not in args
+    ]
+    return unknown + [
         Problem(
             f"found {value!r}, but {base.stage} has {theirs[key]!r}: fine-tuning can't change the architecture",
             key=f"model.{key}",
@@ -145,7 +138,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
 
 def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
     own = tokenizer_digest(run.tokenizer)
-    if not own or not base.tokenizer_digest or own == base.tokenizer_digest:
+    if not own or not base.tokenizer_digest or own == base.tokenizer_digest or _only_adds(base, run):
         return []
     return [
         Problem(
@@ -159,8 +152,8 @@ def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
 
 
 def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
-    seq_len = (run.config.get("training") or {}).get("seq_len")
-    if not (base.seq_len and seq_len and seq_len > base.seq_len):
+    seq_len = _seq_len(run)
+    if _may_be_longer(run) or not base.seq_len or seq_len <= base.seq_len:
         return []
     return [
         Problem(
@@ -168,13 +161,19 @@ def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
             key="training.seq_len",
             origin=run.origins.get("training.seq_len", ""),
             expected=f"at most {base.seq_len}",
+            hint="to train positions that it has never seen, set sft.allow_longer_context: true",
         )
     ]
 
 
-def _inherited(base: BaseArchitecture) -> list[str]:
+def _may_be_longer(run: StageRun) -> bool:
+    return bool((run.config.get("sft") or {}).get("allow_longer_context"))
+
+
+def _inherited(base: BaseArchitecture, run: StageRun, changed: dict[str, Any]) -> list[str]:
     values = {"model": base.model_name, "flavor": base.flavor, **flatten(base.model_args)}
-    shown = {key: value for key, value in values.items() if key != FOLLOWS_SEQ_LEN and not key.startswith("_")}
+    left_out = {FOLLOWS_SEQ_LEN, *changed, *(["vocab_size"] if new_tokens(run) else [])}
+    shown = {key: value for key, value in values.items() if key not in left_out and not key.startswith("_")}
     if base.tokenizer:
         shown["tokenizer"] = base.tokenizer.name
     if base.checkpoint:
@@ -182,9 +181,19 @@ def _inherited(base: BaseArchitecture) -> list[str]:
     return [f"Inherited {key}={value} from {base.stage}" for key, value in shown.items()]
 
 
-def _changed(base: BaseArchitecture, run: StageRun) -> list[str]:
+def _changed_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
+    args = flatten(base.model_args)
+    own = {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
+    return {key: value for key, value in own.items() if value != args.get(key)}
+
+
+def _changed_lines(base: BaseArchitecture, run: StageRun, changed: dict[str, Any]) -> list[str]:
+    args = flatten(base.model_args)
+    lines = [
+        f"model.{key}: {_shown(args.get(key))} → {_shown(value)}{_from(run.origins.get(f'model.{key}', ''))}"
+        for key, value in changed.items()
+    ]
     own, theirs = ({key: flatten(config.get(key) or {}) for key in SECTIONS} for config in (run.config, base.config))
-    lines = []
     for section in SECTIONS:
         for key, value in own[section].items():
             before = theirs[section].get(key)
@@ -194,7 +203,24 @@ def _changed(base: BaseArchitecture, run: StageRun) -> list[str]:
     return lines
 
 
+def _longer(base: BaseArchitecture, run: StageRun) -> list[str]:
+    if not base.seq_len or _seq_len(run) <= base.seq_len:
+        return []
+    return [f"Longer context than {base.stage}'s {base.seq_len}, by sft.allow_longer_context"]
+
+
+def _grown(base: BaseArchitecture, run: StageRun) -> list[str]:
+    if not new_tokens(run):
+        return []
+    rows = base.model_args.get("vocab_size", 0)
+    shown = ", ".join(new_tokens(run))
+    return [f"model.vocab_size: {rows} → {token_rows(rows, run)}, with {shown}, by sft.new_special_tokens"]
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        # The lines are published with the model, and a machine's paths are nobody's business.
+        return value.rpartition("/")[2]
     return "unset" if value is None else str(value)
 
 

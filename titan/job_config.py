@@ -12,8 +12,9 @@ import sys
 from dataclasses import field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from titan.inheritance import BaseArchitecture
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
 from titanflow.errors import ConfigError, Problem
@@ -33,13 +34,6 @@ JobConfig = make_dataclass(
         for section in fields(TRAINING_SECTIONS)
     ],
 )
-
-REFUSED = {
-    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
-    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
-    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
-}
-"""Keys that can't be true in a stage, and why."""
 
 
 def build_job_config(run: StageRun) -> TitanJobConfig:
@@ -70,6 +64,15 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
     from titan.documents import DOCUMENT_ATTENTION
 
     _refuse(config, run)
+    if config.launcher.device == "cuda" and utils.device_type == "cpu":
+        raise ConfigError(
+            Problem(
+                "found 'cuda', and torch finds no GPU here",
+                key="launcher.device",
+                origin=run.origins.get("launcher.device", ""),
+                expected="auto or cpu, or a machine with a GPU",
+            )
+        )
     share_global_batch(config, run, int(os.environ.get("WORLD_SIZE", "1")))
     config.job.dump_folder = str(run.folder)
     config.checkpoint.enable = True
@@ -79,7 +82,7 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.model.name, config.model.flavor = base.model_name, base.flavor
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
-        config.checkpoint.initial_load_in_hf = False
+        config.checkpoint.initial_load_in_hf = base.in_hf
     is_packed = any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data"))
     if is_packed and DOCUMENT_ATTENTION not in config.model.converters:
         config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
@@ -107,6 +110,30 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
         base_checkpoint(run)
     register_converter()
     config.model.converters = [*config.model.converters, CONVERTER]
+
+
+def import_custom(run: StageRun) -> None:
+    """Imports ``experimental.custom_import``, which registers a family of one's own.
+
+    torchtitan's Trainer does so too, but only after the stage has looked up its model.
+
+    Raises:
+        ConfigError: there is no such module.
+    """
+    module = (run.config.get("experimental") or {}).get("custom_import")
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            Problem(
+                f"found {module!r}: {error}",
+                key="experimental.custom_import",
+                origin=run.origins.get("experimental.custom_import", ""),
+                expected="a module on the Python path",
+            )
+        ) from error
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

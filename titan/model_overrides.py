@@ -12,6 +12,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from titanflow.config.yaml_source import flatten
+
 PREFIX = "model."
 
 
@@ -26,15 +28,6 @@ def flatten_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if invalid:
         raise ValueError(f"Invalid override keys detected: {invalid}")
     return {key.removeprefix(PREFIX): value for key, value in flat.items()}
-
-
-def flatten(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        dotted = f"{above}{key}"
-        flat.update(flatten(value, f"{dotted}.") if isinstance(value, Mapping) else {dotted: value})
-    return flat
 
 
 def override_model_args(

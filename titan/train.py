@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from titan.inheritance import BaseArchitecture, InheritanceTable, check_inheritance, tokenizer_digest
+from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
-from titanflow.errors import TitanflowError
+from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.hf_base import repository_of
+from titanflow.outside_base import read_base
 from titanflow.stage import (
     ERROR_FILE,
     INTERRUPTED_EXIT,
@@ -95,7 +98,7 @@ def rank() -> int:
 
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
-    base = BaseArchitecture.finished(run.base) if run.base else None
+    base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else InheritanceTable([], [])
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
     job_config, spec = prepare(run, base)
@@ -116,27 +119,36 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     Raises:
         ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
     """
-    from titan.job_config import build_job_config, settle
+    from titan.job_config import build_job_config, import_custom, settle
     from titan.patches import PatchContext, apply_patches
 
     apply_patches(["cpu_device", "peak_flops", "lone_checkpoint"])
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 
+    from titan.hf_weights import check_hf_weights
+    from titan.native_model import model_args_from
     from titan.train_spec import check_model, stage_train_spec
 
     os.environ.setdefault("WANDB_MODE", "offline")
     init_logger()
     job_config = build_job_config(run)
     settle(job_config, run, base)
-    overrides = base.model_args if base else run.model_overrides
+    import_custom(run)
+    overrides = inherited_args(base, run) if base else run.model_overrides
 
     def adapt(spec: TrainSpec) -> TrainSpec:
         return stage_train_spec(spec, run, job_config, overrides)
 
     apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
-    spec = train_spec.get_train_spec(job_config.model.name)
+    try:
+        spec = train_spec.get_train_spec(job_config.model.name)
+    except ValueError as error:
+        raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
     check_model(spec, run, job_config)
+    if base is not None and base.in_hf and base.checkpoint is not None:
+        args = model_args_from(base.model_name, base.model_args)
+        check_hf_weights(base.checkpoint, spec, args)
     return job_config, spec
 
 
@@ -192,6 +204,7 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         tokenizer_digest=tokenizer_digest(run.tokenizer),
         inherited=table.inherited,
         changed=table.changed,
+        base_model=repository_of(run.base) if run.base else "",
         wandb_id=os.environ.get("WANDB_RUN_ID", ""),
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),

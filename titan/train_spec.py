@@ -15,12 +15,12 @@ from torchtitan.protocols.train_spec import TrainSpec
 from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
-from titan.inheritance import TOKENIZER_FILE
 from titan.metrics import build_metrics
 from titan.model_overrides import override_model_args
 from titan.parallelize import equal_to_one_process, with_summed_gradients
 from titan.streaming import streamed
 from titan.validate import StageValidator
+from titanflow.base_model import TOKENIZER_FILE
 from titanflow.config.additions import names_rows
 from titanflow.data.mixture import open_rows
 from titanflow.errors import ConfigError, Problem

@@ -24,6 +24,7 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 from titan import checkpoint
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
+from titan.grown_weights import load_grown
 from titan.interrupt import Interruption
 from titan.lora import step_seed
 from titan.lora_weights import TrainedState, load_weights, weights_of
@@ -219,6 +220,9 @@ class Trainer(torchtitan.train.Trainer):
         """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
+            if self.job_config.sft.new_special_tokens:
+                load_grown(self.checkpointer, self.model_parts)
+                return
             weights = weights_of(Path(config.initial_load_path))
             if self.job_config.lora.rank or weights.adapters:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)

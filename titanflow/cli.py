@@ -96,7 +96,7 @@ def plan(
     """Show what a run would do: each stage RUN, RESUME or CACHED."""
     from titanflow.plan import make_plan
 
-    planned = make_plan(experiment, configs, run_name, settings or [])
+    planned = make_plan(experiment, configs, run_name, settings or [], runs_here=False)
     _warn(planned.config)
     if as_json:
         _print_json(planned.as_json())

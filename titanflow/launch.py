@@ -68,6 +68,8 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "WANDB_SILENT": "true",
         "PYTHONPATH": _python_path(),
     }
+    if launcher.get("device") == "cpu":
+        own["CUDA_VISIBLE_DEVICES"] = ""
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
 
 

@@ -37,7 +37,10 @@ PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "data
 
 
 class StageRecord(BaseModel):
-    """One stage's entry. ``outputs`` maps a path, relative to the run's folder where it lies below it, to bytes."""
+    """One stage's entry. ``outputs`` maps a path, relative to the run's folder where it lies below it, to bytes.
+
+    ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise.
+    """
 
     fingerprint: str
     started: str = ""
@@ -45,6 +48,8 @@ class StageRecord(BaseModel):
     outputs: dict[str, int] = Field(default_factory=dict)
     digest: str = ""
     parents: dict[str, str] = Field(default_factory=dict)
+    inherited: list[str] = Field(default_factory=list)
+    changed: list[str] = Field(default_factory=list)
     prefect_run: str = ""
     wandb_run: str = ""
 
@@ -88,6 +93,7 @@ class Manifest(BaseModel):
         record.outputs = {str(_relative(path, self.folder)): _size(path) or 0 for path in _outputs(plan, result)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
         record.wandb_run = getattr(result, "wandb_id", "")
+        record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])
         self.stages[plan.stage] = record
         self._write()
 

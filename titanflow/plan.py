@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from titanflow.checkpoints import complete_folders
+from titanflow.config.device import stage_device
+from titanflow.config.device_checks import device_problems
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
+from titanflow.evaluated import BASE, check_models
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
+from titanflow.outside_base import read_base
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
 from titanflow.stage import (
@@ -29,7 +33,6 @@ from titanflow.stage import (
     STAGES,
     StageName,
     StageRun,
-    read_result,
     write_text_atomically,
 )
 from titanflow.stage_fingerprint import stage_fingerprint
@@ -99,10 +102,13 @@ def make_plan(
     configs: str | Path | None = None,
     run: str | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
+    runs_here: bool = True,
 ) -> Plan:
     """Plans a run of an experiment, given by name or file.
 
-    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters.
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. What the
+    device can't do is refused; with ``runs_here`` False, where only this machine's lack of it speaks against it,
+    that becomes a warning: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.
@@ -125,7 +131,25 @@ def make_plan(
             stages.append(
                 StagePlan(stage, action, reason, stage_run, command(stage_run), environment(stage_run, config))
             )
+    _check_devices(stages, config, runs_here)
     return Plan(config.exp_name, name, folder, stages, config)
+
+
+def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
+    refused: list[Problem] = []
+    for plan in stages:
+        module = config.stage(plan.stage)
+        if module is None or plan.action == "CACHED":
+            continue
+        launcher = module.config.get("launcher") or {}
+        device = stage_device(launcher)
+        problems = device_problems(module, device) if device is not None else []
+        if runs_here or launcher.get("device") != "auto":
+            refused += problems
+        else:
+            config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
+    if refused:
+        raise ConfigError(refused)
 
 
 def check_run_name(name: str) -> str:
@@ -144,11 +168,16 @@ def _stage_run(
 ) -> StageRun | None:
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
     if stage == "prepare":
-        return StageRun(**common, config=preparation.config) if preparation.config["datasets"] else None
+        return StageRun(**common, config=preparation.config) if preparation.folders() else None
     module = config.stage(stage)
     if module is None:
         return None
     stages = {other.stage: folder / other.stage for other in config.modules.values() if other.stage != stage}
+    sft = config.stage("sft")
+    if stage == "evaluate":
+        check_models(module, config, folder.parent.parent)
+        if sft is not None and sft.base is not None and sft.base.folder is not None:
+            stages[BASE] = sft.base.folder
     stage_run = StageRun(
         **common,
         config=_with_paths(module, config),
@@ -156,7 +185,7 @@ def _stage_run(
         origins=module.origins,
         tokenizer=preparation.tokenizer_of(module),
         data=preparation.data_of(module),
-        base=_base(module.config, config, folder) if stage == "sft" else None,
+        base=_base(module, config, folder),
         stages=stages,
     )
     if stage == "publish":
@@ -182,21 +211,10 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
     return {**module.config, "include_path": str(found.resolve())}
 
 
-def _base(sft: dict[str, Any], config: Experiment, folder: Path) -> Path:
-    named = sft["sft"]["base"]
-    module = config.modules.get(named) or config.stage(named)
-    if module is not None:
-        return folder / module.stage
-    path = Path(named)
-    if (path / RESULT_FILE).exists():
-        return path.resolve()
-    raise ConfigError(
-        Problem(
-            f"found {named!r}",
-            key="sft.sft.base",
-            expected=f"a module of this experiment, or the folder of a finished stage (with {RESULT_FILE})",
-        )
-    )
+def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
+    if module.base is None:
+        return None
+    return module.base.folder or folder / config.modules[module.base.stage].stage
 
 
 def _action(
@@ -256,10 +274,10 @@ def begin_stage(plan: StagePlan) -> None:
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
-        base = read_result(run.base)
+        base = read_base(run.base)
         # What a resumed stage began on stays on record: LoRA refuses another.
         begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.action == "RESUME" else ""
-        run.base_digest = begun or checkpoint_digest(base.checkpoint)  # type: ignore[union-attr]
+        run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
 
 

@@ -6,16 +6,20 @@ mistaken for the old one.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.base_model import TOKENIZER_FILE, BaseArchitecture
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
-from titanflow.stage import RESULT_FILE, PreparedData, read_result
+from titanflow.fingerprint import digest
+from titanflow.hf_base import download_plan, missing_weights
+from titanflow.stage import PreparedData
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
 
@@ -38,10 +42,13 @@ class Preparation:
             DataError: a source isn't there.
         """
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "tokenizer": None, "datasets": []}
+        config["base"] = None
         preparation = cls(config)
         for module in experiment.modules.values():
             if module.trains:
-                preparation._plan_tokenizer(module, experiment, workspace)
+                preparation._plan_tokenizer(module, workspace)
+            if module.base is not None:
+                config["base"] = download_plan(module.base)
             for section, part in SECTIONS.items():
                 if has_data(module, section) and not _skips(module, module.config[section]):
                     preparation._plan_dataset(module, section, part, workspace)
@@ -58,18 +65,24 @@ class Preparation:
     def folders(self) -> list[Path]:
         """Every folder that this run reads."""
         datasets = [Path(dataset["folder"]) for dataset in self.config["datasets"]]
-        tokenizer = self.config["tokenizer"]
-        return list(dict.fromkeys([*([Path(tokenizer["folder"])] if tokenizer else []), *datasets]))
+        others = [Path(part["folder"]) for part in (self.config["tokenizer"], self.config["base"]) if part]
+        return list(dict.fromkeys([*others, *datasets]))
 
     def missing(self) -> list[Path]:
-        """The folders that are still to be made; one that exists is complete, for it was renamed into place."""
-        return [folder for folder in self.folders() if not folder.is_dir()]
+        """The folders that are still to be made; one that exists is complete, for it was renamed into place.
 
-    def _plan_tokenizer(self, module: Module, experiment: Experiment, workspace: Path) -> None:
+        Of a base from the Hub the config is there since the plan, and what counts are its weights.
+        """
+        base = Path(self.config["base"]["folder"]) if self.config["base"] else None
+        return [
+            folder for folder in self.folders() if (missing_weights(folder) if folder == base else not folder.is_dir())
+        ]
+
+    def _plan_tokenizer(self, module: Module, workspace: Path) -> None:
         from titanflow.data.fingerprints import tokenizer_fingerprint, tokenizer_folder
 
         if module.stage == "sft":
-            self._take_tokenizer(module, experiment)
+            self._take_tokenizer(module, workspace)
             return
         given = given_tokenizer(module)
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
@@ -97,27 +110,25 @@ class Preparation:
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
 
-    def _take_tokenizer(self, module: Module, experiment: Experiment) -> None:
+    def _take_tokenizer(self, module: Module, workspace: Path) -> None:
         """An sft reads with its base's tokenizer; one that is named must be the same."""
-        base = module.config["sft"]["base"]
-        source = experiment.modules.get(base) or experiment.stage(base)
-        folder: Path | None
-        if source is not None and source.name in self.tokenizers:
-            folder = self.tokenizers[source.name]
-            fingerprint = self.fingerprints[f"{source.name}.tokenizer"]
-        elif source is None and (Path(base) / RESULT_FILE).exists():
-            folder = getattr(read_result(Path(base)), "tokenizer", None)
-            fingerprint = _fingerprint_of(str(folder)) if folder else ""
+        base = module.base
+        if base is None:
+            return
+        source = next((name for name in self.tokenizers if _is_of(base, name, self.tokenizers[name])), None)
+        if source is not None and not module.config["sft"]["new_special_tokens"]:
+            folder, fingerprint = self.tokenizers[source], self.fingerprints[f"{source}.tokenizer"]
+        elif base.tokenizer is not None:
+            folder, fingerprint = self._copy_tokenizer(base.tokenizer, module, workspace)
         else:
             return
-        if folder is None:
-            return
         given = given_tokenizer(module)
-        if given is not None and _fingerprint_of(given) not in _possible_fingerprints(folder, fingerprint):
+        possible = _possible_fingerprints(base.tokenizer or folder, fingerprint)
+        if given is not None and _fingerprint_of(given) not in possible:
             key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
             raise ConfigError(
                 Problem(
-                    f"found {given}, and {base} has another tokenizer ({folder}): fine-tuning keeps its base's",
+                    f"found {given}, and {base.stage} has another tokenizer ({folder}): fine-tuning keeps its base's",
                     key=f"{module.name}.{key}",
                     origin=module.origins.get(key, ""),
                     hint="leave it out here, or give it to the base and pretrain again",
@@ -125,6 +136,30 @@ class Preparation:
             )
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
+
+    def _copy_tokenizer(self, source: Path, module: Module, workspace: Path) -> tuple[Path, str]:
+        """Plans a copy of an outside base's tokenizer; the folder and the fingerprint to know it by."""
+        from titanflow.data.fingerprints import tokenizer_folder
+
+        fingerprint, added = _fingerprint_of(str(source)), module.config["sft"]["new_special_tokens"]
+        if added:
+            _check_new(added, source, module)
+            fingerprint = digest([fingerprint, added])
+        folder = tokenizer_folder(workspace, fingerprint)
+        planned = self.config["tokenizer"]
+        if planned is None:
+            self.config["tokenizer"] = {"folder": str(folder), "path": str(source), "vocab_size": 0, "train_on": {}}
+            self.config["tokenizer"]["new_special_tokens"] = added
+        elif planned["folder"] != str(folder):
+            raise ConfigError(
+                Problem(
+                    f"{source} is another tokenizer than this experiment's own, and a run prepares with one",
+                    key=f"{module.name}.sft.base",
+                    origin=module.origins.get("sft.base", ""),
+                    hint="give the stage that starts from an outside base an experiment of its own",
+                )
+            )
+        return folder, fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
         data = module.config[section]
@@ -184,6 +219,27 @@ class Preparation:
             tokenizer = Path(trained["path"]) if trained["path"] else None
         name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
         return {**chat, "template": resolve_template(chat["template"], tokenizer), "template_name": name}
+
+
+def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
+    described = json.loads((tokenizer / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    added = {token["content"] for token in described.get("added_tokens") or []}
+    vocabulary = (described.get("model") or {}).get("vocab")
+    known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
+    if known:
+        raise ConfigError(
+            Problem(
+                f"found {', '.join(known)}, which the base's tokenizer has already",
+                key=f"{module.name}.sft.new_special_tokens",
+                origin=module.origins.get("sft.new_special_tokens", ""),
+                hint="leave out what it has",
+            )
+        )
+
+
+def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:
+    """Whether a module's tokenizer is the base's: that of the same experiment, or the very folder."""
+    return base.tokenizer == tokenizer or (base.folder is None and base.stage == module)
 
 
 def _fingerprint_of(tokenizer: str) -> str:

@@ -89,6 +89,7 @@ class TrainResult(Strict):
     ``inherited`` and ``changed`` the rows of the SFT's table. ``parameters`` counts the model's own; with LoRA
     ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
     alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
+    ``base_model`` is the Hub's repository that it started from (empty where it was none).
     """
 
     stage: Literal["pretrain", "sft"]
@@ -114,6 +115,7 @@ class TrainResult(Strict):
     adapter: Path | None = None
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
+    base_model: str = ""
     wandb_id: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 

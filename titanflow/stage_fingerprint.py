@@ -8,6 +8,7 @@ from typing import Any
 import titanflow
 from titanflow.config.experiment import Experiment
 from titanflow.config.snapshot import load_snapshot
+from titanflow.evaluated import models_state
 from titanflow.fingerprint import digest, file_digest
 from titanflow.preparation import Preparation
 from titanflow.stage import StageRun
@@ -53,8 +54,12 @@ def stage_fingerprint(run: StageRun, earlier: list[StageRun], experiment: Experi
     }
     if module.trains:
         parts["global_batch_size"] = _global_batch_size(run.config)
+        if module.base is not None and module.base.digest:
+            parts["base"] = module.base.digest
     if run.stage == "evaluate":
         parts["tasks"] = _task_files(run.config["include_path"])
+        if models := models_state(run.config["models"]):
+            parts["models"] = models
     return digest(parts)
 
 

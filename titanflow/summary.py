@@ -34,6 +34,7 @@ def render_summary(plan: Plan) -> RenderableType:
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
         parts.append(_training(training, plan.folder))
+        parts += [_inheritance(result) for result in training if result.inherited]
     for result in results:
         if isinstance(result, EvaluateResult):
             parts += [Text(), _scores(result), *_examples(result)]
@@ -57,6 +58,12 @@ def _training(results: Iterable[TrainResult], folder: Path) -> Table:
             f"{result.seconds:.0f} s",
         )
     return table
+
+
+def _inheritance(result: TrainResult) -> Text:
+    kept, changed = len(result.inherited), len(result.changed)
+    where = f"listed in {result.stage}/{RESULT_FILE}"
+    return Text(f"{result.stage} inherited {kept} settings from its base and changed {changed}: {where}", style="dim")
 
 
 def losses(folder: Path) -> list[float]:

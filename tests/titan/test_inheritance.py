@@ -1,13 +1,28 @@
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+from tiny_exports import write_byte_tokenizer
 
-from titan.inheritance import BaseArchitecture, check_inheritance, tokenizer_digest
+from titan.inheritance import NOT_INHERITED, check_inheritance, inherited_args
+from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.data.tokenizer import add_special_tokens
 from titanflow.errors import ConfigError
-from titanflow.stage import StageRun, TrainResult, write_result
+from titanflow.stage import StageRun
 
-ARGS = {"dim": 64, "n_layers": 4, "rope_scaling_args": {"scaling_factor": 8.0}, "max_seq_len": 128}
+ARGS = {
+    "dim": 64,
+    "n_layers": 4,
+    "n_heads": 4,
+    "norm_eps": 1e-5,
+    "rope_theta": 500000,
+    "rope_scaling_args": {"scaling_factor": 8.0},
+    "enable_weight_tying": False,
+    "attn_type": "sdpa",
+    "attn_mask_type": "causal",
+    "max_seq_len": 128,
+}
 BASE = BaseArchitecture(
     stage="pretrain",
     model_name="llama3",
@@ -34,7 +49,7 @@ def test_what_is_the_bases_and_what_is_not(tmp_path):
     assert "Inherited n_layers=4 from pretrain" in table.inherited
     assert "Inherited rope_scaling_args.scaling_factor=8.0 from pretrain" in table.inherited
     assert not any("max_seq_len" in line for line in table.inherited)
-    assert str(table).splitlines() == table.inherited + table.changed
+    assert str(table).splitlines() == [*table.inherited, *table.changed, NOT_INHERITED]
 
 
 def test_every_change_of_the_architecture_is_named_with_both_values_and_its_place(tmp_path):
@@ -51,6 +66,57 @@ def test_every_change_of_the_architecture_is_named_with_both_values_and_its_plac
     assert "found 6, but pretrain has 4" in problems["model.n_layers"].message
     assert problems["model.n_layers"].origin == "sft.yaml:7"
     assert "'qwen3', but pretrain has 'llama3'" in problems["model.name"].message
+
+
+# torchtitan loads each of these without a word: the tensors have the same shapes, or too many are there.
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_layers", 3),
+        ("n_heads", 8),
+        ("norm_eps", 1e-6),
+        ("rope_theta", 10000),
+        ("rope_scaling_args.scaling_factor", 1.0),
+        ("enable_weight_tying", True),
+    ],
+)
+def test_what_shapes_cant_protect_is_refused(tmp_path, key, value):
+    with pytest.raises(ConfigError, match=f"model.{key}: found {value}, but pretrain has"):
+        check_inheritance(BASE, sft(tmp_path, model_overrides={key: value}))
+
+
+def test_the_attention_backend_is_the_stages_own_and_listed(tmp_path):
+    overrides = {"attn_type": "flex", "attn_mask_type": "block_causal", "n_layers": 4}
+    run = sft(tmp_path, model_overrides=overrides, origins={"model.attn_type": "/c/sft.yaml:9"})
+    table = check_inheritance(BASE, run)
+    assert table.changed == [
+        "model.attn_type: sdpa → flex from sft.yaml:9",
+        "model.attn_mask_type: causal → block_causal",
+    ]
+    assert not any("attn" in line for line in table.inherited)
+    args = inherited_args(BASE, run)
+    assert (args["attn_type"], args["n_layers"], args["rope_scaling_args.scaling_factor"]) == ("flex", 4, 8.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_dropout_is_the_stages_own_where_the_model_has_it(tmp_path, value):
+    base = dataclasses.replace(BASE, model_args={**ARGS, "dropout": 0.1})
+    run = sft(tmp_path, model_overrides={"dropout": value})
+    assert inherited_args(base, run)["dropout"] == value
+    assert check_inheritance(base, run).changed == [f"model.dropout: 0.1 → {value}"]
+    kept = check_inheritance(base, sft(tmp_path))
+    assert (inherited_args(base, sft(tmp_path))["dropout"], kept.changed) == (0.1, [])
+    assert "Inherited dropout=0.1 from pretrain" in kept.inherited
+
+
+def test_an_argument_that_the_base_lacks_is_no_argument(tmp_path):
+    with pytest.raises(ConfigError, match="pretrain's model has no argument 'dropout'"):
+        check_inheritance(BASE, sft(tmp_path, model_overrides={"dropout": 0.1}))
+
+
+def test_a_path_of_this_machine_is_not_in_the_table(tmp_path):
+    run = sft(tmp_path, {"chat": {"template": "/home/somebody/chat.jinja"}})
+    assert check_inheritance(BASE, run).changed == ["chat.template: unset → chat.jinja"]
 
 
 def test_repeating_the_bases_values_is_allowed(tmp_path):
@@ -70,6 +136,16 @@ def test_rows_may_not_be_longer_than_the_bases(tmp_path, seq_len, refused):
         check_inheritance(BASE, run)
 
 
+def test_a_longer_context_needs_its_flag_and_is_recorded(tmp_path):
+    run = sft(tmp_path, {"training": {"seq_len": 256}, "sft": {"allow_longer_context": True}})
+    table = check_inheritance(BASE, run)
+    assert "training.seq_len: 128 → 256" in table.changed
+    assert "Longer context than pretrain's 128, by sft.allow_longer_context" in table.changed
+    assert inherited_args(BASE, run)["max_seq_len"] == 256
+    assert inherited_args(BASE, run)["rope_scaling_args.scaling_factor"] == 8.0
+    assert inherited_args(BASE, sft(tmp_path, {"training": {"seq_len": 64}}))["max_seq_len"] == 128
+
+
 def tokenizer(folder, text):
     folder.mkdir()
     (folder / "tokenizer.json").write_text(text)
@@ -78,50 +154,34 @@ def tokenizer(folder, text):
 
 def test_another_tokenizer_is_refused_and_a_copy_is_not(tmp_path):
     first, copy, other = (tokenizer(tmp_path / name, text) for name, text in (("a", "1"), ("b", "1"), ("c", "2")))
-    base = BaseArchitecture("pretrain", "llama3", "8B", {}, 128, first, tokenizer_digest(first))
+    base = BaseArchitecture(
+        "pretrain", "llama3", "8B", {}, 128, tokenizer=first, tokenizer_digest=tokenizer_digest(first)
+    )
     check_inheritance(base, sft(tmp_path, tokenizer=copy))
     check_inheritance(base, sft(tmp_path))
     with pytest.raises(ConfigError, match=r"c is another tokenizer than pretrain's"):
         check_inheritance(base, sft(tmp_path, tokenizer=other))
 
 
-def test_a_planned_base_knows_its_overrides(tmp_path):
-    planned = StageRun(
-        stage="pretrain",
-        experiment="e",
-        run="r",
-        folder=tmp_path,
-        config={"model": {"name": "llama3", "flavor": "debugmodel"}, "training": {"seq_len": 64}},
-        model_overrides={"n_layers": 2},
-    )
-    base = BaseArchitecture.planned(planned)
-    assert (base.flavor, base.seq_len) == ("debugmodel", 64)
-    with pytest.raises(ConfigError, match="found 3, but pretrain has 2"):
-        check_inheritance(base, sft(tmp_path, model_overrides={"n_layers": 3}))
-
-
-def test_a_finished_base_is_read_from_its_folder(tmp_path):
-    result = TrainResult(
-        stage="pretrain",
-        checkpoint=tmp_path / "checkpoint" / "step-7",
-        step=7,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args=ARGS,
-        parameters=1,
-        seq_len=128,
-    )
-    write_result(tmp_path, result)
-    base = BaseArchitecture.finished(tmp_path)
-    assert (base.checkpoint, base.model_args) == (result.checkpoint, ARGS)
-    assert "Inherited weights=step-7 from pretrain" in check_inheritance(base, sft(tmp_path)).inherited
-
-
-def test_a_base_that_has_not_finished_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no result\.json"):
-        BaseArchitecture.finished(tmp_path)
-
-
 def test_a_plan_needs_no_torch():
     code = "import sys, titan.inheritance, titan.patches; titan.patches.all_patches(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_tokenizer_may_only_grow_by_the_new_tokens(tmp_path):
+    plain = write_byte_tokenizer(tmp_path / "plain")
+    grown, other = write_byte_tokenizer(tmp_path / "grown"), write_byte_tokenizer(tmp_path / "other")
+    add_special_tokens(grown, ["<|x|>"])
+    add_special_tokens(other, ["<|y|>", "<|x|>"])
+    args = {**ARGS, "vocab_size": 260}
+    base = dataclasses.replace(BASE, model_args=args, tokenizer=plain, tokenizer_digest=tokenizer_digest(plain))
+    flag = {"sft": {"new_special_tokens": ["<|x|>"]}}
+    run = sft(tmp_path, flag, tokenizer=grown)
+    assert "model.vocab_size: 260 → 261, with <|x|>, by sft.new_special_tokens" in check_inheritance(base, run).changed
+    assert inherited_args(base, run)["vocab_size"] == 261
+    # A model with rows to spare keeps its size: shrinking or moving them would break what reads it.
+    roomy = dataclasses.replace(base, model_args={**args, "vocab_size": 320})
+    assert inherited_args(roomy, run)["vocab_size"] == 320
+    for refused in (sft(tmp_path, tokenizer=grown), sft(tmp_path, flag, tokenizer=other)):
+        with pytest.raises(ConfigError, match="is another tokenizer than pretrain's"):
+            check_inheritance(base, refused)

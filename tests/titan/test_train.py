@@ -21,6 +21,7 @@ from tiny_stages import (
     records,
     wait_for,
 )
+from torch.distributed.checkpoint import FileSystemReader
 
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
@@ -281,3 +282,11 @@ def test_rows_longer_than_the_model_and_a_larger_tokenizer_are_refused_together(
     assert "pretrain.yaml:3: training.seq_len: found 32, but the model's max_seq_len is 16" in message
     assert re.search(r"has \d+ tokens, but the model's vocab_size is 20", message)
     assert not (run.folder / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("key", "stored"), [("dtype", "bfloat16"), ("mixed_precision_param", "float32")])
+def test_the_weights_have_the_precision_that_the_config_names(bench, key, stored):
+    run = bench.stage(key, {"training": {"steps": 1, key: "bfloat16"}})
+    assert bench.run(run) == 0, log_of(run)
+    metadata = FileSystemReader(run.folder / "checkpoint" / "step-1").read_metadata().state_dict_metadata
+    assert str(metadata["output.weight"].properties.dtype) == f"torch.{stored}"

@@ -4,7 +4,7 @@ import pytest
 
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.plan import StagePlan
-from titanflow.stage import PublishResult, StageRun, write_result
+from titanflow.stage import PublishResult, StageRun, TrainResult, write_result
 
 
 @pytest.fixture
@@ -57,3 +57,24 @@ def test_a_checkpoints_digest_is_of_its_files(tmp_path: Path) -> None:
     assert checkpoint_digest(tmp_path / "a") == checkpoint_digest(tmp_path / "b")
     (tmp_path / "b" / "x.distcp").write_bytes(b"Weights")
     assert checkpoint_digest(tmp_path / "a") != checkpoint_digest(tmp_path / "b")
+
+
+def test_what_an_sft_inherited_and_changed_is_recorded(tmp_path: Path) -> None:
+    run = StageRun(stage="sft", experiment="e", run="main", folder=tmp_path / "sft", fingerprint="f1")
+    run.write()
+    result = TrainResult(
+        stage="sft",
+        checkpoint=tmp_path / "sft" / "checkpoint" / "step-1",
+        step=1,
+        model_name="llama3",
+        flavor="debugmodel",
+        model_args={},
+        parameters=1,
+        seq_len=8,
+        inherited=["Inherited n_layers=4 from pretrain"],
+        changed=["optimizer.lr: 0.1 → 0.2"],
+    )
+    write_result(run.folder, result)
+    Manifest.open(tmp_path).record_finish(StagePlan("sft", "RUN", "new", run), result)
+    record = Manifest.open(tmp_path).stages["sft"]
+    assert (record.inherited, record.changed) == (result.inherited, result.changed)

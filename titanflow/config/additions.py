@@ -127,6 +127,8 @@ class Launcher:
     """This machine's number, from 0."""
     rdzv_endpoint: str | None = None
     """Where the machines meet, host:port; needed with more than one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
     omp_num_threads: int | None = None
     """CPU threads a process; unset, the machine's cores divided by its processes."""
 
@@ -136,7 +138,15 @@ class Sft:
     """What a fine-tuning stage starts from."""
 
     base: str = "pretrain"
-    """The module whose architecture, tokenizer and weights are taken, or the folder of a finished stage."""
+    """Whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a model
+    in transformers' format: a folder, or owner/name on the Hub."""
+    base_revision: str | None = None
+    """The base's revision on the Hub: a branch, a tag or a commit."""
+    new_special_tokens: list[str] = field(default_factory=list)
+    """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
+    no rows for them, embedding and output grow by the mean of the old rows."""
+    allow_longer_context: bool = False
+    """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
 
 
 @dataclass

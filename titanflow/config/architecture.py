@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
-from titanflow.config.model_args import check_flavor, family, read_params, resolve_model_args, split_overrides
+from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.config.model_args import (
+    check_flavor,
+    family,
+    read_params,
+    resolve_model_args,
+    set_argument,
+    split_overrides,
+)
 from titanflow.config.schema import Schema
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves
-from titanflow.errors import Problem
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
+from titanflow.errors import ConfigError, Problem
+from titanflow.outside_base import outside_base
 
 if TYPE_CHECKING:
     from titanflow.config.module import Entry, Module
@@ -17,34 +28,35 @@ def resolve_architecture(
     module: Module, merged: Tree, entry: Entry, schema: Schema, earlier: dict[str, Module], problems: list[Problem]
 ) -> Tree:
     """Sets the module's model arguments and returns the overrides; ``merged`` keeps torchtitan's own keys."""
-    section = merged.get("model") if isinstance(merged.get("model"), dict) else {}
-    assert isinstance(section, dict)
-    base = _base(module, merged, earlier)
+    section = _section(merged, "model")
+    module.base = base = find_base(module, merged, earlier, problems)
     if base is not None:
-        section = _inherited(base, section)
+        section = _inherited(base, merged, section)
+    elif module.stage == "sft":
+        return {}
     name, flavor = section.get("name"), section.get("flavor")
     found = family(str(name.value)) if isinstance(name, Leaf) else None
-    section, overrides = split_overrides(section, schema["properties"]["model"], found and found["schema"])
+    custom = _section(merged, "experimental").get("custom_import")
+    is_custom = found is None and isinstance(custom, Leaf) and bool(custom.value)
+    args_schema = found["schema"] if found else None
+    section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)
     params = read_params(entry.spec.get("params", {}), f"{module.name}.params", problems)
     overrides = {**dict(leaves(overrides)), **params, **_set_last(overrides, entry.settings)}
     merged["model"] = section
-    custom = merged.get("experimental", {}).get("custom_import")
-    if found is None and isinstance(custom, Leaf) and custom.value:
-        module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
-        return overrides
-    if module.stage == "sft" and base is None and name is None:
-        return overrides
-    wrong = check_flavor(name, flavor, module.name, first_origin(entry.spec))
-    problems += wrong
-    if wrong:
-        return overrides
-    assert isinstance(name, Leaf)
-    assert isinstance(flavor, Leaf)
-    before = len(problems)
-    module.model_args = resolve_model_args(name.value, flavor.value, overrides, module.name, problems)
+    if not is_custom:
+        wrong = check_flavor(name, flavor, module.name, first_origin(entry.spec))
+        problems += wrong
+        if wrong:
+            return overrides
+        assert isinstance(name, Leaf)
+        assert isinstance(flavor, Leaf)
+        before = len(problems)
+        module.model_args = resolve_model_args(name.value, flavor.value, overrides, module.name, problems)
+        if len(problems) > before:
+            return overrides
     module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
-    if base is not None and len(problems) == before:
-        _inherit_args(module, base, name, flavor, overrides, problems)
+    if base is not None:
+        _inherit_args(module, base, merged, overrides, problems)
     return overrides
 
 
@@ -55,39 +67,104 @@ def _set_last(overrides: Tree, settings: Tree) -> Tree:
     return {key: leaf for key, leaf in leaves(overrides) if key in last}
 
 
-def _base(module: Module, merged: Tree, earlier: dict[str, Module]) -> Module | None:
+def find_base(
+    module: Module, merged: Tree, earlier: dict[str, Module], problems: list[Problem]
+) -> BaseArchitecture | None:
+    """What an sft starts from: an earlier module, or what lies outside; None for other stages and where it fails."""
     if module.stage != "sft":
         return None
-    named = merged.get("sft", {}).get("base")
-    wanted = named.value if isinstance(named, Leaf) else "pretrain"
-    return next((other for other in earlier.values() if wanted in (other.name, other.stage) and other.trains), None)
+    named = _section(merged, "sft").get("base")
+    wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
+    for other in earlier.values():
+        if wanted in (other.name, other.stage) and other.trains:
+            return _planned(other)
+    origin, revision = named.origin if isinstance(named, Leaf) else "", _section(merged, "sft").get("base_revision")
+    try:
+        base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
+    except ConfigError as error:
+        problems += [
+            dataclasses.replace(problem, key=f"{module.name}.sft.base", origin=origin, message=_placed(problem))
+            for problem in error.problems
+        ]
+        return None
+    # A module that could not be read is named already.
+    if base is None and not (problems and "/" not in wanted):
+        problems.append(
+            Problem(
+                f"found {wanted!r}",
+                key=f"{module.name}.sft.base",
+                origin=origin,
+                expected="a training module before this one, the folder of a finished stage or of a model that "
+                "transformers loads, or owner/name on the Hub",
+            )
+        )
+    return base
 
 
-def _inherited(base: Module, section: Tree) -> Tree:
-    """The base's model under what the sft says of its own."""
-    origin = f"inherited from {base.name}"
-    keys = ("name", "flavor", "converters")
-    return {**{key: Leaf(base.config["model"][key], origin) for key in keys}, **section}
+def _placed(problem: Problem) -> str:
+    """A message with the place that it is about, where the problem itself names the key that led there."""
+    place = ": ".join(part for part in (problem.origin, problem.key) if part and part != "sft.base")
+    return f"{place}: {problem.message}" if place else problem.message
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section, or nothing where something else stands in its place, which the check names."""
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _planned(other: Module) -> BaseArchitecture:
+    """A base of the same experiment, as it will be."""
+    model, training = _section(other.config, "model"), _section(other.config, "training")
+    return BaseArchitecture(
+        stage=other.name,
+        model_name=str(model.get("name") or ""),
+        flavor=str(model.get("flavor") or ""),
+        model_args=other.model_args or other.model_overrides,
+        seq_len=training.get("seq_len") or 0,
+        overrides=other.model_overrides,
+        config=other.config,
+    )
+
+
+def _inherited(base: BaseArchitecture, merged: Tree, section: Tree) -> Tree:
+    """The base's model under what the sft says of its own; the code of a family of one's own comes along."""
+    origin = f"inherited from {base.stage}"
+    custom = _section(base.config, "experimental").get("custom_import")
+    if custom and "custom_import" not in _section(merged, "experimental"):
+        set_leaf(merged, "experimental.custom_import", Leaf(custom, origin))
+    model = {"name": base.model_name, "flavor": base.flavor}
+    converters = _section(base.config, "model").get("converters")
+    if converters is not None:
+        model["converters"] = converters
+    return {**{key: Leaf(value, origin) for key, value in model.items()}, **section}
 
 
 def _inherit_args(
-    module: Module, base: Module, name: Leaf, flavor: Leaf, overrides: Tree, problems: list[Problem]
+    module: Module, base: BaseArchitecture, merged: Tree, overrides: Tree, problems: list[Problem]
 ) -> None:
-    """An sft has its base's architecture: whatever it says of its own must say the same."""
-    wanted = {
-        "name": (name, base.config["model"]["name"]),
-        "flavor": (flavor, base.config["model"]["flavor"]),
-    }
-    base_args = flatten(base.model_args)
-    wanted |= {key: (leaf, base_args.get(key)) for key, leaf in leaves(overrides)}
+    """An sft has its base's architecture: what it says of its own must say the same, unless it is mutable."""
+    section, base_args = merged["model"], flatten(base.model_args)
+    wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
+    # Of a family of one's own a plan knows only what was overridden; the stage knows all.
+    known = {key: leaf for key, leaf in leaves(overrides) if key in base_args}
+    wanted |= {key: (leaf, base_args[key]) for key, leaf in known.items() if not is_mutable(key)}
+    seq_len = _section(merged, "training").get("seq_len")
     for key, (leaf, value) in wanted.items():
-        if leaf.value != value:
+        follows = key == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
+        if leaf.value != value and not follows:
             problems.append(
                 Problem(
-                    f"found {leaf.value!r}, and {base.name} has {value!r}: fine-tuning keeps its base's architecture",
+                    f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture",
                     key=f"{module.name}.model.{key}",
                     origin=leaf.origin,
-                    hint=f"leave it out here, or change {base.name}.model.{key} and pretrain again",
+                    hint=f"leave it out here, or change {base.stage}.model.{key} and pretrain again",
                 )
             )
-    module.model_args, module.model_overrides = base.model_args, base.model_overrides
+    own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
+    # A base that grew has other values than the overrides that its own base was made with.
+    module.model_overrides = {key: base_args.get(key, value) for key, value in flatten(base.overrides).items()} | own
+    if module.model_args:
+        module.model_args = copy.deepcopy(base.model_args)
+        for key, value in own.items():
+            set_argument(module.model_args, key, value)

@@ -7,11 +7,19 @@ from titanflow.config.data_checks import check_data
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
+from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
 from titanflow.families import packing_refusals
 
+REFUSED = {
+    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
+    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
+    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
+}
+"""Keys that can't be true in a stage, and why."""
 
-def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
+
+def check_module(module: Module) -> list[Problem]:
     """Every contradiction in one resolved module."""
     if module.trains:
         return [
@@ -20,12 +28,14 @@ def check_module(module: Module, modules: dict[str, Module]) -> list[Problem]:
             *_check_dataset(module, "data"),
             *_check_dataset(module, "validation_data"),
             *_check_validation(module),
-            *_check_seq_len(module, modules),
+            *_check_seq_len(module),
+            *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
             *_check_packing(module),
             *lora_problems(module),
-            *_check_launcher(module),
+            *_check_new_tokens(module),
+            *(_check_launcher(module) or check_parallelism(module)),
         ]
     return _check_launcher(module)
 
@@ -59,24 +69,32 @@ def overruled(module: Module) -> list[str]:
     """What is written and has no effect, because a stage sets it itself; each with the reason."""
     if not module.trains:
         return []
-    reasons = {
-        "job.dump_folder": "a stage writes into its run's folder",
-        "checkpoint.create_seed_checkpoint": "a stage trains",
-    }
-    if not module.config["checkpoint"]["enable"]:
-        reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
+    reasons = {"job.dump_folder": "a stage writes into its run's folder"}
     if module.stage == "sft":
         reasons["checkpoint.initial_load_path"] = "an sft starts from its base's checkpoint"
+    written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
+    if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
+        reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
+        written.append("checkpoint.enable")
+    if _is_written(module, "training.mixed_precision_param") and _mixes_nothing(module):
+        reasons["training.mixed_precision_param"] = (
+            "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
+        )
+        written.append("training.mixed_precision_param")
     return [
-        f"{module.name}.{key} ({module.origins[key]}) has no effect: {reason}"
-        for key, reason in reasons.items()
-        if (_is_written(module, key) and _value(module, key) not in (None, False)) or key == "checkpoint.enable"
+        f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written
     ] + lora_warnings(module)
+
+
+def _mixes_nothing(module: Module) -> bool:
+    degrees = module.config["parallelism"]
+    parted = degrees["tensor_parallel_degree"] > 1 or degrees["pipeline_parallel_degree"] > 1
+    return parted and not is_sharded(module) and _value(module, "training.mixed_precision_param") != "float32"
 
 
 def _value(module: Module, key: str) -> object:
     section, _, name = key.partition(".")
-    return module.config[section][name]
+    return (module.config.get(section) or {}).get(name)
 
 
 def _check_validation(module: Module) -> list[Problem]:
@@ -94,18 +112,21 @@ def _check_validation(module: Module) -> list[Problem]:
     return []
 
 
-def _check_seq_len(module: Module, modules: dict[str, Module]) -> list[Problem]:
-    if not module.model_args:
-        return []
+def _check_seq_len(module: Module) -> list[Problem]:
     seq_len, limit = module.config["training"]["seq_len"], module.model_args.get("max_seq_len")
-    reason = f"the model's max_seq_len is {limit}"
-    base = next((other for other in modules.values() if other.name == module.config["sft"]["base"]), None)
-    if module.stage == "sft" and base is not None:
-        limit = base.config["training"]["seq_len"]
-        reason = f"{base.name} was trained with {limit}"
-    if limit is None or seq_len <= limit:
+    reason, hint = f"the model's max_seq_len is {limit}", ""
+    if module.base is not None:
+        limit = None if module.config["sft"]["allow_longer_context"] else module.base.seq_len
+        reason = f"{module.base.stage} was trained with {limit}"
+        hint = f"to train positions that it has never seen, set {module.name}.sft.allow_longer_context: true"
+    if not limit or seq_len <= limit:
         return []
-    return [_problem(module, "training.seq_len", f"found {seq_len}, and {reason}", expected=f"at most {limit}")]
+    message = f"found {seq_len}, and {reason}"
+    return [_problem(module, "training.seq_len", message, expected=f"at most {limit}", hint=hint)]
+
+
+def _check_refused(module: Module) -> list[Problem]:
+    return [_problem(module, key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
 
 
 def _check_sft(module: Module) -> list[Problem]:
@@ -148,6 +169,21 @@ def _check_packing(module: Module) -> list[Problem]:
         _problem(module, key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
         for key, reason in refusals.items()
     ]
+
+
+def _check_new_tokens(module: Module) -> list[Problem]:
+    tokens, key = module.config["sft"]["new_special_tokens"], "sft.new_special_tokens"
+    if not tokens:
+        return []
+    if module.base is None or module.base.folder is None:
+        message = "found some, and the base is trained in this experiment"
+        return [_problem(module, key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
+    if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
+        return [_problem(module, key, f"found {tokens}", expected="different tokens without space around them")]
+    if (module.config.get("lora") or {}).get("rank"):
+        message = "found some, and adapters leave embedding and output as they are"
+        return [_problem(module, key, message, hint="train the whole model (lora.rank: 0), or leave them out")]
+    return []
 
 
 def _check_launcher(module: Module) -> list[Problem]:

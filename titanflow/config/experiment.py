@@ -58,7 +58,7 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     settings_of = {**defaults(dataclass_schema(ExperimentSpec)), **plain({**raw, "modules": {}})}
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
-        problems = [problem for module in modules.values() for problem in check_module(module, modules)]
+        problems = [problem for module in modules.values() for problem in check_module(module)]
     if problems:
         raise ConfigError(problems)
     return Experiment(

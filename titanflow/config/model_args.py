@@ -22,18 +22,22 @@ def family(name: str) -> dict[str, Any] | None:
     return found and {**found, "schema": inline(found["schema"])}
 
 
-def split_overrides(model: Tree, model_schema: Schema, args_schema: Schema | None) -> tuple[Tree, Tree]:
+def split_overrides(
+    model: Tree, model_schema: Schema, args_schema: Schema | None, is_custom: bool = False
+) -> tuple[Tree, Tree]:
     """Parts a ``model:`` section into torchtitan's own keys and overrides of the model's arguments.
 
     A key that torchtitan's section lacks and the family's ``ModelArgs`` have is an override, as Primus's files
-    have it; one that neither has stays in the section, where the check names it.
+    have it; one that neither has stays in the section, where the check names it. Of a family that comes in by
+    ``experimental.custom_import`` the arguments aren't known here: the stage checks them before it trains.
     """
-    if args_schema is None:
+    if args_schema is None and not is_custom:
         return model, {}
+    arguments = args_schema["properties"] if args_schema else None
     section: Tree = {}
     overrides: Tree = {}
     for key, value in model.items():
-        is_override = key not in model_schema["properties"] and key in args_schema["properties"]
+        is_override = key not in model_schema["properties"] and (arguments is None or key in arguments)
         (overrides if is_override else section)[key] = value
     return section, overrides
 
@@ -122,7 +126,7 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
                 )
             )
         else:
-            _set(args, dotted, leaf.value)
+            set_argument(args, dotted, leaf.value)
     return args
 
 
@@ -134,7 +138,8 @@ def _field(schema: Schema, dotted: str) -> Schema | None:
     return None if "properties" in schema else schema
 
 
-def _set(args: dict[str, Any], dotted: str, value: Any) -> None:
+def set_argument(args: dict[str, Any], dotted: str, value: Any) -> None:
+    """Sets one of the nested arguments, by its dotted name."""
     *above, last = dotted.split(".")
     for part in above:
         args = args[part]

@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS, Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.schema import (
@@ -45,7 +46,7 @@ class Module:
 
     ``config`` is complete: every section and key, defaults included; ``origins`` says of each dotted key where
     its value comes from. For a training module ``model_overrides`` is flat and ``model_args`` the arguments
-    that the model will be built with.
+    that the model will be built with; ``base`` is what an sft starts from.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Module:
     origins: dict[str, str]
     model_overrides: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
+    base: BaseArchitecture | None = None
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -161,7 +163,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
     complete = merge(
         _as_leaves(defaults(schema)),
-        {key: value for key, value in merged.items() if key in schema["properties"]},
+        {key: value for key, value in merged.items() if key in schema["properties"] and not _is_empty(value)},
     )
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     module.config = plain(complete)
@@ -181,6 +183,11 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
     args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}
     for key in flatten(module.model_args):
         module.origins[f"model.{key}"] = args_origins.get(f"model.{key}", model_origin)
+
+
+def _is_empty(value: Leaf | Tree) -> bool:
+    """Whether null stands here: a section that is written and left empty has its defaults."""
+    return isinstance(value, Leaf) and value.value is None
 
 
 def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = "") -> list[str]:

@@ -150,6 +150,8 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
     hint = ""
     if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
         hint = f"take the quotes off: {found}"
+    elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
+        hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
     return Problem(message, key=key, origin=leaf.origin, expected=describe(schema), hint=hint)
 
 

@@ -123,12 +123,12 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Lea
             yield dotted, value
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Plain nested mappings by dotted key; an empty mapping is a value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         dotted = f"{prefix}{key}"
-        flat |= flatten(value, f"{dotted}.") if isinstance(value, dict) and value else {dotted: value}
+        flat |= flatten(value, f"{dotted}.") if isinstance(value, Mapping) and value else {dotted: value}
     return flat
 
 

@@ -45,12 +45,14 @@ from titanflow.data.tokenise import Work, write_text
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
 from titanflow.data.tokenizer import (
     CONFIG_FILE,
+    add_special_tokens,
     check_vocab_size,
     copy_tokenizer,
     load_tokenizer,
     train_tokenizer,
 )
 from titanflow.errors import DataError, Problem, StageFailed, TitanflowError
+from titanflow.hf_base import download_weights, missing_weights
 from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, Strict, write_error, write_result
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
@@ -64,6 +66,7 @@ class TokenizerPlan(Strict):
     path: Path | None = None
     vocab_size: int = 0
     train_on: dict[str, Any] = Field(default_factory=dict)
+    new_special_tokens: list[str] = Field(default_factory=list)
 
     @property
     def is_there(self) -> bool:
@@ -109,12 +112,21 @@ class DatasetPlan(Strict):
         return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
 
 
+class BasePlan(Strict):
+    """A base on the Hub, whose weights are to be brought into the Hub's cache before a training stage starts."""
+
+    repo_id: str
+    revision: str
+    folder: Path
+
+
 class PreparePlan(Strict):
     """The ``config`` of a prepare stage."""
 
     workspace: Path
     num_proc: int | None = None
     tokenizer: TokenizerPlan | None = None
+    base: BasePlan | None = None
     datasets: list[DatasetPlan] = Field(default_factory=list)
 
 
@@ -138,6 +150,7 @@ class Preparation:
         if missing:
             show_progress()
         self._check(missing)
+        self._download_base()
         mixtures = [dataset for dataset in missing if dataset.kind == "mixture"]
         missing = [dataset for dataset in missing if dataset.kind != "mixture"]
         late = [dataset for dataset in missing if self._takes_long(dataset)]
@@ -171,6 +184,12 @@ class Preparation:
                 check_text(self._text(dataset.config), dataset.config, dataset.seq_len)
             else:
                 self._chats(dataset.config)
+
+    def _download_base(self) -> None:
+        base = self.plan.base
+        if base is not None and missing_weights(base.folder):
+            with timed(f"the weights of {base.repo_id}"):
+                download_weights(base.repo_id, base.revision, base.folder)
 
     def _check_tokenizer(self) -> None:
         tokenizer = self.plan.tokenizer
@@ -211,6 +230,7 @@ class Preparation:
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
         if plan.path is not None:
             copy_tokenizer(plan.path, folder)
+            add_special_tokens(folder, plan.new_special_tokens)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
             sources = [self._text(text).rows for text in plan.texts]

@@ -136,6 +136,36 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def add_special_tokens(folder: Path, tokens: list[str]) -> None:
+    """Gives the tokenizer in ``folder`` control tokens of its own, behind all that it has.
+
+    Raises:
+        DataError: it has one of them already.
+    """
+    if not tokens:
+        return
+    from tokenizers import AddedToken, Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    known = [token for token in tokens if tokenizer.token_to_id(token) is not None]
+    if known:
+        found = f"the base's tokenizer has {', '.join(known)} already"
+        raise DataError(Problem(found, "sft.new_special_tokens", hint="leave out what it has"))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    # transformers 5 has a new name for the list, and writes and reads it in place of the old one.
+    key = (
+        "extra_special_tokens" if isinstance(config.get("extra_special_tokens"), list) else "additional_special_tokens"
+    )
+    config[key] = [*config.get(key, []), *tokens]
+    decoder = config.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        plain = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+        decoder |= {str(tokenizer.token_to_id(token)): {"content": token, **plain} for token in tokens}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
 def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTokenizer:
     """Loads a tokenizer folder for encoding.
 

@@ -21,7 +21,8 @@ from titanflow.stage import RUN_FILE, EvaluateResult, StageRun, TrainResult, rea
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
-    "model_name", "flavor", "model_args", "tokenizer_digest", "export_digests", "parity", "wandb_id", "versions",
+    "model_name", "flavor", "model_args", "inherited", "changed", "base_model", "tokenizer_digest", "export_digests",
+    "parity", "wandb_id", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
     "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "seeds", "digests",

@@ -1,3 +1,4 @@
+from math import prod
 from typing import Any
 
 import pytest
@@ -17,18 +18,19 @@ def module(loaded: Any, packing: Any = "best_fit", model: str = "llama3", **para
     pretrain.config["data"]["packing"] = packing
     pretrain.config["model"]["name"] = model
     pretrain.config["parallelism"] |= parallelism
+    pretrain.config["launcher"]["nproc_per_node"] = prod(parallelism.values())
     return pretrain
 
 
 @pytest.mark.parametrize("packing", [None, False, "best_fit"])
 def test_one_process_may_pack(loaded: Any, packing: Any) -> None:
-    assert check_module(module(loaded, packing), {}) == []
+    assert check_module(module(loaded, packing)) == []
 
 
 @pytest.mark.parametrize("model", ["qwen3", "deepseek_v3"])
 def test_so_may_tensor_and_data_parallel_ranks_of_the_families_that_can(loaded: Any, model: str) -> None:
     parallel = {"tensor_parallel_degree": 2, "data_parallel_shard_degree": 2}
-    assert check_module(module(loaded, model=model, **parallel), {}) == []
+    assert check_module(module(loaded, model=model, **parallel)) == []
 
 
 @pytest.mark.parametrize(
@@ -54,10 +56,10 @@ def test_what_would_mix_documents_is_refused(
     loaded: Any, model: str, parallelism: dict[str, int], key: str, reason: str
 ) -> None:
     packed = module(loaded, model=model, **parallelism)
-    (problem,) = check_module(packed, {})
+    (problem,) = check_module(packed)
     assert problem.key == f"{packed.name}.{key}"
     assert problem.origin == packed.origins[key]
     assert reason in problem.message
     assert "data.packing" in problem.hint
     packed.config["data"]["packing"] = None
-    assert check_module(packed, {}) == []
+    assert check_module(packed) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 from titanflow.data.tokenizer import (
     SPECIAL_TOKENS,
     LoadedTokenizer,
+    add_special_tokens,
     check_tokenizer,
     copy_tokenizer,
     load_tokenizer,
@@ -119,3 +121,18 @@ def test_special_tokens_may_be_written_as_mappings(tokenizer_folder: Path, tmp_p
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = load_tokenizer(tmp_path)
     assert (loaded.end_of_text_id, loaded.pad_id) == (2, 2)
+
+
+def test_special_tokens_are_added_behind_all_others(tokenizer_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(tokenizer_folder, folder)
+    before = load_tokenizer(folder)
+    add_special_tokens(folder, [])
+    assert (folder / "tokenizer.json").read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()
+    add_special_tokens(folder, ["<|x|>", "<|y|>"])
+    after = load_tokenizer(folder)
+    assert after.vocab_size == before.vocab_size + 2
+    assert [after.special[token][0] for token in ("<|x|>", "<|y|>")] == [before.vocab_size, before.vocab_size + 1]
+    assert after.encode("plain text <|x|>") == before.encode("plain text <|x|>")
+    with pytest.raises(DataError, match=r"has <\|y\|> already"):
+        add_special_tokens(folder, ["<|z|>", "<|y|>"])

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+from outside_base import write_finished_stage
+
+SFT = """
+    exp_name: later
+    modules:
+      sft:
+        config: sft.yaml
+        overrides: {{sft: {{base: {base}}}}}
+    """
+# torchtitan would load each of these without a word: no shape differs, or more is there than is asked for.
+UNPROTECTED = [("n_layers", 1), ("n_heads", 8), ("norm_eps", 1e-6), ("rope_theta", 10000)]
+
+
+@pytest.fixture(params=["planned", "finished"])
+def with_base(request, write, tmp_path: Path):
+    """An experiment whose base is a module of it, and one whose base is another run's folder; two layers both."""
+    if request.param == "planned":
+        return write()
+    folder = write_finished_stage(tmp_path / "before", n_layers=2, dim=64)
+    return write(experiments__exp=SFT.format(base=folder))
+
+
+@pytest.mark.parametrize(("key", "value"), [*UNPROTECTED, ("rope_scaling_args.scaling_factor", 2.0)])
+def test_what_shapes_cant_protect_is_refused(with_base: Path, mistakes, key: str, value: object) -> None:
+    message = mistakes(with_base, f"sft.model.{key}={value}")
+    assert f"--set sft.model.{key}={value}: sft.model.{key}: found {value}, and pretrain has" in message
+    assert "leave it out here, or change pretrain.model." in message
+
+
+def test_tied_embeddings_are_refused(write, mistakes, tmp_path: Path) -> None:
+    folder = write_finished_stage(tmp_path / "before", model="qwen3")
+    path = write(experiments__exp=SFT.format(base=folder))
+    tied = not load_args(folder)["enable_weight_tying"]
+    assert f"found {tied}, and pretrain has {not tied}" in mistakes(path, f"sft.model.enable_weight_tying={tied}")
+
+
+def load_args(folder: Path) -> dict:
+    from titanflow.base_model import BaseArchitecture
+
+    return BaseArchitecture.finished(folder).model_args
+
+
+def test_another_flavor_or_family_is_refused(with_base: Path, mistakes) -> None:
+    assert "found '8B', and pretrain has 'debugmodel'" in mistakes(with_base, "sft.model.flavor=8B")
+    assert "found 'qwen3', and pretrain has 'llama3'" in mistakes(with_base, "sft.model.name=qwen3")
+
+
+def test_the_architecture_comes_from_the_base(with_base: Path, load) -> None:
+    sft = load(with_base).modules["sft"]
+    assert (sft.config["model"]["name"], sft.config["model"]["flavor"]) == ("llama3", "debugmodel")
+    assert (sft.model_args["n_layers"], sft.model_args["dim"]) == (2, 64)
+    assert sft.model_overrides == {"n_layers": 2, "dim": 64}
+    assert sft.origins["model.name"] == "inherited from pretrain"
+
+
+def test_the_attention_backend_is_the_stages_own(with_base: Path, load, mistakes) -> None:
+    sft = load(with_base, "sft.model.attn_type=flex", "sft.model.attn_mask_type=block_causal").modules["sft"]
+    assert (sft.model_args["attn_type"], sft.model_args["attn_mask_type"]) == ("flex", "block_causal")
+    assert sft.model_overrides["attn_type"] == "flex"
+    assert sft.base is not None
+    assert sft.base.model_args["attn_type"] == "sdpa"
+    assert "found 3" in mistakes(with_base, "sft.model.attn_type=3")
+
+
+def test_rows_are_longer_than_the_bases_only_with_the_flag(with_base: Path, load, mistakes) -> None:
+    message = mistakes(with_base, "sft.training.seq_len=65")
+    assert "found 65, and pretrain was trained with 64" in message
+    assert "set sft.sft.allow_longer_context: true" in message
+    sft = load(with_base, "sft.training.seq_len=65", "sft.sft.allow_longer_context=true").modules["sft"]
+    assert sft.config["training"]["seq_len"] == 65
+
+
+def test_positions_follow_the_rows(with_base: Path, load, mistakes) -> None:
+    load(with_base, "sft.training.seq_len=32", "sft.model.max_seq_len=32")
+    assert "sft.model.max_seq_len: found 31" in mistakes(
+        with_base, "sft.training.seq_len=32", "sft.model.max_seq_len=31"
+    )
+
+
+@pytest.mark.parametrize("setting", ["dropout=0.1", "n_layer=3"])
+def test_an_argument_that_the_family_lacks_is_unknown(with_base: Path, mistakes, setting: str) -> None:
+    key = setting.partition("=")[0]
+    assert f"sft.model.{key}: unknown key" in mistakes(with_base, f"sft.model.{setting}")
+
+
+def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
+    message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
+    assert "exp.yaml:5: sft.sft.base: found '/nowhere/pretrain'" in message
+    assert "expected: a training module before this one, the folder of a finished stage" in message
+
+
+OWN_FAMILY = """
+    modules:
+      pretrain:
+        overrides:
+          model: {name: mine, flavor: small, dropout: 0.1}
+          experimental: {custom_import: my_family}
+      sft:
+        params: {model_overrides: {model.dropout: 0.3}}
+    """
+
+
+def test_a_family_of_ones_own_comes_along(write, load, mistakes) -> None:
+    path = write(experiments__exp=OWN_FAMILY)
+    sft = load(path).modules["sft"]
+    assert sft.config["experimental"]["custom_import"] == "my_family"
+    assert sft.origins["experimental.custom_import"] == "inherited from pretrain"
+    assert (sft.config["model"]["name"], sft.config["model"]["flavor"]) == ("mine", "small")
+    assert load(path).modules["pretrain"].model_overrides == {"dropout": 0.1}
+    assert sft.model_overrides == {"dropout": 0.3}
+    message = mistakes(path, "pretrain.model.width=8", "sft.model.width=9")
+    assert "sft.model.width: found 9, and pretrain has 8" in message

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+from outside_base import write_finished_stage
+
+from titanflow.config.checks import check_module
+
+
+def test_checkpoints_that_stay_on_are_no_news(write, load) -> None:
+    assert load(write()).warnings == []
+    assert load(write(modules__base="metrics: {log_freq: 5}")).warnings == []
+
+
+def test_what_a_stage_sets_itself_is_said_to_have_no_effect(write, load) -> None:
+    warnings = load(write(), "sft.checkpoint.enable=false", "sft.checkpoint.initial_load_path=here").warnings
+    assert len(warnings) == 2
+    assert "sft.checkpoint.initial_load_path (--set sft.checkpoint.initial_load_path=here) has no effect" in warnings[0]
+    assert "sft.checkpoint.enable (--set sft.checkpoint.enable=false) has no effect" in warnings[1]
+
+
+@pytest.mark.parametrize("key", ["create_seed_checkpoint", "load_only", "last_save_in_hf"])
+def test_what_a_stage_cant_do_is_refused_in_the_plan(write, mistakes, key: str) -> None:
+    message = mistakes(write(), f"pretrain.checkpoint.{key}=true")
+    assert f"--set pretrain.checkpoint.{key}=true: pretrain.checkpoint.{key}: found true" in message
+
+
+def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
+    base = write_finished_stage(tmp_path / "before")
+    path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
+    sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
+    assert check_module(sft) == []
+    sft.config["lora"] = {"rank": 8}
+    (problem,) = check_module(sft)
+    assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)

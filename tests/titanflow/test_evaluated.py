@@ -1,0 +1,56 @@
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from titanflow.config.module import Module
+from titanflow.errors import ConfigError
+from titanflow.evaluated import check_models, models_state
+
+
+def check(tmp_path: Path, models: Any, *stages: str) -> None:
+    module = Module("evaluate", "evaluate", "lm_eval", {"models": models}, {"models": "evaluate.yaml:3"})
+    others = {name: Module(name, name, "torchtitan", {}, {}) for name in stages}
+    experiment: Any = SimpleNamespace(modules={**others, "evaluate": module})
+    check_models(module, experiment, tmp_path / "runs")
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text("{}")
+    return tmp_path / "export"
+
+
+def test_stages_of_the_experiment_and_folders(tmp_path: Path, export: Path) -> None:
+    check(tmp_path, ["base", "sft"], "pretrain", "sft")
+    check(tmp_path, ["base", "sft"], "sft")
+    check(tmp_path, ["pretrain"], "pretrain")
+    check(tmp_path, {"a": str(export)})
+    check(tmp_path, {"to come": str(tmp_path / "runs" / "e" / "main" / "sft" / "export")})
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (["base", "sft"], ["'base' is no stage of this experiment", "'sft' is no stage", "a mapping from a name"]),
+        ({"a": "/nowhere"}, ["a: no config.json in /nowhere", "evaluate.yaml:3: evaluate.models"]),
+        ([], ["nothing to evaluate"]),
+        ({}, ["nothing to evaluate"]),
+    ],
+)
+def test_what_cant_be_evaluated_is_refused(tmp_path: Path, models: Any, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, models)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_a_folder_that_changed_is_another_state(export: Path) -> None:
+    before = models_state({"a": str(export)})
+    assert models_state({"a": str(export)}) == before
+    os.utime(export / "config.json", (0, 0))
+    assert models_state({"a": str(export)}) != before
+    assert models_state(["base", "sft"]) == {}

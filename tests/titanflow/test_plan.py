@@ -1,0 +1,161 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from outside_base import write_finished_stage
+from tiny_experiment import EXPERIMENT, write_tiny_experiment
+
+from titanflow.errors import ConfigError
+from titanflow.plan import Plan, begin_stage, make_plan
+from titanflow.stage import RESULT_FILE
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_finished_stage(tmp_path / "before", n_layers=2)
+
+
+@pytest.fixture
+def configs(tmp_path: Path, base: Path) -> Path:
+    """Experiments without a pretrain module: ``later`` starts from the base, ``scores`` only evaluates."""
+    configs = write_tiny_experiment(tmp_path)
+    whole = yaml.safe_load(EXPERIMENT.format(root=tmp_path))
+    sft, evaluate = whole["modules"]["sft"], whole["modules"]["evaluate"]
+    sft["overrides"]["sft"] = {"base": str(base)}
+    write(configs, "later", {**whole, "modules": {"sft": sft, "evaluate": evaluate}})
+    write(configs, "scores", {**whole, "modules": {"evaluate": evaluate}})
+    return configs
+
+
+def write(configs: Path, name: str, experiment: dict) -> None:
+    path = configs / "experiments" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**experiment, "exp_name": name}, sort_keys=False))
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {stage.stage: stage.run.fingerprint for stage in plan.stages}
+
+
+def test_an_sft_of_a_finished_stage_needs_no_pretrain(configs: Path, base: Path) -> None:
+    plan = make_plan("later", configs)
+    assert [stage.stage for stage in plan.stages] == ["prepare", "sft", "evaluate"]
+    prepare, sft, evaluate = (stage.run for stage in plan.stages)
+    assert prepare.config["tokenizer"]["path"] == str(base / "tokenizer")
+    assert prepare.config["tokenizer"]["folder"] == str(sft.tokenizer)
+    assert sft.base == base
+    assert (sft.config["model"]["name"], sft.config["model"]["flavor"]) == ("llama3", "debugmodel")
+    assert sft.model_overrides == {"n_layers": 2}
+    assert evaluate.stages["base"] == base
+
+
+def test_a_base_that_was_trained_again_makes_another_sft(configs: Path, base: Path) -> None:
+    before = fingerprints(make_plan("later", configs))
+    assert fingerprints(make_plan("later", configs)) == before
+    result = json.loads((base / RESULT_FILE).read_text())
+    (base / RESULT_FILE).write_text(json.dumps(result | {"step": 8}))
+    after = fingerprints(make_plan("later", configs))
+    assert after["sft"] != before["sft"]
+    assert after["evaluate"] != before["evaluate"]
+
+
+def test_an_sft_knows_the_weights_that_it_starts_from(configs: Path, base: Path) -> None:
+    sft = make_plan("later", configs).stage("sft")
+    assert sft is not None
+    begin_stage(sft)
+    first = sft.run.base_digest
+    (base / "checkpoint" / "step-7" / "0.distcp").write_bytes(b"Weights")
+    begin_stage(sft)
+    assert len(first) > 8
+    assert sft.run.base_digest != first
+
+
+def test_another_tokenizer_than_the_bases_is_refused(configs: Path, tmp_path: Path) -> None:
+    other = write_finished_stage(tmp_path / "other") / "tokenizer"
+    (other / "tokenizer.json").write_text('{"other": 1}')
+    with pytest.raises(ConfigError, match="fine-tuning keeps its base's"):
+        make_plan("later", configs, overrides=[f"sft.tokenizer.path={other}"])
+
+
+def test_two_tokenizers_in_one_experiment_are_refused(configs: Path, base: Path) -> None:
+    with pytest.raises(ConfigError, match="an experiment of its own"):
+        make_plan("tiny", configs, overrides=[f"sft.sft.base={base}"])
+
+
+def test_only_outside_folders_can_be_evaluated(configs: Path, tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "config.json").write_text("{}")
+    plan = make_plan("scores", configs, overrides={"evaluate.models": {"a": str(export)}})
+    assert [stage.stage for stage in plan.stages] == ["evaluate"]
+    with pytest.raises(ConfigError, match="'base' is no stage of this experiment"):
+        make_plan("scores", configs)
+
+
+def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "their-model"
+    shutil.copytree(base / "tokenizer", folder)
+    config = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "vocab_size": 320}
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    plan = make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+    prepare, sft = plan.stages[0].run, plan.stages[1].run
+    assert (sft.base, sft.config["model"]["name"], sft.model_overrides["hidden_dim"]) == (folder, "qwen3", 96)
+    assert prepare.config["tokenizer"]["path"] == str(folder)
+    assert prepare.config["base"] is None
+    with pytest.raises(ConfigError, match="found 3, and their-model has 2"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.model.n_layers=3"])
+    with pytest.raises(ConfigError, match="found 65, and their-model was trained with 64"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.training.seq_len=65"])
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
+        make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+
+
+def test_what_the_device_cant_do_is_refused_where_it_runs(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    flex = ["sft.model.attn_type=flex"]
+    with pytest.raises(ConfigError, match=r"sft\.model\.attn_type: found 'flex', which has no backward pass"):
+        make_plan("later", configs, overrides=flex)
+    # On a cluster's head node a plan only says so: its workers have what it lacks.
+    (warning,) = make_plan("later", configs, overrides=flex, runs_here=False).config.warnings
+    assert "on this machine a run would be refused: --set sft.model.attn_type=flex" in warning
+    plan = make_plan("later", configs, overrides=[*flex, "sft.launcher.device=cuda"])
+    assert plan.config.warnings == []
+    with pytest.raises(ConfigError, match=r"launcher\.device is cpu"):
+        make_plan("later", configs, overrides=[*flex, "sft.launcher.device=cpu"], runs_here=False)
+
+
+def test_a_stage_on_the_cpu_sees_no_gpu(configs: Path) -> None:
+    env = make_plan("later", configs, overrides=["sft.launcher.device=cpu"]).stages[1].env
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in make_plan("later", configs).stages[1].env
+
+
+def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, base: Path) -> None:
+    known = {"added_tokens": [{"content": "<|known|>"}], "model": {"vocab": {"a": 0}}}
+    (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(known))
+    plain = make_plan("later", configs)
+    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    tokenizer = grown.stages[0].run.config["tokenizer"]
+    assert (tokenizer["path"], tokenizer["new_special_tokens"]) == (str(base / "tokenizer"), ["<|x|>"])
+    assert grown.stages[1].run.tokenizer != plain.stages[1].run.tokenizer
+    assert fingerprints(grown)["sft"] != fingerprints(plain)["sft"]
+    for tokens in (["<|known|>"], ["a"]):
+        with pytest.raises(ConfigError, match="which the base's tokenizer has already"):
+            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+    with pytest.raises(ConfigError, match="the base is trained in this experiment"):
+        make_plan("tiny", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+    for tokens in (["<|x|>", "<|x|>"], [""], [" <|x|>"]):
+        with pytest.raises(ConfigError, match="different tokens without space around them"):
+            make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+
+
+def test_a_base_that_grew_is_inherited_as_it_is(configs: Path, base: Path) -> None:
+    result = json.loads((base / RESULT_FILE).read_text())
+    result["model_args"] |= {"n_layers": 5, "attn_type": "flex"}
+    (base / RESULT_FILE).write_text(json.dumps(result))
+    sft = make_plan("later", configs, overrides=["sft.launcher.device=cuda"]).stages[1].run
+    assert sft.model_overrides == {"n_layers": 5}

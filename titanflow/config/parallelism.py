@@ -1,0 +1,137 @@
+"""Whether a module's parallelism fits its processes and its model, whatever they run on."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+
+from titanflow.config.module import Module
+from titanflow.errors import Problem
+
+OTHERS = (
+    "data_parallel_replicate_degree",
+    "tensor_parallel_degree",
+    "context_parallel_degree",
+    "pipeline_parallel_degree",
+)
+SHARD = "data_parallel_shard_degree"
+ONE_GROUP = (2, 13)
+"""The first version of torch known to refuse, in the first step, a weight that two groups of FSDP share; torchtitan
+0.2.2 wraps embedding and output apart."""
+
+
+def check_parallelism(module: Module) -> list[Problem]:
+    """Degrees that don't multiply to the number of processes, that don't divide what they part, or don't go together.
+
+    torchtitan asserts the same when each rank has started and built its model.
+    """
+    degrees = module.config["parallelism"]
+    wrong = [key for key in OTHERS if degrees[key] < 1]
+    wrong += [SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else []
+    if wrong:
+        return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
+    return [*_check_processes(module), *_check_shares(module), *_check_tied(module), *_check_compiled(module)]
+
+
+def is_sharded(module: Module) -> bool:
+    """Whether torchtitan wraps the model in FSDP."""
+    degrees = module.config["parallelism"]
+    shard = degrees[SHARD]
+    if shard == -1:
+        shard = _processes(module) // prod(degrees[key] for key in OTHERS)
+    return shard > 1 or degrees["context_parallel_degree"] > 1
+
+
+def _problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
+    dotted = key if "." in key else f"parallelism.{key}"
+    return Problem(message, f"{module.name}.{dotted}", module.origins.get(dotted, ""), expected, hint)
+
+
+def _processes(module: Module) -> int:
+    launcher = module.config["launcher"]
+    return int(launcher["nproc_per_node"]) * int(launcher["nnodes"])
+
+
+def _check_processes(module: Module) -> list[Problem]:
+    degrees, processes = module.config["parallelism"], _processes(module)
+    wanted = prod(degrees[key] for key in OTHERS)
+    named = {key: degrees[key] for key in (*OTHERS, SHARD) if degrees[key] > 1}
+    shown = " × ".join(f"{key}={value}" for key, value in named.items())
+    first = next(iter(named), SHARD)
+    if degrees[SHARD] == -1:
+        if processes % wanted == 0:
+            return _check_replicas(module, named)
+        return [_problem(module, first, f"{shown}, and the launcher starts {processes}", f"a divisor of {processes}")]
+    if wanted * degrees[SHARD] == processes:
+        return _check_replicas(module, named)
+    return [
+        _problem(
+            module,
+            first,
+            f"{shown or 'every degree is 1'}: {wanted * degrees[SHARD]}, and the launcher starts {processes}",
+            f"degrees that multiply to {processes}",
+            f"{SHARD}: -1 takes what the others leave",
+        )
+    ]
+
+
+def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
+    replicas = "data_parallel_replicate_degree"
+    if replicas not in named or is_sharded(module) or len(named) == 1:
+        return []
+    message = f"found {named[replicas]}: without FSDP, replicas go with no other parallelism"
+    return [_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
+
+
+def _check_shares(module: Module) -> list[Problem]:
+    config, args = module.config, module.model_args
+    tensor, context = (config["parallelism"][f"{kind}_parallel_degree"] for kind in ("tensor", "context"))
+    problems = []
+    heads = {key: args.get(key) for key in ("n_heads", "n_kv_heads")}
+    for key, count in heads.items():
+        if count and count % tensor:
+            message = f"found {tensor}, and the model's {key} is {count}"
+            problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
+    divisor, seq_len = tensor * (2 * context if context > 1 else 1), config["training"]["seq_len"]
+    if seq_len % divisor:
+        parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
+        problems.append(
+            _problem(module, "training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
+        )
+    if config["training"]["enable_cpu_offload"] and not is_sharded(module):
+        message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
+        problems.append(_problem(module, "training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))
+    return problems
+
+
+def _check_tied(module: Module) -> list[Problem]:
+    degrees = module.config["parallelism"]
+    if not module.model_args.get("enable_weight_tying") or not is_sharded(module) or _torch() < ONE_GROUP:
+        return []
+    shown = ".".join(map(str, _torch()))
+    message = f"found {degrees[SHARD]}: embedding and output are one weight, which torch {shown}'s FSDP refuses"
+    hint = "data_parallel_replicate_degree trains the same on as many processes"
+    return [_problem(module, SHARD, message, "1", hint)]
+
+
+def _torch() -> tuple[int, int]:
+    try:
+        major, minor = version("torch").split(".")[:2]
+    except PackageNotFoundError:
+        return (0, 0)
+    return int(major), int(minor)
+
+
+def _check_compiled(module: Module) -> list[Problem]:
+    config = module.config
+    if config["compile"]["enable"] and "model" in config["compile"]["components"]:
+        return []
+    needed = "compile.enable: true, with model among compile.components"
+    problems = []
+    if config["activation_checkpoint"]["mode"] == "memory_budget":
+        message = "found 'memory_budget', which torch's compiler keeps"
+        problems.append(_problem(module, "activation_checkpoint.mode", message, f"selective or full, or {needed}"))
+    if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
+        message = "found true, which torch's compiler does"
+        problems.append(_problem(module, "enable_async_tensor_parallel", message, needed))
+    return problems

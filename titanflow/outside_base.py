@@ -1,0 +1,54 @@
+"""The base of a fine-tuning stage that is no module of its experiment, found by what ``sft.base`` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from titanflow.base_model import BaseArchitecture
+from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import (
+    CONFIG_FILE,
+    REPO_ID,
+    check_weights_there,
+    describe_repository,
+    hugging_face,
+    is_hugging_face,
+)
+from titanflow.stage import RESULT_FILE
+
+
+def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | None:
+    """The folder of a finished stage, a folder that transformers loads, or ``owner/name`` on the Hub.
+
+    None where it is none of them: what is written like a repository is one only if no such folder is there.
+
+    Raises:
+        ConfigError: there is something that can't be a base.
+    """
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        base = read_base(folder)
+        if base.in_hf:
+            check_weights_there(folder)
+        return base
+    if REPO_ID.fullmatch(named):
+        return hugging_face(describe_repository(named, revision))
+    return None
+
+
+def read_base(folder: Path) -> BaseArchitecture:
+    """What a folder gives: a finished stage its own model, any other the model that transformers would load.
+
+    Raises:
+        ConfigError: it is neither, or can't be fine-tuned.
+    """
+    if (folder / RESULT_FILE).is_file():
+        return BaseArchitecture.finished(folder)
+    if is_hugging_face(folder):
+        return hugging_face(folder)
+    raise ConfigError(
+        Problem(
+            f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}",
+            expected="the folder of a finished stage, or one that transformers loads",
+        )
+    )
