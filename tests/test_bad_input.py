@@ -66,10 +66,10 @@ def test_an_empty_text_file(tiny: Cli) -> None:
     ("message", "expected"),
     [
         ({"role": "usr", "content": "x"}, ["'usr'", "user"]),
-        ({"role": "assistant", "content": ""}, ["empty"]),
+        ({"role": "assistant", "content": None}, ["messages[1].content", "no content"]),
         (None, ["assistant"]),
     ],
-    ids=["unknown role", "empty assistant turn", "no assistant turn"],
+    ids=["unknown role", "no content", "no assistant turn"],
 )
 def test_a_bad_conversation(tiny: Cli, message: dict | None, expected: list[str]) -> None:
     bad = {"messages": [CHAT["messages"][0], *([message] if message else [])]}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
@@ -136,7 +137,7 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
         for key, item in metadata.state_dict_metadata.items()
         if key.partition(".")[0] not in TRAINING_STATE
     }
-    wanted = {key: tuple(value.shape) for key, value in model_state.items()}
+    wanted = _of_all_ranks({key: tuple(value.shape) for key, value in model_state.items()})
     problems = [f"lacks {key}" for key in wanted if key not in stored]
     problems += [f"has {key}, which the model lacks" for key in stored if key not in wanted]
     problems += [
@@ -153,6 +154,15 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
                 hint="give the model the arguments that the checkpoint was trained with",
             )
         )
+
+
+def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The whole model's tensors: under pipeline parallelism a rank has those of its stages alone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return shapes
+    gathered: list[dict[str, tuple[int, ...]]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, shapes)
+    return {key: shape for one in gathered for key, shape in one.items()}
 
 
 def save_failure(error: BaseException, path: Path) -> StageFailed:

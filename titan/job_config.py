@@ -12,12 +12,14 @@ import sys
 from dataclasses import field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from titan.inheritance import inherited_args
 from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
 from titanflow.errors import ConfigError, Problem
+from titanflow.families import packing_refusals
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -83,8 +85,7 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.checkpoint.initial_load_path = str(base.checkpoint)
         config.checkpoint.initial_load_model_only = True
         config.checkpoint.initial_load_in_hf = base.in_hf
-    is_packed = any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data"))
-    if is_packed and DOCUMENT_ATTENTION not in config.model.converters:
+    if _keeps_documents_apart(config, run, base) and DOCUMENT_ATTENTION not in config.model.converters:
         config.model.converters = [*config.model.converters, DOCUMENT_ATTENTION]
     if config.lora.rank:
         _use_adapters(config, run, base)
@@ -93,6 +94,20 @@ def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None)
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
+
+
+def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> bool:
+    """Whether the rows say where documents end, and not the tokens in them.
+
+    So it is where rows are packed. It is so for each sft with flex or varlen attention, too: torchtitan's masks end a
+    document at each end-of-sequence token, which may stand inside a conversation.
+    """
+    if any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data")):
+        return True
+    attention = inherited_args(base, run).get("attn_type", "sdpa") if base else "sdpa"
+    parallelism = config.parallelism
+    degrees = (parallelism.context_parallel_degree, parallelism.pipeline_parallel_degree)
+    return attention in ("flex", "varlen") and not packing_refusals(config.model.name, *degrees)
 
 
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:

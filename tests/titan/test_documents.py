@@ -123,7 +123,7 @@ def test_flex_attention_with_the_mask_is_masked_attention():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_25_packed_logits_are_those_of_each_document_alone(family):
+def test_case_25_packed_logits_are_those_of_each_document_alone(family):
     model = packing(build(family))
     inputs, positions, _ = batch_of(ROWS)
     with torch.no_grad():
@@ -162,7 +162,7 @@ def reference_kernels(monkeypatch):
     # torchtitan's deepseek_v3 has no varlen attention.
     [("llama3", "flex"), ("llama3", "varlen"), ("qwen3", "flex"), ("qwen3", "varlen"), ("deepseek_v3", "flex")],
 )
-def test_25_every_kind_of_attention_gives_the_same_logits(family, kind):
+def test_case_25_every_kind_of_attention_gives_the_same_logits(family, kind):
     inputs, positions, _ = batch_of(ROWS)
     masked, other = packing(build(family)), packing(build(family, attn_type=kind))
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_25_every_kind_of_attention_gives_the_same_logits(family, kind):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_25_packed_loss_and_gradients_are_those_of_the_documents_alone(family):
+def test_case_25_packed_loss_and_gradients_are_those_of_the_documents_alone(family):
     packed, unpacked = packing(build(family)), build(family)
     inputs, positions, labels = batch_of(ROWS)
     loss = summed_loss(packed(inputs, positions=positions), labels)
@@ -189,14 +189,14 @@ def test_25_packed_loss_and_gradients_are_those_of_the_documents_alone(family):
         assert torch.allclose(mine.grad / tokens, theirs.grad / tokens, rtol=0, atol=1e-5), name
 
 
-def test_26_positions_restart_and_padding_is_a_document_of_its_own():
+def test_case_26_positions_restart_and_padding_is_a_document_of_its_own():
     row = packed_row([document(3, 0), document(2, 1)], 8)
     assert row.positions.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
     assert document_mask(torch.from_numpy(row.positions)[None])[0, 0, 5].nonzero().flatten().tolist() == [5]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_27_a_document_changes_no_other(family):
+def test_case_27_a_document_changes_no_other(family):
     inputs, positions, _ = batch_of(ROWS[:1])
     changed = inputs.clone()
     changed[0, 7:19] = (changed[0, 7:19] + 1) % VOCAB
@@ -211,7 +211,7 @@ def test_27_a_document_changes_no_other(family):
         assert not torch.equal(leaking(inputs)[0, 19:], leaking(changed)[0, 19:])
 
 
-def test_28_the_last_token_of_a_document_never_predicts_the_nexts_first():
+def test_case_28_the_last_token_of_a_document_never_predicts_the_nexts_first():
     documents = [document(4, 0), document(5, 1), document(6, 2)]
     row = packed_row(documents, 20)
     starts = np.flatnonzero(row.positions == 0)
@@ -222,7 +222,7 @@ def test_28_the_last_token_of_a_document_never_predicts_the_nexts_first():
     assert (row.labels[15:] == IGNORE_INDEX).all()
 
 
-def test_28_nor_does_its_loss_move_with_it():
+def test_case_28_nor_does_its_loss_move_with_it():
     model = packing(build("llama3"))
     inputs, positions, labels = batch_of(ROWS[:1])
     only_first = labels.clone()
@@ -235,7 +235,7 @@ def test_28_nor_does_its_loss_move_with_it():
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen3"])
-def test_35_the_loss_does_not_depend_on_the_padding(family):
+def test_case_35_the_loss_does_not_depend_on_the_padding(family):
     model = packing(build(family))
     losses = []
     for seq_len in (28, 29, SEQ_LEN):
@@ -244,7 +244,7 @@ def test_35_the_loss_does_not_depend_on_the_padding(family):
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-6)
 
 
-def test_35_nor_on_what_the_padding_is():
+def test_case_35_nor_on_what_the_padding_is():
     model = packing(build("llama3"))
     inputs, positions, labels = batch_of(ROWS[:1])
     other = inputs.clone()
@@ -365,7 +365,7 @@ def test_packed_rows_never_reach_a_model_that_would_mix_them():
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("kind", ["varlen", "flex"])
-def test_25_on_a_gpu_every_kind_of_attention_gives_the_masked_logits_and_gradients(kind):
+def test_case_25_on_a_gpu_every_kind_of_attention_gives_the_masked_logits_and_gradients(kind):
     # Flash attention wants a head_dim of at least 16, FlexAttention rows of whole blocks of 128.
     shape = {"dim": 256, "n_heads": 4, "max_seq_len": 256}
     rows = [[document(100, 0), document(90, 1)], [document(256, 2)]]

@@ -17,6 +17,7 @@ from tiny_exports import (
     tiny_args,
     write_byte_tokenizer,
 )
+from tiny_stages import write_chat_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.export
@@ -184,11 +185,11 @@ def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
     assert model.tokenizer == tokenizer
 
 
-def test_a_templates_file_that_the_stage_names_is_exported(tmp_path: Path, pretrained: Path) -> None:
-    template = tmp_path / "mine.jinja"
-    template.write_text("{{ messages[0]['content'] }}")
-    config = {"training": {"seq_len": 64}, "chat": {"template": str(template)}}
-    sft = write_sft(tmp_path / "sft", pretrained, config=config)
+def test_the_template_that_the_chats_were_rendered_with_is_exported(tmp_path: Path, pretrained: Path) -> None:
+    rows = write_chat_rows(tmp_path / "chats", 4, seed=0)
+    (rows / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    config, data = {"training": {"seq_len": 64}}, PreparedData(train=rows)
+    sft = write_sft(tmp_path / "sft", pretrained, config=config, data=data)
     save_checkpoint(sensitised("llama3", tiny_args("llama3")), sft / "checkpoint" / "step-3")
 
     report = export_checkpoint(sft, tmp_path / "out")

@@ -7,6 +7,8 @@ from titanflow.errors import ConfigError
 from titanflow.manifest import checkpoint_digest
 from titanflow.stage import StageRun
 
+DOCUMENTS = "document_attention"
+
 
 def run(folder, config=None, **fields):
     return StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config=config or {}, **fields)
@@ -79,12 +81,22 @@ def test_a_stages_folder_tokenizer_and_checkpoints_are_settled(tmp_path):
 
 @pytest.mark.parametrize("section", ["data", "validation_data"])
 def test_packed_rows_get_an_attention_that_keeps_documents_apart(tmp_path, section):
-    for data, added in (({}, []), ({"packing": "best_fit"}, ["document_attention"])):
+    for data, added in (({}, []), ({"packing": "best_fit"}, [DOCUMENTS])):
         stage = run(tmp_path, {"model": {"converters": ["float8"]}, section: data})
         config = build_job_config(stage)
         for _ in range(2):
             settle(config, stage, None)
             assert config.model.converters == ["float8", *added]
+
+
+@pytest.mark.parametrize(("attention", "added"), [("sdpa", []), ("flex", [DOCUMENTS]), ("varlen", [DOCUMENTS])])
+def test_a_conversation_is_not_cut_at_the_ends_of_sequence_in_it(tmp_path, attention, added):
+    stage = run(tmp_path, {"model": {"name": "llama3"}})
+    args = {"attn_type": attention, "max_seq_len": 64}
+    base = BaseArchitecture("pretrain", "llama3", "debugmodel", args, 64, checkpoint=tmp_path)
+    config = build_job_config(stage)
+    settle(config, stage, base)
+    assert config.model.converters == added
 
 
 @pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])

@@ -93,7 +93,7 @@ def test_trained_tokens_are_told_where_they_differ(metrics, caplog):
     assert f"({record['trained_tokens_per_second']:,.0f} trained)" in caplog.text
 
 
-def test_30_the_highest_mean_loss_is_that_of_all_microbatches_and_never_nan(metrics):
+def test_case_30_the_highest_mean_loss_is_that_of_all_microbatches_and_never_nan(metrics):
     """torchtitan's own is NaN where a rank had no trained token."""
     metrics.begin(0)
     add_losses(metrics, (32.0, 10), (4.0, 2), (0.0, 0))
@@ -132,7 +132,7 @@ def test_a_validation_is_a_line_of_its_own(metrics):
     }
 
 
-def test_30_a_validation_loss_that_is_no_number_is_told_and_left_out(metrics, caplog):
+def test_case_30_a_validation_loss_that_is_no_number_is_told_and_left_out(metrics, caplog):
     metrics.begin(0)
     metrics.log_validation(math.nan, 10)
     assert lines(metrics) == metrics.logger.logged == []

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from tiny_stages import MODEL, SEQ_LEN, VOCAB
 from torchtitan.protocols.train_spec import get_train_spec
@@ -12,6 +13,7 @@ from titan.train_spec import (
     stage_train_spec,
     validation_seq_len,
 )
+from titanflow.data.order import permutation
 from titanflow.errors import ConfigError
 from titanflow.stage import PreparedData, StageRun
 
@@ -52,7 +54,8 @@ def test_what_the_overrides_get_wrong_is_bad_input(tmp_path):
 def test_prepared_rows_are_read_in_the_seeds_order(tmp_path, shared_data):
     loader = build_loader(stage(tmp_path, {"debug": {"seed": 9}}, data=PreparedData(train=shared_data / "train")))
     assert isinstance(loader, PreparedDataLoader)
-    assert (loader.seed, loader.global_batch_size) == (9, 2)
+    assert loader.global_batch_size == 2
+    assert loader.order.at(np.arange(5)).tolist() == permutation(len(loader.rows), 9, 0)[:5].tolist()
 
 
 def test_mock_data_needs_no_data(tmp_path):

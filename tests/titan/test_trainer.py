@@ -118,7 +118,7 @@ def direct(left, uneven):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_29_every_way_through_a_batch_has_the_same_gradient(left, direct, way, step):
+def test_case_29_every_way_through_a_batch_has_the_same_gradient(left, direct, way, step):
     """Accumulation, one batch and two ranks, with trained tokens as uneven as can be, against direct computation."""
     found = left[way]["gradients"][step]
     assert found.keys() == direct[step].keys()
@@ -129,7 +129,7 @@ def test_29_every_way_through_a_batch_has_the_same_gradient(left, direct, way, s
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_23_30_a_rank_without_a_trained_token_makes_no_number_a_nan(left, way):
+def test_case_23_30_a_rank_without_a_trained_token_makes_no_number_a_nan(left, way):
     """In step 2 the second rank has none, and one process has microbatches of none."""
     for metrics in left[way]["logged"].values():
         assert all(np.isfinite(value) for value in metrics.values())

@@ -99,7 +99,7 @@ class Untrained:
         return row._replace(labels=np.full_like(row.labels, -100))
 
 
-def test_30_rows_without_a_label_are_told_and_nothing_is_logged(model, shared_data, caplog):
+def test_case_30_rows_without_a_label_are_told_and_nothing_is_logged(model, shared_data, caplog):
     one = validator(Untrained(PreparedRows.open(shared_data / "chats", SEQ_LEN)), batch=8)
     with caplog.at_level(logging.WARNING):
         one.validate([model], step=3)
@@ -108,7 +108,7 @@ def test_30_rows_without_a_label_are_told_and_nothing_is_logged(model, shared_da
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_25_packed_rows_have_the_loss_of_the_chats_alone(model, shared_data, tmp_path, batch):
+def test_case_25_packed_rows_have_the_loss_of_the_chats_alone(model, shared_data, tmp_path, batch):
     rows = PreparedRows.open(shared_data / "chats", SEQ_LEN)
     packed = PreparedRows.open(write_chat_rows(tmp_path / "packed", 60, seed=2, packed=True), SEQ_LEN)
     assert len(packed) < len(rows)

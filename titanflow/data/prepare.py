@@ -1,17 +1,8 @@
 """Prepares an experiment's data before anything is trained: ``python -m titanflow.data.prepare run.yaml``.
 
-The stage's ``config``::
-
-    workspace: ./runs
-    num_proc: null            # processes; null: as many as the data is worth
-    tokenizer: {folder: …, path: null, vocab_size: 2048, train_on: {…}}
-    datasets:
-      - {folder: …, kind: text, data: {…}, seq_len: 256, chat: {…}, fingerprint: …}
-
-``chat`` holds ``template`` (the Jinja source), ``template_name``, ``turns`` and ``proof_rows``.
-
-A folder that is complete is left as it is. Each other one is written beside its place and renamed, so that a kill
-leaves nothing that counts. All inputs are read and checked before anything is written.
+The stage's ``config`` is a :class:`titanflow.data.prepare_plan.PreparePlan`. A folder that is complete is left alone.
+Each other one is written beside its place and renamed, so that a kill leaves nothing that counts. All inputs are read
+and checked before anything is written.
 """
 
 from __future__ import annotations
@@ -26,23 +17,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
-from pydantic import Field
 
 from titanflow.config.additions import Data
-from titanflow.config.mixture import mixture_members, mixture_spec
+from titanflow.config.mixture import mixture_spec
 from titanflow.data import stdlib_evals
-from titanflow.data.chat_render import Turns
 from titanflow.data.chat_source import ChatSource, load_chats
-from titanflow.data.fingerprints import data_name
 from titanflow.data.mixture import write_mixture
+from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
 from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete
 from titanflow.data.sources import Source, check_text, load_source
 from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
 from titanflow.data.tokenise import Work, write_text
-from titanflow.data.tokenise_chats import ChatPlan, write_chats
+from titanflow.data.tokenise_chats import write_chats
 from titanflow.data.tokenizer import (
     CONFIG_FILE,
     add_special_tokens,
@@ -53,81 +42,10 @@ from titanflow.data.tokenizer import (
 )
 from titanflow.errors import DataError, Problem, StageFailed, TitanflowError
 from titanflow.hf_base import download_weights, missing_weights
-from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, Strict, write_error, write_result
+from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, write_error, write_result
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
 _TAKES_LONG = 64 << 20
-
-
-class TokenizerPlan(Strict):
-    """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``."""
-
-    folder: Path
-    path: Path | None = None
-    vocab_size: int = 0
-    train_on: dict[str, Any] = Field(default_factory=dict)
-    new_special_tokens: list[str] = Field(default_factory=list)
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it was made before."""
-        return (self.folder / CONFIG_FILE).is_file()
-
-    @property
-    def texts(self) -> list[Data]:
-        """What to train on: the text of each source."""
-        members = mixture_members(self.train_on) or {data_name(self.train_on): self.train_on}
-        return [Data(**{**member, "name": name, "kind": "text"}) for name, member in members.items()]
-
-
-class ChatSettings(Strict):
-    """How conversations become tokens; see :class:`titanflow.data.tokenise_chats.ChatPlan`."""
-
-    template: str
-    template_name: str
-    turns: Turns = "all"
-    proof_rows: int | None = None
-
-
-class DatasetPlan(Strict):
-    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders."""
-
-    folder: Path
-    kind: Literal["text", "chat", "evals", "mixture"]
-    data: dict[str, Any]
-    members: dict[str, Path] = Field(default_factory=dict)
-    seq_len: int = 0
-    chat: ChatSettings | None = None
-    fingerprint: str = ""
-
-    @property
-    def config(self) -> Data:
-        """The data config, under the name that its folder has."""
-        return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
-
-    @property
-    def chat_plan(self) -> ChatPlan:
-        """How its conversations become rows."""
-        assert self.chat is not None
-        return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
-
-
-class BasePlan(Strict):
-    """A base on the Hub, whose weights are to be brought into the Hub's cache before a training stage starts."""
-
-    repo_id: str
-    revision: str
-    folder: Path
-
-
-class PreparePlan(Strict):
-    """The ``config`` of a prepare stage."""
-
-    workspace: Path
-    num_proc: int | None = None
-    tokenizer: TokenizerPlan | None = None
-    base: BasePlan | None = None
-    datasets: list[DatasetPlan] = Field(default_factory=list)
 
 
 class Preparation:

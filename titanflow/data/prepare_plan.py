@@ -1,0 +1,99 @@
+"""What the prepare stage is asked for: the ``config`` of its ``run.yaml``.
+
+::
+
+    workspace: ./runs
+    num_proc: null            # processes; null: as many as the data is worth
+    tokenizer: {folder: …, path: null, vocab_size: 2048, train_on: {…}}
+    base: null                # of a fine-tuning stage: a model of the Hub to download
+    datasets:
+      - {folder: …, kind: text, data: {…}, seq_len: 256, chat: {…}, fingerprint: …}
+
+``chat`` holds ``template`` (the Jinja source), ``template_name``, ``turns`` and ``proof_rows``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from titanflow.config.additions import Data
+from titanflow.config.mixture import mixture_members
+from titanflow.data.chat_render import Turns
+from titanflow.data.fingerprints import data_name
+from titanflow.data.tokenise_chats import ChatPlan
+from titanflow.data.tokenizer import CONFIG_FILE
+from titanflow.stage import Strict
+
+
+class TokenizerPlan(Strict):
+    """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``."""
+
+    folder: Path
+    path: Path | None = None
+    vocab_size: int = 0
+    train_on: dict[str, Any] = Field(default_factory=dict)
+    new_special_tokens: list[str] = Field(default_factory=list)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was made before."""
+        return (self.folder / CONFIG_FILE).is_file()
+
+    @property
+    def texts(self) -> list[Data]:
+        """What to train on: the text of each source."""
+        members = mixture_members(self.train_on) or {data_name(self.train_on): self.train_on}
+        return [Data(**{**member, "name": name, "kind": "text"}) for name, member in members.items()]
+
+
+class ChatSettings(Strict):
+    """How conversations become tokens; see :class:`titanflow.data.tokenise_chats.ChatPlan`."""
+
+    template: str
+    template_name: str
+    turns: Turns = "all"
+    proof_rows: int | None = None
+
+
+class DatasetPlan(Strict):
+    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders."""
+
+    folder: Path
+    kind: Literal["text", "chat", "evals", "mixture"]
+    data: dict[str, Any]
+    members: dict[str, Path] = Field(default_factory=dict)
+    seq_len: int = 0
+    chat: ChatSettings | None = None
+    fingerprint: str = ""
+
+    @property
+    def config(self) -> Data:
+        """The data config, under the name that its folder has."""
+        return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
+
+    @property
+    def chat_plan(self) -> ChatPlan:
+        """How its conversations become rows."""
+        assert self.chat is not None
+        return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
+
+
+class BasePlan(Strict):
+    """A base on the Hub, whose weights are to be brought into the Hub's cache before a training stage starts."""
+
+    repo_id: str
+    revision: str
+    folder: Path
+
+
+class PreparePlan(Strict):
+    """The ``config`` of a prepare stage."""
+
+    workspace: Path
+    num_proc: int | None = None
+    tokenizer: TokenizerPlan | None = None
+    base: BasePlan | None = None
+    datasets: list[DatasetPlan] = Field(default_factory=list)
