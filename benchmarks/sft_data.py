@@ -27,7 +27,7 @@ from titanflow.data.tokenizer import train_tokenizer
 
 SEQ_LEN = 1024
 VOCAB = 8192
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.01
 
 
 def write_chats(path: Path, rows: int) -> None:

@@ -19,6 +19,8 @@ from titanflow.errors import DataError, Problem
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Characters of lines that are read at a time: what is read takes several times as much memory.
+_CHUNK = 1 << 20
 MAX_PROBLEMS = 20
 """So many of a source's problems are reported; the rest are counted."""
 
@@ -142,7 +144,11 @@ def load_files(group: list[Path], cache: Path, loader: str = "") -> Dataset:
     """
     from datasets import load_dataset
 
-    options: dict[str, Any] = {} if loader or LOADERS[group[0].suffix] != "text" else {"sample_by": "document"}
+    options: dict[str, Any] = {}
+    if loader == "text":
+        options = {"chunksize": _CHUNK}
+    elif LOADERS[group[0].suffix] == "text":
+        options = {"sample_by": "document"}
     loader = loader or LOADERS[group[0].suffix]
     names = [str(file.absolute()) for file in group]
     try:
