@@ -138,22 +138,33 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
         if key.partition(".")[0] not in TRAINING_STATE
     }
     wanted = _of_all_ranks({key: tuple(value.shape) for key, value in model_state.items()})
-    problems = [f"lacks {key}" for key in wanted if key not in stored]
-    problems += [f"has {key}, which the model lacks" for key in stored if key not in wanted]
-    problems += [
-        f"has {key} of shape {stored[key]}, the model's is {shape}"
-        for key, shape in wanted.items()
-        if key in stored and stored[key] != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    if problems := differences(stored, wanted):
         raise ConfigError(
             Problem(
-                f"the checkpoint isn't this model's: it {'; '.join(problems[:5])}{more}",
+                f"the checkpoint isn't this model's: it {shortened(problems)}",
                 origin=str(path),
                 hint="give the model the arguments that the checkpoint was trained with",
             )
         )
+
+
+def differences(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How the shapes of stored weights differ from those that a model wants, a clause each; empty where they don't."""
+    return [
+        *(f"lacks {key}" for key in wanted if key not in stored),
+        *(f"has {key}, which the model lacks" for key in stored if key not in wanted),
+        *(
+            f"has {key} of shape {stored[key]}, the model's is {shape}"
+            for key, shape in wanted.items()
+            if key in stored and stored[key] != shape
+        ),
+    ]
+
+
+def shortened(clauses: list[str], shown: int = 5) -> str:
+    """The first few clauses, and how many more there are."""
+    more = f" and {len(clauses) - shown} more" if len(clauses) > shown else ""
+    return f"{'; '.join(clauses[:shown])}{more}"
 
 
 def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from titan.checkpoint import differences, shortened
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import check_weights_there, weight_files
 
@@ -35,18 +36,11 @@ def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
     wanted = {key: tuple(value.shape) for key, value in adapter.to_hf(model.state_dict()).items()}
     if getattr(model_args, "enable_weight_tying", False):
         stored.pop(HEAD, None)
-    problems += [f"lacks {key}" for key in wanted if key not in stored]
-    problems += [f"has {key}, which the model lacks" for key in stored if key not in wanted]
-    problems += [
-        f"has {key} of shape {stored[key]}, the model's is {shape}"
-        for key, shape in wanted.items()
-        if key in stored and stored[key] != shape
-    ]
+    problems += differences(stored, wanted)
     if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError(
             Problem(
-                f"the weights aren't those that config.json describes: it {'; '.join(problems[:5])}{more}",
+                f"the weights aren't those that config.json describes: it {shortened(problems)}",
                 origin=str(folder),
                 hint="load and save the model with transformers, and look for its warnings",
             )
