@@ -7,7 +7,8 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_adapters import finished_base
-from tiny_stages import MODEL, SEQ_LEN, Workbench, records
+from tiny_hugging_face import write_hugging_face
+from tiny_stages import MODEL, SEQ_LEN, Workbench, records, write_chat_rows
 from transformers import AutoModelForCausalLM
 
 from titan.checkpoint import read_complete
@@ -36,8 +37,8 @@ def workbench(tmp_path_factory, shared_data):
     return bench
 
 
-def stage(bench, name, lora, *configs, base="base", **fields):
-    data = PreparedData(train=bench.data / "chats", validation=bench.data / "validation")
+def stage(bench, name, lora, *configs, base="base", train=None, **fields):
+    data = PreparedData(train=train or bench.data / "chats", validation=bench.data / "validation")
     return bench.stage(
         name, SFT, {"lora": lora}, *configs, stage="sft", base=bench.folder / base, model_overrides={}, data=data,
         **fields,
@@ -141,3 +142,37 @@ def test_an_sft_on_top_starts_from_the_merged_model(workbench, trained):
     exported = [AutoModelForCausalLM.from_pretrained(one.export).state_dict() for one in (result, base)]
     for key, value in exported[0].items():
         torch.testing.assert_close(value, exported[1][key], rtol=0, atol=1e-6)
+
+
+def test_on_packed_rows_two_ranks_have_the_losses_of_one_process(workbench):
+    """Adapters and attention that keeps documents apart are two converters of one model."""
+    chats = write_chat_rows(workbench.folder / "packed", 120, seed=3, packed=True)
+    training = {"steps": 3, "local_batch_size": 2, "global_batch_size": 4}
+    settings = {"training": training, "data": {"packing": "best_fit"}, "validation": {"enable": False}}
+    losses = []
+    for name, ranks in (("packed-one", None), ("packed-two", 2)):
+        run = stage(workbench, name, UNDROPPED, settings, train=chats)
+        assert workbench.run(run, ranks) == 0, log_of(run)
+        assert run.config["data"]["packing"] == "best_fit"
+        losses.append(records(run))
+    assert list(losses[0]) == [1, 2, 3]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_on_a_base_in_transformers_format_peft_and_merged_export_agree(workbench):
+    base = workbench.folder / "hugging-face"
+    write_hugging_face(base, "Qwen3ForCausalLM", tie_word_embeddings=True)
+    lora = {"rank": 2, "alpha": 8.0, "rslora": True, "peft_adapter": True, "target_modules": ["wq", "wv", "w2"]}
+    settings = {"training": {"steps": 3}, "optimizer": {"lr": 1e-2}, "validation": {"enable": False}}
+    settings["model"] = {"name": "qwen3", "flavor": "debugmodel"}
+    run = stage(workbench, "on-hugging-face", lora, settings, base=base, tokenizer=base)
+    assert workbench.run(run) == 0, log_of(run)
+    result = read_result(run.folder)
+    merged = AutoModelForCausalLM.from_pretrained(result.export, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.inference_mode():
+        expected = merged(TOKENS).logits
+        before = loaded(TOKENS).logits
+        found = PeftModel.from_pretrained(loaded, result.adapter).eval()(TOKENS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (before - expected).abs().max() > 1e-3
