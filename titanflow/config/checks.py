@@ -130,7 +130,12 @@ def _check_refused(module: Module) -> list[Problem]:
 
 
 def _check_sft(module: Module) -> list[Problem]:
-    if module.stage != "sft" or not has_data(module) or module.config["data"]["kind"] == "chat":
+    if module.stage != "sft" or module.config["training"]["mock_data"] or _is_written(module, "training.dataset"):
+        return []
+    if not has_data(module):
+        expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
+        return [_problem(module, "data", "fine-tuning has nothing to train on", expected)]
+    if module.config["data"]["kind"] == "chat":
         return []
     return [
         _problem(

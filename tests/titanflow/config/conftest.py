@@ -27,6 +27,7 @@ FILES = {
         training:
           local_batch_size: 16
           seq_len: 64
+        data: {kind: chat, path: chats.jsonl}
         """,
     "models/tiny.yaml": """
         model:

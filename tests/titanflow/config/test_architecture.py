@@ -100,6 +100,7 @@ OWN_FAMILY = """
           experimental: {custom_import: my_family}
       sft:
         params: {model_overrides: {model.dropout: 0.3}}
+        overrides: {data: {kind: chat, path: chats.jsonl}}
     """
 
 
