@@ -1,6 +1,12 @@
 """A mixture in a ``data`` section, from the files to the config of each source."""
 
-from titanflow.config.mixture import mixture_members, mixture_spec
+from pathlib import Path
+
+import pytest
+
+from titanflow.config.mixture import mixture_members, mixture_spec, packs_rows
+
+ROOT = Path(__file__).parents[3]
 
 DATA = """
     kind: chat
@@ -57,3 +63,12 @@ def test_an_unknown_key_of_a_source_is_named_with_its_line(write, mistakes) -> N
     message = mistakes(write(data__mixed=data, data__first=FIRST, experiments__exp=EXPERIMENT))
     assert "configs/data/mixed.yaml:8: sft.data.mixture.sources.second.epoch: unknown key" in message
     assert "did you mean `sft.data.mixture.sources.second.epochs`?" in message
+
+
+@pytest.mark.parametrize("name", ["chat_files", "sharegpt_files", "instructions", "chat_mixture"])
+def test_every_data_file_for_chats_that_ships_resolves(load, name: str) -> None:
+    experiment = ROOT / "configs" / "experiments" / "stdlib.yaml"
+    data = load(experiment, f"sft.data={name}.yaml").modules["sft"].config["data"]
+    members = mixture_members(data) or {name: data}
+    assert all(member["kind"] == "chat" and member["path"] for member in members.values())
+    assert packs_rows(data) == (name == "chat_mixture")
