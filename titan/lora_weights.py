@@ -22,10 +22,10 @@ from titan.lora import A, B, is_adapter, local, shard_slices
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
 from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.manifest import checkpoint_digest
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
 
-CONFIG_FILE = "config.json"
 State = Mapping[str, torch.Tensor]
 
 
@@ -59,11 +59,6 @@ def weights_of(checkpoint: Path) -> Weights:
         return Weights(checkpoint)
     base = weights_of(base_checkpoint(run))
     return Weights(base.whole, (*base.adapters, Adapter(checkpoint, settings)))
-
-
-def is_hugging_face(folder: Path) -> bool:
-    """Whether transformers loads the folder as it stands."""
-    return (folder / CONFIG_FILE).is_file()
 
 
 def lora_of(run: StageRun | None) -> Lora:

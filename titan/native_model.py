@@ -86,14 +86,8 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
     import torch
 
     from titan.lora import add_adapters
-    from titan.lora_weights import (
-        check_adapter,
-        is_hugging_face,
-        load_quietly,
-        merge_adapter,
-        read_hugging_face,
-        weights_of,
-    )
+    from titan.lora_weights import check_adapter, load_quietly, merge_adapter, read_hugging_face, weights_of
+    from titanflow.hf_base import is_hugging_face
 
     if not (checkpoint / ".metadata").is_file():
         raise DataError(

@@ -51,7 +51,8 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    from titan.lora_weights import is_hugging_face, lora_of
+    from titan.lora_weights import lora_of
+    from titanflow.hf_base import is_hugging_face
 
     source, out = Path(source).absolute(), Path(out).absolute()
     is_checkpoint = (source / METADATA).is_file()

@@ -17,7 +17,7 @@ def chat_problems(messages: Any, origin: str = "") -> list[Problem]:
         origin: the row's ``file:line``.
     """
     if not isinstance(messages, list):
-        found = "nothing" if messages is None else f"{type(messages).__name__} {_shown(messages)}"
+        found = "nothing" if messages is None else f"{type(messages).__name__} {shown(messages)}"
         expected = 'a list of {"role": …, "content": …}'
         return [Problem(f"messages isn't a list but {found}", "messages", origin, expected)]
     if not messages:
@@ -39,7 +39,7 @@ def chat_problems(messages: Any, origin: str = "") -> list[Problem]:
 
 def _message_problems(message: Any, key: str, origin: str) -> list[Problem]:
     if not isinstance(message, dict):
-        found = f"{type(message).__name__} {_shown(message)}"
+        found = f"{type(message).__name__} {shown(message)}"
         return [Problem(f"the message isn't a mapping but {found}", key, origin, "role and content")]
     if message.get("role") is None and message.get("content") is None:
         keys = ", ".join(str(name) for name, value in message.items() if value is not None) or "nothing"
@@ -47,7 +47,7 @@ def _message_problems(message: Any, key: str, origin: str) -> list[Problem]:
     problems = []
     role = message.get("role")
     if role not in ROLES:
-        found = "the message has no role" if role is None else f"there is no role {_shown(role)}"
+        found = "the message has no role" if role is None else f"there is no role {shown(role)}"
         problems.append(Problem(found, f"{key}.role", origin, f"one of {', '.join(ROLES)}"))
     return problems + _content_problems(message, role, key, origin)
 
@@ -67,6 +67,7 @@ def _content_problems(message: dict[str, Any], role: Any, key: str, origin: str)
     return []
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for a message, cut short."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…'"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from titanflow.config.additions import Data
-from titanflow.data.chat_check import chat_problems
+from titanflow.data.chat_check import chat_problems, shown
 from titanflow.errors import DataError, Problem
 
 CALL = "function_call"
@@ -221,14 +221,14 @@ def _calls(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]
             inner = _parsed(inner, key, problems)
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
             if call is not None:
-                problems.append(Problem(f"found {_shown(call)}", key, expected='{"name": …, "arguments": {…}}'))
+                problems.append(Problem(f"found {shown(call)}", key, expected='{"name": …, "arguments": {…}}'))
             continue
         arguments = inner.get("arguments")
         arguments = {} if arguments in (None, "") else arguments
         if isinstance(arguments, str):
             arguments = _parsed(arguments, f"{key}.arguments", problems)
         if arguments is not None and not isinstance(arguments, dict):
-            problems.append(Problem(f"found {_shown(arguments)}", f"{key}.arguments", expected="a JSON object"))
+            problems.append(Problem(f"found {shown(arguments)}", f"{key}.arguments", expected="a JSON object"))
         function = {"name": inner["name"], "arguments": arguments}
         identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
         calls.append({**identity, "type": "function", "function": function})
@@ -247,7 +247,7 @@ def _tools(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]
     if len(problems) > known:
         return None
     if wrong := [tool for tool in tools if not isinstance(tool, dict)]:
-        problems.append(Problem(f"found {_shown(wrong[0])}", key, expected="a list of function descriptions"))
+        problems.append(Problem(f"found {shown(wrong[0])}", key, expected="a list of function descriptions"))
         return None
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
 
@@ -256,7 +256,7 @@ def _parsed(text: str, key: str, problems: list[Problem]) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        problems.append(Problem(f"{_shown(text)} isn't JSON: {error}", key))
+        problems.append(Problem(f"{shown(text)} isn't JSON: {error}", key))
         return None
 
 
@@ -264,8 +264,3 @@ def _joined(parts: list[Any]) -> Any:
     """OpenAI's content in parts, where all are text; anything else as it was, to be refused."""
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
     return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else parts  # type: ignore[arg-type]
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "…'"
