@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,11 +153,22 @@ def load_files(group: list[Path], cache: Path, loader: str = "") -> Dataset:
     loader = loader or LOADERS[group[0].suffix]
     names = [str(file.absolute()) for file in group]
     try:
+        if loader == "csv":
+            options = _as_texts(group[0])
         return load_dataset(loader, data_files=names, split="train", cache_dir=str(cache), **options)
     except Exception as error:  # each loader fails in its own way; what matters is where
         if no_room(error):
             raise
         raise DataError(_reading_problems(group, error)) from error
+
+
+def _as_texts(file: Path) -> dict[str, Any]:
+    """Reads each column of a CSV file as text: "NA" is a word there, and 7 an answer."""
+    from datasets import Features, Value
+
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        header = next(csv.reader(lines), [])
+    return {"features": Features({name: Value("string") for name in header}), "keep_default_na": False}
 
 
 def _reading_problems(group: list[Path], error: Exception) -> list[Problem]:

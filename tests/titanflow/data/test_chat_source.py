@@ -237,3 +237,16 @@ def test_the_built_in_conversations(cache: Path) -> None:
 def test_an_undeclared_column_is_refused_before_anything_is_read(cache: Path) -> None:
     with pytest.raises(DataError, match=r"data\.columns: messages has no 'chat'"):
         load_chats(Data(kind="chat", name="c", path="/nowhere.jsonl", columns={"chat": "x"}), cache)
+
+
+def test_a_csvs_cells_are_texts(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sums.csv"
+    path.write_text('question,answer\n"What is 3, and 4?",7\nNA or None?,NA\n')
+    data = Data(
+        **{"kind": "chat", "name": "c", "path": str(path), "chat_format": "prompt_completion"},
+        columns={"prompt": "question", "completion": "answer"},
+    )
+    rows = [ChatFormat.of(data).conversation(row) for _, row in read_rows(load_chats(data, cache).rows)]
+    assert [row.problems for row in rows] == [[], []]
+    said = [[message["content"] for message in row.messages] for row in rows]
+    assert said == [["What is 3, and 4?", "7"], ["NA or None?", "NA"]]
