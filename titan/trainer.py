@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torchtitan.train
+from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpoint import MODEL
 from torchtitan.components.dataloader import DataloaderExhaustedError
@@ -56,6 +57,7 @@ class Trainer(torchtitan.train.Trainer):
         self._saved_step = 0
         self._trained_before = 0
         self._warmed_up = False
+        self._drops = bool(job_config.lora.dropout) or any(map(drops, self.model_parts))
         if job_config.lora.rank:
             self.checkpointer.states[MODEL] = TrainedState(self.model_parts)
         if job_config.training.mixed_precision_param == "float32":
@@ -97,7 +99,7 @@ class Trainer(torchtitan.train.Trainer):
         """torchtitan's, counting the labels that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
-            if self.job_config.lora.dropout:
+            if self._drops:
                 # After the batch: fetching the first one draws a number too.
                 self._seed_dropout()
             yield input_dict, labels
@@ -270,3 +272,8 @@ class Trainer(torchtitan.train.Trainer):
             maybe_enable_memory_snapshot(config.profiling, **place) as memory,
         ):
             yield [one for one in (profiler, memory) if one]
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether a model has a dropout layer that drops anything."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

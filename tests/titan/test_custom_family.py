@@ -4,7 +4,7 @@ import os
 import textwrap
 
 import pytest
-from tiny_stages import VOCAB
+from tiny_stages import VOCAB, records
 
 from titanflow.stage import PreparedData, StageRun, read_result
 
@@ -112,3 +112,17 @@ def test_an_sft_may_set_its_own_dropout(bench, run_stage):
     assert (result.model_args["dropout"], result.model_args["dim"]) == (0.0, 16)
     assert "model.dropout: 0.1 → 0.0 from sft.yaml:9" in result.changed
     assert not any("dropout" in line for line in result.inherited)
+
+
+def test_a_resumed_run_drops_what_the_uninterrupted_one_drops(bench, run_stage):
+    settings = {"training": {"steps": 6}, "checkpoint": {"interval": 3, "last_save_model_only": False}}
+    whole = bench.stage("whole", BAG, settings, model_overrides={"dropout": 0.5})
+    run_stage(whole)
+    resumed = bench.stage("resumed", BAG, settings, {"training": {"steps": 3}}, model_overrides={"dropout": 0.5})
+    run_stage(resumed)
+    (resumed.folder / "result.json").unlink()
+    resumed.config["training"]["steps"] = 6
+    resumed.write()
+    assert "Training starts at step 4" in run_stage(resumed)
+    assert list(records(whole)) == [1, 2, 3, 4, 5, 6]
+    assert records(resumed) == records(whole)
