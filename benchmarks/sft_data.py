@@ -45,8 +45,9 @@ def write_chats(path: Path, rows: int) -> None:
 
 def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str, Any]:
     """Prepares with this project; returns the figures."""
-    import datasets  # noqa: F401  (what is imported late isn't to be counted)
-    import transformers.utils.chat_template_utils  # noqa: F401
+    # What is imported late isn't to be counted.
+    import datasets  # noqa: F401  (imported for its time alone)
+    import transformers.utils.chat_template_utils  # noqa: F401  (likewise)
 
     from titanflow.config.additions import Data
     from titanflow.data.chat_source import load_chats
@@ -114,6 +115,7 @@ def watch(pid: int, peak: list[int]) -> None:
             peak[0] = max(peak[0], sum(map(anonymous, [process, *process.children(recursive=True)])))
         except psutil.NoSuchProcess:
             return
+        # No event tells of memory: it can only be sampled.
         time.sleep(SAMPLE_SECONDS)
 
 

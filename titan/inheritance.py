@@ -80,8 +80,12 @@ def new_tokens(run: StageRun) -> list[str]:
 
 def token_rows(rows: int, run: StageRun) -> int:
     """How many rows for tokens the stage's model has, where its base has ``rows``: more only if new ones need them."""
-    needed = max(_vocabulary(run.tokenizer).values(), default=-1) + 1 if new_tokens(run) else 0
-    return max(rows, needed)
+    return max(rows, tokenizer_size(run) if new_tokens(run) else 0)
+
+
+def tokenizer_size(run: StageRun) -> int:
+    """How many embeddings a stage's tokenizer needs: its highest id and one; 0 without a tokenizer."""
+    return max(_vocabulary(run.tokenizer).values(), default=-1) + 1
 
 
 def _vocabulary(folder: Path | None) -> dict[str, int]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.validate import BaseValidator
 from torchtitan.config import JobConfig
@@ -15,12 +14,12 @@ from torchtitan.protocols.train_spec import TrainSpec
 from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
+from titan.inheritance import tokenizer_size
 from titan.metrics import build_metrics
 from titan.model_overrides import override_model_args
 from titan.parallelize import equal_to_one_process, with_summed_gradients
 from titan.streaming import streamed
 from titan.validate import StageValidator
-from titanflow.base_model import TOKENIZER_FILE
 from titanflow.config.additions import names_rows
 from titanflow.data.mixture import open_rows
 from titanflow.errors import ConfigError, Problem
@@ -94,14 +93,6 @@ def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
         )
     if problems:
         raise ConfigError(problems)
-
-
-def tokenizer_size(run: StageRun) -> int:
-    """How many embeddings a stage's tokenizer needs: its highest id and one; 0 without a tokenizer."""
-    path = run.tokenizer / TOKENIZER_FILE if run.tokenizer else None
-    if path is None or not path.is_file():
-        return 0
-    return max(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def needs_tokenizer(run: StageRun, job_config: JobConfig) -> bool:

@@ -153,7 +153,7 @@ def _download(repo_id: str, revision: str | None, names: list[str]) -> str:
     (enable_progress_bars if is_watched else disable_progress_bars)()
     try:
         return str(snapshot_download(repo_id, revision=revision, allow_patterns=names, endpoint=endpoint))
-    except Exception as error:
+    except Exception as error:  # the client raises a kind of its own for each answer, and for none
         reason = redact(str(error)).strip().splitlines()[0]
         raise ConfigError(
             Problem(
@@ -172,7 +172,7 @@ def _names(repo_id: str, revision: str) -> list[str]:
 
     try:
         return list(HfApi(endpoint=hub_endpoint()).list_repo_files(repo_id, revision=revision))
-    except Exception:
+    except Exception:  # without an answer there is nothing to add to what the cache has
         return []
 
 

@@ -16,7 +16,7 @@ from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
-from titanflow.errors import ConfigError, Problem
+from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
@@ -91,10 +91,9 @@ class Preparation:
             return
         if given is None and module.config["data"]["streaming"]:
             raise ConfigError(
-                Problem(
+                module.problem(
+                    "data.streaming",
                     "a tokenizer can't be trained on a stream",
-                    key=f"{module.name}.data.streaming",
-                    origin=module.origins.get("data.streaming", ""),
                     expected="a tokenizer's folder in `tokenizer.path` or `model.hf_assets_path`",
                 )
             )
@@ -127,10 +126,9 @@ class Preparation:
         if given is not None and _fingerprint_of(given) not in possible:
             key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
             raise ConfigError(
-                Problem(
+                module.problem(
+                    key,
                     f"found {given}, and {base.stage} has another tokenizer ({folder}): fine-tuning keeps its base's",
-                    key=f"{module.name}.{key}",
-                    origin=module.origins.get(key, ""),
                     hint="leave it out here, or give it to the base and pretrain again",
                 )
             )
@@ -152,61 +150,58 @@ class Preparation:
             self.config["tokenizer"]["new_special_tokens"] = added
         elif planned["folder"] != str(folder):
             raise ConfigError(
-                Problem(
+                module.problem(
+                    "sft.base",
                     f"{source} is another tokenizer than this experiment's own, and a run prepares with one",
-                    key=f"{module.name}.sft.base",
-                    origin=module.origins.get("sft.base", ""),
                     hint="give the stage that starts from an outside base an experiment of its own",
                 )
             )
         return folder, fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
+        from titanflow.data.fingerprints import mixture_fingerprint
+
         data = module.config[section]
         if module.trains and not self.fingerprints.get(f"{module.name}.tokenizer"):
             raise ConfigError(
-                Problem(
+                module.problem(
+                    "tokenizer.path",
                     f"{module.name} has data and no tokenizer",
-                    key=f"{module.name}.tokenizer.path",
-                    origin=module.origins.get("tokenizer.path", ""),
                     expected="a folder with tokenizer.json",
                 )
             )
         seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
-        members = mixture_members(data)
-        folders = {name: self._add_dataset(module, member, seq_len, workspace) for name, member in members.items()}
-        folder = self._add_dataset(module, data, seq_len, workspace, folders)
-        self.fingerprints[f"{module.name}.{section}"] = self.config["datasets"][-1]["fingerprint"]
+        members = {
+            name: self._add_source(module, one, seq_len, workspace) for name, one in mixture_members(data).items()
+        }
+        if members:
+            fingerprint = mixture_fingerprint(data, {name: one["fingerprint"] for name, one in members.items()})
+            folders = {name: one["folder"] for name, one in members.items()}
+            planned = self._add_dataset(data, "mixture", fingerprint, workspace, seq_len=seq_len, members=folders)
+        else:
+            planned = self._add_source(module, data, seq_len, workspace)
+        self.fingerprints[f"{module.name}.{section}"] = planned["fingerprint"]
         paths = self.data.setdefault(module.name, PreparedData())
-        setattr(paths, part, folder)
+        setattr(paths, part, Path(planned["folder"]))
 
-    def _add_dataset(
-        self,
-        module: Module,
-        data: dict[str, Any],
-        seq_len: int,
-        workspace: Path,
-        members: dict[str, Path] | None = None,
-    ) -> Path:
-        """Plans one folder: a source's, or that of a mixture of ``members``."""
-        from titanflow.data.fingerprints import data_fingerprint, prepared_folder
+    def _add_source(self, module: Module, data: dict[str, Any], seq_len: int, workspace: Path) -> dict[str, Any]:
+        """Plans the folder of one source."""
+        from titanflow.data.fingerprints import data_fingerprint
 
         chat = self._chat(module) if data["kind"] == "chat" else None
         tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
         fingerprint = data_fingerprint(data, tokenizer, seq_len, chat, workspace)
+        return self._add_dataset(data, data["kind"], fingerprint, workspace, seq_len=seq_len, chat=chat)
+
+    def _add_dataset(
+        self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any
+    ) -> dict[str, Any]:
+        from titanflow.data.fingerprints import prepared_folder
+
         folder = prepared_folder(workspace, data, fingerprint)
-        self.config["datasets"].append(
-            {
-                "folder": str(folder),
-                "kind": "mixture" if members else data["kind"],
-                "data": data,
-                "members": {name: str(path) for name, path in (members or {}).items()},
-                "seq_len": seq_len,
-                "chat": chat,
-                "fingerprint": fingerprint,
-            }
-        )
-        return folder
+        planned = {"folder": str(folder), "kind": kind, "data": data, "fingerprint": fingerprint, **options}
+        self.config["datasets"].append(planned)
+        return planned
 
     def _chat(self, module: Module) -> dict[str, Any]:
         """The section ``chat`` with the template's text in the place of its name."""
@@ -228,10 +223,9 @@ def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
     known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
     if known:
         raise ConfigError(
-            Problem(
+            module.problem(
+                "sft.new_special_tokens",
                 f"found {', '.join(known)}, which the base's tokenizer has already",
-                key=f"{module.name}.sft.new_special_tokens",
-                origin=module.origins.get("sft.new_special_tokens", ""),
                 hint="leave out what it has",
             )
         )

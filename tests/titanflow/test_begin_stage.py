@@ -28,7 +28,7 @@ def test_the_base_that_a_resumed_stage_began_on_stays_on_record(tmp_path: Path) 
 
     def begin(action: str) -> str:
         run = StageRun(stage="sft", experiment="e", run="r", folder=tmp_path / "sft", base=base)
-        begin_stage(StagePlan("sft", action, "", run))  # type: ignore[arg-type]
+        begin_stage(StagePlan("sft", action, "", run))
         return StageRun.read(run.folder / RUN_FILE).base_digest
 
     assert begin("RUN") == began

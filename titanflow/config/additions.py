@@ -87,10 +87,14 @@ class Data(Source):
     """Several sources in place of one."""
 
 
+SOURCE_KEYS = ("source", "path", "dataset")
+"""The keys that say where rows come from, of which a section that is no mixture has exactly one."""
+
+
 def names_rows(data: Mapping[str, Any]) -> bool:
     """Whether a ``data`` section says where rows come from."""
     is_mixture = bool((data.get("mixture") or {}).get("sources"))
-    return is_mixture or any(data.get(key) for key in ("source", "path", "dataset"))
+    return is_mixture or any(data.get(key) for key in SOURCE_KEYS)
 
 
 @dataclass

@@ -45,17 +45,13 @@ def has_data(module: Module, section: str = "data") -> bool:
     return names_rows(module.config.get(section) or {})
 
 
-def _problem(module: Module, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
-    return Problem(message, f"{module.name}.{key}", module.origins.get(key, ""), expected, hint)
-
-
 def _check_dataset(module: Module, section: str) -> list[Problem]:
     """torchtitan's own way to name a dataset, beside this project's."""
     titans = f"{'training' if section == 'data' else 'validation'}.dataset"
     written = [key for key in (titans, f"{titans}_path") if _is_written(module, key)]
     if has_data(module, section) and written:
         message = f"two sources: {written[0]} and {section}"
-        return [_problem(module, written[0], message, expected="one of them")]
+        return [module.problem(written[0], message, expected="one of them")]
     return []
 
 
@@ -102,8 +98,7 @@ def _check_validation(module: Module) -> list[Problem]:
     own = has_data(module)
     if config["validation"]["enable"] and own and not has_data(module, "validation_data"):
         return [
-            _problem(
-                module,
+            module.problem(
                 "validation.enable",
                 "validation is on, and there is nothing to validate on",
                 expected="a data file in the module's `validation_data:`",
@@ -122,11 +117,11 @@ def _check_seq_len(module: Module) -> list[Problem]:
     if not limit or seq_len <= limit:
         return []
     message = f"found {seq_len}, and {reason}"
-    return [_problem(module, "training.seq_len", message, expected=f"at most {limit}", hint=hint)]
+    return [module.problem("training.seq_len", message, expected=f"at most {limit}", hint=hint)]
 
 
 def _check_refused(module: Module) -> list[Problem]:
-    return [_problem(module, key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
+    return [module.problem(key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
 
 
 def _check_sft(module: Module) -> list[Problem]:
@@ -134,12 +129,11 @@ def _check_sft(module: Module) -> list[Problem]:
         return []
     if not has_data(module):
         expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
-        return [_problem(module, "data", "fine-tuning has nothing to train on", expected)]
+        return [module.problem("data", "fine-tuning has nothing to train on", expected)]
     if module.config["data"]["kind"] == "chat":
         return []
     return [
-        _problem(
-            module,
+        module.problem(
             "data.kind",
             f"found {module.config['data']['kind']}: fine-tuning takes conversations",
             expected="chat",
@@ -151,8 +145,7 @@ def _check_sft_tokenizer(module: Module) -> list[Problem]:
     if module.stage != "sft" or module.config["tokenizer"]["vocab_size"] is None:
         return []
     return [
-        _problem(
-            module,
+        module.problem(
             "tokenizer.vocab_size",
             f"found {module.config['tokenizer']['vocab_size']}: fine-tuning keeps its base's tokenizer",
             hint="leave it out here, or change it in the base and pretrain again",
@@ -171,7 +164,7 @@ def _check_packing(module: Module) -> list[Problem]:
     )
     hint = f"leave out {module.name}.{packed[0]}.packing, or what stands in its way"
     return [
-        _problem(module, key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
+        module.problem(key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
         for key, reason in refusals.items()
     ]
 
@@ -182,12 +175,12 @@ def _check_new_tokens(module: Module) -> list[Problem]:
         return []
     if module.base is None or module.base.folder is None:
         message = "found some, and the base is trained in this experiment"
-        return [_problem(module, key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
+        return [module.problem(key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
     if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
-        return [_problem(module, key, f"found {tokens}", expected="different tokens without space around them")]
+        return [module.problem(key, f"found {tokens}", expected="different tokens without space around them")]
     if (module.config.get("lora") or {}).get("rank"):
         message = "found some, and adapters leave embedding and output as they are"
-        return [_problem(module, key, message, hint="train the whole model (lora.rank: 0), or leave them out")]
+        return [module.problem(key, message, hint="train the whole model (lora.rank: 0), or leave them out")]
     return []
 
 
@@ -195,7 +188,7 @@ def _check_launcher(module: Module) -> list[Problem]:
     launcher = module.config.get("launcher") or {}
     for key in ("nproc_per_node", "nnodes"):
         if launcher.get(key, 1) < 1:
-            return [_problem(module, f"launcher.{key}", f"found {launcher[key]}", expected="1 or more")]
+            return [module.problem(f"launcher.{key}", f"found {launcher[key]}", expected="1 or more")]
     if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
-        return [_problem(module, "launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
+        return [module.problem("launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
     return []

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import SOURCE_KEYS, Data
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
 
-SOURCES = ("source", "path", "dataset")
 ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
 """Keys that mean nothing for text."""
 ONLY_TEXT = ("text_column", "streaming")
@@ -27,7 +26,7 @@ def check_data(module: Module, section: str) -> list[Problem]:
         problems += _check_one(module, f"{section}.mixture.sources.{name}", member, own | written)
     proof_rows = module.config["chat"]["proof_rows"]
     if proof_rows is not None and proof_rows < 0:
-        problems.append(_problem(module, "chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
+        problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
     return problems
 
 
@@ -40,17 +39,17 @@ def _written(module: Module, section: str) -> set[str]:
 
 def _check_one(module: Module, section: str, data: dict[str, Any], written: set[str]) -> list[Problem]:
     problems: list[Problem] = []
-    named = [key for key in SOURCES if data.get(key)]
+    named = [key for key in SOURCE_KEYS if data.get(key)]
     if len(named) > 1:
         hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
         message = f"two sources: {' and '.join(named)}"
-        problems.append(_problem(module, f"{section}.{named[1]}", message, expected="one of them", hint=hint))
+        problems.append(module.problem(f"{section}.{named[1]}", message, expected="one of them", hint=hint))
     kind = data.get("kind", "text")
     for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
         if key in written and data.get(key):
             message = f"found {data[key]!r}, which means nothing with kind: {kind}"
             hint = "leave it out" if kind == "chat" else "leave it out, or set kind: chat"
-            problems.append(_problem(module, f"{section}.{key}", message, hint=hint))
+            problems.append(module.problem(f"{section}.{key}", message, hint=hint))
     return problems + (_check_declaration(module, section, data) if kind == "chat" else [])
 
 
@@ -61,18 +60,18 @@ def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> li
     try:
         check_declaration(Data(**known), section)
     except DataError as error:
-        return [_problem(module, one.key, one.message, one.expected) for one in error.problems]
+        return [module.problem(one.key, one.message, one.expected) for one in error.problems]
     return []
 
 
 def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
-    if named := [key for key in SOURCES if data.get(key)]:
+    if named := [key for key in SOURCE_KEYS if data.get(key)]:
         message = f"two sources: {named[0]} and mixture"
-        problems.append(_problem(module, f"{section}.{named[0]}", message, expected="one of them"))
+        problems.append(module.problem(f"{section}.{named[0]}", message, expected="one of them"))
     if data.get("streaming"):
         message = "a mixture is read from prepared rows"
-        problems.append(_problem(module, f"{section}.streaming", message, expected="false"))
+        problems.append(module.problem(f"{section}.streaming", message, expected="false"))
     for name, source in data["mixture"]["sources"].items():
         problems += _check_source(module, f"{section}.mixture.sources.{name}", source, data["mixture"]["strategy"])
     return problems
@@ -80,18 +79,14 @@ def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[P
 
 def _check_source(module: Module, key: str, source: dict[str, Any], strategy: str) -> list[Problem]:
     problems = [
-        _problem(module, f"{key}.{number}", f"found {source[number]}", expected="a number above 0")
+        module.problem(f"{key}.{number}", f"found {source[number]}", expected="a number above 0")
         for number in ("weight", "epochs")
         if source.get(number, 1) <= 0
     ]
     if "weight" in source and strategy == "concat":
         message, hint = "sources that follow one another have no weights", "give it epochs, or set strategy: interleave"
-        problems.append(_problem(module, f"{key}.weight", message, hint=hint))
-    if not any(source.get(one) for one in SOURCES):
-        expected = f"one of {', '.join(SOURCES)}, or data: file.yaml"
-        problems.append(_problem(module, key, "the source names no rows", expected))
+        problems.append(module.problem(f"{key}.weight", message, hint=hint))
+    if not any(source.get(one) for one in SOURCE_KEYS):
+        expected = f"one of {', '.join(SOURCE_KEYS)}, or data: file.yaml"
+        problems.append(module.problem(key, "the source names no rows", expected))
     return problems
-
-
-def _problem(module: Module, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
-    return Problem(message, f"{module.name}.{key}", module.origins.get(key, ""), expected, hint)

@@ -28,13 +28,7 @@ def device_problems(module: Module, device: Device) -> list[Problem]:
         return []
     found = list(_on_a_cpu(module) if device.kind == "cpu" else _on_gpus(module, device))
     return [
-        Problem(
-            f"{message} ({device.found})" if device.found else message,
-            f"{module.name}.{key}",
-            module.origins.get(key, ""),
-            expected,
-            hint,
-        )
+        module.problem(key, f"{message} ({device.found})" if device.found else message, expected, hint)
         for key, message, expected, hint in found
     ]
 

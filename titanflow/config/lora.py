@@ -136,16 +136,7 @@ def lora_problems(module: Module) -> list[Problem]:
         linears, others = module_names(module.config["model"]["name"], module.model_args)
         if linears and not problems:
             _, problems = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
-    return [
-        Problem(
-            problem.message,
-            f"{module.name}.{problem.key}",
-            module.origins.get(problem.key, ""),
-            problem.expected,
-            problem.hint,
-        )
-        for problem in problems
-    ]
+    return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
 
 
 def _stage_problems(module: Module) -> list[Problem]:

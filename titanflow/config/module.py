@@ -65,6 +65,10 @@ class Module:
         """Whether torchtitan runs it."""
         return self.framework == "torchtitan"
 
+    def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
+        """What is wrong with one of its values, with where that was written."""
+        return Problem(message, f"{self.name}.{key}", self.origins.get(key, ""), expected, hint)
+
     def values(self) -> dict[str, tuple[Any, str]]:
         """Each dotted key with its value and origin, the model's arguments among them as ``model.<field>``."""
         flat = flatten(self.config) | {f"model.{key}": value for key, value in flatten(self.model_args).items()}

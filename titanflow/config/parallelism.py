@@ -42,9 +42,8 @@ def is_sharded(module: Module) -> bool:
     return shard > 1 or degrees["context_parallel_degree"] > 1
 
 
-def _problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
-    dotted = key if "." in key else f"parallelism.{key}"
-    return Problem(message, f"{module.name}.{dotted}", module.origins.get(dotted, ""), expected, hint)
+def _problem(module: Module, degree: str, message: str, expected: str, hint: str = "") -> Problem:
+    return module.problem(f"parallelism.{degree}", message, expected, hint)
 
 
 def _processes(module: Module) -> int:
@@ -96,11 +95,11 @@ def _check_shares(module: Module) -> list[Problem]:
     if seq_len % divisor:
         parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
         problems.append(
-            _problem(module, "training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
+            module.problem("training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
         )
     if config["training"]["enable_cpu_offload"] and not is_sharded(module):
         message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
-        problems.append(_problem(module, "training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))
+        problems.append(module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))
     return problems
 
 
@@ -130,7 +129,7 @@ def _check_compiled(module: Module) -> list[Problem]:
     problems = []
     if config["activation_checkpoint"]["mode"] == "memory_budget":
         message = "found 'memory_budget', which torch's compiler keeps"
-        problems.append(_problem(module, "activation_checkpoint.mode", message, f"selective or full, or {needed}"))
+        problems.append(module.problem("activation_checkpoint.mode", message, f"selective or full, or {needed}"))
     if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
         message = "found true, which torch's compiler does"
         problems.append(_problem(module, "enable_async_tensor_parallel", message, needed))

@@ -262,5 +262,7 @@ def _parsed(text: str, key: str, problems: list[Problem]) -> Any:
 
 def _joined(parts: list[Any]) -> Any:
     """OpenAI's content in parts, where all are text; anything else as it was, to be refused."""
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
-    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else parts  # type: ignore[arg-type]
+    are_texts = all(
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts
+    )
+    return "".join(part["text"] for part in parts) if parts and are_texts else parts

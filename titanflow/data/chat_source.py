@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -191,33 +190,40 @@ def read_array(file: Path) -> tuple[list[str], list[int]]:
 
 
 def _elements(text: str) -> tuple[list[str], list[int]]:
-    decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
+    decoder = json.JSONDecoder()
     rows: list[str] = []
     lines: list[int] = []
     line, counted = 1, 0
-    position = space.match(text).end()  # type: ignore[union-attr]
-    _expect(text, position, "[")
-    position = space.match(text, position + 1).end()  # type: ignore[union-attr]
-    while text[position : position + 1] != "]" or rows:
+    position = _after(text, 0, "[")
+    is_open = text[position : position + 1] != "]"
+    while is_open:
         _, end = decoder.raw_decode(text, position)
         line += text.count("\n", counted, position)
         counted = position
         rows.append(text[position:end])
         lines.append(line)
-        position = space.match(text, end).end()  # type: ignore[union-attr]
-        if text[position : position + 1] == "]":
-            break
-        _expect(text, position, ",")
-        position = space.match(text, position + 1).end()  # type: ignore[union-attr]
-    rest = space.match(text, position + 1).end()  # type: ignore[union-attr]
+        position = _after_space(text, end)
+        is_open = text[position : position + 1] != "]"
+        if is_open:
+            position = _after(text, position, ",")
+    rest = _after(text, position, "]")
     if rest < len(text):
         raise json.JSONDecodeError("Extra data", text, rest)
     return rows, lines
 
 
-def _expect(text: str, position: int, character: str) -> None:
+def _after(text: str, position: int, character: str) -> int:
+    """Where a text goes on after a character that must stand at a position, or after space there."""
+    position = _after_space(text, position)
     if text[position : position + 1] != character:
         raise json.JSONDecodeError(f"Expecting {character!r}", text, position)
+    return _after_space(text, position + 1)
+
+
+def _after_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
 
 
 def _without_nothing(value: Any) -> Any:

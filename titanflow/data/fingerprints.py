@@ -48,8 +48,7 @@ def data_fingerprint(
     """
     if members := mixture_members(data):
         ours = (tokenizer_fingerprint, seq_len, chat, workspace)
-        found = {name: data_fingerprint(member, *ours) for name, member in members.items()}
-        return digest({"version": DATA_VERSION, "members": found, "mixture": mixture_spec(data)})
+        return mixture_fingerprint(data, {name: data_fingerprint(member, *ours) for name, member in members.items()})
     config = Data(**data)
     content = {key: value for key, value in asdict(config).items() if key not in _NOT_CONTENT}
     parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
@@ -58,6 +57,11 @@ def data_fingerprint(
     if config.kind == "chat":
         parts |= {"seq_len": seq_len, "chat": {key: (chat or {}).get(key) for key in ("template", "turns")}}
     return digest(parts)
+
+
+def mixture_fingerprint(data: Mapping[str, Any], members: Mapping[str, str]) -> str:
+    """The fingerprint of a mixture whose sources have these, by name."""
+    return digest({"version": DATA_VERSION, "members": dict(members), "mixture": mixture_spec(data)})
 
 
 def tokenizer_fingerprint(

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import SOURCE_KEYS, Data
 from titanflow.data import stdlib_text
 from titanflow.data.local_files import LOADERS, local_files
 from titanflow.data.staging import no_room
@@ -70,7 +70,7 @@ def check_one_source(data: Data) -> str:
     Raises:
         DataError: none of them is set, or several.
     """
-    given = [key for key in ("source", "path", "dataset") if getattr(data, key)]
+    given = [key for key in SOURCE_KEYS if getattr(data, key)]
     if len(given) != 1:
         found = " and ".join(f"data.{key}" for key in given) or "none of them"
         expected = "exactly one of data.source, data.path and data.dataset"
