@@ -24,6 +24,7 @@ from titan.hf_config import (
     make_config,
     make_generation_config,
 )
+from titan.hf_models import hugging_face_model, refusal
 from titan.inheritance import new_tokens, token_rows
 from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, newest_checkpoint, train_spec
@@ -31,7 +32,6 @@ from titan.parity import POSITIONS, measure
 from titan.quiet import quiet_transformers
 from titanflow.data.prepared import TEMPLATE_FILE, is_complete, read_info
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
-from titanflow.families import ARCHITECTURES, export_refusal
 from titanflow.fingerprint import folder_digests
 from titanflow.hf_base import hugging_face, is_hugging_face
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
@@ -195,8 +195,8 @@ def export_dcp(
     started = time.monotonic()
     quiet_transformers()
     checkpoint, out = Path(checkpoint), Path(out).absolute()
-    if refusal := export_refusal(model_name, asdict(model_args)):
-        raise ConfigError(refusal)
+    if reason := refusal(model_name, asdict(model_args)):
+        raise ConfigError(reason)
     _refuse_foreign(out)
     tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
@@ -267,10 +267,14 @@ def _refuse_foreign(out: Path) -> None:
 def _write_model(folder: Path, model_name: str, config: Any, weights: Mapping[str, Any], tokens: SpecialTokens) -> None:
     """Writes config, generation defaults and weights through transformers; refuses weights it has no place for."""
     import torch
-    import transformers
 
+    family = hugging_face_model(model_name)
+    model_class = family.model_class()
+    if family.has_code:
+        type(config).register_for_auto_class()
+        model_class.register_for_auto_class("AutoModelForCausalLM")
     with torch.device("meta"):
-        model = getattr(transformers, ARCHITECTURES[model_name])(config)
+        model = model_class(config)
     # The meta model owns no memory: the weights are the native model's own.
     loaded = model.load_state_dict(dict(weights), strict=False, assign=True)
     missing = [key for key in loaded.missing_keys if not (config.tie_word_embeddings and key == "lm_head.weight")]

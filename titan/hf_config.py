@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.hf_models import hugging_face_model
 from titanflow.errors import DataError, Problem
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
@@ -71,19 +72,11 @@ class SpecialTokens:
         )
 
 
-def llama_intermediate_size(args: Any) -> int:
-    """The width of the hidden layer of torchtitan's llama3 ``FeedForward``, rounded as it rounds."""
-    width = int(2 * (4 * args.dim) / 3)
-    if args.ffn_dim_multiplier is not None:
-        width = int(args.ffn_dim_multiplier * width)
-    return int(args.multiple_of * ((width + args.multiple_of - 1) // args.multiple_of))
-
-
 def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_embeddings: int) -> Any:
     """The transformers config under which the exported weights compute what the native model does.
 
     Args:
-        model_name: a supported family.
+        model_name: a family that is written for transformers (:func:`hugging_face_model`).
         args: its ``ModelArgs``.
         tokens: the tokenizer's ids.
         max_position_embeddings: the ``seq_len`` trained with; what lies beyond was never seen.
@@ -114,51 +107,7 @@ def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_
         "pad_token_id": tokens.pad,
         "dtype": "float32",
     }
-    return {"llama3": _llama_config, "qwen3": _qwen3_config}[model_name](args, common)
-
-
-def _llama_config(args: Any, common: dict[str, Any]) -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        **common,
-        head_dim=args.dim // args.n_heads,
-        intermediate_size=llama_intermediate_size(args),
-        mlp_bias=False,
-        tie_word_embeddings=False,
-        rope_parameters=_llama_rope(args),
-    )
-
-
-def _llama_rope(args: Any) -> dict[str, Any]:
-    """torchtitan scales every llama3's RoPE, by 8 unless told otherwise, and at short lengths too.
-
-    A factor of 1 changes nothing; it is written as no scaling, so that loading the model brings no warning.
-    """
-    scaling = args.rope_scaling_args
-    if scaling.scaling_factor == 1:
-        return {"rope_type": "default", "rope_theta": float(args.rope_theta)}
-    return {
-        "rope_type": "llama3",
-        "rope_theta": float(args.rope_theta),
-        "factor": float(scaling.scaling_factor),
-        "low_freq_factor": float(scaling.low_freq_factor),
-        "high_freq_factor": float(scaling.high_freq_factor),
-        "original_max_position_embeddings": scaling.original_max_position_embeddings,
-    }
-
-
-def _qwen3_config(args: Any, common: dict[str, Any]) -> Any:
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        **common,
-        head_dim=args.head_dim,
-        intermediate_size=args.hidden_dim,
-        use_sliding_window=False,
-        tie_word_embeddings=args.enable_weight_tying,
-        rope_parameters={"rope_type": "default", "rope_theta": float(args.rope_theta)},
-    )
+    return hugging_face_model(model_name).make_config(args, common)
 
 
 def make_generation_config(tokens: SpecialTokens) -> Any:

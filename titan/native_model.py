@@ -6,23 +6,28 @@ A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from titanflow.checkpoints import complete_folders
 from titanflow.errors import DataError, Problem, StageFailed
+from titanflow.families import OWN_FAMILIES
 
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
 
 
 def train_spec(model_name: str) -> Any:
-    """torchtitan's ``TrainSpec`` of a model family, on any machine."""
+    """The ``TrainSpec`` of a model family, torchtitan's or this project's, on any machine."""
     from titan.patches import apply_patches
 
     apply_patches(["cpu_device"])
     from torchtitan.protocols.train_spec import get_train_spec
+
+    if model_name in OWN_FAMILIES:
+        importlib.import_module(OWN_FAMILIES[model_name])
 
     return get_train_spec(model_name)
 

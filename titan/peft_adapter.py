@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place, read_run, stage_model
+from titan.hf_models import refusal
 from titan.native_model import load_native, newest_checkpoint, train_spec
 from titanflow.checkpoints import METADATA
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
-from titanflow.families import export_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +61,8 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     if run is None or not settings.rank:
         raise ConfigError(Problem("no LoRA stage", "lora.rank", str(stage_folder), "a stage with adapters"))
     model = stage_model(stage_folder)
-    if refusal := export_refusal(model.name, asdict(model.args)):
-        raise ConfigError(refusal)
+    if reason := refusal(model.name, asdict(model.args)):
+        raise ConfigError(reason)
     _refuse_foreign(out)
     checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)

@@ -183,9 +183,9 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
 def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
     """Exports the last checkpoint, where the family has an export, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
+    from titan.hf_models import refusal
     from titan.lora import trainable_parameters
     from titan.train_spec import describe_model
-    from titanflow.families import export_refusal
 
     newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
     model_args, parameters = describe_model(spec, job_config)
@@ -209,9 +209,9 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),
     )
-    refusal = export_refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
-    if refusal:
-        print(f"no export: {refusal}", flush=True)
+    reason = refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
+    if reason:
+        print(f"no export: {reason}", flush=True)
     else:
         result = result.model_copy(update=export(run))
     write_result(run.folder, result)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ARCHITECTURES: Mapping[str, str] = {"llama3": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-"""torchtitan's model family → the transformers class that computes the same function."""
+ARCHITECTURES: Mapping[str, str] = {
+    "llama3": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
+"""Model family → the transformers class that computes the same function."""
+
+OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2"}
+"""This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""
 
 OWN_MASKS: Mapping[str, str] = {
     "llama4": "its layers take one of two masks, in which documents end at each end-of-sequence token",

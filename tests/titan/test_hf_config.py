@@ -12,10 +12,10 @@ from titan.hf_config import (
     SpecialTokens,
     add_rope_for_transformers_4,
     copy_tokenizer,
-    llama_intermediate_size,
     make_config,
     make_generation_config,
 )
+from titan.hf_models import llama_intermediate_size
 from titan.native_model import train_spec
 from titanflow.errors import DataError
 
