@@ -15,9 +15,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import BlockMask
-from torch.nn.functional import scaled_dot_product_attention
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.models.attention import (
@@ -29,6 +27,7 @@ from torchtitan.models.attention import (
 )
 from torchtitan.protocols.model_converter import register_model_converter
 
+from titan.attention import MaskedAttention, repeat_heads
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import packing_refusals
 
@@ -45,15 +44,6 @@ KINDS = ("sdpa", "flex", "varlen")
 """What ``attn_type`` may be."""
 
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-# The CPU's own kernel goes by the name of flash attention, which on CUDA takes no mask. The memory-efficient kernel
-# does, but knows no grouped queries: hence keys and values are repeated.
-MASKED_BACKENDS = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.MATH,
-]
 
 
 def one_document(tokens: torch.Tensor) -> torch.Tensor:
@@ -97,12 +87,6 @@ def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
     return VarlenMetadata(cu_seq_q=boundaries, cu_seq_k=boundaries, max_q=longest, max_k=longest)
 
 
-def repeat_heads(keys: torch.Tensor, heads: int) -> torch.Tensor:
-    """Keys or values ``[batch, kv_heads, seq_len, head_dim]`` for ``heads`` query heads, each group sharing one."""
-    repeats = heads // keys.shape[1]
-    return keys if repeats == 1 else keys.repeat_interleave(repeats, dim=1)
-
-
 class DocumentMask:
     """The mask of the batch in hand, which all attention modules of a model share; None for rows that aren't packed."""
 
@@ -110,39 +94,19 @@ class DocumentMask:
         self.mask: torch.Tensor | None = None
 
 
-class DocumentAttention(ScaledDotProductAttentionWrapper):
-    """torchtitan's attention, with the mask of the batch in hand; no parameters.
+class DocumentAttention(MaskedAttention):
+    """Attention with the mask of the batch in hand; no parameters.
 
     Recomputed activations see the same mask: the next one is set by the next forward pass, after the backward pass.
     """
 
-    def __init__(self, documents: DocumentMask) -> None:
-        super().__init__()
+    def __init__(self, documents: DocumentMask, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
         self.documents = documents
 
-    def forward(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        *,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-        is_causal: bool = True,
-    ) -> torch.Tensor:
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
         """Attends; ``q`` is ``[batch, heads, seq_len, head_dim]``, ``k`` and ``v`` may have fewer heads."""
-        if isinstance(q, DTensor):
-            # Under tensor parallelism a rank has some of the heads, which are attended to each by itself.
-            local = (one.to_local() for one in (q, k, v))
-            output = self(*local, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal)
-            return DTensor.from_local(output, q.device_mesh, q.placements, run_check=False)
-        mask = self.documents.mask
-        if mask is None:
-            return super().forward(q, k, v, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal)
-        if enable_gqa:
-            k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
-        with sdpa_kernel(MASKED_BACKENDS, set_priority=True):
-            return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return super().forward(q, k, v, **{**settings, "mask": self.documents.mask})
 
 
 class GroupedVarlenAttention(VarlenAttentionWrapper):
@@ -189,20 +153,24 @@ class DocumentConverter:
 def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) -> None:
     """Lets a model build its masks from the ``positions`` that it is called with, once a forward pass.
 
-    Without any, each row is one document, whatever tokens are in it.
+    Without any, each row is one document, whatever tokens are in it. A model that says ``keeps_documents_apart``
+    of itself does so already.
 
     ``rope_mesh`` is the mesh over which the model's RoPE cache is replicated as a ``DTensor``, if it is.
 
     Raises:
         ConfigError: a model of another family, which takes no positions or has an attention of its own.
     """
+    if getattr(model, "keeps_documents_apart", False):
+        return
     kind = getattr(model.model_args, "attn_type", "sdpa")
     documents = DocumentMask()
     check_attention(model, kind)
     for module in list(model.modules()):
         attention = getattr(module, "inner_attention", None)
         if isinstance(attention, ScaledDotProductAttentionWrapper):
-            module.inner_attention = DocumentAttention(documents)
+            dropout = attention.dropout.p if isinstance(attention, MaskedAttention) else 0.0
+            module.inner_attention = DocumentAttention(documents, dropout)
         elif isinstance(attention, VarlenAttentionWrapper):
             module.inner_attention = GroupedVarlenAttention()
 

@@ -19,7 +19,7 @@ from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
 from titanflow.errors import ConfigError, Problem
-from titanflow.families import packing_refusals
+from titanflow.families import OWN_FAMILIES, packing_refusals
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -128,13 +128,16 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
 
 
 def import_custom(run: StageRun) -> None:
-    """Imports ``experimental.custom_import``, which registers a family of one's own.
+    """Imports ``experimental.custom_import``, which registers a family, and this project's own family if it is one.
 
     torchtitan's Trainer does so too, but only after the stage has looked up its model.
 
     Raises:
         ConfigError: there is no such module.
     """
+    own = OWN_FAMILIES.get((run.config.get("model") or {}).get("name", ""))
+    if own:
+        importlib.import_module(own)
     module = (run.config.get("experimental") or {}).get("custom_import")
     if not module:
         return

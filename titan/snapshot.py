@@ -12,10 +12,11 @@ from importlib.metadata import version
 from typing import Any
 
 from titanflow.config.snapshot import FAMILIES, snapshot_path
+from titanflow.families import OWN_FAMILIES
 
 
 def take_snapshot() -> dict[str, Any]:
-    """What the installed torchtitan accepts.
+    """What the installed torchtitan accepts, and this project's own families.
 
     Returns:
         ``torchtitan``: its version; ``job_config``: the JSON schema of its ``JobConfig``; ``models``: for each
@@ -23,15 +24,14 @@ def take_snapshot() -> dict[str, Any]:
     """
     from pydantic import TypeAdapter
 
-    from titan.patches import apply_patches
+    from titan.native_model import train_spec
 
-    apply_patches(["cpu_device"])
+    train_spec(FAMILIES[0])
     from torchtitan.config.job_config import JobConfig
-    from torchtitan.protocols.train_spec import get_train_spec
 
     models = {}
-    for name in FAMILIES:
-        flavors = get_train_spec(name).model_args
+    for name in (*FAMILIES, *OWN_FAMILIES):
+        flavors = train_spec(name).model_args
         args_class = type(next(iter(flavors.values())))
         models[name] = {
             "args": args_class.__name__,

@@ -7,7 +7,7 @@ refused by name: a weight that fits says nothing about the function that it was 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from titanflow.config.snapshot import load_snapshot
@@ -48,12 +48,12 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
             reason is named.
     """
     named = (config.get("architectures") or [None])[0]
-    family = next((family for family, architecture in ARCHITECTURES.items() if architecture == named), None)
+    family = next((family for family in READERS if ARCHITECTURES[family] == named), None)
     if family is None:
-        known = ", ".join(ARCHITECTURES.values())
+        known = ", ".join(ARCHITECTURES[family] for family in READERS)
         raise ConfigError(Problem(f"found {named!r}", key="architectures", origin=origin, expected=known))
     reader = _Reader(config, origin)
-    args = {"llama3": _llama, "qwen3": _qwen3}[family](reader)
+    args = READERS[family](reader)
     for key, values in EXPECTED.items():
         if key in config and config[key] not in values:
             reader.refuse(key, f"found {config[key]!r}: torchtitan's {family} has none of it", str(values[0]))
@@ -154,17 +154,35 @@ def feed_forward(dim: int, width: int) -> dict[str, Any]:
     return {"multiple_of": width, "ffn_dim_multiplier": None if usual <= width else (width + 0.5) / usual}
 
 
-def _qwen3(reader: _Reader) -> dict[str, Any]:
-    args = _common(reader, 32)
+def _qwen(reader: _Reader, family: str, key_value_heads: int) -> dict[str, Any]:
+    """What qwen2 and qwen3 have in common."""
     rope = reader.rope()
     if rope["rope_type"] != "default":
-        reader.refuse("rope_scaling", f"found {rope['rope_type']!r}", "default: torchtitan's qwen3 has no scaling")
+        reader.refuse("rope_scaling", f"found {rope['rope_type']!r}", f"default: {family} has no scaling here")
     return {
-        **args,
-        "head_dim": reader.whole("head_dim", 128),
+        **_common(reader, key_value_heads),
         "hidden_dim": reader.whole("intermediate_size"),
         "rope_theta": rope["rope_theta"],
-        "qk_norm": True,
-        "moe_enabled": False,
         "enable_weight_tying": bool(reader.config.get("tie_word_embeddings", False)),
     }
+
+
+def _qwen3(reader: _Reader) -> dict[str, Any]:
+    return {
+        **_qwen(reader, "qwen3", 32),
+        "head_dim": reader.whole("head_dim", 128),
+        "qk_norm": True,
+        "moe_enabled": False,
+    }
+
+
+def _qwen2(reader: _Reader) -> dict[str, Any]:
+    args = _qwen(reader, "qwen2", 32)
+    head_dim = reader.whole("head_dim", max(1, args["dim"] // args["n_heads"]))
+    if head_dim * args["n_heads"] != args["dim"]:
+        reader.refuse("head_dim", f"found {head_dim}", f"hidden_size / num_attention_heads = {args['dim']}")
+    return args
+
+
+READERS: Mapping[str, Callable[[_Reader], dict[str, Any]]] = {"llama3": _llama, "qwen3": _qwen3, "qwen2": _qwen2}
+"""The families whose ``config.json`` is understood."""

@@ -19,7 +19,13 @@ from titan.parity import GREEDY_TOKENS, TOLERANCE, Parity, ParityError, measure,
 GOOD = Parity(
     relative_error=1e-6, argmax_agreement=1.0, greedy_agreement=1.0, positions=256, greedy_tokens=GREEDY_TOKENS
 )
-FAMILIES = {"llama3": {}, "qwen3": {}, "qwen3-tied": {"enable_weight_tying": True}}
+FAMILIES = {
+    "llama3": {},
+    "qwen3": {},
+    "qwen3-tied": {"enable_weight_tying": True},
+    "qwen2": {},
+    "qwen2-tied": {"enable_weight_tying": True},
+}
 
 
 class Exported(NamedTuple):

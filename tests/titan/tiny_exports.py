@@ -30,6 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "hidden_dim": 96,
         "enable_weight_tying": False,
     },
+    "qwen2": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
 }
 
 
@@ -72,7 +73,9 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
     with torch.no_grad():
         model.init_weights()
         for name, parameter in model.named_parameters():
-            if re.search(r"\.w[qkv]\.", name):
+            if name.endswith(".bias"):
+                parameter.uniform_(-0.5, 0.5)
+            elif re.search(r"\.w[qkv]\.", name):
                 parameter.mul_(12)
             elif re.search(r"\.(wo|w2)\.", name):
                 parameter.mul_(6)

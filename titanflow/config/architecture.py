@@ -18,6 +18,7 @@ from titanflow.config.model_args import (
 from titanflow.config.schema import Schema
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
 from titanflow.errors import ConfigError, Problem
+from titanflow.families import OWN_FAMILIES
 from titanflow.outside_base import outside_base
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def resolve_architecture(
     name, flavor = section.get("name"), section.get("flavor")
     found = family(str(name.value)) if isinstance(name, Leaf) else None
     custom = _section(merged, "experimental").get("custom_import")
+    if custom is None and isinstance(name, Leaf) and name.value in OWN_FAMILIES:
+        set_leaf(merged, "experimental.custom_import", Leaf(OWN_FAMILIES[name.value], f"the family {name.value}"))
     is_custom = found is None and isinstance(custom, Leaf) and bool(custom.value)
     args_schema = found["schema"] if found else None
     section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)

@@ -1,4 +1,4 @@
-"""What torchtitan accepts, read from a snapshot so that a plan needs no torch.
+"""What torchtitan and the model families accept, read from a snapshot so that a plan needs no torch.
 
 ``torchtitan-<version>.json`` is made by ``python -m titan.snapshot``; a test compares it with the installed
 torchtitan.

@@ -1,0 +1,35 @@
+"""Floating point operations of a decoder, counted as torchtitan counts them.
+
+Six for each weight of a matrix product and token (two forward, four backward), and for attention six times heads,
+both head widths and keys, without regard to causality (PaLM, arXiv:2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+FORWARD_AND_BACKWARD = 6
+
+
+def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:
+    """The parameters of a dense decoder, tied ones once, and its operations a token.
+
+    Args:
+        args: ``n_layers``, ``n_heads``, ``head_dim``.
+        model: with ``tok_embeddings``, whose lookup is no product; its weight counts where the output shares it.
+        seq_len: keys that a token attends to.
+    """
+    parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    if args.enable_weight_tying:
+        # Tied or, on the meta device, not yet: there is one.
+        parameters.pop(id(model.output.weight), None)
+        parameters[id(model.tok_embeddings.weight)] = model.tok_embeddings.weight.numel()
+    total = sum(parameters.values())
+    multiplied = total if args.enable_weight_tying else total - model.tok_embeddings.weight.numel()
+    attention = args.n_layers * attention_flops(args, seq_len)
+    return total, FORWARD_AND_BACKWARD * multiplied + attention
+
+
+def attention_flops(args, keys: float) -> int:
+    """One layer's scores and weighted values for one token that attends to ``keys``, forward and backward."""
+    return int(FORWARD_AND_BACKWARD * args.n_heads * 2 * args.head_dim * keys)
