@@ -25,6 +25,9 @@ from titanflow.stage import METRICS_FILE
 
 MAX_EXPONENT = 20.0
 
+NAMED_OTHERWISE = ("step", "seconds", "shares", "router")
+"""Keys of a record that aren't logged as ``train/<key>``."""
+
 
 def perplexity(loss: float) -> float:
     """exp of a loss in nats per token, bounded at exp(20)."""
@@ -66,7 +69,8 @@ class StageMetrics(MetricsProcessor):
     """torchtitan's metrics processor with the records of a stage.
 
     ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it. ``shares`` gives each
-    source's share of the tokens so far, where a mixture is trained on.
+    source's share of the tokens so far, where a mixture is trained on, and ``routers`` what the routers did, where a
+    model has any; it is only asked in steps that are logged.
     """
 
     def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims, tag: str | None = None) -> None:
@@ -77,6 +81,7 @@ class StageMetrics(MetricsProcessor):
         self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
         self.trained_tokens = 0
         self.shares: Callable[[], dict[str, float]] = dict
+        self.routers: Callable[[], dict[str, float]] = dict
         self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._validated: set[int] = set()
         self._started = time.perf_counter()
@@ -128,8 +133,9 @@ class StageMetrics(MetricsProcessor):
                 f"step {step}: the loss is {global_avg_loss} and the gradient's norm {grad_norm}: training has "
                 "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
             )
-        named = {f"train/{key}": value for key, value in record.items() if key not in ("step", "seconds", "shares")}
+        named = {f"train/{key}": value for key, value in record.items() if key not in NAMED_OTHERWISE}
         named |= {f"train/share/{name}": share for name, share in record.get("shares", {}).items()}
+        named |= {f"router/{name}": value for name, value in record.get("router", {}).items()}
         named["train/max_loss"] = self._max_loss_of_ranks()
         named |= self._system_metrics()
         self._write(record, named, step)
@@ -181,6 +187,8 @@ class StageMetrics(MetricsProcessor):
             record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
         if shares := self.shares():
             record["shares"] = shares
+        if routers := self.routers():
+            record["router"] = routers
         record["seconds"] = time.perf_counter() - self._started
         return record
 

@@ -17,12 +17,15 @@ from titan.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.inheritance import tokenizer_size
 from titan.metrics import build_metrics
 from titan.model_overrides import override_model_args
+from titan.optimizer import with_parameter_groups
 from titan.parallelize import equal_to_one_process, with_summed_gradients
+from titan.routers import RoutedModel
 from titan.streaming import streamed
 from titan.validate import StageValidator
 from titanflow.config.additions import names_rows
 from titanflow.data.mixture import open_rows
 from titanflow.errors import ConfigError, Problem
+from titanflow.families import PARAMETER_GROUPS
 from titanflow.stage import StageRun
 
 MOCK_VALIDATION_ROWS = 64
@@ -40,6 +43,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(Problem(f"{type(error).__name__}: {error.args[0]}", key="model")) from error
     vocab_size = getattr(model_args[model.flavor], "vocab_size", 0)
+    groups = PARAMETER_GROUPS.get(model.name, {})
     return dataclasses.replace(
         spec,
         model_args=model_args,
@@ -47,6 +51,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_dataloader_fn=_dataloader_builder(spec, run, vocab_size),
         build_validator_fn=_validator_builder(spec, run, vocab_size),
         build_metrics_processor_fn=build_metrics,
+        build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer.group_lr, groups),
         build_loss_fn=with_summed_gradients(spec.build_loss_fn),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),
     )
@@ -130,7 +135,7 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
             ranks=dp_world_size,
             seed=job_config.debug.seed or 0,
             settings=training.dataloader,
-            trim=may_trim(job_config),
+            trim=may_trim(spec, job_config),
         )
 
     return build
@@ -141,7 +146,7 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
             rows = open_rows(run.data.validation, seq_len)
-            return StageValidator(rows, job_config, trim=may_trim(job_config), **parts)
+            return StageValidator(rows, job_config, trim=may_trim(spec, job_config), **parts)
         if job_config.training.mock_data:
             return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)
         if job_config.validation_data.streaming:
@@ -161,8 +166,13 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
     return build
 
 
-def may_trim(job_config: JobConfig) -> bool:
-    """Whether batches may be of different widths: on a CPU, where nothing is compiled for one and no rank waits."""
+def may_trim(spec: TrainSpec, job_config: JobConfig) -> bool:
+    """Whether batches may be of different widths: on a CPU, where nothing is compiled for one and no rank waits.
+
+    A routed layer's tokens are a share of the row's width, which must not depend on the rows beside it.
+    """
+    if issubclass(spec.model_cls, RoutedModel):
+        return False
     parallelism = job_config.parallelism
     shared_rows = parallelism.tensor_parallel_degree * parallelism.context_parallel_degree
     whole_rows = shared_rows * parallelism.pipeline_parallel_degree == 1

@@ -31,6 +31,7 @@ from titan.lora import step_seed
 from titan.lora_weights import TrainedState, load_weights, weights_of
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
+from titan.routers import RouterStatistics, routed_parts
 from titan.streaming import check_ranks
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -54,6 +55,7 @@ class Trainer(torchtitan.train.Trainer):
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         if isinstance(self.dataloader, PreparedDataLoader):
             self.metrics_processor.shares = self.dataloader.shares
+        self._routers = self._set_up_routers()
         self._saved_step = 0
         self._trained_before = 0
         self._warmed_up = False
@@ -116,6 +118,10 @@ class Trainer(torchtitan.train.Trainer):
             NothingToTrain: that number is 0.
         """
         self.metrics_processor.begin_step()
+        if self._routers is not None:
+            self._routers.begin_step()
+            for part in self._routers.parts:
+                part.begin_step(self.step, self.job_config.training.steps)
         self._trained_before = self.metrics_processor.trained_tokens
         super().train_step(data_iterator)
 
@@ -130,8 +136,23 @@ class Trainer(torchtitan.train.Trainer):
         loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )
+        if self._routers is not None:
+            self._routers.add_microbatch()
         self.metrics_processor.add_loss(loss.detach() * global_valid_tokens, (labels != IGNORE_INDEX).sum())
         return loss
+
+    def _set_up_routers(self) -> RouterStatistics | None:
+        """Lets each row of the global batch have the same part in the auxiliary losses, whichever rank computes it."""
+        parts = routed_parts(self.model_parts)
+        if not parts:
+            return None
+        local = self.job_config.training.local_batch_size * data_parallel_degree(self.parallel_dims)
+        for part in parts:
+            part.set_auxiliary_scale(self.loss_fn.ranks / (local * self.gradient_accumulation_steps))
+        mesh = self.parallel_dims.get_mesh("batch") if self.parallel_dims.dp_enabled else None
+        routers = RouterStatistics(parts, mesh)
+        self.metrics_processor.routers = routers.read
+        return routers
 
     def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
         if isinstance(global_valid_tokens, torch.Tensor):

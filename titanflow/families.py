@@ -12,8 +12,14 @@ ARCHITECTURES: Mapping[str, str] = {
 }
 """Model family → the transformers class that computes the same function."""
 
-OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2"}
+OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2", "mod": "titan.models.mod"}
 """This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""
+
+PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "mod": {"router": ("router", "predictor")},
+}
+"""The families with routed layers: groups of parameters that ``optimizer.group_lr`` may give a learning rate of their
+own, each by the names of its modules. All other parameters are the base."""
 
 OWN_MASKS: Mapping[str, str] = {
     "llama4": "its layers take one of two masks, in which documents end at each end-of-sequence token",
@@ -63,4 +69,22 @@ def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int)
         refusals["parallelism.pipeline_parallel_degree"] = (
             "torchtitan gives a row's positions to the pipeline's first stage only"
         )
+    return refusals
+
+
+def routed_refusals(degrees: Mapping[str, int], attention: str = "sdpa") -> dict[str, str]:
+    """Why a model with routed layers can't be trained so: the key that stands in the way, and the reason.
+
+    Args:
+        degrees: of each ``parallelism.…_parallel_degree``, by its full key.
+        attention: the model's ``attn_type``.
+    """
+    reasons = {
+        "parallelism.tensor_parallel_degree": "a routed layer's tokens are chosen from whole rows, which it would cut",
+        "parallelism.context_parallel_degree": "a routed layer's tokens are chosen from whole rows, which it would cut",
+        "parallelism.pipeline_parallel_degree": "torchtitan gives a row's positions to the pipeline's first stage only",
+    }
+    refusals = {key: why for key, why in reasons.items() if degrees.get(key, 1) > 1}
+    if attention != "sdpa":
+        refusals["model.attn_type"] = f"found {attention!r}, and a routed layer's attention is sdpa"
     return refusals

@@ -5,6 +5,7 @@ from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.dataloader import PreparedDataLoader
 from titan.job_config import build_job_config
+from titan.native_model import train_spec
 from titan.train_spec import (
     check_model,
     describe_model,
@@ -123,4 +124,9 @@ def test_the_validations_length_is_at_most_the_trainings(tmp_path):
     ],
 )
 def test_batches_are_trimmed_where_nothing_needs_one_width(tmp_path, config, expected):
-    assert may_trim(build_job_config(stage(tmp_path, config))) is expected
+    assert may_trim(train_spec("llama3"), build_job_config(stage(tmp_path, config))) is expected
+
+
+def test_a_routed_models_rows_keep_their_width(tmp_path):
+    """How many of a row's tokens a layer takes must not depend on the rows beside it."""
+    assert not may_trim(train_spec("mod"), build_job_config(stage(tmp_path, {})))

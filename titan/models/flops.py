@@ -33,3 +33,28 @@ def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[in
 def attention_flops(args, keys: float) -> int:
     """One layer's scores and weighted values for one token that attends to ``keys``, forward and backward."""
     return int(FORWARD_AND_BACKWARD * args.n_heads * 2 * args.head_dim * keys)
+
+
+def routed_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:
+    """The parameters of a decoder some of whose layers are routed, and its operations a token of training.
+
+    A routed layer computes a ``share`` of the tokens, each of which attends to the ``share`` of the keys; what it has
+    beside attention and feed-forward, its router, sees every token.
+    """
+    total, _ = dense_parameters_and_flops(args, model, seq_len)
+    multiplied = FORWARD_AND_BACKWARD * model.output.weight.numel()
+    return total, multiplied + sum(layer_flops(args, layer, seq_len) for layer in model.layers.values())
+
+
+def layer_flops(args, layer: nn.Module, seq_len: int) -> int:
+    """One layer's operations a token of training, forward and backward.
+
+    A layer that ``has_teacher`` also computes every token forward, without a backward pass: a third of a dense one.
+    """
+    share = getattr(layer, "share", 1.0)
+    shared = sum(p.numel() for part in (layer.attention, layer.feed_forward) for p in part.parameters())
+    own = sum(p.numel() for p in layer.parameters()) - shared
+    dense = FORWARD_AND_BACKWARD * shared
+    teacher = (dense + attention_flops(args, seq_len)) / 3 if getattr(layer, "has_teacher", False) else 0
+    routed = share * (dense + attention_flops(args, share * seq_len))
+    return int(routed + teacher + FORWARD_AND_BACKWARD * own)

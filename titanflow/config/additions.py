@@ -183,6 +183,15 @@ class TrainingAdditions:
 
 
 @dataclass
+class OptimizerAdditions:
+    """This project's keys inside torchtitan's own ``optimizer`` section."""
+
+    group_lr: dict[str, float] = field(default_factory=dict)
+    """Learning rates of a routed model's groups of parameters, {router: 1e-2, prior: 1e-3}; all else has `lr`. The
+    schedule and the other settings are the same for all."""
+
+
+@dataclass
 class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
     """The sections that a training module has beside torchtitan's own."""
 
@@ -200,6 +209,8 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """The base of a fine-tuning stage."""
     lora: Lora = field(default_factory=Lora)
     """Fine-tuning by adapters."""
+    optimizer: OptimizerAdditions = field(default_factory=OptimizerAdditions)
+    """Additions to torchtitan's `optimizer`."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)
     """Additions to torchtitan's `training`."""
 

@@ -9,7 +9,7 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
-from titanflow.families import packing_refusals
+from titanflow.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
@@ -33,6 +33,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_sft(module),
             *_check_sft_tokenizer(module),
             *_check_packing(module),
+            *_check_routing(module),
             *lora_problems(module),
             *_check_new_tokens(module),
             *(_check_launcher(module) or check_parallelism(module)),
@@ -167,6 +168,25 @@ def _check_packing(module: Module) -> list[Problem]:
         module.problem(key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
         for key, reason in refusals.items()
     ]
+
+
+def _check_routing(module: Module) -> list[Problem]:
+    """A model with routed layers: parallelism that would cut a row, and learning rates of groups that it has."""
+    config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
+    rates = config["optimizer"]["group_lr"]
+    expected = " or ".join(groups) if groups else "nothing: this model family has one group"
+    problems = [
+        module.problem(f"optimizer.group_lr.{name}", "unknown group", expected=expected)
+        for name in rates
+        if name not in groups
+    ]
+    if rates and config["optimizer"]["early_step_in_backward"]:
+        problems.append(module.problem("optimizer.early_step_in_backward", "found true, with optimizer.group_lr"))
+    if groups:
+        degrees = {f"parallelism.{key}": value for key, value in config["parallelism"].items()}
+        refusals = routed_refusals(degrees, module.model_args.get("attn_type", "sdpa"))
+        problems += [module.problem(key, why) for key, why in refusals.items()]
+    return problems
 
 
 def _check_new_tokens(module: Module) -> list[Problem]:

@@ -1,0 +1,89 @@
+"""What the models with routed layers share: a dense Qwen2.5 in which some layers choose their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from titan.attention import MaskedAttention
+from titan.documents import document_mask
+from titan.models.qwen2.model.args import Qwen2ModelArgs
+from titan.models.qwen2.model.model import Qwen2Model, TransformerBlock
+from titan.routers import RoutedModel
+
+from .auxiliary import attach_loss
+from .routing import Selection
+
+
+class RoutedBlock(TransformerBlock):
+    """A layer that computes only some tokens.
+
+    Attributes:
+        share: of each row's tokens that are computed while training.
+        auxiliary_scale: see :class:`~titan.routers.RoutedModel`.
+        statistics: what its router did in the last training pass; 0-dimensional tensors.
+    """
+
+    def __init__(self, layer_id: int, args: Qwen2ModelArgs, share: float, loss_share: float) -> None:
+        super().__init__(layer_id, args)
+        if not isinstance(self.attention.inner_attention, MaskedAttention):
+            raise ValueError(f"model.attn_type: found {args.attn_type!r}, and a routed layer's attention is sdpa")
+        self.share = share
+        self.loss_share = loss_share
+        self.auxiliary_scale: float | None = None
+        self.statistics: dict[str, torch.Tensor] = {}
+
+    def delta(
+        self, x: torch.Tensor, selection: Selection, rope_cache: torch.Tensor, positions: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What the layer adds to the selected tokens, ``[batch, k, dim]``; they see each other alone.
+
+        Args:
+            x: the whole rows, ``[batch, seq_len, dim]``.
+            selection: ``k`` tokens of each row.
+            rope_cache: as in attention.
+            positions: of all tokens; None where each row is one document.
+        """
+        taken = selection.take(x)
+        placed = selection.indices if positions is None else selection.take(positions)
+        attended = self.attention(self.attention_norm(taken), rope_cache, selection.mask(positions), placed)
+        attended = self.dropout(attended)
+        return attended + self.dropout(self.feed_forward(self.ffn_norm(taken + attended)))
+
+    def with_losses(self, x: torch.Tensor, losses: Mapping[str, tuple[float, torch.Tensor]]) -> torch.Tensor:
+        """Attaches weighted losses, each a sum over rows, to ``x``; each counts as the mean over all routed layers."""
+        total = sum(weight * loss for weight, loss in losses.values())
+        scale = 1 / x.shape[0] if self.auxiliary_scale is None else self.auxiliary_scale
+        return attach_loss(x, total, scale * self.loss_share)
+
+
+class DynamicModel(Qwen2Model, RoutedModel):
+    """A Qwen2.5 some of whose layers are routed."""
+
+    keeps_documents_apart = True
+    """Masks are made here, for a routed layer's are of its own tokens."""
+
+    def routed_blocks(self) -> Iterator[RoutedBlock]:
+        """The layers with a router, within whatever checkpointing or compilation has wrapped them."""
+        return (module for module in self.modules() if isinstance(module, RoutedBlock))
+
+    def set_auxiliary_scale(self, scale: float) -> None:
+        """Sets what the auxiliary losses of each row are multiplied by."""
+        for block in self.routed_blocks():
+            block.auxiliary_scale = scale
+
+    def router_statistics(self) -> Mapping[str, torch.Tensor]:
+        """Of the last training pass, by ``layer_<i>/<name>``."""
+        return {
+            f"layer_{block.layer_id}/{name}": value
+            for block in self.routed_blocks()
+            for name, value in block.statistics.items()
+        }
+
+    def run_layers(
+        self, h: torch.Tensor, attention_masks: torch.Tensor | None, positions: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The residual stream through all layers; the dense ones get a mask, the routed ones make their own."""
+        mask = attention_masks if positions is None else document_mask(positions)
+        return super().run_layers(h, mask, positions)

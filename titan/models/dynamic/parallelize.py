@@ -1,0 +1,24 @@
+"""Parallelism for models with routed layers."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+
+from titan.models.parallelize import parallelize_decoder
+from titanflow.families import routed_refusals
+
+
+def parallelize_routed(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
+    """Activation checkpointing, compile, FSDP, HSDP, DDP: a row stays whole on its rank, for its tokens compete.
+
+    Raises:
+        ValueError: a kind of parallelism that cuts rows, layers or widths.
+    """
+    dims = {"tensor": parallel_dims.tp, "context": parallel_dims.cp, "pipeline": parallel_dims.pp}
+    degrees = {f"parallelism.{kind}_parallel_degree": degree for kind, degree in dims.items()}
+    refusals = routed_refusals(degrees, model.model_args.attn_type)
+    if refusals:
+        raise ValueError("; ".join(f"{key}: {why}" for key, why in refusals.items()))
+    return parallelize_decoder(model, parallel_dims, job_config)

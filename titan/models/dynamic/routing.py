@@ -1,0 +1,76 @@
+"""Which tokens a layer computes, and how they are taken out of their rows and put back.
+
+While training each row has a fixed number of selected tokens, so that shapes are static; in evaluation a threshold
+decides for each token by itself, so that no token's choice depends on a later one or on another row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Selected tokens of each row, in their order.
+
+    ``indices`` is int64 ``[batch, k]``: columns. Where rows differ in number, the shorter are filled up behind with
+    tokens that aren't selected, and ``is_selected`` (bool ``[batch, k]``) tells; None where none is filled up.
+    """
+
+    indices: torch.Tensor
+    is_selected: torch.Tensor | None = None
+
+    def take(self, x: torch.Tensor) -> torch.Tensor:
+        """The selected columns of ``[batch, seq_len, …]``: ``[batch, k, …]``."""
+        index = self.indices.view(*self.indices.shape, *[1] * (x.ndim - 2))
+        return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+    def put(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """``x`` with its selected columns replaced by ``values`` ``[batch, k, dim]``; all others stay as they are."""
+        if self.is_selected is not None:
+            values = torch.where(self.is_selected.unsqueeze(-1), values, self.take(x))
+        return x.scatter(1, self.indices.unsqueeze(-1).expand_as(values), values.to(x.dtype))
+
+    def mark(self, seq_len: int) -> torch.Tensor:
+        """Bool ``[batch, seq_len]``: which columns are selected."""
+        marked = torch.zeros(self.indices.shape[0], seq_len, dtype=torch.bool, device=self.indices.device)
+        chosen = torch.ones_like(self.indices, dtype=torch.bool) if self.is_selected is None else self.is_selected
+        return marked.scatter(1, self.indices, chosen)
+
+    def mask(self, positions: torch.Tensor | None) -> torch.Tensor | None:
+        """Which selected keys a selected query sees, bool ``[batch, 1, k, k]``; None for all before it.
+
+        What fills a row up stands behind its selected tokens, which therefore never see it.
+
+        Args:
+            positions: of all tokens in their documents, ``[batch, seq_len]``; None where a row is one document.
+        """
+        if positions is None:
+            return None
+        starts = self.indices - self.take(positions)
+        order = torch.arange(self.indices.shape[1], device=starts.device)
+        is_before = order[:, None] >= order[None, :]
+        return (is_before & (starts[:, :, None] == starts[:, None, :])).unsqueeze(1)
+
+
+def capacity(seq_len: int, share: float) -> int:
+    """How many tokens of a row are selected while training: ``max(1, ⌊share · seq_len⌋)``."""
+    return max(1, int(share * seq_len))
+
+
+def select_top(scores: torch.Tensor, share: float) -> Selection:
+    """The tokens with the highest ``scores`` ``[batch, seq_len]`` of each row, a fixed share of it.
+
+    A row's budget is one for all documents packed into it.
+    """
+    top = scores.topk(capacity(scores.shape[1], share), dim=1, sorted=False).indices
+    return Selection(top.sort(dim=1).values)
+
+
+def select_where(chosen: torch.Tensor) -> Selection:
+    """The tokens where bool ``chosen`` ``[batch, seq_len]`` is true; as wide as the row that has most."""
+    width = int(chosen.sum(1).max())
+    indices = (~chosen).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+    return Selection(indices, chosen.gather(1, indices))

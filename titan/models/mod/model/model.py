@@ -1,0 +1,112 @@
+"""Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258): layers that a token may pass by.
+
+For scores ``r = w·x`` and the ``k`` highest of each row, ``x' = x + σ(r)·f(x)`` for a selected token and ``x' = x``
+for all others. Choosing the highest of a row looks ahead, so a predictor learns the choice from the token alone, and
+makes it in evaluation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torchtitan.models.utils import trunc_normal_
+
+from titan.models.dynamic.auxiliary import agreement, choice_loss, row_sum
+from titan.models.dynamic.model import DynamicModel, RoutedBlock
+from titan.models.dynamic.routing import Selection, select_top, select_where
+from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
+
+from .args import ModModelArgs
+
+
+class Predictor(nn.Module):
+    """Predicts a router's choice from the token alone: a hidden layer of half the width, and a logit."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, dim // 2)
+        self.score = nn.Linear(dim // 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``[batch, seq_len]`` of ``x`` ``[batch, seq_len, dim]``; no gradient reaches ``x``."""
+        return self.score(F.silu(self.down(x.detach()))).squeeze(-1)
+
+    def init_weights(self) -> None:
+        """Draws the weights; biases start at 0."""
+        for linear in (self.down, self.score):
+            trunc_normal_(linear.weight, mean=0.0, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
+
+
+class ModBlock(RoutedBlock):
+    """A layer with a router."""
+
+    def __init__(self, layer_id: int, args: ModModelArgs) -> None:
+        super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
+        self.router = nn.Linear(args.dim, 1, bias=False)
+        self.predictor = Predictor(args.dim)
+        self.weights = {"aux": args.aux_loss_weight, "causal": args.causal_loss_weight, "z": args.z_loss_weight}
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rope_cache: torch.Tensor,
+        attention_masks: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``[batch, seq_len, dim]`` to the same; ``attention_masks`` is for dense layers and not looked at."""
+        scores = self.router(x).squeeze(-1).float()
+        if not self.training:
+            selection = select_where(self.predictor(x) > 0)
+            return self.compute(x, scores, selection, rope_cache, positions)
+        selection = select_top(scores, self.share)
+        output = self.compute(x, scores, selection, rope_cache, positions)
+        return self.with_router_losses(output, x, scores, selection)
+
+    def compute(
+        self,
+        x: torch.Tensor,
+        scores: torch.Tensor,
+        selection: Selection,
+        rope_cache: torch.Tensor,
+        positions: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Adds the gated layer to the selected tokens."""
+        if not selection.indices.shape[1]:
+            return x
+        gate = torch.sigmoid(selection.take(scores)).unsqueeze(-1).to(x.dtype)
+        delta = self.delta(x, selection, rope_cache, positions)
+        return selection.put(x, selection.take(x) + gate * delta)
+
+    def with_router_losses(
+        self, output: torch.Tensor, x: torch.Tensor, scores: torch.Tensor, selection: Selection
+    ) -> torch.Tensor:
+        """Attaches the router's and the predictor's losses, and keeps the statistics."""
+        chosen, predicted = selection.mark(x.shape[1]), self.predictor(x)
+        losses = {
+            "aux": row_sum(choice_loss(scores, chosen)),
+            "causal": row_sum(choice_loss(predicted, chosen)),
+            "z": row_sum(scores**2),
+        }
+        self.statistics = {f"{name}_loss": loss.detach() / x.shape[0] for name, loss in losses.items()} | {
+            "selected_fraction": chosen.float().mean(),
+            "predicted_fraction": (predicted > 0).float().mean(),
+            "predictor_accuracy": agreement(predicted, chosen),
+            "gate": torch.sigmoid(selection.take(scores)).mean().detach(),
+        }
+        return self.with_losses(output, {name: (self.weights[name], loss) for name, loss in losses.items()})
+
+    def init_weights(self, buffer_device: torch.device | None = None) -> None:
+        """Draws the weights."""
+        super().init_weights(buffer_device)
+        trunc_normal_(self.router.weight, mean=0.0, std=INIT_STD)
+        self.predictor.init_weights()
+
+
+class ModModel(DynamicModel):
+    """A Qwen2.5 in which every ``route_every``-th layer is routed."""
+
+    def build_layer(self, layer_id: int, args: ModModelArgs) -> nn.Module:
+        """A routed layer, or a dense one."""
+        return ModBlock(layer_id, args) if args.is_routed(layer_id) else TransformerBlock(layer_id, args)

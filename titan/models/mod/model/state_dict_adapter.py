@@ -1,0 +1,26 @@
+"""Weights of a Mixture-of-Depths model between torchtitan's names and those of its modelling file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter
+
+
+class ModStateDictAdapter(Qwen2StateDictAdapter):
+    """Qwen2.5's names, and the router's and predictor's own."""
+
+    NAMES: ClassVar[Mapping[str, str]] = {
+        **Qwen2StateDictAdapter.NAMES,
+        **{
+            f"layers.{{}}.{name}": f"model.layers.{{}}.{name}"
+            for name in (
+                "router.weight",
+                "predictor.down.weight",
+                "predictor.down.bias",
+                "predictor.score.weight",
+                "predictor.score.bias",
+            )
+        },
+    }
