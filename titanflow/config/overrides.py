@@ -61,10 +61,9 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
 
 
 def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
-    module, _, key = setting.key.partition(".")
+    # The key as it stands in the experiment's file, `modules.pretrain.model`, is the same key.
+    module, _, key = setting.key.removeprefix("modules.").partition(".")
     leaf = Leaf(setting.value, setting.origin)
-    if module == "modules":
-        return Problem("leave `modules.` out", key=setting.key, origin=setting.origin, expected=key)
     if module not in specs:
         return _place_at_top(experiment, list(specs), setting)
     if not key:
