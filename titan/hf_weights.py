@@ -28,7 +28,6 @@ def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
     Raises:
         ConfigError: a file is missing, or a weight is missing, too many, twice there, or of another shape.
     """
-    check_weights_there(folder)
     stored, problems = _stored(folder)
     with torch.device("meta"):
         model = spec.model_cls(model_args)
@@ -47,8 +46,21 @@ def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
         )
 
 
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight in a folder, by its name.
+
+    Raises:
+        ConfigError: a file is missing, or a weight is there twice.
+    """
+    shapes, problems = _stored(folder)
+    if problems:
+        raise ConfigError(Problem(shortened(problems), origin=str(folder)))
+    return shapes
+
+
 def _stored(folder: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """The shape of each weight in the folder, by its name, and what stands there twice."""
+    check_weights_there(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     twice = []
     for path in weight_files(folder):

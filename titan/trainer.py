@@ -33,6 +33,8 @@ from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.routers import RouterStatistics, routed_parts
 from titan.streaming import check_ranks
+from titan.transfer import load_dense
+from titanflow.families import PARAMETER_GROUPS
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -250,9 +252,18 @@ class Trainer(torchtitan.train.Trainer):
             if self.job_config.lora.rank or weights.adapters:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)
                 return
+            if self._routers is not None and self._load_dense(Path(config.initial_load_path)):
+                return
             if not config.initial_load_in_hf:
                 checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
         self.checkpointer.load()
+
+    def _load_dense(self, path: Path) -> bool:
+        """Takes what a dense model has, if the weights are one's."""
+        groups = PARAMETER_GROUPS.get(self.job_config.model.name, {})
+        new = [name for names in groups.values() for name in names]
+        state = self.checkpointer.states[MODEL].state_dict()
+        return load_dense(self.model_parts[0], state, path, self.checkpointer.sd_adapter, new)
 
     def _save(self, last: bool = False, now: bool = False) -> None:
         config = self.job_config.checkpoint
