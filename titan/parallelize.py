@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule
+from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils
 
+from titan.attention import MaskedAttention
 from titan.lora import adapted_modules, plain_name
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def equal_to_one_process(parallelize: ParallelizeFunction) -> ParallelizeFunctio
 
     def wrapped(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
         model_cls, model_args = type(model), getattr(model, "model_args", None)
+        if utils.device_type == "cpu" and parallel_dims.tp_enabled:
+            attend_to_own_heads(model)
         trained = {plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
         parallelized = parallelize(model, parallel_dims, job_config)
         freeze_all_but(parallelized, trained)
@@ -86,6 +90,13 @@ def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBui
         return StageLoss(loss_fn, parallel_dims.dp_replicate if is_ddp else 1)
 
     return build
+
+
+def attend_to_own_heads(model: nn.Module) -> None:
+    """Lets each rank of tensor parallelism attend to its heads: torch has no attention of sharded heads on a CPU."""
+    for module in list(model.modules()):
+        if type(getattr(module, "inner_attention", None)) is ScaledDotProductAttentionWrapper:
+            module.inner_attention = MaskedAttention()
 
 
 def freeze_all_but(model: nn.Module, trained: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Each of this project's families, trained as a stage on one process and on two."""
+"""Each family, trained as a stage on one process and on two."""
 
 import pytest
 from tiny_stages import VOCAB, records
@@ -6,7 +6,11 @@ from tiny_stages import VOCAB, records
 from titanflow.families import OWN_FAMILIES
 from titanflow.stage import read_result
 
-ARGS = {"vocab_size": VOCAB}
+TITANS = {"n_layers": 2, "dim": 64, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB}
+ARGS = {family: {"vocab_size": VOCAB} for family in OWN_FAMILIES} | {
+    "llama3": TITANS,
+    "qwen3": {**TITANS, "head_dim": 16, "hidden_dim": 64, "enable_weight_tying": False},
+}
 STEPS = {"training": {"steps": 5, "local_batch_size": 4}, "lr_scheduler": {"warmup_steps": 0}}
 CHECKED = {"validation": {"enable": True, "freq": 4, "local_batch_size": 4}}
 PARALLEL = {
@@ -32,14 +36,20 @@ def one_process(shared_bench):
 def trained(bench, family, name, *configs, ranks):
     model = {"model": {"name": family, "flavor": "debugmodel"}}
     run = bench.stage(
-        f"{family}-{name}", model, STEPS, CHECKED, *configs, model_overrides=ARGS, tokenizer=bench.data / "tokenizer"
+        f"{family}-{name}",
+        model,
+        STEPS,
+        CHECKED,
+        *configs,
+        model_overrides=ARGS[family],
+        tokenizer=bench.data / "tokenizer",
     )
     assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
     return run
 
 
 @pytest.mark.parametrize("kind", ["fsdp", "ddp"])
-@pytest.mark.parametrize("family", OWN_FAMILIES)
+@pytest.mark.parametrize("family", [*OWN_FAMILIES, "qwen3"])
 def test_two_processes_have_the_losses_of_one(shared_bench, one_process, family, kind):
     """With activation checkpointing, too, which changes nothing."""
     recomputed = {"activation_checkpoint": {"mode": "full"}}
@@ -48,10 +58,11 @@ def test_two_processes_have_the_losses_of_one(shared_bench, one_process, family,
         assert records(two, key) == pytest.approx(records(one_process(family), key), rel=tolerance)
 
 
-def test_tensor_parallel_qwen2_has_the_losses_of_one_process(shared_bench, one_process):
-    two = trained(shared_bench, "qwen2", "tp", PARALLEL["tp"], ranks=2)
+@pytest.mark.parametrize("family", ["llama3", "qwen3", "qwen2"])
+def test_tensor_parallel_processes_have_the_losses_of_one(shared_bench, one_process, family):
+    two = trained(shared_bench, family, "tp", PARALLEL["tp"], ranks=2)
     for key in ("loss", "validation_loss"):
-        assert records(two, key) == pytest.approx(records(one_process("qwen2"), key), rel=2e-5)
+        assert records(two, key) == pytest.approx(records(one_process(family), key), rel=2e-5)
 
 
 @pytest.mark.parametrize("family", OWN_FAMILIES)
