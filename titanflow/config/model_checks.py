@@ -34,7 +34,17 @@ def check_model(module: Module) -> list[Problem]:
         written = [key for key in keys if _is_written(module, key)]
         if written or module.base is None:
             problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
-    return problems
+    return problems + _check_recomputed(module)
+
+
+def _check_recomputed(module: Module) -> list[Problem]:
+    """What is recomputed must drop what it dropped: torch keeps the random numbers unless it is told not to."""
+    recomputing, lora = module.config["activation_checkpoint"], module.config["lora"]
+    drops = module.model_args.get("dropout") or (lora["rank"] and lora["dropout"])
+    if not drops or recomputing["mode"] == "none" or recomputing["preserve_rng_state"]:
+        return []
+    message = "found false, with dropout: recomputed activations would drop others, and the gradient be of another loss"
+    return [module.problem("activation_checkpoint.preserve_rng_state", message, "true, or mode: none")]
 
 
 def _is_written(module: Module, key: str) -> bool:

@@ -47,6 +47,25 @@ def test_what_fits_is_let_through(qwen2, load, settings):
     load(qwen2, *(f"pretrain.model.{setting}" for setting in settings))
 
 
+@pytest.mark.parametrize("dropping", ["pretrain.model.dropout=0.1", "sft.lora.dropout=0.1"])
+def test_what_is_recomputed_must_drop_the_same(write, load, mistakes, dropping):
+    path = write(
+        models__tiny="model: {name: qwen2, flavor: debugmodel}",
+        experiments__exp="""
+            modules:
+              pretrain: {config: pretrain.yaml, model: tiny.yaml}
+              sft: {config: sft.yaml, overrides: {lora: {rank: 2}}}
+            """,
+    )
+    module = dropping.partition(".")[0]
+    forgets = f"{module}.activation_checkpoint.preserve_rng_state=false"
+    message = mistakes(path, dropping, forgets)
+    assert f"{module}.activation_checkpoint.preserve_rng_state: found false, with dropout" in message
+    load(path, dropping, forgets, f"{module}.activation_checkpoint.mode=none")
+    load(path, dropping)
+    load(path, forgets)
+
+
 def test_dropout_that_the_base_has_goes_with_sdpa_alone_in_an_sft_too(write, load, mistakes):
     path = write(
         experiments__exp="""
