@@ -278,15 +278,15 @@ def test_recomputed_activations_see_the_mask_of_their_own_batch(mode, option):
         assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["none", "full"])
-def test_compiled_blocks_see_the_mask_of_each_batch(mode):
-    compiled = packing(build("llama3"))
+@pytest.mark.parametrize(("family", "mode"), [("llama3", "none"), ("llama3", "full"), ("qwen2", "full")])
+def test_compiled_blocks_see_the_mask_of_each_batch(family, mode):
+    compiled = packing(build(family))
     if mode != "none":
         apply_ac(compiled, ActivationCheckpoint(mode=mode), model_compile_enabled=True)
     for name, block in compiled.layers.named_children():
         compiled.layers.register_module(name, torch.compile(block, backend="aot_eager", fullgraph=True))
     for mine, expected in zip(
-        gradients(compiled, MICROBATCHES), gradients(packing(build("llama3")), MICROBATCHES), strict=True
+        gradients(compiled, MICROBATCHES), gradients(packing(build(family)), MICROBATCHES), strict=True
     ):
         assert torch.allclose(mine, expected, rtol=1e-5, atol=1e-6)
 

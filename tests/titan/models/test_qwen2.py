@@ -1,11 +1,15 @@
 """Qwen2.5 against what was published: configs, parameters, names, and transformers' own model."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_exports import POSITIONS, sensitised, tiny_args
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from titan.hf_config import SpecialTokens, make_config
+from titan.models import qwen2
 from titan.native_model import model_args_from, train_spec
 from titanflow.hf_architecture import read_architecture
 
@@ -130,3 +134,17 @@ def test_what_is_drawn_is_small_where_it_is_read_by_all():
     with torch.no_grad():
         untied.init_weights()
     assert untied.tok_embeddings.weight.std().item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_readmes_table_is_true():
+    readme = (Path(qwen2.__file__).parent / "README.md").read_text()
+    cells = [re.findall(r"[^|\s]+", line) for line in readme.splitlines() if line.startswith("|")]
+    rows = {first: rest for first, *rest in cells}
+    for name, args in train_spec("qwen2").model_args.items():
+        with torch.device("meta"):
+            parameters, flops = args.get_nparams_and_flops(train_spec("qwen2").model_cls(args), 2048)
+        sizes = (args.n_layers, args.dim, args.n_heads, args.n_kv_heads, args.hidden_dim, args.vocab_size)
+        tied = "yes" if args.enable_weight_tying else "no"
+        numbers = [f"{size:,}" for size in sizes], [f"{args.max_seq_len:,}", f"{parameters:,}"]
+        shown = f"{flops:.2e}".replace("e+0", "e").replace("e+", "e")
+        assert rows[name] == [*numbers[0], tied, *numbers[1], shown]
