@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from titan.hf_config import SpecialTokens, make_config
 from titan.models import qwen2
 from titan.native_model import model_args_from, train_spec
+from titan.parity import TOLERANCE
 from titanflow.hf_architecture import read_architecture
 
 # config.json of Qwen/Qwen2.5-<size>, without what is the same in all.
@@ -94,21 +95,91 @@ def test_names_and_shapes_are_the_published_ones(size):
     assert {key: value.shape for key, value in adapter.from_hf(dict(published.state_dict())).items()} == ours
 
 
+def converted(args, change=None, **config):
+    """A sensitised native model, its adapter, transformers' model of the same, and what that lacks.
+
+    ``change`` edits the converted weights, and ``config`` lies over the config: a wrong conversion.
+    """
+    native, adapter = sensitised("qwen2", args), train_spec("qwen2").state_dict_adapter(args, None)
+    right = make_config("qwen2", args, SpecialTokens(None, (0,), None, 260), POSITIONS).to_dict()
+    theirs = Qwen2ForCausalLM(Qwen2Config(**{**right, **config})).eval()
+    weights = adapter.to_hf(native.state_dict())
+    if change:
+        weights = {key: value.clone() for key, value in weights.items()}
+        change(weights)
+    return native, adapter, theirs, theirs.load_state_dict(weights, strict=False)
+
+
+def relative_error(native, theirs):
+    tokens = torch.randint(native.model_args.vocab_size, (2, POSITIONS), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found, expected = native(tokens), theirs(tokens).logits
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_weights_and_logits_are_those_of_transformers_both_ways(tied):
-    args = tiny_args("qwen2", enable_weight_tying=tied)
-    native, adapter = sensitised("qwen2", args), train_spec("qwen2").state_dict_adapter(args, None)
-    theirs = Qwen2ForCausalLM(make_config("qwen2", args, SpecialTokens(None, (0,), None, 260), POSITIONS)).eval()
-    loaded = theirs.load_state_dict(adapter.to_hf(native.state_dict()), strict=False)
+    native, adapter, theirs, loaded = converted(tiny_args("qwen2", enable_weight_tying=tied))
     assert loaded.missing_keys == (["lm_head.weight"] if tied else [])
     assert loaded.unexpected_keys == []
     back = adapter.from_hf(dict(theirs.state_dict()))
     assert back.keys() == native.state_dict().keys()
     assert all(torch.equal(back[key], value) for key, value in native.state_dict().items())
-    tokens = torch.randint(args.vocab_size, (2, POSITIONS), generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        found, expected = native(tokens), theirs(tokens).logits
-    assert (found - expected).abs().max() / expected.abs().max() < 1e-4
+    assert relative_error(native, theirs) < 1e-4
+
+
+def swapped(first, second):
+    """Weights of one name under the other's."""
+
+    def swap(weights):
+        for key in [key for key in weights if first in key]:
+            other = key.replace(first, second)
+            weights[key], weights[other] = weights[other], weights[key]
+
+    return swap
+
+
+def interleaved(weights):
+    """Queries and keys as an adapter leaves them that takes the native RoPE to turn neighbours, as llama3's does."""
+    for key, value in weights.items():
+        if re.search(r"\.[qk]_proj\.", key):
+            weights[key] = value.view(-1, 8, 2, *value.shape[1:]).transpose(1, 2).reshape(value.shape)
+
+
+def without_biases(weights):
+    for key in weights:
+        if key.endswith(".bias"):
+            weights[key].zero_()
+
+
+def turned_biases(weights):
+    """The weights right, and the biases alone as for another RoPE."""
+    for key, value in weights.items():
+        if re.search(r"\.[qk]_proj\.bias", key):
+            weights[key] = value.view(-1, 8, 2).transpose(1, 2).reshape(-1)
+
+
+MUTANTS = {
+    "RoPE permuted": {"change": interleaved},
+    "norms swapped": {"change": swapped("input_layernorm", "post_attention_layernorm")},
+    "gate and up swapped": {"change": swapped("gate_proj", "up_proj")},
+    "keys and values swapped": {"change": swapped("k_proj", "v_proj")},
+    "no biases": {"change": without_biases},
+    "biases of keys and values swapped": {"change": swapped("k_proj.bias", "v_proj.bias")},
+    "biases permuted": {"change": turned_biases},
+    "another theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    "RoPE scaled": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    "a window": {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1, "layer_types": None},
+    "eps times ten": {"rms_norm_eps": 1e-4},
+    "tied": {"tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_wrong_conversion_would_be_noticed(mutant):
+    args = tiny_args("qwen2", norm_eps=1e-5)
+    assert relative_error(*converted(args)[:3:2]) < TOLERANCE / 10
+    assert relative_error(*converted(args, **MUTANTS[mutant])[:3:2]) > TOLERANCE
 
 
 def test_a_weight_that_the_family_lacks_is_refused_by_name():
