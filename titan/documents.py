@@ -170,7 +170,7 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
         attention = getattr(module, "inner_attention", None)
         if isinstance(attention, ScaledDotProductAttentionWrapper):
             dropout = attention.dropout.p if isinstance(attention, MaskedAttention) else 0.0
-            module.inner_attention = DocumentAttention(documents, dropout)
+            module.inner_attention = DocumentAttention(documents, dropout).train(attention.training)
         elif isinstance(attention, VarlenAttentionWrapper):
             module.inner_attention = GroupedVarlenAttention()
 

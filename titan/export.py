@@ -26,6 +26,7 @@ from titan.hf_config import (
 )
 from titan.hf_models import hugging_face_model, refusal
 from titan.inheritance import new_tokens, token_rows
+from titan.job_config import import_custom
 from titan.model_overrides import override_model_args
 from titan.native_model import load_native, model_args_from, newest_checkpoint, train_spec
 from titan.parity import POSITIONS, measure
@@ -67,12 +68,15 @@ def stage_model(stage_folder: Path) -> StageModel:
     """Reads what a stage trained: from its result, or before it has one from its run file.
 
     A fine-tuning stage's architecture is its base's; its ``seq_len`` the longest of both, since the weights have
-    seen the base's positions too.
+    seen the base's positions too. A family of one's own is imported as the stage imported it.
 
     Raises:
+        ConfigError: the module of a family of one's own can't be imported.
         DataError: the folder is no training stage's.
     """
     run = read_run(stage_folder)
+    if run is not None:
+        import_custom(run)
     base = _base_model(run.base) if run and run.base else None
     if (stage_folder / RESULT_FILE).is_file():
         result = read_result(stage_folder)

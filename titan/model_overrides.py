@@ -35,10 +35,11 @@ def override_model_args(
 ) -> dict[str, Any]:
     """The flavors of a model, copied, with ``overrides`` (dotted keys, no ``model.``) laid over one of them.
 
-    The mapping given, and the arguments in it, stay as they were.
+    The mapping given, and the arguments in it, stay as they were. A check of the arguments' own
+    (``__post_init__``) sees them with the overrides.
 
     Raises:
-        ValueError: the model or its flavor isn't named.
+        ValueError: the model or its flavor isn't named; or what the arguments' own check raises.
         KeyError: the model has no such flavor.
         AttributeError: the flavor's arguments have no such field.
         TypeError: a value of another type than the field's.
@@ -52,6 +53,8 @@ def override_model_args(
     copied = copy.deepcopy(dict(flavors))
     for key, value in flatten(overrides).items():
         _set(copied[flavor], key, value)
+    if overrides and hasattr(copied[flavor], "__post_init__"):
+        copied[flavor].__post_init__()
     return copied
 
 

@@ -97,6 +97,15 @@ class Preparation:
                     expected="a tokenizer's folder in `tokenizer.path` or `model.hf_assets_path`",
                 )
             )
+        if given is None and not vocab_size:
+            raise ConfigError(
+                module.problem(
+                    "tokenizer.vocab_size",
+                    "unset, and of a family of one's own a plan doesn't know the model's vocabulary",
+                    expected="the number of tokens that the tokenizer is to have, at most the model's vocab_size",
+                    hint="or name a tokenizer's folder in `tokenizer.path`",
+                )
+            )
         train_on = {} if given else module.config["data"]
         fingerprint = tokenizer_fingerprint({"path": given, "vocab_size": vocab_size}, train_on, vocab_size, workspace)
         folder = tokenizer_folder(workspace, fingerprint)

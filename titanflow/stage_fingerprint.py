@@ -8,6 +8,7 @@ from typing import Any
 import titanflow
 from titanflow.config.experiment import Experiment
 from titanflow.config.snapshot import load_snapshot
+from titanflow.custom_code import code_digests, custom_import
 from titanflow.evaluated import models_state
 from titanflow.fingerprint import digest, file_digest
 from titanflow.preparation import Preparation
@@ -56,6 +57,8 @@ def stage_fingerprint(run: StageRun, earlier: list[StageRun], experiment: Experi
         parts["global_batch_size"] = _global_batch_size(run.config)
         if module.base is not None and module.base.digest:
             parts["base"] = module.base.digest
+        if custom_import(run.config):
+            parts |= {"overrides": module.model_overrides, "code": code_digests(run.config)}
     if run.stage == "evaluate":
         parts["tasks"] = _task_files(run.config["include_path"])
         if models := models_state(run.config["models"]):

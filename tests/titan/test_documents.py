@@ -15,7 +15,6 @@ from torchtitan.distributed.activation_checkpoint import apply_ac
 from torchtitan.models import attention
 from torchtitan.models.llama3.infra.parallelize import _op_sac_save_list
 from torchtitan.protocols.model_converter import build_model_converters
-from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.dataloader import collate
 from titan.documents import (
@@ -28,6 +27,7 @@ from titan.documents import (
     document_mask_mod,
     keep_documents_apart,
 )
+from titan.native_model import train_spec
 from titanflow.data.prepared import IGNORE_INDEX, Row
 from titanflow.errors import ConfigError
 
@@ -38,6 +38,7 @@ LATENT = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_h
 FAMILIES = {
     "llama3": {"n_kv_heads": 2},
     "qwen3": {"n_kv_heads": 2, "head_dim": 8, "hidden_dim": 64},
+    "qwen2": {"n_kv_heads": 2, "hidden_dim": 64},
     # Without experts, which don't train on a CPU.
     "deepseek_v3": {"inter_dim": 64, "n_dense_layers": 2, **LATENT},
 }
@@ -46,14 +47,14 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def build(family, **arguments):
-    spec = get_train_spec(family)
+    spec = train_spec(family)
     args = dataclasses.replace(spec.model_args["debugmodel"], **COMMON, **FAMILIES[family], **arguments)
     torch.manual_seed(3)
     model = spec.model_cls(args)
     with torch.no_grad():
         model.init_weights(buffer_device=torch.device("cpu"))
         for name, parameter in model.named_parameters():
-            if "attention.w" in name:
+            if "attention.w" in name and parameter.dim() > 1:
                 # As drawn, all tokens would be attended to alike.
                 parameter *= 6
     return model
@@ -160,7 +161,10 @@ def reference_kernels(monkeypatch):
 @pytest.mark.parametrize(
     ("family", "kind"),
     # torchtitan's deepseek_v3 has no varlen attention.
-    [("llama3", "flex"), ("llama3", "varlen"), ("qwen3", "flex"), ("qwen3", "varlen"), ("deepseek_v3", "flex")],
+    [
+        *((family, kind) for family in ("llama3", "qwen3", "qwen2") for kind in ("flex", "varlen")),
+        ("deepseek_v3", "flex"),
+    ],
 )
 def test_case_25_every_kind_of_attention_gives_the_same_logits(family, kind):
     inputs, positions, _ = batch_of(ROWS)
@@ -234,7 +238,7 @@ def test_case_28_nor_does_its_loss_move_with_it():
     assert embedding.grad[0, 7:].abs().sum() == 0
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3"])
+@pytest.mark.parametrize("family", ["llama3", "qwen3", "qwen2"])
 def test_case_35_the_loss_does_not_depend_on_the_padding(family):
     model = packing(build(family))
     losses = []
@@ -274,15 +278,15 @@ def test_recomputed_activations_see_the_mask_of_their_own_batch(mode, option):
         assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["none", "full"])
-def test_compiled_blocks_see_the_mask_of_each_batch(mode):
-    compiled = packing(build("llama3"))
+@pytest.mark.parametrize(("family", "mode"), [("llama3", "none"), ("llama3", "full"), ("qwen2", "full")])
+def test_compiled_blocks_see_the_mask_of_each_batch(family, mode):
+    compiled = packing(build(family))
     if mode != "none":
         apply_ac(compiled, ActivationCheckpoint(mode=mode), model_compile_enabled=True)
     for name, block in compiled.layers.named_children():
         compiled.layers.register_module(name, torch.compile(block, backend="aot_eager", fullgraph=True))
     for mine, expected in zip(
-        gradients(compiled, MICROBATCHES), gradients(packing(build("llama3")), MICROBATCHES), strict=True
+        gradients(compiled, MICROBATCHES), gradients(packing(build(family)), MICROBATCHES), strict=True
     ):
         assert torch.allclose(mine, expected, rtol=1e-5, atol=1e-6)
 
@@ -372,7 +376,7 @@ def test_case_25_on_a_gpu_every_kind_of_attention_gives_the_masked_logits_and_gr
     inputs, positions, labels = (one.cuda() for one in batch_of(rows, 256))
     logits, slopes = {}, {}
     for attn_type in ("sdpa", kind):
-        spec = get_train_spec("llama3")
+        spec = train_spec("llama3")
         arguments = COMMON | FAMILIES["llama3"] | shape
         args = dataclasses.replace(spec.model_args["debugmodel"], **arguments, attn_type=attn_type)
         torch.manual_seed(3)

@@ -129,12 +129,13 @@ def test_one_checkpoint_of_a_stage_is_exported(pretrained: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_qwen3_is_exported(tmp_path: Path, tokenizer: Path, tied: bool) -> None:
-    args = tiny_args("qwen3", enable_weight_tying=tied)
-    native = sensitised("qwen3", args)
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+def test_a_qwen_is_exported(tmp_path: Path, tokenizer: Path, family: str, tied: bool) -> None:
+    args = tiny_args(family, enable_weight_tying=tied)
+    native = sensitised(family, args)
 
     report = export_dcp(
-        save_checkpoint(native, tmp_path / "step-1"), "qwen3", args, tokenizer, tmp_path / "out", POSITIONS
+        save_checkpoint(native, tmp_path / "step-1"), family, args, tokenizer, tmp_path / "out", POSITIONS
     )
 
     loaded = AutoModelForCausalLM.from_pretrained(report.folder, dtype=torch.float32)

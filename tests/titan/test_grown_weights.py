@@ -13,6 +13,7 @@ from titan.grown_weights import load_grown, with_mean_rows
 from titan.native_model import model_args_from, train_spec
 from titanflow.data.tokenizer import add_special_tokens
 from titanflow.errors import ConfigError
+from titanflow.families import ARCHITECTURES
 from titanflow.outside_base import read_base
 from titanflow.stage import read_result
 
@@ -54,8 +55,14 @@ def loaded(path: Path, family: str, args: Any, rows: int, in_hf: bool) -> Any:
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [("llama3", {}), ("qwen3", {}), ("qwen3", {"enable_weight_tying": True})],
-    ids=["llama3", "qwen3", "qwen3, tied"],
+    [
+        ("llama3", {}),
+        ("qwen3", {}),
+        ("qwen3", {"enable_weight_tying": True}),
+        ("qwen2", {}),
+        ("qwen2", {"enable_weight_tying": True}),
+    ],
+    ids=["llama3", "qwen3", "qwen3, tied", "qwen2", "qwen2, tied"],
 )
 @pytest.mark.parametrize("rows", [300, 303])
 def test_the_old_tokens_mean_what_they_did(tmp_path: Path, family: str, changes: dict, rows: int) -> None:
@@ -74,10 +81,11 @@ def test_the_old_tokens_mean_what_they_did(tmp_path: Path, family: str, changes:
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
 @pytest.mark.parametrize("tied", [False, True])
-def test_from_transformers_format_too(tmp_path: Path, tied: bool) -> None:
-    model = write_hugging_face(tmp_path / "base", "Qwen3ForCausalLM", tie_word_embeddings=tied)
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+def test_from_transformers_format_too(tmp_path: Path, family: str, tied: bool) -> None:
+    model = write_hugging_face(tmp_path / "base", ARCHITECTURES[family], tie_word_embeddings=tied)
     base = read_base(tmp_path / "base")
-    found = loaded(tmp_path / "base", "qwen3", model_args_from("qwen3", base.model_args), 303, in_hf=True)
+    found = loaded(tmp_path / "base", family, model_args_from(family, base.model_args), 303, in_hf=True)
     tokens = torch.randint(300, (1, 32))
     with torch.inference_mode():
         torch.testing.assert_close(found(tokens)[..., :300], model(tokens).logits, rtol=1e-4, atol=1e-4)

@@ -116,6 +116,16 @@ def test_a_qwens_config_says_each_of_its_arguments(tied: bool) -> None:
     assert config.rope_parameters == {"rope_type": "default", "rope_theta": 1_000_000.0}
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_qwen2_has_no_switch_for_its_biases(tied: bool) -> None:
+    config = make_config("qwen2", tiny_args("qwen2", enable_weight_tying=tied), TOKENS, 128)
+
+    assert not hasattr(config, "attention_bias")
+    assert (config.intermediate_size, config.rms_norm_eps, config.use_sliding_window) == (96, 1e-6, False)
+    assert config.tie_word_embeddings is tied
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused() -> None:
     too_many = dataclasses.replace(TOKENS, vocabulary=301)
 
@@ -163,6 +173,7 @@ def test_a_generation_ends_with_the_turn_or_the_text_and_at_no_fixed_length(tmp_
             },
         ),
         ("qwen3", None),
+        ("qwen2", None),
     ],
 )
 def test_transformers_4_finds_theta_and_scaling_where_it_looks(tmp_path: Path, family: str, scaling: object) -> None:

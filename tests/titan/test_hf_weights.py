@@ -21,6 +21,8 @@ CASES = {
     "llama, a narrow feed-forward": ("LlamaForCausalLM", {"intermediate_size": 72}),
     "qwen3": ("Qwen3ForCausalLM", {"tie_word_embeddings": False}),
     "qwen3, tied": ("Qwen3ForCausalLM", {"tie_word_embeddings": True}),
+    "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": False}),
+    "qwen2, tied": ("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
 }
 
 

@@ -134,9 +134,9 @@ def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
         weights_of(step(moved.folder))
 
 
-@pytest.mark.parametrize(("family", "tied"), [("llama3", False), ("qwen3", False), ("qwen3", True)])
+@pytest.mark.parametrize(("family", "tied"), [("llama3", False), ("qwen3", False), ("qwen3", True), ("qwen2", True)])
 def test_a_base_may_be_a_folder_that_transformers_loads(tmp_path, family, tied):
-    args = tiny_args(family, **({"enable_weight_tying": tied} if family == "qwen3" else {}))
+    args = tiny_args(family, **({} if family == "llama3" else {"enable_weight_tying": tied}))
     base = finished_base(tmp_path / "base", family, args, tokenizer=write_byte_tokenizer(tmp_path / "tokenizer"))
     export_checkpoint(base, base / "export")
     stage, other = (

@@ -5,6 +5,7 @@ import pytest
 from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.model_overrides import flatten_overrides, override_model_args
+from titan.native_model import train_spec
 
 
 def llama3():
@@ -86,3 +87,11 @@ def test_a_whole_number_is_a_float_and_none_is_allowed_where_the_field_says_so()
     )["8B"]
     assert (args.rope_theta, args.n_kv_heads, args.ffn_dim_multiplier) == (10_000, None, 2)
     assert dataclasses.asdict(args)["dim"] == 4096
+
+
+def test_the_arguments_own_check_sees_the_overrides():
+    args = train_spec("qwen2").model_args
+    with pytest.raises(ValueError, match="dim=128 is no even multiple of n_heads=3"):
+        override_model_args(args, "qwen2", "debugmodel", {"n_heads": 3})
+    # Together, though neither would fit alone.
+    assert override_model_args(args, "qwen2", "debugmodel", {"dim": 96, "n_heads": 3, "n_kv_heads": 1})

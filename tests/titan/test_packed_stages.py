@@ -14,6 +14,7 @@ SETTINGS = {
     "optimizer": {"lr": 1e-3},
 }
 HEADS = {"llama3": {**MODEL, "n_kv_heads": 2}}
+HEADS["qwen2"] = {**HEADS["llama3"], "hidden_dim": 64}
 HEADS["qwen3"] = {**HEADS["llama3"], "head_dim": 16, "hidden_dim": 64, "enable_weight_tying": False}
 
 
@@ -36,8 +37,9 @@ def packed_run(bench, tmp_path):
     [
         ("llama3", {"training": {"local_batch_size": 2}}),
         ("qwen3", {"parallelism": {"tensor_parallel_degree": 2}}),
+        ("qwen2", {"parallelism": {"tensor_parallel_degree": 2}}),
     ],
-    ids=["llama3-fsdp", "qwen3-tp"],
+    ids=["llama3-fsdp", "qwen3-tp", "qwen2-tp"],
 )
 def test_two_ranks_have_the_losses_of_one_process_on_packed_rows(packed_run, family, parallel):
     """With accumulated gradients and recomputed activations, too."""

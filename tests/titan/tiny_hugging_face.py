@@ -20,6 +20,11 @@ COMMON: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": 0,
 }
+OWN: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {"intermediate_size": 160},
+    "Qwen3ForCausalLM": {"intermediate_size": 96, "head_dim": 32},
+    "Qwen2ForCausalLM": {"intermediate_size": 96},
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10_000.0,
@@ -35,12 +40,13 @@ def write_hugging_face(folder: Path, architecture: str, dtype: Any = torch.float
     import transformers
 
     config_class = getattr(transformers, architecture.replace("ForCausalLM", "Config"))
-    own = {"intermediate_size": 160} if architecture.startswith("Llama") else {"intermediate_size": 96, "head_dim": 32}
     torch.manual_seed(0)
-    model = getattr(transformers, architecture)(config_class(**(COMMON | own | changes)))
+    model = getattr(transformers, architecture)(config_class(**(COMMON | OWN[architecture] | changes)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if re.search(r"\.[qkv]_proj\.", name):
+            if name.endswith(".bias"):
+                parameter.uniform_(-0.5, 0.5)
+            elif re.search(r"\.[qkv]_proj\.", name):
                 parameter.mul_(12)
             elif re.search(r"\.(o|down)_proj\.", name):
                 parameter.mul_(6)

@@ -24,10 +24,10 @@ def test_supported_families_are_known_without_torch() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert printed.strip() == f"{supported_families()} False"
-    assert [export_refusal(family) for family in supported_families()] == ["", ""]
+    assert not any(export_refusal(family) for family in supported_families())
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3", "deepseek_v3", "a_users_own"])
+@pytest.mark.parametrize("family", ["llama3", "qwen3", "qwen2", "deepseek_v3", "a_users_own"])
 def test_rows_may_be_packed_where_documents_can_be_kept_apart(family: str) -> None:
     assert packing_refusals(family, context_parallel=1, pipeline_parallel=1) == {}
 

@@ -57,6 +57,28 @@ QWEN3 = {
 }
 
 
+# Qwen2.5-0.5B's.
+QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "hidden_act": "silu",
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 24,
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "use_mrope": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
+
 def read(config: dict[str, Any], **changes: Any) -> tuple[str, str, dict[str, Any]]:
     values = {key: value for key, value in (config | changes).items() if value != "absent"}
     return read_architecture(values, "base/config.json")
@@ -73,13 +95,19 @@ def test_a_llama_is_torchtitans_flavor_of_it() -> None:
     assert {key: args[key] for key in args.keys() - width} == {key: known[key] for key in known.keys() - width}
 
 
-def test_a_qwen3_is_torchtitans_flavor_of_it() -> None:
+@pytest.mark.parametrize(
+    ("config", "family", "flavor", "positions"), [(QWEN3, "qwen3", "0.6B", 40960), (QWEN2, "qwen2", "0.5B", 32768)]
+)
+def test_a_qwen_is_a_flavor_of_its_family(config: dict, family: str, flavor: str, positions: int) -> None:
     from titanflow.config.snapshot import load_snapshot
 
-    family, flavor, args = read(QWEN3)
-    known = load_snapshot()["models"]["qwen3"]["flavors"]["0.6B"]
-    assert (family, flavor) == ("qwen3", "0.6B")
-    assert args == {**known, "max_seq_len": 40960}
+    known = load_snapshot()["models"][family]["flavors"][flavor]
+    assert read(config) == (family, flavor, {**known, "max_seq_len": positions})
+
+
+def test_a_window_that_isnt_used_is_none() -> None:
+    windowless = read(QWEN2, sliding_window="absent", max_window_layers="absent", use_sliding_window="absent")
+    assert read(QWEN2) == windowless == read(QWEN2, sliding_window=64, max_window_layers=0)
 
 
 def test_both_versions_of_transformers_are_read_alike() -> None:
@@ -130,6 +158,9 @@ def test_the_feed_forward_has_exactly_its_width(dim: int, width: int) -> None:
         (LLAMA, {"hidden_size": "absent"}, "hidden_size: found None"),
         (LLAMA, {"vocab_size": "many"}, "vocab_size: found 'many'"),
         (QWEN3, {"use_sliding_window": True}, "use_sliding_window: found True"),
+        (QWEN2, {"use_sliding_window": True}, "use_sliding_window: found True"),
+        (QWEN2, {"head_dim": 32}, "head_dim: found 32"),
+        (QWEN2, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "default: qwen2 has no scaling here"),
         (QWEN3, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling: found 'yarn'"),
     ],
 )

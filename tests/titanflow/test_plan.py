@@ -159,3 +159,33 @@ def test_a_base_that_grew_is_inherited_as_it_is(configs: Path, base: Path) -> No
     (base / RESULT_FILE).write_text(json.dumps(result))
     sft = make_plan("later", configs, overrides=["sft.launcher.device=cuda"]).stages[1].run
     assert sft.model_overrides == {"n_layers": 5}
+
+
+def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_changes(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan knows neither its arguments nor what it computes: what is written counts, and the files."""
+    whole = yaml.safe_load(EXPERIMENT.format(root=tmp_path))
+    pretrain, sft = whole["modules"]["pretrain"], whole["modules"]["sft"]
+    del pretrain["model"]
+    pretrain["overrides"] |= {
+        "model": {"name": "mine", "flavor": "small"},
+        "experimental": {"custom_import": "family"},
+        "tokenizer": {"vocab_size": 320},
+    }
+    write(configs, "mine", {**whole, "modules": {"pretrain": pretrain, "sft": sft}})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "family.py").write_text("x = 1\n")
+    plain = make_plan("mine", configs)
+    assert plain.config.warnings == []
+    wider = make_plan("mine", configs, overrides=["pretrain.model.width=8"])
+    (tmp_path / "family.py").write_text("x = 2\n")
+    edited = make_plan("mine", configs)
+    for stage in ("pretrain", "sft"):
+        assert len({fingerprints(plan)[stage] for plan in (plain, wider, edited)}) == 3
+    with pytest.raises(ConfigError, match=r"pretrain\.tokenizer\.vocab_size: unset, and of a family of one's own"):
+        make_plan("mine", configs, overrides=["pretrain.tokenizer.vocab_size=null"])
+    (tmp_path / "family.py").unlink()
+    (warning,) = make_plan("mine", configs).config.warnings
+    assert "pretrain.experimental.custom_import" in warning
+    assert "no module 'family' here" in warning

@@ -17,6 +17,7 @@ from titanflow.config.model_args import (
 )
 from titanflow.config.schema import Schema
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
+from titanflow.custom_code import source_files
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import OWN_FAMILIES
 from titanflow.outside_base import outside_base
@@ -41,6 +42,9 @@ def resolve_architecture(
     if custom is None and isinstance(name, Leaf) and name.value in OWN_FAMILIES:
         set_leaf(merged, "experimental.custom_import", Leaf(OWN_FAMILIES[name.value], f"the family {name.value}"))
     is_custom = found is None and isinstance(custom, Leaf) and bool(custom.value)
+    if isinstance(custom, Leaf) and is_custom and base is None and not source_files(str(custom.value)):
+        place = f"{module.name}.experimental.custom_import ({custom.origin})"
+        module.warnings.append(f"{place}: no module {custom.value!r} here, nor on the Python path of this machine")
     args_schema = found["schema"] if found else None
     section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)
     params = read_params(entry.spec.get("params", {}), f"{module.name}.params", problems)

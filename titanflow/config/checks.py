@@ -6,6 +6,7 @@ from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
+from titanflow.config.model_checks import check_model
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
@@ -23,6 +24,7 @@ def check_module(module: Module) -> list[Problem]:
     """Every contradiction in one resolved module."""
     if module.trains:
         return [
+            *check_model(module),
             *check_data(module, "data"),
             *check_data(module, "validation_data"),
             *_check_dataset(module, "data"),

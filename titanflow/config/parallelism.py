@@ -7,6 +7,7 @@ from math import prod
 
 from titanflow.config.module import Module
 from titanflow.errors import Problem
+from titanflow.families import OWN_FAMILIES
 
 OTHERS = (
     "data_parallel_replicate_degree",
@@ -15,9 +16,10 @@ OTHERS = (
     "pipeline_parallel_degree",
 )
 SHARD = "data_parallel_shard_degree"
+PIPELINE = "pipeline_parallel_degree"
 ONE_GROUP = (2, 13)
 """The first version of torch known to refuse, in the first step, a weight that two groups of FSDP share; torchtitan
-0.2.2 wraps embedding and output apart."""
+0.2.2 wraps embedding and output apart, this project's own families wrap them together."""
 
 
 def check_parallelism(module: Module) -> list[Problem]:
@@ -105,7 +107,13 @@ def _check_shares(module: Module) -> list[Problem]:
 
 def _check_tied(module: Module) -> list[Problem]:
     degrees = module.config["parallelism"]
-    if not module.model_args.get("enable_weight_tying") or not is_sharded(module) or _torch() < ONE_GROUP:
+    if not module.model_args.get("enable_weight_tying"):
+        return []
+    if degrees[PIPELINE] > 1:
+        message = f"found {degrees[PIPELINE]}: embedding and output are one weight, and lie on the first and last stage"
+        return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
+    is_one_group = module.config["model"]["name"] in OWN_FAMILIES
+    if is_one_group or not is_sharded(module) or _torch() < ONE_GROUP:
         return []
     shown = ".".join(map(str, _torch()))
     message = f"found {degrees[SHARD]}: embedding and output are one weight, which torch {shown}'s FSDP refuses"

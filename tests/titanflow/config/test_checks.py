@@ -29,6 +29,6 @@ def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> No
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
     sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
     assert check_module(sft) == []
-    sft.config["lora"] = {"rank": 8}
+    sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
     assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)

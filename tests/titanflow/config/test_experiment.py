@@ -245,5 +245,9 @@ def test_every_experiment_that_ships_resolves(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "models").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_model_file_that_ships_resolves(path: Path, write, load: Callable) -> None:
-    module = load(write(models__tiny=path.read_text()), "pretrain.training.seq_len=64").modules["pretrain"]
+    tree = write(
+        models__tiny=path.read_text(),
+        experiments__exp="modules: {pretrain: {config: pretrain.yaml, model: tiny.yaml}}",
+    )
+    module = load(tree, "pretrain.model.n_layers=2").modules["pretrain"]
     assert module.model_args["n_layers"] == 2

@@ -101,5 +101,22 @@ def test_tied_embeddings_are_replicated_and_not_sharded(write, load, mistakes, m
     assert "data_parallel_shard_degree: found -1: embedding and output are one weight" in message
     load(path, *settings(2, data_parallel_replicate=2))
     load(path, *settings(2), "pretrain.model.enable_weight_tying=false")
+    own = ["pretrain.model.name=qwen2", "pretrain.model.flavor=debugmodel"]
+    load(path, *settings(2), *own)
     monkeypatch.setattr(parallelism, "_torch", lambda: (2, 11))
     load(path, *settings(2))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+def test_tied_embeddings_cant_lie_on_two_stages_of_a_pipeline(write, load, mistakes, family: str) -> None:
+    path = write(
+        experiments__exp=f"""
+            modules:
+              pretrain:
+                config: pretrain.yaml
+                overrides: {{model: {{name: {family}, flavor: debugmodel, enable_weight_tying: true}}}}
+            """
+    )
+    message = mistakes(path, *settings(2, pipeline_parallel=2))
+    assert "parallelism.pipeline_parallel_degree: found 2: embedding and output are one weight" in message
+    load(path, *settings(2, pipeline_parallel=2), "pretrain.model.enable_weight_tying=false")

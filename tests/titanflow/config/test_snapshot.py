@@ -26,7 +26,7 @@ def test_every_language_model_flavor_is_there() -> None:
     assert models["qwen3"]["flavors"]["0.6B"]["enable_weight_tying"] is True
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["llama3", "qwen3", "deepseek_v3", "qwen2"])
 def test_every_flavor_has_a_model_file(family: str) -> None:
     from titanflow.config.yaml_source import plain, read_tree
 

@@ -27,14 +27,17 @@ OUTPUT_CUTOFF = 3
 class Attention(nn.Module):
     """Self-attention with grouped queries, and biases on all but the output projection."""
 
+    bias = True
+    """Whether queries, keys and values have one."""
+
     def __init__(self, args: Qwen2ModelArgs) -> None:
         super().__init__()
         self.head_dim = args.head_dim
         self.attn_type = args.attn_type
         self.enable_gqa = args.n_heads > args.n_kv_heads
-        self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=True)
-        self.wk = nn.Linear(args.dim, args.n_kv_heads * args.head_dim, bias=True)
-        self.wv = nn.Linear(args.dim, args.n_kv_heads * args.head_dim, bias=True)
+        self.wq = nn.Linear(args.dim, args.n_heads * args.head_dim, bias=self.bias)
+        self.wk = nn.Linear(args.dim, args.n_kv_heads * args.head_dim, bias=self.bias)
+        self.wv = nn.Linear(args.dim, args.n_kv_heads * args.head_dim, bias=self.bias)
         self.wo = nn.Linear(args.n_heads * args.head_dim, args.dim, bias=False)
         self.inner_attention = build_attention(args)
 
@@ -55,7 +58,7 @@ class Attention(nn.Module):
         """
         rows, seq_len, _ = x.shape
         # -1 heads: under tensor parallelism a rank has some of them.
-        q, k, v = (w(x).view(rows, seq_len, -1, self.head_dim) for w in (self.wq, self.wk, self.wv))
+        q, k, v = (projected.view(rows, seq_len, -1, self.head_dim) for projected in self.project(x))
         q, k = apply_rotary_emb(q, k, rope_cache, positions)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         scale = self.head_dim**-0.5
@@ -67,11 +70,16 @@ class Attention(nn.Module):
             output = self.inner_attention(q, k, v, **settings).transpose(1, 2).contiguous()
         return self.wo(output.view(rows, seq_len, -1))
 
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, each ``[batch, seq_len, heads * head_dim]``, before RoPE."""
+        return self.wq(x), self.wk(x), self.wv(x)
+
     def init_weights(self, output_std: float) -> None:
         """Draws the weights; biases start at 0."""
         for linear in (self.wq, self.wk, self.wv):
             trunc_normal_(linear.weight, mean=0.0, std=INIT_STD)
-            nn.init.zeros_(linear.bias)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
         trunc_normal_(self.wo.weight, mean=0.0, std=output_std)
 
 

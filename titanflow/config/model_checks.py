@@ -1,0 +1,84 @@
+"""A model's arguments that contradict each other: no model could be built of them, though each has its right type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from titanflow.config.module import Module
+from titanflow.errors import Problem
+from titanflow.families import OWN_FAMILIES
+
+SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_seq_len")
+"""Arguments that count something."""
+
+WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
+"""The families that part the model's width into heads; others give a head a width of its own."""
+
+MASKED = "sdpa"
+"""The one kind of attention whose kernel drops weights."""
+
+Found = Iterator[tuple[tuple[str, ...], str, str]]
+"""The arguments that it is about, what was found, and what was expected."""
+
+
+def check_model(module: Module) -> list[Problem]:
+    """What is wrong with the arguments of a training module's model; nothing where they aren't known.
+
+    Of several arguments the first that the module itself says is named, rather than one of the flavor's. What an
+    sft inherits is its base's matter.
+    """
+    args, problems = module.model_args, []
+    name = module.config["model"]["name"]
+    for keys, message, expected in list(_sizes(args)) or [*_heads(name, args), *_dropout(args)]:
+        written = [key for key in keys if _is_written(module, key)]
+        if written or module.base is None:
+            problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
+    return problems + _check_recomputed(module)
+
+
+def _check_recomputed(module: Module) -> list[Problem]:
+    """What is recomputed must drop what it dropped: torch keeps the random numbers unless it is told not to."""
+    recomputing, lora = module.config["activation_checkpoint"], module.config["lora"]
+    drops = module.model_args.get("dropout") or (lora["rank"] and lora["dropout"])
+    if not drops or recomputing["mode"] == "none" or recomputing["preserve_rng_state"]:
+        return []
+    message = "found false, with dropout: recomputed activations would drop others, and the gradient be of another loss"
+    return [module.problem("activation_checkpoint.preserve_rng_state", message, "true, or mode: none")]
+
+
+def _is_written(module: Module, key: str) -> bool:
+    flavor = "{name}/{flavor} of ".format(**module.config["model"])
+    return not module.origins.get(f"model.{key}", flavor).startswith(flavor)
+
+
+def _sizes(args: dict[str, Any]) -> Found:
+    for key in SIZES:
+        if _is_number(args.get(key)) and args[key] < 1:
+            yield (key,), f"found {args[key]}", "1 or more"
+
+
+def _heads(name: str, args: dict[str, Any]) -> Found:
+    heads, shared, dim = (args.get(key) for key in ("n_heads", "n_kv_heads", "dim"))
+    if heads and shared and heads % shared:
+        message = f"n_heads is {heads} and n_kv_heads {shared}: each key head serves as many query heads"
+        yield ("n_kv_heads", "n_heads"), message, f"n_kv_heads a divisor of {heads}"
+    if heads and dim and name in WHOLE_HEADS and (dim % heads or dim // heads % 2):
+        message = f"dim is {dim} and n_heads {heads}: a head is {dim / heads:g} wide, and RoPE turns pairs in it"
+        yield ("n_heads", "dim"), message, "dim an even multiple of n_heads"
+
+
+def _dropout(args: dict[str, Any]) -> Found:
+    dropout, attention = args.get("dropout"), args.get("attn_type")
+    if not _is_number(dropout):
+        return
+    assert dropout is not None
+    if not 0 <= dropout < 1:
+        yield ("dropout",), f"found {dropout}", "at least 0 and below 1"
+    elif dropout and attention != MASKED:
+        message = f"dropout is {dropout} and attn_type {attention!r}, whose kernel drops nothing"
+        yield ("dropout", "attn_type"), message, f"dropout 0, or attn_type {MASKED}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

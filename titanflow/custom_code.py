@@ -1,0 +1,37 @@
+"""A user's own code that a training module names in ``experimental.custom_import``: found, and not imported.
+
+A stage imports it from the folder one stands in, or from the Python path.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.families import OWN_FAMILIES
+from titanflow.fingerprint import file_digest
+
+
+def custom_import(config: Mapping[str, Any]) -> str:
+    """The module that a training module's config names; empty where there is none, or it is this project's own."""
+    name = (config.get("experimental") or {}).get("custom_import")
+    return "" if not name or name in OWN_FAMILIES.values() else str(name)
+
+
+def source_files(name: str) -> list[Path]:
+    """The Python files of a module or package, by its dotted name; none where it isn't there."""
+    for place in [Path.cwd(), *map(Path, sys.path)] if name else []:
+        path = place.joinpath(*name.split("."))
+        module = path.with_name(f"{path.name}.py")
+        if module.is_file() and not (path / "__init__.py").is_file():
+            return [module]
+        if files := sorted(path.rglob("*.py")):
+            return files
+    return []
+
+
+def code_digests(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and digest of each file of the code that a config names: what a stage computes depends on them."""
+    return [(path.name, file_digest(path)) for path in source_files(custom_import(config))]
