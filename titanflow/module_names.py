@@ -30,7 +30,8 @@ def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str],
         model_args: the model's arguments.
     """
     layers = model_args.get("n_layers")
-    if export_refusal(family, model_args) or not isinstance(layers, int):
+    is_known = family in NORMS and not model_args.get("moe_enabled") and not export_refusal(family, model_args)
+    if not (is_known and isinstance(layers, int)):
         return [], []
     blocks = [f"layers.{layer}" for layer in range(layers)]
     linears = [f"{block}.{name}" for block in blocks for name in LINEARS]
