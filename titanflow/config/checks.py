@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.lora import lora_problems, lora_warnings
@@ -9,7 +11,7 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
-from titanflow.families import packing_refusals
+from titanflow.families import export_refusal, packing_refusals
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
@@ -17,6 +19,11 @@ REFUSED = {
     "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
 }
 """Keys that can't be true in a stage, and why."""
+
+EXPORTED = {"evaluate": "models", "publish": "model"}
+"""The stages that load exports, and the key that names them."""
+STAGE_OF = {"base": "pretrain"}
+"""A name among them that isn't a stage's."""
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -38,6 +45,32 @@ def check_module(module: Module) -> list[Problem]:
             *(_check_launcher(module) or check_parallelism(module)),
         ]
     return _check_launcher(module)
+
+
+def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
+    """An evaluate or publish module that loads the export of a model that has none."""
+    by_stage = {module.stage: module for module in modules.values()}
+    problems = []
+    for stage, key in EXPORTED.items():
+        found = by_stage[stage].config.get(key) if stage in by_stage else None
+        names = [found] if isinstance(found, str) else found
+        for reason, refused in _refused_exports(by_stage, names).items() if isinstance(names, list) else ():
+            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
+            hint = f"change the model, or leave the module {by_stage[stage].name} out"
+            problems.append(by_stage[stage].problem(key, message, hint=hint))
+    return problems
+
+
+def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
+    """The reasons why models can't be exported, each with their names; what a plan doesn't know is left alone."""
+    refused: dict[str, list[str]] = {}
+    for name in names:
+        module = by_stage.get(STAGE_OF.get(name, name))
+        if module is not None and module.model_args:
+            reason = export_refusal(module.config["model"]["name"], module.model_args)
+            refused.setdefault(reason, []).append(name)
+    refused.pop("", None)
+    return refused
 
 
 def has_data(module: Module, section: str = "data") -> bool:

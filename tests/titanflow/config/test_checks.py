@@ -24,6 +24,40 @@ def test_what_a_stage_cant_do_is_refused_in_the_plan(write, mistakes, key: str) 
     assert f"--set pretrain.checkpoint.{key}=true: pretrain.checkpoint.{key}: found true" in message
 
 
+WITH_EXPERTS = """
+    modules:
+      pretrain: {config: pretrain.yaml, model: tiny.yaml}
+      sft: {config: sft.yaml}
+      evaluate: {overrides: {tasks: [t], models: [base, sft]}}
+      publish: {}
+    """
+EXPORTABLE = (
+    "pretrain.model.norm_eps=1e-6",
+    "pretrain.model.moe_args.score_func=sigmoid",
+    "pretrain.model.moe_args.num_shared_experts=1",
+)
+
+
+def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write, load, mistakes) -> None:
+    path, deepseek = write(experiments__exp=WITH_EXPERTS), "pretrain.model.name=deepseek_v3"
+    message = mistakes(path, deepseek)
+    assert (
+        "evaluate.models: found ['base', 'sft'], and base and sft can't be exported: transformers computes" in message
+    )
+    assert "publish.model: found sft, and sft can't be exported" in message
+    for reason in ("norm_eps is 1e-05, and not 1e-06", "moe_args.score_func is 'softmax'"):
+        assert reason in message
+    assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
+    assert "gpt_oss': its layers take FlexAttention's masks alone" in mistakes(path, "pretrain.model.name=gpt_oss")
+
+
+def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
+    assert load(write(), "pretrain.model.name=deepseek_v3").stage("pretrain") is not None
+    path = write(experiments__exp=WITH_EXPERTS.replace("publish: {}", ""))
+    elsewhere = "evaluate.models={other: somewhere}"
+    assert load(path, "pretrain.model.name=deepseek_v3", elsewhere).stage("evaluate") is not None
+
+
 def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
     base = write_finished_stage(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
