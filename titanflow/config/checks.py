@@ -11,7 +11,7 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
-from titanflow.families import export_refusal, packing_refusals
+from titanflow.families import ARCHITECTURES, NO_EXPORT, export_refusal, packing_refusals
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
@@ -36,6 +36,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_dataset(module, "validation_data"),
             *_check_validation(module),
             *_check_seq_len(module),
+            *_check_stretched(module),
             *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
@@ -62,13 +63,15 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
 
 
 def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
-    """The reasons why models can't be exported, each with their names; what a plan doesn't know is left alone."""
+    """The reasons why models can't be exported, each with their names; a family of one's own says so as it runs."""
     refused: dict[str, list[str]] = {}
     for name in names:
         module = by_stage.get(STAGE_OF.get(name, name))
-        if module is not None and module.model_args:
-            reason = export_refusal(module.config["model"]["name"], module.model_args)
-            refused.setdefault(reason, []).append(name)
+        if module is None or not module.trains:
+            continue
+        family = module.config["model"]["name"]
+        if family in ARCHITECTURES or family in NO_EXPORT:
+            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
     refused.pop("", None)
     return refused
 
@@ -151,6 +154,18 @@ def _check_seq_len(module: Module) -> list[Problem]:
         return []
     message = f"found {seq_len}, and {reason}"
     return [module.problem("training.seq_len", message, expected=f"at most {limit}", hint=hint)]
+
+
+def _check_stretched(module: Module) -> list[Problem]:
+    """torchtitan's deepseek_v3 stretches RoPE (YaRN) where a stage's own rows are long, whatever its base's were."""
+    seq_len, original = module.config["training"]["seq_len"], module.model_args.get("original_seq_len")
+    if module.base is None or not isinstance(original, int) or not seq_len <= original < module.base.seq_len:
+        return []
+    message = (
+        f"found {seq_len}, and {module.base.stage} was trained with {module.base.seq_len}: torchtitan stretches RoPE "
+        f"only for rows longer than model.original_seq_len={original}, and the base's weights know no other"
+    )
+    return [module.problem("training.seq_len", message, expected=f"{original + 1} to {module.base.seq_len}")]
 
 
 def _check_refused(module: Module) -> list[Problem]:

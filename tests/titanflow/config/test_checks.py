@@ -58,6 +58,24 @@ def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
     assert load(path, "pretrain.model.name=deepseek_v3", elsewhere).stage("evaluate") is not None
 
 
+def test_adapters_on_layers_that_latent_attention_has_not_are_refused_in_the_plan(write, load, mistakes) -> None:
+    path, deepseek = write(), ("pretrain.model.name=deepseek_v3", "sft.lora.rank=4")
+    assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *deepseek)
+    assert load(path, *deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]").stage("sft") is not None
+
+
+@pytest.mark.parametrize(("seq_len", "is_refused"), [(32, True), (33, False), (64, False)])
+def test_rope_that_the_base_stretched_stays_so(write, load, mistakes, seq_len: int, is_refused: bool) -> None:
+    settings = ["pretrain.model.name=deepseek_v3", "pretrain.model.original_seq_len=32"]
+    settings += [f"sft.training.seq_len={seq_len}"]
+    if is_refused:
+        message = mistakes(write(), *settings)
+        assert "sft.training.seq_len: found 32, and pretrain was trained with 64: torchtitan stretches RoPE" in message
+        assert "expected: 33 to 64" in message
+    else:
+        assert load(write(), *settings).stage("sft") is not None
+
+
 def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
     base = write_finished_stage(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
