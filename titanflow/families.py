@@ -22,13 +22,13 @@ NO_EXPORT: Mapping[str, str] = {
 
 NEEDED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
     "deepseek_v3": {
-        "norm_eps": (1e-6, "its norms of the latents have 1e-6, whatever the config says"),
-        "moe_args.score_func": ("sigmoid", "it scores experts by a sigmoid alone"),
+        "norm_eps": (1e-6, "the norms of its latents always have that"),
+        "moe_args.score_func": ("sigmoid", "it scores experts by nothing else"),
         "moe_args.score_before_experts": (False, "it weighs what comes out of an expert, not what goes in"),
         "moe_args.gate_bias": (False, "its router has no bias"),
     },
     "qwen3": {
-        "moe_args.score_func": ("softmax", "it scores experts by a softmax alone"),
+        "moe_args.score_func": ("softmax", "it scores experts by nothing else"),
         "moe_args.score_before_experts": (False, "it weighs what comes out of an expert, not what goes in"),
         "moe_args.gate_bias": (False, "its router has no bias"),
         "moe_args.num_shared_experts": (0, "it has no shared experts"),
@@ -79,17 +79,17 @@ def _experts_refusal(family: str, args: Mapping[str, Any]) -> str:
     experts = args["moe_args"]
     found = {**args, **{f"moe_args.{key}": value for key, value in experts.items()}}
     wrong = [
-        f"{key} is {found[key]!r}, and not {wanted!r}: {why}"
+        f"{key} is {found[key]!r}, expected {wanted!r}: {why}"
         for key, (wanted, why) in NEEDED.get(family, {}).items()
         if found.get(key, wanted) != wanted
     ]
     if family == "deepseek_v3" and experts.get("load_balance_coeff", 1) is None:
-        wrong.append("moe_args.load_balance_coeff is None: it has a bias that evens out experts, and the model hasn't")
+        wrong.append("moe_args.load_balance_coeff is None, expected a number: it has a bias that evens out experts")
     if family == "deepseek_v3" and experts.get("num_shared_experts", 1) < 1:
-        wrong.append("moe_args.num_shared_experts is 0: it has at least one")
+        wrong.append("moe_args.num_shared_experts is 0, expected 1 or more: it has at least one")
     if experts.get("_debug_force_load_balance"):
-        wrong.append("debug.moe_force_load_balance was on: the experts' scores chose nothing")
-    return f"transformers computes {family}'s experts in another way: {'; '.join(wrong)}" if wrong else ""
+        wrong.append("debug.moe_force_load_balance is on: the scores choose no experts")
+    return f"transformers' class computes something else: {'; '.join(wrong)}" if wrong else ""
 
 
 def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int) -> dict[str, str]:

@@ -46,17 +46,17 @@ def test_a_model_without_an_export_is_refused_by_name(family: str, args: dict[st
 @pytest.mark.parametrize(
     ("family", "changes", "reason"),
     [
-        ("deepseek_v3", {"score_func": "softmax"}, "moe_args.score_func is 'softmax', and not 'sigmoid'"),
-        ("deepseek_v3", {"score_before_experts": True}, "moe_args.score_before_experts is True, and not False"),
-        ("deepseek_v3", {"gate_bias": True}, "moe_args.gate_bias is True, and not False"),
+        ("deepseek_v3", {"score_func": "softmax"}, "moe_args.score_func is 'softmax', expected 'sigmoid'"),
+        ("deepseek_v3", {"score_before_experts": True}, "moe_args.score_before_experts is True, expected False"),
+        ("deepseek_v3", {"gate_bias": True}, "moe_args.gate_bias is True, expected False"),
         ("deepseek_v3", {"load_balance_coeff": None}, "moe_args.load_balance_coeff is None"),
         ("deepseek_v3", {"num_shared_experts": 0}, "moe_args.num_shared_experts is 0"),
-        ("deepseek_v3", {"_debug_force_load_balance": True}, "debug.moe_force_load_balance was on"),
-        ("qwen3", {"score_func": "sigmoid"}, "moe_args.score_func is 'sigmoid', and not 'softmax'"),
-        ("qwen3", {"load_balance_coeff": 1e-3}, "moe_args.load_balance_coeff is 0.001, and not None"),
-        ("qwen3", {"num_shared_experts": 2}, "moe_args.num_shared_experts is 2, and not 0"),
-        ("qwen3", {"num_expert_groups": 4}, "moe_args.num_expert_groups is 4, and not None"),
-        ("qwen3", {"route_scale": 2.5}, "moe_args.route_scale is 2.5, and not 1.0"),
+        ("deepseek_v3", {"_debug_force_load_balance": True}, "debug.moe_force_load_balance is on"),
+        ("qwen3", {"score_func": "sigmoid"}, "moe_args.score_func is 'sigmoid', expected 'softmax'"),
+        ("qwen3", {"load_balance_coeff": 1e-3}, "moe_args.load_balance_coeff is 0.001, expected None"),
+        ("qwen3", {"num_shared_experts": 2}, "moe_args.num_shared_experts is 2, expected 0"),
+        ("qwen3", {"num_expert_groups": 4}, "moe_args.num_expert_groups is 4, expected None"),
+        ("qwen3", {"route_scale": 2.5}, "moe_args.route_scale is 2.5, expected 1.0"),
     ],
 )
 def test_experts_that_transformers_computes_otherwise_are_refused_by_name(
@@ -69,7 +69,7 @@ def test_experts_that_transformers_computes_otherwise_are_refused_by_name(
 def test_the_norms_of_deepseeks_latents_have_one_eps() -> None:
     refusal = export_refusal("deepseek_v3", {**with_experts("deepseek_v3", score_func="softmax"), "norm_eps": 1e-5})
 
-    assert "norm_eps is 1e-05, and not 1e-06: its norms of the latents" in refusal
+    assert "norm_eps is 1e-05, expected 1e-06: the norms of its latents" in refusal
     assert "moe_args.score_func is 'softmax'" in refusal, "every reason is told at once"
 
 

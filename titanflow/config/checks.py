@@ -158,8 +158,10 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 def _check_stretched(module: Module) -> list[Problem]:
     """torchtitan's deepseek_v3 stretches RoPE (YaRN) where a stage's own rows are long, whatever its base's were."""
-    seq_len, original = module.config["training"]["seq_len"], module.model_args.get("original_seq_len")
-    if module.base is None or not isinstance(original, int) or not seq_len <= original < module.base.seq_len:
+    if module.base is None or module.config["model"]["name"] != "deepseek_v3":
+        return []
+    seq_len, original = module.config["training"]["seq_len"], module.model_args["original_seq_len"]
+    if not seq_len <= original < module.base.seq_len:
         return []
     message = (
         f"found {seq_len}, and {module.base.stage} was trained with {module.base.seq_len}: torchtitan stretches RoPE "

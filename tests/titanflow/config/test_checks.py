@@ -41,11 +41,9 @@ EXPORTABLE = (
 def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write, load, mistakes) -> None:
     path, deepseek = write(experiments__exp=WITH_EXPERTS), "pretrain.model.name=deepseek_v3"
     message = mistakes(path, deepseek)
-    assert (
-        "evaluate.models: found ['base', 'sft'], and base and sft can't be exported: transformers computes" in message
-    )
+    assert "evaluate.models: found ['base', 'sft'], and base and sft can't be exported: transformers' class" in message
     assert "publish.model: found sft, and sft can't be exported" in message
-    for reason in ("norm_eps is 1e-05, and not 1e-06", "moe_args.score_func is 'softmax'"):
+    for reason in ("norm_eps is 1e-05, expected 1e-06", "moe_args.score_func is 'softmax'"):
         assert reason in message
     assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
     assert "gpt_oss': its layers take FlexAttention's masks alone" in mistakes(path, "pretrain.model.name=gpt_oss")
