@@ -7,19 +7,21 @@ import torch
 from tiny_stages import VOCAB, Workbench, records
 from torch import nn
 from torchtitan.models.moe.moe import MoE, MoEArgs
+from transformers import AutoModelForCausalLM
 
 from titan.experts import keep_biases, mixtures, uncounted
 from titan.lora_weights import load_quietly
 from titan.native_model import stored_model
 from titan.patches import apply_patches
-from titanflow.stage import StageRun
+from titanflow.stage import StageRun, TrainResult, read_result
 
 apply_patches(["experts_on_cpu"])
 
 SIZE = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": VOCAB}
 MLA = {"kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+EXPORTABLE = {"norm_eps": 1e-6, "moe_args.score_func": "sigmoid"}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "deepseek_v3": ("debugmodel", {**SIZE, **MLA, "inter_dim": 128, "moe_inter_dim": 32}),
+    "deepseek_v3": ("debugmodel", {**SIZE, **MLA, "inter_dim": 128, "moe_inter_dim": 32, **EXPORTABLE}),
     "llama4": ("debugmodel", {**SIZE, "multiple_of": 32}),
     "qwen3": ("debugmodel_moe", {**SIZE, "n_kv_heads": 2, "head_dim": 16, "moe_inter_dim": 32}),
 }
@@ -29,10 +31,12 @@ STEPS = 4
 VALIDATED = {"validation": {"enable": True, "freq": 1, "local_batch_size": 4}}
 
 
-def stage(bench: Workbench, name: str, family: str, *settings: Any, ranks: int | None = None) -> StageRun:
+def stage(
+    bench: Workbench, name: str, family: str, *settings: Any, ranks: int | None = None, **fields: Any
+) -> StageRun:
     flavor, sizes = FAMILIES[family]
     config = {"model": {"name": family, "flavor": flavor}, "training": {"steps": STEPS}}
-    run = bench.stage(f"{family}-{name}", config, *settings, model_overrides=sizes)
+    run = bench.stage(f"{family}-{name}", config, *settings, model_overrides=sizes, **fields)
     assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
     return run
 
@@ -48,7 +52,8 @@ def biases(run: StageRun) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def one(shared_bench: Workbench) -> dict[str, StageRun]:
     """On one process, with a validation after each step, whose tokens are to count for nothing."""
-    return {family: stage(shared_bench, "experts", family, VALIDATED) for family in FAMILIES}
+    tokenizer = shared_bench.data / "tokenizer"
+    return {family: stage(shared_bench, "experts", family, VALIDATED, tokenizer=tokenizer) for family in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -70,6 +75,19 @@ def test_two_ranks_may_share_the_experts(bench: Workbench, one: dict[str, StageR
     shared = stage(bench, "shared", "deepseek_v3", {"parallelism": {"expert_parallel_degree": 2}}, ranks=2)
 
     assert records(shared) == pytest.approx(records(one["deepseek_v3"]), rel=1e-6)
+
+
+def test_a_stage_exports_what_transformers_computes_and_says_why_it_exports_nothing(one: dict[str, StageRun]) -> None:
+    exported = read_result(one["deepseek_v3"].folder)
+    assert isinstance(exported, TrainResult)
+    assert exported.parity["relative_error"] < 1e-4
+    model = AutoModelForCausalLM.from_pretrained(exported.export)
+    assert type(model).__name__ == "DeepseekV3ForCausalLM"
+    bias = biases(one["deepseek_v3"])["layers.1.moe.expert_bias"]
+    assert torch.equal(model.model.layers[1].mlp.gate.e_score_correction_bias, bias)
+    for family, reason in {"llama4": "torchtitan's adapter leaves out", "qwen3": "moe_args.load_balance_coeff"}.items():
+        (told,) = [line for line in (one[family].folder / "log.txt").read_text().splitlines() if "no export:" in line]
+        assert reason in told
 
 
 def mixture() -> MoE:
