@@ -120,6 +120,8 @@ def measure(
     import torch
     from transformers import AutoModelForCausalLM
 
+    # Before the export is loaded, so that there are never more than two copies of the weights.
+    changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
     exported, loading = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
     )
@@ -139,7 +141,7 @@ def measure(
             greedy_tokens=greedy_tokens,
             missing=tuple(sorted(str(key) for key in loading["missing_keys"])),
             unexpected=tuple(sorted(str(key) for key in loading["unexpected_keys"])),
-            changed_tensors=_changed_tensors(native.state_dict() if weights is None else weights, adapter, folder),
+            changed_tensors=changed_tensors,
             tied_alike=exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
         )
 

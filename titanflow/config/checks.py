@@ -37,6 +37,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_validation(module),
             *_check_seq_len(module),
             *_check_stretched(module),
+            *_check_llama4(module),
             *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
@@ -168,6 +169,21 @@ def _check_stretched(module: Module) -> list[Problem]:
         f"only for rows longer than model.original_seq_len={original}, and the base's weights know no other"
     )
     return [module.problem("training.seq_len", message, expected=f"{original + 1} to {module.base.seq_len}")]
+
+
+def _check_llama4(module: Module) -> list[Problem]:
+    """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
+    args = module.model_args
+    if module.config["model"]["name"] != "llama4" or not args:
+        return []
+    if args["attn_type"] == "flex":
+        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
+        return [module.problem("model.attn_type", message, expected="sdpa")]
+    block, seq_len = args["fixed_attn_block_size"], module.config["training"]["seq_len"]
+    if not args["every_n_layers_nope"] or seq_len <= block:
+        return []
+    message = f"found {seq_len}, and sdpa attends beyond the blocks of model.fixed_attn_block_size={block}"
+    return [module.problem("training.seq_len", message, expected=f"at most {block}, where blocks change nothing")]
 
 
 def _check_refused(module: Module) -> list[Problem]:

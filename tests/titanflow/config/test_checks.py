@@ -74,6 +74,16 @@ def test_rope_that_the_base_stretched_stays_so(write, load, mistakes, seq_len: i
         assert load(write(), *settings).stage("sft") is not None
 
 
+def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
+    path, irope = write(), ["pretrain.model.name=llama4", "pretrain.model.flavor=debugmodel_irope"]
+    assert "pretrain.model.attn_type: found 'flex': torchtitan's llama4 hands it both" in mistakes(path, *irope)
+    sdpa = [*irope, "pretrain.model.attn_type=sdpa"]
+    longer = [*sdpa, "pretrain.model.fixed_attn_block_size=63"]
+    assert "pretrain.training.seq_len: found 64, and sdpa attends beyond the blocks" in mistakes(path, *longer)
+    assert load(path, *sdpa, "pretrain.model.fixed_attn_block_size=64").stage("pretrain") is not None
+    assert load(path, *longer, "pretrain.model.every_n_layers_nope=null").stage("pretrain") is not None
+
+
 def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
     base = write_finished_stage(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
