@@ -59,7 +59,11 @@ def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
 def test_adapters_on_layers_that_latent_attention_has_not_are_refused_in_the_plan(write, load, mistakes) -> None:
     path, deepseek = write(), ("pretrain.model.name=deepseek_v3", "sft.lora.rank=4")
     assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *deepseek)
-    assert load(path, *deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]").stage("sft") is not None
+    attention = [*deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]", "sft.lora.peft_adapter=true"]
+    assert load(path, *attention).stage("sft") is not None
+    shared = [*attention, "sft.lora.target_modules=[wo, w2]"]
+    assert "lora.peft_adapter: peft takes adapters on feed_forward.w2, moe.shared" in mistakes(path, *shared)
+    assert load(path, *shared, "sft.lora.peft_adapter=false").stage("sft") is not None
 
 
 @pytest.mark.parametrize(("seq_len", "is_refused"), [(32, True), (33, False), (64, False)])
