@@ -174,13 +174,13 @@ def _check_stretched(module: Module) -> list[Problem]:
 def _check_llama4(module: Module) -> list[Problem]:
     """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
     args = module.model_args
-    if module.config["model"]["name"] != "llama4" or not args:
+    if module.config["model"]["name"] != "llama4":
         return []
-    if args["attn_type"] == "flex":
+    if args.get("attn_type") == "flex":
         message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
         return [module.problem("model.attn_type", message, expected="sdpa")]
-    block, seq_len = args["fixed_attn_block_size"], module.config["training"]["seq_len"]
-    if not args["every_n_layers_nope"] or seq_len <= block:
+    block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
+    if not args.get("every_n_layers_nope") or not block or seq_len <= block:
         return []
     message = f"found {seq_len}, and sdpa attends beyond the blocks of model.fixed_attn_block_size={block}"
     return [module.problem("training.seq_len", message, expected=f"at most {block}, where blocks change nothing")]
