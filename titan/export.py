@@ -24,7 +24,7 @@ from titan.hf_config import (
     make_config,
     make_generation_config,
 )
-from titan.hf_models import hugging_face_model, refusal
+from titan.hf_models import HuggingFaceModel, hugging_face_model, refusal
 from titan.inheritance import new_tokens, token_rows
 from titan.job_config import import_custom
 from titan.model_overrides import override_model_args
@@ -211,7 +211,7 @@ def export_dcp(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_model(partial, model_name, config, adapter.to_hf(weights), tokens)
+        _write_model(partial, hugging_face_model(model_name, model_args), config, adapter.to_hf(weights), tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
         make_readable(partial)
         parity = measure(native, adapter, partial, held_out, weights)
@@ -268,25 +268,24 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _write_model(folder: Path, model_name: str, config: Any, weights: Mapping[str, Any], tokens: SpecialTokens) -> None:
-    """Writes config, generation defaults and weights through transformers; refuses weights it has no place for."""
+def _write_model(
+    folder: Path, family: HuggingFaceModel, config: Any, weights: Mapping[str, Any], tokens: SpecialTokens
+) -> None:
+    """Writes config, generation defaults and weights through transformers.
+
+    The weights go by the names that they have on the Hub, where each expert has its own; transformers makes its own
+    of them as it loads the folder, and the comparison that follows says which are missing or have no place.
+    """
     import torch
 
-    family = hugging_face_model(model_name)
     model_class = family.model_class()
     if family.has_code:
         type(config).register_for_auto_class()
         model_class.register_for_auto_class("AutoModelForCausalLM")
     with torch.device("meta"):
         model = model_class(config)
-    # The meta model owns no memory: the weights are the native model's own.
-    loaded = model.load_state_dict(dict(weights), strict=False, assign=True)
-    missing = [key for key in loaded.missing_keys if not (config.tie_word_embeddings and key == "lm_head.weight")]
-    if missing or loaded.unexpected_keys:
-        raise RuntimeError(f"{model_name} to transformers: missing {missing}, unexpected {loaded.unexpected_keys}")
-    model.tie_weights()
     model.generation_config = make_generation_config(tokens)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=dict(weights), save_original_format=False)
     add_rope_for_transformers_4(folder)
 
 

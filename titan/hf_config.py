@@ -97,7 +97,7 @@ def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_
         "hidden_size": args.dim,
         "num_hidden_layers": args.n_layers,
         "num_attention_heads": args.n_heads,
-        "num_key_value_heads": args.n_heads if args.n_kv_heads is None else args.n_kv_heads,
+        "num_key_value_heads": getattr(args, "n_kv_heads", None) or args.n_heads,
         "hidden_act": "silu",
         "max_position_embeddings": max_position_embeddings,
         "rms_norm_eps": args.norm_eps,
@@ -107,7 +107,7 @@ def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_
         "pad_token_id": tokens.pad,
         "dtype": "float32",
     }
-    return hugging_face_model(model_name).make_config(args, common)
+    return hugging_face_model(model_name, args).make_config(args, common)
 
 
 def make_generation_config(tokens: SpecialTokens) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from titan.hf_deepseek_v3 import deepseek_v3_config
 from titanflow.families import ARCHITECTURES, export_refusal
 
 MakeConfig = Callable[[Any, dict[str, Any]], Any]
@@ -52,12 +53,14 @@ def register_hugging_face_model(family: str, model: HuggingFaceModel) -> None:
     _registered[family] = model
 
 
-def hugging_face_model(family: str) -> HuggingFaceModel:
-    """What :func:`register_hugging_face_model` was given, or what torchtitan's own family is.
+def hugging_face_model(family: str, model_args: Any) -> HuggingFaceModel:
+    """What :func:`register_hugging_face_model` was given, or what torchtitan's own family is with these arguments.
 
     Raises:
         KeyError: the family has no export.
     """
+    if family == "qwen3" and model_args.moe_enabled:
+        return QWEN3_MOE
     return _registered.get(family) or BUILT_IN[family]
 
 
@@ -109,18 +112,40 @@ def _llama_rope(args: Any) -> dict[str, Any]:
 def _qwen3_config(args: Any, common: dict[str, Any]) -> Any:
     from transformers import Qwen3Config
 
-    return Qwen3Config(
+    return Qwen3Config(**common, **_qwen3_arguments(args))
+
+
+def _qwen3_moe_config(args: Any, common: dict[str, Any]) -> Any:
+    from transformers import Qwen3MoeConfig
+
+    return Qwen3MoeConfig(
         **common,
-        head_dim=args.head_dim,
-        intermediate_size=args.hidden_dim,
-        use_sliding_window=False,
-        tie_word_embeddings=args.enable_weight_tying,
-        rope_parameters={"rope_type": "default", "rope_theta": float(args.rope_theta)},
+        **_qwen3_arguments(args),
+        # Every layer of torchtitan's is a mixture of experts.
+        decoder_sparse_step=1,
+        mlp_only_layers=[],
+        moe_intermediate_size=args.moe_inter_dim,
+        num_experts=args.moe_args.num_experts,
+        num_experts_per_tok=args.moe_args.top_k,
+        norm_topk_prob=args.moe_args.route_norm,
     )
+
+
+def _qwen3_arguments(args: Any) -> dict[str, Any]:
+    return {
+        "head_dim": args.head_dim,
+        "intermediate_size": args.hidden_dim,
+        "use_sliding_window": False,
+        "tie_word_embeddings": args.enable_weight_tying,
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(args.rope_theta)},
+    }
 
 
 BUILT_IN: Mapping[str, HuggingFaceModel] = {
     "llama3": HuggingFaceModel(ARCHITECTURES["llama3"], _llama_config),
     "qwen3": HuggingFaceModel(ARCHITECTURES["qwen3"], _qwen3_config),
+    "deepseek_v3": HuggingFaceModel(ARCHITECTURES["deepseek_v3"], deepseek_v3_config),
 }
 """torchtitan's own families."""
+QWEN3_MOE = HuggingFaceModel("Qwen3MoeForCausalLM", _qwen3_moe_config)
+"""qwen3 with experts."""

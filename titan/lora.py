@@ -20,6 +20,7 @@ from torch.nn import functional
 from torchtitan.protocols.model_converter import _registry_model_converter_cls, register_model_converter
 from torchtitan.tools.logging import logger
 
+from titan.experts import keep_biases
 from titanflow.config.additions import Lora
 from titanflow.config.lora import LoraModules, find_modules, number_problems, scaling, without_layer
 from titanflow.errors import ConfigError
@@ -113,6 +114,7 @@ def add_adapters(model: nn.Module, settings: Lora) -> LoraModules:
         setattr(modules[above], own_name, LoRALinear(modules[name], settings))
     for name in found.saved:
         modules[name].requires_grad_(True)
+    keep_biases(model)
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import StageFailed
+from titanflow.hf_base import weight_files
 
 TOLERANCE = 1e-4
 """Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
@@ -119,6 +120,8 @@ def measure(
     import torch
     from transformers import AutoModelForCausalLM
 
+    # Before the export is loaded, so that there are never more than two copies of the weights.
+    changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
     exported, loading = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
     )
@@ -138,7 +141,7 @@ def measure(
             greedy_tokens=greedy_tokens,
             missing=tuple(sorted(str(key) for key in loading["missing_keys"])),
             unexpected=tuple(sorted(str(key) for key in loading["unexpected_keys"])),
-            changed_tensors=_changed_tensors(native.state_dict() if weights is None else weights, adapter, exported),
+            changed_tensors=changed_tensors,
             tied_alike=exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
         )
 
@@ -157,11 +160,13 @@ def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: 
     return float((logits.max(-1).values - chosen <= tie).double().mean())
 
 
-def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, exported: Any) -> tuple[str, ...]:
-    """Names of native weights that ``from_hf`` doesn't give back to the bit from the reloaded export."""
+def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> tuple[str, ...]:
+    """Names of native weights that ``from_hf`` doesn't give back to the bit from the files of the export."""
     import torch
+    from safetensors.torch import load_file
 
-    back = adapter.from_hf(dict(exported.state_dict()))
+    stored = {key: value for path in weight_files(folder) for key, value in load_file(path).items()}
+    back = adapter.from_hf(stored)
     return tuple(
         key
         for key in sorted(set(wanted) | set(back))

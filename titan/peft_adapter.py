@@ -19,6 +19,7 @@ from titan.export import EXPORT_FOLDER, make_readable, put_in_place, read_run, s
 from titan.hf_models import refusal
 from titan.native_model import load_native, newest_checkpoint, train_spec
 from titanflow.checkpoints import METADATA
+from titanflow.config.lora import peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
 
 if TYPE_CHECKING:
@@ -91,10 +92,15 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         native: a native model with its adapters unmerged.
         to_transformers: torchtitan's state dict adapter of its family.
         settings: the ``lora`` section that it was trained with.
+
+    Raises:
+        ConfigError: peft would take an adapter for another's.
     """
     from titan.lora import adapted_modules
 
     modules = dict(adapted_modules(native))
+    if problems := peft_problems(modules, (name for name, _ in native.named_modules())):
+        raise ConfigError(problems)
     weights: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     for name, module in modules.items():

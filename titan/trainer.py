@@ -25,6 +25,7 @@ from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enabl
 from titan import checkpoint
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
+from titan.experts import uncounted
 from titan.grown_weights import load_grown
 from titan.interrupt import Interruption
 from titan.lora import step_seed
@@ -188,7 +189,7 @@ class Trainer(torchtitan.train.Trainer):
             return False
         self._save(last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
-            self.validator.validate(self.model_parts, self.step)
+            self._validate()
         if is_trained and not self._warmed_up:
             self._warmed_up = True
             self._shorten_timeouts()
@@ -222,6 +223,10 @@ class Trainer(torchtitan.train.Trainer):
         if not (self.step and self.job_config.validation.enable):
             return
         if self.validator.should_validate(self.step) and not self.metrics_processor.is_validated(self.step):
+            self._validate()
+
+    def _validate(self) -> None:
+        with uncounted(self.model_parts):
             self.validator.validate(self.model_parts, self.step)
 
     def _load(self) -> None:

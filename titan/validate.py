@@ -19,6 +19,18 @@ from titan.dataloader import Rows, ValidationLoader
 from titan.documents import Inputs, document_inputs
 
 
+class Unmasked(nn.Module):
+    """Stands for a model whose attention takes no mask.
+
+    torchtitan's validator asks every model for one; with ``sdpa`` llama3 and qwen3 refuse by a ``TypeError``, while
+    deepseek_v3 and llama4 make a mask, which their own forward pass refuses.
+    """
+
+    def get_attention_masks(self, **inputs: Any) -> None:
+        """Refuses, as llama3 does."""
+        raise TypeError
+
+
 class StageValidator(Validator):
     """torchtitan's validator over the rows that a stage prepared.
 
@@ -50,9 +62,11 @@ class StageValidator(Validator):
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, model_parts: list[nn.Module]
     ) -> Inputs:
-        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        """torchtitan's, but for a model that makes its masks from the rows' positions, or that takes none."""
         inputs = document_inputs(model_parts[0], input_dict, labels)
-        return inputs or super().post_dataloading_process(input_dict, labels, model_parts)
+        takes_masks = getattr(getattr(model_parts[0], "model_args", None), "attn_type", "sdpa") != "sdpa"
+        asked = model_parts if takes_masks else [Unmasked()]
+        return inputs or super().post_dataloading_process(input_dict, labels, asked)
 
     @torch.no_grad()
     def validate(self, model_parts: list[nn.Module], step: int) -> None:

@@ -9,8 +9,35 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama3": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
 }
-"""Model family → the transformers class that computes the same function."""
+"""Model family → the transformers class that computes the same function; of qwen3 with experts Qwen3Moe's."""
+
+NO_EXPORT: Mapping[str, str] = {
+    "llama4": "torchtitan's adapter leaves out its dense layers and the bias that evens out its experts, "
+    "for which transformers' Llama4 has no place",
+    "gpt_oss": "its layers take FlexAttention's masks alone, and no export of them could be compared with transformers",
+}
+"""torchtitan's families that aren't exported, and why."""
+
+NEEDED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
+    "deepseek_v3": {
+        "norm_eps": (1e-6, "the norms of its latents always have that"),
+        "moe_args.score_func": ("sigmoid", "it scores experts by nothing else"),
+        "moe_args.score_before_experts": (False, "it weighs what comes out of an expert, not what goes in"),
+        "moe_args.gate_bias": (False, "its router has no bias"),
+    },
+    "qwen3": {
+        "moe_args.score_func": ("softmax", "it scores experts by nothing else"),
+        "moe_args.score_before_experts": (False, "it weighs what comes out of an expert, not what goes in"),
+        "moe_args.gate_bias": (False, "its router has no bias"),
+        "moe_args.num_shared_experts": (0, "it has no shared experts"),
+        "moe_args.num_expert_groups": (None, "it chooses among all experts"),
+        "moe_args.route_scale": (1.0, "it scales no scores"),
+        "moe_args.load_balance_coeff": (None, "it has no bias that evens out experts; torchtitan's qwen3 trains none"),
+    },
+}
+"""What the arguments of a model with experts have to be, and what transformers' class computes that asks for it."""
 
 OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2", "mod": "titan.models.mod"}
 """This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""
@@ -43,13 +70,32 @@ def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> 
             experts, no QK norm) may have no export.
     """
     if family not in ARCHITECTURES:
-        return f"there is no export for the model family {family!r}; supported: {', '.join(ARCHITECTURES)}"
+        reason = f": {NO_EXPORT[family]}" if family in NO_EXPORT else ""
+        return f"there is no export for the model family {family!r}{reason}; supported: {', '.join(ARCHITECTURES)}"
     args = model_args or {}
-    if args.get("moe_enabled"):
-        return f"there is no export for {family} with experts (moe_enabled); supported: its dense flavors"
     if family == "qwen3" and not args.get("qk_norm", True):
         return "transformers' Qwen3 always normalises queries and keys, and this model has qk_norm=False"
+    if "moe_args" in args and (family != "qwen3" or args.get("moe_enabled")):
+        return _experts_refusal(family, args)
     return ""
+
+
+def _experts_refusal(family: str, args: Mapping[str, Any]) -> str:
+    """Every argument that transformers' class for this family with experts can't be given, with what it computes."""
+    experts = args["moe_args"]
+    found = {**args, **{f"moe_args.{key}": value for key, value in experts.items()}}
+    wrong = [
+        f"{key} is {found[key]!r}, expected {wanted!r}: {why}"
+        for key, (wanted, why) in NEEDED.get(family, {}).items()
+        if found.get(key, wanted) != wanted
+    ]
+    if family == "deepseek_v3" and experts.get("load_balance_coeff", 1) is None:
+        wrong.append("moe_args.load_balance_coeff is None, expected a number: it has a bias that evens out experts")
+    if family == "deepseek_v3" and experts.get("num_shared_experts", 1) < 1:
+        wrong.append("moe_args.num_shared_experts is 0, expected 1 or more: it has at least one")
+    if experts.get("_debug_force_load_balance"):
+        wrong.append("debug.moe_force_load_balance is on: the scores choose no experts")
+    return f"transformers' class computes something else: {'; '.join(wrong)}" if wrong else ""
 
 
 def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int) -> dict[str, str]:

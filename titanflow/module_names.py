@@ -31,9 +31,27 @@ def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str],
         model_args: the model's arguments.
     """
     layers = model_args.get("n_layers")
-    if family not in NORMS or export_refusal(family, model_args) or not isinstance(layers, int):
+    if not isinstance(layers, int):
         return [], []
-    blocks = [f"layers.{layer}" for layer in range(layers)]
-    linears = [f"{block}.{name}" for block in blocks for name in LINEARS]
-    norms = [f"{block}.{name}" for block in blocks for name in NORMS[family]]
-    return [*linears, HEAD], [EMBEDDINGS, *norms, "norm"]
+    if family == "deepseek_v3":
+        blocks = [_deepseek_v3(layer, model_args) for layer in range(layers)]
+    elif family in NORMS and not model_args.get("moe_enabled") and not export_refusal(family, model_args):
+        blocks = [(LINEARS, NORMS[family])] * layers
+    else:
+        return [], []
+    linears = [f"layers.{layer}.{name}" for layer, (names, _) in enumerate(blocks) for name in names]
+    others = [f"layers.{layer}.{name}" for layer, (_, names) in enumerate(blocks) for name in names]
+    return [*linears, HEAD], [EMBEDDINGS, *others, "norm"]
+
+
+def _deepseek_v3(layer: int, args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A block of multi-head latent attention; the first ``n_dense_layers`` have no experts."""
+    is_dense, has_rank = layer < args["n_dense_layers"], bool(args["q_lora_rank"])
+    queries = ("wq_a", "wq_b") if has_rank else ("wq",)
+    attention = tuple(f"attention.{name}" for name in (*queries, "wkv_a", "wkv_b", "wo"))
+    shared = ("moe.shared_experts.w1", "moe.shared_experts.w2", "moe.shared_experts.w3")
+    mixture = ("moe.router.gate", *(shared if args["moe_args"]["num_shared_experts"] else ()))
+    norms = (*NORMS["llama3"], "attention.kv_norm", *(("attention.q_norm",) if has_rank else ()))
+    if is_dense:
+        return (*attention, *LINEARS[4:]), norms
+    return (*attention, *mixture), (*norms, "moe.experts")

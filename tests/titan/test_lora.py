@@ -98,9 +98,12 @@ def test_by_default_all_of_attention_and_feed_forward_is_adapted_and_the_head_is
     assert kept == shapes, "a base's checkpoint still fits"
 
 
-@pytest.mark.parametrize("family", ["llama3", "qwen3", "qwen2"])
-def test_the_plan_knows_the_modules_that_the_model_has(family):
-    args = tiny_args(family)
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("llama3", {}), ("qwen3", {}), ("qwen2", {}), ("deepseek_v3", {}), ("deepseek_v3", {"q_lora_rank": 0})],
+)
+def test_the_plan_knows_the_modules_that_the_model_has(family, changes):
+    args = tiny_args(family, **changes)
     model = train_spec(family).model_cls(args)
     linears, others = module_names(family, dataclasses.asdict(args))
     modules = dict(model.named_modules())

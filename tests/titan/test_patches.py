@@ -22,7 +22,14 @@ def in_a_new_process(code):
 
 def test_each_patch_says_what_and_why_in_a_file_of_its_own():
     patches = all_patches()
-    assert [patch.name for patch in patches] == ["cpu_device", "peak_flops", "lone_checkpoint", "train_spec"]
+    assert [patch.name for patch in patches] == [
+        "cpu_device",
+        "experts_on_cpu",
+        "deepseek_args",
+        "peak_flops",
+        "lone_checkpoint",
+        "train_spec",
+    ]
     for patch in patches:
         assert patch.target.startswith("torchtitan.")
         assert len(patch.why) > 40

@@ -67,6 +67,26 @@ def test_peft_on_the_bases_export_computes_what_the_merged_export_does(
     assert merged.parity["relative_error"] < 1e-5, "compared with the native model, adapters unmerged"
 
 
+def test_latent_attention_and_the_router_have_adapters_and_shared_experts_none(tmp_path: Path, tokenizer: Path) -> None:
+    args = tiny_args("deepseek_v3")
+    base = finished_base(tmp_path / "base", "deepseek_v3", args, tokenizer=tokenizer)
+    export_checkpoint(base, base / "export")
+    lora = {"rank": 4, "target_modules": ["wq_a", "wq_b", "wkv_a", "wkv_b", "wo", "gate"]}
+    stage = finished_lora(tmp_path / "sft", base, "deepseek_v3", args, lora)
+    merged = export_checkpoint(stage, stage / "export")
+    adapter = write_peft_adapter(stage, stage / "adapter")
+
+    adapted = AutoModelForCausalLM.from_pretrained(base / "export", dtype=torch.float32)
+    before = logits(adapted)
+    expected = logits(AutoModelForCausalLM.from_pretrained(merged.folder, dtype=torch.float32))
+    assert relative_error(logits(PeftModel.from_pretrained(adapted, adapter)), expected) < 1e-5
+    assert relative_error(before, expected) > 0.1
+
+    shared = finished_lora(tmp_path / "shared", base, "deepseek_v3", args, {"rank": 2, "target_modules": ["wo", "w1"]})
+    with pytest.raises(ConfigError, match=r"takes adapters on feed_forward\.w1, moe\.shared_experts\.w1 for"):
+        write_peft_adapter(shared, shared / "adapter")
+
+
 def test_an_adapter_on_top_of_an_adapter_fits_the_first_ones_export(base: Path, tmp_path: Path) -> None:
     args = tiny_args(base.name)
     first = finished_lora(tmp_path / "first", base, base.name, args, {"rank": 2, "modules_to_save": ["norm"]})

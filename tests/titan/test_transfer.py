@@ -39,7 +39,7 @@ def saved(request, dense, tmp_path):
         "rms_norm_eps": dense.model_args.norm_eps,
         "hidden_act": "silu",
     }
-    family = hugging_face_model("qwen2")
+    family = hugging_face_model("qwen2", dense.model_args)
     model = family.model_class()(family.make_config(dense.model_args, common))
     model.load_state_dict(train_spec("qwen2").state_dict_adapter(dense.model_args, None).to_hf(dense.state_dict()))
     model.save_pretrained(tmp_path / "model")
@@ -89,7 +89,7 @@ def test_another_shape_is_refused(saved):
 
 def test_an_argument_that_no_shape_shows_is_refused(dense, tmp_path):
     """RoPE's theta, where it is written beside the weights."""
-    family = hugging_face_model("qwen2")
+    family = hugging_face_model("qwen2", dense.model_args)
     common = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = family.make_config(dense.model_args, {**common, "num_key_value_heads": 2, "hidden_act": "silu"})
     family.model_class()(config).save_pretrained(tmp_path)

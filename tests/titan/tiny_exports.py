@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.distributed import checkpoint as dcp
+from torchtitan.models.moe import MoEArgs
 
 from titan.native_model import train_spec
 
@@ -31,7 +32,49 @@ SIZES: dict[str, dict[str, Any]] = {
         "enable_weight_tying": False,
     },
     "qwen2": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
+    # Rows of POSITIONS are longer than original_seq_len, so that YaRN stretches RoPE.
+    "deepseek_v3": {
+        "dim": 64,
+        "n_layers": 3,
+        "n_heads": 4,
+        "inter_dim": 96,
+        "moe_inter_dim": 32,
+        "norm_eps": 1e-6,
+        "q_lora_rank": 24,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 24,
+        "original_seq_len": 64,
+        "rope_factor": 4.0,
+        "beta_fast": 8,
+        "moe_args": MoEArgs(
+            num_experts=8,
+            num_shared_experts=2,
+            score_func="sigmoid",
+            route_norm=True,
+            route_scale=2.5,
+            score_before_experts=False,
+            top_k=2,
+            num_expert_groups=4,
+            num_limited_groups=2,
+        ),
+    },
 }
+QWEN3_EXPERTS: dict[str, Any] = {
+    "moe_enabled": True,
+    "moe_inter_dim": 32,
+    "moe_args": MoEArgs(
+        num_experts=8,
+        num_shared_experts=0,
+        score_func="softmax",
+        route_norm=True,
+        score_before_experts=False,
+        top_k=2,
+        load_balance_coeff=None,
+    ),
+}
+"""What makes a qwen3 one with experts, as transformers has it."""
 
 
 def write_byte_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:
@@ -67,7 +110,8 @@ def tiny_args(family: str, **changes: Any) -> Any:
 
 
 def sensitised(family: str, args: Any, seed: int = 0) -> Any:
-    """A native model whose logits feel every weight: attention and feed-forward scaled up, norms away from 1."""
+    """A native model whose logits feel every weight: attention, router and feed-forward scaled up, norms away from 1,
+    biases away from 0."""
     torch.manual_seed(seed)
     model = train_spec(family).model_cls(args)
     with torch.no_grad():
@@ -75,12 +119,15 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.uniform_(-0.5, 0.5)
-            elif re.search(r"\.w[qkv]\.", name):
+            elif re.search(r"\.(w[qkv]|wq_b|wkv_a|wkv_b|gate)\.", name):
                 parameter.mul_(12)
-            elif re.search(r"\.(wo|w2)\.", name):
+            elif re.search(r"\.(wo|w2)(\.|$)", name):
                 parameter.mul_(6)
             elif "norm" in name:
                 parameter.uniform_(0.5, 1.5)
+        for name, buffer in model.named_buffers():
+            if name.endswith("expert_bias"):
+                buffer.uniform_(-0.3, 0.3)
     return model.eval()
 
 

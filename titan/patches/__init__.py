@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from titan.patches import cpu_device, lone_checkpoint, peak_flops, train_spec
+from titan.patches import cpu_device, deepseek_args, experts_on_cpu, lone_checkpoint, peak_flops, train_spec
 from titan.patches.patch import Patch, PatchContext
 from titanflow.errors import ConfigError, Problem
 
@@ -13,7 +13,14 @@ __all__ = ["Patch", "PatchContext", "all_patches", "apply_patches"]
 
 def all_patches() -> list[Patch]:
     """Every patch, in the order in which they are applied."""
-    return [cpu_device.PATCH, peak_flops.PATCH, lone_checkpoint.PATCH, train_spec.PATCH]
+    return [
+        cpu_device.PATCH,
+        experts_on_cpu.PATCH,
+        deepseek_args.PATCH,
+        peak_flops.PATCH,
+        lone_checkpoint.PATCH,
+        train_spec.PATCH,
+    ]
 
 
 def apply_patches(names: Iterable[str] | None = None, context: PatchContext | None = None) -> list[Patch]:

@@ -15,8 +15,8 @@ from titanflow.config.device import Device
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 
-DENSE_FAMILIES = ("llama3", "qwen3", "qwen2", "mod")
-"""Families whose attention and layers have CPU kernels; a mixture's router counts by a histogram that has none."""
+FLEX_FAMILIES = ("gpt_oss",)
+"""The families whose attention is FlexAttention whatever ``attn_type`` says: a CPU computes no gradient of it."""
 
 EMULATED = "quantize.linear.float8"
 """The one converter that computes in a format that the device lacks, if it is told to."""
@@ -36,9 +36,9 @@ def device_problems(module: Module, device: Device) -> list[Problem]:
 def _on_a_cpu(module: Module) -> Iterator[tuple[str, str, str, str]]:
     config, args = module.config, module.model_args
     name, attention = config["model"]["name"], args.get("attn_type")
-    if args and (name not in DENSE_FAMILIES or args.get("moe_enabled")):
-        dense = f"a dense model: {' or '.join(DENSE_FAMILIES)}"
-        yield "model.name", f"found {name!r}, whose layers have no CPU kernels", dense, ""
+    if name in FLEX_FAMILIES:
+        others = "a family whose attention may be sdpa"
+        yield "model.name", f"found {name!r}: FlexAttention is all it has, without a backward pass on a CPU", others, ""
     elif attention in ("flex", "varlen"):
         yield "model.attn_type", f"found {attention!r}, which has no backward pass on a CPU", "sdpa", ""
     if config["training"]["enable_cpu_offload"]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.config.additions import ExperimentSpec, ModuleSpec
-from titanflow.config.checks import check_module, overruled
+from titanflow.config.checks import check_exports, check_module, overruled
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, defaults
@@ -59,6 +59,7 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
+        problems += check_exports(modules)
     if problems:
         raise ConfigError(problems)
     return Experiment(

@@ -23,6 +23,8 @@ OTHERS: Mapping[str, tuple[Any, str]] = {
     "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
 }
 """Keys of other sections that must have this value beside adapters, and why."""
+EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
+"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
 QUANTIZERS = "quantize."
 """What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
 
@@ -135,8 +137,24 @@ def lora_problems(module: Module) -> list[Problem]:
         problems += [*_stage_problems(module), *other_problems(module.config)]
         linears, others = module_names(module.config["model"]["name"], module.model_args)
         if linears and not problems:
-            _, problems = find_modules(settings, linears, others, bool(module.model_args.get("enable_weight_tying")))
+            tied = bool(module.model_args.get("enable_weight_tying"))
+            found, problems = find_modules(settings, linears, others, tied)
+            problems += peft_problems(found.targets, linears) if settings.peft_adapter else []
     return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
+
+
+def peft_problems(targets: Iterable[str], names: Iterable[str]) -> list[Problem]:
+    """Adapted layers that peft can't be told of: it takes their names for the experts', whatever stands before them.
+
+    Args:
+        targets: the layers with an adapter.
+        names: modules of the model, by which it has experts or hasn't.
+    """
+    taken = [name for name in targets if name.rpartition(".")[2] in FUSED]
+    if not taken or not any(EXPERTS in name for name in names):
+        return []
+    message = f"peft takes adapters on {_short(taken)} for adapters on the experts"
+    return [Problem(message, "lora.peft_adapter", expected="false", hint="or leave them out of lora.target_modules")]
 
 
 def _stage_problems(module: Module) -> list[Problem]:
