@@ -5,6 +5,7 @@ import dataclasses
 import torch
 
 from titan.models.dynamic.model import RoutedBlock
+from titan.models.qwen2.model.model import TransformerBlock
 from titan.native_model import train_spec
 
 FAMILIES = ("mod", "dtf", "tdtf")
@@ -45,25 +46,20 @@ def small_model(family, seed=0, **changes):
 def centred(model):
     """Moves each layer's threshold into the middle of what it decides on, so that evaluation takes some tokens."""
     model.eval()
-    tokens = some_tokens(8, seed=99)
     for layer in model.layers.values():
-        logits = {}
-        if hasattr(layer, "predictor"):
-            hook = layer.predictor.register_forward_hook(lambda _, x, out, found=logits: found.update(out=out))
-            bias, scale = layer.predictor.score.bias, -1.0
-        elif hasattr(layer, "student"):
-            hook = layer.student.register_forward_hook(lambda _, x, out, found=logits: found.update(out=out))
-            bias, scale = layer.student.bias, -1.0
-        elif hasattr(layer, "router"):
-            hook = layer.router.register_forward_hook(lambda _, x, out, found=logits: found.update(out=out.score))
-            bias, scale = layer.router.threshold, 1.0
-        else:
+        if not isinstance(layer, RoutedBlock):
             continue
+        decides = next(getattr(layer, name) for name in ("predictor", "student", "router") if hasattr(layer, name))
+        seen = []
+        hook = decides.register_forward_hook(lambda _, args, out, seen=seen: seen.append(getattr(out, "score", out)))
         with torch.no_grad():
-            model(tokens)
+            model(some_tokens(8, seed=99))
             hook.remove()
-            middle = logits["out"].double().median()
-            bias.copy_(middle if scale > 0 else bias - middle)
+            middle = seen[0].double().quantile(0.5)
+            if hasattr(decides, "threshold"):
+                decides.threshold.fill_(middle)
+            else:
+                getattr(decides, "score", decides).bias.sub_(middle)
     return model.train()
 
 
@@ -100,3 +96,50 @@ def language_loss(model, tokens, positions=None):
     """The mean cross-entropy of each token's successor, as a stage has it."""
     logits = model(tokens, positions=positions)
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def delta_of(block, x, marked, rope_cache, positions):
+    """What a layer adds to the marked tokens, document by document, each computed as a row of its own; 0 elsewhere."""
+    result = torch.zeros_like(x)
+    starts = torch.arange(x.shape[1]) - positions
+    for row in range(x.shape[0]):
+        for start in starts[row].unique():
+            columns = (marked[row] & (starts[row] == start)).nonzero().flatten()
+            taken = x[row, columns][None]
+            dense = TransformerBlock.forward(block, taken, rope_cache, None, positions[row, columns][None])
+            result[row, columns] = (dense - taken)[0]
+    return result
+
+
+def highest(scores, share):
+    """The bool mask of each row's highest scores."""
+    count = max(1, int(share * scores.shape[1]))
+    marked = torch.zeros_like(scores, dtype=torch.bool)
+    for row, values in enumerate(scores.tolist()):
+        for column in sorted(range(len(values)), key=lambda column: -values[column])[:count]:
+            marked[row, column] = True
+    return marked
+
+
+def cross_entropy_of(logits, chosen):
+    """Mean binary cross-entropy, by its definition."""
+    p = torch.sigmoid(logits.double())
+    return -torch.where(chosen, p.log(), (1 - p).log()).mean().item()
+
+
+def statistics_of(model, layer_id):
+    """One layer's, by name."""
+    prefix = f"layer_{layer_id}/"
+    return {
+        name.removeprefix(prefix): value.item()
+        for name, value in model.router_statistics().items()
+        if name.startswith(prefix)
+    }
+
+
+def layer_operations(args, seq_len, share=1.0):
+    """Of attention and feed-forward of a layer, a token: 6 a weight and bias, 12 a key and channel."""
+    heads = args.n_heads * args.head_dim
+    kv = args.n_kv_heads * args.head_dim
+    weights = args.dim * (2 * heads + 2 * kv + 3 * args.hidden_dim) + heads + 2 * kv
+    return share * (6 * weights + 12 * heads * share * seq_len)
