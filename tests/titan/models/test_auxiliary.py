@@ -45,9 +45,8 @@ def test_the_mean_of_a_row_summed_over_rows():
 
 def test_cross_entropy_in_closed_form():
     logits, chosen = torch.tensor([[0.0, 2.0, -1.0]]), torch.tensor([[True, True, False]])
-    expected = -torch.log(
-        torch.stack([torch.tensor(0.5), torch.sigmoid(logits[0, 1]), 1 - torch.sigmoid(logits[0, 2])])
-    )
+    likelihoods = [torch.tensor(0.5), torch.sigmoid(logits[0, 1]), 1 - torch.sigmoid(logits[0, 2])]
+    expected = -torch.log(torch.stack(likelihoods))
     torch.testing.assert_close(choice_loss(logits, chosen)[0], expected)
 
 

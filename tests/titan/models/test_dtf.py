@@ -77,7 +77,7 @@ def test_a_pair_of_layers(model, x, mode):
     getattr(model, mode)()
     router = model.layers["1"].router
     post, static, change = decided(model, x)
-    s_ce, s_cu, score = scores_of(router, static, change)
+    *_, score = scores_of(router, static, change)
     if mode == "train":
         marked = highest(score, 0.25)
     else:
