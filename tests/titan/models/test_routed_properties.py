@@ -19,11 +19,13 @@ from routed_models import (
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
-from titan.lora import plain_name
+from titan.lora import add_adapters, is_adapter, plain_name
 from titan.models.dynamic.model import RoutedBlock
 from titan.models.dynamic.parallelize import parallelize_routed
 from titan.models.qwen2.model.args import Qwen2ModelArgs
 from titan.models.qwen2.model.model import Qwen2Model
+from titanflow.config.additions import Lora
+from titanflow.module_names import LINEARS
 
 pytestmark = pytest.mark.parametrize("family", FAMILIES)
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -288,3 +290,14 @@ def test_a_row_of_which_nothing_is_chosen_passes_by(family):
     tokens = some_tokens()
     assert not any(marked.any() for marked in chosen_in(model, tokens).values())
     assert outputs(model, tokens).isfinite().all()
+
+
+def test_adapters_go_beside_the_layers_that_are_routed_and_not_the_routers(family):
+    """The names of a prior's, transition's or predictor's parts are none that adapters mean by default."""
+    model = small_model(family)
+    found = add_adapters(model, Lora(rank=2))
+    assert {name.split(".", 2)[2] for name in found.targets} == set(LINEARS)
+    assert len(found.targets) == 4 * len(LINEARS)
+    language_loss(model, some_tokens()).backward()
+    trained = {name for name, gradient in gradients(model).items() if gradient is not None}
+    assert trained == {name for name in gradients(model) if is_adapter(name)}
