@@ -89,9 +89,22 @@ def test_a_whole_number_is_a_float_and_none_is_allowed_where_the_field_says_so()
     assert dataclasses.asdict(args)["dim"] == 4096
 
 
-def test_the_arguments_own_check_sees_the_overrides():
-    args = train_spec("qwen2").model_args
-    with pytest.raises(ValueError, match="dim=128 is no even multiple of n_heads=3"):
-        override_model_args(args, "qwen2", "debugmodel", {"n_heads": 3})
-    # Together, though neither would fit alone.
-    assert override_model_args(args, "qwen2", "debugmodel", {"dim": 96, "n_heads": 3, "n_kv_heads": 1})
+@pytest.mark.parametrize(
+    ("family", "overrides", "message"),
+    [
+        ("dtf", {"n_layers": 3}, "n_layers=3, expected an even number"),
+        ("mod", {"capacity": 1.5}, "capacity=1.5, expected above 0 and at most 1"),
+        ("qwen2", {"n_heads": 3}, "dim=128 is no even multiple of n_heads=3"),
+    ],
+)
+def test_values_that_dont_go_together_are_refused(family, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        override_model_args(train_spec(family).model_args, family, "debugmodel", overrides)
+
+
+def test_values_are_checked_when_all_are_set():
+    """One after the other they don't fit: six heads don't go with a width of 128."""
+    args = override_model_args(
+        train_spec("qwen2").model_args, "qwen2", "debugmodel", {"n_heads": 6, "n_kv_heads": 3, "dim": 96}
+    )
+    assert args["debugmodel"].head_dim == 16
