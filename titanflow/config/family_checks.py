@@ -1,0 +1,74 @@
+"""What a model family can't do, whatever device it is on: its export, its RoPE, its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from titanflow.config.module import Module
+from titanflow.errors import Problem
+from titanflow.families import ARCHITECTURES, NO_EXPORT, export_refusal
+
+EXPORTED = {"evaluate": "models", "publish": "model"}
+"""The stages that load exports, and the key that names them."""
+STAGE_OF = {"base": "pretrain"}
+"""A name among them that isn't a stage's."""
+
+
+def check_family(module: Module) -> list[Problem]:
+    """What one of torchtitan's families would compute otherwise than it was trained, or than its arguments say."""
+    checks = {"deepseek_v3": _check_stretched, "llama4": _check_masks}
+    check = checks.get(module.config["model"]["name"])
+    return check(module) if check is not None else []
+
+
+def _check_stretched(module: Module) -> list[Problem]:
+    """torchtitan's deepseek_v3 stretches RoPE (YaRN) where a stage's own rows are long, whatever its base's were."""
+    seq_len, original = module.config["training"]["seq_len"], module.model_args.get("original_seq_len")
+    if module.base is None or original is None or not seq_len <= original < module.base.seq_len:
+        return []
+    message = (
+        f"found {seq_len}, and {module.base.stage} was trained with {module.base.seq_len}: torchtitan stretches RoPE "
+        f"only for rows longer than model.original_seq_len={original}, and the base's weights know no other"
+    )
+    return [module.problem("training.seq_len", message, expected=f"{original + 1} to {module.base.seq_len}")]
+
+
+def _check_masks(module: Module) -> list[Problem]:
+    """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
+    args = module.model_args
+    if args.get("attn_type") == "flex":
+        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
+        return [module.problem("model.attn_type", message, expected="sdpa")]
+    block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
+    if not args.get("every_n_layers_nope") or not block or seq_len <= block:
+        return []
+    message = f"found {seq_len}, and sdpa attends beyond the blocks of model.fixed_attn_block_size={block}"
+    return [module.problem("training.seq_len", message, expected=f"at most {block}, where blocks change nothing")]
+
+
+def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
+    """An evaluate or publish module that loads the export of a model that has none."""
+    by_stage = {module.stage: module for module in modules.values()}
+    problems = []
+    for stage, key in EXPORTED.items():
+        found = by_stage[stage].config.get(key) if stage in by_stage else None
+        names = [found] if isinstance(found, str) else found
+        for reason, refused in _refused_exports(by_stage, names).items() if isinstance(names, list) else ():
+            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
+            hint = f"change the model, or leave the module {by_stage[stage].name} out"
+            problems.append(by_stage[stage].problem(key, message, hint=hint))
+    return problems
+
+
+def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
+    """The reasons why models can't be exported, each with their names; a family of one's own says so as it runs."""
+    refused: dict[str, list[str]] = {}
+    for name in names:
+        module = by_stage.get(STAGE_OF.get(name, name))
+        if module is None or not module.trains:
+            continue
+        family = module.config["model"]["name"]
+        if family in ARCHITECTURES or family in NO_EXPORT:
+            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
+    refused.pop("", None)
+    return refused
