@@ -53,13 +53,13 @@ def register_hugging_face_model(family: str, model: HuggingFaceModel) -> None:
     _registered[family] = model
 
 
-def hugging_face_model(family: str, model_args: Any = None) -> HuggingFaceModel:
+def hugging_face_model(family: str, model_args: Any) -> HuggingFaceModel:
     """What :func:`register_hugging_face_model` was given, or what torchtitan's own family is with these arguments.
 
     Raises:
         KeyError: the family has no export.
     """
-    if family == "qwen3" and getattr(model_args, "moe_enabled", False):
+    if family == "qwen3" and model_args.moe_enabled:
         return QWEN3_MOE
     return _registered.get(family) or BUILT_IN[family]
 
