@@ -14,11 +14,46 @@ STAGE_OF = {"base": "pretrain"}
 """A name among them that isn't a stage's."""
 
 
+WHOLE = ("qwen3", "gpt_oss")
+"""torchtitan's families that it can't cut into a pipeline's stages."""
+
+
 def check_family(module: Module) -> list[Problem]:
-    """What one of torchtitan's families would compute otherwise than it was trained, or than its arguments say."""
+    """What a family would compute otherwise than it was trained or than its arguments say, or how it can't be cut."""
     checks = {"deepseek_v3": _check_stretched, "llama4": _check_masks}
     check = checks.get(module.config["model"]["name"])
-    return check(module) if check is not None else []
+    return [*(check(module) if check is not None else []), *_check_pipeline(module), *_check_experts(module)]
+
+
+def _check_pipeline(module: Module) -> list[Problem]:
+    name, degree = module.config["model"]["name"], module.config["parallelism"]["pipeline_parallel_degree"]
+    if degree < 2 or name not in WHOLE:
+        return []
+    message = f"found {degree}: torchtitan can't cut {name} into a pipeline's stages"
+    return [module.problem("parallelism.pipeline_parallel_degree", message, expected="1")]
+
+
+def _check_experts(module: Module) -> list[Problem]:
+    """Experts that ranks share: as many to each, and ranks that share the other weights as well."""
+    degrees, launcher = module.config["parallelism"], module.config["launcher"]
+    tensor, ranks = degrees["tensor_parallel_degree"], degrees["expert_parallel_degree"]
+    tensor_ranks = degrees["expert_tensor_parallel_degree"]
+    if ranks < 2:
+        return []
+    found = []
+    experts = (module.model_args.get("moe_args") or {}).get("num_experts")
+    if experts and experts % ranks:
+        message = f"found {ranks}, and the model has {experts} experts"
+        found.append(("expert_parallel_degree", message, f"a divisor of {experts}"))
+    if tensor_ranks not in (1, tensor):
+        expected = f"1, or tensor_parallel_degree={tensor}"
+        found.append(("expert_tensor_parallel_degree", f"found {tensor_ranks}", expected))
+    others = degrees["data_parallel_replicate_degree"] * degrees["pipeline_parallel_degree"]
+    sharing = launcher["nproc_per_node"] * launcher["nnodes"] // max(others, 1)
+    if sharing % (ranks * max(tensor_ranks, 1)):
+        message = f"found {ranks}, with {sharing} of the processes sharing the weights of a replica"
+        found.append(("expert_parallel_degree", message, f"a divisor of {sharing}"))
+    return [module.problem(f"parallelism.{key}", message, expected) for key, message, expected in found]
 
 
 def _check_stretched(module: Module) -> list[Problem]:

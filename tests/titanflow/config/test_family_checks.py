@@ -62,3 +62,37 @@ def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
     assert "pretrain.training.seq_len: found 64, and sdpa attends beyond the blocks" in mistakes(path, *longer)
     assert load(path, *sdpa, "pretrain.model.fixed_attn_block_size=64").stage("pretrain") is not None
     assert load(path, *longer, "pretrain.model.every_n_layers_nope=null").stage("pretrain") is not None
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt_oss"])
+def test_what_cant_be_cut_into_stages_is_refused(write, mistakes, family: str) -> None:
+    degree = "pretrain.parallelism.pipeline_parallel_degree=2"
+    message = mistakes(write(), f"pretrain.model.name={family}", "pretrain.launcher.nproc_per_node=2", degree)
+    assert f"pipeline_parallel_degree: found 2: torchtitan can't cut {family} into a pipeline's stages" in message
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [
+        ({"expert_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 4, "tensor_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 2, "tensor_parallel_degree": 2, "expert_tensor_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 3}, "expert_parallel_degree: found 3, and the model has 8 experts"),
+        ({"expert_parallel_degree": 8}, "found 8, with 4 of the processes sharing the weights of a replica"),
+        (
+            {"expert_parallel_degree": 4, "data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 2},
+            "found 4, with 2 of the processes sharing the weights of a replica",
+        ),
+        (
+            {"expert_parallel_degree": 2, "expert_tensor_parallel_degree": 2},
+            "expert_tensor_parallel_degree: found 2",
+        ),
+    ],
+)
+def test_experts_are_shared_by_ranks_that_share_the_rest(write, load, mistakes, degrees, expected) -> None:
+    settings = ["pretrain.model.name=deepseek_v3", "pretrain.launcher.nproc_per_node=4"]
+    settings += [f"pretrain.parallelism.{key}={value}" for key, value in degrees.items()]
+    if expected is None:
+        assert load(write(), *settings).stage("pretrain") is not None
+    else:
+        assert expected in mistakes(write(), *settings)
