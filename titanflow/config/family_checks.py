@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from titanflow.config.additions import names_rows
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.families import ARCHITECTURES, NO_EXPORT, export_refusal
@@ -14,6 +15,12 @@ STAGE_OF = {"base": "pretrain"}
 """A name among them that isn't a stage's."""
 
 
+UNVALIDATED = {
+    "deepseek_v3": "torchtitan has no validator for deepseek_v3",
+    "gpt_oss": "torchtitan has no validator for gpt_oss",
+    "llama4": "torchtitan's validator gives llama4 a mask, which its layers refuse",
+}
+"""The families that can't be validated on torchtitan's own datasets or on streamed rows, and why."""
 WHOLE = ("qwen3", "gpt_oss")
 """torchtitan's families that it can't cut into a pipeline's stages."""
 
@@ -22,7 +29,12 @@ def check_family(module: Module) -> list[Problem]:
     """What a family would compute otherwise than it was trained or than its arguments say, or how it can't be cut."""
     checks = {"deepseek_v3": _check_stretched, "llama4": _check_masks}
     check = checks.get(module.config["model"]["name"])
-    return [*(check(module) if check is not None else []), *_check_pipeline(module), *_check_experts(module)]
+    return [
+        *(check(module) if check is not None else []),
+        *_check_pipeline(module),
+        *_check_experts(module),
+        *_check_validator(module),
+    ]
 
 
 def _check_pipeline(module: Module) -> list[Problem]:
@@ -31,6 +43,17 @@ def _check_pipeline(module: Module) -> list[Problem]:
         return []
     message = f"found {degree}: torchtitan can't cut {name} into a pipeline's stages"
     return [module.problem("parallelism.pipeline_parallel_degree", message, expected="1")]
+
+
+def _check_validator(module: Module) -> list[Problem]:
+    config, family = module.config, module.config["model"]["name"]
+    rows = config.get("validation_data") or {}
+    is_own = config["training"]["mock_data"] or (names_rows(rows) and not rows["streaming"])
+    if family not in UNVALIDATED or not config["validation"]["enable"] or is_own:
+        return []
+    message = f"found true, and {UNVALIDATED[family]}"
+    hint = "give the module validation_data, without streaming: those rows have a validator of their own"
+    return [module.problem("validation.enable", message, expected="false", hint=hint)]
 
 
 def _check_experts(module: Module) -> list[Problem]:

@@ -96,3 +96,16 @@ def test_experts_are_shared_by_ranks_that_share_the_rest(write, load, mistakes, 
         assert load(write(), *settings).stage("pretrain") is not None
     else:
         assert expected in mistakes(write(), *settings)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "llama4", "gpt_oss"])
+def test_validation_on_other_rows_than_prepared_ones_is_refused_where_torchtitan_has_none(
+    write, load, mistakes, family: str
+) -> None:
+    settings = [f"pretrain.model.name={family}", "pretrain.validation.enable=true"]
+    assert "pretrain.validation.enable: found true, and torchtitan" in mistakes(write(), *settings)
+    streamed = [*settings, "pretrain.validation_data.dataset=someone/texts", "pretrain.validation_data.streaming=true"]
+    assert "without streaming: those rows have a validator of their own" in mistakes(write(), *streamed)
+    assert load(write(), *streamed, "pretrain.validation_data.streaming=false").stage("pretrain") is not None
+    assert load(write(), *settings, "pretrain.training.mock_data=true").stage("pretrain") is not None
+    assert load(write(), *settings, "pretrain.model.name=llama3").stage("pretrain") is not None
