@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.family_checks import check_family
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
-from titanflow.families import (
-    ARCHITECTURES,
-    NO_EXPORT,
-    PARAMETER_GROUPS,
-    export_refusal,
-    packing_refusals,
-    routed_refusals,
-)
+from titanflow.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
 
 REFUSED = {
     "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
@@ -27,11 +19,6 @@ REFUSED = {
     "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
 }
 """Keys that can't be true in a stage, and why."""
-
-EXPORTED = {"evaluate": "models", "publish": "model"}
-"""The stages that load exports, and the key that names them."""
-STAGE_OF = {"base": "pretrain"}
-"""A name among them that isn't a stage's."""
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -45,8 +32,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_dataset(module, "validation_data"),
             *_check_validation(module),
             *_check_seq_len(module),
-            *_check_stretched(module),
-            *_check_llama4(module),
+            *check_family(module),
             *_check_refused(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
@@ -57,34 +43,6 @@ def check_module(module: Module) -> list[Problem]:
             *(_check_launcher(module) or check_parallelism(module)),
         ]
     return _check_launcher(module)
-
-
-def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
-    """An evaluate or publish module that loads the export of a model that has none."""
-    by_stage = {module.stage: module for module in modules.values()}
-    problems = []
-    for stage, key in EXPORTED.items():
-        found = by_stage[stage].config.get(key) if stage in by_stage else None
-        names = [found] if isinstance(found, str) else found
-        for reason, refused in _refused_exports(by_stage, names).items() if isinstance(names, list) else ():
-            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
-            hint = f"change the model, or leave the module {by_stage[stage].name} out"
-            problems.append(by_stage[stage].problem(key, message, hint=hint))
-    return problems
-
-
-def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
-    """The reasons why models can't be exported, each with their names; a family of one's own says so as it runs."""
-    refused: dict[str, list[str]] = {}
-    for name in names:
-        module = by_stage.get(STAGE_OF.get(name, name))
-        if module is None or not module.trains:
-            continue
-        family = module.config["model"]["name"]
-        if family in ARCHITECTURES or family in NO_EXPORT:
-            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
-    refused.pop("", None)
-    return refused
 
 
 def has_data(module: Module, section: str = "data") -> bool:
@@ -165,35 +123,6 @@ def _check_seq_len(module: Module) -> list[Problem]:
         return []
     message = f"found {seq_len}, and {reason}"
     return [module.problem("training.seq_len", message, expected=f"at most {limit}", hint=hint)]
-
-
-def _check_stretched(module: Module) -> list[Problem]:
-    """torchtitan's deepseek_v3 stretches RoPE (YaRN) where a stage's own rows are long, whatever its base's were."""
-    if module.base is None or module.config["model"]["name"] != "deepseek_v3":
-        return []
-    seq_len, original = module.config["training"]["seq_len"], module.model_args["original_seq_len"]
-    if not seq_len <= original < module.base.seq_len:
-        return []
-    message = (
-        f"found {seq_len}, and {module.base.stage} was trained with {module.base.seq_len}: torchtitan stretches RoPE "
-        f"only for rows longer than model.original_seq_len={original}, and the base's weights know no other"
-    )
-    return [module.problem("training.seq_len", message, expected=f"{original + 1} to {module.base.seq_len}")]
-
-
-def _check_llama4(module: Module) -> list[Problem]:
-    """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
-    args = module.model_args
-    if module.config["model"]["name"] != "llama4":
-        return []
-    if args.get("attn_type") == "flex":
-        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
-        return [module.problem("model.attn_type", message, expected="sdpa")]
-    block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
-    if not args.get("every_n_layers_nope") or not block or seq_len <= block:
-        return []
-    message = f"found {seq_len}, and sdpa attends beyond the blocks of model.fixed_attn_block_size={block}"
-    return [module.problem("training.seq_len", message, expected=f"at most {block}, where blocks change nothing")]
 
 
 def _check_refused(module: Module) -> list[Problem]:

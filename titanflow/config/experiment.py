@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.config.additions import ExperimentSpec, ModuleSpec
-from titanflow.config.checks import check_exports, check_module, overruled
+from titanflow.config.checks import check_module, overruled
+from titanflow.config.family_checks import check_exports
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, defaults

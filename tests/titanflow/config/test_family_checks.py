@@ -1,0 +1,111 @@
+import pytest
+
+WITH_EXPERTS = """
+    modules:
+      pretrain: {config: pretrain.yaml, model: tiny.yaml}
+      sft: {config: sft.yaml}
+      evaluate: {overrides: {tasks: [t], models: [base, sft]}}
+      publish: {}
+    """
+EXPORTABLE = (
+    "pretrain.model.norm_eps=1e-6",
+    "pretrain.model.moe_args.score_func=sigmoid",
+    "pretrain.model.moe_args.num_shared_experts=1",
+)
+
+
+def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write, load, mistakes) -> None:
+    path, deepseek = write(experiments__exp=WITH_EXPERTS), "pretrain.model.name=deepseek_v3"
+    message = mistakes(path, deepseek)
+    assert "evaluate.models: found ['base', 'sft'], and base and sft can't be exported: transformers' class" in message
+    assert "publish.model: found sft, and sft can't be exported" in message
+    for reason in ("norm_eps is 1e-05, expected 1e-06", "moe_args.score_func is 'softmax'"):
+        assert reason in message
+    assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
+    assert "gpt_oss': its layers take FlexAttention's masks alone" in mistakes(path, "pretrain.model.name=gpt_oss")
+
+
+def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
+    assert load(write(), "pretrain.model.name=deepseek_v3").stage("pretrain") is not None
+    path = write(experiments__exp=WITH_EXPERTS.replace("publish: {}", ""))
+    elsewhere = "evaluate.models={other: somewhere}"
+    assert load(path, "pretrain.model.name=deepseek_v3", elsewhere).stage("evaluate") is not None
+
+
+def test_adapters_on_layers_that_latent_attention_has_not_are_refused_in_the_plan(write, load, mistakes) -> None:
+    path, deepseek = write(), ("pretrain.model.name=deepseek_v3", "sft.lora.rank=4")
+    assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *deepseek)
+    attention = [*deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]", "sft.lora.peft_adapter=true"]
+    assert load(path, *attention).stage("sft") is not None
+    shared = [*attention, "sft.lora.target_modules=[wo, w2]"]
+    assert "lora.peft_adapter: peft takes adapters on feed_forward.w2, moe.shared" in mistakes(path, *shared)
+    assert load(path, *shared, "sft.lora.peft_adapter=false").stage("sft") is not None
+
+
+@pytest.mark.parametrize(("seq_len", "is_refused"), [(32, True), (33, False), (64, False)])
+def test_rope_that_the_base_stretched_stays_so(write, load, mistakes, seq_len: int, is_refused: bool) -> None:
+    settings = ["pretrain.model.name=deepseek_v3", "pretrain.model.original_seq_len=32"]
+    settings += [f"sft.training.seq_len={seq_len}"]
+    if is_refused:
+        message = mistakes(write(), *settings)
+        assert "sft.training.seq_len: found 32, and pretrain was trained with 64: torchtitan stretches RoPE" in message
+        assert "expected: 33 to 64" in message
+    else:
+        assert load(write(), *settings).stage("sft") is not None
+
+
+def test_what_llama4s_masks_would_do_is_refused(write, load, mistakes) -> None:
+    path, irope = write(), ["pretrain.model.name=llama4", "pretrain.model.flavor=debugmodel_irope"]
+    assert "pretrain.model.attn_type: found 'flex': torchtitan's llama4 hands it both" in mistakes(path, *irope)
+    sdpa = [*irope, "pretrain.model.attn_type=sdpa"]
+    longer = [*sdpa, "pretrain.model.fixed_attn_block_size=63"]
+    assert "pretrain.training.seq_len: found 64, and sdpa attends beyond the blocks" in mistakes(path, *longer)
+    assert load(path, *sdpa, "pretrain.model.fixed_attn_block_size=64").stage("pretrain") is not None
+    assert load(path, *longer, "pretrain.model.every_n_layers_nope=null").stage("pretrain") is not None
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt_oss"])
+def test_what_cant_be_cut_into_stages_is_refused(write, mistakes, family: str) -> None:
+    degree = "pretrain.parallelism.pipeline_parallel_degree=2"
+    message = mistakes(write(), f"pretrain.model.name={family}", "pretrain.launcher.nproc_per_node=2", degree)
+    assert f"pipeline_parallel_degree: found 2: torchtitan can't cut {family} into a pipeline's stages" in message
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [
+        ({"expert_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 4, "tensor_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 2, "tensor_parallel_degree": 2, "expert_tensor_parallel_degree": 2}, None),
+        ({"expert_parallel_degree": 3}, "expert_parallel_degree: found 3, and the model has 8 experts"),
+        ({"expert_parallel_degree": 8}, "found 8, with 4 of the processes sharing the weights of a replica"),
+        (
+            {"expert_parallel_degree": 4, "data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 2},
+            "found 4, with 2 of the processes sharing the weights of a replica",
+        ),
+        (
+            {"expert_parallel_degree": 2, "expert_tensor_parallel_degree": 2},
+            "expert_tensor_parallel_degree: found 2",
+        ),
+    ],
+)
+def test_experts_are_shared_by_ranks_that_share_the_rest(write, load, mistakes, degrees, expected) -> None:
+    settings = ["pretrain.model.name=deepseek_v3", "pretrain.launcher.nproc_per_node=4"]
+    settings += [f"pretrain.parallelism.{key}={value}" for key, value in degrees.items()]
+    if expected is None:
+        assert load(write(), *settings).stage("pretrain") is not None
+    else:
+        assert expected in mistakes(write(), *settings)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "llama4", "gpt_oss"])
+def test_validation_on_other_rows_than_prepared_ones_is_refused_where_torchtitan_has_none(
+    write, load, mistakes, family: str
+) -> None:
+    settings = [f"pretrain.model.name={family}", "pretrain.validation.enable=true"]
+    assert "pretrain.validation.enable: found true, and torchtitan" in mistakes(write(), *settings)
+    streamed = [*settings, "pretrain.validation_data.dataset=someone/texts", "pretrain.validation_data.streaming=true"]
+    assert "without streaming: those rows have a validator of their own" in mistakes(write(), *streamed)
+    assert load(write(), *streamed, "pretrain.validation_data.streaming=false").stage("pretrain") is not None
+    assert load(write(), *settings, "pretrain.training.mock_data=true").stage("pretrain") is not None
+    assert load(write(), *settings, "pretrain.model.name=llama3").stage("pretrain") is not None
