@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import StageFailed
+from titanflow.remote_code import trust_remote_code
 
 TOLERANCE = 1e-4
 """Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
@@ -120,7 +121,11 @@ def measure(
     from transformers import AutoModelForCausalLM
 
     exported, loading = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+        folder,
+        dtype=torch.float32,
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code(folder),
     )
     exported.eval()
     longest = exported.config.max_position_embeddings

@@ -9,8 +9,9 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama3": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "mod": "ModForCausalLM",
 }
-"""Model family → the transformers class that computes the same function."""
+"""Model family → the class for transformers that computes the same function: its own, or one that the export brings."""
 
 OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2", "mod": "titan.models.mod"}
 """This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""

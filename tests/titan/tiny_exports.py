@@ -31,6 +31,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "enable_weight_tying": False,
     },
     "qwen2": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
+    "mod": {"dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
 }
 
 
@@ -75,6 +76,8 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.uniform_(-0.5, 0.5)
+            elif re.search(r"\.(router|predictor)\.", name):
+                parameter.mul_(10)
             elif re.search(r"\.w[qkv]\.", name):
                 parameter.mul_(12)
             elif re.search(r"\.(wo|w2)\.", name):
