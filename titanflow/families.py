@@ -13,11 +13,18 @@ ARCHITECTURES: Mapping[str, str] = {
 }
 """Model family → the class for transformers that computes the same function: its own, or one that the export brings."""
 
-OWN_FAMILIES: Mapping[str, str] = {"qwen2": "titan.models.qwen2", "mod": "titan.models.mod"}
+OWN_FAMILIES: Mapping[str, str] = {
+    "qwen2": "titan.models.qwen2",
+    "mod": "titan.models.mod",
+    "dtf": "titan.models.dtf",
+    "tdtf": "titan.models.tdtf",
+}
 """This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""
 
 PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "mod": {"router": ("router", "predictor")},
+    "dtf": {"prior": ("prior", "prior_norm"), "router": ("router",)},
+    "tdtf": {"prior": ("transition", "transition_norm"), "router": ("router", "student", "student_norm")},
 }
 """The families with routed layers: groups of parameters that ``optimizer.group_lr`` may give a learning rate of their
 own, each by the names of its modules. All other parameters are the base."""

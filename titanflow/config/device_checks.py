@@ -15,7 +15,7 @@ from titanflow.config.device import Device
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 
-DENSE_FAMILIES = ("llama3", "qwen3", "qwen2", "mod")
+DENSE_FAMILIES = ("llama3", "qwen3", "qwen2", "mod", "dtf", "tdtf")
 """Families whose attention and layers have CPU kernels; a mixture's router counts by a histogram that has none."""
 
 EMULATED = "quantize.linear.float8"

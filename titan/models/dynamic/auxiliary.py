@@ -48,6 +48,11 @@ def choice_loss(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), chosen.float(), reduction="none")
 
 
-def agreement(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The share of tokens for which the sign of ``logits`` says what was ``chosen``, ``[]``."""
-    return ((logits > 0) == chosen).float().mean()
+def choice_statistics(logits: torch.Tensor, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How many tokens were ``chosen`` (bool ``[batch, seq_len]``), and what the sign of ``logits`` says of it."""
+    predicted = logits > 0
+    return {
+        "selected_fraction": chosen.float().mean(),
+        "predicted_fraction": predicted.float().mean(),
+        "predictor_accuracy": (predicted == chosen).float().mean(),
+    }

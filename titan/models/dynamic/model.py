@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -16,23 +17,54 @@ from .auxiliary import attach_loss
 from .routing import Selection
 
 
-class RoutedBlock(TransformerBlock):
+class AuxiliaryBlock(TransformerBlock):
+    """A layer with auxiliary losses.
+
+    Attributes:
+        loss_share: what part the layer has in the mean over all layers with the same losses.
+        auxiliary_scale: see :class:`~titan.routers.RoutedModel`.
+        statistics: of the last training pass; 0-dimensional tensors.
+    """
+
+    def __init__(self, layer_id: int, args: Qwen2ModelArgs, loss_share: float) -> None:
+        super().__init__(layer_id, args)
+        self.loss_share = loss_share
+        self.auxiliary_scale: float | None = None
+        self.statistics: dict[str, torch.Tensor] = {}
+
+    def with_losses(self, x: torch.Tensor, losses: Mapping[str, tuple[float, torch.Tensor]]) -> torch.Tensor:
+        """Attaches weighted losses, each a sum over rows, to ``x``; each counts as the mean over its layers."""
+        total = sum(weight * loss for weight, loss in losses.values())
+        scale = 1 / x.shape[0] if self.auxiliary_scale is None else self.auxiliary_scale
+        return attach_loss(x, total, scale * self.loss_share)
+
+
+class RoutedBlock(AuxiliaryBlock):
     """A layer that computes only some tokens.
 
     Attributes:
         share: of each row's tokens that are computed while training.
-        auxiliary_scale: see :class:`~titan.routers.RoutedModel`.
-        statistics: what its router did in the last training pass; 0-dimensional tensors.
     """
 
     def __init__(self, layer_id: int, args: Qwen2ModelArgs, share: float, loss_share: float) -> None:
-        super().__init__(layer_id, args)
+        super().__init__(layer_id, args, loss_share)
         if not isinstance(self.attention.inner_attention, MaskedAttention):
             raise ValueError(f"model.attn_type: found {args.attn_type!r}, and a routed layer's attention is sdpa")
         self.share = share
-        self.loss_share = loss_share
-        self.auxiliary_scale: float | None = None
-        self.statistics: dict[str, torch.Tensor] = {}
+
+    def compute(
+        self,
+        x: torch.Tensor,
+        gate: torch.Tensor,
+        selection: Selection,
+        rope_cache: torch.Tensor,
+        positions: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Adds the layer, times ``gate`` ``[batch, k]``, to the selected tokens; all others stay bit for bit."""
+        if not selection.indices.shape[1]:
+            return x
+        delta = self.delta(x, selection, rope_cache, positions)
+        return selection.put(x, selection.take(x) + gate.unsqueeze(-1).to(x.dtype) * delta)
 
     def delta(
         self, x: torch.Tensor, selection: Selection, rope_cache: torch.Tensor, positions: torch.Tensor | None
@@ -51,12 +83,6 @@ class RoutedBlock(TransformerBlock):
         attended = self.dropout(attended)
         return attended + self.dropout(self.feed_forward(self.ffn_norm(taken + attended)))
 
-    def with_losses(self, x: torch.Tensor, losses: Mapping[str, tuple[float, torch.Tensor]]) -> torch.Tensor:
-        """Attaches weighted losses, each a sum over rows, to ``x``; each counts as the mean over all routed layers."""
-        total = sum(weight * loss for weight, loss in losses.values())
-        scale = 1 / x.shape[0] if self.auxiliary_scale is None else self.auxiliary_scale
-        return attach_loss(x, total, scale * self.loss_share)
-
 
 class DynamicModel(Qwen2Model, RoutedModel):
     """A Qwen2.5 some of whose layers are routed."""
@@ -64,26 +90,35 @@ class DynamicModel(Qwen2Model, RoutedModel):
     keeps_documents_apart = True
     """Masks are made here, for a routed layer's are of its own tokens."""
 
-    def routed_blocks(self) -> Iterator[RoutedBlock]:
-        """The layers with a router, within whatever checkpointing or compilation has wrapped them."""
-        return (module for module in self.modules() if isinstance(module, RoutedBlock))
+    def auxiliary_blocks(self) -> Iterator[AuxiliaryBlock]:
+        """The layers with losses of their own, within whatever checkpointing or compilation has wrapped them."""
+        return (module for module in self.modules() if isinstance(module, AuxiliaryBlock))
 
     def set_auxiliary_scale(self, scale: float) -> None:
         """Sets what the auxiliary losses of each row are multiplied by."""
-        for block in self.routed_blocks():
+        for block in self.auxiliary_blocks():
             block.auxiliary_scale = scale
 
     def router_statistics(self) -> Mapping[str, torch.Tensor]:
         """Of the last training pass, by ``layer_<i>/<name>``."""
         return {
             f"layer_{block.layer_id}/{name}": value
-            for block in self.routed_blocks()
+            for block in self.auxiliary_blocks()
             for name, value in block.statistics.items()
         }
 
     def run_layers(
         self, h: torch.Tensor, attention_masks: torch.Tensor | None, positions: torch.Tensor | None
     ) -> torch.Tensor:
-        """The residual stream through all layers; the dense ones get a mask, the routed ones make their own."""
+        """The residual stream through all layers; the dense ones get a mask, the routed ones make their own.
+
+        In evaluation the number of selected tokens is known only as they are selected: what is compiled for training
+        runs uncompiled.
+        """
         mask = attention_masks if positions is None else document_mask(positions)
+        with contextlib.nullcontext() if self.training else torch.compiler.set_stance("force_eager"):
+            return self.run_blocks(h, mask, positions)
+
+    def run_blocks(self, h: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> torch.Tensor:
+        """The residual stream through all layers."""
         return super().run_layers(h, mask, positions)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchtitan.models.utils import trunc_normal_
 
-from titan.models.dynamic.auxiliary import agreement, choice_loss, row_sum
+from titan.models.dynamic.auxiliary import choice_loss, choice_statistics, row_sum
 from titan.models.dynamic.model import DynamicModel, RoutedBlock
 from titan.models.dynamic.routing import Selection, select_top, select_where
 from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
@@ -59,28 +59,14 @@ class ModBlock(RoutedBlock):
         scores = self.router(x).squeeze(-1).float()
         if not self.training:
             selection = select_where(self.predictor(x) > 0)
-            return self.compute(x, scores, selection, rope_cache, positions)
+            return self.compute(x, torch.sigmoid(selection.take(scores)), selection, rope_cache, positions)
         selection = select_top(scores, self.share)
-        output = self.compute(x, scores, selection, rope_cache, positions)
-        return self.with_router_losses(output, x, scores, selection)
-
-    def compute(
-        self,
-        x: torch.Tensor,
-        scores: torch.Tensor,
-        selection: Selection,
-        rope_cache: torch.Tensor,
-        positions: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Adds the gated layer to the selected tokens."""
-        if not selection.indices.shape[1]:
-            return x
-        gate = torch.sigmoid(selection.take(scores)).unsqueeze(-1).to(x.dtype)
-        delta = self.delta(x, selection, rope_cache, positions)
-        return selection.put(x, selection.take(x) + gate * delta)
+        gate = torch.sigmoid(selection.take(scores))
+        output = self.compute(x, gate, selection, rope_cache, positions)
+        return self.with_router_losses(output, x, scores, gate, selection)
 
     def with_router_losses(
-        self, output: torch.Tensor, x: torch.Tensor, scores: torch.Tensor, selection: Selection
+        self, output: torch.Tensor, x: torch.Tensor, scores: torch.Tensor, gate: torch.Tensor, selection: Selection
     ) -> torch.Tensor:
         """Attaches the router's and the predictor's losses, and keeps the statistics."""
         chosen, predicted = selection.mark(x.shape[1]), self.predictor(x)
@@ -89,11 +75,10 @@ class ModBlock(RoutedBlock):
             "causal": row_sum(choice_loss(predicted, chosen)),
             "z": row_sum(scores**2),
         }
-        self.statistics = {f"{name}_loss": loss.detach() / x.shape[0] for name, loss in losses.items()} | {
-            "selected_fraction": chosen.float().mean(),
-            "predicted_fraction": (predicted > 0).float().mean(),
-            "predictor_accuracy": agreement(predicted, chosen),
-            "gate": torch.sigmoid(selection.take(scores)).mean().detach(),
+        self.statistics = {
+            **{f"{name}_loss": loss.detach() / x.shape[0] for name, loss in losses.items()},
+            **choice_statistics(predicted, chosen),
+            "gate": gate.detach().mean(),
         }
         return self.with_losses(output, {name: (self.weights[name], loss) for name, loss in losses.items()})
 

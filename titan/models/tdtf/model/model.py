@@ -1,0 +1,124 @@
+"""TDTF, in its paper STT (arXiv:2511.21408): a teacher chooses tokens in training, a student in use.
+
+Every second layer is routed. While training, its teacher computes the whole layer without a gradient,
+``Δ = Block(x) − x``, and a transition network foresees it from the token before. From how much a token changes
+(``D_st = ‖Δ‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖Δ − Δ̂‖²/d``) follows its score ``G``; the tokens
+with the highest are computed as they will be in use, among themselves, and the others pass by. The student learns that
+choice from the token and the one before, and makes it in evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torchtitan.models.utils import trunc_normal_
+
+from titan.models.dynamic.auxiliary import row_sum
+from titan.models.dynamic.model import DynamicModel
+from titan.models.dynamic.routing import select_top, select_where
+from titan.models.dynamic.surprise import SmallSwiGLU, mean_squared_difference, shifted
+from titan.models.dynamic.surprise_block import SurpriseBlock
+from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
+
+from .args import TdtfModelArgs
+
+
+class TdtfBlock(SurpriseBlock):
+    """A routed layer with a teacher, a transition network and a student."""
+
+    has_teacher = True
+    """While training every token is computed once more, without a gradient."""
+
+    def __init__(self, layer_id: int, args: TdtfModelArgs) -> None:
+        super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
+        self.transition_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.transition = SmallSwiGLU(args.dim, args.prior_factor)
+        self.student_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
+        self.student = nn.Linear(2 * args.dim, 1)
+        self.weights = {"tpn": args.tpn_loss_weight, "causal": args.causal_loss_weight}
+        self.beta_start = args.beta_start
+        # A tensor, so that what is compiled needn't be compiled again as it changes.
+        self.register_buffer("beta", torch.full((), args.beta_start), persistent=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rope_cache: torch.Tensor,
+        attention_masks: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``[batch, seq_len, dim]`` to the same; ``attention_masks`` is the teacher's."""
+        logits = self.student_logits(x, positions)
+        if not self.training:
+            selection = select_where(logits > 0)
+            gate = torch.ones_like(selection.indices, dtype=x.dtype)
+            return self.compute(x, gate, selection, rope_cache, positions)
+        with torch.no_grad():
+            change = TransformerBlock.forward(self, x, rope_cache, attention_masks, positions) - x
+        return self.taught(x, change, logits, rope_cache, positions)
+
+    def taught(
+        self,
+        x: torch.Tensor,
+        change: torch.Tensor,
+        logits: torch.Tensor,
+        rope_cache: torch.Tensor,
+        positions: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Computes the tokens that the teacher's ``change`` makes surprising, and attaches the losses."""
+        foreseen = shifted(self.transition(self.transition_norm(x)), positions)
+        squared_error = mean_squared_difference(foreseen, change)
+        static, error = mean_squared_difference(change, torch.zeros_like(change)), squared_error.detach()
+        surprise = self.router.surprise(static, error, self.beta, self.beta, positions)
+        score = surprise.score
+        selection = select_top(score, self.share)
+        chosen = selection.take(score)
+        # 1, with the score's gradient: what teaches o_ce and m_cu.
+        output = self.compute(x, 1 + (chosen - chosen.detach()), selection, rope_cache, positions)
+        tpn = row_sum(squared_error)
+        causal, statistics = self.causal_loss(logits, selection.mark(x.shape[1]))
+        betas = {"beta_ce": self.beta, "beta_cu": self.beta}
+        self.statistics = {
+            "tpn_loss": tpn.detach() / x.shape[0],
+            **statistics,
+            **self.surprise_statistics(surprise, static, error, betas),
+        }
+        return self.with_losses(output, {"tpn": (self.weights["tpn"], tpn), "causal": (self.weights["causal"], causal)})
+
+    def student_logits(self, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+        """Above 0 where the student would compute a token, ``[batch, seq_len]``; no gradient reaches ``x``."""
+        normed = self.student_norm(x.detach())
+        return self.student(torch.cat([normed, shifted(normed, positions)], dim=-1)).squeeze(-1)
+
+    def init_weights(self, buffer_device: torch.device | None = None) -> None:
+        """Draws the weights; the sharpness starts where its schedule does."""
+        super().init_weights(buffer_device)
+        for norm in (self.transition_norm, self.student_norm):
+            norm.reset_parameters()
+        self.transition.init_weights()
+        trunc_normal_(self.student.weight, mean=0.0, std=INIT_STD)
+        nn.init.zeros_(self.student.bias)
+        self.beta = torch.full((), self.beta_start, device=buffer_device or self.beta.device)
+
+
+class TdtfModel(DynamicModel):
+    """A Qwen2.5 in which every second layer is routed."""
+
+    def build_layer(self, layer_id: int, args: TdtfModelArgs) -> nn.Module:
+        """A dense layer for an even number, a routed one for an odd."""
+        return TdtfBlock(layer_id, args) if layer_id % 2 else TransformerBlock(layer_id, args)
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Sets the sharpness of the next step."""
+        beta = scheduled_beta(self.model_args, step, steps)
+        for block in self.auxiliary_blocks():
+            block.beta.fill_(beta)
+
+
+def scheduled_beta(args: TdtfModelArgs, step: int, steps: int) -> float:
+    """The sharpness at a step of 1 to ``steps``: after the warm-up half a cosine from start to end."""
+    scheduled = max(1, steps - args.beta_warmup_steps)
+    done = min(max((step - args.beta_warmup_steps) / scheduled, 0.0), 1.0)
+    return args.beta_start + (1 - math.cos(math.pi * done)) / 2 * (args.beta_end - args.beta_start)
