@@ -12,7 +12,7 @@ import yaml
 from command_line import Cli
 from tiny_experiment import write_tiny_experiment
 
-FAMILIES = ("mod",)
+FAMILIES = ("mod", "dtf", "tdtf")
 FINE_TUNED = "mod"
 """The family that goes through every stage; the others are published as they were pretrained."""
 SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "hidden_dim": 64, "vocab_size": 320}
@@ -90,22 +90,11 @@ def test_what_was_published_loads_where_this_package_is_not(runs: dict[str, Cli]
 def scored_by_lm_eval(cli: Cli, out: Path) -> list[dict[str, Any]]:
     """What lm-eval's own command line makes of the published folder; its samples."""
     arguments = f"pretrained={published(cli)},trust_remote_code=True,dtype=float32"
+    model = ["--model", "hf", "--model_args", arguments, "--device", "cpu", "--batch_size", "4"]
     tasks = ["--tasks", "tiny_colour", "--include_path", str(cli.run_folder / "evaluate" / "tasks")]
-    options = ["--apply_chat_template", "--device", "cpu", "--batch_size", "4", "--log_samples", "--output_path"]
+    options = ["--apply_chat_template", "--log_samples", "--output_path", str(out)]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "lm_eval",
-            "run",
-            "--model",
-            "hf",
-            "--model_args",
-            arguments,
-            *tasks,
-            *options,
-            str(out),
-        ],
+        [sys.executable, "-m", "lm_eval", "run", *model, *tasks, *options],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         cwd=out,
         capture_output=True,

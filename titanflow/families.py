@@ -10,6 +10,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "mod": "ModForCausalLM",
+    "dtf": "DtfForCausalLM",
+    "tdtf": "TdtfForCausalLM",
 }
 """Model family → the class for transformers that computes the same function: its own, or one that the export brings."""
 

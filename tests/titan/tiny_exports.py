@@ -31,8 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
         "enable_weight_tying": False,
     },
     "qwen2": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
-    "mod": {"dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
 }
+for routed in ("mod", "dtf", "tdtf"):
+    SIZES[routed] = SIZES["qwen2"] | {"n_layers": 4}
 
 
 def write_byte_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:
@@ -76,8 +77,12 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.uniform_(-0.5, 0.5)
-            elif re.search(r"\.(router|predictor)\.", name):
+            elif re.search(r"\.(router|predictor|prior|transition|student)\..*weight", name):
                 parameter.mul_(10)
+            elif re.search(r"\.router\.beta", name):
+                parameter.uniform_(2, 4)
+            elif re.search(r"\.router\.", name):
+                parameter.uniform_(0.6, 0.7)
             elif re.search(r"\.w[qkv]\.", name):
                 parameter.mul_(12)
             elif re.search(r"\.(wo|w2)\.", name):

@@ -22,7 +22,11 @@ from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError
 from titanflow.remote_code import own_code
 
-FILES = {"mod": {"modeling_mod.py", "routed_decoder.py"}}
+FILES = {
+    "mod": {"modeling_mod.py", "routed_decoder.py"},
+    "dtf": {"modeling_dtf.py", "routed_decoder.py", "surprise.py"},
+    "tdtf": {"modeling_tdtf.py", "routed_decoder.py", "surprise.py"},
+}
 DECODER = "routed_decoder.py"
 EVERYWHERE = {
     "gate dropped": (DECODER, [("take(gate, indices).unsqueeze(-1).to(x.dtype) * gained", "gained")]),
@@ -37,11 +41,24 @@ EVERYWHERE = {
     ),
     "later tokens seen": (DECODER, [("(keys <= places[:, :, None]) & ", "")]),
 }
-THRESHOLDS = {"mod": ("modeling_mod.py", [("self.predictor(x) > 0", "self.predictor(x) < 0")])}
-UNGATED: set[str] = set()
+OWN = {
+    "mod": {"threshold inverted": ("modeling_mod.py", [("self.predictor(x) > 0", "self.predictor(x) < 0")])},
+    "dtf": {
+        "threshold inverted": ("modeling_dtf.py", [("score > self", "score < self")]),
+        "prior from the layer's output": ("modeling_dtf.py", [("self.prior_norm(x)", "self.prior_norm(post)")]),
+        "no moving average": ("surprise.py", [("* average", "")]),
+    },
+    "tdtf": {
+        "threshold inverted": ("modeling_tdtf.py", [("logits > 0", "logits < 0")]),
+        "the token before left out": ("modeling_tdtf.py", [("tokens.positions == 0", "tokens.positions >= 0")]),
+        "halves swapped": ("modeling_tdtf.py", [("of_itself, of_next =", "of_next, of_itself =")]),
+    },
+}
+UNGATED = {"tdtf"}
+"""What they compute isn't multiplied by anything in use."""
 MUTANTS = [
     *((family, name) for family in ROUTED for name in EVERYWHERE if not (name == "gate dropped" and family in UNGATED)),
-    *((family, "threshold inverted") for family in ROUTED),
+    *((family, name) for family in ROUTED for name in OWN[family]),
 ]
 """Mistakes in the modelling files: a file, and what is written there in place of what."""
 
@@ -113,7 +130,7 @@ def test_a_mistake_in_the_modelling_file_is_caught(
     copied: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch, family: str, name: str
 ) -> None:
     exported = copied(family)
-    file, edits = THRESHOLDS[family] if name == "threshold inverted" else EVERYWHERE[name]
+    file, edits = OWN[family].get(name) or EVERYWHERE[name]
     source = (exported.folder / file).read_text()
     for right, wrong in edits:
         assert source.count(right) == 1, right

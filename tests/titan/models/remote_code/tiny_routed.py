@@ -11,7 +11,7 @@ from titan.hf_config import SpecialTokens, make_config
 from titan.hf_models import hugging_face_model
 from titan.native_model import train_spec
 
-ROUTED = ("mod",)
+ROUTED = ("mod", "dtf", "tdtf")
 """The families with routed layers."""
 TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
 
