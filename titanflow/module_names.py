@@ -11,13 +11,14 @@ LINEARS = (
     "attention.wq", "attention.wk", "attention.wv", "attention.wo",
     "feed_forward.w1", "feed_forward.w2", "feed_forward.w3",
 )  # fmt: skip
-"""The linear layers in each block of a dense llama3 or qwen3."""
+"""The linear layers in each block of a dense llama3, qwen3 or qwen2."""
 EMBEDDINGS = "tok_embeddings"
 HEAD = "output"
 """The linear layer behind the last block."""
 NORMS: Mapping[str, tuple[str, ...]] = {
     "llama3": ("attention_norm", "ffn_norm"),
     "qwen3": ("attention_norm", "ffn_norm", "attention.q_norm", "attention.k_norm"),
+    "qwen2": ("attention_norm", "ffn_norm"),
 }
 """The norms in each block."""
 
@@ -30,7 +31,7 @@ def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str],
         model_args: the model's arguments.
     """
     layers = model_args.get("n_layers")
-    if export_refusal(family, model_args) or not isinstance(layers, int):
+    if family not in NORMS or export_refusal(family, model_args) or not isinstance(layers, int):
         return [], []
     blocks = [f"layers.{layer}" for layer in range(layers)]
     linears = [f"{block}.{name}" for block in blocks for name in LINEARS]

@@ -24,7 +24,7 @@ def test_supported_families_are_known_without_torch() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert printed.strip() == f"{supported_families()} False"
-    assert [export_refusal(family) for family in supported_families()] == ["", ""]
+    assert not any(export_refusal(family) for family in supported_families())
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen3", "deepseek_v3", "a_users_own"])

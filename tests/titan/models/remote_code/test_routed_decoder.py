@@ -232,6 +232,20 @@ def test_eager_attention_computes_the_same(family: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ROUTED)
+def test_in_bfloat16_a_cache_changes_little(family: str) -> None:
+    model = make_pair(family)[1].to(torch.bfloat16)
+    tokens, mask = padded([prompts()[0], prompts()[1, :31]])
+
+    # Two passes that round otherwise may choose otherwise at the threshold: most rows stay close.
+    logits, _ = step_by_step(model, tokens[:1], [1] * 40)
+    together = model(tokens, attention_mask=mask).logits
+
+    assert together.dtype == torch.bfloat16
+    assert (logits[0] - together[0]).abs().mean() < 0.1 * together[0].abs().mean()
+
+
+@torch.no_grad()
 def test_embeddings_may_be_given_in_place_of_tokens(model: Any) -> None:
     tokens = prompts()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 from tiny_routed import ROUTED
-from transformers import AutoConfig, AutoTokenizer, pipeline
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.parity
 from titan.eval_model import load_model
@@ -157,6 +157,17 @@ def test_a_pipeline_generates_for_prompts_of_several_lengths(exports: dict[str, 
     answers = [answer[0]["generated_text"] for answer in generate(texts, max_new_tokens=8)]
 
     assert answers == [generate(text, max_new_tokens=8)[0]["generated_text"] for text in texts]
+
+
+@pytest.mark.parametrize("family", ROUTED)
+def test_what_was_loaded_is_saved_with_its_modelling_files(
+    exports: dict[str, Exported], tmp_path: Path, family: str
+) -> None:
+    folder = exports[family].folder
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).save_pretrained(tmp_path)
+
+    assert {path.name for path in tmp_path.glob("*.py")} == FILES[family]
+    assert measure(exports[family].native, exports[family].adapter, tmp_path).failures() == []
 
 
 @pytest.mark.parametrize("family", ROUTED)
