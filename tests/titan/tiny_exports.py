@@ -34,6 +34,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 for routed in ("mod", "dtf", "tdtf"):
     SIZES[routed] = SIZES["qwen2"] | {"n_layers": 4}
+for surprised in ("dtf", "tdtf"):
+    SIZES[surprised]["moving_average_window"] = 9
 
 
 def write_byte_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:

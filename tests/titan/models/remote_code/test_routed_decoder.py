@@ -125,6 +125,20 @@ def test_padding_changes_no_logits_whatever_it_is_and_wherever_positions_begin(m
 
 
 @torch.no_grad()
+def test_positions_may_begin_anywhere(model: Any) -> None:
+    tokens = prompts()
+    positions = torch.arange(40)[None] + 70
+
+    expected = model(tokens).logits
+
+    shifted = model(tokens, position_ids=positions)
+    torch.testing.assert_close(shifted.logits, expected, rtol=1e-3, atol=1e-4)
+    _, cache = step_by_step(model, tokens, [30])
+    after = model(tokens[:, 30:], past_key_values=cache, position_ids=positions[:, 30:] - 70).logits
+    torch.testing.assert_close(after, expected[:, 30:], **CLOSE)
+
+
+@torch.no_grad()
 def test_documents_that_share_a_row_have_the_logits_of_rows_of_their_own(model: Any) -> None:
     first, second = prompts()[:1, :17], prompts()[1:2, :23]
     positions = torch.cat([torch.arange(17), torch.arange(23)])[None]
