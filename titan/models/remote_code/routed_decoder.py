@@ -200,17 +200,13 @@ class RoutedLayer(Qwen2DecoderLayer):
         attended, _ = self.self_attn(
             self.input_layernorm(taken),
             position_embeddings=tuple(take(part, indices) for part in tokens.rotary),
-            attention_mask=self.as_mask(visible(places, take(tokens.starts, indices), keys), x.dtype),
+            attention_mask=as_mask(visible(places, take(tokens.starts, indices), keys), x.dtype, self.self_attn.config),
             past_key_values=past_key_values,
         )
         gained = attended + self.mlp(self.post_attention_layernorm(taken + attended))
         computed = taken + take(gate, indices).unsqueeze(-1).to(x.dtype) * gained
         computed = torch.where(is_chosen.unsqueeze(-1), computed, taken)
         return x.scatter(1, indices.unsqueeze(-1).expand_as(computed), computed), None
-
-    def as_mask(self, is_visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """As the attention in use wants it."""
-        return as_mask(is_visible, dtype, self.self_attn.config)
 
 
 def as_mask(is_visible: torch.Tensor, dtype: torch.dtype, config: Qwen2Config) -> torch.Tensor:
