@@ -38,7 +38,7 @@ def override_model_args(
     The mapping given, and the arguments in it, stay as they were.
 
     Raises:
-        ValueError: the model or its flavor isn't named.
+        ValueError: the model or its flavor isn't named, or the arguments refuse what they were given.
         KeyError: the model has no such flavor.
         AttributeError: the flavor's arguments have no such field.
         TypeError: a value of another type than the field's.
@@ -52,6 +52,9 @@ def override_model_args(
     copied = copy.deepcopy(dict(flavors))
     for key, value in flatten(overrides).items():
         _set(copied[flavor], key, value)
+    if overrides:
+        # Set one by one, the values were checked by no one together: that is what __post_init__ is for.
+        copied[flavor] = dataclasses.replace(copied[flavor])
     return copied
 
 

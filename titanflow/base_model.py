@@ -19,9 +19,11 @@ from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_r
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so that it is no part of the architecture."""
 
-MUTABLE = re.compile(r"(?:.*\.)?(?:attn_type|attn_mask_type|(?:\w+_)?dropout(?:_\w+)?|\w+_loss_weight)")
-"""The model's arguments that change no weight's meaning: which kernel computes attention, dropout, and how much the
-auxiliary losses count."""
+MUTABLE = re.compile(
+    r"(?:.*\.)?(?:attn_type|attn_mask_type|(?:\w+_)?dropout(?:_\w+)?|\w+_loss_weight|beta_(?:start|end|warmup_steps))"
+)
+"""The model's arguments that change no weight's meaning: which kernel computes attention, dropout, how much the
+auxiliary losses count, and the schedule of a teacher's sharpness."""
 
 TOKENIZER_FILE = "tokenizer.json"
 

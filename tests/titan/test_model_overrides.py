@@ -5,6 +5,7 @@ import pytest
 from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.model_overrides import flatten_overrides, override_model_args
+from titan.native_model import train_spec
 
 
 def llama3():
@@ -86,3 +87,24 @@ def test_a_whole_number_is_a_float_and_none_is_allowed_where_the_field_says_so()
     )["8B"]
     assert (args.rope_theta, args.n_kv_heads, args.ffn_dim_multiplier) == (10_000, None, 2)
     assert dataclasses.asdict(args)["dim"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "message"),
+    [
+        ("dtf", {"n_layers": 3}, "n_layers=3, expected an even number"),
+        ("mod", {"capacity": 1.5}, "capacity=1.5, expected above 0 and at most 1"),
+        ("qwen2", {"n_heads": 3}, "dim=128 is no even multiple of n_heads=3"),
+    ],
+)
+def test_values_that_dont_go_together_are_refused(family, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        override_model_args(train_spec(family).model_args, family, "debugmodel", overrides)
+
+
+def test_values_are_checked_when_all_are_set():
+    """One after the other they don't fit: six heads don't go with a width of 128."""
+    args = override_model_args(
+        train_spec("qwen2").model_args, "qwen2", "debugmodel", {"n_heads": 6, "n_kv_heads": 3, "dim": 96}
+    )
+    assert args["debugmodel"].head_dim == 16

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from titanflow.families import export_refusal, packing_refusals, supported_families
+from titanflow.families import (
+    OWN_FAMILIES,
+    PARAMETER_GROUPS,
+    export_refusal,
+    packing_refusals,
+    routed_refusals,
+    supported_families,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +44,17 @@ def test_every_reason_against_packed_rows_is_told_at_once() -> None:
     degrees = ["parallelism.context_parallel_degree", "parallelism.pipeline_parallel_degree"]
     assert list(refusals) == ["model.name", *degrees]
     assert "llama4" in refusals["model.name"]
+
+
+def test_a_routed_model_may_be_sharded_and_replicated() -> None:
+    degrees = {"parallelism.data_parallel_shard_degree": 4, "parallelism.data_parallel_replicate_degree": 2}
+    assert routed_refusals(degrees) == {}
+
+
+def test_every_reason_against_routing_is_told_at_once() -> None:
+    degrees = {f"parallelism.{kind}_parallel_degree": 2 for kind in ("tensor", "context", "pipeline")}
+    assert list(routed_refusals(degrees, "varlen")) == [*degrees, "model.attn_type"]
+
+
+def test_the_families_with_groups_are_ours() -> None:
+    assert set(PARAMETER_GROUPS) == {"mod", "dtf", "tdtf"} <= set(OWN_FAMILIES)

@@ -85,6 +85,8 @@ def apply_fsdp(model: nn.Module, mesh: DeviceMesh, job_config: JobConfig, pp_ena
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=TORCH_DTYPE_MAP[training.mixed_precision_param],
             reduce_dtype=TORCH_DTYPE_MAP[training.mixed_precision_reduce],
+            # What a layer takes is of that type already, but for what is kept in fp32 on purpose.
+            cast_forward_inputs=False,
         ),
     }
     if training.enable_cpu_offload:

@@ -3,7 +3,7 @@
 import pytest
 from tiny_stages import VOCAB, records
 
-from titanflow.families import OWN_FAMILIES
+from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
 from titanflow.stage import read_result
 
 ARGS = {"vocab_size": VOCAB}
@@ -46,6 +46,10 @@ def test_two_processes_have_the_losses_of_one(shared_bench, one_process, family,
     two = trained(shared_bench, family, kind, PARALLEL[kind], recomputed, ranks=2)
     for key, tolerance in {"loss": 2e-6, "validation_loss": 2e-6, "grad_norm": 1e-4}.items():
         assert records(two, key) == pytest.approx(records(one_process(family), key), rel=tolerance)
+    statistics = records(one_process(family), "router")
+    assert len(statistics) == (5 if family in PARAMETER_GROUPS else 0)
+    for step, expected in statistics.items():
+        assert records(two, "router")[step] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_tensor_parallel_qwen2_has_the_losses_of_one_process(shared_bench, one_process):

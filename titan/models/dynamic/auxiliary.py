@@ -19,7 +19,8 @@ class _Attached(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, loss: torch.Tensor, scale: float) -> torch.Tensor:
         ctx.scale = scale
         ctx.like = (loss.dtype, loss.device)
-        return x.view_as(x)
+        # A view would do, but FSDP warns of a layer that returns one.
+        return x.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:

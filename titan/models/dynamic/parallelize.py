@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch._dynamo
 from torch import nn
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
@@ -21,4 +22,6 @@ def parallelize_routed(model: nn.Module, parallel_dims: ParallelDims, job_config
     refusals = routed_refusals(degrees, model.model_args.attn_type)
     if refusals:
         raise ValueError("; ".join(f"{key}: {why}" for key, why in refusals.items()))
+    # A layer keeps its statistics as it computes; recomputed under torch.compile it needn't keep them once more.
+    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     return parallelize_decoder(model, parallel_dims, job_config)
