@@ -36,13 +36,13 @@ class DecisionLayer(DenseLayer):
         self,
         x: torch.Tensor,
         tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None = None,
+        *told: torch.Tensor,
         past_key_values: Cache | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    ) -> tuple[torch.Tensor, ...]:
         """``[batch, tokens, dim]`` to the same, and D_st and D_ch, fp32 ``[batch, tokens]``."""
-        post, _ = super().forward(x, tokens, past_key_values=past_key_values)
+        (post,) = super().forward(x, tokens, past_key_values=past_key_values)
         prior = x + self.prior(self.prior_norm(x))
-        return post, (mean_squared_difference(post, x), mean_squared_difference(post, prior))
+        return post, mean_squared_difference(post, x), mean_squared_difference(post, prior)
 
 
 class DtfRouter(SurpriseRouter):
@@ -66,14 +66,9 @@ class DtfLayer(RoutedLayer):
         self.router = DtfRouter(config.moving_average_window)
 
     def choose(
-        self,
-        x: torch.Tensor,
-        tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None,
-        kept: RoutedCacheLayer,
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, static: torch.Tensor, change: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """From how much these tokens and those before them changed."""
-        static, change = changes
         known = kept.add_signals(static)[:, -(static.shape[1] + self.router.window - 1) :]
         before = known.shape[1] - static.shape[1]
         # No more tokens than are known, wherever somebody has their positions begin.

@@ -42,11 +42,7 @@ class ModLayer(RoutedLayer):
         self.predictor = Predictor(config.hidden_size)
 
     def choose(
-        self,
-        x: torch.Tensor,
-        tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None,
-        kept: RoutedCacheLayer,
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """From each token alone."""
         return self.predictor(x) > 0, torch.sigmoid(self.router(x).squeeze(-1).float())

@@ -41,11 +41,7 @@ class TdtfLayer(RoutedLayer):
         self.student = nn.Linear(2 * config.hidden_size, 1)
 
     def choose(
-        self,
-        x: torch.Tensor,
-        tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None,
-        kept: RoutedCacheLayer,
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """From each token and the one before it, of which its part of the sum is kept."""
         normed = self.student_norm(x.detach())

@@ -63,10 +63,8 @@ class RoutedCacheLayer(DynamicLayer):
         return self.seen
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forgets the last ``-tokens_to_remove`` tokens, as in transformers' own layers."""
-        if tokens_to_remove > 0:
-            raise ValueError(f"found {tokens_to_remove}, expected minus the number of tokens to forget")
-        self.seen += tokens_to_remove
+        """Forgets the last ``-tokens_to_remove`` tokens; in transformers 4 a number above 0 is how many to keep."""
+        self.seen = min(self.seen, tokens_to_remove) if tokens_to_remove > 0 else self.seen + tokens_to_remove
         if self.signals is not None:
             self.signals = self.signals[:, : self.seen]
         if self.keys is not None:
@@ -148,33 +146,27 @@ class DenseLayer(Qwen2DecoderLayer):
         self,
         x: torch.Tensor,
         tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None = None,
+        *told: torch.Tensor,
         past_key_values: Cache | None = None,
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
-        """``[batch, tokens, dim]`` to the same, and what the layer after it is told."""
-        x = super().forward(
-            x, attention_mask=tokens.mask, position_embeddings=tokens.rotary, past_key_values=past_key_values
-        )
-        return x, None
+    ) -> tuple[torch.Tensor, ...]:
+        """``[batch, tokens, dim]`` to the same, and what the layer after it is ``told``."""
+        settings = {"attention_mask": tokens.mask, "position_embeddings": tokens.rotary}
+        return (super().forward(x, **settings, past_key_values=past_key_values),)
 
 
 class RoutedLayer(Qwen2DecoderLayer):
     """A layer that computes the tokens that it chooses."""
 
     def choose(
-        self,
-        x: torch.Tensor,
-        tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None,
-        kept: RoutedCacheLayer,
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Which tokens are computed, bool, and what multiplies that which they gain; both ``[batch, tokens]``.
 
         Args:
             x: ``[batch, tokens, dim]``.
             tokens: where they stand.
-            changes: what the layer before says of them.
             kept: what is known of the tokens before, to which these are to be added.
+            told: what the layer before says of these.
         """
         raise NotImplementedError
 
@@ -182,12 +174,12 @@ class RoutedLayer(Qwen2DecoderLayer):
         self,
         x: torch.Tensor,
         tokens: Tokens,
-        changes: tuple[torch.Tensor, ...] | None = None,
+        *told: torch.Tensor,
         past_key_values: Cache | None = None,
-    ) -> tuple[torch.Tensor, None]:
+    ) -> tuple[torch.Tensor]:
         """``[batch, tokens, dim]`` to the same; a token that isn't chosen stays as it is, bit for bit."""
         kept = RoutedCacheLayer() if past_key_values is None else past_key_values.layers[self.self_attn.layer_idx]
-        is_chosen, gate = self.choose(x, tokens, changes, kept)
+        is_chosen, gate = self.choose(x, tokens, kept, *told)
         is_chosen = is_chosen & tokens.is_real
         width = int(is_chosen.sum(1).max())
         # Chosen tokens in their order, then others, which fill up the rows that have fewer.
@@ -195,7 +187,7 @@ class RoutedLayer(Qwen2DecoderLayer):
         is_chosen, places = take(is_chosen, indices), take(tokens.places, indices)
         keys = kept.add_places(torch.where(is_chosen, places, NOWHERE), x.shape[1])
         if not width:
-            return x, None
+            return (x,)
         taken = take(x, indices)
         attended, _ = self.self_attn(
             self.input_layernorm(taken),
@@ -206,7 +198,7 @@ class RoutedLayer(Qwen2DecoderLayer):
         gained = attended + self.mlp(self.post_attention_layernorm(taken + attended))
         computed = taken + take(gate, indices).unsqueeze(-1).to(x.dtype) * gained
         computed = torch.where(is_chosen.unsqueeze(-1), computed, taken)
-        return x.scatter(1, indices.unsqueeze(-1).expand_as(computed), computed), None
+        return (x.scatter(1, indices.unsqueeze(-1).expand_as(computed), computed),)
 
 
 def as_mask(is_visible: torch.Tensor, dtype: torch.dtype, config: Qwen2Config) -> torch.Tensor:
@@ -264,10 +256,10 @@ class RoutedModel(RoutedPreTrainedModel):
             self.prepare_cache(past_key_values)
         seen = 0 if past_key_values is None else past_key_values.get_seq_length()
         tokens = self.tokens(x, attention_mask, position_ids, seen)
-        hidden_states, changes = [], None
+        hidden_states, told = [], []
         for layer in self.layers:
             hidden_states.append(x)
-            x, changes = layer(x, tokens, changes, past_key_values=past_key_values)
+            x, *told = layer(x, tokens, *told, past_key_values=past_key_values)
         x = self.norm(x)
         return BaseModelOutputWithPast(
             last_hidden_state=x,
