@@ -19,6 +19,7 @@ from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.fingerprint import folder_digests
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
+from titanflow.remote_code import trust_remote_code
 from titanflow.stage import StageRun
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
@@ -45,7 +46,8 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
     """The folder of each model to evaluate; a stage that has no export yet gets one.
 
     Raises:
-        ConfigError: a model that is no stage of this run and no folder that transformers loads.
+        ConfigError: a model that is no stage of this run and no folder that transformers loads, or one that brings
+            code that isn't this package's.
     """
     if isinstance(settings.models, Mapping):
         folders = {name: Path(path).absolute() for name, path in settings.models.items()}
@@ -60,6 +62,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
                     f"{name}: no config.json in {folder}", key="models", expected="a folder that transformers loads"
                 )
             )
+        trust_remote_code(folder, f"models.{name}", run.origins.get("models", ""))
     return folders
 
 
@@ -91,13 +94,17 @@ def load_model(folder: Path, settings: Evaluate, trained_here: bool) -> Any:
         settings: batch size, device, dtype.
         trained_here: documents were separated by the end of text and began with nothing else, so a text's first
             token is scored after that one. A foreign model keeps what its tokenizer says.
+
+    Raises:
+        ConfigError: the folder brings code that isn't this package's.
     """
     import torch
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trusted = trust_remote_code(folder, key="models")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
     return HFLM(
         pretrained=str(folder),
         tokenizer=tokenizer,
@@ -105,6 +112,7 @@ def load_model(folder: Path, settings: Evaluate, trained_here: bool) -> Any:
         device=device,
         dtype=settings.dtype,
         batch_size=settings.batch_size,
+        trust_remote_code=trusted,
         prefix_token_id=tokenizer.eos_token_id if trained_here else None,
         add_bos_token=False if trained_here else None,
     )

@@ -53,7 +53,7 @@ class SpecialTokens:
             raise DataError(
                 Problem("no tokenizer.json", origin=str(tokenizer), expected="the folder of a fast tokenizer")
             )
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         if loaded.eos_token_id is None:
             raise DataError(
                 Problem(

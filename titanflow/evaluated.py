@@ -9,6 +9,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE
+from titanflow.remote_code import trust_remote_code
 
 BASE = "base"
 """What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""
@@ -17,7 +18,8 @@ BASE = "base"
 def check_models(module: Module, experiment: Experiment, workspace: Path) -> None:
     """Refuses a model that is no stage of the experiment, and a folder that transformers can't load.
 
-    A folder below the workspace may still be made: by this run or by one that comes before it.
+    A folder below the workspace may still be made: by this run or by one that comes before it. One that brings code
+    of its own is refused, too.
 
     Raises:
         ConfigError: names each of them.
@@ -30,6 +32,9 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
             if not (Path(folder) / CONFIG_FILE).is_file() and not _may_come(Path(folder), workspace)
         ]
         expected = "folders that transformers loads"
+        origin = module.origins.get("models", "")
+        for name, folder in models.items():
+            trust_remote_code(Path(folder), f"{module.name}.models.{name}", origin)
     else:
         stages = [other.stage for other in experiment.modules.values() if other.trains]
         known = [*([BASE] if stages else []), *stages]

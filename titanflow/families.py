@@ -10,8 +10,12 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
+    "mod": "ModForCausalLM",
+    "dtf": "DtfForCausalLM",
+    "tdtf": "TdtfForCausalLM",
 }
-"""Model family → the transformers class that computes the same function; of qwen3 with experts Qwen3Moe's."""
+"""Model family → the class for transformers that computes the same function (of qwen3 with experts Qwen3Moe's):
+transformers' own, or one that the export brings."""
 
 NO_EXPORT: Mapping[str, str] = {
     "llama4": "torchtitan's adapter leaves out its dense layers and the bias that evens out its experts, "

@@ -31,7 +31,6 @@ EXPECTED: Mapping[str, tuple[Any, ...]] = {
     "mlp_bias": (False,),
     "use_sliding_window": (False,),
     "quantization_config": (None,),
-    "auto_map": (None,),
 }
 """What else a config may say only as here; what it doesn't say is so by default."""
 
@@ -44,9 +43,19 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
         origin: the file's path, for messages.
 
     Raises:
-        ConfigError: another architecture, a key that is missing, or a model that torchtitan doesn't compute; every
-            reason is named.
+        ConfigError: a model that brings code, another architecture, a key that is missing, or a model that torchtitan
+            doesn't compute; every reason is named.
     """
+    if config.get("auto_map"):
+        raise ConfigError(
+            Problem(
+                "the model brings code of its own, which is not run",
+                key="auto_map",
+                origin=origin,
+                expected=f"a model that transformers knows: {', '.join(ARCHITECTURES[family] for family in READERS)}",
+                hint="to fine-tune what a run of yours trained, name the folder of its stage, not the export in it",
+            )
+        )
     named = (config.get("architectures") or [None])[0]
     family = next((family for family in READERS if ARCHITECTURES[family] == named), None)
     if family is None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,9 +8,11 @@ import pytest
 import torch
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
-from titan.eval_model import batch_size_for, load_model
+from titan.eval_model import batch_size_for, load_model, model_folders
 from titan.export import export_dcp
 from titanflow.config.additions import Evaluate
+from titanflow.errors import ConfigError
+from titanflow.stage import StageRun
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,23 @@ def test_a_foreign_models_text_begins_with_what_its_tokenizer_says(export: Path,
     (foreign / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|im_start|>"}))
 
     assert load_model(foreign, Evaluate(), trained_here=False).prefix_token_id == 1
+
+
+def test_a_model_that_brings_code_of_its_own_is_not_run(export: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    shutil.copytree(export, foreign)
+    config = json.loads((foreign / "config.json").read_text())
+    auto_map = {"AutoModelForCausalLM": "modeling.LlamaForCausalLM"}
+    (foreign / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+    (foreign / "modeling.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\n")
+    run = StageRun(stage="evaluate", experiment="e", run="r", folder=tmp_path / "evaluate")
+
+    with pytest.raises(ConfigError, match=r"models\.mine: .*brings code of its own \(modeling\.py"):
+        model_folders(run, Evaluate(models={"mine": str(foreign)}))
+    with pytest.raises(ConfigError, match=r"brings code of its own"):
+        load_model(foreign, Evaluate(), trained_here=False)
+
+    assert not (tmp_path / "was run").exists()
 
 
 def task(output_type: str) -> dict[str, Any]:

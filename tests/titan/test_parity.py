@@ -9,12 +9,13 @@ import torch
 from tiny_exports import POSITIONS, write_byte_tokenizer
 from wrong_exports import Exported, config_says, edit_weights, export_tiny
 
+import titan.parity
 from titan.parity import GREEDY_TOKENS, Parity, ParityError, measure, sample_tokens
 
 GOOD = Parity(
     relative_error=1e-6, argmax_agreement=1.0, greedy_agreement=1.0, positions=256, greedy_tokens=GREEDY_TOKENS
 )
-MODELS = {"llama3": {}, "qwen3": {}, "qwen3-tied": {"enable_weight_tying": True}}
+MODELS = {"llama3": {}, "qwen3": {}, "qwen3-tied": {"enable_weight_tying": True}, "mod": {}}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,38 @@ def test_held_out_text_is_compared(exports: dict[str, Exported]) -> None:
 
     assert parity.positions == 2 * POSITIONS
     assert parity.failures() == []
+
+
+@pytest.mark.parametrize(("family", "tries"), [("llama3", 1), ("mod", 3)])
+def test_a_threshold_within_rounding_is_tried_on_other_tokens(
+    exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch, family: str, tries: int
+) -> None:
+    exported = exports[family]
+    bad = replace(GOOD, relative_error=0.1)
+    compared = []
+
+    def compare(*arguments: Any) -> Parity:
+        compared.append(arguments[4])
+        return outcomes[len(compared) - 1]
+
+    monkeypatch.setattr(titan.parity, "_compare", compare)
+    outcomes = [bad, bad, bad]
+    assert measure(exported.native, exported.adapter, exported.folder) == bad
+    assert len(compared) == tries
+    assert len({tuple(tokens.flatten().tolist()) for tokens in compared}) == tries
+    compared.clear()
+    outcomes = [bad, GOOD]
+    found = measure(exported.native, exported.adapter, exported.folder)
+    assert found == (GOOD if tries > 1 else bad)
+
+
+def test_another_seed_gives_other_tokens() -> None:
+    text = np.arange(512, dtype=np.uint16) % 300
+
+    first, second = (sample_tokens(300, 512, text, seed) for seed in (0, 1))
+
+    assert (first != second).float().mean() > 0.9
+    assert first[1].sort().values.tolist() == second[1].sort().values.tolist()
 
 
 @pytest.mark.parametrize(

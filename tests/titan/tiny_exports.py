@@ -61,6 +61,10 @@ SIZES: dict[str, dict[str, Any]] = {
         ),
     },
 }
+for routed in ("mod", "dtf", "tdtf"):
+    SIZES[routed] = SIZES["qwen2"] | {"n_layers": 4}
+for surprised in ("dtf", "tdtf"):
+    SIZES[surprised]["moving_average_window"] = 9
 QWEN3_EXPERTS: dict[str, Any] = {
     "moe_enabled": True,
     "moe_inter_dim": 32,
@@ -119,8 +123,14 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.uniform_(-0.5, 0.5)
-            elif re.search(r"\.(w[qkv]|wq_b|wkv_a|wkv_b|gate)\.", name):
+            elif re.search(r"\.(w[qkv]|wq_b|wkv_a|wkv_b|moe\.router\.gate)\.", name):
                 parameter.mul_(12)
+            elif re.search(r"\.(router|predictor|prior|transition|student)\..*weight", name):
+                parameter.mul_(10)
+            elif re.search(r"\.router\.beta", name):
+                parameter.uniform_(2, 4)
+            elif re.search(r"\.router\.", name):
+                parameter.uniform_(0.6, 0.7)
             elif re.search(r"\.(wo|w2)(\.|$)", name):
                 parameter.mul_(6)
             elif "norm" in name:

@@ -48,6 +48,15 @@ def test_what_cant_be_evaluated_is_refused(tmp_path: Path, models: Any, expected
         assert part in str(caught.value)
 
 
+def test_a_folder_that_brings_code_of_its_own_is_refused(tmp_path: Path, export: Path) -> None:
+    (export / "config.json").write_text('{"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}')
+    (export / "modeling.py").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"evaluate.yaml:3: evaluate.models.a: .* brings code of its own \(modeling.py"
+    ):
+        check(tmp_path, {"a": str(export)})
+
+
 def test_a_folder_that_changed_is_another_state(export: Path) -> None:
     before = models_state({"a": str(export)})
     assert models_state({"a": str(export)}) == before

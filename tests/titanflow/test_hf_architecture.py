@@ -154,7 +154,7 @@ def test_the_feed_forward_has_exactly_its_width(dim: int, width: int) -> None:
         (LLAMA, {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "rope_scaling: lacks low_freq_factor"),
         (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor: found 0.5"),
         (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config: found"),
-        (LLAMA, {"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "auto_map: found"),
+        (LLAMA, {"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "auto_map: the model brings code of its own"),
         (LLAMA, {"hidden_size": "absent"}, "hidden_size: found None"),
         (LLAMA, {"vocab_size": "many"}, "vocab_size: found 'many'"),
         (QWEN3, {"use_sliding_window": True}, "use_sliding_window: found True"),

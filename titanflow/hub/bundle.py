@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
+from titanflow.remote_code import own_code, trust_remote_code
 
 CARD = "README.md"
 LINEAGE = "titanflow.json"
@@ -44,7 +45,12 @@ Bundle = Mapping[str, Entry]
 
 def is_published(name: str) -> bool:
     """Whether a file of this name may be part of a bundle."""
-    return name in EXPORTED or name in (CARD, LINEAGE) or WEIGHTS.fullmatch(name) is not None
+    return is_exported(name) or name in (CARD, LINEAGE)
+
+
+def is_exported(name: str) -> bool:
+    """Whether a file of this name may come from an export; of Python, this package's own modelling files alone."""
+    return name in EXPORTED or name in own_code() or WEIGHTS.fullmatch(name) is not None
 
 
 def bytes_entry(data: bytes) -> Entry:
@@ -69,11 +75,14 @@ def from_export(folder: Path) -> dict[str, Entry]:
     """The part of a bundle that comes from an export: architecture, weights and tokenizer.
 
     Raises:
+        ConfigError: the model brings code that isn't this package's.
         DataError: the folder lacks what ``from_pretrained`` needs, or one of the files is no regular file.
     """
     if not folder.is_dir():
         raise DataError(Problem("there is no export to publish", origin=str(folder), hint="run the stage again"))
-    names = sorted(path.name for path in folder.iterdir() if path.name in EXPORTED or WEIGHTS.fullmatch(path.name))
+    has_code = trust_remote_code(folder)
+    names = sorted(path.name for path in folder.iterdir() if is_exported(path.name))
+    names = [name for name in names if has_code or not name.endswith(".py")]
     for name in names:
         path = folder / name
         if path.is_symlink() or not path.is_file():

@@ -38,6 +38,8 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         tag=settings.tag or lineage.run,
         # A base model carries the template too, but has never seen a conversation.
         chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
+        code=sorted(name for name in bundle if name.endswith(".py")),
+        titanflow=__version__,
         lineage=lineage,
         model=lineage.published.result,
         evaluation=evaluation,

@@ -18,8 +18,8 @@ from routed_models import (
 
 from titan.models.dtf import dtf_args
 from titan.models.dtf.model.model import DecisionBlock, DtfModel, DynamicBlock
-from titan.models.dynamic.surprise import effective
 from titan.models.qwen2.model.model import TransformerBlock
+from titan.models.remote_code.surprise import effective
 
 POSITIONS = packed_positions(9, 15, rows=3)
 WINDOW = 4

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from titan.models.dynamic import surprise
-from titan.models.dynamic.surprise import (
+from titan.models.remote_code import surprise
+from titan.models.remote_code.surprise import (
     SmallSwiGLU,
     Surprise,
     SurpriseRouter,

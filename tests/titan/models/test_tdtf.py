@@ -17,8 +17,8 @@ from routed_models import (
 )
 
 from titan.documents import document_mask
-from titan.models.dynamic.surprise import effective
 from titan.models.qwen2.model.model import TransformerBlock
+from titan.models.remote_code.surprise import effective
 from titan.models.tdtf import tdtf_args
 from titan.models.tdtf.model.model import TdtfBlock, TdtfModel, scheduled_beta
 

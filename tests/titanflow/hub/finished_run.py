@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from titanflow.fingerprint import folder_digests
+from titanflow.remote_code import own_code
 from titanflow.stage import EvaluateResult, StageRun, TrainResult, write_result
 
 REPO = "local/stdlib-sft"
@@ -38,6 +41,16 @@ def write_export(folder: Path) -> Path:
     (folder / "sharded").mkdir()
     (folder / "sharded" / "model.safetensors").write_bytes(b"a duplicate")
     return folder
+
+
+def bring_code(export: Path) -> list[str]:
+    """Makes an export one of a family that transformers doesn't know; the names of its modelling files."""
+    names = ["modeling_mod.py", "routed_decoder.py"]
+    for name in names:
+        shutil.copy(own_code()[name], export / name)
+    auto_map = {"AutoModelForCausalLM": "modeling_mod.ModForCausalLM"}
+    (export / "config.json").write_text(json.dumps({"model_type": "titanflow_mod", "auto_map": auto_map}))
+    return names
 
 
 @dataclass

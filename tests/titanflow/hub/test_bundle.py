@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from finished_run import bring_code
 
-from titanflow.errors import DataError
+from titanflow.errors import ConfigError, DataError
 from titanflow.fingerprint import folder_digests
 from titanflow.hub.bundle import bytes_entry, check_evaluated, file_entry, from_export, is_published
 
@@ -27,6 +28,9 @@ def test_only_listed_files_are_taken(export: Path) -> None:
         ("model.safetensors", True),
         ("model-00001-of-00002.safetensors", True),
         ("README.md", True),
+        ("modeling_mod.py", True),
+        ("modeling_other.py", False),
+        ("__init__.py", False),
         ("titanflow.json", True),
         (".env", False),
         ("model.safetensors.bak", False),
@@ -38,6 +42,22 @@ def test_only_listed_files_are_taken(export: Path) -> None:
 )
 def test_is_published(name: str, published: bool) -> None:
     assert is_published(name) is published
+
+
+def test_a_model_s_own_modelling_files_are_taken(export: Path) -> None:
+    (export / "modeling_mod.py").write_text("left over from another model")
+    assert "modeling_mod.py" not in from_export(export)
+    names = bring_code(export)
+    assert set(names) < set(from_export(export))
+    check_evaluated(from_export(export), folder_digests(export))
+
+
+def test_code_that_is_not_this_package_s_is_not_published(export: Path) -> None:
+    bring_code(export)
+    with (export / "modeling_mod.py").open("a") as file:
+        file.write("import os\n")
+    with pytest.raises(ConfigError, match=r"brings code of its own \(modeling_mod\.py\)"):
+        from_export(export)
 
 
 def test_hashes_are_sha256_and_git_s_own(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_run import FinishedRun
+from finished_run import FinishedRun, bring_code
 from huggingface_hub import ModelCard
 
 from titanflow.config.additions import Publish
@@ -131,6 +131,19 @@ def test_a_model_without_chat_template_is_prompted_with_text(finished: FinishedR
     assert "messages" not in card
     assert 'generate("Once upon a time"' in card
     assert 'model="path/to/this/folder")' in card
+
+
+def test_a_model_that_brings_code_says_how_it_is_loaded_and_what_is_run(finished: FinishedRun) -> None:
+    assert "trust_remote_code" not in card_of(finished)
+    bring_code(finished.export)
+    for settings in ({}, {"repo_id": "local/stdlib", "tag": "v1"}):
+        card = card_of(finished, **settings)
+        snippet = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+        assert snippet is not None
+        assert "trust_remote_code=True)" in snippet[1]
+        text = " ".join(card.split())
+        assert "it imports `modeling_mod.py` and `routed_decoder.py` from" in text
+        assert "from this repository. They hold" in text if settings else "from the folder. They hold" in text
 
 
 def test_no_path_of_this_machine(finished: FinishedRun, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
@@ -10,14 +12,27 @@ from torchtitan.components.validate import build_validator
 from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
+from titan.hf_models import HuggingFaceModel, register_hugging_face_model
 from titan.models.dynamic.parallelize import parallelize_routed
-from titan.models.qwen2 import FLAVORS
+from titan.models.qwen2 import FLAVORS, qwen2_settings
 
 from .model.args import DtfModelArgs
 from .model.model import DtfModel
 from .model.state_dict_adapter import DtfStateDictAdapter
 
 dtf_args = {name: DtfModelArgs(**flavor) for name, flavor in FLAVORS.items()}
+
+
+def make_dtf_config(args: DtfModelArgs, common: dict[str, Any]) -> Any:
+    """The transformers config of a model."""
+    from titan.models.remote_code.modeling_dtf import DtfConfig
+
+    return DtfConfig(
+        **qwen2_settings(args, common),
+        prior_factor=args.prior_factor,
+        moving_average_window=args.moving_average_window,
+    )
+
 
 register_train_spec(
     "dtf",
@@ -34,4 +49,7 @@ register_train_spec(
         build_validator_fn=build_validator,
         state_dict_adapter=DtfStateDictAdapter,
     ),
+)
+register_hugging_face_model(
+    "dtf", HuggingFaceModel("DtfForCausalLM", make_dtf_config, module="titan.models.remote_code.modeling_dtf")
 )

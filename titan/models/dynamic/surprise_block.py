@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 
 from titan.models.qwen2.model.args import Qwen2ModelArgs
+from titan.models.remote_code.surprise import Surprise, SurpriseRouter, effective
 
 from .auxiliary import choice_loss, choice_statistics, row_sum
 from .model import RoutedBlock
-from .surprise import Surprise, SurpriseRouter, effective
 
 
 class SurpriseBlock(RoutedBlock):
-    """A routed layer with a :class:`~titan.models.dynamic.surprise.SurpriseRouter`."""
+    """A routed layer with a :class:`~titan.models.remote_code.surprise.SurpriseRouter`."""
 
     def __init__(self, layer_id: int, args: Qwen2ModelArgs, share: float, loss_share: float) -> None:
         super().__init__(layer_id, args, share, loss_share)

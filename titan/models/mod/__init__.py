@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
@@ -10,14 +12,23 @@ from torchtitan.components.validate import build_validator
 from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
+from titan.hf_models import HuggingFaceModel, register_hugging_face_model
 from titan.models.dynamic.parallelize import parallelize_routed
-from titan.models.qwen2 import FLAVORS
+from titan.models.qwen2 import FLAVORS, qwen2_settings
 
 from .model.args import ModModelArgs
 from .model.model import ModModel
 from .model.state_dict_adapter import ModStateDictAdapter
 
 mod_args = {name: ModModelArgs(**flavor) for name, flavor in FLAVORS.items()}
+
+
+def make_mod_config(args: ModModelArgs, common: dict[str, Any]) -> Any:
+    """The transformers config of a model."""
+    from titan.models.remote_code.modeling_mod import ModConfig
+
+    return ModConfig(**qwen2_settings(args, common), route_every=args.route_every)
+
 
 register_train_spec(
     "mod",
@@ -34,4 +45,7 @@ register_train_spec(
         build_validator_fn=build_validator,
         state_dict_adapter=ModStateDictAdapter,
     ),
+)
+register_hugging_face_model(
+    "mod", HuggingFaceModel("ModForCausalLM", make_mod_config, module="titan.models.remote_code.modeling_mod")
 )

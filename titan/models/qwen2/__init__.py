@@ -52,16 +52,24 @@ qwen2_args = {name: Qwen2ModelArgs(**flavor) for name, flavor in FLAVORS.items()
 
 
 def make_qwen2_config(args: Qwen2ModelArgs, common: dict[str, Any]) -> Any:
-    """The transformers config of a model; it knows no ``attention_bias``, for there are always three."""
+    """The transformers config of a model."""
     from transformers import Qwen2Config
 
-    return Qwen2Config(
+    return Qwen2Config(**qwen2_settings(args, common))
+
+
+def qwen2_settings(args: Qwen2ModelArgs, common: dict[str, Any]) -> dict[str, Any]:
+    """What a config says of a model, this family's or one that builds on it.
+
+    It knows no ``attention_bias``, for there are always three.
+    """
+    return {
         **{key: value for key, value in common.items() if key != "attention_bias"},
-        intermediate_size=args.hidden_dim,
-        use_sliding_window=False,
-        tie_word_embeddings=args.enable_weight_tying,
-        rope_parameters={"rope_type": "default", "rope_theta": float(args.rope_theta)},
-    )
+        "intermediate_size": args.hidden_dim,
+        "use_sliding_window": False,
+        "tie_word_embeddings": args.enable_weight_tying,
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(args.rope_theta)},
+    }
 
 
 register_train_spec(

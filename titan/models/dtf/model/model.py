@@ -17,9 +17,9 @@ from torch import nn
 from titan.models.dynamic.auxiliary import row_sum
 from titan.models.dynamic.model import AuxiliaryBlock, DynamicModel
 from titan.models.dynamic.routing import select_top, select_where
-from titan.models.dynamic.surprise import SmallSwiGLU, Surprise, SurpriseRouter, effective, mean_squared_difference
 from titan.models.dynamic.surprise_block import SurpriseBlock
 from titan.models.qwen2.model.model import TransformerBlock
+from titan.models.remote_code.surprise import SmallSwiGLU, Surprise, SurpriseRouter, effective, mean_squared_difference
 
 from .args import DtfModelArgs
 

@@ -18,9 +18,9 @@ from torchtitan.models.utils import trunc_normal_
 from titan.models.dynamic.auxiliary import row_sum
 from titan.models.dynamic.model import DynamicModel
 from titan.models.dynamic.routing import select_top, select_where
-from titan.models.dynamic.surprise import SmallSwiGLU, mean_squared_difference, shifted
 from titan.models.dynamic.surprise_block import SurpriseBlock
 from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
+from titan.models.remote_code.surprise import SmallSwiGLU, mean_squared_difference, shifted
 
 from .args import TdtfModelArgs
 

@@ -1,0 +1,34 @@
+"""Tiny models with routed layers, natively and for transformers, of the same sensitised weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tiny_exports import POSITIONS, sensitised, tiny_args
+
+from titan.hf_config import SpecialTokens, make_config
+from titan.hf_models import hugging_face_model
+from titan.native_model import train_spec
+
+ROUTED = ("mod", "dtf", "tdtf")
+"""The families with routed layers."""
+TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
+
+
+def make_pair(family: str, attention: str = "sdpa") -> tuple[Any, Any]:
+    """The native model, and transformers' with its weights; ``attention`` is the latter's."""
+    args = tiny_args(family)
+    native = sensitised(family, args)
+    config = make_config(family, args, TOKENS, POSITIONS)
+    config._attn_implementation = attention
+    model = hugging_face_model(family, args).model_class()(config)
+    adapter = train_spec(family).state_dict_adapter(args, None)
+    model.load_state_dict(adapter.to_hf(native.state_dict()))
+    model.generation_config.eos_token_id = None
+    return native, model.eval()
+
+
+def prompts(rows: int = 3, tokens: int = 40, seed: int = 0) -> torch.Tensor:
+    """Token ids that are neither padding nor an end."""
+    return torch.randint(4, 260, (rows, tokens), generator=torch.Generator().manual_seed(seed))

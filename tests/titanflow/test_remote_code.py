@@ -1,0 +1,87 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from titanflow.errors import ConfigError
+from titanflow.remote_code import own_code, trust_remote_code
+
+AUTO_MAP = {"AutoConfig": "modeling_mod.ModConfig", "AutoModelForCausalLM": "modeling_mod.ModForCausalLM"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a config and modelling files as an export has them."""
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP}))
+    for name in ("modeling_mod.py", "routed_decoder.py"):
+        shutil.copy(own_code()[name], tmp_path / name)
+    return tmp_path
+
+
+def write(name: str, **content: Any) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(json.dumps(content))
+
+
+def add(name: str, text: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        with (folder / name).open("a") as file:
+            file.write(text)
+
+    return change
+
+
+def link(folder: Path) -> None:
+    (folder / "routed_decoder.py").unlink()
+    (folder / "routed_decoder.py").symlink_to(own_code()["routed_decoder.py"])
+
+
+def test_this_packages_own_modelling_files() -> None:
+    assert {"modeling_mod.py", "routed_decoder.py"} <= own_code().keys()
+    assert "__init__.py" not in own_code()
+    for path in own_code().values():
+        lines = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
+        assert {line.split()[1].split(".")[0] for line in lines} <= {
+            *("", "torch", "transformers", "collections", "dataclasses", "math", "__future__"),
+        }, "what stands on the Hub needs torch and transformers alone"
+
+
+def test_an_export_of_ours_is_trusted(folder: Path) -> None:
+    assert trust_remote_code(folder) is True
+
+
+def test_a_folder_that_names_no_code_needs_no_trust_whatever_lies_in_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "setup.py").write_text("raise SystemExit")
+    assert trust_remote_code(tmp_path) is False
+    assert trust_remote_code(tmp_path / "nowhere") is False
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (add("modeling_mod.py", "\n"), "modeling_mod.py"),
+        (add("routed_decoder.py", "import os\n"), "routed_decoder.py"),
+        (add("helper.py", ""), "helper.py"),
+        (add("custom_generate/generate.py", ""), "custom_generate/generate.py"),
+        (link, "routed_decoder.py"),
+        (lambda folder: (folder / "modeling_mod.py").unlink(), "modeling_mod.ModConfig"),
+        (write("config.json", auto_map={"AutoModel": "other/repo--modeling_mod.ModModel"}), "other/repo--modeling_mod"),
+        (write("tokenizer_config.json", auto_map={"AutoTokenizer": ["tokens.Slow", None]}), "tokens.Slow"),
+        (write("tokenizer_config.json", auto_map="tokens.Slow"), "tokens.Slow"),
+    ],
+)
+def test_other_code_is_refused_by_name(folder: Path, change: Callable[[Path], Any], named: str) -> None:
+    change(folder)
+
+    with pytest.raises(ConfigError) as refused:
+        trust_remote_code(folder, "evaluate.models.mine", "evaluate.yaml:3")
+
+    message = str(refused.value)
+    assert message.startswith("evaluate.yaml:3: evaluate.models.mine: ")
+    assert f"({named}" in message
+    assert str(folder) in message
+    assert "export its checkpoint again" in message

@@ -1,0 +1,90 @@
+"""DTF (arXiv:2511.21408, where it is called SDT) on Qwen2.5: pairs of a decision layer and a dynamic one.
+
+The decision layer computes every token, and a small network, its prior, foresees the outcome. The dynamic layer
+computes those tokens that changed much, or otherwise than foreseen: whose score is above a learned threshold.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from transformers.cache_utils import Cache
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens
+from .surprise import SmallSwiGLU, SurpriseRouter, effective, mean_squared_difference
+
+
+class DtfConfig(Qwen2Config):
+    """A Qwen2.5's, the width of the priors by the model's, and how many tokens a token's change is compared with."""
+
+    model_type = "titanflow_dtf"
+
+    prior_factor: float = 0.0625
+    moving_average_window: int = 100
+
+
+class DecisionLayer(DenseLayer):
+    """Computes every token, and how much each changes and how much of that its prior didn't foresee."""
+
+    def __init__(self, config: DtfConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.prior_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.prior = SmallSwiGLU(config.hidden_size, config.prior_factor)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        tokens: Tokens,
+        *told: torch.Tensor,
+        past_key_values: Cache | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """``[batch, tokens, dim]`` to the same, and D_st and D_ch, fp32 ``[batch, tokens]``."""
+        (post,) = super().forward(x, tokens, past_key_values=past_key_values)
+        prior = x + self.prior(self.prior_norm(x))
+        return post, mean_squared_difference(post, x), mean_squared_difference(post, prior)
+
+
+class DtfRouter(SurpriseRouter):
+    """Scores tokens with learned sharpness; those above ``threshold`` are computed. ``slope`` was for training it."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__(window)
+        for name in ("beta_ce", "beta_cu", "slope", "threshold"):
+            setattr(self, name, nn.Parameter(torch.zeros(1)))
+
+    def forward(self, static: torch.Tensor, change: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The score of each token, fp32 ``[batch, tokens]``."""
+        return self.surprise(static, change, effective(self.beta_ce), effective(self.beta_cu), positions).score
+
+
+class DtfLayer(RoutedLayer):
+    """Computes the tokens that surprised the decision layer before it, gated by their score."""
+
+    def __init__(self, config: DtfConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.router = DtfRouter(config.moving_average_window)
+
+    def choose(
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, static: torch.Tensor, change: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From how much these tokens and those before them changed."""
+        known = kept.add_signals(static)[:, -(static.shape[1] + self.router.window - 1) :]
+        before = known.shape[1] - static.shape[1]
+        # No more tokens than are known, wherever somebody has their positions begin.
+        columns = torch.arange(before, known.shape[1], device=x.device)
+        positions = F.pad(torch.minimum(tokens.positions, columns), (before, 0))
+        score = self.router(known, F.pad(change, (before, 0)), positions)[:, before:]
+        return score > self.router.threshold.float(), score
+
+
+class DtfForCausalLM(RoutedForCausalLM):
+    """The language model."""
+
+    config_class = DtfConfig
+    _no_split_modules = ["DecisionLayer", "DtfLayer"]  # noqa: RUF012  (as transformers declares it)
+
+    @staticmethod
+    def build_layer(config: DtfConfig, index: int) -> nn.Module:
+        """A decision layer for an even number, a dynamic one for an odd."""
+        return (DtfLayer if index % 2 else DecisionLayer)(config, index)

@@ -1,0 +1,60 @@
+"""Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258) on Qwen2.5: every so many layers one is routed.
+
+While training the tokens with the highest scores of a row were computed, which looks ahead; a predictor learned the
+choice from the token alone and makes it here.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+
+from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens
+
+
+class ModConfig(Qwen2Config):
+    """A Qwen2.5's, and which of its layers are routed: of every ``route_every`` the last."""
+
+    model_type = "titanflow_mod"
+
+    route_every: int = 2
+
+
+class Predictor(nn.Module):
+    """Predicts the router's choice from the token alone: a hidden layer of half the width, and a logit."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, dim // 2)
+        self.score = nn.Linear(dim // 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``[batch, tokens]`` of ``[batch, tokens, dim]``; no gradient reaches ``x``."""
+        return self.score(F.silu(self.down(x.detach()))).squeeze(-1)
+
+
+class ModLayer(RoutedLayer):
+    """Computes the tokens that its predictor says the router would choose: ``x + σ(router · x) · f(x)``."""
+
+    def __init__(self, config: ModConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.router = nn.Linear(config.hidden_size, 1, bias=False)
+        self.predictor = Predictor(config.hidden_size)
+
+    def choose(
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From each token alone."""
+        return self.predictor(x) > 0, torch.sigmoid(self.router(x).squeeze(-1).float())
+
+
+class ModForCausalLM(RoutedForCausalLM):
+    """The language model."""
+
+    config_class = ModConfig
+    _no_split_modules = ["DenseLayer", "ModLayer"]  # noqa: RUF012  (as transformers declares it)
+
+    @staticmethod
+    def build_layer(config: ModConfig, index: int) -> nn.Module:
+        """A routed layer, or a dense one."""
+        return (ModLayer if (index + 1) % config.route_every == 0 else DenseLayer)(config, index)

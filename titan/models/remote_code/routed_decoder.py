@@ -1,0 +1,328 @@
+"""A Qwen2.5 some of whose layers compute some of the tokens: what the models with routed layers share.
+
+In a routed layer a token is computed or passes by. Those that are computed attend to each other alone, at the
+positions that they have in the text, and only they have keys and values there. Whether a token is computed depends
+on itself and on tokens before it, never on later ones or on other rows: so generation with a cache, token by token,
+computes what one pass over the whole text does.
+
+For inference; fine-tuned, a model goes on choosing tokens as it does here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2DecoderLayer,
+    Qwen2ForCausalLM,
+    Qwen2PreTrainedModel,
+    Qwen2RMSNorm,
+    Qwen2RotaryEmbedding,
+)
+
+NOWHERE = -1
+"""The place of what is no token: padding, and what fills a row up."""
+
+
+class RoutedCacheLayer(DynamicLayer):
+    """A routed layer's part of the cache: keys and values of the tokens that it computed.
+
+    A column holds one token of each row, or ``NOWHERE`` in a row that has none for it.
+
+    Attributes:
+        seen: how many tokens have come by, computed or not.
+        places: of each column in its row of tokens, int64 ``[batch, columns]``; None before the first.
+        signals: a number of each token that has come by, ``[batch, seen]``: for a router that looks back.
+    """
+
+    ROWS = ("keys", "values", "places", "signals")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.places: torch.Tensor | None = None
+        self.signals: torch.Tensor | None = None
+
+    def add_signals(self, signals: torch.Tensor) -> torch.Tensor:
+        """Keeps the signals ``[batch, tokens]`` of new tokens; returns those of all."""
+        self.signals = signals if self.signals is None else torch.cat([self.signals, signals], dim=1)
+        return self.signals
+
+    def add_places(self, places: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Keeps where the columns ``[batch, columns]`` stand that were computed of so many new tokens; returns all."""
+        self.seen += tokens
+        self.places = places if self.places is None else torch.cat([self.places, places], dim=1)
+        return self.places
+
+    def get_seq_length(self) -> int:
+        """How many tokens have come by."""
+        return self.seen
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets the last ``-tokens_to_remove`` tokens; in transformers 4 a number above 0 is how many to keep."""
+        self.seen = min(self.seen, tokens_to_remove) if tokens_to_remove > 0 else self.seen + tokens_to_remove
+        if self.signals is not None:
+            self.signals = self.signals[:, : self.seen]
+        if self.keys is not None:
+            is_kept = self.places < self.seen
+            self.places = torch.where(is_kept, self.places, NOWHERE)
+            columns = (self.places != NOWHERE).any(0)
+            self.places, self.keys, self.values = (
+                self.places[:, columns],
+                self.keys[:, :, columns],
+                self.values[:, :, columns],
+            )
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        super().reset()
+        self.seen, self.places, self.signals = 0, None, None
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Takes other rows in place of its own: beam search."""
+        self._change_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps some rows."""
+        self._change_rows(lambda rows: rows[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Has each row so many times."""
+        self._change_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def _change_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        for name in self.ROWS:
+            if getattr(self, name) is not None:
+                setattr(self, name, change(getattr(self, name)))
+
+
+@dataclass
+class Tokens:
+    """The tokens of one forward pass.
+
+    ``places`` counts them from the start of the row (of the cache, where there is one), ``positions`` from the start
+    of their document, ``starts`` is the first place that each may see; all int64 ``[batch, tokens]``. ``is_real`` is
+    false for padding. ``rotary`` is RoPE's cosine and sine, ``[batch, tokens, head_dim]`` each, and ``mask`` that of
+    the dense layers.
+    """
+
+    places: torch.Tensor
+    positions: torch.Tensor
+    starts: torch.Tensor
+    is_real: torch.Tensor
+    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+    mask: torch.Tensor | None = None
+
+
+def take(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """The columns ``[batch, k]`` of ``[batch, tokens, …]``: ``[batch, k, …]``."""
+    index = indices.view(*indices.shape, *[1] * (x.ndim - 2))
+    return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+
+def visible(places: torch.Tensor, starts: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Which keys a query sees: those of its document that don't come after it. Bool ``[batch, 1, queries, keys]``.
+
+    Args:
+        places: of the queries, ``[batch, queries]``; the last keys are their own.
+        starts: the first place that each may see.
+        keys: the places of all keys, ``[batch, keys]``.
+    """
+    queries, columns = places.shape[1], torch.arange(keys.shape[1], device=keys.device)
+    # What is no token sees itself, for a softmax over nothing is no number.
+    is_own = columns == columns[len(columns) - queries :, None]
+    keys = keys[:, None, :]
+    return ((keys <= places[:, :, None]) & (keys >= starts[:, :, None]) | is_own).unsqueeze(1)
+
+
+class DenseLayer(Qwen2DecoderLayer):
+    """A layer that computes every token."""
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        tokens: Tokens,
+        *told: torch.Tensor,
+        past_key_values: Cache | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """``[batch, tokens, dim]`` to the same, and what the layer after it is ``told``."""
+        settings = {"attention_mask": tokens.mask, "position_embeddings": tokens.rotary}
+        return (super().forward(x, **settings, past_key_values=past_key_values),)
+
+
+class RoutedLayer(Qwen2DecoderLayer):
+    """A layer that computes the tokens that it chooses."""
+
+    def choose(
+        self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tokens are computed, bool, and what multiplies that which they gain; both ``[batch, tokens]``.
+
+        Args:
+            x: ``[batch, tokens, dim]``.
+            tokens: where they stand.
+            kept: what is known of the tokens before, to which these are to be added.
+            told: what the layer before says of these.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        tokens: Tokens,
+        *told: torch.Tensor,
+        past_key_values: Cache | None = None,
+    ) -> tuple[torch.Tensor]:
+        """``[batch, tokens, dim]`` to the same; a token that isn't chosen stays as it is, bit for bit."""
+        kept = RoutedCacheLayer() if past_key_values is None else past_key_values.layers[self.self_attn.layer_idx]
+        is_chosen, gate = self.choose(x, tokens, kept, *told)
+        is_chosen = is_chosen & tokens.is_real
+        width = int(is_chosen.sum(1).max())
+        # Chosen tokens in their order, then others, which fill up the rows that have fewer.
+        indices = (~is_chosen).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+        is_chosen, places = take(is_chosen, indices), take(tokens.places, indices)
+        keys = kept.add_places(torch.where(is_chosen, places, NOWHERE), x.shape[1])
+        if not width:
+            return (x,)
+        taken = take(x, indices)
+        attended, _ = self.self_attn(
+            self.input_layernorm(taken),
+            position_embeddings=tuple(take(part, indices) for part in tokens.rotary),
+            attention_mask=as_mask(visible(places, take(tokens.starts, indices), keys), x.dtype, self.self_attn.config),
+            past_key_values=past_key_values,
+        )
+        gained = attended + self.mlp(self.post_attention_layernorm(taken + attended))
+        computed = taken + take(gate, indices).unsqueeze(-1).to(x.dtype) * gained
+        computed = torch.where(is_chosen.unsqueeze(-1), computed, taken)
+        return (x.scatter(1, indices.unsqueeze(-1).expand_as(computed), computed),)
+
+
+def as_mask(is_visible: torch.Tensor, dtype: torch.dtype, config: Qwen2Config) -> torch.Tensor:
+    """What is visible as the attention in use wants it: ``eager`` adds its mask to the scores."""
+    if config._attn_implementation != "eager":
+        return is_visible
+    return torch.zeros_like(is_visible, dtype=dtype).masked_fill(~is_visible, torch.finfo(dtype).min)
+
+
+class RoutedPreTrainedModel(Qwen2PreTrainedModel):
+    """What transformers asks of the models: masks are made here, and shapes depend on what is chosen."""
+
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+    _can_compile_fullgraph = False
+    _can_record_outputs = {}  # noqa: RUF012  (as transformers declares it)
+
+
+class RoutedModel(RoutedPreTrainedModel):
+    """The decoder without its output layer.
+
+    ``build_layer`` makes the layer of one number, from 0: a :class:`RoutedLayer` or a :class:`DenseLayer`.
+    """
+
+    def __init__(self, config: Qwen2Config, build_layer: Callable[[Qwen2Config, int], nn.Module]) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList([build_layer(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = Qwen2RotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: object,
+    ) -> BaseModelOutputWithPast:
+        """The residual stream ``[batch, tokens, dim]`` after the last norm; arguments as in transformers' Qwen2."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass input_ids or inputs_embeds, one of both")
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if past_key_values is None and use_cache:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None:
+            self.prepare_cache(past_key_values)
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        tokens = self.tokens(x, attention_mask, position_ids, seen)
+        hidden_states, told = [], []
+        for layer in self.layers:
+            hidden_states.append(x)
+            x, *told = layer(x, tokens, *told, past_key_values=past_key_values)
+        x = self.norm(x)
+        return BaseModelOutputWithPast(
+            last_hidden_state=x,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(*hidden_states, x) if output_hidden_states else None,
+        )
+
+    def prepare_cache(self, cache: Cache) -> None:
+        """Gives the routed layers their parts of a new cache.
+
+        Raises:
+            ValueError: a cache of another kind than ``DynamicCache``, or another model's.
+        """
+        for index, layer in enumerate(self.layers):
+            if index == len(cache.layers):
+                cache.layers.append(DynamicLayer())
+            held = cache.layers[index]
+            if isinstance(layer, RoutedLayer) and not isinstance(held, RoutedCacheLayer):
+                if type(held) is not DynamicLayer or held.get_seq_length() or cache.offloading:
+                    raise ValueError(
+                        f"{type(cache).__name__} can't hold a routed layer's keys, of which each row has its own "
+                        "number; expected a new DynamicCache, not offloaded, or none"
+                    )
+                cache.layers[index] = RoutedCacheLayer()
+
+    def tokens(
+        self, x: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, seen: int
+    ) -> Tokens:
+        """Where the tokens stand, ``seen`` others before them.
+
+        With an attention mask a row is one document, from its first real token on; without, position ids tell where
+        documents start, as with transformers' own models.
+        """
+        rows, count = x.shape[:2]
+        keys = torch.arange(seen + count, device=x.device).expand(rows, -1)
+        places = keys[:, seen:]
+        if attention_mask is None:
+            positions = places if position_ids is None else position_ids.expand(rows, -1)
+            starts = torch.zeros_like(places) if seen else (places - positions).clamp(min=0)
+        elif attention_mask.shape == keys.shape:
+            is_real = attention_mask.bool()
+            keys = torch.where(is_real, keys, NOWHERE)
+            positions = (is_real.cumsum(1) - 1).clamp(min=0)[:, seen:]
+            starts = torch.zeros_like(places)
+        else:
+            raise ValueError(f"attention_mask: found {list(attention_mask.shape)}, expected {list(keys.shape)}")
+        tokens = Tokens(places, positions, starts, is_real=keys[:, seen:] != NOWHERE)
+        tokens.rotary = self.rotary_emb(x, positions if position_ids is None else position_ids.expand(rows, -1))
+        is_causal = count == 1 or not seen
+        is_plain = is_causal and bool((keys != NOWHERE).all() and not starts.any())
+        if self.config._attn_implementation == "eager" or not is_plain:
+            tokens.mask = as_mask(visible(places, starts, keys), x.dtype, self.config)
+        return tokens
+
+
+class RoutedForCausalLM(Qwen2ForCausalLM, RoutedPreTrainedModel):
+    """The language model: :class:`RoutedModel` and an output layer."""
+
+    build_layer: Callable[[Qwen2Config, int], nn.Module]
+
+    def __init__(self, config: Qwen2Config) -> None:
+        RoutedPreTrainedModel.__init__(self, config)
+        self.model = RoutedModel(config, self.build_layer)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()

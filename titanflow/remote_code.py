@@ -1,0 +1,77 @@
+"""Whether a model's folder brings code that transformers would run, and whose it is: known without running any.
+
+transformers imports what ``auto_map`` names when it is told ``trust_remote_code=True``. Here it is told so for one
+kind of folder alone: one in which every line of Python is this package's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import ConfigError, Problem
+
+PACKAGE = "models/remote_code"
+"""Where in ``titan`` the modelling files are that an export may bring."""
+
+
+def own_code() -> dict[str, Path]:
+    """This package's modelling files by their names, as they lie in an export."""
+    spec = find_spec("titan")
+    folder = Path(spec.origin).parent / PACKAGE if spec and spec.origin else Path(PACKAGE)
+    return {path.name: path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"}
+
+
+def trust_remote_code(folder: Path, key: str = "", origin: str = "") -> bool:
+    """What transformers is to be told about a folder: False where it brings no code, True where all is this package's.
+
+    Args:
+        folder: what transformers would load.
+        key: the setting that names the folder, for the message.
+        origin: where the setting stands.
+
+    Raises:
+        ConfigError: the folder brings other code, or names code that lies elsewhere.
+    """
+    references = [text for path in sorted(folder.glob("*config.json")) for text in _auto_map(path)]
+    if not references:
+        return False
+    own, brought = own_code(), {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    foreign = sorted(name for name in brought if not (name in own and _same(folder / name, own[name])))
+    foreign += sorted({text for text in references if f"{text.split('.')[0]}.py" not in brought})
+    if foreign:
+        raise ConfigError(
+            Problem(
+                f"{folder} brings code of its own ({', '.join(foreign)}), which is not run",
+                key=key,
+                origin=origin,
+                expected="a model that transformers knows, or an export with this version's modelling files unchanged",
+                hint="if it is an older export of yours, export its checkpoint again: python -m titan.export",
+            )
+        )
+    return True
+
+
+def _auto_map(path: Path) -> Iterator[str]:
+    """The classes that a JSON file of the folder has transformers import, as ``module.Class``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    auto_map = content.get("auto_map") if isinstance(content, dict) else None
+    yield from _texts(auto_map)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _same(brought: Path, own: Path) -> bool:
+    return not brought.is_symlink() and brought.read_bytes() == own.read_bytes()
