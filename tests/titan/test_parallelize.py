@@ -86,6 +86,6 @@ def test_a_family_that_thaws_what_it_parallelises_is_put_right():
 
     model = Tiny(3)
     model.linear.weight.requires_grad_(False)
-    model = equal_to_one_process(parallelize)(model, SimpleNamespace(), SimpleNamespace())
+    model = equal_to_one_process(parallelize)(model, SimpleNamespace(tp_enabled=False), SimpleNamespace())
     assert not model.linear.weight.requires_grad
     assert model.linear.bias.requires_grad

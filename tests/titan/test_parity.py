@@ -93,22 +93,22 @@ def test_a_threshold_within_rounding_is_tried_on_other_tokens(
     exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch, family: str, tries: int
 ) -> None:
     exported = exports[family]
-    bad = replace(GOOD, relative_error=0.1)
     compared = []
+    errors = [0.1, 0.1, 0.1]
 
-    def compare(*arguments: Any) -> Parity:
-        compared.append(arguments[4])
-        return outcomes[len(compared) - 1]
+    def compare(native: Any, loaded: Any, tokens: torch.Tensor) -> dict[str, float]:
+        compared.append(tuple(tokens.flatten().tolist()))
+        return {**GOOD.figures(), "relative_error": errors[len(compared) - 1], "positions": 256, "greedy_tokens": 16}
+
+    def relative_error() -> float:
+        compared.clear()
+        return measure(exported.native, exported.adapter, exported.folder).relative_error
 
     monkeypatch.setattr(titan.parity, "_compare", compare)
-    outcomes = [bad, bad, bad]
-    assert measure(exported.native, exported.adapter, exported.folder) == bad
-    assert len(compared) == tries
-    assert len({tuple(tokens.flatten().tolist()) for tokens in compared}) == tries
-    compared.clear()
-    outcomes = [bad, GOOD]
-    found = measure(exported.native, exported.adapter, exported.folder)
-    assert found == (GOOD if tries > 1 else bad)
+    assert relative_error() == 0.1
+    assert len(set(compared)) == len(compared) == tries
+    errors = [0.1, 1e-6]
+    assert relative_error() == (1e-6 if tries > 1 else 0.1)
 
 
 def test_another_seed_gives_other_tokens() -> None:
