@@ -1,0 +1,39 @@
+"""Stages of models with routed layers on packed rows, as processes."""
+
+import pytest
+from tiny_stages import SEQ_LEN, VOCAB, records, write_chat_rows
+
+from titan.documents import DOCUMENT_ATTENTION
+from titanflow.stage import PreparedData
+
+SETTINGS = {
+    "training": {"steps": 4, "seq_len": SEQ_LEN},
+    "model": {"flavor": "debugmodel", "converters": [DOCUMENT_ATTENTION]},
+    "validation": {"enable": True, "freq": 3, "local_batch_size": 4},
+    "lr_scheduler": {"warmup_steps": 0},
+    "optimizer": {"lr": 1e-3, "group_lr": {"router": 1e-2}},
+}
+TWO_RANKS = {
+    "training": {"local_batch_size": 2},
+    "activation_checkpoint": {"mode": "selective", "selective_ac_option": "op"},
+}
+ARGS = {"vocab_size": VOCAB, "n_layers": 2, "dim": 64, "hidden_dim": 96}
+
+
+@pytest.mark.parametrize("family", ["tdtf"])
+def test_two_ranks_have_the_losses_of_one_process_on_packed_rows(bench, tmp_path, family):
+    """With accumulated gradients, recomputed activations and a router that learns faster."""
+    chats = write_chat_rows(tmp_path / "chats", 200, seed=2, packed=True)
+    runs = []
+    for name, settings, ranks in (("one", {}, None), ("two", TWO_RANKS, 2)):
+        config = [SETTINGS, {"model": {"name": family}}, settings]
+        data = PreparedData(train=chats, validation=chats)
+        run = bench.stage(name, *config, model_overrides=ARGS, data=data)
+        assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
+        runs.append(run)
+    one, two = runs
+    assert list(records(one)) == [1, 2, 3, 4]
+    for key in ("loss", "validation_loss"):
+        assert records(two, key) == pytest.approx(records(one, key), rel=2e-6)
+    for step, statistics in records(one, "router").items():
+        assert records(two, "router")[step] == pytest.approx(statistics, rel=1e-4, abs=1e-6)
