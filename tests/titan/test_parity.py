@@ -214,22 +214,20 @@ def test_a_threshold_within_rounding_is_tried_on_other_tokens(
     exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch, family: str, tries: int
 ) -> None:
     exported = exports[family]
-    bad = replace(GOOD, relative_error=0.1)
-    compared = []
+    prompts = []
 
-    def compare(*arguments: Any) -> Parity:
-        compared.append(arguments[4])
-        return outcomes[len(compared) - 1]
+    def agreement(native: Any, exported: Any, prompt: torch.Tensor, *others: Any) -> float:
+        prompts.append(prompt)
+        return outcomes[len(prompts) - 1]
 
-    monkeypatch.setattr(titan.parity, "_compare", compare)
-    outcomes = [bad, bad, bad]
-    assert measure(exported.native, exported.adapter, exported.folder) == bad
-    assert len(compared) == tries
-    assert len({tuple(tokens.flatten().tolist()) for tokens in compared}) == tries
-    compared.clear()
-    outcomes = [bad, GOOD]
-    found = measure(exported.native, exported.adapter, exported.folder)
-    assert found == (GOOD if tries > 1 else bad)
+    monkeypatch.setattr(titan.parity, "_greedy_agreement", agreement)
+    outcomes = [0.5, 0.5, 0.5]
+    assert measure(exported.native, exported.adapter, exported.folder).failures() != []
+    assert len(prompts) == len({tuple(prompt.flatten().tolist()) for prompt in prompts}) == tries
+    prompts.clear()
+    outcomes = [0.5, 1.0]
+    found = measure(exported.native, exported.adapter, exported.folder).failures()
+    assert (found == []) is (tries > 1)
 
 
 def test_another_seed_gives_other_tokens() -> None:
