@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ for name in list(os.environ):
     if name.startswith(("PREFECT_", "WANDB_", "HF_", "TITANFLOW_")):
         del os.environ[name]
 os.environ["OMP_NUM_THREADS"] = "1"
+# transformers copies a model's code there to import it, and two processes may copy at once.
+MODULES = tempfile.TemporaryDirectory(prefix="transformers-modules-")
+os.environ["HF_MODULES_CACHE"] = MODULES.name
 # A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -40,7 +40,9 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "") -> bool:
     if not references:
         return False
     own, brought = own_code(), {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
-    foreign = sorted(name for name in brought if not (name in own and _same(folder / name, own[name])))
+    foreign = sorted(
+        name for name in brought if name not in own or (folder / name).read_bytes() != own[name].read_bytes()
+    )
     foreign += sorted({text for text in references if f"{text.split('.')[0]}.py" not in brought})
     if foreign:
         raise ConfigError(
@@ -71,7 +73,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _texts(item)
-
-
-def _same(brought: Path, own: Path) -> bool:
-    return not brought.is_symlink() and brought.read_bytes() == own.read_bytes()

@@ -93,22 +93,20 @@ def test_a_threshold_within_rounding_is_tried_on_other_tokens(
     exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch, family: str, tries: int
 ) -> None:
     exported = exports[family]
-    compared = []
-    errors = [0.1, 0.1, 0.1]
+    prompts = []
 
-    def compare(native: Any, loaded: Any, tokens: torch.Tensor) -> dict[str, float]:
-        compared.append(tuple(tokens.flatten().tolist()))
-        return {**GOOD.figures(), "relative_error": errors[len(compared) - 1], "positions": 256, "greedy_tokens": 16}
+    def agreement(native: Any, exported: Any, prompt: torch.Tensor, *others: Any) -> float:
+        prompts.append(prompt)
+        return outcomes[len(prompts) - 1]
 
-    def relative_error() -> float:
-        compared.clear()
-        return measure(exported.native, exported.adapter, exported.folder).relative_error
-
-    monkeypatch.setattr(titan.parity, "_compare", compare)
-    assert relative_error() == 0.1
-    assert len(set(compared)) == len(compared) == tries
-    errors = [0.1, 1e-6]
-    assert relative_error() == (1e-6 if tries > 1 else 0.1)
+    monkeypatch.setattr(titan.parity, "_greedy_agreement", agreement)
+    outcomes = [0.5, 0.5, 0.5]
+    assert measure(exported.native, exported.adapter, exported.folder).failures() != []
+    assert len(prompts) == len({tuple(prompt.flatten().tolist()) for prompt in prompts}) == tries
+    prompts.clear()
+    outcomes = [0.5, 1.0]
+    found = measure(exported.native, exported.adapter, exported.folder).failures()
+    assert (found == []) is (tries > 1)
 
 
 def test_another_seed_gives_other_tokens() -> None:
