@@ -13,9 +13,9 @@ from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
 from titan.hf_models import HuggingFaceModel, register_hugging_face_model
-from titan.models.dynamic.parallelize import parallelize_routed
 from titan.models.qwen2 import FLAVORS, qwen2_settings
 
+from .infra.parallelize import parallelize_tdtf
 from .model.args import TdtfModelArgs
 from .model.model import TdtfModel
 from .model.state_dict_adapter import TdtfStateDictAdapter
@@ -39,7 +39,7 @@ register_train_spec(
     TrainSpec(
         model_cls=TdtfModel,
         model_args=tdtf_args,
-        parallelize_fn=parallelize_routed,
+        parallelize_fn=parallelize_tdtf,
         pipelining_fn=None,
         build_optimizers_fn=build_optimizers,
         build_lr_schedulers_fn=build_lr_schedulers,
