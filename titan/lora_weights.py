@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torchtitan.components.checkpoint import ModelWrapper
 
 from titan.checkpoint import check_weights
-from titan.lora import A, B, is_adapter, local, shard_slices
+from titan.lora import A, B, is_adapter, local, plain_name, shard_slices
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
 from titanflow.errors import ConfigError, Problem
@@ -104,7 +104,11 @@ class TrainedState(ModelWrapper):
 
     def _get_state_dict(self) -> dict[str, Any]:
         options = StateDictOptions(ignore_frozen_params=True)
-        return {key: value for part in self.model for key, value in get_model_state_dict(part, options=options).items()}
+        states = [get_model_state_dict(part, options=options) for part in self.model]
+        # torch leaves out a frozen weight under one of its names, and a tied one has two.
+        named = (item for part in self.model for item in part.named_parameters(remove_duplicate=False))
+        frozen = {plain_name(name) for name, parameter in named if not parameter.requires_grad}
+        return {key: value for state in states for key, value in state.items() if key not in frozen}
 
 
 def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any) -> None:

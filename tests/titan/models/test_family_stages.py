@@ -3,8 +3,9 @@
 import pytest
 from tiny_stages import VOCAB, records
 
+from titan.native_model import stored_model
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
-from titanflow.stage import read_result
+from titanflow.stage import PreparedData, read_result
 
 TITANS = {"n_layers": 2, "dim": 64, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB}
 ARGS = {family: {"vocab_size": VOCAB} for family in OWN_FAMILIES} | {
@@ -33,11 +34,14 @@ def one_process(shared_bench):
     return run
 
 
+def named(family):
+    return {"model": {"name": family, "flavor": "debugmodel"}}
+
+
 def trained(bench, family, name, *configs, ranks):
-    model = {"model": {"name": family, "flavor": "debugmodel"}}
     run = bench.stage(
         f"{family}-{name}",
-        model,
+        named(family),
         STEPS,
         CHECKED,
         *configs,
@@ -75,3 +79,21 @@ def test_a_stage_exports_what_it_trained(one_process, family):
     assert result.export is not None
     assert result.parity["relative_error"] < 1e-4
     assert result.parity["greedy_agreement"] == 1
+
+
+@pytest.mark.parametrize("family", OWN_FAMILIES)
+def test_adapters_are_trained_beside_each_family_and_its_routers_whole(shared_bench, one_process, family):
+    base, has_routers = one_process(family), family in PARAMETER_GROUPS
+    lora = {"lora": {"rank": 2, "modules_to_save": ["router"] if has_routers else []}}
+    run = shared_bench.stage(
+        f"{family}-lora", named(family), STEPS, lora, stage="sft", base=base.folder, model_overrides={},
+        data=PreparedData(train=shared_bench.data / "chats"), tokenizer=shared_bench.data / "tokenizer",
+    )  # fmt: skip
+    assert shared_bench.run(run) == 0, (run.folder / "log.txt").read_text()
+    result, kept = read_result(run.folder), stored_model(read_result(run.folder).checkpoint)
+    saved = {name for name in kept if name.rpartition(".")[2] not in ("lora_a", "lora_b")}
+    assert all(".router." in name for name in saved)
+    assert bool(saved) is has_routers
+    assert not any(part in name for name in kept for part in ("predictor", "prior", "transition", "student"))
+    assert result.trainable_parameters < 0.1 * result.parameters
+    assert result.parity["relative_error"] < 1e-4
