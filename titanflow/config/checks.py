@@ -7,7 +7,7 @@ from titanflow.config.data_checks import check_data
 from titanflow.config.family_checks import check_family
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
-from titanflow.config.model_checks import check_model
+from titanflow.config.model_checks import check_model, warn_of_schedule
 from titanflow.config.module import Module
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
@@ -82,9 +82,8 @@ def overruled(module: Module) -> list[str]:
             "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
         )
         written.append("training.mixed_precision_param")
-    return [
-        f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written
-    ] + lora_warnings(module)
+    without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written]
+    return [*without_effect, *lora_warnings(module), *warn_of_schedule(module)]
 
 
 def _mixes_nothing(module: Module) -> bool:

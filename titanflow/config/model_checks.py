@@ -7,9 +7,12 @@ from typing import Any
 
 from titanflow.config.module import Module
 from titanflow.errors import Problem
-from titanflow.families import OWN_FAMILIES
+from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
 
-SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_seq_len")
+COUNTS = (
+    *("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_seq_len"),
+    *("route_every", "moving_average_window"),
+)
 """Arguments that count something."""
 
 WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
@@ -30,7 +33,7 @@ def check_model(module: Module) -> list[Problem]:
     """
     args, problems = module.model_args, []
     name = module.config["model"]["name"]
-    for keys, message, expected in list(_sizes(args)) or [*_heads(name, args), *_dropout(args)]:
+    for keys, message, expected in list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args)]:
         written = [key for key in keys if _is_written(module, key)]
         if written or module.base is None:
             problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
@@ -53,7 +56,7 @@ def _is_written(module: Module, key: str) -> bool:
 
 
 def _sizes(args: dict[str, Any]) -> Found:
-    for key in SIZES:
+    for key in COUNTS:
         if _is_number(args.get(key)) and args[key] < 1:
             yield (key,), f"found {args[key]}", "1 or more"
 
@@ -78,6 +81,30 @@ def _dropout(args: dict[str, Any]) -> Found:
     elif dropout and attention != MASKED:
         message = f"dropout is {dropout} and attn_type {attention!r}, whose kernel drops nothing"
         yield ("dropout", "attn_type"), message, f"dropout 0, or attn_type {MASKED}"
+
+
+def _routing(name: str, args: dict[str, Any]) -> Found:
+    """A routed family's share of tokens, and which of its layers are routed."""
+    if name not in PARAMETER_GROUPS:
+        return
+    layers, every = args["n_layers"], args.get("route_every", 2)
+    if not 0 < args["capacity"] <= 1:
+        yield ("capacity",), f"found {args['capacity']}", "above 0 and at most 1"
+    if every > layers:
+        yield ("route_every", "n_layers"), f"every {every} layers one is routed, and there are {layers}", "fewer"
+    if name == "dtf" and layers % 2:
+        yield ("n_layers",), f"found {layers}: dtf's layers come in pairs", "an even number"
+    if "prior_factor" in args and args["prior_factor"] <= 0:
+        yield ("prior_factor",), f"found {args['prior_factor']}", "above 0"
+
+
+def warn_of_schedule(module: Module) -> list[str]:
+    """A schedule that a stage ends before."""
+    key, steps = "beta_warmup_steps", module.config["training"]["steps"]
+    if module.model_args.get(key, 0) < steps:
+        return []
+    place, found = f"{module.name}.model.{key}", module.model_args[key]
+    return [f"{place} is {found} and training.steps {steps}: β stays at model.beta_start all the while"]
 
 
 def _is_number(value: Any) -> bool:

@@ -92,3 +92,28 @@ def test_every_flavor_there_is_is_let_through(qwen2, load, name, flavor):
     args = load_snapshot()["models"][name]["flavors"][flavor]
     model = {**module.config, "model": {**module.config["model"], "name": name, "flavor": flavor}}
     assert check_model(dataclasses.replace(module, config=model, model_args=args, model_overrides={})) == []
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "expected"),
+    [
+        ("mod", ["capacity=0.0"], "pretrain.model.capacity: found 0.0"),
+        ("tdtf", ["capacity=1.5"], "pretrain.model.capacity: found 1.5"),
+        ("mod", ["route_every=5"], "pretrain.model.route_every: every 5 layers one is routed, and there are 4"),
+        ("mod", ["route_every=0"], "pretrain.model.route_every: found 0"),
+        ("dtf", ["n_layers=3"], "pretrain.model.n_layers: found 3: dtf's layers come in pairs"),
+        ("tdtf", ["n_layers=1"], "every 2 layers one is routed, and there are 1"),
+        ("dtf", ["moving_average_window=0"], "pretrain.model.moving_average_window: found 0"),
+        ("dtf", ["prior_factor=0.0"], "pretrain.model.prior_factor: found 0.0"),
+    ],
+)
+def test_a_routed_models_arguments_are_held_against_each_other(write, mistakes, family, settings, expected):
+    path = write(experiments__exp=QWEN2.replace("qwen2", family))
+    assert expected in mistakes(path, *(f"pretrain.model.{setting}" for setting in settings))
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(1000, True), (1001, False)])
+def test_a_schedule_that_a_stage_ends_before_is_told(write, load, steps, warned):
+    path = write(experiments__exp=QWEN2.replace("qwen2", "tdtf"))
+    warnings = load(path, f"pretrain.training.steps={steps}").warnings
+    assert any("beta_warmup_steps is 1000" in line for line in warnings) is warned
