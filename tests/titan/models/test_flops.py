@@ -37,6 +37,29 @@ def test_a_dense_model_is_counted_as_torch_counts_it(tied, changes):
     assert parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(("family", "share"), [("mod", 0.125), ("mod", 1.0), ("dtf", 0.5), ("tdtf", 0.5)])
+def test_a_routed_model_does_what_its_equations_promise(family, share):
+    """Within a tenth: norms are no products, and a predictor's gradient goes no further than its weights."""
+    args = tiny_args(family, capacity=share, dim=128, n_heads=4, hidden_dim=352)
+    model = train_spec(family).model_cls(args).train()
+    with torch.no_grad():
+        model.init_weights()
+    assert counted(model) == pytest.approx(args.get_nparams_and_flops(model, SEQ_LEN)[1], rel=0.1)
+
+
+def test_every_other_layer_at_an_eighth_saves_seven_sixteenths_of_all_layers():
+    dense, routed = tiny_args("qwen2", n_layers=4), tiny_args("mod", capacity=0.125)
+    head = FORWARD_AND_BACKWARD * VOCAB * 64
+
+    def layers(args, family):
+        model = train_spec(family).model_cls(args).train()
+        with torch.no_grad():
+            model.init_weights()
+        return counted(model) - head
+
+    assert layers(routed, "mod") / layers(dense, "qwen2") == pytest.approx(9 / 16, rel=0.1)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_on_the_meta_device_they_are_the_same(tied):
     args = tiny_args("qwen2", enable_weight_tying=tied)
