@@ -20,6 +20,7 @@ from typing import Any
 from titan.hf_config import (
     SpecialTokens,
     add_rope_for_transformers_4,
+    check_tokenizer,
     copy_tokenizer,
     make_config,
     make_generation_config,
@@ -213,6 +214,7 @@ def export_dcp(
     try:
         _write_model(partial, hugging_face_model(model_name, model_args), config, adapter.to_hf(weights), tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
+        check_tokenizer(partial)
         make_readable(partial)
         parity = measure(native, adapter, partial, held_out, weights)
         parity.check(out)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from titan.hf_models import hugging_face_model
-from titanflow.errors import DataError, Problem
+from titanflow.data.tokenizer import PROBE
+from titanflow.errors import DataError, Problem, StageFailed
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 """Tokens that end a turn in the chat formats in use; those that a tokenizer has end a generation."""
@@ -120,6 +121,26 @@ def make_generation_config(tokens: SpecialTokens) -> Any:
     return GenerationConfig(
         bos_token_id=tokens.bos, eos_token_id=list(tokens.eos), pad_token_id=tokens.pad, do_sample=False
     )
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuses an export whose tokenizer transformers loads as another than ``tokenizer.json`` describes.
+
+    transformers chooses a class by the model, too, and some classes part text in a way of their own.
+
+    Raises:
+        StageFailed: it encodes otherwise.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    described = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if loaded.encode(PROBE, add_special_tokens=False) != described.encode(PROBE, add_special_tokens=False).ids:
+        raise StageFailed(
+            f"{folder}: transformers loads the tokenizer as {type(loaded).__name__}, which encodes otherwise than the "
+            "tokenizer.json that the model was trained with. Train with a tokenizer of that kind."
+        )
 
 
 def add_rope_for_transformers_4(folder: Path) -> None:

@@ -24,8 +24,9 @@ from titan.streaming import streamed
 from titan.validate import StageValidator
 from titanflow.config.additions import names_rows
 from titanflow.data.mixture import open_rows
+from titanflow.data.tokenizer import check_words
 from titanflow.errors import ConfigError, Problem
-from titanflow.families import PARAMETER_GROUPS
+from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
 from titanflow.stage import StageRun
 
 MOCK_VALIDATION_ROWS = 64
@@ -72,9 +73,12 @@ def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
 
     Raises:
         ConfigError: either of the two; torchtitan only warns of the first, and fails in the middle of the second.
+        DataError: the tokenizer would encode otherwise once transformers has loaded it with the model.
     """
     args = spec.model_args[job_config.model.flavor]
     problems = []
+    if run.tokenizer is not None and ARCHITECTURES.get(job_config.model.name) == "Qwen2ForCausalLM":
+        check_words(run.tokenizer)
     longest, seq_len = getattr(args, "max_seq_len", None), job_config.training.seq_len
     if longest is not None and seq_len > longest:
         problems.append(

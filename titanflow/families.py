@@ -51,6 +51,10 @@ OWN_FAMILIES: Mapping[str, str] = {
 }
 """This project's own families, and the module that registers each: what ``experimental.custom_import`` names."""
 
+WORDS: Mapping[str, str] = dict.fromkeys(OWN_FAMILIES, "qwen2")
+"""The families for which a tokenizer is trained that parts text in a way of its own (:mod:`titanflow.data.tokenizer`):
+transformers lets a qwen2 model have no other, and the families that build on it may take its weights."""
+
 PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "mod": {"router": ("router", "predictor")},
     "dtf": {"prior": ("prior", "prior_norm"), "router": ("router",)},

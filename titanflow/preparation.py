@@ -17,6 +17,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError
+from titanflow.families import WORDS
 from titanflow.fingerprint import digest
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
@@ -107,12 +108,15 @@ class Preparation:
                 )
             )
         train_on = {} if given else module.config["data"]
-        fingerprint = tokenizer_fingerprint({"path": given, "vocab_size": vocab_size}, train_on, vocab_size, workspace)
+        words = "" if given else WORDS.get(module.config["model"]["name"], "")
+        described = {"path": given, "words": words}
+        fingerprint = tokenizer_fingerprint(described, train_on, vocab_size, workspace)
         folder = tokenizer_folder(workspace, fingerprint)
         self.config["tokenizer"] = {
             "folder": str(folder),
             "path": given,
             "vocab_size": vocab_size,
+            "words": words,
             "train_on": train_on,
         }
         self.tokenizers[module.name] = folder

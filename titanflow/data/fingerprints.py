@@ -70,7 +70,7 @@ def tokenizer_fingerprint(
     """The fingerprint of a tokenizer: a given one's files, or the text and size that one is trained with.
 
     Args:
-        tokenizer: the config section, of which ``path`` counts.
+        tokenizer: ``path``, and ``words`` where text is parted in a way of its own.
         data: the pretraining data's config.
         vocab_size: the size to train.
         workspace: see :func:`data_fingerprint`.
@@ -82,7 +82,9 @@ def tokenizer_fingerprint(
         folder = check_tokenizer(path)
         return digest({name: file_digest(folder / name) for name in GIVEN_FILES if (folder / name).is_file()})
     check_vocab_size(vocab_size)
-    return digest({"text": data_fingerprint({**data, "kind": "text"}, workspace=workspace), "vocab_size": vocab_size})
+    words = {"words": tokenizer["words"]} if tokenizer.get("words") else {}
+    text = data_fingerprint({**data, "kind": "text"}, workspace=workspace)
+    return digest({"text": text, "vocab_size": vocab_size, **words})
 
 
 def prepared_folder(workspace: Path | str, data: Mapping[str, Any], fingerprint: str) -> Path:

@@ -153,7 +153,7 @@ class Preparation:
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
             sources = [self._text(text).rows for text in plan.texts]
             texts = (text for rows in sources for batch in rows.iter(batch_size=256) for text in batch["text"])
-            train_tokenizer(texts, plan.vocab_size, folder)
+            train_tokenizer(texts, plan.vocab_size, folder, plan.words)
         return folder
 
     def _make(self, dataset: DatasetPlan, tokenizer: Path | None, folder: Path) -> None:

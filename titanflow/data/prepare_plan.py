@@ -34,6 +34,7 @@ class TokenizerPlan(Strict):
     folder: Path
     path: Path | None = None
     vocab_size: int = 0
+    words: str = ""
     train_on: dict[str, Any] = Field(default_factory=dict)
     new_special_tokens: list[str] = Field(default_factory=list)
 

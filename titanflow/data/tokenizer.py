@@ -61,10 +61,60 @@ class LoadedTokenizer:
         return self.backend.encode(text, add_special_tokens=False).ids
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+QWEN2 = "qwen2"
+"""The one way to part text into words, of two, that has a name: Qwen2's. The other is ``ByteLevel``'s own, GPT-2's."""
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The words of Qwen2's tokenizer, as its ``tokenizer.json`` has them."""
+PROBE = "def f(x1):\n    return x1 + 2024  # it's\n\n\n\tJETZT geht's los: größer, naïve, 東京 10:30!\r\n  End.  "
+"""Text that ways to part words part differently."""
+
+
+def part_words_as_qwen2(tokenizer: Tokenizer) -> None:
+    """Gives a tokenizer Qwen2's words.
+
+    transformers loads the tokenizer of any ``qwen2`` model as ``Qwen2Tokenizer``, which parts text like this whatever
+    ``tokenizer.json`` says (5.23, ``MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS``).
+    """
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    words = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated", invert=False)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+
+
+def check_words(folder: Path) -> None:
+    """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
+
+    Raises:
+        DataError: it would.
+    """
+    from tokenizers import Tokenizer
+
+    if not (folder / TOKENIZER_FILE).is_file():
+        return
+    path = str(folder / TOKENIZER_FILE)
+    own, loaded = Tokenizer.from_file(path), Tokenizer.from_file(path)
+    part_words_as_qwen2(loaded)
+    if own.encode(PROBE).ids != loaded.encode(PROBE).ids:
+        raise DataError(
+            Problem(
+                "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise",
+                "tokenizer.path",
+                origin=path,
+                expected="a tokenizer of Qwen2.5, or none, so that one is trained here",
+            )
+        )
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: str = "") -> None:
     """Trains a byte-level BPE of ``vocab_size`` tokens (special ones included) and writes it into ``folder``.
 
     The same texts in the same order give the same bytes. Short texts may give fewer tokens than asked for.
+    ``words`` is how text is parted into words: :data:`QWEN2`, or empty for GPT-2's way.
 
     Raises:
         DataError: ``vocab_size`` has no room for the 256 bytes and the special tokens.
@@ -74,6 +124,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if words == QWEN2:
+        part_words_as_qwen2(tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
