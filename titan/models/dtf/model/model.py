@@ -49,8 +49,7 @@ class DecisionBlock(AuxiliaryBlock):
         """The layer's output ``[batch, seq_len, dim]``, and D_st and D_ch, fp32 ``[batch, seq_len]``."""
         post = super().forward(x, rope_cache, attention_masks, positions)
         prior = x + self.prior(self.prior_norm(x))
-        # Measured, not trained: with a gradient the layer would learn to change its tokens ever more, for a higher gate.
-        static, change = mean_squared_difference(post, x).detach(), mean_squared_difference(post, prior).detach()
+        static, change = mean_squared_difference(post, x), mean_squared_difference(post, prior)
         if self.training:
             loss = row_sum(mean_squared_difference(prior, post.detach()))
             self.statistics = {"prior_loss": loss.detach() / x.shape[0]}
