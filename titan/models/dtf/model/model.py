@@ -48,7 +48,9 @@ class DecisionBlock(AuxiliaryBlock):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The layer's output ``[batch, seq_len, dim]``, and D_st and D_ch, fp32 ``[batch, seq_len]``."""
         post = super().forward(x, rope_cache, attention_masks, positions)
-        prior = x + self.prior(self.prior_norm(x))
+        # Pulled towards the layer's output, which stands on it, the stream would run away.
+        held = x.detach()
+        prior = held + self.prior(self.prior_norm(held))
         static, change = mean_squared_difference(post, x), mean_squared_difference(post, prior)
         if self.training:
             loss = row_sum(mean_squared_difference(prior, post.detach()))
