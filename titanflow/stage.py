@@ -120,17 +120,26 @@ class TrainResult(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
+class Greedy(Strict):
+    """What a model says to a prompt without chance, in token ids: how a copy of it is recognised."""
+
+    prompt: list[int]
+    continuation: list[int]
+
+
 class EvaluateResult(Strict):
     """Scores of each model side by side.
 
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
-    of each evaluated file; ``reference`` holds what no model made (``xz_bits_per_byte``).
+    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``reference`` holds what no model made
+    (``xz_bits_per_byte``).
     """
 
     stage: Literal["evaluate"] = "evaluate"
     scores: dict[str, dict[str, dict[str, float]]]
     folders: dict[str, Path]
     digests: dict[str, dict[str, str]]
+    greedy: dict[str, Greedy] = Field(default_factory=dict)
     samples: dict[str, int] = Field(default_factory=dict)
     n_shot: dict[str, int] = Field(default_factory=dict)
     task_versions: dict[str, str] = Field(default_factory=dict)
@@ -144,15 +153,61 @@ class EvaluateResult(Strict):
     wandb_id: str = ""
 
 
+class Comparison(Strict):
+    """One metric of one task, the model's samples beside those of the model published last.
+
+    ``difference`` is the mean over ``pairs`` samples, above 0 where the new model is better; ``low`` and ``high`` its
+    bootstrap interval.
+    """
+
+    task: str
+    metric: str
+    pairs: int
+    difference: float
+    low: float
+    high: float
+    passed: bool
+
+
+class Threshold(Strict):
+    """One metric of one task beside the bound that the gate sets."""
+
+    task: str
+    metric: str
+    value: float
+    bound: float
+    passed: bool
+
+
+class GateDecision(Strict):
+    """Whether a model may be published, and why.
+
+    ``against`` names what it was compared with: a commit of the Hub, a folder, or nothing where none was published yet.
+    """
+
+    passed: bool
+    reason: str
+    against: str = ""
+    thresholds: list[Threshold] = Field(default_factory=list)
+    comparisons: list[Comparison] = Field(default_factory=list)
+
+
 class PublishResult(Strict):
-    """Where the model was published: a folder, or a repository's commit and tag."""
+    """Where the model was published: a folder, or a repository's commit and tag.
+
+    ``status`` is ``held back`` where the gate didn't let it pass, and ``dry run`` where nothing was to be written; then
+    ``location`` is where it would have gone. ``pull_request`` is the URL of one that was opened in place of a commit.
+    """
 
     stage: Literal["publish"] = "publish"
     target: Literal["folder", "hub"]
+    status: Literal["published", "held back", "dry run"] = "published"
     location: str
     repo_id: str = ""
     commit: str = ""
     tag: str = ""
+    pull_request: str = ""
+    gate: GateDecision | None = None
     files: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
 

@@ -227,6 +227,9 @@ class Evaluate:
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
     """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads."""
+    backend: Literal["hf", "native", "vllm"] = "hf"
+    """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
+    while it trains), or vLLM, which is installed separately."""
     batch_size: int | str = 16
     """Sequences at a time."""
     limit: float | None = None
@@ -237,6 +240,13 @@ class Evaluate:
     """Ask through the chat template; `auto` does what the task's metadata says."""
     fewshot_as_multiturn: bool = True
     """Few-shot examples as turns of the conversation."""
+    gen_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Settings of generation that go before the tasks' own: {do_sample: true, temperature: 0.7}."""
+    cache_requests: bool = False
+    """Keep each answer under the digest of the weights, so that the same request of the same model is never computed
+    twice."""
+    remote_code: dict[str, str] = field(default_factory=dict)
+    """Models whose own code may be run: the repository on the Hub, and the commit that was read."""
     bootstrap_iters: int = 1000
     """Resamples behind a standard error that has no closed form."""
     seed: int = 1234
@@ -253,6 +263,26 @@ class Evaluate:
     """Answers to show in the summary and on the card."""
     launcher: Launcher = field(default_factory=Launcher)
     """The processes."""
+
+
+@dataclass
+class Gate:
+    """What a model has to reach before it is published; with nothing set every model passes."""
+
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """The least that a metric must be, `task/metric: value`; the most where lower is better."""
+    better_than_last: bool = False
+    """Whether it must be better than the model published last, by the same samples."""
+    tasks: list[str] = field(default_factory=list)
+    """The tasks that are compared; unset, all that have the metric."""
+    metric: str = "acc"
+    """The metric that is compared."""
+    margin: float = 0.0
+    """By how much it must be better; below 0 so much worse is still good enough."""
+    confidence: float = 0.95
+    """How sure it must be: the chance that a model no better than the last passes is at most 1 minus this."""
+    resamples: int = 10000
+    """Bootstrap resamples of the paired differences."""
 
 
 @dataclass
@@ -283,6 +313,12 @@ class Publish:
     """Tags on the card."""
     example: str = "What can you tell me?"
     """What the card's snippet asks the model."""
+    gate: Gate = field(default_factory=Gate)
+    """When it may be published."""
+    pull_request: bool = False
+    """Open a pull request in place of a commit to the branch; nothing is tagged."""
+    dry_run: bool = False
+    """Say what would be written, and write nothing."""
 
 
 @dataclass
