@@ -138,16 +138,17 @@ def test_where_the_parameters_start():
         assert all(parameter.shape == (1,) for parameter in router.parameters())
 
 
-def test_the_prior_doesnt_pull_the_layer_towards_itself(model, x):
-    """Its loss's gradient is the prior's, and that of what both begin with."""
+def test_the_prior_s_loss_reaches_the_prior_alone(model, x):
+    """Neither the layer that it foresees nor the stream below is pulled: a model from scratch would run away."""
     block, terms = model.layers["0"], []
     block.with_losses = lambda x, losses: terms.extend(losses.values()) or x
-    run_pair(model, x)
+    run_pair(model, x.requires_grad_())
     (_, loss), *_ = terms
     loss.backward()
     assert block.prior.down.weight.grad.any()
     assert block.attention.wo.weight.grad is None
     assert block.feed_forward.w2.weight.grad is None
+    assert x.grad is None
 
 
 def test_the_threshold_leaves_the_score_alone(model, x):

@@ -1,4 +1,4 @@
-"""What the models with surprise-routed layers have in common."""
+"""What the models with routed layers are made of."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from titan.models.qwen2.model.args import Qwen2ModelArgs
 
 
 @dataclass
-class SurpriseModelArgs(Qwen2ModelArgs):
-    """A Qwen2.5 in which every other layer computes the most surprising tokens."""
+class RoutedModelArgs(Qwen2ModelArgs):
+    """A Qwen2.5 some of whose layers compute a share of the tokens."""
 
     capacity: float = 0.5
     """Share of a row's tokens that a routed layer computes while training."""
-    prior_factor: float = 0.0625
-    """Width of the small network that foresees a layer's change, by the model's."""
-    moving_average_window: int = 100
-    """With how many tokens' change, its own included, a token's is compared."""
     causal_loss_weight: float = 0.01
     """Weight of the cross-entropy that teaches which tokens to choose without looking ahead."""
 
@@ -27,10 +23,6 @@ class SurpriseModelArgs(Qwen2ModelArgs):
         super().__post_init__()
         if not 0 < self.capacity <= 1:
             raise ValueError(f"capacity={self.capacity}, expected above 0 and at most 1")
-        if self.prior_factor <= 0:
-            raise ValueError(f"prior_factor={self.prior_factor}, expected above 0")
-        if self.moving_average_window < 1:
-            raise ValueError(f"moving_average_window={self.moving_average_window}, expected 1 or more")
 
     @property
     def routed_layers(self) -> int:
@@ -40,3 +32,20 @@ class SurpriseModelArgs(Qwen2ModelArgs):
     def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
         """Parameters, and operations a token of training, of which a routed layer spends its capacity."""
         return routed_parameters_and_flops(self, model, seq_len)
+
+
+@dataclass
+class SurpriseModelArgs(RoutedModelArgs):
+    """A Qwen2.5 in which every other layer computes the most surprising tokens."""
+
+    prior_factor: float = 0.0625
+    """Width of the small network that foresees a layer's change, by the model's."""
+    moving_average_window: int = 100
+    """With how many tokens' change, its own included, a token's is compared."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior_factor <= 0:
+            raise ValueError(f"prior_factor={self.prior_factor}, expected above 0")
+        if self.moving_average_window < 1:
+            raise ValueError(f"moving_average_window={self.moving_average_window}, expected 1 or more")

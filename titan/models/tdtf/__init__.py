@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from torchtitan.components.loss import build_cross_entropy_loss
-from torchtitan.components.lr_scheduler import build_lr_schedulers
-from torchtitan.components.optimizer import build_optimizers
-from torchtitan.components.tokenizer import build_hf_tokenizer
-from torchtitan.components.validate import build_validator
-from torchtitan.hf_datasets.text_datasets import build_text_dataloader
-from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
+from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
 from titan.hf_models import HuggingFaceModel, register_hugging_face_model
 from titan.models.qwen2 import FLAVORS, qwen2_settings
@@ -36,17 +31,12 @@ def make_tdtf_config(args: TdtfModelArgs, common: dict[str, Any]) -> Any:
 
 register_train_spec(
     "tdtf",
-    TrainSpec(
+    replace(
+        get_train_spec("qwen2"),
         model_cls=TdtfModel,
         model_args=tdtf_args,
         parallelize_fn=parallelize_tdtf,
         pipelining_fn=None,
-        build_optimizers_fn=build_optimizers,
-        build_lr_schedulers_fn=build_lr_schedulers,
-        build_dataloader_fn=build_text_dataloader,
-        build_tokenizer_fn=build_hf_tokenizer,
-        build_loss_fn=build_cross_entropy_loss,
-        build_validator_fn=build_validator,
         state_dict_adapter=TdtfStateDictAdapter,
     ),
 )

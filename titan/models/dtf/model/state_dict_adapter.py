@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter
+from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, names_in_layers
 
 
 class DtfStateDictAdapter(Qwen2StateDictAdapter):
@@ -13,19 +13,16 @@ class DtfStateDictAdapter(Qwen2StateDictAdapter):
 
     NAMES: ClassVar[Mapping[str, str]] = {
         **Qwen2StateDictAdapter.NAMES,
-        **{
-            f"layers.{{}}.{name}": f"model.layers.{{}}.{name}"
-            for name in (
-                "prior_norm.weight",
-                "prior.gate.weight",
-                "prior.up.weight",
-                "prior.down.weight",
-                "router.o_ce",
-                "router.m_cu",
-                "router.beta_ce",
-                "router.beta_cu",
-                "router.slope",
-                "router.threshold",
-            )
-        },
+        **names_in_layers(
+            "prior_norm.weight",
+            "prior.gate.weight",
+            "prior.up.weight",
+            "prior.down.weight",
+            "router.o_ce",
+            "router.m_cu",
+            "router.beta_ce",
+            "router.beta_cu",
+            "router.slope",
+            "router.threshold",
+        ),
     }

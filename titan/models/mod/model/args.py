@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from titan.models.flops import routed_parameters_and_flops
-from titan.models.qwen2.model.args import Qwen2ModelArgs
+from titan.models.dynamic.args import RoutedModelArgs
 
 
 @dataclass
-class ModModelArgs(Qwen2ModelArgs):
+class ModModelArgs(RoutedModelArgs):
     """A Qwen2.5 in which every other layer computes a share of the tokens (Raposo et al. 2024, arXiv:2404.02258)."""
 
     capacity: float = 0.125
-    """Share of a row's tokens that a routed layer computes while training."""
     route_every: int = 2
     """Every so many layers one is routed, the last of them: of 2 the second, fourth, …"""
     aux_loss_weight: float = 0.01
     """Weight of the cross-entropy between the router's scores and its own choice, which centres them around 0."""
-    causal_loss_weight: float = 0.01
-    """Weight of the predictor's cross-entropy; the language model doesn't feel it."""
     z_loss_weight: float = 1e-4
     """Weight of the mean squared score, which keeps the gate from saturating."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.capacity <= 1:
-            raise ValueError(f"capacity={self.capacity}, expected above 0 and at most 1")
         if not 1 <= self.route_every <= self.n_layers:
             raise ValueError(f"route_every={self.route_every}, expected 1 to n_layers={self.n_layers}")
 
@@ -40,7 +32,3 @@ class ModModelArgs(Qwen2ModelArgs):
     def routed_layers(self) -> int:
         """How many layers have a router."""
         return self.n_layers // self.route_every
-
-    def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
-        """Parameters, and operations a token of training, of which a routed layer spends its capacity."""
-        return routed_parameters_and_flops(self, model, seq_len)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter
+from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, names_in_layers
 
 
 class ModStateDictAdapter(Qwen2StateDictAdapter):
@@ -13,14 +13,11 @@ class ModStateDictAdapter(Qwen2StateDictAdapter):
 
     NAMES: ClassVar[Mapping[str, str]] = {
         **Qwen2StateDictAdapter.NAMES,
-        **{
-            f"layers.{{}}.{name}": f"model.layers.{{}}.{name}"
-            for name in (
-                "router.weight",
-                "predictor.down.weight",
-                "predictor.down.bias",
-                "predictor.score.weight",
-                "predictor.score.bias",
-            )
-        },
+        **names_in_layers(
+            "router.weight",
+            "predictor.down.weight",
+            "predictor.down.bias",
+            "predictor.score.weight",
+            "predictor.score.bias",
+        ),
     }

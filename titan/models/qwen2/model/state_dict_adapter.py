@@ -66,6 +66,11 @@ class Qwen2StateDictAdapter(StateDictAdapter):
         return state_dict
 
 
+def names_in_layers(*names: str) -> dict[str, str]:
+    """Of weights that a layer's class in a modelling file calls as ours does: what goes into ``NAMES``."""
+    return {f"layers.{{}}.{name}": f"model.layers.{{}}.{name}" for name in names}
+
+
 def _renamed(key: str, names: Mapping[str, str]) -> str:
     found = LAYER.search(key)
     if found is None:

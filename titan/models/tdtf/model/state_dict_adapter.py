@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter
+from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, names_in_layers
 
 
 class TdtfStateDictAdapter(Qwen2StateDictAdapter):
@@ -13,18 +13,15 @@ class TdtfStateDictAdapter(Qwen2StateDictAdapter):
 
     NAMES: ClassVar[Mapping[str, str]] = {
         **Qwen2StateDictAdapter.NAMES,
-        **{
-            f"layers.{{}}.{name}": f"model.layers.{{}}.{name}"
-            for name in (
-                "transition_norm.weight",
-                "transition.gate.weight",
-                "transition.up.weight",
-                "transition.down.weight",
-                "router.o_ce",
-                "router.m_cu",
-                "student_norm.weight",
-                "student.weight",
-                "student.bias",
-            )
-        },
+        **names_in_layers(
+            "transition_norm.weight",
+            "transition.gate.weight",
+            "transition.up.weight",
+            "transition.down.weight",
+            "router.o_ce",
+            "router.m_cu",
+            "student_norm.weight",
+            "student.weight",
+            "student.bias",
+        ),
     }
