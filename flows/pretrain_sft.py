@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
+from prefect.states import Completed, State
 from pydantic import Field
 
 from flows.run_lock import run_lock
@@ -15,7 +16,7 @@ from tasks.evaluate import evaluate
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
-from tasks.results import headline, markdown, rows
+from tasks.results import HELD_BACK, headline, held_back, markdown, rows
 from tasks.sft import sft
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, make_plan
@@ -26,12 +27,13 @@ TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evalu
 
 
 class Summary(Strict):
-    """What a flow run hands back: where things are, not the things."""
+    """What a flow run hands back: where things are, not the things; ``held_back`` says why nothing was published."""
 
     experiment: str
     run: str
     folder: Path
     published: str = ""
+    held_back: str = ""
 
 
 def flow_run_name() -> str:
@@ -53,10 +55,11 @@ def pretrain_sft(
     sft_learning_rate: Annotated[float | None, Field(gt=0)] = None,
     nproc_per_node: Annotated[int | None, Field(ge=1)] = None,
     overrides: dict[str, Any] | None = None,
-) -> Summary:
+) -> Summary | State[Summary]:
     """Pretrains, fine-tunes, evaluates and publishes one experiment.
 
     A stage whose inputs haven't changed is CACHED; one that was interrupted resumes from its newest checkpoint.
+    Where the gate holds the model back, the run ends completed, in the state "Held back".
 
     Args:
         experiment: Name of an experiment in configs/experiments, or its file.
@@ -78,7 +81,10 @@ def pretrain_sft(
     }
     given = {key: value for key, value in knobs.items() if value is not None}
     plan = make_plan(experiment, configs, dated(run), {**given, **(overrides or {})})
-    return run_plan(plan)
+    summary = run_plan(plan)
+    if summary.held_back:
+        return Completed(name=HELD_BACK, message=summary.held_back, data=summary)
+    return summary
 
 
 def run_plan(plan: Plan) -> Summary:
@@ -97,8 +103,16 @@ def run_plan(plan: Plan) -> Summary:
             TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
         ]
     show_summary(plan, results)
-    published = [result.location for result in results if isinstance(result, PublishResult)]
-    return Summary(experiment=plan.experiment, run=plan.run, folder=plan.folder, published="".join(published))
+    published = [
+        result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
+    ]
+    return Summary(
+        experiment=plan.experiment,
+        run=plan.run,
+        folder=plan.folder,
+        published="".join(published),
+        held_back=held_back(results),
+    )
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from titanflow.gate_figures import figures
 from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult
 
 Row = dict[str, Any]
+HELD_BACK = "Held back"
+"""The Prefect state in which a stage and its flow end where the gate let nothing be published."""
 
 
 def rows(result: StageResult) -> list[Row]:
@@ -36,7 +39,20 @@ def headline(result: StageResult) -> str:
             tasks = {task for scores in result.scores.values() for task in scores}
             return f"{', '.join(result.scores)} on {len(tasks)} tasks"
         case PublishResult():
-            return " ".join(part for part in (result.location, result.tag) if part)
+            if reason := held_back([result]):
+                return f"held back: {reason}"
+            dry = "dry run: " if result.status == "dry run" else ""
+            return dry + " ".join(part for part in (result.location, result.tag) if part)
+
+
+def held_back(results: Iterable[StageResult]) -> str:
+    """Why the gate let nothing be published; empty where it did, or where nothing was to be published."""
+    reasons = [
+        result.gate.reason if result.gate else HELD_BACK
+        for result in results
+        if isinstance(result, PublishResult) and result.status == "held back"
+    ]
+    return "; ".join(reasons)
 
 
 def markdown(table: Sequence[Row]) -> str:
@@ -110,12 +126,16 @@ def _score(metrics: Mapping[str, float], metric: str) -> str:
 
 
 def _publish_rows(result: PublishResult) -> list[Row]:
-    values = {
-        "target": result.target,
-        "location": result.location,
-        "repository": result.repo_id,
-        "commit": result.commit,
-        "tag": result.tag,
-        "files": str(len(result.files)),
-    }
-    return [{"what": name, "value": value} for name, value in values.items() if value]
+    gate = result.gate
+    values = [
+        ("status", result.status),
+        ("target", result.target),
+        ("location", result.location),
+        ("repository", result.repo_id),
+        ("commit", result.commit),
+        ("tag", result.tag),
+        ("files", str(len(result.files))),
+        ("gate", gate.reason if gate else ""),
+        *(figures(gate) if gate else ()),
+    ]
+    return [{"what": name, "value": value} for name, value in values if value]

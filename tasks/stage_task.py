@@ -8,7 +8,7 @@ from prefect.states import Completed, State
 
 from tasks.launch import launch
 from tasks.progress import Progress
-from tasks.results import headline
+from tasks.results import HELD_BACK, headline, held_back
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan, begin_stage
 from titanflow.stage import StageResult, read_result
@@ -16,6 +16,8 @@ from titanflow.stage import StageResult, read_result
 
 def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     """Brings one stage to its end; a stage that is CACHED ends at once, in a state of that name.
+
+    A model that the gate holds back ends its stage in a state of that name, which is no failure.
 
     Raises:
         ConfigError: the stage found its input unusable.
@@ -34,4 +36,6 @@ def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     manifest.record_finish(plan, result)
     progress.finish(result)
     logger.info("%s finished: %s", plan.stage, headline(result))
+    if reason := held_back([result]):
+        return Completed(name=HELD_BACK, message=reason, data=result)
     return result

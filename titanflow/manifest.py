@@ -118,7 +118,7 @@ def _outputs(plan: StagePlan, result: StageResult) -> list[Path]:
         paths += sorted(result.adapter.glob("*")) if result.adapter else []
     elif isinstance(result, EvaluateResult):
         paths += sorted(folder.glob("*.jsonl"))
-    elif isinstance(result, PublishResult) and result.target == "folder":
+    elif isinstance(result, PublishResult) and result.target == "folder" and result.status == "published":
         paths += [Path(result.location) / name for name in result.files]
     return paths
 

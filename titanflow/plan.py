@@ -31,8 +31,10 @@ from titanflow.stage import (
     RESULT_FILE,
     RUN_FILE,
     STAGES,
+    PublishResult,
     StageName,
     StageRun,
+    read_result,
     write_text_atomically,
 )
 from titanflow.stage_fingerprint import stage_fingerprint
@@ -226,7 +228,8 @@ def _action(
     if again:
         return "RUN", f"after {again}"
     if manifest.is_done(run.stage, run.fingerprint):
-        return "CACHED", "nothing changed"
+        again = _asks_again(run) if run.stage == "publish" else ""
+        return ("RUN", again) if again else ("CACHED", "nothing changed")
     step = newest_checkpoint(run.folder)
     if step is not None and _is_same_run(run):
         return "RESUME", f"from step {step}"
@@ -250,6 +253,13 @@ def _runs_again(run: StageRun, manifest: Manifest, earlier: list[StagePlan]) -> 
         return ""
     again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
     return again[-1] if again else ""
+
+
+def _asks_again(run: StageRun) -> str:
+    """Why publishing is tried again although nothing changed here: what it was compared with may have."""
+    result = read_result(run.folder)
+    status = result.status if isinstance(result, PublishResult) else "published"
+    return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
 
 
 def _is_same_run(run: StageRun) -> bool:

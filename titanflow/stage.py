@@ -156,8 +156,8 @@ class EvaluateResult(Strict):
 class Comparison(Strict):
     """One metric of one task, the model's samples beside those of the model published last.
 
-    ``difference`` is the mean over ``pairs`` samples, above 0 where the new model is better; ``low`` and ``high`` its
-    bootstrap interval.
+    ``difference`` is that of the scores over ``pairs`` samples, above 0 where the new model is better; ``low`` and
+    ``high`` are its one-sided bootstrap bounds, each at the gate's confidence.
     """
 
     task: str
@@ -182,12 +182,15 @@ class Threshold(Strict):
 class GateDecision(Strict):
     """Whether a model may be published, and why.
 
-    ``against`` names what it was compared with: a commit of the Hub, a folder, or nothing where none was published yet.
+    ``against`` names what it was compared with: a commit of the Hub, the run that a folder holds, or nothing where none
+    was published yet. A comparison passes where its lower bound, at ``confidence``, is above ``margin``.
     """
 
     passed: bool
     reason: str
     against: str = ""
+    confidence: float = 0.95
+    margin: float = 0.0
     thresholds: list[Threshold] = Field(default_factory=list)
     comparisons: list[Comparison] = Field(default_factory=list)
 

@@ -11,11 +11,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.gate_figures import figures
 from titanflow.plan import Plan
 from titanflow.stage import (
     METRICS_FILE,
     RESULT_FILE,
     EvaluateResult,
+    GateDecision,
     PublishResult,
     TrainResult,
     read_result,
@@ -134,10 +136,28 @@ def _examples(result: EvaluateResult) -> list[RenderableType]:
     return [Text(), table]
 
 
-def _published(result: PublishResult) -> Text:
+def _published(result: PublishResult) -> RenderableType:
+    line = _held_back(result) if result.status == "held back" else _written(result)
+    return Group(line, *([_gate(result.gate)] if result.gate and figures(result.gate) else []))
+
+
+def _held_back(result: PublishResult) -> Text:
+    reason = result.gate.reason if result.gate else ""
+    return Text.assemble(("Held back ", "bold yellow"), reason, f"; nothing was written to {result.location}")
+
+
+def _gate(gate: GateDecision) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, found in figures(gate):
+        table.add_row(Text(name), Text(found))
+    return table
+
+
+def _written(result: PublishResult) -> Text:
     size = f"{len(result.files)} files"
     where = f"{result.location} {result.commit[:12]} tagged {result.tag}" if result.commit else result.location
-    return Text.assemble(("Published ", "bold"), where, f" ({size})", overflow="fold")
+    verb = "Would publish" if result.status == "dry run" else "Published"
+    return Text.assemble((f"{verb} ", "bold"), where, f" ({size})", overflow="fold")
 
 
 def _number(value: float | None) -> str:

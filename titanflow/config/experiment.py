@@ -13,6 +13,7 @@ from pathlib import Path
 from titanflow.config.additions import ExperimentSpec, ModuleSpec
 from titanflow.config.checks import check_module, overruled
 from titanflow.config.family_checks import check_exports
+from titanflow.config.gate_checks import check_gate
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, defaults
@@ -61,6 +62,7 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
         problems += check_exports(modules)
+        problems += check_gate(modules, tree.root)
     if problems:
         raise ConfigError(problems)
     return Experiment(

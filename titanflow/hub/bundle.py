@@ -18,6 +18,9 @@ from titanflow.remote_code import own_code, trust_remote_code
 
 CARD = "README.md"
 LINEAGE = "titanflow.json"
+SAMPLES = "titanflow_samples.json"
+WRITTEN = (CARD, LINEAGE, SAMPLES)
+"""What publishing itself writes beside the exported files."""
 INDEX = "model.safetensors.index.json"
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
@@ -45,7 +48,7 @@ Bundle = Mapping[str, Entry]
 
 def is_published(name: str) -> bool:
     """Whether a file of this name may be part of a bundle."""
-    return is_exported(name) or name in (CARD, LINEAGE)
+    return is_exported(name) or name in WRITTEN
 
 
 def is_exported(name: str) -> bool:
@@ -124,8 +127,8 @@ def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:
         elif entry.sha256 != evaluated[name]:
             found = f"changed since it was evaluated: its SHA-256 is {entry.sha256}"
             problems.append(Problem(found, name, expected=evaluated[name]))
-    removed = [name for name in evaluated if name not in bundle and is_published(name)]
-    problems += [Problem("was evaluated and is gone", name) for name in removed if name not in (CARD, LINEAGE)]
+    removed = [name for name in evaluated if name not in bundle and is_exported(name)]
+    problems += [Problem("was evaluated and is gone", name) for name in removed]
     if problems:
         last = problems[-1]
         hint = "evaluate this export again, or export the evaluated checkpoint again"

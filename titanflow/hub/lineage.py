@@ -16,7 +16,7 @@ from titanflow.config.additions import Lora
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.manifest import Manifest
-from titanflow.stage import RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
+from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
@@ -50,7 +50,8 @@ class Lineage:
     """The finished stages that lead to a model, in order.
 
     ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
-    name in ``evaluation``, ``git`` the commit of this program.
+    name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
+    ``last`` the run and the scores of the model whose place it takes (``LastPublished.as_json``).
     """
 
     experiment: str
@@ -62,6 +63,8 @@ class Lineage:
     evaluation: EvaluateResult | None = None
     evaluation_fingerprint: str = ""
     evaluated_as: str = ""
+    gate: GateDecision | None = None
+    last: dict[str, Any] | None = None
 
     @property
     def published(self) -> TrainedStage:
@@ -169,6 +172,8 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         "model": lineage.model,
         "evaluated_as": lineage.evaluated_as,
         "stages": stages,
+        "gate": lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number),
+        "last": lineage.last,
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
     }
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

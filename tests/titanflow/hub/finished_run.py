@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,25 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "versions": {"torch": "2.13.0", "torchtitan": "0.2.2"},
     }
     return TrainResult(**(values | changes))
+
+
+def write_samples(folder: Path, evaluation: EvaluateResult, shift: int = 0) -> None:
+    """The samples of each model and task, in lm-eval's form, from which its scores are made.
+
+    ``shift`` moves the right answers: two models of the same accuracy then differ in which they have right.
+    """
+    for model, tasks in evaluation.scores.items():
+        for task, scores in tasks.items():
+            metric, score, count = next(iter(scores)), next(iter(scores.values())), evaluation.samples[task]
+            right = {(number + shift) % count for number in range(round(score * count))}
+            lines = []
+            for number in range(count):
+                value = float(number in right) if metric == "acc" else [-score * math.log(2) * 1000, 1000]
+                hashes = {"doc_hash": f"{task} {number}", "target_hash": f"answer {number}"}
+                sample = {"doc_id": number, "filter": "none", "metrics": [metric], metric: value, **hashes}
+                lines.append(json.dumps(sample) + "\n")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"samples_{model}_{task}.jsonl").write_text("".join(lines))
 
 
 def evaluate_result(**changes: Any) -> EvaluateResult:
