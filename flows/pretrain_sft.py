@@ -13,6 +13,7 @@ from pydantic import Field
 
 from flows.run_lock import run_lock
 from tasks.evaluate import evaluate
+from tasks.hub_token import check_token
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
@@ -93,8 +94,10 @@ def run_plan(plan: Plan) -> Summary:
     Raises:
         ConfigError: a stage found its input unusable.
         StageFailed: a stage failed, or another process works on the same run.
+        HubError: the model is to be pushed, and there is no token.
     """
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
+    check_token(plan.stage("publish"))
     with run_lock(plan.folder):
         plan.write()
         manifest = Manifest.open(plan.folder)

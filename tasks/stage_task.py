@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
@@ -14,10 +16,11 @@ from titanflow.plan import StagePlan, begin_stage
 from titanflow.stage import StageResult, read_result
 
 
-def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
+def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[str, str]] = dict) -> StageResult | State:
     """Brings one stage to its end; a stage that is CACHED ends at once, in a state of that name.
 
     A model that the gate holds back ends its stage in a state of that name, which is no failure.
+    ``secrets`` gives the part of the process's environment that nothing records; it is called when one starts.
 
     Raises:
         ConfigError: the stage found its input unusable.
@@ -29,10 +32,11 @@ def run_stage(plan: StagePlan, manifest: Manifest) -> StageResult | State:
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)
     logger.info("%s %s: %s", plan.stage, plan.action, plan.reason)
+    environment = {**plan.env, **secrets()}
     begin_stage(plan)
     manifest.record_start(plan, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
-    result = launch(plan.stage, plan.run.folder, plan.command, plan.env, progress)
+    result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
     manifest.record_finish(plan, result)
     progress.finish(result)
     logger.info("%s finished: %s", plan.stage, headline(result))

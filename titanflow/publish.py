@@ -11,22 +11,23 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from titanflow.config.additions import Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hub.bundle import CARD, LINEAGE, Bundle, bytes_entry, check_evaluated, from_export
-from titanflow.hub.endpoint import hub_endpoint, hub_token, redact, use_plain_transfer
-from titanflow.hub.folder import write_folder
+from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
+from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
+from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, is_ref, is_repo_id
 from titanflow.stage import ERROR_FILE, PublishResult, StageError, StageRun, write_error, write_result
 
 log = logging.getLogger("titanflow.publish")
 
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What git allows in a tag's name, and nothing that a shell or a URL would read otherwise.
-TAG = re.compile(r"(?!.*(\.\.|//|\.lock$|[./]$))[A-Za-z0-9][\w./+-]*")
+DOWNLOADED = ".downloaded"
+"""Below the stage's folder: what was pushed, on its way back to be checked."""
 
 
 def publish(run: StageRun) -> PublishResult:
@@ -65,19 +66,26 @@ def read_settings(run: StageRun) -> Publish:
 
 
 def check_names(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the repository's and the tag's names."""
+    """What is wrong with the names of the repository, the tag and the branch."""
     problems = []
-    repo_id, tag = settings.repo_id, settings.tag or run.run
+
+    def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
+        problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
+
+    repo_id, tag, branch = settings.repo_id, settings.tag or run.run, settings.revision
     if settings.target == "hub" and not repo_id:
-        origin, hint = run.origins.get("repo_id", ""), "set repo_id, or target: folder"
-        problems.append(Problem("target: hub needs a repository", "publish.repo_id", origin, "owner/name", hint))
-    elif repo_id and (not REPO_ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id):
-        origin = run.origins.get("repo_id", "")
-        problems.append(Problem(f"{repo_id!r} is no repository's name", "publish.repo_id", origin, "owner/name"))
-    if settings.target == "hub" and not TAG.fullmatch(tag):
-        origin = run.origins.get("tag", "")
-        expected = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
-        problems.append(Problem(f"{tag!r} can't be a tag's name", "publish.tag", origin, expected))
+        refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
+    elif repo_id and not is_repo_id(repo_id):
+        refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
+    if settings.target == "hub":
+        if not is_ref(tag):
+            refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED)
+        if not is_ref(branch):
+            refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
+        if tag == branch:
+            refuse(f"{tag!r} is the branch's name, too", "tag", "a name of its own")
+    elif settings.pull_request:
+        refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
     return problems
 
 
@@ -124,36 +132,57 @@ def refuse_private(name: str, text: str) -> None:
 def to_folder(bundle: Bundle, settings: Publish, run: StageRun) -> PublishResult:
     """Writes the bundle to ``folder``, by default ``model`` in the stage's folder."""
     folder = Path(settings.folder).expanduser() if settings.folder else run.folder / "model"
-    changed = write_folder(bundle, folder)
-    log.info("published %d files to %s%s", len(bundle), folder, "" if changed else " (unchanged)")
-    return PublishResult(target="folder", location=str(folder), tag=settings.tag or run.run, files=file_digests(bundle))
+    if settings.dry_run:
+        preview_folder(bundle, folder).log(bundle, log)
+    else:
+        changed = write_folder(bundle, folder)
+        log.info("published %d files to %s%s", len(bundle), folder, "" if changed else " (unchanged)")
+    return PublishResult(
+        target="folder",
+        status="dry run" if settings.dry_run else "published",
+        location=str(folder),
+        tag=settings.tag or run.run,
+        files=file_digests(bundle),
+    )
 
 
 def to_hub(bundle: Bundle, settings: Publish, run: StageRun) -> PublishResult:
-    """Pushes the bundle to the Hub that ``HF_ENDPOINT`` names, as one commit and a tag."""
-    from huggingface_hub import HfApi
-
+    """Pushes the bundle to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request."""
+    from titanflow.hub.preview import preview
+    from titanflow.hub.pull_request import open_pull_request
     from titanflow.hub.push import push
     from titanflow.hub.repository import Repository
     from titanflow.hub.retry import Caller
 
     endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
-    api = HfApi(endpoint=endpoint, token=token, library_name="titanflow")
-    pushed = push(
-        bundle,
-        Repository(api, repo_id, Caller(repo_id, token)),
-        tag=settings.tag or run.run,
-        branch=settings.revision,
-        message=settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
-        private=settings.private,
-    )
-    return PublishResult(
+    repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
+    tag = "" if settings.pull_request else settings.tag or run.run
+    result = PublishResult(
         target="hub",
-        location=f"{endpoint}/{repo_id}/tree/{pushed.tag}",
+        location=f"{endpoint}/{repo_id}/tree/{tag or settings.revision}",
         repo_id=repo_id,
-        commit=pushed.commit,
-        tag=pushed.tag,
+        tag=tag,
         files=file_digests(bundle),
+    )
+    if settings.dry_run:
+        preview(bundle, repository, tag=tag, branch=settings.revision, private=settings.private)
+        return result.model_copy(update={"status": "dry run"})
+    how: dict[str, Any] = {
+        "branch": settings.revision,
+        "message": settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
+        "private": settings.private,
+        "scratch": run.folder / DOWNLOADED,
+    }
+    if settings.pull_request:
+        pushed = open_pull_request(bundle, repository, **how)
+    else:
+        pushed = push(bundle, repository, tag=tag, **how)
+    return result.model_copy(
+        update={
+            "location": pushed.pull_request or result.location,
+            "commit": pushed.commit,
+            "pull_request": pushed.pull_request,
+        }
     )
 
 

@@ -316,9 +316,12 @@ class Publish:
     gate: Gate = field(default_factory=Gate)
     """When it may be published."""
     pull_request: bool = False
-    """Open a pull request in place of a commit to the branch; nothing is tagged."""
+    """Open a pull request in place of a commit to the branch; nothing is tagged. Once it is merged, publishing
+    without this sets the tag, and commits nothing."""
     dry_run: bool = False
-    """Say what would be written, and write nothing."""
+    """Read and check everything, say what would be written, and write nothing."""
+    token_block: str | None = None
+    """Name of a Prefect Secret block that holds the Hub's token; unset, `HF_TOKEN` or what `hf auth login` stored."""
 
 
 @dataclass

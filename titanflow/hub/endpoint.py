@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from titanflow.errors import ConfigError, HubError, Problem
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 HUB = "https://huggingface.co"
 TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
 """A token of the Hub as its own format has it, or the credentials in a URL."""
+
+PATIENCE = 300.0
+"""Seconds without a byte after which a request is given up; a commit of many large files is answered in less."""
 
 
 def hub_endpoint() -> str:
@@ -59,6 +67,25 @@ def hub_token() -> str:
             "There is no token for the Hub: set HF_TOKEN to a token with write access, or run `hf auth login`."
         )
     return token
+
+
+def hub_client(endpoint: str, token: str) -> HfApi:
+    """The Hub's client, for a process that writes a log.
+
+    Left alone, the client (huggingface_hub 1.31 to 2.4) waits for ever for the answer to a commit, draws bars that fill
+    a file with control characters, and has each request's URL logged, which for an upload may be a signed one.
+    """
+    from huggingface_hub import HfApi, get_session, set_client_factory
+    from huggingface_hub.utils import disable_progress_bars
+
+    session = get_session()
+    # httpx's or httpx2's, depending on the client's version.
+    make, hooks = type(session), session.event_hooks
+    set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=PATIENCE))
+    disable_progress_bars()
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return HfApi(endpoint=endpoint, token=token, library_name="titanflow")
 
 
 def redact(text: str, token: str | None = None) -> str:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
+from titanflow.hub.continuation import wrong_continuation
+from titanflow.hub.difference import Difference
 
 
 def write_folder(bundle: Bundle, folder: Path) -> bool:
     """Makes ``folder`` hold exactly the bundle; returns whether anything had to change.
 
     The files are written beside the folder and take its place in one rename, so that a reader never meets half of
-    a model, and a full disk leaves what was there.
+    a model, and a full disk or a copy that says something else than the evaluated model leaves what was there.
 
     Raises:
         ConfigError: the folder holds something that no publish wrote.
-        StageFailed: a file changed while it was copied.
+        StageFailed: a file changed while it was copied, or the copy doesn't say what the evaluated model said.
     """
     check_replaceable(folder)
     if folder.is_dir() and holds(folder, bundle):
@@ -32,10 +34,27 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
             copy(entry.source, fresh / name)
         if not holds(fresh, bundle):
             raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")
+        problem = wrong_continuation(fresh)
+        if problem:
+            raise StageFailed(f"What was copied to {folder} {problem}\nNothing was published.")
         replace(folder, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return True
+
+
+def preview_folder(bundle: Bundle, folder: Path) -> Difference:
+    """What :func:`write_folder` would change; nothing is written.
+
+    Raises:
+        ConfigError: the folder holds something that no publish wrote.
+    """
+    check_replaceable(folder)
+    there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    added = tuple(
+        name for name, entry in bundle.items() if name not in there or file_entry(there[name]).sha256 != entry.sha256
+    )
+    return Difference(added, tuple(name for name in there if name not in bundle))
 
 
 def check_replaceable(folder: Path) -> None:

@@ -164,7 +164,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
         evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
         stages["evaluate"] = {"fingerprint": lineage.evaluation_fingerprint, **evaluation}
-    content = {
+    content: dict[str, Any] = {
         "titanflow": __version__,
         "git": lineage.git,
         "experiment": lineage.experiment,
@@ -172,11 +172,23 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         "model": lineage.model,
         "evaluated_as": lineage.evaluated_as,
         "stages": stages,
-        "gate": lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number),
-        "last": lineage.last,
+        **greedy_json(lineage),
+        **gate_json(lineage),
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
     }
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def gate_json(lineage: Lineage) -> dict[str, Any]:
+    """The decision by which the model is published, and the model whose place it takes; where there are such."""
+    decision = lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number)
+    return {key: value for key, value in (("gate", decision), ("last", lineage.last)) if value is not None}
+
+
+def greedy_json(lineage: Lineage) -> dict[str, Any]:
+    """What the published model said to a prompt without chance, in token ids, where it was evaluated."""
+    said = lineage.evaluation.greedy.get(lineage.evaluated_as) if lineage.evaluation else None
+    return {"greedy": said.model_dump()} if said else {}
 
 
 def trained_json(stage: TrainedStage) -> dict[str, Any]:

@@ -1,49 +1,94 @@
-"""Publishes a bundle to the Hub: one commit, checked, and a tag.
+"""Publishes a bundle to the Hub: one commit, read back and checked, and a tag.
 
 ``upload_folder`` is not used: with Xet it may make several commits of a large folder. The tag is the mark of
-"published": it is looked at before anything is written, and set after everything was read back.
+"published": it is looked at before anything is written, and set after everything was downloaded again and checked.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from titanflow.errors import HubError
 from titanflow.hub.bundle import Bundle
-from titanflow.hub.repository import Repository, difference
+from titanflow.hub.difference import difference
+from titanflow.hub.read_back import read_back
+from titanflow.hub.repository import Ask, Repository, ask_nothing
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a bundle is on the Hub; ``new`` is False where it was there already."""
+    """Where a bundle is on the Hub; ``new`` is False where it was there already.
+
+    ``pull_request`` is the URL of one that waits for a review; then there is no tag.
+    """
 
     commit: str
     tag: str
     new: bool
+    pull_request: str = ""
 
 
-def push(bundle: Bundle, repository: Repository, *, tag: str, branch: str, message: str, private: bool) -> Pushed:
+def push(
+    bundle: Bundle,
+    repository: Repository,
+    *,
+    tag: str,
+    branch: str,
+    message: str,
+    private: bool,
+    scratch: Path,
+    ask: Ask = ask_nothing,
+) -> Pushed:
     """Makes ``tag`` name a revision that holds exactly the bundle.
 
     Can be repeated: the same bundle under the same tag changes nothing, and a push that was interrupted goes on.
 
+    Args:
+        bundle: what is published.
+        repository: where.
+        tag: the mark of "published".
+        branch: the branch that is committed to.
+        message: the commit's title.
+        private: whether a new repository is private, and an old one has to be.
+        scratch: a folder that is made, and removed, for what is downloaded again.
+        ask: may hold the push back, before anything is written.
+
     Raises:
-        HubError: the Hub refuses, can't be reached, or has another content under this tag.
+        HubError: the Hub refuses, can't be reached, has another content under this tag, or gives back other bytes
+            than it was sent.
     """
-    repository.create(private)
-    if repository.has_tag(tag):
+    ask = cache(ask)
+    prepare(repository, private, ask)
+    if tag in repository.tags():
         commit = tagged_commit(bundle, repository, tag)
         log.info("%s has these files under the tag %s", repository.repo_id, tag)
         return Pushed(commit, tag, new=False)
     repository.ensure_branch(branch)
-    commit = repository.commit(bundle, branch, message)
+    commit = repository.commit(bundle, branch, message, ask)
     verify(bundle, repository, commit)
+    read_back(bundle, repository, commit, scratch)
     repository.create_tag(tag, commit)
     log.info("published %s, commit %s, tag %s", repository.repo_id, commit, tag)
     return Pushed(commit, tag, new=True)
+
+
+def prepare(repository: Repository, private: bool, ask: Ask) -> None:
+    """Makes the repository where there is none yet.
+
+    Raises:
+        HubError: it is public and has to be private.
+    """
+    found = repository.found()
+    if found is not None:
+        repository.refuse_public(private, found)
+        return
+    ask(None)
+    repository.create(private)
 
 
 def tagged_commit(bundle: Bundle, repository: Repository, tag: str) -> str:
@@ -62,7 +107,7 @@ def tagged_commit(bundle: Bundle, repository: Repository, tag: str) -> str:
 
 
 def verify(bundle: Bundle, repository: Repository, commit: str) -> None:
-    """Reads a commit back and compares every hash.
+    """Compares every hash that the Hub tells of a commit, before anything is downloaded.
 
     Raises:
         HubError: names the files that arrived otherwise than they were sent; the commit is left untagged.

@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub import HfApi, ModelInfo
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from titanflow.errors import HubError
-from titanflow.hub.bundle import Bundle, Entry
-from titanflow.hub.retry import Caller
+from titanflow.hub.bundle import Bundle
+from titanflow.hub.difference import difference
+from titanflow.hub.retry import Caller, status_of
+from titanflow.hub.upload import upload
 
 log = logging.getLogger(__name__)
 
-KEPT = frozenset({".gitattributes"})
-"""Files that the Hub puts into a new repository itself."""
-
 STALE_PARENT = frozenset({412})
-Tree = Mapping[str, RepoFile]
+DEFAULT_BRANCH = "main"
+
+Ask = Callable[[str | None], None]
+"""Called with the commit that is published last (None: there is none) before anything takes its place.
+
+Raises to keep it where it is.
+"""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What must change for a revision to hold exactly a bundle."""
-
-    added: tuple[str, ...]
-    deleted: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.deleted)
-
-    def __str__(self) -> str:
-        return ", ".join([*self.added, *(f"{name} (not in the export)" for name in self.deleted)])
-
-
-def difference(bundle: Bundle, tree: Tree) -> Difference:
-    """Compares a bundle with a revision's files by hash; nothing is downloaded."""
-    added = tuple(name for name, entry in bundle.items() if name not in tree or not same(entry, tree[name]))
-    return Difference(added, tuple(name for name in tree if name not in bundle and name not in KEPT))
-
-
-def same(entry: Entry, remote: RepoFile) -> bool:
-    """Whether the Hub holds the same bytes: large files are known by SHA-256, others by git's own hash."""
-    return remote.lfs.sha256 == entry.sha256 if remote.lfs else remote.blob_id == entry.blob_sha1
+def ask_nothing(last: str | None) -> None:
+    """For a push that nothing holds back."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +40,20 @@ class Repository:
     api: HfApi
     repo_id: str
     call: Caller
+
+    def found(self) -> ModelInfo | None:
+        """The Hub's description of the repository; None where there is none that this token may see."""
+
+        def look() -> ModelInfo | None:
+            try:
+                return self.api.model_info(self.repo_id)
+            except RepositoryNotFoundError as error:
+                # The client calls a refused token (401) by the same name.
+                if status_of(error) == 404:
+                    return None
+                raise
+
+        return self.call(f"read {self.repo_id}", look)
 
     def create(self, private: bool) -> None:
         """Makes the repository unless it exists.
@@ -66,7 +65,15 @@ class Repository:
             f"create {self.repo_id}",
             lambda: self.api.create_repo(self.repo_id, private=private, exist_ok=True),
         )
-        if private and self.info(None).private is False:
+        self.refuse_public(private, self.info(None))
+
+    def refuse_public(self, private: bool, found: ModelInfo) -> None:
+        """Checks that what is to be private doesn't go where everyone can read it.
+
+        Raises:
+            HubError: it would.
+        """
+        if private and found.private is False:
             raise HubError(
                 f"{self.repo_id} is public and the config says `private: true`: set `private: false` to publish "
                 "there, or choose another `repo_id`."
@@ -77,7 +84,7 @@ class Repository:
         return self.call(f"read {self.repo_id}", lambda: self.api.model_info(self.repo_id, revision=revision))
 
     def commit_of(self, revision: str) -> str:
-        """The commit that a branch or tag points at."""
+        """The commit that a branch, a tag or a pull request's ref points at."""
         return self.info(revision).sha or ""
 
     def tree(self, revision: str) -> dict[str, RepoFile]:
@@ -89,10 +96,37 @@ class Repository:
 
         return self.call(f"list the files of {self.repo_id} at {revision}", listing)
 
-    def has_tag(self, tag: str) -> bool:
-        """Whether the tag exists."""
+    def tags(self) -> dict[str, str]:
+        """Tag → commit."""
         refs = self.call(f"list the tags of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
-        return any(ref.name == tag for ref in refs.tags)
+        return {ref.name: ref.target_commit for ref in refs.tags}
+
+    def has_branch(self, branch: str) -> bool:
+        """Whether the branch exists."""
+        refs = self.call(f"list the branches of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
+        return any(ref.name == branch for ref in refs.branches)
+
+    def last_published(self, branch: str) -> str | None:
+        """The newest commit of a branch that a tag points at; None where there is none.
+
+        A head without a tag is a push that was cut off, or somebody's own commit: neither was published.
+        """
+        tagged = set(self.tags().values())
+        if not tagged:
+            return None
+        commits = self.call(
+            f"list the commits of {self.repo_id}",
+            lambda: self.api.list_repo_commits(self.repo_id, revision=branch),
+        )
+        return next((commit.commit_id for commit in commits if commit.commit_id in tagged), None)
+
+    def download(self, commit: str, names: Iterable[str], folder: Path) -> None:
+        """Brings the named files of a commit into a folder; one that the commit lacks is left out."""
+        wanted = list(names)
+        self.call(
+            f"download {self.repo_id} at {commit}",
+            lambda: self.api.snapshot_download(self.repo_id, revision=commit, local_dir=folder, allow_patterns=wanted),
+        )
 
     def ensure_branch(self, branch: str) -> None:
         """Makes the branch, from the default one, unless it exists."""
@@ -105,27 +139,64 @@ class Repository:
 
         self.call(f"make the branch {branch} of {self.repo_id}", ensure)
 
-    def commit(self, bundle: Bundle, branch: str, message: str) -> str:
+    def commit(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> str:
         """Brings a branch to exactly the bundle in at most one commit; returns the commit that holds it.
 
-        Each attempt starts from the branch as it is then. So an attempt whose answer was lost is found done by
-        the next, and one that met a newer head (412) is planned again on top of it.
+        Each attempt starts from the branch as it is then, and asks about what is published then. So an attempt whose
+        answer was lost is found done by the next, and one that met a newer head (412) is planned again on top of it.
+        What is published already, byte for byte, isn't asked about.
         """
 
         def attempt() -> str:
             head = self.api.model_info(self.repo_id, revision=branch).sha or ""
-            changes = difference(bundle, self.tree(head))
+            changes, last = difference(bundle, self.tree(head)), self.last_published(branch)
+            if changes or last != head:
+                ask(last)
             if not changes:
                 log.info("%s holds these files at %s", self.repo_id, head)
                 return head
             log.info("committing to %s: %d files, %s", self.repo_id, len(changes.added), changes)
-            adds = [addition(name, bundle[name]) for name in changes.added]
-            deletes = [CommitOperationDelete(name, is_folder=False) for name in changes.deleted]
+            operations = upload(self.api, self.repo_id, bundle, changes, branch)
             return self.api.create_commit(
-                self.repo_id, [*adds, *deletes], commit_message=message, revision=branch, parent_commit=head
+                self.repo_id, operations, commit_message=message, revision=branch, parent_commit=head
             ).oid
 
         return self.call(f"commit to {self.repo_id}", attempt, also=STALE_PARENT)
+
+    def propose(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> tuple[str, str]:
+        """Opens a pull request that brings a branch to exactly the bundle; returns its commit and its URL.
+
+        One that is open already with the same content is taken in place of a second; where the branch itself holds
+        the bundle there is nothing to propose: its head is returned, and no URL.
+        """
+
+        def attempt() -> tuple[str, str]:
+            head = self.api.model_info(self.repo_id, revision=branch).sha or ""
+            changes = difference(bundle, self.tree(head))
+            if not changes:
+                log.info("%s holds these files at %s", self.repo_id, head)
+                return head, ""
+            ask(self.last_published(branch))
+            opened = self.api.get_repo_discussions(
+                self.repo_id, discussion_type="pull_request", discussion_status="open"
+            )
+            for discussion in opened:
+                ref = discussion.git_reference or ""
+                if not difference(bundle, self.tree(ref)):
+                    return self.commit_of(ref), discussion.url
+            log.info("opening a pull request on %s: %d files, %s", self.repo_id, len(changes.added), changes)
+            operations = upload(self.api, self.repo_id, bundle, changes, branch, create_pr=True)
+            made = self.api.create_commit(
+                self.repo_id,
+                operations,
+                commit_message=message,
+                revision=branch,
+                parent_commit=head,
+                create_pr=True,
+            )
+            return made.oid, made.pr_url or ""
+
+        return self.call(f"open a pull request on {self.repo_id}", attempt, also=STALE_PARENT)
 
     def create_tag(self, tag: str, commit: str) -> None:
         """Puts a tag on a commit, unless it is there already, as after a lost answer.
@@ -143,9 +214,3 @@ class Repository:
         found = self.commit_of(tag)
         if found != commit:
             raise HubError(f"The tag {tag} of {self.repo_id} points at {found}, not at {commit}: choose another `tag`.")
-
-
-def addition(name: str, entry: Entry) -> CommitOperationAdd:
-    """The client's operation for one file; new for each attempt, as the client writes into it."""
-    source = entry.source if isinstance(entry.source, bytes) else str(entry.source)
-    return CommitOperationAdd(path_in_repo=name, path_or_fileobj=source)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from titanflow.errors import HubError
 from titanflow.hub.endpoint import redact
@@ -122,8 +122,8 @@ def one_line(text: str) -> str:
 
 
 def root(error: BaseException) -> BaseException:
-    """The Hub's own error: the client wraps one that happened while it uploaded a large file."""
-    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+    """The Hub's own error: the client wraps one that happened while it moved a file."""
+    while isinstance(error, RuntimeError | LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
 

@@ -6,8 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from finished_run import FinishedRun, write_export
+from finished_run import REPO, FinishedRun, write_export
 from local_hub import LocalHub
+from pushing import CARD, Push
+
+from titanflow.hub.bundle import Entry, bytes_entry, from_export
+from titanflow.hub.push import Pushed, push
+from titanflow.hub.repository import Ask, Repository, ask_nothing
+from titanflow.hub.retry import Caller, Retry
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +47,34 @@ def export(tmp_path: Path) -> Path:
 @pytest.fixture
 def finished(export: Path) -> FinishedRun:
     return FinishedRun.write(export.parent.parent)
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that a push would have waited."""
+    return []
+
+
+@pytest.fixture
+def bundle(export: Path) -> dict[str, Entry]:
+    return from_export(export) | {"README.md": bytes_entry(CARD), "titanflow.json": bytes_entry(b"{}\n")}
+
+
+@pytest.fixture
+def repository(hub: LocalHub, waits: list[float]) -> Repository:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    return Repository(api, REPO, Caller(REPO, hub.token, Retry(attempts=4, sleep=waits.append)))
+
+
+@pytest.fixture
+def publish(repository: Repository, bundle: dict[str, Entry], tmp_path: Path) -> Push:
+    def publish(
+        tag: str = "run-7", branch: str = "main", private: bool = True, ask: Ask = ask_nothing, **files: bytes
+    ) -> Pushed:
+        changed = {name.replace("__", "."): bytes_entry(data) for name, data in files.items()}
+        where = {"tag": tag, "branch": branch, "private": private, "scratch": tmp_path / "downloaded"}
+        return push(bundle | changed, repository, message="a run", ask=ask, **where)
+
+    return publish

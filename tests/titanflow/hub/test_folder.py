@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from titanflow.errors import ConfigError, StageFailed
+from titanflow.hub import folder as hub_folder
 from titanflow.hub.bundle import Entry, bytes_entry, from_export
-from titanflow.hub.folder import write_folder
+from titanflow.hub.difference import Difference
+from titanflow.hub.folder import preview_folder, write_folder
 
 
 def bundle_of(export: Path) -> dict[str, Entry]:
@@ -93,3 +95,30 @@ def test_an_export_that_changes_while_it_is_copied_is_not_published(export: Path
     with pytest.raises(StageFailed, match="changed while it was copied"):
         write_folder(bundle, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_copy_that_says_something_else_replaces_nothing(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    write_folder(bundle_of(export), folder)
+    (export / "model.safetensors").write_bytes(b"new")
+    monkeypatch.setattr(hub_folder, "wrong_continuation", lambda copy: f"says something else ({copy.name})")
+    with pytest.raises(StageFailed, match=r"says something else \(\.model.*\)\nNothing was published"):
+        write_folder(bundle_of(export), folder)
+    assert contents(folder)["model.safetensors"] != b"new"
+    assert not list(tmp_path.glob(".model*"))
+
+
+def test_a_preview_writes_nothing(export: Path, tmp_path: Path) -> None:
+    folder, bundle = tmp_path / "model", bundle_of(export)
+    assert preview_folder(bundle, folder) == Difference(tuple(bundle), ())
+    assert not folder.exists()
+    write_folder(bundle | {"model-00009-of-00009.safetensors": bytes_entry(b"old")}, folder)
+    before = contents(folder)
+    changed = bundle | {"config.json": bytes_entry(b"{}")}
+    assert preview_folder(changed, folder) == Difference(("config.json",), ("model-00009-of-00009.safetensors",))
+    assert contents(folder) == before
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"no publish wrote: thesis\.tex"):
+        preview_folder(bundle, folder)

@@ -40,6 +40,13 @@ def test_a_loss_that_is_no_number_is_null(finished: FinishedRun) -> None:
     assert record(finished)["stages"]["pretrain"]["loss"] is None
 
 
+def test_what_the_published_model_said_is_recorded(finished: FinishedRun) -> None:
+    assert "greedy" not in record(finished)
+    said = {name: {"prompt": [1], "continuation": [number]} for number, name in enumerate(("base", "sft"))}
+    finished.evaluate(greedy=said)
+    assert record(finished)["greedy"] == said["sft"]
+
+
 def test_pretraining_alone_can_be_published(finished: FinishedRun) -> None:
     (finished.root / "pretrain" / "export").mkdir()
     del finished.stages["evaluate"]

@@ -1,15 +1,17 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_run import REPO, FinishedRun
+from finished_run import FILES, REPO, FinishedRun
 from local_hub import LocalHub
 
-from titanflow.errors import ConfigError, DataError, HubError
+from titanflow.errors import ConfigError, DataError, HubError, StageFailed
+from titanflow.hub import continuation
 from titanflow.publish import main, publish, read_settings
 from titanflow.stage import StageRun
 
@@ -51,13 +53,82 @@ def test_the_same_run_again_changes_nothing(finished: FinishedRun, hub: LocalHub
     assert [commit.title for commit in hub.repos[REPO].commits] == ["initial commit", "first"]
 
 
-def test_an_export_that_is_not_what_was_evaluated(finished: FinishedRun, hub: LocalHub) -> None:
-    (finished.export / "model.safetensors").write_bytes(b"trained a little more")
-    for target in ("hub", "folder"):
-        with pytest.raises(DataError, match=r"model\.safetensors: changed since it was evaluated"):
-            publish(finished.to_publish(target=target, repo_id=REPO))
+@pytest.mark.parametrize("target", ["hub", "folder"])
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_that_changed_after_the_evaluation_is_named(
+    finished: FinishedRun, hub: LocalHub, name: str, target: str
+) -> None:
+    """Weights that were trained on, a swapped tokenizer, another template."""
+    path = finished.export / name
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: changed since it was evaluated") as caught:
+        publish(finished.to_publish(target=target, repo_id=REPO))
+    assert "evaluate this export again" in str(caught.value)
     assert hub.log == []
     assert not (finished.root / "publish").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("special_tokens_map.json", b"{}", "was not there when the model was evaluated"),
+        ("model-00002-of-00002.safetensors", b"more", "was not there when the model was evaluated"),
+        ("chat_template.jinja", None, "was evaluated and is gone"),
+        ("generation_config.json", None, "was evaluated and is gone"),
+    ],
+)
+def test_a_file_that_came_or_went_after_the_evaluation_is_named(
+    finished: FinishedRun, hub: LocalHub, name: str, data: bytes | None, says: str
+) -> None:
+    path = finished.export / name
+    if data is None:
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: {says}"):
+        publish(finished.to_publish(target="hub", repo_id=REPO))
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("target", ["hub", "folder"])
+def test_a_dry_run_writes_nothing(
+    finished: FinishedRun, hub: LocalHub, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    result = publish(finished.to_publish(target=target, repo_id=REPO, dry_run=True))
+    assert (result.status, result.commit) == ("dry run", "")
+    assert "would write model.safetensors, 0.001 MB" in caplog.messages
+    assert hub.repos == {}
+    assert not (finished.root / "publish").exists()
+    real = publish(finished.to_publish(target=target, repo_id=REPO))
+    assert (real.location, real.files, real.status) == (result.location, result.files, "published")
+
+
+def test_a_pull_request(finished: FinishedRun, hub: LocalHub) -> None:
+    result = publish(finished.to_publish(target="hub", repo_id=REPO, pull_request=True))
+    assert result.pull_request == result.location == f"{hub.url}/{REPO}/discussions/1"
+    assert (result.tag, result.commit) == ("", hub.repos[REPO].at("refs/pr/1").oid)
+    assert hub.repos[REPO].tags == {}
+
+
+@pytest.mark.parametrize("target", ["hub", "folder"])
+def test_what_arrived_must_say_what_the_evaluated_model_said(
+    finished: FinishedRun, hub: LocalHub, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = {"prompt": [1, 2], "continuation": [3, 4]}
+    finished.evaluate(greedy={"base": {"prompt": [0], "continuation": [0]}, "sft": greedy})
+    run = finished.to_publish(target=target, repo_id=REPO)
+    for status, says in ((1, "the model says [5]"), (0, "")):
+        code = f"import json, sys; raise SystemExit({says!r} or (json.load(open(sys.argv[1] + '/titanflow.json'))"
+        code += f"['greedy'] != {greedy}) or None)"
+        monkeypatch.setattr(continuation, "VERIFY", (sys.executable, "-c", code))
+        if status:
+            with pytest.raises(StageFailed, match=r"can't be verified:\nthe model says \[5\]"):
+                publish(run)
+            assert not any(repo.tags for repo in hub.repos.values())
+            assert not (finished.root / "publish" / "model").exists()
+        else:
+            assert publish(run).status == "published"
 
 
 def test_without_evaluation_it_is_published_all_the_same(finished: FinishedRun) -> None:
@@ -73,6 +144,10 @@ def test_without_evaluation_it_is_published_all_the_same(finished: FinishedRun) 
         ({"target": "hub", "repo_id": "name-alone"}, "repo_id", "no repository's name"),
         ({"target": "hub", "repo_id": "a/../b"}, "repo_id", "no repository's name"),
         ({"target": "hub", "repo_id": "a/b\n"}, "repo_id", "no repository's name"),
+        ({"target": "hub", "repo_id": "a/b", "revision": "refs/heads/main"}, "revision", "can't be a branch's name"),
+        ({"target": "hub", "repo_id": "a/b", "revision": "main; rm -rf"}, "revision", "can't be a branch's name"),
+        ({"target": "hub", "repo_id": "a/b", "tag": "main"}, "tag", "is the branch's name, too"),
+        ({"pull_request": True}, "pull_request", "a folder has no pull requests"),
         ({"target": "hub", "repo_id": "a/b", "tag": "my tag"}, "tag", "can't be a tag's name"),
         ({"target": "hub", "repo_id": "a/b", "tag": "v1..2"}, "tag", "can't be a tag's name"),
         ({"target": "bucket"}, "target", "found 'bucket'"),

@@ -1,58 +1,20 @@
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from finished_run import REPO
 from huggingface_hub import HfApi
 from local_hub import Blob, LocalHub
+from pushing import Push, local, pushes, sent
 
 from titanflow.errors import HubError
-from titanflow.hub.bundle import Entry, bytes_entry, from_export
+from titanflow.hub import read_back
+from titanflow.hub.bundle import Entry
 from titanflow.hub.push import Pushed, push
 from titanflow.hub.repository import Repository
 from titanflow.hub.retry import Caller, Retry
 
-CARD = b"---\nlicense: mit\n---\n# it\n"
 COMMIT = "POST .*/commit/"
-Push = Callable[..., Pushed]
-
-
-@pytest.fixture
-def waits() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def bundle(export: Path) -> dict[str, Entry]:
-    return from_export(export) | {"README.md": bytes_entry(CARD), "titanflow.json": bytes_entry(b"{}\n")}
-
-
-@pytest.fixture
-def publish(hub: LocalHub, bundle: dict[str, Entry], waits: list[float]) -> Push:
-    def publish(tag: str = "run-7", branch: str = "main", private: bool = True, **files: bytes) -> Pushed:
-        api = HfApi(endpoint=hub.url, token=hub.token)
-        repository = Repository(api, REPO, Caller(REPO, hub.token, Retry(attempts=4, sleep=waits.append)))
-        changed = {name.replace("__", "."): bytes_entry(data) for name, data in files.items()}
-        return push(bundle | changed, repository, tag=tag, branch=branch, message="a run", private=private)
-
-    return publish
-
-
-def pushes(hub: LocalHub) -> int:
-    """Commits after the one that a new repository begins with."""
-    return len(hub.repos[REPO].commits) - 1
-
-
-def sent(hub: LocalHub, revision: str = "main") -> dict[str, bytes]:
-    files = hub.repos[REPO].files(revision)
-    files.pop(".gitattributes")
-    return files
-
-
-def local(bundle: dict[str, Entry]) -> dict[str, bytes]:
-    sources = {name: entry.source for name, entry in bundle.items()}
-    return {name: data if isinstance(data, bytes) else data.read_bytes() for name, data in sources.items()}
 
 
 def test_one_commit_and_one_tag(hub: LocalHub, publish: Push, bundle: dict[str, Entry]) -> None:
@@ -104,6 +66,83 @@ def test_another_branch_is_made(hub: LocalHub, publish: Push, bundle: dict[str, 
     assert not sent(hub, "main")
 
 
+class Asked:
+    """A gate: what it was asked, and whether it lets pass."""
+
+    def __init__(self) -> None:
+        self.about: list[str | None] = []
+        self.passes = True
+
+    def __call__(self, last: str | None) -> None:
+        self.about.append(last)
+        if not self.passes:
+            raise RuntimeError("held back")
+
+
+def test_nothing_is_made_where_the_first_is_held_back(hub: LocalHub, publish: Push) -> None:
+    gate = Asked()
+    gate.passes = False
+    with pytest.raises(RuntimeError, match="held back"):
+        publish(ask=gate)
+    assert hub.repos == {}
+    assert gate.about == [None]
+
+
+def test_the_gate_is_asked_about_what_is_published_last(hub: LocalHub, publish: Push) -> None:
+    gate = Asked()
+    first = publish(ask=gate)
+    assert gate.about == [None]
+    repo = hub.repos[REPO]
+    repo.commit("main", "not published", repo.at("main").files | {"notes.txt": Blob(b"by hand")})
+    second = publish(tag="run-8", config__json=b"{}", ask=gate)
+    assert gate.about == [None, first.commit]
+    gate.passes = False
+    with pytest.raises(RuntimeError, match="held back"):
+        publish(tag="run-9", config__json=b"[]", ask=gate)
+    assert gate.about[2:] == [second.commit]
+    assert [commit.title for commit in repo.commits] == ["initial commit", "a run", "not published", "a run"]
+    assert set(repo.tags) == {"run-7", "run-8"}
+
+
+def test_what_is_published_already_is_not_asked_about(hub: LocalHub, publish: Push) -> None:
+    publish()
+    gate = Asked()
+    publish(ask=gate)
+    publish(tag="again", ask=gate)
+    assert gate.about == []
+
+
+def test_a_push_that_was_cut_off_before_its_tag_is_asked_about_again(hub: LocalHub, publish: Push) -> None:
+    hub.fail("POST .*/tag/", 403)
+    gate = Asked()
+    with pytest.raises(HubError):
+        publish(ask=gate)
+    gate.passes = False
+    with pytest.raises(RuntimeError, match="held back"):
+        publish(ask=gate)
+    assert gate.about == [None, None]
+    assert hub.repos[REPO].tags == {}
+
+
+def test_the_gate_is_asked_again_where_another_is_published_meanwhile(hub: LocalHub, publish: Push) -> None:
+    first = publish()
+    gate = Asked()
+    theirs = []
+
+    def interfere() -> None:
+        repo = hub.repos[REPO]
+        theirs.append(repo.commit("main", "theirs", repo.at("main").files | {"config.json": Blob(b"theirs")}).oid)
+        repo.tags["theirs"] = theirs[0]
+        gate.passes = False
+
+    hub.before(COMMIT, interfere)
+    with pytest.raises(RuntimeError, match="held back"):
+        publish(tag="run-8", config__json=b"{}", ask=gate)
+    assert gate.about == [first.commit, *theirs]
+    assert hub.repos[REPO].commits[-1].title == "theirs"
+    assert "run-8" not in hub.repos[REPO].tags
+
+
 def test_a_private_model_never_goes_to_a_public_repository(hub: LocalHub, publish: Push) -> None:
     publish(private=False)
     with pytest.raises(HubError, match="is public and the config says `private: true`"):
@@ -143,10 +182,10 @@ def test_a_repository_that_may_not_be_made(hub: LocalHub, publish: Push, status:
     assert hub.repos == {}
 
 
-def test_a_wrong_token(hub: LocalHub) -> None:
+def test_a_wrong_token(hub: LocalHub, tmp_path: Path) -> None:
     repository = Repository(HfApi(endpoint=hub.url, token="wrongtoken"), REPO, Caller(REPO, "wrongtoken"))
     with pytest.raises(HubError, match="the Hub answered 401") as caught:
-        push({}, repository, tag="t", branch="main", message="", private=True)
+        push({}, repository, tag="t", branch="main", message="", private=True, scratch=tmp_path)
     assert "wrongtoken" not in str(caught.value)
 
 
@@ -262,15 +301,44 @@ def test_a_tag_set_by_someone_else_meanwhile(hub: LocalHub, publish: Push) -> No
         publish()
 
 
+def test_bytes_that_come_back_otherwise_are_not_tagged(hub: LocalHub, publish: Push, bundle: dict[str, Entry]) -> None:
+    hub.handed_out["model.safetensors"] = local(bundle)["model.safetensors"][::-1]
+    with pytest.raises(HubError, match=r"comes back with other bytes: model\.safetensors\. It was not tagged"):
+        publish()
+    assert hub.repos[REPO].tags == {}
+    hub.handed_out.clear()
+    pushed = publish()
+    assert pushes(hub) == 1
+    assert hub.repos[REPO].tags == {"run-7": pushed.commit}
+
+
+def test_a_model_that_says_something_else_is_not_tagged(
+    hub: LocalHub, publish: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+
+    def wrong(folder: Path) -> str:
+        folders.append((folder, sorted(path.name for path in folder.iterdir())))
+        return "can't be verified: another continuation"
+
+    monkeypatch.setattr(read_back, "wrong_continuation", wrong)
+    with pytest.raises(HubError, match="can't be verified: another continuation"):
+        publish()
+    assert hub.repos[REPO].tags == {}
+    assert pushes(hub) == 1
+    assert folders == [(tmp_path / "downloaded", sorted(sent(hub)))]
+    assert not (tmp_path / "downloaded").exists()
+
+
 def test_a_card_that_the_hub_refuses(hub: LocalHub, publish: Push) -> None:
     with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):
         publish(README__md=b"---\nlicense: [\n---\n")
     assert pushes(hub) == 0
 
 
-def test_no_hub_at_all(waits: list[float]) -> None:
+def test_no_hub_at_all(waits: list[float], tmp_path: Path) -> None:
     api = HfApi(endpoint="http://127.0.0.1:9", token="hf_unreachabletoken")
     caller = Caller(REPO, "hf_unreachabletoken", Retry(attempts=2, sleep=waits.append))
     with pytest.raises(HubError, match=r"after 2 attempts\. Run this stage again when the Hub is back"):
-        push({}, Repository(api, REPO, caller), tag="t", branch="main", message="", private=True)
+        push({}, Repository(api, REPO, caller), tag="t", branch="main", message="", private=True, scratch=tmp_path)
     assert waits == [1.0]

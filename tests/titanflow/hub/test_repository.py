@@ -1,33 +1,42 @@
-from huggingface_hub.hf_api import RepoFile
+from finished_run import REPO
+from local_hub import Blob, LocalHub, Repo
 
-from titanflow.hub.bundle import bytes_entry
-from titanflow.hub.repository import Difference, difference, same
-
-DATA = b"some bytes"
-ENTRY = bytes_entry(DATA)
-LFS = {"oid": ENTRY.sha256, "size": len(DATA), "pointerSize": 130}
+from titanflow.hub.repository import Repository
 
 
-def remote(path: str = "x", oid: str = "", **more: object) -> RepoFile:
-    return RepoFile(path=path, size=len(DATA), oid=oid, **more)
+def history(hub: LocalHub, *titles: str) -> Repo:
+    repo = hub.repos[REPO] = Repo(private=True)
+    for title in titles:
+        repo.commit("main", title, {"config.json": Blob(title.encode())})
+    return repo
 
 
-def test_a_small_file_is_known_by_git_s_hash_and_a_large_one_by_its_sha256() -> None:
-    assert same(ENTRY, remote(oid=ENTRY.blob_sha1))
-    assert not same(ENTRY, remote(oid=ENTRY.sha256))
-    assert same(ENTRY, remote(oid="the pointer's", lfs=LFS))
-    assert not same(ENTRY, remote(oid=ENTRY.blob_sha1, lfs=LFS | {"oid": "0" * 64}))
+def commit_called(repo: Repo, title: str) -> str:
+    return next(commit.oid for commit in repo.commits if commit.title == title)
 
 
-def test_difference() -> None:
-    bundle = {"same": ENTRY, "changed": ENTRY, "new": ENTRY}
-    tree = {
-        "same": remote("same", ENTRY.blob_sha1),
-        "changed": remote("changed", "0" * 40),
-        "sub/old.bin": remote("sub/old.bin"),
-        ".gitattributes": remote(".gitattributes"),
-    }
-    found = difference(bundle, tree)
-    assert found == Difference(added=("changed", "new"), deleted=("sub/old.bin",))
-    assert str(found) == "changed, new, sub/old.bin (not in the export)"
-    assert not difference({"same": ENTRY}, {"same": tree["same"]})
+def test_the_last_published_is_the_newest_tagged_commit_of_the_branch(hub: LocalHub, repository: Repository) -> None:
+    repo = history(hub, *"abcdefgh")
+    assert repository.last_published("main") is None
+    repo.tags["first"] = commit_called(repo, "a")
+    # On the last of three pages.
+    assert repository.last_published("main") == commit_called(repo, "a")
+    repo.tags["second"] = commit_called(repo, "f")
+    assert repository.last_published("main") == commit_called(repo, "f")
+
+
+def test_what_was_published_on_another_branch_does_not_count(hub: LocalHub, repository: Repository) -> None:
+    repo = history(hub, "a", "b")
+    repo.tags["base"] = commit_called(repo, "a")
+    repo.branches["next"] = repo.branches["main"]
+    repo.tags["next-1"] = repo.commit("next", "n", {}).oid
+    assert repository.last_published("main") == commit_called(repo, "a")
+    assert repository.last_published("next") == commit_called(repo, "n")
+
+
+def test_a_repository_that_is_not_there(hub: LocalHub, repository: Repository) -> None:
+    assert repository.found() is None
+    history(hub, "a")
+    found = repository.found()
+    assert found is not None
+    assert found.private

@@ -1,0 +1,47 @@
+"""The Hub's token from a Prefect Secret block: into the environment of the process that pushes, and nowhere else."""
+
+from __future__ import annotations
+
+from prefect.blocks.system import Secret
+
+from titanflow.errors import ConfigError, Problem
+from titanflow.hub.endpoint import hub_token
+from titanflow.plan import StagePlan
+
+
+def check_token(plan: StagePlan | None) -> None:
+    """Checks, before anything is trained, that there is a token for a push at the end.
+
+    Raises:
+        ConfigError: the block that is named isn't there, or is empty.
+        HubError: none is named, and there is no other token.
+    """
+    if plan is None or plan.action == "CACHED" or plan.run.config.get("target") != "hub":
+        return
+    if not token_environment(plan):
+        hub_token()
+
+
+def token_environment(plan: StagePlan) -> dict[str, str]:
+    """``HF_TOKEN`` from the block that ``publish.token_block`` names; nothing where it names none.
+
+    Raises:
+        ConfigError: there is no such block, or it holds nothing.
+    """
+    name = plan.run.config.get("token_block")
+    if not name:
+        return {}
+    hint = "make it in Prefect's UI (Blocks, Secret), or unset the key and set HF_TOKEN"
+    try:
+        # What the client raises may quote the block.
+        token = str(Secret.load(name).get())
+    except ValueError:
+        raise ConfigError(problem(plan, f"there is no Secret block {name!r}", hint)) from None
+    if not token.strip():
+        raise ConfigError(problem(plan, f"the Secret block {name!r} is empty", hint))
+    return {"HF_TOKEN": token.strip()}
+
+
+def problem(plan: StagePlan, found: str, hint: str) -> Problem:
+    """What is wrong with the block, and where it is named."""
+    return Problem(found, "publish.token_block", plan.run.origins.get("token_block", ""), "the Hub's token", hint)

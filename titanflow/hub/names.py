@@ -1,0 +1,34 @@
+"""Names that a Hub and git accept for a repository, a tag and a branch: checked before anything is sent."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 96
+REPO_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+# What git allows in a ref's name, and nothing that a shell or a URL would read otherwise.
+REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+REPO_ID_EXPECTED = "owner/name of letters, digits, '-', '_' and '.', at most 96 characters"
+REF_EXPECTED = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether this is owner/name as the Hub has it (huggingface_hub's ``validate_repo_id``)."""
+    if not REPO_ID.fullmatch(name) or len(name) > LONGEST or name.endswith(".git"):
+        return False
+    return "--" not in name and ".." not in name
+
+
+def is_ref(name: str) -> bool:
+    """Whether a tag or branch may be called so: ``git check-ref-format``, and not to be taken for something else.
+
+    A name like a commit's hash, or below ``refs/``, would be looked up as one.
+    """
+    if not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
+        return False
+    parts = name.split("/")
+    if parts[0] == "refs":
+        return False
+    return all(part and not part.startswith(".") and not part.endswith((".", ".lock")) for part in parts)
