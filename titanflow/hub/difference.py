@@ -12,6 +12,8 @@ from titanflow.hub.bundle import Bundle, Entry
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
+    Tree = Mapping[str, RepoFile]
+
 KEPT = frozenset({".gitattributes"})
 """Files that the Hub puts into a new repository itself."""
 
@@ -39,7 +41,7 @@ class Difference:
             log.info("nothing would change")
 
 
-def difference(bundle: Bundle, tree: Mapping[str, RepoFile]) -> Difference:
+def difference(bundle: Bundle, tree: Tree) -> Difference:
     """Compares a bundle with a revision's files by hash."""
     added = tuple(name for name, entry in bundle.items() if name not in tree or not same(entry, tree[name]))
     return Difference(added, tuple(name for name in tree if name not in bundle and name not in KEPT))

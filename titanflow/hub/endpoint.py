@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from titanflow.errors import ConfigError, HubError, Problem
@@ -72,8 +72,8 @@ def hub_token() -> str:
 def hub_client(endpoint: str, token: str) -> HfApi:
     """The Hub's client, for a process that writes a log.
 
-    Left alone, the client (huggingface_hub 1.31 to 2.4) waits for ever for the answer to a commit, draws bars that fill
-    a file with control characters, and has each request's URL logged, which for an upload may be a signed one.
+    Left alone, the client (huggingface_hub 1.31 to 2.4) waits for ever for most answers, draws bars that fill a file
+    with control characters, and has each request's URL logged, which for an upload may be a signed one.
     """
     from huggingface_hub import HfApi, get_session, set_client_factory
     from huggingface_hub.utils import disable_progress_bars
@@ -81,11 +81,20 @@ def hub_client(endpoint: str, token: str) -> HfApi:
     session = get_session()
     # httpx's or httpx2's, depending on the client's version.
     make, hooks = type(session), session.event_hooks
-    set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=PATIENCE))
+    if give_up not in hooks["request"]:
+        hooks = {**hooks, "request": [*hooks["request"], give_up]}
+        set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=PATIENCE))
     disable_progress_bars()
     for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return HfApi(endpoint=endpoint, token=token, library_name="titanflow")
+
+
+def give_up(request: Any) -> None:
+    """Sets an end to each wait of a request that has none: the client's methods ask for that explicitly."""
+    asked = request.extensions.get("timeout") or {}
+    waits = {phase: asked.get(phase) or PATIENCE for phase in ("connect", "read", "write", "pool")}
+    request.extensions = {**request.extensions, "timeout": waits}
 
 
 def redact(text: str, token: str | None = None) -> str:

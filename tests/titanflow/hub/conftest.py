@@ -23,9 +23,9 @@ def hub_server() -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalHub:
+def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
     """An empty Hub, and the environment that a publish to it needs."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download, get_session, set_client_factory
     from huggingface_hub.utils import _http
 
     hub_server.reset()
@@ -35,8 +35,12 @@ def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # The client itself retries a few requests, and waits for seconds in between.
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
-    return hub_server
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    session = get_session()
+    make, hooks = type(session), session.event_hooks
+    yield hub_server
+    set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=None))
 
 
 @pytest.fixture

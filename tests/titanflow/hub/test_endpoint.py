@@ -1,11 +1,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+from huggingface_hub import HfApi
+from local_hub import LocalHub, Repo
 
 from titanflow.errors import ConfigError, HubError
-from titanflow.hub.endpoint import HUB, hub_endpoint, hub_token, redact, use_plain_transfer
+from titanflow.hub import endpoint
+from titanflow.hub.endpoint import HUB, hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
+from titanflow.hub.retry import TRANSPORT_ERROR, is_transient
 
 
 def test_the_endpoint_is_the_hub_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +79,27 @@ def test_the_real_hub_keeps_xet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_DISABLE_XET", raising=False)
     use_plain_transfer(HUB)
     assert "HF_HUB_DISABLE_XET" not in os.environ
+
+
+def test_a_hub_that_never_answers_is_given_up(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repos["local/model"] = Repo(private=True)
+    monkeypatch.setattr(endpoint, "PATIENCE", 0.1)
+    for _ in range(2):  # a second client gives up no less
+        client = hub_client(hub.url, hub.token)
+        for pattern, request in (("GET /api/models", client.model_info), ("POST .*/branch/", branch(client))):
+            hub.slow(pattern)
+            with pytest.raises(TRANSPORT_ERROR) as caught:
+                request("local/model")
+            assert is_transient(caught.value)
+
+
+def branch(client: HfApi) -> Callable[[str], None]:
+    return lambda name: client.create_branch(name, branch="next")
+
+
+def test_no_url_of_an_upload_is_logged(hub: LocalHub, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    hub.repos["local/model"] = Repo(private=True)
+    hub.repos["local/model"].commit("main", "first", {})
+    hub_client(hub.url, hub.token).model_info("local/model")
+    assert not [line for line in caplog.messages if hub.url in line]

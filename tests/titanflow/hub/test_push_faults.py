@@ -3,13 +3,11 @@
 import itertools
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, file_download, get_session, set_client_factory
+from huggingface_hub import HfApi, get_session, set_client_factory
 from local_hub import Blob, LocalHub, Repo
 
 from titanflow.errors import HubError
@@ -62,13 +60,12 @@ class FaultyLine:
 
 
 @pytest.fixture
-def line(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyLine]:
-    line, make = FaultyLine(hub), type(get_session())
-    hooks = {"request": [line.request], "response": [line.response]}
+def line(hub: LocalHub) -> FaultyLine:
+    line, session = FaultyLine(hub), get_session()
+    make, hooks = type(session), session.event_hooks
+    hooks = {"request": [*hooks["request"], line.request], "response": [*hooks["response"], line.response]}
     set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=60))
-    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-    yield line
-    set_client_factory(lambda: make(follow_redirects=True, timeout=60))
+    return line
 
 
 def bundle_of(number: int) -> Bundle:
