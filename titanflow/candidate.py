@@ -65,11 +65,6 @@ class Candidate:
         return decide(gate, lineage.evaluation, lineage.evaluated_as, self.samples, last)
 
 
-def is_held_back(lineage: Lineage) -> bool:
-    """Whether the gate decided against it."""
-    return lineage.gate is not None and not lineage.gate.passed
-
-
 def evaluated_samples(run: StageRun, lineage: Lineage) -> Samples | None:
     """What the model scored at each sample; None where it wasn't evaluated or no samples were kept."""
     if lineage.evaluation is None:

@@ -1,6 +1,6 @@
 """The publish stage: ``python -m titanflow.publish <run.yaml>`` writes a folder, or pushes to a Hub.
 
-Exit status: 0 published, 2 bad input (nothing was written), 1 the Hub or the disk failed.
+Exit status: 0 published or held back by the gate, 2 bad input (nothing was written), 1 the Hub or the disk failed.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from titanflow.config.additions import Publish
+from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
+from titanflow.config.additions import Gate, Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
-from titanflow.errors import ConfigError, Problem, TitanflowError
-from titanflow.hub.bundle import CARD, LINEAGE, Bundle, bytes_entry, check_evaluated, from_export
+from titanflow.errors import ConfigError, HubError, Problem, TitanflowError
+from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, is_ref, is_repo_id
+from titanflow.hub.published import last_in_folder, last_on_hub
 from titanflow.stage import ERROR_FILE, PublishResult, StageError, StageRun, write_error, write_result
+
+if TYPE_CHECKING:
+    from titanflow.hub.repository import Ask, Repository
 
 log = logging.getLogger("titanflow.publish")
 
 DOWNLOADED = ".downloaded"
 """Below the stage's folder: what was pushed, on its way back to be checked."""
+DECISIONS = 5
+"""How often the gate is asked, where others publish to the same branch meanwhile."""
 
 
 def publish(run: StageRun) -> PublishResult:
-    """Publishes the export of one of the run's models.
+    """Publishes the export of one of the run's models, unless the gate holds it back.
 
     Everything is read and checked before anything is written. The same run published twice changes nothing.
 
@@ -43,8 +51,8 @@ def publish(run: StageRun) -> PublishResult:
     started = time.perf_counter()
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
-    bundle = build_bundle(lineage, settings)
-    result = to_hub(bundle, settings, run) if settings.target == "hub" else to_folder(bundle, settings, run)
+    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
+    result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
@@ -54,15 +62,24 @@ def read_settings(run: StageRun) -> Publish:
     Raises:
         ConfigError: every problem that was found.
     """
-    tree: Tree = {key: Leaf(value, run.origins.get(key, "")) for key, value in run.config.items()}
-    problems = check(tree, dataclass_schema(Publish), "publish.")
+    problems = check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish.")
     if problems:
         raise ConfigError(problems)
-    settings = Publish(**run.config)
+    settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
     problems = check_names(settings, run)
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = "") -> Tree:
+    """A plain config with where each of its values comes from."""
+    return {
+        key: as_tree(value, origins, f"{above}{key}.")
+        if isinstance(value, dict)
+        else Leaf(value, origins.get(f"{above}{key}", ""))
+        for key, value in config.items()
+    }
 
 
 def check_names(settings: Publish, run: StageRun) -> list[Problem]:
@@ -89,27 +106,35 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     return problems
 
 
-def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
-    """The export's files, the lineage and the card.
+def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
+    """The files that the model's stage exported, checked to be those that were evaluated.
 
     Raises:
         DataError: an export that is incomplete, or isn't what was evaluated.
     """
-    # The card is made with huggingface_hub, which reads the environment when it is imported.
+    exported = from_export(lineage.export)
+    if lineage.evaluation is not None:
+        check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
+    # What follows is made with huggingface_hub, which reads the environment when it is imported.
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
+    return exported
+
+
+def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
+    """The export's files, the lineage with the gate's decision, the samples and the card."""
     from titanflow.hub.card import model_card
 
-    bundle = from_export(lineage.export)
-    if lineage.evaluation is not None:
-        check_evaluated(bundle, lineage.evaluation.digests[lineage.evaluated_as])
+    bundle = candidate.exported
     written = {
         LINEAGE: lineage_json(lineage, bundle),
-        CARD: model_card(lineage, settings, bundle),
+        CARD: model_card(lineage, candidate.settings, bundle),
     }
+    if candidate.samples is not None:
+        written[SAMPLES] = candidate.samples.to_bytes()
     for name, data in written.items():
         refuse_private(name, data.decode())
-    return bundle | {name: bytes_entry(data) for name, data in written.items()}
+    return {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}
 
 
 def refuse_private(name: str, text: str) -> None:
@@ -129,56 +154,81 @@ def refuse_private(name: str, text: str) -> None:
     raise ConfigError(Problem(found, name, hint=hint))
 
 
-def to_folder(bundle: Bundle, settings: Publish, run: StageRun) -> PublishResult:
-    """Writes the bundle to ``folder``, by default ``model`` in the stage's folder."""
+def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
+    """Writes the model to ``folder``, by default ``model`` in the stage's folder."""
+    settings = candidate.settings
     folder = Path(settings.folder).expanduser() if settings.folder else run.folder / "model"
+    lineage = candidate.meet(last_in_folder(folder, candidate.exported))
+    result = PublishResult(
+        target="folder", location=str(folder), tag=settings.tag or run.run, gate=lineage.gate, status="held back"
+    )
+    if lineage.is_held_back:
+        return result
+    bundle = build_bundle(candidate, lineage)
     if settings.dry_run:
         preview_folder(bundle, folder).log(bundle, log)
     else:
         changed = write_folder(bundle, folder)
         log.info("published %d files to %s%s", len(bundle), folder, "" if changed else " (unchanged)")
-    return PublishResult(
-        target="folder",
-        status="dry run" if settings.dry_run else "published",
-        location=str(folder),
-        tag=settings.tag or run.run,
-        files=file_digests(bundle),
-    )
+    status = "dry run" if settings.dry_run else "published"
+    return result.model_copy(update={"status": status, "files": file_digests(bundle)})
 
 
-def to_hub(bundle: Bundle, settings: Publish, run: StageRun) -> PublishResult:
-    """Pushes the bundle to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request."""
-    from titanflow.hub.preview import preview
-    from titanflow.hub.pull_request import open_pull_request
-    from titanflow.hub.push import push
+def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
+    """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request.
+
+    Raises:
+        HubError: the Hub refuses, can't be reached, or others don't stop publishing there.
+    """
     from titanflow.hub.repository import Repository
     from titanflow.hub.retry import Caller
 
+    settings = candidate.settings
     endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
     repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
     tag = "" if settings.pull_request else settings.tag or run.run
-    result = PublishResult(
-        target="hub",
-        location=f"{endpoint}/{repo_id}/tree/{tag or settings.revision}",
-        repo_id=repo_id,
-        tag=tag,
-        files=file_digests(bundle),
-    )
+    location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
+    result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
+    for _ in range(DECISIONS):
+        last = last_on_hub(repository, settings.revision, tag, candidate.exported)
+        lineage = candidate.meet(last)
+        result = result.model_copy(update={"gate": lineage.gate})
+        if lineage.is_held_back:
+            return result
+        bundle = build_bundle(candidate, lineage)
+        try:
+            return send(bundle, repository, settings, run, result, unless_replaced(last))
+        except PublishedMeanwhileError:
+            log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
+    raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
+
+
+def send(
+    bundle: Bundle, repository: Repository, settings: Publish, run: StageRun, result: PublishResult, ask: Ask
+) -> PublishResult:
+    """One push, pull request or dry run; ``ask`` is called before anything takes the place of what is published."""
+    from titanflow.hub.preview import preview
+    from titanflow.hub.pull_request import open_pull_request
+    from titanflow.hub.push import push
+
+    result = result.model_copy(update={"files": file_digests(bundle)})
     if settings.dry_run:
-        preview(bundle, repository, tag=tag, branch=settings.revision, private=settings.private)
+        preview(bundle, repository, tag=result.tag, branch=settings.revision, private=settings.private, ask=ask)
         return result.model_copy(update={"status": "dry run"})
     how: dict[str, Any] = {
         "branch": settings.revision,
         "message": settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
         "private": settings.private,
         "scratch": run.folder / DOWNLOADED,
+        "ask": ask,
     }
     if settings.pull_request:
         pushed = open_pull_request(bundle, repository, **how)
     else:
-        pushed = push(bundle, repository, tag=tag, **how)
+        pushed = push(bundle, repository, tag=result.tag, **how)
     return result.model_copy(
         update={
+            "status": "published",
             "location": pushed.pull_request or result.location,
             "commit": pushed.commit,
             "pull_request": pushed.pull_request,

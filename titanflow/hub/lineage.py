@@ -71,6 +71,11 @@ class Lineage:
         """The stage whose export is published."""
         return self.trained[-1]
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the gate decided against publishing it."""
+        return self.gate is not None and not self.gate.passed
+
 
 def read_lineage(run: StageRun, model: str) -> Lineage:
     """Reads the results of the stages that lead to the publishing of ``model``.
