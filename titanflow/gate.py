@@ -153,7 +153,7 @@ def differences_in_setting(new: Samples, last: Samples) -> Iterator[str]:
     }
     for name, (ours, theirs) in settings.items():
         if ours != theirs:
-            yield f"{name} was {theirs} and is {ours}"
+            yield f"{name} {theirs} then, {ours} now"
 
 
 def minor(version: str) -> str:
