@@ -11,7 +11,7 @@ from small_plan import FAILS, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
 from flows.pretrain_sft import Summary, dated, pretrain_sft
-from titanflow.errors import ConfigError, StageFailed
+from titanflow.errors import ConfigError, HubError, StageFailed
 from titanflow.manifest import Manifest
 
 
@@ -81,6 +81,15 @@ def test_a_failed_stage_fails_the_run_with_its_own_words(api, planned, wait_for_
     flow_run = newest_run()
     assert "ValueError: loss is nan" in flow_run.state.message
     wait_for_states(flow_run, {"pretrain": "Failed"})
+
+
+def test_a_push_without_a_token_is_refused_before_anything_is_trained(api, planned, tmp_path, monkeypatch):
+    _, publish = planned(pretrain=TRAINS, publish=PUBLISHES)
+    publish.run.config = {"target": "hub", "repo_id": "a/b"}
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(HubError, match="set HF_TOKEN"):
+        pretrain_sft("tiny")
+    assert not (tmp_path / "run").exists()
 
 
 def test_knobs_and_overrides_reach_the_planner_as_dotted_keys(api, planned):
