@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -16,6 +17,9 @@ from titanflow.hub.bundle import Bundle
 from titanflow.hub.difference import difference
 from titanflow.hub.retry import Caller, status_of
 from titanflow.hub.upload import upload
+
+if TYPE_CHECKING:
+    from titanflow.hub.difference import Tree
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +91,10 @@ class Repository:
         """The commit that a branch, a tag or a pull request's ref points at."""
         return self.info(revision).sha or ""
 
-    def tree(self, revision: str) -> dict[str, RepoFile]:
+    def tree(self, revision: str) -> Tree:
         """Path → file, with the Hub's hashes, of everything at a revision."""
 
-        def listing() -> dict[str, RepoFile]:
+        def listing() -> Tree:
             entries = self.api.list_repo_tree(self.repo_id, revision=revision, recursive=True)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
