@@ -17,12 +17,18 @@ log = logging.getLogger(__name__)
 VERIFY = (sys.executable, "-m", "titan.verify")
 """Loads a folder and compares what it generates with its ``titanflow.json``; a process of its own: it needs torch."""
 
+COMPUTES_OTHERWISE = (
+    "Its bytes are those that were evaluated, so this machine or its libraries compute otherwise: evaluate again here, "
+    "or publish where it was evaluated."
+)
 LONGEST_QUOTE = 2000
 """Characters of that process's output that are passed on."""
 
 
 def wrong_continuation(folder: Path) -> str:
-    """What is wrong with the greedy continuation of a published folder; empty where it is the one in its lineage.
+    """What the verification of a published folder says where it fails; empty where it passes.
+
+    It loads the folder and compares its greedy continuation with the one that the evaluation recorded.
 
     A model without an evaluation has no continuation to compare with.
     """
@@ -33,7 +39,7 @@ def wrong_continuation(folder: Path) -> str:
     if done.returncode == 0:
         log.info("loaded again: the same greedy continuation")
         return ""
-    return f"can't be verified:\n{redact((done.stdout + done.stderr).strip()[-LONGEST_QUOTE:])}"
+    return redact((done.stdout + done.stderr).strip()[-LONGEST_QUOTE:]) or f"it ended with status {done.returncode}"
 
 
 def without_token() -> dict[str, str]:

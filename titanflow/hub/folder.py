@@ -8,7 +8,7 @@ from pathlib import Path
 
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
-from titanflow.hub.continuation import wrong_continuation
+from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
 from titanflow.hub.difference import Difference
 
 
@@ -34,9 +34,11 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
             copy(entry.source, fresh / name)
         if not holds(fresh, bundle):
             raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")
-        problem = wrong_continuation(fresh)
-        if problem:
-            raise StageFailed(f"What was copied to {folder} {problem}\nNothing was published.")
+        said = wrong_continuation(fresh)
+        if said:
+            raise StageFailed(
+                f"The copy for {folder} fails its verification; nothing was published. {COMPUTES_OTHERWISE}\n{said}"
+            )
         replace(folder, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from titanflow.errors import HubError
 from titanflow.hub.bundle import Bundle, file_entry
-from titanflow.hub.continuation import wrong_continuation
+from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
 from titanflow.hub.repository import Repository
 
 log = logging.getLogger(__name__)
+
+NOT_TAGGED = "It was not tagged, so it doesn't count as published."
 
 
 def read_back(bundle: Bundle, repository: Repository, commit: str, scratch: Path) -> None:
@@ -29,18 +31,20 @@ def read_back(bundle: Bundle, repository: Repository, commit: str, scratch: Path
         repository.download(commit, bundle, scratch)
         wrong = [name for name, entry in bundle.items() if not arrived(scratch / name, entry.sha256)]
         if wrong:
-            problem = f"comes back with other bytes: {', '.join(wrong)}"
-        else:
-            # The client's own notes; not part of the model.
-            shutil.rmtree(scratch / ".cache", ignore_errors=True)
-            problem = wrong_continuation(scratch)
+            raise HubError(
+                f"The commit {commit} of {repository.repo_id} comes back with other bytes: {', '.join(wrong)}. "
+                f"{NOT_TAGGED} Run this stage again; if this stays so, the Hub has lost what it was sent."
+            )
+        # The client's own notes; not part of the model.
+        shutil.rmtree(scratch / ".cache", ignore_errors=True)
+        said = wrong_continuation(scratch)
+        if said:
+            raise HubError(
+                f"The commit {commit} of {repository.repo_id} fails its verification. {NOT_TAGGED} "
+                f"{COMPUTES_OTHERWISE}\n{said}"
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if problem:
-        raise HubError(
-            f"The commit {commit} of {repository.repo_id} {problem}. It was not tagged, so it doesn't count as "
-            "published. Run this stage again; if this stays so, what the Hub stores can't be trusted."
-        )
     log.info("downloaded %s at %s again: the same %d files", repository.repo_id, commit, len(bundle))
 
 

@@ -28,9 +28,12 @@ def test_the_same_continuation(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_another_one_is_explained_by_what_verified_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODE", "1")
-    said = wrong_continuation(folder)
-    assert said.startswith("can't be verified:")
-    assert str(folder) in said
+    assert str(folder) in wrong_continuation(folder)
+
+
+def test_a_verification_without_a_word_fails_as_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continuation, "VERIFY", (sys.executable, "-c", "raise SystemExit(3)"))
+    assert wrong_continuation(folder) == "it ended with status 3"
 
 
 def test_it_has_no_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
