@@ -40,7 +40,7 @@ class Faults:
         self.faults.append(Fault(pattern, times, "refuse", status, named))
 
     def drop(self, pattern: str, times: int = 1) -> None:
-        """Carried out, and the connection breaks before the answer."""
+        """Carried out, and the connection breaks before the answer; of a HEAD's, which has no body, no header comes."""
         self.faults.append(Fault(pattern, times, "drop"))
 
     def slow(self, pattern: str, times: int = 1) -> None:

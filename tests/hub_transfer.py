@@ -73,13 +73,13 @@ def resolve(hub: LocalHub, repo: Repo, call: Call, revision: str, name: str) -> 
     if blob is None:
         raise HubRefusalError(404, f"{name} does not exist", "EntryNotFound")
     data = hub.handed_out.get(name, blob.data)
-    size = len(data)
     headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{blob.oid}"', "Accept-Ranges": "bytes"}
     if blob.lfs:
-        headers |= {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{blob.sha256}"'}
+        headers |= {"X-Linked-Size": str(len(blob.data)), "X-Linked-Etag": f'"{blob.sha256}"'}
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("range", ""))
     if asked is None:
         return Response(data, media_type="application/octet-stream", headers=headers)
+    size = len(data)
     start, end = int(asked[1]), min(int(asked[2] or size - 1), size - 1)
     if start >= size:
         raise HubRefusalError(416, "Range Not Satisfiable")

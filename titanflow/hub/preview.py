@@ -32,8 +32,8 @@ def preview(
             tagged_commit(bundle, repository, tag)
             changes = Difference((), ())
         else:
+            ask(repository.last_published(branch))
             base = branch if repository.has_branch(branch) else DEFAULT_BRANCH
-            ask(repository.last_published(base))
             changes = difference(bundle, repository.tree(base))
     changes.log(bundle, log)
     return changes

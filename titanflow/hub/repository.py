@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, ModelInfo
+from huggingface_hub import GitCommitInfo, HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
@@ -113,15 +113,20 @@ class Repository:
     def last_published(self, branch: str) -> str | None:
         """The newest commit of a branch that a tag points at; None where there is none.
 
-        A head without a tag is a push that was cut off, or somebody's own commit: neither was published.
+        A head without a tag is a push that was cut off, or somebody's own commit: neither was published. A branch that
+        isn't there yet will begin as the default one.
         """
         tagged = set(self.tags().values())
         if not tagged:
             return None
-        commits = self.call(
-            f"list the commits of {self.repo_id}",
-            lambda: self.api.list_repo_commits(self.repo_id, revision=branch),
-        )
+
+        def listing() -> list[GitCommitInfo]:
+            try:
+                return self.api.list_repo_commits(self.repo_id, revision=branch)
+            except RevisionNotFoundError:
+                return self.api.list_repo_commits(self.repo_id, revision=DEFAULT_BRANCH)
+
+        commits = self.call(f"list the commits of {self.repo_id}", listing)
         return next((commit.commit_id for commit in commits if commit.commit_id in tagged), None)
 
     def download(self, commit: str, names: Iterable[str], folder: Path) -> None:

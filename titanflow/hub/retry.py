@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    FileMetadataError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from titanflow.errors import HubError
 from titanflow.hub.endpoint import redact
@@ -135,7 +141,14 @@ def status_of(error: BaseException) -> int | None:
 
 def is_from_hub(error: BaseException) -> bool:
     """Whether an exception is about the Hub's answer and not about a mistake in this program."""
-    return isinstance(root(error), TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError | HFValidationError)
+    error = root(error)
+    known = TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError | HFValidationError
+    return isinstance(error, known) or is_incomplete(error)
+
+
+def is_incomplete(error: BaseException) -> bool:
+    """Whether a download came without its headers or with too few bytes: the client raises a bare OSError then."""
+    return isinstance(error, FileMetadataError) or (type(error) is OSError and error.errno is None)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -146,7 +159,8 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT
-    return isinstance(error, TRANSPORT_ERROR | ConnectionError | TimeoutError | json.JSONDecodeError)
+    lost = TRANSPORT_ERROR | ConnectionError | TimeoutError | json.JSONDecodeError
+    return isinstance(error, lost) or is_incomplete(error)
 
 
 def retry_after(error: BaseException) -> float | None:

@@ -244,6 +244,16 @@ def test_bytes_that_come_back_otherwise_are_not_tagged(hub: LocalHub, publish: P
     assert hub.repos[REPO].tags == {"run-7": pushed.commit}
 
 
+def test_a_file_that_comes_back_too_short_is_asked_for_again(
+    hub: LocalHub, publish: Push, bundle: dict[str, Entry], waits: list[float]
+) -> None:
+    hub.handed_out["model.safetensors"] = local(bundle)["model.safetensors"][:-1]
+    with pytest.raises(HubError, match=r"Couldn't download .*: Consistency check failed.* after 4 attempts"):
+        publish()
+    assert len(waits) == 3
+    assert hub.repos[REPO].tags == {}
+
+
 def test_a_model_that_says_something_else_is_not_tagged(
     hub: LocalHub, publish: Push, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def test_what_was_published_on_another_branch_does_not_count(hub: LocalHub, repo
     repo.tags["next-1"] = repo.commit("next", "n", {}).oid
     assert repository.last_published("main") == commit_called(repo, "a")
     assert repository.last_published("next") == commit_called(repo, "n")
+    assert repository.last_published("not-made-yet") == commit_called(repo, "a")
 
 
 def test_a_repository_that_is_not_there(hub: LocalHub, repository: Repository) -> None:

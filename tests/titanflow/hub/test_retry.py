@@ -1,9 +1,10 @@
+import errno
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from titanflow.errors import HubError
 from titanflow.hub.retry import LONGEST_QUOTE, TRANSPORT_ERROR, Caller, Retry, retry_after
@@ -54,7 +55,15 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [TRANSPORT_ERROR("reset"), ConnectionResetError(), TimeoutError(), json.JSONDecodeError("no JSON", "", 0)]
+    "error",
+    [
+        TRANSPORT_ERROR("reset"),
+        ConnectionResetError(),
+        TimeoutError(),
+        json.JSONDecodeError("no JSON", "", 0),
+        FileMetadataError("no X-Repo-Commit"),
+        OSError("Consistency check failed"),
+    ],
 )
 def test_an_answer_that_never_came_is_worth_another_try(error: Exception) -> None:
     waits: list[float] = []
@@ -69,9 +78,18 @@ def test_an_upload_s_own_error_is_found_behind_the_client_s() -> None:
         caller([])("upload", failing(wrapped))
 
 
+def test_a_download_s_own_error_is_found_behind_the_client_s() -> None:
+    wrapped = LocalEntryNotFoundError("An error happened while trying to locate the file")
+    wrapped.__cause__ = answer(503)
+    waits: list[float] = []
+    assert caller(waits)("download", failing(wrapped)) == "done"
+    assert waits == [1.0]
+
+
 def test_a_mistake_of_this_program_is_not_the_hub_s() -> None:
-    with pytest.raises(KeyError):
-        caller([])("try", failing(KeyError("x")))
+    for mistake in (KeyError("x"), OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(type(mistake)):
+            caller([])("try", failing(mistake))
 
 
 def test_offline_mode_is_named() -> None:
