@@ -95,10 +95,9 @@ def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
     bundle = from_export(lineage.export)
     if lineage.evaluation is not None:
         check_evaluated(bundle, lineage.evaluation.digests[lineage.evaluated_as])
-    written = {
-        LINEAGE: lineage_json(lineage, bundle),
-        CARD: model_card(lineage, settings, bundle),
-    }
+    card = model_card(lineage, settings, bundle)
+    record = lineage_json(lineage, bundle | {CARD: bytes_entry(card)})
+    written = {CARD: card, LINEAGE: record}
     for name, data in written.items():
         refuse_private(name, data.decode())
     return bundle | {name: bytes_entry(data) for name, data in written.items()}
