@@ -19,6 +19,7 @@ from titanflow.errors import StageFailed
 
 DRAWS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_})
 """How a new layer's weights are filled."""
+JOINS = frozenset({torch.stack, torch.cat})
 
 
 class DiskTensors:
@@ -39,7 +40,8 @@ class DiskTensors:
         with tempfile.NamedTemporaryFile(dir=self.folder) as file:
             try:
                 # A hole in the file that can't be filled later would end the process without a word (SIGBUS).
-                os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
+                if hasattr(os, "posix_fallocate"):  # macOS has none
+                    os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
             except OSError as error:
                 raise StageFailed(
                     f"{self.folder}: no room for the weights ({error.strerror}): an export needs up to three times "
@@ -59,10 +61,11 @@ def is_on_disk(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.untyped_storage().filename is not None
 
 
-class ParametersOnDisk(TorchFunctionMode):
-    """A model that is built under it has its parameters in files, and nobody draws what is loaded in a moment.
+class OnDisk(TorchFunctionMode):
+    """What is made under it lies in files: the parameters of a model that is built, experts that are joined.
 
-    Layers make their parameters by ``torch.empty``; what they make in another way stays in memory.
+    Layers make their parameters by ``torch.empty``, and nobody draws what is loaded in a moment; experts are joined by
+    ``stack`` and ``cat``, in transformers and in torchtitan's adapters. What is made in another way stays in memory.
     """
 
     def __init__(self, disk: DiskTensors) -> None:
@@ -79,4 +82,7 @@ class ParametersOnDisk(TorchFunctionMode):
             return self.disk.empty(shape, given.get("dtype") or torch.get_default_dtype())
         if func in DRAWS and is_on_disk(args[0]):
             return args[0]
+        if func in JOINS and args and all(part.device.type == "cpu" for part in args[0]):
+            joined = func([torch.empty_like(part, device="meta") for part in args[0]], *args[1:], **given)
+            given = {**given, "out": self.disk.empty(joined.shape, joined.dtype)}
         return func(*args, **given)

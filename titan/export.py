@@ -139,7 +139,7 @@ def export_dcp(
         copy_tokenizer(Path(tokenizer), partial, chat_template)
         check_tokenizer(partial)
         make_readable(partial)
-        parity = measure(native, adapter, partial, held_out, weights)
+        parity = measure(native, adapter, partial, held_out, weights, disk)
         parity.check(out)
         put_in_place(partial, out)
     finally:

@@ -97,7 +97,7 @@ def load_native(
     """
     import torch
 
-    from titan.disk_tensors import ParametersOnDisk
+    from titan.disk_tensors import OnDisk
     from titan.hf_tensors import from_folder
     from titan.lora import add_adapters
     from titan.lora_weights import check_adapter, load_quietly, merge_adapter, weights_of
@@ -108,7 +108,7 @@ def load_native(
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
     args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
-    with torch.device("cpu"), nullcontext() if disk is None else ParametersOnDisk(disk):
+    with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
         model = train_spec(model_name).model_cls(args).float().eval()
     weights = weights_of(checkpoint)
     state = model.state_dict()

@@ -8,12 +8,16 @@ RoPE scaling) below rounding, so the tests scale the weights first; a trained mo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titan.routers import RoutedModel
 from titanflow.errors import StageFailed
+
+if TYPE_CHECKING:
+    from titan.disk_tensors import DiskTensors
 
 TOLERANCE = 1e-4
 """Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
@@ -110,7 +114,12 @@ def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, 
 
 
 def measure(
-    native: Any, adapter: Any, folder: Path, held_out: Any | None = None, weights: Mapping[str, Any] | None = None
+    native: Any,
+    adapter: Any,
+    folder: Path,
+    held_out: Any | None = None,
+    weights: Mapping[str, Any] | None = None,
+    disk: DiskTensors | None = None,
 ) -> Parity:
     """Loads an exported folder and compares it with the native model.
 
@@ -121,14 +130,16 @@ def measure(
         held_out: 1-D numpy array of token ids of held-out text.
         weights: the weights that were exported, by native name, where they aren't simply the model's: adapters
             merged, while ``native`` computes with them unmerged.
+        disk: where experts lie that are joined as the folder is loaded; in memory unless given.
     """
     import torch
 
+    from titan.disk_tensors import OnDisk
     from titan.hf_load import load_folder
 
-    # Before the export is loaded, which maps its files a second time.
-    changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
-    exported, loading = load_folder(folder, torch.float32)
+    with nullcontext() if disk is None else OnDisk(disk):
+        changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
+        exported, loading = load_folder(folder, torch.float32)
     of_the_folder = {
         "missing": loading["missing"],
         "unexpected": loading["unexpected"],

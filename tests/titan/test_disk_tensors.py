@@ -1,9 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from titan.disk_tensors import DiskTensors, ParametersOnDisk, is_on_disk
+from titan.disk_tensors import DiskTensors, OnDisk, is_on_disk
 from titanflow.errors import StageFailed
 
 
@@ -36,12 +37,21 @@ def test_a_model_is_built_with_its_parameters_on_disk_and_tied_ones_stay_one(tmp
             self.head.weight = self.embedding.weight
             self.register_buffer("angles", torch.arange(4.0).cos(), persistent=False)
 
-    with torch.device("cpu"), ParametersOnDisk(DiskTensors(tmp_path)):
+    with torch.device("cpu"), OnDisk(DiskTensors(tmp_path)):
         model = Tied()
     assert model.head.weight is model.embedding.weight
     assert is_on_disk(model.head.weight)
     assert not is_on_disk(model.angles)
     assert torch.equal(model.angles, torch.arange(4.0).cos())
+
+
+@pytest.mark.parametrize("join", [torch.stack, torch.cat])
+def test_what_is_joined_lies_on_disk(tmp_path: Path, join: Callable[..., torch.Tensor]) -> None:
+    parts = [torch.randn(2, 3) for _ in range(4)]
+    with OnDisk(DiskTensors(tmp_path)):
+        joined = join(parts, dim=1)
+    assert is_on_disk(joined)
+    assert torch.equal(joined, join(parts, dim=1))
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
