@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from titan.export import stage_model
 from titan.native_model import train_spec
+from titan.stage_model import stage_model
 from titanflow.stage import EvaluateResult, TrainResult, read_result
 
 FAMILIES = {"qwen2": "#848d97", "mod": "#3b82f6", "dtf": "#f97316", "tdtf": "#10b981"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,9 +137,14 @@ def is_adapter(key: str) -> bool:
     return key.rpartition(".")[2] in (A, B)
 
 
-def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of the model without adapters that computes the same; its own state dict where it has none."""
-    merged = {f"{name}.weight": module.merged() for name, module in adapted_modules(model)}
+def merged_state(
+    model: nn.Module, keep: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+) -> dict[str, torch.Tensor]:
+    """The weights of the model without adapters that computes the same; its own state dict where it has none.
+
+    ``keep`` gets each merged weight and returns where it is to lie.
+    """
+    merged = {f"{name}.weight": keep(module.merged()) for name, module in adapted_modules(model)}
     return {key: merged.get(key, value) for key, value in model.state_dict().items() if not is_adapter(key)}
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titanflow.checkpoints import complete_folders
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.families import OWN_FAMILIES
+
+if TYPE_CHECKING:
+    from titan.disk_tensors import DiskTensors
 
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
@@ -69,7 +73,9 @@ def newest_checkpoint(folder: Path) -> Path:
     return next(iter(steps.values()))
 
 
-def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int) -> Any:
+def load_native(
+    checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int, disk: DiskTensors | None = None
+) -> Any:
     """Builds the native model in fp32 on the CPU and loads a distributed checkpoint into it.
 
     Needs no process group, whatever number of ranks wrote the checkpoint. Attention is plain causal SDPA, as in
@@ -82,6 +88,7 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
         model_name: torchtitan's name of the family.
         args: its ``ModelArgs``; not changed.
         max_position_embeddings: positions to precompute RoPE for.
+        disk: where the weights are to lie; in memory unless given.
 
     Raises:
         ConfigError: a LoRA stage's base isn't there, or isn't the one that it was trained on.
@@ -90,8 +97,10 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
     """
     import torch
 
+    from titan.disk_tensors import OnDisk
+    from titan.hf_tensors import from_folder
     from titan.lora import add_adapters
-    from titan.lora_weights import check_adapter, load_quietly, merge_adapter, read_hugging_face, weights_of
+    from titan.lora_weights import check_adapter, load_quietly, merge_adapter, weights_of
     from titanflow.hf_base import is_hugging_face
 
     if not (checkpoint / ".metadata").is_file():
@@ -99,13 +108,16 @@ def load_native(checkpoint: Path, model_name: str, args: Any, max_position_embed
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
     args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
-    with torch.device("cpu"):
+    with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
         model = train_spec(model_name).model_cls(args).float().eval()
     weights = weights_of(checkpoint)
     state = model.state_dict()
     if is_hugging_face(weights.whole):
         to_transformers = train_spec(model_name).state_dict_adapter(args, None)
-        model.load_state_dict(read_hugging_face(state, weights.whole, to_transformers))
+        for key, value in from_folder(weights.whole, state, to_transformers):
+            if value is None:
+                raise StageFailed(f"{weights.whole}: the base of {checkpoint} lacks {key}")
+            state[key].copy_(value)
     else:
         stored = stored_model(weights.whole)
         tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()

@@ -8,14 +8,16 @@ RoPE scaling) below rounding, so the tests scale the weights first; a trained mo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titan.routers import RoutedModel
 from titanflow.errors import StageFailed
-from titanflow.hf_base import weight_files
-from titanflow.remote_code import trust_remote_code
+
+if TYPE_CHECKING:
+    from titan.disk_tensors import DiskTensors
 
 TOLERANCE = 1e-4
 """Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
@@ -112,7 +114,12 @@ def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, 
 
 
 def measure(
-    native: Any, adapter: Any, folder: Path, held_out: Any | None = None, weights: Mapping[str, Any] | None = None
+    native: Any,
+    adapter: Any,
+    folder: Path,
+    held_out: Any | None = None,
+    weights: Mapping[str, Any] | None = None,
+    disk: DiskTensors | None = None,
 ) -> Parity:
     """Loads an exported folder and compares it with the native model.
 
@@ -123,23 +130,19 @@ def measure(
         held_out: 1-D numpy array of token ids of held-out text.
         weights: the weights that were exported, by native name, where they aren't simply the model's: adapters
             merged, while ``native`` computes with them unmerged.
+        disk: where experts lie that are joined as the folder is loaded; in memory unless given.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    # Before the export is loaded, so that there are never more than two copies of the weights.
-    changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
-    exported, loading = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        output_loading_info=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code(folder),
-    )
-    exported.eval()
+    from titan.disk_tensors import OnDisk
+    from titan.hf_load import load_folder
+
+    with nullcontext() if disk is None else OnDisk(disk):
+        changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
+        exported, loading = load_folder(folder, torch.float32)
     of_the_folder = {
-        "missing": tuple(sorted(str(key) for key in loading["missing_keys"])),
-        "unexpected": tuple(sorted(str(key) for key in loading["unexpected_keys"])),
+        "missing": loading["missing"],
+        "unexpected": loading["unexpected"],
         "changed_tensors": changed_tensors,
         "tied_alike": exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
     }
@@ -187,12 +190,8 @@ def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: 
 def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> tuple[str, ...]:
     """Names of native weights that ``from_hf`` doesn't give back to the bit from the files of the export."""
     import torch
-    from safetensors.torch import load_file
 
-    stored = {key: value for path in weight_files(folder) for key, value in load_file(path).items()}
-    back = adapter.from_hf(stored)
-    return tuple(
-        key
-        for key in sorted(set(wanted) | set(back))
-        if key not in wanted or key not in back or not torch.equal(wanted[key], back[key])
-    )
+    from titan.hf_tensors import from_folder
+
+    back = from_folder(folder, wanted, adapter)
+    return tuple(sorted(key for key, value in back if value is None or not torch.equal(wanted[key], value)))

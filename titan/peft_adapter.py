@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.export import EXPORT_FOLDER, make_readable, put_in_place, read_run, stage_model
+from titan.export import EXPORT_FOLDER, make_readable, put_in_place
 from titan.hf_models import refusal
 from titan.native_model import load_native, newest_checkpoint, train_spec
+from titan.stage_model import read_run, stage_model
 from titanflow.checkpoints import METADATA
 from titanflow.config.lora import peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError

@@ -126,12 +126,11 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     from titanflow.hub.card import model_card
 
     bundle = candidate.exported
-    written = {
-        LINEAGE: lineage_json(lineage, bundle),
-        CARD: model_card(lineage, candidate.settings, bundle),
-    }
+    written = {CARD: model_card(lineage, candidate.settings, bundle)}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
+    listed = {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}
+    written[LINEAGE] = lineage_json(lineage, listed)
     for name, data in written.items():
         refuse_private(name, data.decode())
     return {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}

@@ -21,8 +21,9 @@ from tiny_stages import write_chat_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.export
-from titan.export import export_checkpoint, export_dcp, main, stage_model
+from titan.export import export_checkpoint, export_dcp, main
 from titan.parity import ParityError
+from titan.stage_model import stage_model
 from titanflow.errors import ConfigError, DataError
 from titanflow.fingerprint import folder_digests
 from titanflow.stage import PreparedData, StageRun, TrainResult, write_result

@@ -15,6 +15,7 @@ from titanflow import __version__
 from titanflow.config.additions import Lora
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
+from titanflow.hub.integrity import seal
 from titanflow.manifest import Manifest
 from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
@@ -163,7 +164,10 @@ def no_number(constant: str) -> None:
 
 
 def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
-    """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash."""
+    """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash.
+
+    ``bundle`` is all that is published but this very file.
+    """
     stages = {stage.name: trained_json(stage) for stage in lineage.trained}
     if lineage.evaluation is not None:
         evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
@@ -181,7 +185,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         **gate_json(lineage),
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
     }
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return seal(content)
 
 
 def gate_json(lineage: Lineage) -> dict[str, Any]:

@@ -88,7 +88,10 @@ def test_a_published_model_loads_back_and_is_the_same(
     subprocess.run(publish, env=inherited, check=True, capture_output=True)
     hub.log.clear()  # the push downloads what arrived, too
     loaded = subprocess.run(load, env=inherited, check=False, capture_output=True, text=True)
+    verify = [sys.executable, "-m", "titan.verify", REPO]
+    verified = subprocess.run(verify, env=inherited, check=False, capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr
     found = json.loads(loaded.stdout.splitlines()[-1])
     assert found == {"ids": True, "logits": True, "chat": "<|im_start|>user\nadd<|im_end|>\n"}
     assert hub.requests(f"GET /{REPO}/resolve/.*/model.safetensors") == 1
+    assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -13,7 +13,7 @@ from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, writ
 from tiny_routed import ROUTED
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
-import titan.parity
+import titan.hf_load
 from titan.eval_model import load_model
 from titan.export import export_dcp
 from titan.native_model import train_spec
@@ -139,7 +139,7 @@ def test_a_mistake_in_the_modelling_file_is_caught(
 
     with pytest.raises(ConfigError, match="brings code of its own"):
         measure(*exported, held_out())
-    monkeypatch.setattr(titan.parity, "trust_remote_code", lambda folder: True)
+    monkeypatch.setattr(titan.hf_load, "trust_remote_code", lambda folder: True)
     parity = measure(*exported, held_out())
 
     assert parity.relative_error > 100 * TOLERANCE

@@ -1,0 +1,226 @@
+"""Whether a published model is what was published: its bytes, that it loads, and what it says.
+
+``python -m titan.verify FOLDER_OR_REPO [--revision R] [--json]`` ends with 0 where all is as it was published, with 1
+where something isn't, and with 2 where there is nothing to verify. Hashes come first: nothing is loaded of a folder
+whose bytes are others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.hf_base import REPO_ID
+from titanflow.hub.bundle import LINEAGE
+from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
+from titanflow.hub.integrity import Check, check_folder, check_tree
+
+TIE = 1e-4
+"""Of the largest logit: two tokens this close may change places on another machine, as in :mod:`titan.parity`."""
+UNRECORDED_TOKENS = 16
+"""Tokens generated where ``titanflow.json`` has no continuation to compare with."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was looked at; ``commit`` is empty for a folder."""
+
+    source: str
+    folder: Path
+    commit: str
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "folder": str(self.folder), "passed": self.passed}
+
+
+def verify(source: str, revision: str | None = None) -> Verified:
+    """Verifies a folder that was published to, or a repository.
+
+    Args:
+        source: a folder, or ``owner/name`` on the Hub.
+        revision: of a repository: a branch, a tag or a commit. Unless given it is the head of ``main``, which is what
+            everyone loads, and that has to be tagged: the tag is the mark of what was published.
+
+    Raises:
+        ConfigError: neither a folder nor a repository's name.
+        DataError: nothing was published there.
+        HubError: the Hub refuses or can't be reached.
+    """
+    checks: list[Check] = []
+    if Path(source).is_dir():
+        if revision:
+            raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
+        folder, commit = Path(source), ""
+    elif REPO_ID.fullmatch(source):
+        folder, commit, checks = download(source, revision)
+    else:
+        raise ConfigError(Problem(f"{source!r} isn't there", expected="a folder, or owner/name on the Hub"))
+    by_list, content = check_folder(folder)
+    checks += by_list
+    if all(check.passed for check in checks):
+        checks += check_model(folder, content.get("greedy"))
+    return Verified(source, folder, commit, checks)
+
+
+def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]]:
+    """Brings a revision into the Hub's cache: its folder, its commit, and whether it is the one on the Hub."""
+    endpoint = hub_endpoint()
+    use_plain_transfer(endpoint)
+    from huggingface_hub import HfApi, get_token, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    from titanflow.hub.repository import Repository
+    from titanflow.hub.retry import Caller
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    token = get_token()
+    api = HfApi(endpoint=endpoint, token=token, library_name="titanflow")
+    repository = Repository(api, repo_id, Caller(repo_id, token or ""))
+    commit = repository.commit_of(revision or "main")
+    tree = repository.tree(commit)
+    if LINEAGE not in tree:
+        expected = "a model that titanflow published"
+        raise DataError(Problem(f"no {LINEAGE} at {revision or 'main'}", origin=repo_id, expected=expected))
+    folder = repository.call(
+        f"download {repo_id} at {commit}",
+        lambda: snapshot_download(repo_id, revision=commit, endpoint=endpoint, token=token),
+    )
+    refs = repository.call(f"list the tags of {repo_id}", lambda: api.list_repo_refs(repo_id))
+    tags = {ref.name: ref.target_commit for ref in refs.tags}
+    return Path(folder), commit, [check_tag(commit, tags, revision), check_tree(Path(folder), tree)]
+
+
+def check_tag(commit: str, tags: Mapping[str, str], revision: str | None) -> Check:
+    """Whether the commit was published: a head without a tag is a push that was cut off, or somebody's own commit.
+
+    A revision that was asked for by name needs no tag; a pull request has none.
+    """
+    names = [name for name, tagged in tags.items() if tagged == commit]
+    if names or revision:
+        return Check("commit", True, f"{commit}, {'tag ' + ', '.join(names) if names else 'not tagged'}")
+    known = f"; --revision verifies one of {', '.join(tags)}" if tags else ""
+    return Check("commit", False, f"{commit} is the head of main, and no tag marks it as published{known}")
+
+
+def check_model(folder: Path, greedy: Mapping[str, list[int]] | None) -> list[Check]:
+    """Loads the folder and lets it go on from the prompt that it answered when it was evaluated.
+
+    Args:
+        folder: what transformers loads.
+        greedy: ``prompt`` and ``continuation`` in token ids; None where none was recorded.
+    """
+    import torch
+
+    from titan.hf_config import check_tokenizer
+    from titan.hf_load import load_folder
+    from titan.quiet import quiet_transformers
+
+    quiet_transformers()
+    loaded: list[Any] = []
+
+    def model() -> str:
+        found, wrong = load_folder(folder, torch.float32)
+        loaded.append(found)
+        names = "; ".join(f"{kind} {', '.join(keys[:5])}" for kind, keys in wrong.items() if keys)
+        if names:
+            raise DataError(f"weights don't fit: {names}")
+        return f"{type(found).__name__} of {found.num_parameters():,} parameters, no weight missing or unexpected"
+
+    def tokenizer() -> str:
+        check_tokenizer(folder)
+        return "encodes as its tokenizer.json says"
+
+    checks = [_attempt("loads", model), _attempt("tokenizer", tokenizer)]
+    if all(check.passed for check in checks):
+        checks.append(_attempt("generates", lambda: _compare(loaded[0], greedy)))
+    return checks
+
+
+def _attempt(name: str, action: Callable[[], str]) -> Check:
+    """A check that passes with what ``action`` returns, and fails with what it raises."""
+    try:
+        return Check(name, True, action())
+    except Exception as error:  # whatever a library raises on a folder that it can't load
+        return Check(name, False, redact(str(error)).strip() or type(error).__name__)
+
+
+def _compare(model: Any, greedy: Mapping[str, list[int]] | None) -> str:
+    """What is said of the continuation; raises where it is another."""
+    from titan.hf_load import greedy_continuation
+
+    if greedy is None:
+        end = model.config.eos_token_id
+        greedy_continuation(model, [end if isinstance(end, int) else 0], UNRECORDED_TOKENS)
+        return f"{UNRECORDED_TOKENS} tokens; none are recorded to compare with"
+    prompt, expected = greedy["prompt"], greedy["continuation"]
+    found = greedy_continuation(model, prompt, len(expected))
+    if found == expected:
+        return f"the same {len(expected)} tokens as when it was evaluated"
+    first = next(place for place, token in enumerate(expected) if found[place] != token)
+    if not _is_tie(model, prompt + expected, len(prompt)):
+        raise DataError(f"token {first + 1} of the continuation is {found[first]}, was {expected[first]}")
+    return f"the same {len(expected)} tokens but for a tie at token {first + 1}"
+
+
+def _is_tie(model: Any, tokens: list[int], start: int) -> bool:
+    """Whether each token from ``start`` on is the likeliest after those before it, within rounding."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokens])).logits[0, start - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(tokens[start:])[:, None]).squeeze(1)
+    return bool((logits.max(-1).values - chosen <= TIE * logits.abs().max()).all())
+
+
+def show(verified: Verified) -> None:
+    """Prints a line for each check."""
+    from rich.console import Console
+    from rich.text import Text
+
+    # No table of rich's: it would cut off digests where the terminal is narrow.
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(verified.source, style="bold"))
+    width = max(len(check.name) for check in verified.checks)
+    for check in verified.checks:
+        mark = ("✓", "green") if check.passed else ("✗", "red")
+        console.print(Text.assemble(mark, f" {check.name:{width}}  {check.found}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m titan.verify", description=__doc__)
+    parser.add_argument("source", help="a folder that was published to, or owner/name on the Hub")
+    parser.add_argument("--revision", help="of a repository: a branch, a tag or a commit (main unless given)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    # The folder is at hand by then, and loading it asks nobody anything.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        verified = verify(given.source, given.revision)
+    except TitanflowError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if given.json:
+        print(json.dumps(verified.as_json(), indent=2))
+    else:
+        show(verified)
+    return 0 if verified.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
