@@ -82,7 +82,7 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
 
 
 def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
-    """The export's files, the lineage and the card.
+    """The export's files, the lineage, the card and what comes with it.
 
     Raises:
         DataError: an export that is incomplete, or isn't what was evaluated.
@@ -90,15 +90,14 @@ def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
     # The card is made with huggingface_hub, which reads the environment when it is imported.
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
-    from titanflow.hub.card import model_card
+    from titanflow.hub.card import card_files, model_card
 
     bundle = from_export(lineage.export)
     if lineage.evaluation is not None:
         check_evaluated(bundle, lineage.evaluation.digests[lineage.evaluated_as])
-    written = {
-        LINEAGE: lineage_json(lineage, bundle),
-        CARD: model_card(lineage, settings, bundle),
-    }
+    written = card_files(lineage)
+    bundle |= {name: bytes_entry(data) for name, data in written.items()}
+    written |= {LINEAGE: lineage_json(lineage, bundle), CARD: model_card(lineage, settings, bundle)}
     for name, data in written.items():
         refuse_private(name, data.decode())
     return bundle | {name: bytes_entry(data) for name, data in written.items()}

@@ -32,12 +32,13 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A training stage: its result, and its config and fingerprint where its ``run.yaml`` is still there.
+    """A training stage: its folder and result, and its config and fingerprint where its ``run.yaml`` is still there.
 
     ``export`` is None where the model's family has none.
     """
 
     name: str
+    folder: Path
     result: TrainResult
     export: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Lineage:
     trained: tuple[TrainedStage, ...]
     git: str = ""
     evaluation: EvaluateResult | None = None
+    evaluation_folder: Path | None = None
     evaluation_fingerprint: str = ""
     evaluated_as: str = ""
 
@@ -94,6 +96,7 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     return replace(
         lineage,
         evaluation=evaluation,
+        evaluation_folder=run.stages["evaluate"],
         evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
@@ -122,7 +125,7 @@ def read_trained(name: str, folder: Path) -> TrainedStage:
     # The evaluation exports a stage that did not do so itself.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, result, export, config, run.get("fingerprint", ""), data_name(config))
+    return TrainedStage(name, folder, result, export, config, run.get("fingerprint", ""), data_name(config))
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -93,3 +93,14 @@ def test_an_export_that_changes_while_it_is_copied_is_not_published(export: Path
     with pytest.raises(StageFailed, match="changed while it was copied"):
         write_folder(bundle, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_scores_for_the_hub_s_benchmarks_lie_in_a_folder_of_their_own(export: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    bundle = bundle_of(export) | {".eval_results/gsm8k.yaml": bytes_entry(b"[]\n")}
+    assert write_folder(bundle, folder)
+    assert (folder / ".eval_results" / "gsm8k.yaml").read_bytes() == b"[]\n"
+    assert not write_folder(bundle, folder)
+    (folder / ".eval_results" / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"\.eval_results/notes\.txt"):
+        write_folder(bundle, folder)
