@@ -70,7 +70,7 @@ def draw(panels: Sequence[Panel], width: float = 8.0, height: float = 4.0) -> by
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "titanflow", "font.size": 11, "text.color": GREY}
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "titanflow", "font.size": 10, "text.color": GREY}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -90,7 +90,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         axes.legend(frameon=False, labelcolor=GREY)
     axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
     # A title may come from a config: a dollar in it is a dollar.
-    axes.set_title(panel.title, color=GREY, parse_math=False)
+    axes.set_title(panel.title, color=GREY, fontsize=11, parse_math=False)
     axes.tick_params(colors=GREY)
     axes.xaxis.label.set_color(GREY)
     axes.yaxis.label.set_color(GREY)

@@ -90,6 +90,13 @@ def score(scores: Mapping[str, float | None], metric: str) -> Score:
     return Score(_finite(scores.get(metric)), _finite(scores.get(f"{name}{STDERR}{comma}{filtered}")))
 
 
+def seeds_text(seeds: Mapping[str, int]) -> str:
+    """The seeds of an evaluation in words: one where all are the same."""
+    if len(set(seeds.values())) == 1:
+        return f"seed {next(iter(seeds.values()))}"
+    return f"seeds {', '.join(f'{name} {seed}' for name, seed in seeds.items())}" if seeds else ""
+
+
 def columns(evaluation: EvaluateResult, model: str) -> list[str]:
     """The evaluated models, ``model`` last: base | sft."""
     return [*(name for name in evaluation.scores if name != model), *([model] if model in evaluation.scores else [])]

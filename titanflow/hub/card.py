@@ -29,7 +29,7 @@ from titanflow.hub.lineage import Lineage
 from titanflow.hub.markdown import code, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.metrics_lines import read_metrics
-from titanflow.score_table import LastPublished
+from titanflow.score_table import LastPublished, seeds_text
 from titanflow.stage import METRICS_FILE, GateDecision
 from titanflow.training_data import hub_datasets, training_data
 
@@ -86,7 +86,7 @@ def model_card(
 
 
 def tables(lineage: Lineage, gate: GateDecision | None, last: LastPublished | None) -> dict[str, Any]:
-    """The card's tables in markdown, and which of the tasks are the experiment's own."""
+    """The card's tables in markdown, and what was evaluated: the tasks, and whether some are the experiment's own."""
     evaluation, folder = lineage.evaluation, lineage.evaluation_folder
     evaluated = sorted(evaluation.scores.get(lineage.evaluated_as, {})) if evaluation else []
     local = local_task_names(folder) if folder else frozenset()
@@ -96,6 +96,7 @@ def tables(lineage: Lineage, gate: GateDecision | None, last: LastPublished | No
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(training_data({stage.name: stage.folder for stage in lineage.trained}))),
+        "seeds": seeds_text(evaluation.seeds) if evaluation else "",
         "tasks": evaluated,
         "has_local_tasks": any(task in local for task in evaluated),
     }

@@ -95,7 +95,7 @@ def data_table(data: list[TrainingData]) -> Table:
             number_text(one.documents),
             number_text(one.rows),
             number_text(one.tokens),
-            number_text(one.trained_tokens if one.kind == "chat" else None),
+            number_text(one.trained_tokens) if one.kind == "chat" else "all",
             plain(", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items())),
         ]
         for one in data

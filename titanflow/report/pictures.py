@@ -10,28 +10,23 @@ from titanflow.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel,
 
 COLOURS = {TRAIN_COLOUR: "var(--accent)", VALIDATION_COLOUR: "var(--second)", GREY: "var(--muted)"}
 """The colours that a picture is drawn with, and those of the page's style that take their place."""
-SMALLER = {
-    "learning_rate": ("learning rate", "per step"),
-    "tokens_per_second": ("throughput", "tokens a second"),
-    "grad_norm": ("gradient", "norm"),
-}
-"""What is shown of each step beside the loss: title and axis."""
+SMALLER = {"learning_rate": "learning rate", "tokens_per_second": "tokens a second", "grad_norm": "gradient norm"}
+"""What is shown of each step beside the loss, and its title."""
 
 
 def loss_svg(records: Sequence[dict[str, Any]]) -> str:
     """Training and validation loss; empty without two points."""
     panel = loss_panel(records, "")
-    return inline(draw([panel], width=9, height=3.4)) if panel else ""
+    return inline(draw([panel], width=5.8, height=3.8)) if panel else ""
 
 
-def smaller_svg(records: Sequence[dict[str, Any]]) -> str:
-    """Learning rate, throughput and gradient norm side by side; empty where none was recorded twice."""
-    panels = [
-        Panel(title, label, [Line(title, found)])
-        for key, (title, label) in SMALLER.items()
+def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
+    """A small picture each of learning rate, throughput and gradient norm, where they were recorded twice."""
+    return [
+        inline(draw([Panel(title, "", [Line(title, found)], xlabel="")], width=3.2, height=1.5))
+        for key, title in SMALLER.items()
         if len(found := points(records, key)) > 1
     ]
-    return inline(draw(panels, width=9, height=2.3)) if panels else ""
 
 
 def inline(svg: bytes) -> str:

@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from titanflow.report.contents import RunContents, read_contents
-from titanflow.report.pictures import loss_svg, smaller_svg
+from titanflow.report.pictures import loss_svg, smaller_svgs
 from titanflow.report.sections import duration, inheritance, masked_rows, result_table, short, tiles, timings
+from titanflow.score_table import seeds_text
 from titanflow.stage import TrainResult, write_text_atomically
 from titanflow.training_data import training_data
 
@@ -53,11 +54,12 @@ def render_report(folder: Path) -> str:
         state=run_state(run),
         tiles=tiles(run),
         pictures={
-            stage.name: (Markup(loss_svg(stage.metrics)), Markup(smaller_svg(stage.metrics)))
+            stage.name: (Markup(loss_svg(stage.metrics)), [Markup(svg) for svg in smaller_svgs(stage.metrics)])
             for stage in run.stages
             if stage.name in ("pretrain", "sft")
         },
         results=result_table(run),
+        seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},

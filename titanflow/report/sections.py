@@ -63,7 +63,9 @@ def tiles(run: RunContents) -> list[Tile]:
     found += best_scores(run.evaluation)
     seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
     if seconds:
-        found.append(Tile("time", duration(sum(seconds)), f"{len(seconds)} stages"))
+        total = sum(seconds)
+        time = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.1f} min"
+        found.append(Tile("time", time, f"{len(seconds)} stages"))
     return found
 
 
@@ -91,7 +93,12 @@ def result_table(run: RunContents) -> dict[str, Any]:
     if evaluation is None or not evaluation.scores:
         return {}
     last = list(evaluation.scores)[-1]
-    rows = [(row, [(score, interval(score)) for score in row.scores]) for row in score_rows(evaluation, last)]
+    rows = [
+        (row, [(score, interval(score)) for score in row.scores])
+        for row in score_rows(evaluation, last)
+        # Of perplexities bits per byte alone compares across tokenizers.
+        if not row.metric.endswith("perplexity")
+    ]
     return {"models": columns(evaluation, last), "rows": rows}
 
 

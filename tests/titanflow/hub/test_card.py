@@ -245,8 +245,8 @@ def test_commands_to_run_it_with(finished: FinishedRun) -> None:
     for line in (
         "titanflow chat local/stdlib",
         "vllm serve local/stdlib --revision v1",
-        "lm_eval --model hf --model_args pretrained=local/stdlib,revision=v1,dtype=float32"
-        " --tasks stdlib_kind,stdlib_text",
+        "lm_eval --model hf --model_args pretrained=local/stdlib,revision=v1,dtype=float32 \\",
+        "  --tasks stdlib_kind,stdlib_text",
     ):
         assert line in card.splitlines()
 
@@ -255,4 +255,4 @@ def test_no_vllm_for_code_that_it_does_not_know(finished: FinishedRun) -> None:
     bring_code(finished.export)
     card = card_of(finished, repo_id="local/stdlib")
     assert "vllm" not in card
-    assert "dtype=float32,trust_remote_code=True --tasks" in card
+    assert "dtype=float32,trust_remote_code=True \\\n  --tasks" in card

@@ -14,7 +14,7 @@ def test_the_head_s_figures(run_folder: Path) -> None:
         "tokens trained": ("8.19 k", "pretrain + sft"),
         "sft loss": ("1.000", "held out 1.250"),
         "colour": ("0.900", "acc, base 0.500"),
-        "time": ("2 min 30 s", "5 stages"),
+        "time": ("2.5 min", "5 stages"),
     }
 
 
