@@ -17,7 +17,8 @@ MISSING = "n/a"
 class LastPublished:
     """The model that stood there before: its run and its scores, as its ``titanflow.json`` says.
 
-    ``conditions`` holds of each task its version and number of shots: only where they are the same is a score shown.
+    ``conditions`` holds of each task its version and number of shots; only where these and the limit are the same is a
+    score shown.
     """
 
     run: str

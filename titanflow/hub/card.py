@@ -30,31 +30,18 @@ from titanflow.hub.markdown import code, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import LastPublished, seeds_text
-from titanflow.stage import METRICS_FILE, GateDecision
+from titanflow.stage import METRICS_FILE
 from titanflow.training_data import hub_datasets, training_data
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 CHAT_TEMPLATE = "chat_template.jinja"
 
 
-def model_card(
-    lineage: Lineage,
-    settings: Publish,
-    bundle: Bundle,
-    gate: GateDecision | None = None,
-    last: LastPublished | None = None,
-) -> bytes:
-    """Renders ``README.md``.
+def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
+    """Renders ``README.md``; ``bundle`` holds all that is published beside it and ``titanflow.json``.
 
     The client's own ``validate`` and ``push_to_hub`` are not used: they talk to huggingface.co whatever
     ``HF_ENDPOINT`` says. A Hub checks the card when it is committed.
-
-    Args:
-        lineage: where the model comes from.
-        settings: the publish module.
-        bundle: all that is published beside the card and ``titanflow.json``.
-        gate: why it may be published, where a gate was set.
-        last: the model that is replaced, for a column of its own.
     """
     name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
     environment = Environment(
@@ -77,17 +64,18 @@ def model_card(
         lineage=lineage,
         model=lineage.published.result,
         evaluation=lineage.evaluation,
-        gate=gate,
+        gate=lineage.gate,
         digests=weight_digests(lineage, bundle),
         versions=sorted(versions(lineage).items()),
-        **tables(lineage, gate, last),
+        **tables(lineage),
     )
     return (card.rstrip() + "\n").encode()
 
 
-def tables(lineage: Lineage, gate: GateDecision | None, last: LastPublished | None) -> dict[str, Any]:
+def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what was evaluated: the tasks, and whether some are the experiment's own."""
-    evaluation, folder = lineage.evaluation, lineage.evaluation_folder
+    evaluation, folder, gate = lineage.evaluation, lineage.evaluation_folder, lineage.gate
+    last = LastPublished.read(lineage.last) if lineage.last else None
     evaluated = sorted(evaluation.scores.get(lineage.evaluated_as, {})) if evaluation else []
     local = local_task_names(folder) if folder else frozenset()
     return {

@@ -16,7 +16,7 @@ from titanflow.config.additions import Lora
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.manifest import Manifest
-from titanflow.stage import RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
+from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
@@ -51,7 +51,8 @@ class Lineage:
     """The finished stages that lead to a model, in order.
 
     ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
-    name in ``evaluation``, ``git`` the commit of this program.
+    name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
+    ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
     """
 
     experiment: str
@@ -64,6 +65,8 @@ class Lineage:
     evaluation_folder: Path | None = None
     evaluation_fingerprint: str = ""
     evaluated_as: str = ""
+    gate: GateDecision | None = None
+    last: dict[str, Any] | None = None
 
     @property
     def published(self) -> TrainedStage:

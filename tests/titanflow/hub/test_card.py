@@ -1,28 +1,30 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finished_run import FinishedRun, bring_code
+from finished_run import REPO, FinishedRun, bring_code
 from huggingface_hub import ModelCard
+from local_hub import LocalHub
 
 from titanflow.config.additions import Publish
 from titanflow.hub.bundle import bytes_entry, from_export
 from titanflow.hub.card import card_files, model_card
 from titanflow.hub.lineage import read_lineage
-from titanflow.score_table import LastPublished
+from titanflow.publish import publish
 from titanflow.stage import GateDecision, StageRun, Threshold
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 
 
 def card_of(
-    finished: FinishedRun, gate: GateDecision | None = None, last: LastPublished | None = None, **settings: Any
+    finished: FinishedRun, gate: GateDecision | None = None, last: dict[str, Any] | None = None, **settings: Any
 ) -> str:
     publish = Publish(**settings)
-    lineage = read_lineage(finished.to_publish(), publish.model)
+    lineage = replace(read_lineage(finished.to_publish(), publish.model), gate=gate, last=last)
     files = {name: bytes_entry(data) for name, data in card_files(lineage).items()}
-    return model_card(lineage, publish, from_export(finished.export) | files, gate, last).decode()
+    return model_card(lineage, publish, from_export(finished.export) | files).decode()
 
 
 def write_losses(finished: FinishedRun, *stages: str) -> None:
@@ -228,8 +230,9 @@ def test_why_it_was_published(finished: FinishedRun) -> None:
 
 
 def test_what_was_published_last_stands_beside_it(finished: FinishedRun) -> None:
-    last = LastPublished("run-6", {"stdlib_kind": {"acc": 0.875}}, {"stdlib_kind": ("1.0", 2)})
-    card = card_of(finished, last=last)
+    evaluation = {"scores": {"sft": {"stdlib_kind": {"acc": 0.875}}}, "task_versions": {"stdlib_kind": "1.0"}}
+    stages = {"evaluate": evaluation | {"n_shot": {"stdlib_kind": 2}}}
+    card = card_of(finished, last={"run": "run-6", "evaluated_as": "sft", "stages": stages})
     assert row(card, "task")[-1] == "last published (run-6)"
     assert row(card, "stdlib_kind")[-1] == "0.875"
     assert row(card, "stdlib_text")[-1] == "n/a"
@@ -256,3 +259,20 @@ def test_no_vllm_for_code_that_it_does_not_know(finished: FinishedRun) -> None:
     card = card_of(finished, repo_id="local/stdlib")
     assert "vllm" not in card
     assert "dtype=float32,trust_remote_code=True \\\n  --tasks" in card
+
+
+def test_all_that_comes_with_a_card_is_pushed_once(finished: FinishedRun, hub: LocalHub) -> None:
+    write_losses(finished, "pretrain", "sft")
+    finished.evaluate(scores={"sft": {"mmlu_pro": {"exact_match": 0.25}}, "base": {}})
+    run = finished.to_publish(target="hub", repo_id=REPO)
+    first, again = publish(run), publish(run)
+    remote = hub.repos[REPO].files("run-7")
+    assert {"README.md", "loss.svg", ".eval_results/mmlu_pro.yaml"} < set(remote)
+    assert remote["loss.svg"].startswith(b"<?xml")
+    described = json.loads(remote["titanflow.json"])["files"]
+    assert {"loss.svg", ".eval_results/mmlu_pro.yaml"} < set(described)
+    assert again.commit == first.commit
+    assert len(hub.repos[REPO].commits) == 2
+    folder = publish(finished.to_publish(target="folder", repo_id=REPO))
+    assert folder.files == first.files
+    assert (Path(folder.location) / ".eval_results" / "mmlu_pro.yaml").is_file()
