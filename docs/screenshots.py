@@ -7,6 +7,7 @@ that the run published into a folder, shown as the Hub shows it.
 from __future__ import annotations
 
 import argparse
+import html
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def card_page(folder: Path) -> str:
     _, front, text = (folder / CARD).read_text().split("---\n", 2)
     matter: dict[str, Any] = yaml.safe_load(front)
     named = [matter.get("pipeline_tag"), matter.get("library_name"), *matter.get("tags", []), matter.get("license")]
-    chips = "".join(f'<span class="chip">{name}</span>' for name in named if name)
+    chips = "".join(f'<span class="chip">{html.escape(str(name))}</span>' for name in named if name)
     # Raw HTML stays text, as nothing in a card needs it but the line breaks in its tables.
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text).replace("&lt;br&gt;", "<br>")
     return CARD_PAGE.format(base=f"{folder.resolve().as_uri()}/", chips=chips, body=body)

@@ -225,7 +225,7 @@ def test_why_it_was_published(finished: FinishedRun) -> None:
     threshold = Threshold(task="stdlib_kind", metric="acc", value=0.93, bound=0.8, passed=True)
     gate = GateDecision(passed=True, reason="every <b>threshold</b>", against="commit 12ab", thresholds=[threshold])
     card = card_of(finished, gate)
-    assert "every &#60;b&#62;threshold&#60;/b&#62;. It was compared with commit 12ab." in card
+    assert "The gate let it pass: every &#60;b&#62;threshold&#60;/b&#62;. It was compared with commit 12ab." in card
     assert "| stdlib_kind | acc | bound 0.8 | 0.93 | passed |" in card.splitlines()
 
 
