@@ -1,4 +1,4 @@
-"""The pictures' script with a browser that draws nothing: the pages it is shown, and what is said where one is missing."""
+"""The script of the pictures, with a browser that draws nothing: what it is shown, and what is said without one."""
 
 import json
 import os
