@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EXPERIMENT ?= stdlib
 ARGS ?=
+# The finished run whose report and card are photographed.
+RUN ?= runs/stdlib/main
 
-.PHONY: run plan test lint format serve clean
+.PHONY: run plan report screenshots test lint format serve clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED)
@@ -14,6 +16,12 @@ run: $(INSTALLED)
 
 plan: $(INSTALLED)
 	@$(BIN)/titanflow plan $(EXPERIMENT) $(ARGS)
+
+report: $(INSTALLED)
+	@$(BIN)/titanflow report $(EXPERIMENT) $(ARGS)
+
+screenshots: $(INSTALLED)
+	@$(BIN)/python docs/screenshots.py $(RUN)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)

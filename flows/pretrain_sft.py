@@ -21,6 +21,7 @@ from tasks.results import HELD_BACK, headline, held_back, markdown, rows
 from tasks.sft import sft
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, make_plan
+from titanflow.report.render import write_report
 from titanflow.stage import PublishResult, StageResult, Strict
 
 DEFAULT_EXPERIMENT = "stdlib"
@@ -102,9 +103,12 @@ def run_plan(plan: Plan) -> Summary:
         plan.write()
         manifest = Manifest.open(plan.folder)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
-        results: list[StageResult] = [
-            TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
-        ]
+        try:
+            results: list[StageResult] = [
+                TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
+            ]
+        finally:
+            leave_report(plan)
     show_summary(plan, results)
     published = [
         result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
@@ -127,6 +131,14 @@ def show_summary(plan: Plan, results: list[StageResult]) -> None:
         create_markdown_artifact("\n\n".join(sections), key="summary", description=f"{plan.experiment} {plan.run}")
     except Exception as error:
         get_run_logger().warning("the summary's artifact can't be made (%s)", error)
+
+
+def leave_report(plan: Plan) -> None:
+    """Writes ``report.html`` of what the stages came to, also where one failed; a report that fails costs no run."""
+    try:
+        get_run_logger().info("the report is %s", write_report(plan.folder))
+    except Exception as error:
+        get_run_logger().warning("the report can't be made (%s)", error)
 
 
 def dated(run: str | None) -> str | None:

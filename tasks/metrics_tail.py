@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from titanflow.metrics_lines import parse_metrics
 
 
 class MetricsTail:
@@ -35,24 +35,7 @@ class MetricsTail:
             text = file.read()
         complete = text[: text.rfind(b"\n") + 1]
         self._read += complete
-        return _records(complete)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a ``metrics.jsonl``, oldest first; none if there is no file."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    return _records(text[: text.rfind(b"\n") + 1])
-
-
-def _records(text: bytes) -> list[dict[str, Any]]:
-    records = []
-    for line in text.splitlines():
-        # A line that a killed attempt left torn is no reason to end a training.
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
-    return records
+        return parse_metrics(complete)
 
 
 def _common_lines(old: bytes, new: bytes) -> bytes:

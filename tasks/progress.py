@@ -18,8 +18,8 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from tasks.loss_curve import loss_curve
-from tasks.metrics_tail import read_metrics
 from tasks.results import rows
+from titanflow.metrics_lines import read_metrics
 from titanflow.stage import METRICS_FILE, StageResult, StageRun
 
 Returned = TypeVar("Returned")

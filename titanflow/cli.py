@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, masks, export and patches.
+"""``titanflow``: run, plan, config, masks, report, export and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -154,6 +154,21 @@ def masks(
         sys.stdout.write(json.dumps(prepared.as_json(rows)) + "\n")
     else:
         out.print(prepared.render(5 if rows is None else rows))
+
+
+@app.command()
+@reports_errors
+def report(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Write a run's report, one page that opens anywhere: report.html in the run's folder."""
+    from titanflow.plan import run_folder
+    from titanflow.report.render import write_report
+
+    out.print(write_report(run_folder(experiment, configs, run_name, settings or [])))
 
 
 @app.command()

@@ -154,6 +154,18 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
         raise ConfigError(refused)
 
 
+def run_folder(
+    experiment: str, configs: str | Path | None = None, run: str | None = None, settings: Iterable[str] = ()
+) -> Path:
+    """The folder of an experiment's run, whether or not its data is still there.
+
+    Raises:
+        ConfigError: the experiment or the name can't be used.
+    """
+    config = load_experiment(experiment, configs, parse_settings(settings))
+    return config.workspace.resolve() / config.exp_name / check_run_name(run or DEFAULT_RUN)
+
+
 def check_run_name(name: str) -> str:
     """A run's name, fit for a folder and for a tag.
 

@@ -123,10 +123,12 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
 
 def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     """The export's files, the lineage with the gate's decision, the samples and the card."""
-    from titanflow.hub.card import model_card
+    from titanflow.hub.card import card_files, model_card
 
-    bundle = candidate.exported
-    written = {CARD: model_card(lineage, candidate.settings, bundle)}
+    bundle = dict(candidate.exported)
+    written = card_files(lineage)
+    bundle |= {name: bytes_entry(data) for name, data in written.items()}
+    written[CARD] = model_card(lineage, candidate.settings, bundle)
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     listed = {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}

@@ -66,6 +66,24 @@ def test_a_run_is_recorded_in_its_manifest_with_the_flow_run(api, planned, tmp_p
     assert (tmp_path / "run/plan.json").exists()
 
 
+def test_a_run_leaves_its_report_also_where_a_stage_failed(api, planned, tmp_path):
+    planned(pretrain=TRAINS, publish=FAILS)
+    with pytest.raises(StageFailed):
+        pretrain_sft("tiny")
+    report = (tmp_path / "run/report.html").read_text()
+    assert "publish failed" in report
+    assert "loss is nan" in report
+
+
+def test_a_report_that_fails_costs_no_run(api, planned, monkeypatch):
+    def fails(folder):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module, "write_report", fails)
+    planned(publish=PUBLISHES)
+    assert pretrain_sft("tiny").published == "/published"
+
+
 def test_what_is_done_is_cached_in_prefect_s_eyes_too(api, planned, wait_for_states):
     (stage,) = planned(publish=PUBLISHES)
     pretrain_sft("tiny")

@@ -1,6 +1,6 @@
 import json
 
-from tasks.metrics_tail import MetricsTail, read_metrics
+from tasks.metrics_tail import MetricsTail
 
 
 def line(step: int) -> str:
@@ -73,16 +73,3 @@ def test_a_character_cut_in_two_is_read_whole(tmp_path):
     assert tail.read() == []
     path.write_bytes(text)
     assert tail.read() == [{"note": "é"}]
-
-
-def test_all_metrics_are_read_but_a_half_written_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
-    path.write_text(line(1) + line(2) + '{"st')
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
-
-
-def test_a_torn_line_is_passed_over(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(line(1) + '{"step": \n' + line(3))
-    assert read_metrics(path) == [{"step": 1}, {"step": 3}]

@@ -70,3 +70,19 @@ def test_patches_say_what_why_and_which_versions() -> None:
     assert {"cpu_device", "train_spec"} <= {patch["name"] for patch in listed}
     assert all(patch["what"] and patch["why"] and patch["versions"] for patch in listed)
     assert "cpu_device" in runner.invoke(app, ["patches"]).stdout
+
+
+def test_a_report_of_a_run_that_is_not_there(configs: str) -> None:
+    done = runner.invoke(app, ["report", "tiny", "--configs", configs])
+    assert done.exit_code == 2
+    assert "run the experiment first" in done.stderr
+
+
+def test_a_report_is_written_into_the_run_s_folder(configs: str) -> None:
+    folder = Path(configs).parent / "runs" / "tiny" / "main"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text('{"experiment": "tiny", "run": "main", "stages": []}')
+    done = runner.invoke(app, ["report", "tiny", "--configs", configs])
+    assert done.exit_code == 0
+    assert done.stdout.strip() == str(folder / "report.html")
+    assert "tiny" in (folder / "report.html").read_text()

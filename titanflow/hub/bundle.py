@@ -19,12 +19,14 @@ from titanflow.remote_code import own_code, trust_remote_code
 CARD = "README.md"
 LINEAGE = "titanflow.json"
 SAMPLES = "titanflow_samples.json"
-WRITTEN = (CARD, LINEAGE, SAMPLES)
+LOSS_CURVE = "loss.svg"
+WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE)
 """What publishing itself writes beside the exported files."""
 INDEX = "model.safetensors.index.json"
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
+BENCHMARK_SCORES = re.compile(r"\.eval_results/[A-Za-z0-9][\w.-]*\.yaml")
 CHUNK = 1 << 20
 """Bytes that are read at a time when a file is hashed."""
 
@@ -43,12 +45,12 @@ class Entry:
 
 
 Bundle = Mapping[str, Entry]
-"""Name → file; a bundle is flat."""
+"""Name → file; a bundle is flat but for ``.eval_results/``, where the Hub looks for scores of its benchmarks."""
 
 
 def is_published(name: str) -> bool:
     """Whether a file of this name may be part of a bundle."""
-    return is_exported(name) or name in WRITTEN
+    return is_exported(name) or name in WRITTEN or BENCHMARK_SCORES.fullmatch(name) is not None
 
 
 def is_exported(name: str) -> bool:

@@ -31,6 +31,7 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
     fresh.mkdir()
     try:
         for name, entry in bundle.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
             copy(entry.source, fresh / name)
         if not holds(fresh, bundle):
             raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")
@@ -68,7 +69,7 @@ def check_replaceable(folder: Path) -> None:
     hint = "set `folder` to a new or empty folder"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ConfigError(Problem(f"{folder} is not a folder", "folder", hint=hint))
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(held(folder)) if folder.is_dir() else []
     foreign = [name for name in names if not is_published(name)]
     if foreign or (names and LINEAGE not in names):
         found = ", ".join((foreign or names)[:3])
@@ -77,12 +78,21 @@ def check_replaceable(folder: Path) -> None:
 
 def holds(folder: Path, bundle: Bundle) -> bool:
     """Whether ``folder`` holds exactly the bundle's bytes under the bundle's names."""
-    paths = {path.name: path for path in folder.iterdir()}
+    paths = held(folder)
     if paths.keys() != bundle.keys() or any(path.is_symlink() for path in paths.values()):
         return False
     if any(paths[name].stat().st_size != entry.size for name, entry in bundle.items()):
         return False
     return all(file_entry(paths[name]).sha256 == entry.sha256 for name, entry in bundle.items())
+
+
+def held(folder: Path) -> dict[str, Path]:
+    """What a folder holds, by its name relative to it: every file and symlink, and folders that are empty."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+    }
 
 
 def copy(source: Path | bytes, path: Path) -> None:

@@ -33,12 +33,13 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A training stage: its result, and its config and fingerprint where its ``run.yaml`` is still there.
+    """A training stage: its folder and result, and its config and fingerprint where its ``run.yaml`` is still there.
 
     ``export`` is None where the model's family has none.
     """
 
     name: str
+    folder: Path
     result: TrainResult
     export: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Lineage:
 
     ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
     name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
-    ``last`` the run and the scores of the model whose place it takes (``LastPublished.as_json``).
+    ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
     """
 
     experiment: str
@@ -62,6 +63,7 @@ class Lineage:
     trained: tuple[TrainedStage, ...]
     git: str = ""
     evaluation: EvaluateResult | None = None
+    evaluation_folder: Path | None = None
     evaluation_fingerprint: str = ""
     evaluated_as: str = ""
     gate: GateDecision | None = None
@@ -103,6 +105,7 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     return replace(
         lineage,
         evaluation=evaluation,
+        evaluation_folder=run.stages["evaluate"],
         evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
@@ -131,7 +134,7 @@ def read_trained(name: str, folder: Path) -> TrainedStage:
     # The evaluation exports a stage that did not do so itself.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, result, export, config, run.get("fingerprint", ""), data_name(config))
+    return TrainedStage(name, folder, result, export, config, run.get("fingerprint", ""), data_name(config))
 
 
 def read_run(folder: Path) -> dict[str, Any]:

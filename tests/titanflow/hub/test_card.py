@@ -1,22 +1,36 @@
-import math
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-from finished_run import FinishedRun, bring_code
+from finished_run import REPO, FinishedRun, bring_code
 from huggingface_hub import ModelCard
+from local_hub import LocalHub
 
 from titanflow.config.additions import Publish
-from titanflow.hub.bundle import from_export
-from titanflow.hub.card import model_card, number_text, score_text
+from titanflow.hub.bundle import bytes_entry, from_export
+from titanflow.hub.card import card_files, model_card
 from titanflow.hub.lineage import read_lineage
+from titanflow.publish import publish
+from titanflow.stage import GateDecision, StageRun, Threshold
+
+EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 
 
-def card_of(finished: FinishedRun, **settings: Any) -> str:
+def card_of(
+    finished: FinishedRun, gate: GateDecision | None = None, last: dict[str, Any] | None = None, **settings: Any
+) -> str:
     publish = Publish(**settings)
-    lineage = read_lineage(finished.to_publish(), publish.model)
-    return model_card(lineage, publish, from_export(finished.export)).decode()
+    lineage = replace(read_lineage(finished.to_publish(), publish.model), gate=gate, last=last)
+    files = {name: bytes_entry(data) for name, data in card_files(lineage).items()}
+    return model_card(lineage, publish, from_export(finished.export) | files).decode()
+
+
+def write_losses(finished: FinishedRun, *stages: str) -> None:
+    for stage in stages:
+        lines = [json.dumps({"step": step, "loss": 8 / step}) for step in range(1, 9)]
+        (finished.root / stage / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def row(card: str, label: str) -> list[str]:
@@ -156,22 +170,109 @@ def test_a_card_is_the_same_each_time(finished: FinishedRun) -> None:
     assert card_of(finished) == card_of(finished)
 
 
-@pytest.mark.parametrize(
-    ("scores", "text"),
-    [
-        ({"acc": 0.5, "acc_stderr": 0.01}, "0.500 ± 0.010"),
-        ({"acc": 0.5, "acc_stderr": math.nan}, "0.500"),
-        ({}, "n/a"),
-        ({"acc": math.inf}, "n/a"),
-    ],
-)
-def test_score_text(scores: dict[str, float], text: str) -> None:
-    assert score_text(scores, "acc") == text
+def test_training_data_of_the_hub_is_named_in_the_front_matter(finished: FinishedRun) -> None:
+    assert ModelCard(card_of(finished)).data.get("datasets") is None
+    run = StageRun.read(finished.root / "sft" / "run.yaml")
+    run.config["data"] = {"name": "smoltalk", "dataset": "HuggingFaceTB/smoltalk"}
+    run.write()
+    assert ModelCard(card_of(finished)).data.datasets == ["HuggingFaceTB/smoltalk"]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "n/a"), ("", "n/a"), (1234567, "1,234,567"), (2.5, "2.5000"), (8e-4, "0.0008"), ("a|b", r"a\|b")],
-)
-def test_number_text(value: Any, text: str) -> None:
-    assert number_text(value) == text
+def test_what_a_model_says_is_shown_and_does_nothing(finished: FinishedRun) -> None:
+    finished.evaluate(
+        examples=[{"task": "stdlib_kind", "question": EVIL, "expected": "A class.", "base": EVIL, "sft": EVIL}]
+    )
+    card = card_of(finished)
+    assert "<script" not in card
+    assert "](http" not in card.replace("](https://github.com/pytorch/torchtitan)", "")
+    line = next(line for line in card.splitlines() if "A class." in line)
+    assert line.count("|") == 5
+    assert "`" not in line
+    assert "<br>next" in line
+
+
+def test_a_name_from_the_config_is_text_too(finished: FinishedRun) -> None:
+    finished.train("sft", model_name="<b>|x", flavor="a`b", wandb_id="w|`<i>")
+    card = card_of(finished)
+    assert "<b>" not in card
+    assert "<i>" not in card
+
+
+def test_the_loss_curve_is_shown_where_losses_were_logged(finished: FinishedRun) -> None:
+    assert "loss.svg" not in card_of(finished)
+    write_losses(finished, "pretrain", "sft")
+    assert "](loss.svg)" in card_of(finished)
+    picture = card_files(read_lineage(finished.to_publish(), "sft"))["loss.svg"].decode()
+    assert "pretrain" in picture
+    assert "sft" in picture
+    assert str(finished.root) not in picture
+
+
+def test_what_comes_with_a_card_is_the_same_each_time(finished: FinishedRun) -> None:
+    write_losses(finished, "pretrain", "sft")
+    lineage = read_lineage(finished.to_publish(), "sft")
+    assert card_files(lineage) == card_files(lineage)
+
+
+def test_a_benchmark_of_the_hub_comes_with_the_card(finished: FinishedRun) -> None:
+    finished.evaluate(scores={"sft": {"mmlu_pro": {"exact_match": 0.25}}, "base": {}})
+    files = card_files(read_lineage(finished.to_publish(), "sft"))
+    assert b"TIGER-Lab/MMLU-Pro" in files[".eval_results/mmlu_pro.yaml"]
+
+
+def test_why_it_was_published(finished: FinishedRun) -> None:
+    assert "Why it was published" not in card_of(finished)
+    threshold = Threshold(task="stdlib_kind", metric="acc", value=0.93, bound=0.8, passed=True)
+    gate = GateDecision(passed=True, reason="every <b>threshold</b>", against="commit 12ab", thresholds=[threshold])
+    card = card_of(finished, gate)
+    assert "The gate let it pass: every &#60;b&#62;threshold&#60;/b&#62;. It was compared with commit 12ab." in card
+    assert "| stdlib_kind | acc | bound 0.8 | 0.93 | passed |" in card.splitlines()
+
+
+def test_what_was_published_last_stands_beside_it(finished: FinishedRun) -> None:
+    evaluation = {"scores": {"sft": {"stdlib_kind": {"acc": 0.875}}}, "task_versions": {"stdlib_kind": "1.0"}}
+    stages = {"evaluate": evaluation | {"n_shot": {"stdlib_kind": 2}}}
+    card = card_of(finished, last={"run": "run-6", "evaluated_as": "sft", "stages": stages})
+    assert row(card, "task")[-1] == "last published (run-6)"
+    assert row(card, "stdlib_kind")[-1] == "0.875"
+    assert row(card, "stdlib_text")[-1] == "n/a"
+
+
+def test_how_the_scores_were_made(finished: FinishedRun) -> None:
+    finished.evaluate(seeds={"random": 0, "fewshot": 1234})
+    assert "lm-evaluation-harness 0.4.13, seeds random 0, fewshot 1234." in card_of(finished)
+
+
+def test_commands_to_run_it_with(finished: FinishedRun) -> None:
+    card = card_of(finished, repo_id="local/stdlib", tag="v1")
+    for line in (
+        "titanflow chat local/stdlib",
+        "vllm serve local/stdlib --revision v1",
+        "lm_eval --model hf --model_args pretrained=local/stdlib,revision=v1,dtype=float32 \\",
+        "  --tasks stdlib_kind,stdlib_text",
+    ):
+        assert line in card.splitlines()
+
+
+def test_no_vllm_for_code_that_it_does_not_know(finished: FinishedRun) -> None:
+    bring_code(finished.export)
+    card = card_of(finished, repo_id="local/stdlib")
+    assert "vllm" not in card
+    assert "dtype=float32,trust_remote_code=True \\\n  --tasks" in card
+
+
+def test_all_that_comes_with_a_card_is_pushed_once(finished: FinishedRun, hub: LocalHub) -> None:
+    write_losses(finished, "pretrain", "sft")
+    finished.evaluate(scores={"sft": {"mmlu_pro": {"exact_match": 0.25}}, "base": {}})
+    run = finished.to_publish(target="hub", repo_id=REPO)
+    first, again = publish(run), publish(run)
+    remote = hub.repos[REPO].files("run-7")
+    assert {"README.md", "loss.svg", ".eval_results/mmlu_pro.yaml"} < set(remote)
+    assert remote["loss.svg"].startswith(b"<?xml")
+    described = json.loads(remote["titanflow.json"])["files"]
+    assert {"loss.svg", ".eval_results/mmlu_pro.yaml"} < set(described)
+    assert again.commit == first.commit
+    assert len(hub.repos[REPO].commits) == 2
+    folder = publish(finished.to_publish(target="folder", repo_id=REPO))
+    assert folder.files == first.files
+    assert (Path(folder.location) / ".eval_results" / "mmlu_pro.yaml").is_file()

@@ -122,3 +122,14 @@ def test_a_preview_writes_nothing(export: Path, tmp_path: Path) -> None:
     (folder / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"no publish wrote: thesis\.tex"):
         preview_folder(bundle, folder)
+
+
+def test_scores_for_the_hub_s_benchmarks_lie_in_a_folder_of_their_own(export: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    bundle = bundle_of(export) | {".eval_results/gsm8k.yaml": bytes_entry(b"[]\n")}
+    assert write_folder(bundle, folder)
+    assert (folder / ".eval_results" / "gsm8k.yaml").read_bytes() == b"[]\n"
+    assert not write_folder(bundle, folder)
+    (folder / ".eval_results" / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"\.eval_results/notes\.txt"):
+        write_folder(bundle, folder)

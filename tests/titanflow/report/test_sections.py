@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from titanflow.report.contents import read_contents
+from titanflow.report.sections import Interval, duration, inheritance, interval, short, tiles, timings
+from titanflow.score_table import Score
+
+
+def test_the_head_s_figures(run_folder: Path) -> None:
+    found = {tile.label: (tile.value, tile.note) for tile in tiles(read_contents(run_folder))}
+    assert found == {
+        "parameters": ("2.3 M", "llama3 demo"),
+        "tokens trained": ("8.19 k", "pretrain + sft"),
+        "sft loss": ("1.000", "held out 1.250"),
+        "colour": ("0.900", "acc, base 0.500"),
+        "time": ("2.5 min", "5 stages"),
+    }
+
+
+def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
+    assert timings(read_contents(run_folder))[:2] == [("prepare", "10 s", 20.0), ("pretrain", "20 s", 40.0)]
+
+
+def test_inheritance_is_parted_into_name_and_value(run_folder: Path) -> None:
+    stage = read_contents(run_folder).stage("sft")
+    assert stage is not None
+    table = inheritance(stage)
+    assert table["inherited"] == [("dim", "32 from pretrain"), ("model", "llama3 from pretrain")]
+    assert table["changed"][0][0] == "optimizer.lr"
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (Score(0.5, 0.1), Interval(50.0, 30.4, 39.2)),
+        (Score(0.99, 0.02), Interval(99.0, 95.08, 4.92)),
+        (Score(0.0, 0.0), Interval(0.0, 0.0, 0.0)),
+        (Score(0.5, None), None),
+        (Score(2.5, 0.1), None),
+        (Score(None, None), None),
+    ],
+)
+def test_an_interval_stays_on_its_scale(score: Score, expected: Interval | None) -> None:
+    assert interval(score) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (1_000, "1 k"), (2_300_000, "2.3 M"), (7.1e9, "7.1 B"), (1.5e13, "15 T")],
+)
+def test_short(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

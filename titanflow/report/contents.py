@@ -1,0 +1,141 @@
+"""What a run's folder holds, read for its report: finished, half finished or failed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import ConfigError, Problem
+from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
+from titanflow.metrics_lines import read_metrics
+from titanflow.stage import (
+    ERROR_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    STAGES,
+    EvaluateResult,
+    PublishResult,
+    StageError,
+    StageResult,
+    StageRun,
+    TrainResult,
+    read_result,
+)
+
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class StageContents:
+    """One stage: what the plan said of it, and what it left behind. What isn't there is None or empty."""
+
+    name: str
+    folder: Path
+    action: str = ""
+    reason: str = ""
+    fingerprint: str = ""
+    command: list[str] = field(default_factory=list)
+    record: StageRecord | None = None
+    run: StageRun | None = None
+    result: StageResult | None = None
+    error: StageError | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """In a word, what became of it."""
+        if self.result is not None:
+            return getattr(self.result, "status", "finished") if self.name == "publish" else "finished"
+        if self.error is not None:
+            return "failed"
+        return "unfinished" if self.record or self.metrics else "not begun"
+
+    @property
+    def seconds(self) -> float | None:
+        """From its start to its end by the manifest, start-up and export included; else what the stage says."""
+        if self.record and self.record.started and self.record.finished:
+            started, finished = (datetime.fromisoformat(one) for one in (self.record.started, self.record.finished))
+            return (finished - started).total_seconds()
+        return getattr(self.result, "seconds", None)
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run's folder: its manifest, and its stages in order."""
+
+    folder: Path
+    manifest: Manifest
+    stages: list[StageContents]
+
+    def stage(self, name: str) -> StageContents | None:
+        """A stage by its name, or None where the run has none."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def trained(self) -> list[tuple[StageContents, TrainResult]]:
+        """The training stages that finished, with their results."""
+        return [(stage, stage.result) for stage in self.stages if isinstance(stage.result, TrainResult)]
+
+    @property
+    def evaluation(self) -> EvaluateResult | None:
+        """The evaluation's result, where it finished."""
+        found = self.stage("evaluate")
+        return found.result if found and isinstance(found.result, EvaluateResult) else None
+
+    @property
+    def publication(self) -> PublishResult | None:
+        """The publishing's result, where it finished."""
+        found = self.stage("publish")
+        return found.result if found and isinstance(found.result, PublishResult) else None
+
+
+def read_contents(folder: Path) -> RunContents:
+    """Reads a run's folder; what is half written or of another version counts as not there.
+
+    Raises:
+        ConfigError: the folder isn't a run's.
+    """
+    plan = _json(folder / PLAN_FILE)
+    if not plan and not (folder / MANIFEST_FILE).is_file():
+        found, hint = f"{folder} holds neither {PLAN_FILE} nor {MANIFEST_FILE}", "run the experiment first"
+        raise ConfigError(Problem(found, "--run", expected="the folder of a run", hint=hint))
+    manifest = Manifest.open(folder)
+    manifest.experiment = manifest.experiment or plan.get("experiment", "")
+    manifest.run = manifest.run or plan.get("run", folder.name)
+    planned = {stage["stage"]: stage for stage in plan.get("stages", [])}
+    names = [name for name in STAGES if name in planned or name in manifest.stages]
+    stages = [_stage(folder / name, planned.get(name, {}), manifest.stages.get(name)) for name in names]
+    return RunContents(folder, manifest, stages)
+
+
+def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) -> StageContents:
+    return StageContents(
+        name=folder.name,
+        folder=folder,
+        action=planned.get("action", ""),
+        reason=planned.get("reason", ""),
+        fingerprint=planned.get("fingerprint") or (record.fingerprint if record else ""),
+        command=planned.get("command", []),
+        record=record,
+        run=_read_or_none(StageRun.read, folder / RUN_FILE),
+        result=_read_or_none(lambda path: read_result(path.parent), folder / RESULT_FILE),
+        error=_read_or_none(lambda path: StageError.model_validate_json(path.read_bytes()), folder / ERROR_FILE),
+        metrics=read_metrics(folder / METRICS_FILE),
+    )
+
+
+def _read_or_none(read: Any, path: Path) -> Any:
+    """A file's content; None where it isn't there, or where another version wrote what this one can't read."""
+    try:
+        return read(path)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = _read_or_none(lambda path: json.loads(path.read_bytes()), path)
+    return found if isinstance(found, dict) else {}

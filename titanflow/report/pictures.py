@@ -1,0 +1,46 @@
+"""A stage's curves as SVG that stands in the page itself and takes the page's colours, light or dark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from titanflow.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel, draw, loss_panel, points
+
+COLOURS = {TRAIN_COLOUR: "var(--accent)", VALIDATION_COLOUR: "var(--second)", GREY: "var(--muted)"}
+"""The colours that a picture is drawn with, and those of the page's style that take their place."""
+SMALLER = {"learning_rate": "learning rate", "tokens_per_second": "tokens a second", "grad_norm": "gradient norm"}
+"""What is shown of each step beside the loss, and its title."""
+
+
+def loss_svg(records: Sequence[dict[str, Any]]) -> str:
+    """Training and validation loss; empty without two points."""
+    panel = loss_panel(records, "")
+    return inline(draw([panel], width=5.8, height=3.8)) if panel else ""
+
+
+def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
+    """A small picture each of learning rate, throughput and gradient norm, where they were recorded twice."""
+    return [
+        inline(draw([Panel(title, "", [Line(title, found)], xlabel="")], width=3.2, height=1.5))
+        for key, title in SMALLER.items()
+        if len(found := points(records, key)) > 1
+    ]
+
+
+def inline(svg: bytes) -> str:
+    """A picture as an element of an HTML page: no header, no names that another picture on it may have, its colours
+    those of the page."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    opening, rest = text.split(">", 1)
+    opening = re.sub(r'\s(?:xmlns(?::xlink)?|width|height|version)="[^"]*"', "", opening)
+    text = f"{opening}>{rest}"
+    # Clip paths and markers are named after their content, so that an equal name means an equal thing.
+    text = re.sub(r'\sid="[A-Za-z0-9.]+_\d+"', "", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
+    for drawn, styled in COLOURS.items():
+        text = text.replace(drawn, styled)
+    return text.replace("<svg", '<svg class="plot" role="img"', 1).strip()

@@ -1,0 +1,80 @@
+"""``report.html``: a run on one page, made from its folder alone.
+
+The page needs nothing from anywhere: no script, no font, no picture that doesn't stand in it, and its policy forbids
+them. Whatever comes from data or a model is escaped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from titanflow.report.contents import RunContents, read_contents
+from titanflow.report.pictures import loss_svg, smaller_svgs
+from titanflow.report.sections import duration, inheritance, masked_rows, result_table, short, tiles, timings
+from titanflow.score_table import seeds_text
+from titanflow.stage import TrainResult, write_text_atomically
+from titanflow.training_data import training_data
+
+HERE = Path(__file__).parent
+REPORT_FILE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Writes ``report.html`` into a run's folder and returns its path.
+
+    Raises:
+        ConfigError: the folder isn't a run's.
+    """
+    path = folder / REPORT_FILE
+    write_text_atomically(path, render_report(folder))
+    return path
+
+
+def render_report(folder: Path) -> str:
+    """The page of a run.
+
+    Raises:
+        ConfigError: the folder isn't a run's.
+    """
+    run = read_contents(folder)
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"short": short, "duration": duration}
+    page = environment.get_template("report.html.jinja").render(
+        run=run,
+        style=Markup((HERE / "report.css").read_text()),
+        state=run_state(run),
+        tiles=tiles(run),
+        pictures={
+            stage.name: (Markup(loss_svg(stage.metrics)), [Markup(svg) for svg in smaller_svgs(stage.metrics)])
+            for stage in run.stages
+            if stage.name in ("pretrain", "sft")
+        },
+        results=result_table(run),
+        seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
+        timings=timings(run),
+        data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
+        masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
+        inheritance={
+            stage.name: inheritance(stage)
+            for stage in run.stages
+            if isinstance(stage.result, TrainResult) and (stage.result.inherited or stage.result.changed)
+        },
+    )
+    return page + "\n"
+
+
+def run_state(run: RunContents) -> str:
+    """What became of the run, in a word or two."""
+    for stage in run.stages:
+        if stage.state != "finished":
+            return stage.state if stage.name == "publish" and stage.result else f"{stage.name} {stage.state}"
+    return "finished"

@@ -1,0 +1,176 @@
+"""The parts of a report as plain values: what its template shows, with nothing left to compute."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from titanflow.errors import TitanflowError
+from titanflow.masks import Masks
+from titanflow.report.contents import RunContents, StageContents
+from titanflow.score_table import Score, columns, score_rows
+from titanflow.stage import EvaluateResult
+
+MASK_ROWS = 3
+"""Conversations that are shown of each stage."""
+Z95 = 1.96
+"""Standard errors on either side of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the page's head."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score's place on a bar from 0 to 1, in percent of it: the value, and its 95 % interval."""
+
+    value: float
+    low: float
+    width: float
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """A conversation in pieces: text, and whether the model is trained to write it."""
+
+    source: str
+    tokens: int
+    trained: int
+    pieces: list[tuple[str, bool]]
+
+
+def tiles(run: RunContents) -> list[Tile]:
+    """The figures that say at a glance what the run came to."""
+    found = []
+    trained = run.trained
+    if trained:
+        stage, result = trained[-1]
+        found.append(Tile("parameters", short(result.parameters), f"{result.model_name} {result.flavor}"))
+        tokens = sum(result.tokens for _, result in trained)
+        found.append(Tile("tokens trained", short(tokens), " + ".join(stage.name for stage, _ in trained)))
+        if result.loss is not None:
+            held_out = "" if result.validation_loss is None else f"held out {result.validation_loss:.3f}"
+            found.append(Tile(f"{stage.name} loss", f"{result.loss:.3f}", held_out))
+    found += best_scores(run.evaluation)
+    seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
+    if seconds:
+        total = sum(seconds)
+        time = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.1f} min"
+        found.append(Tile("time", time, f"{len(seconds)} stages"))
+    return found
+
+
+def best_scores(evaluation: EvaluateResult | None) -> list[Tile]:
+    """The first metric of the first two tasks that have one that grows, of the last model beside the first."""
+    if evaluation is None or not evaluation.scores:
+        return []
+    models = list(evaluation.scores)
+    rows: dict[str, Tile] = {}
+    for row in score_rows(evaluation, models[-1]):
+        first, last = row.scores[0], row.scores[-1]
+        if row.higher_is_better is not False and row.task not in rows and last.value is not None:
+            note = (
+                f"{row.metric}, {models[0]} {first.value:.3f}"
+                if len(models) > 1 and first.value is not None
+                else row.metric
+            )
+            rows[row.task] = Tile(row.task, f"{last.value:.3f}", note)
+    return list(rows.values())[:2]
+
+
+def result_table(run: RunContents) -> dict[str, Any]:
+    """Models, rows and the intervals of scores between 0 and 1."""
+    evaluation = run.evaluation
+    if evaluation is None or not evaluation.scores:
+        return {}
+    last = list(evaluation.scores)[-1]
+    rows = [
+        (row, [(score, interval(score)) for score in row.scores])
+        for row in score_rows(evaluation, last)
+        # Of perplexities bits per byte alone compares across tokenizers.
+        if not row.metric.endswith("perplexity")
+    ]
+    return {"models": columns(evaluation, last), "rows": rows}
+
+
+def interval(score: Score) -> Interval | None:
+    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale."""
+    if score.value is None or score.stderr is None or not 0 <= score.value <= 1:
+        return None
+    half = Z95 * score.stderr
+    low, high = max(0.0, score.value - half), min(1.0, score.value + half)
+    return Interval(round(100 * score.value, 2), round(100 * low, 2), round(100 * (high - low), 2))
+
+
+def timings(run: RunContents) -> list[tuple[str, str, float]]:
+    """Each finished stage, its time, and its share of the longest in percent."""
+    measured = [(stage.name, stage.seconds) for stage in run.stages if stage.seconds is not None]
+    longest = max((seconds for _, seconds in measured), default=0.0) or 1.0
+    return [(name, duration(seconds), round(100 * seconds / longest, 2)) for name, seconds in measured]
+
+
+def inheritance(stage: StageContents) -> dict[str, list[tuple[str, str]]]:
+    """What a fine-tuning stage took from its base and what it set otherwise, as name and value."""
+    result = stage.result
+    inherited = [_parted(line.removeprefix("Inherited "), "=") for line in getattr(result, "inherited", [])]
+    changed = [_parted(line, ": ") for line in getattr(result, "changed", [])]
+    return {"inherited": inherited, "changed": changed}
+
+
+def masked_rows(stage: StageContents) -> list[MaskedText]:
+    """The first conversations that a stage trains on, token by token; none where its prepared data is gone."""
+    run = stage.run
+    if run is None or run.data.train is None or run.tokenizer is None:
+        return []
+    try:
+        masks = Masks(run.data.train, run.tokenizer)
+        if not masks.infos:
+            return []
+        return list(itertools.islice(_masked(masks), MASK_ROWS))
+    except (OSError, ValueError, TypeError, TitanflowError):
+        return []
+
+
+def _masked(masks: Masks) -> Iterator[MaskedText]:
+    from titanflow.data.tokenizer import load_tokenizer
+
+    decode: Callable[[list[int]], str] = lambda tokens: backend.decode(tokens, skip_special_tokens=False)  # noqa: E731
+    backend = load_tokenizer(masks.tokenizer).backend
+    for row in masks.rows():
+        runs = itertools.groupby(zip(row.input_ids, row.trained, strict=True), lambda pair: pair[1])
+        pieces = [(decode([token for token, _ in run]), is_trained) for is_trained, run in runs]
+        yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)
+
+
+def _parted(line: str, separator: str) -> tuple[str, str]:
+    name, _, value = line.partition(separator)
+    return name, value
+
+
+def short(value: float) -> str:
+    """A count in three digits or so: 2.3 M."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 4 min 12 s."""
+    if not math.isfinite(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,128 @@
+"""Scores side by side: the models of an evaluation, and the model that was published last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from titanflow.stage import EvaluateResult
+
+STDERR = "_stderr"
+MISSING = "n/a"
+
+
+@dataclass(frozen=True)
+class LastPublished:
+    """The model that stood there before: its run and its scores, as its ``titanflow.json`` says.
+
+    ``conditions`` holds of each task its version and number of shots; only where these and the limit are the same is a
+    score shown.
+    """
+
+    run: str
+    scores: Mapping[str, Mapping[str, float]]
+    conditions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    limit: float | None = None
+
+    @classmethod
+    def read(cls, lineage: Mapping[str, Any]) -> LastPublished | None:
+        """What a ``titanflow.json`` says of its model; None where it was published without an evaluation."""
+        evaluation = (lineage.get("stages") or {}).get("evaluate")
+        if not evaluation:
+            return None
+        scores = (evaluation.get("scores") or {}).get(lineage.get("evaluated_as"), {})
+        versions, n_shot = evaluation.get("task_versions") or {}, evaluation.get("n_shot") or {}
+        conditions = {task: (str(versions.get(task, "")), int(n_shot.get(task, 0))) for task in scores}
+        return cls(str(lineage.get("run", "")), scores, conditions, evaluation.get("limit"))
+
+    def comparable(self, evaluation: EvaluateResult, task: str) -> Mapping[str, float]:
+        """Its scores of a task; none where they were made otherwise than the evaluation's."""
+        condition = (evaluation.task_versions.get(task, ""), evaluation.n_shot.get(task, 0))
+        same = self.limit == evaluation.limit and self.conditions.get(task) == condition
+        return self.scores[task] if same else {}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score and its standard error, each None where there is none."""
+
+    value: float | None = None
+    stderr: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return MISSING
+        return f"{self.value:.3f}" if self.stderr is None else f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One metric of one task; ``scores`` has an entry for each column."""
+
+    task: str
+    version: str
+    n_shot: int
+    samples: int | str
+    metric: str
+    higher_is_better: bool | None
+    scores: list[Score]
+
+    @property
+    def arrow(self) -> str:
+        """↑ where higher is better, ↓ where lower is, nothing where it isn't known."""
+        return {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+
+
+def metrics(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """The scores proper, without their standard errors and without what isn't a number."""
+    return {key: value for key, value in scores.items() if not is_stderr(key) and _finite(value) is not None}  # type: ignore[misc]
+
+
+def is_stderr(metric: str) -> bool:
+    """Whether a key is a standard error's: ``acc_stderr``, and ``exact_match_stderr,strict-match`` of a filter."""
+    return metric.split(",", 1)[0].endswith(STDERR)
+
+
+def score(scores: Mapping[str, float | None], metric: str) -> Score:
+    """A metric's score with its standard error."""
+    name, comma, filtered = metric.partition(",")
+    return Score(_finite(scores.get(metric)), _finite(scores.get(f"{name}{STDERR}{comma}{filtered}")))
+
+
+def seeds_text(seeds: Mapping[str, int]) -> str:
+    """The seeds of an evaluation in words: one where all are the same."""
+    if len(set(seeds.values())) == 1:
+        return f"seed {next(iter(seeds.values()))}"
+    return f"seeds {', '.join(f'{name} {seed}' for name, seed in seeds.items())}" if seeds else ""
+
+
+def columns(evaluation: EvaluateResult, model: str) -> list[str]:
+    """The evaluated models, ``model`` last: base | sft."""
+    return [*(name for name in evaluation.scores if name != model), *([model] if model in evaluation.scores else [])]
+
+
+def score_rows(evaluation: EvaluateResult, model: str, last: LastPublished | None = None) -> Iterator[ScoreRow]:
+    """A row for each task and metric: a score for each of ``columns``, and one of ``last`` where that is given."""
+    models = columns(evaluation, model)
+    tasks = dict.fromkeys(task for name in models for task in evaluation.scores[name])
+    for task in tasks:
+        found: list[Mapping[str, float]] = [evaluation.scores[name].get(task, {}) for name in models]
+        shown = dict.fromkeys(metric for scores in found for metric in metrics(scores))
+        if last is not None:
+            found.append(last.comparable(evaluation, task))
+        for metric in shown:
+            yield ScoreRow(
+                task,
+                evaluation.task_versions.get(task, ""),
+                evaluation.n_shot.get(task, 0),
+                evaluation.samples.get(task, ""),
+                metric,
+                evaluation.higher_is_better.get(task, {}).get(metric.split(",", 1)[0]),
+                [score(scores, metric) for scores in found],
+            )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
