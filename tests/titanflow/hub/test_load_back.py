@@ -72,19 +72,27 @@ def expected(tmp_path: Path) -> dict[str, torch.Tensor]:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     ids = tokenizer(TEXT[0], return_tensors="pt").input_ids
+    said = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=3)
     with torch.no_grad():
-        return {"ids": ids, "logits": model(ids).logits}
+        return {"ids": ids, "logits": model(ids).logits, "said": said[:, ids.shape[1] :]}
 
 
 def test_a_published_model_loads_back_and_is_the_same(
     expected: dict[str, torch.Tensor], hub: LocalHub, tmp_path: Path
 ) -> None:
-    run = FinishedRun.write(tmp_path / "run-7").to_publish(target="hub", repo_id=REPO)
-    path = run.write()
+    finished = FinishedRun.write(tmp_path / "run-7")
+    prompt, said = expected["ids"][0].tolist(), expected["said"][0].tolist()
+    path = finished.to_publish(target="hub", repo_id=REPO).write()
     torch.save(expected, tmp_path / "expected.pt")
     inherited = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_XET"}
     publish = [sys.executable, "-m", "titanflow.publish", str(path)]
     load = [sys.executable, "-c", LOAD, REPO, "run-7", str(tmp_path / "expected.pt")]
+    finished.evaluate(greedy={"sft": {"prompt": prompt, "continuation": [*said[:-1], said[-1] ^ 1]}})
+    refused = subprocess.run(publish, env=inherited, check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert f"token 8 of the continuation is {said[-1]}, was {said[-1] ^ 1}" in refused.stderr
+    assert hub.repos[REPO].tags == {}
+    finished.evaluate(greedy={"sft": {"prompt": prompt, "continuation": said}})
     subprocess.run(publish, env=inherited, check=True, capture_output=True)
     hub.log.clear()  # the push downloads what arrived, too
     loaded = subprocess.run(load, env=inherited, check=False, capture_output=True, text=True)
