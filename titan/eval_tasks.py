@@ -117,7 +117,9 @@ def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") ->
     return manager
 
 
-def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> Any:
+def load_task(
+    manager: Any, name: str, num_fewshot: int | None, seed: int, gen_kwargs: Mapping[str, Any] | None = None
+) -> Any:
     """A task, or a group with its tasks, ready for ``lm_eval.evaluate``.
 
     Args:
@@ -126,6 +128,7 @@ def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> An
         num_fewshot: examples in the prompt; None for the task's own number. A task that sets 0 itself keeps it,
             as in lm-eval.
         seed: of the choice of examples.
+        gen_kwargs: settings of generation that go before the task's own.
     """
     loaded = manager.load([name])
     for task in loaded["tasks"].values():
@@ -133,6 +136,8 @@ def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> An
         if own is None or (num_fewshot is not None and own != 0):
             task.set_config(key="num_fewshot", value=num_fewshot or 0)
         task.set_fewshot_seed(seed=seed)
+        if gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
     return loaded
 
 

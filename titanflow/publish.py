@@ -16,6 +16,7 @@ from titanflow.config.additions import Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.evaluated import unpublishable
 from titanflow.hub.bundle import CARD, LINEAGE, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_endpoint, hub_token, redact, use_plain_transfer
 from titanflow.hub.folder import write_folder
@@ -42,6 +43,7 @@ def publish(run: StageRun) -> PublishResult:
     started = time.perf_counter()
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
+    check_scored(lineage, settings)
     bundle = build_bundle(lineage, settings)
     result = to_hub(bundle, settings, run) if settings.target == "hub" else to_folder(bundle, settings, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
@@ -79,6 +81,18 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
         expected = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
         problems.append(Problem(f"{tag!r} can't be a tag's name", "publish.tag", origin, expected))
     return problems
+
+
+def check_scored(lineage: Lineage, settings: Publish) -> None:
+    """Checks that the model was scored whole, and as it is published.
+
+    Raises:
+        ConfigError: the evaluation was limited, or scored a checkpoint.
+    """
+    evaluation = lineage.evaluation
+    problem = unpublishable(evaluation.limit, evaluation.backend) if evaluation is not None else None
+    if problem is not None and not settings.dry_run:
+        raise ConfigError(problem)
 
 
 def build_bundle(lineage: Lineage, settings: Publish) -> Bundle:
