@@ -148,10 +148,15 @@ class SharedLM(HFLM):
         # Padded at the right, where a causal model doesn't look: no mask is needed.
         with torch.inference_mode():
             logits = self.model(input_ids=inputs.to(self.device), use_cache=False, logits_to_keep=width - first).logits
-            scored = logits[torch.tensor(places), torch.tensor(positions)].float()
-            target = torch.tensor(targets, device=scored.device)
-            likelihoods = scored.gather(1, target[:, None]).squeeze(1) - scored.logsumexp(1)
-            is_greedy = scored.argmax(1) == target
+            logits = logits.float()
+            at = (torch.tensor(places), torch.tensor(positions))
+            chosen = torch.tensor(targets)
+            own = logits[*at, chosen]
+            likelihoods = own - logits.logsumexp(-1)[at]
+            is_greedy = own == logits.amax(-1)[at]
+            # Of equals the first is taken; looked for where there may be some, since it takes longer than all the rest.
+            best = tuple(index[is_greedy.cpu()] for index in at)
+            is_greedy[is_greedy.clone()] = logits[best].argmax(-1) == chosen[is_greedy.cpu()].to(logits.device)
         sums = iter(
             [
                 (float(own.sum()), bool(greedy.all()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ DATA = "${data}"
 """In a task's YAML, the folder of the prepared evaluation items."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
+
+
+KEPT_TEMPLATES = 1024
 
 
 class _TolerantLoader(yaml.SafeLoader):
@@ -96,6 +100,7 @@ def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") ->
     """
     from lm_eval.tasks import TaskManager
 
+    keep_templates()
     include_path = str(folder) if folder else None
     manager = TaskManager(include_path=include_path, include_defaults=False)
     if any(name not in manager.all_tasks for name in names):
@@ -115,6 +120,14 @@ def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") ->
     if problems:
         raise ConfigError(problems)
     return manager
+
+
+def keep_templates() -> None:
+    """Has lm-eval compile a task's template once: it does so for each field of each item, several times."""
+    from lm_eval.utils import env
+
+    if not hasattr(env.from_string, "cache_info"):
+        env.from_string = lru_cache(maxsize=KEPT_TEMPLATES)(env.from_string)
 
 
 def load_task(
