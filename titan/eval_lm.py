@@ -112,13 +112,16 @@ class SharedLM(HFLM):
         return scores
 
     def _batches(self, rows: Sequence[Row]) -> Iterable[list[Row]]:
-        """Rows of like length together, longest first."""
+        """Rows of like length together, longest first.
+
+        On a CPU a batch is as many tokens as so many rows of the whole context have, up to what its cache holds.
+        """
         start = 0
-        size = self._rows_at_once(len(rows[0].tokens)) if rows else 0
+        count = size = self._rows_at_once(len(rows[0].tokens)) if rows else 0
+        budget = min(size * self.max_length, CPU_BATCH_TOKENS)
         while start < len(rows):
-            count = size
             if self.device.type == "cpu":
-                count = max(1, min(size, CPU_BATCH_TOKENS // len(rows[start].tokens)))
+                count = max(1, budget // len(rows[start].tokens))
             yield list(rows[start : start + count])
             start += count
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from titan.eval_backends import Loading, load_lm, load_transformers
+from titan.eval_cache import CACHE_FOLDER, cached
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
@@ -101,12 +102,15 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
             lm = ranks.load(load_lm, loading)
             if settings.backend != "native":
                 greedy[name] = _greedy(lm, loading)
-            for task in settings.tasks:
-                loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                scored = evaluate_task(lm, loaded, settings, log)
-                collected[name].append(scored)
-                done = sum(map(len, collected.values()))
-                _report(metrics, done, total, name, task, scored)
+            with contextlib.ExitStack() as closing:
+                if settings.cache_requests:
+                    lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
+                for task in settings.tasks:
+                    loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                    scored = evaluate_task(lm, loaded, settings, log)
+                    collected[name].append(scored)
+                    done = sum(map(len, collected.values()))
+                    _report(metrics, done, total, name, task, scored)
             # Before the next is loaded: two may not fit.
             del lm
             _keep(run.folder, name, folder, collected[name], settings)

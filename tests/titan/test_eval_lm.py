@@ -116,6 +116,14 @@ def test_full_windows_go_a_few_at_a_time_on_a_cpu(export: Path, monkeypatch: pyt
     assert [[len(row.tokens) for row in batch] for batch in batches] == [[300], [60], [50, 50], [10] * 4]
 
 
+def test_short_rows_go_more_at_a_time_on_a_cpu(export: Path) -> None:
+    rows = [Row((1,) * length, [[1]]) for length in (POSITIONS, POSITIONS, 50, *(10,) * 20)]
+
+    batches = list(own(export, 1)._batches(rows))
+
+    assert [len(batch) for batch in batches] == [1, 1, 5, 16]
+
+
 def test_a_continuation_longer_than_the_context_is_refused(export: Path) -> None:
     with pytest.raises(DataError, match="a continuation of 300 tokens"):
         own(export).loglikelihood(requests([("a", "x" * 300)]), disable_tqdm=True)

@@ -23,6 +23,7 @@ from tiny_exports import (
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import titan.evaluate
+from titan.eval_lm import SharedLM
 from titan.eval_wandb import log_to_wandb
 from titan.evaluate import evaluate_stage, main
 from titan.export import export_checkpoint
@@ -365,6 +366,33 @@ def test_settings_of_generation_go_before_the_tasks_own(quick: Callable[..., Sta
     answers = [item["resps"][0][0] for item in samples(run, "sft", "tiny_module")]
     assert 0 < max(map(len, answers)) <= 2
     assert samples(run, "sft", "tiny_module")[0]["arguments"][0][1]["do_sample"] is False
+
+
+def test_what_was_answered_before_is_not_computed_again(
+    quick: Callable[..., StageRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = ["tiny_bytes", "tiny_kind", "tiny_module"]
+    plain = evaluate_stage(quick(tasks=tasks, models=["sft"]))
+    run = quick(tasks=tasks, models=["sft"], cache_requests=True)
+    first = evaluate_stage(run)
+    computed: list[Any] = []
+    for method in ("score", "generate"):
+        own = getattr(SharedLM, method)
+        monkeypatch.setattr(SharedLM, method, lambda lm, batch, own=own: (computed.append(batch), own(lm, batch))[1])
+
+    again = evaluate_stage(run)
+
+    assert first.scores == again.scores == plain.scores
+    assert computed == []
+    # The same questions to the same weights with another template, and to other weights.
+    template = run.stages["sft"] / "export" / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    evaluate_stage(run)
+    with_template = len(computed)
+    weights = run.stages["sft"] / "export" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    evaluate_stage(run)
+    assert 0 < with_template < len(computed)
 
 
 def test_a_folder_that_changes_meanwhile_fails_the_stage(
