@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ DATA = "${data}"
 """In a task's YAML, the folder of the prepared evaluation items."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
+
+
+KEPT_TEMPLATES = 1024
 
 
 class _TolerantLoader(yaml.SafeLoader):
@@ -96,6 +100,7 @@ def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") ->
     """
     from lm_eval.tasks import TaskManager
 
+    keep_templates()
     include_path = str(folder) if folder else None
     manager = TaskManager(include_path=include_path, include_defaults=False)
     if any(name not in manager.all_tasks for name in names):
@@ -117,7 +122,17 @@ def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") ->
     return manager
 
 
-def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> Any:
+def keep_templates() -> None:
+    """Has lm-eval compile a task's template once: it does so for each field of each item, several times."""
+    from lm_eval.utils import env
+
+    if not hasattr(env.from_string, "cache_info"):
+        env.from_string = lru_cache(maxsize=KEPT_TEMPLATES)(env.from_string)
+
+
+def load_task(
+    manager: Any, name: str, num_fewshot: int | None, seed: int, gen_kwargs: Mapping[str, Any] | None = None
+) -> Any:
     """A task, or a group with its tasks, ready for ``lm_eval.evaluate``.
 
     Args:
@@ -126,6 +141,7 @@ def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> An
         num_fewshot: examples in the prompt; None for the task's own number. A task that sets 0 itself keeps it,
             as in lm-eval.
         seed: of the choice of examples.
+        gen_kwargs: settings of generation that go before the task's own.
     """
     loaded = manager.load([name])
     for task in loaded["tasks"].values():
@@ -133,6 +149,8 @@ def load_task(manager: Any, name: str, num_fewshot: int | None, seed: int) -> An
         if own is None or (num_fewshot is not None and own != 0):
             task.set_config(key="num_fewshot", value=num_fewshot or 0)
         task.set_fewshot_seed(seed=seed)
+        if gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
     return loaded
 
 

@@ -1,8 +1,8 @@
 """Evaluates exported folders with lm-evaluation-harness, side by side: ``torchrun -m titan.evaluate run.yaml``.
 
 The folders are evaluated as they will be published, with lm-eval's transformers backend, and their bytes are
-hashed before and after. One process evaluates, on one device: lm-eval's own data parallelism needs several GPUs
-on one machine and repeats all work on every rank elsewhere, so that further ranks leave at once.
+hashed before and after. Rank 0 runs lm-eval and writes; every rank computes its share of the batches, on its own
+device (:mod:`titan.eval_ranks`), and the results are those of one process.
 """
 
 from __future__ import annotations
@@ -16,22 +16,32 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from titan.eval_model import Scored, check_unchanged, evaluate_task, load_model, model_folders
+from titan.eval_backends import Loading, load_lm, load_transformers
+from titan.eval_cache import CACHE_FOLDER, cached
+from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
+from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
 from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
+from titan.eval_wandb import log_to_wandb
+from titan.greedy import record_greedy
+from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.fingerprint import folder_digests
+from titanflow.remote_code import trust_remote_code
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
     RESULT_FILE,
     EvaluateResult,
+    Greedy,
     StageError,
     StageRun,
     write_error,
@@ -43,6 +53,8 @@ TASKS_FOLDER = "tasks"
 LIBRARY_LOG = "lm_eval.log"
 """What lm-eval and its libraries print, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
+
+ALONE = Ranks()
 
 logger = logging.getLogger("titanflow.evaluate")
 
@@ -62,11 +74,12 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> Path | None:
     return folder
 
 
-def evaluate_stage(run: StageRun) -> EvaluateResult:
+def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     """Evaluates every model on every task and keeps scores, samples, versions and digests in the stage's folder.
 
     Raises:
         ConfigError: an unknown model, task or setting.
+        DataError: an export that isn't what its training stage recorded.
         StageFailed: an evaluated folder changed meanwhile.
     """
     started = time.monotonic()
@@ -77,21 +90,52 @@ def evaluate_stage(run: StageRun) -> EvaluateResult:
     quiet_transformers()
     quiet_lm_eval()
     manager = task_manager(settings.tasks, tasks_folder, run.origins.get("tasks", ""))
+    # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
+    ranks.join()
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
+    greedy = {}
     metrics = MetricsFile(run.folder / METRICS_FILE)
     total = len(folders) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w") as log:
         for name, folder in folders.items():
-            model = load_model(folder, settings, trained_here=not isinstance(settings.models, Mapping))
-            for task in settings.tasks:
-                loaded = load_task(manager, task, settings.num_fewshot, settings.seed)
-                scored = evaluate_task(model, loaded, settings, log)
-                collected[name].append(scored)
-                done = sum(map(len, collected.values()))
-                _report(metrics, done, total, name, task, scored)
+            loading = _loading(folder, settings)
+            lm = ranks.load(load_lm, loading)
+            if settings.backend != "native":
+                greedy[name] = _greedy(lm, loading)
+            with contextlib.ExitStack() as closing:
+                if settings.cache_requests:
+                    lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
+                for task in settings.tasks:
+                    loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                    scored = evaluate_task(lm, loaded, settings, log)
+                    collected[name].append(scored)
+                    done = sum(map(len, collected.values()))
+                    _report(metrics, done, total, name, task, scored)
+            # Before the next is loaded: two may not fit.
+            del lm
             _keep(run.folder, name, folder, collected[name], settings)
+    ranks.end()
     check_unchanged(folders, digests)
-    return _result(run, settings, folders, digests, collected, time.monotonic() - started)
+    return _result(run, settings, folders, digests, collected, greedy, time.monotonic() - started)
+
+
+def _loading(folder: Path, settings: Evaluate) -> Loading:
+    return Loading(
+        folder,
+        backend=settings.backend,
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        device=settings.device,
+        seed=settings.seed,
+        trained_here=settings.backend == "native" or not isinstance(settings.models, Mapping),
+        trusted=settings.backend != "native" and trust_remote_code(folder, key="models"),
+    )
+
+
+def _greedy(lm: Any, loading: Loading) -> Greedy:
+    if loading.backend == "hf" and loading.dtype == "float32":
+        return record_greedy(lm.model, lm.tokenizer)
+    return record_greedy(*load_transformers(replace(loading, dtype="float32")))
 
 
 def _settings(run: StageRun) -> Evaluate:
@@ -120,6 +164,7 @@ def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings:
     """Writes one model's results and samples."""
     config = {
         "model": str(source),
+        "backend": settings.backend,
         "dtype": settings.dtype,
         "batch_size": settings.batch_size,
         "limit": settings.limit,
@@ -139,6 +184,7 @@ def _result(
     folders: Mapping[str, Path],
     digests: dict[str, dict[str, str]],
     collected: Mapping[str, list[Scored]],
+    greedy: dict[str, Greedy],
     seconds: float,
 ) -> EvaluateResult:
     first = [item.results for item in next(iter(collected.values()))]
@@ -154,6 +200,8 @@ def _result(
         scores=scores,
         folders=dict(folders),
         digests=digests,
+        backend=settings.backend,
+        greedy=greedy,
         samples={task: count["effective"] for results in first for task, count in results["n-samples"].items()},
         n_shot={task: int(count) for results in first for task, count in results["n-shot"].items()},
         task_versions={task: str(value) for results in first for task, value in results["versions"].items()},
@@ -190,54 +238,8 @@ def _reference(data: Path | None) -> dict[str, float]:
     return {} if value is None else {"xz_bits_per_byte": float(value)}
 
 
-def log_to_wandb(run: StageRun, result: EvaluateResult) -> str:
-    """Logs ``eval/<model>/<task>/<metric>`` to a W&B run and returns its id; empty where W&B failed.
-
-    Project, group, name, id and mode come from ``WANDB_*``, which the task sets; offline unless they say
-    otherwise. Scores that are computed are never lost to a logger.
-    """
-    os.environ.setdefault("WANDB_MODE", "offline")
-    os.environ.setdefault("WANDB_DIR", str(run.folder))
-    os.environ.setdefault("WANDB_SILENT", "true")
-    try:
-        import wandb
-
-        logged = wandb.init(job_type=run.stage, config=run.config)
-        logged.log(
-            {
-                f"eval/{model}/{task}/{metric}": value
-                for model, tasks in result.scores.items()
-                for task, metrics in tasks.items()
-                for metric, value in metrics.items()
-            }
-        )
-        logged.finish()
-        return str(logged.id)
-    except Exception as error:
-        logger.warning("the scores aren't in W&B: %s", error)
-        return ""
-
-
-def leave_torchrun() -> int:
-    """This process's rank under torchrun; its variables go, so that no library waits for other ranks."""
-    rank = int(os.environ.get("RANK", "0"))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        logger.info(
-            "rank %d %s", rank, "leaves: rank 0 evaluates alone" if rank else "evaluates alone; the others leave"
-        )
-    for key in list(os.environ):
-        if key.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")) or key in (
-            "RANK",
-            "LOCAL_RANK",
-            "WORLD_SIZE",
-            "LOCAL_WORLD_SIZE",
-        ):
-            del os.environ[key]
-    return rank
-
-
 @contextlib.contextmanager
-def _errors_written(folder: Path) -> Iterator[None]:
+def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Writes ``error.json`` for what goes wrong inside, and ends the process with its exit status."""
     try:
         yield
@@ -245,9 +247,18 @@ def _errors_written(folder: Path) -> Iterator[None]:
         code = error.exit_code if isinstance(error, TitanflowError) else 1
         write_error(
             folder,
-            StageError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc(), exit_code=code),
+            StageError(
+                rank=ranks.rank,
+                type=type(error).__name__,
+                message=str(error),
+                traceback=traceback.format_exc(),
+                exit_code=code,
+            ),
         )
         logger.error("%s", error if isinstance(error, TitanflowError) else traceback.format_exc())
+        if ranks.size > 1:
+            # At once: the other ranks wait for this one, and torchrun ends them.
+            leave(code)
         sys.exit(code)
 
 
@@ -256,15 +267,27 @@ def main(run_file: Path) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
-    if leave_torchrun() != 0:
-        return
+    ranks = Ranks.of_environment()
     run = StageRun.read(run_file)
+    if ranks.rank != 0:
+        with _errors_written(run.folder, ranks):
+            serve(ranks)
+        return
     for name in (ERROR_FILE, RESULT_FILE, METRICS_FILE):
         (run.folder / name).unlink(missing_ok=True)
-    with _errors_written(run.folder):
-        result = evaluate_stage(run)
+    with _errors_written(run.folder, ranks):
+        result = evaluate_stage(run, ranks)
         write_result(run.folder, result)
         logger.info("%d models on %d tasks in %.1f s", len(result.folders), len(result.n_shot), result.seconds)
+
+
+def serve(ranks: Ranks) -> None:
+    """Computes what rank 0 asks for; everything that this takes lies on the disk."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    ranks.join()
+    quiet_transformers()
+    quiet_lm_eval()
+    ranks.serve(load_lm)
 
 
 if __name__ == "__main__":

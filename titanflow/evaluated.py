@@ -1,14 +1,16 @@
-"""Which models an evaluate module scores: checked in the plan, and part of the stage's fingerprint."""
+"""Which models an evaluate module scores, and whether they may be published on that: checked in the plan."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from titanflow.checkpoints import METADATA, complete_folders
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
-from titanflow.hf_base import CONFIG_FILE
+from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.remote_code import trust_remote_code
 
 BASE = "base"
@@ -25,13 +27,16 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
         ConfigError: names each of them.
     """
     models = module.config["models"]
+    native = module.config.get("backend") == "native"
     if isinstance(models, dict):
+        is_model = _has_checkpoint if native else is_hugging_face
+        lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
         wrong = [
-            f"{name}: no {CONFIG_FILE} in {folder}"
+            f"{name}: {lacks} in {folder}"
             for name, folder in models.items()
-            if not (Path(folder) / CONFIG_FILE).is_file() and not _may_come(Path(folder), workspace)
+            if not is_model(Path(folder)) and not _may_come(Path(folder), workspace)
         ]
-        expected = "folders that transformers loads"
+        expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
         origin = module.origins.get("models", "")
         for name, folder in models.items():
             trust_remote_code(Path(folder), f"{module.name}.models.{name}", origin)
@@ -48,6 +53,40 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
                 for message in wrong or ["nothing to evaluate"]
             ]
         )
+
+
+def check_publishable(module: Module, publish: Module) -> None:
+    """Refuses to plan scores that :func:`unpublishable` would refuse once they are computed.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    problem = unpublishable(module.config.get("limit"), module.config.get("backend", "hf"), module.origins)
+    if problem is not None and not publish.config.get("dry_run"):
+        raise ConfigError(problem)
+
+
+def unpublishable(limit: float | None, backend: str, origins: Mapping[str, str] | None = None) -> Problem | None:
+    """Why no model may be published on scores of this kind; None where one may.
+
+    Args:
+        limit: items a task.
+        backend: what computed.
+        origins: where the settings stand.
+    """
+    if limit is not None:
+        key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
+    elif backend == "native":
+        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
+        expected = "hf or vllm"
+    else:
+        return None
+    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
+    return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / METADATA).is_file() or bool(complete_folders(folder / "checkpoint"))
 
 
 def _may_come(folder: Path, workspace: Path) -> bool:

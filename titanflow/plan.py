@@ -20,7 +20,7 @@ from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
-from titanflow.evaluated import BASE, check_models
+from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.outside_base import read_base
@@ -190,6 +190,8 @@ def _stage_run(
     sft = config.stage("sft")
     if stage == "evaluate":
         check_models(module, config, folder.parent.parent)
+        if publish := config.stage("publish"):
+            check_publishable(module, publish)
         if sft is not None and sft.base is not None and sft.base.folder is not None:
             stages[BASE] = sft.base.folder
     stage_run = StageRun(

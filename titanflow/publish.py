@@ -19,6 +19,7 @@ from titanflow.config.additions import Gate, Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, HubError, Problem, TitanflowError
+from titanflow.evaluated import unpublishable
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
@@ -51,6 +52,7 @@ def publish(run: StageRun) -> PublishResult:
     started = time.perf_counter()
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
+    check_scored(lineage, settings)
     candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
     result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
@@ -104,6 +106,18 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     elif settings.pull_request:
         refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
     return problems
+
+
+def check_scored(lineage: Lineage, settings: Publish) -> None:
+    """Checks that the model was scored whole, and as it is published.
+
+    Raises:
+        ConfigError: the evaluation was limited, or scored a checkpoint.
+    """
+    evaluation = lineage.evaluation
+    problem = unpublishable(evaluation.limit, evaluation.backend) if evaluation is not None else None
+    if problem is not None and not settings.dry_run:
+        raise ConfigError(problem)
 
 
 def exported_files(lineage: Lineage, settings: Publish) -> Bundle:

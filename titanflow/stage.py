@@ -132,13 +132,15 @@ class EvaluateResult(Strict):
 
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
     of each evaluated file; ``greedy[model]`` what each said to a prompt; ``reference`` holds what no model made
-    (``xz_bits_per_byte``).
+    (``xz_bits_per_byte``). With the backend ``native`` folders and digests are checkpoints', and nothing that could be
+    published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
     scores: dict[str, dict[str, dict[str, float]]]
     folders: dict[str, Path]
     digests: dict[str, dict[str, str]]
+    backend: Literal["hf", "native", "vllm"] = "hf"
     greedy: dict[str, Greedy] = Field(default_factory=dict)
     samples: dict[str, int] = Field(default_factory=dict)
     n_shot: dict[str, int] = Field(default_factory=dict)

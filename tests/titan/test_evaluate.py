@@ -23,7 +23,9 @@ from tiny_exports import (
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import titan.evaluate
-from titan.evaluate import evaluate_stage, log_to_wandb, main
+from titan.eval_lm import SharedLM
+from titan.eval_wandb import log_to_wandb
+from titan.evaluate import evaluate_stage, main
 from titan.export import export_checkpoint
 from titanflow.errors import ConfigError, StageFailed
 from titanflow.fingerprint import folder_digests
@@ -85,19 +87,24 @@ class Evaluated(NamedTuple):
     log: str
 
 
-@pytest.fixture(scope="module")
-def evaluated(bench: Bench) -> Evaluated:
-    """A real evaluation under torchrun, with two processes of which one evaluates."""
-    run = evaluation(bench, bench.folder / "evaluate", wandb=True, batch_size=4, examples=2)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    ended = subprocess.run(
-        [*launcher, "-m", "titan.evaluate", str(run.folder / "run.yaml")],
-        env=clean_environment(HF_HOME=str(bench.folder / "huggingface")),
+def under_torchrun(run: StageRun, home: Path, ranks: int, *program: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return subprocess.run(
+        [*launcher, *(program or ("-m", "titan.evaluate")), str(run.folder / "run.yaml")],
+        env=clean_environment(HF_HOME=str(home)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=240,
+        check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def evaluated(bench: Bench) -> Evaluated:
+    """A real evaluation under torchrun, on two processes."""
+    run = evaluation(bench, bench.folder / "evaluate", wandb=True, batch_size=4, examples=2)
+    ended = under_torchrun(run, bench.folder / "huggingface", ranks=2)
     assert ended.returncode == 0, ended.stdout
     result = read_result(run.folder)
     assert isinstance(result, EvaluateResult)
@@ -208,8 +215,7 @@ def test_examples_in_the_prompt_are_turns_of_the_conversation(bench: Bench, eval
     assert evaluated.result.n_shot == {"tiny_bytes": 0, "tiny_kind": 0, "tiny_module": 2}
 
 
-def test_one_process_evaluates_and_the_other_says_that_it_leaves(evaluated: Evaluated) -> None:
-    assert "rank 1 leaves: rank 0 evaluates alone" in evaluated.log
+def test_progress_is_told_task_by_task(evaluated: Evaluated) -> None:
     lines = [json.loads(line) for line in (evaluated.run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["steps"], line["model"], line["task"]) for line in lines] == [
         (index + 1, 6, model, task)
@@ -236,6 +242,18 @@ def test_the_evaluated_bytes_are_named(bench: Bench, evaluated: Evaluated) -> No
     }
     assert result.digests == {name: folder_digests(folder) for name, folder in result.folders.items()}
     assert result.digests["base"]["model.safetensors"] != result.digests["sft"]["model.safetensors"]
+
+
+def test_a_greedy_continuation_is_recorded(bench: Bench, evaluated: Evaluated) -> None:
+    by_hand = ByHand(bench.folder / "sft" / "export")
+    said = evaluated.result.greedy
+
+    assert set(said) == {"base", "sft"}
+    assert said["base"].prompt == said["sft"].prompt
+    assert said["base"].continuation != said["sft"].continuation
+    tokens = torch.tensor([said["sft"].prompt])
+    again = by_hand.model.generate(tokens, do_sample=False, max_new_tokens=16, eos_token_id=None)
+    assert again[0, tokens.shape[1] :].tolist() == said["sft"].continuation
 
 
 def test_what_was_run_is_said(evaluated: Evaluated) -> None:
@@ -321,6 +339,62 @@ def test_any_folder_that_transformers_loads_is_evaluated_under_its_own_name(
     assert not list(run.folder.glob("samples_*"))
 
 
+def test_a_checkpoint_is_scored_as_its_export(bench: Bench, tmp_path: Path) -> None:
+    checkpoint = bench.folder / "sft" / "checkpoint" / "step-1"
+    common: dict[str, Any] = {"limit": 5, "examples": 0, "tasks": TASKS}
+    native = evaluation(bench, tmp_path / "native", backend="native", models={"step-1": str(checkpoint)}, **common)
+    exported = evaluation(bench, tmp_path / "exported", models=["sft"], **common)
+
+    found, expected = evaluate_stage(native), evaluate_stage(exported)
+
+    for task, scores in expected.scores["sft"].items():
+        assert found.scores["step-1"][task] == pytest.approx(scores, abs=1e-4)
+    answers = [
+        [item["resps"] for item in samples(run, name, "tiny_module")]
+        for run, name in ((native, "step-1"), (exported, "sft"))
+    ]
+    assert answers[0] == answers[1]
+    assert (found.backend, found.greedy, expected.backend) == ("native", {}, "hf")
+    assert ".metadata" in found.digests["step-1"]
+
+
+def test_settings_of_generation_go_before_the_tasks_own(quick: Callable[..., StageRun]) -> None:
+    run = quick(tasks=["tiny_group"], models=["sft"], limit=3, gen_kwargs={"max_gen_toks": 2, "until": []})
+
+    evaluate_stage(run)
+
+    answers = [item["resps"][0][0] for item in samples(run, "sft", "tiny_module")]
+    assert 0 < max(map(len, answers)) <= 2
+    assert samples(run, "sft", "tiny_module")[0]["arguments"][0][1]["do_sample"] is False
+
+
+def test_what_was_answered_before_is_not_computed_again(
+    quick: Callable[..., StageRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = ["tiny_bytes", "tiny_kind", "tiny_module"]
+    plain = evaluate_stage(quick(tasks=tasks, models=["sft"]))
+    run = quick(tasks=tasks, models=["sft"], cache_requests=True)
+    first = evaluate_stage(run)
+    computed: list[Any] = []
+    for method in ("score", "generate"):
+        own = getattr(SharedLM, method)
+        monkeypatch.setattr(SharedLM, method, lambda lm, batch, own=own: (computed.append(batch), own(lm, batch))[1])
+
+    again = evaluate_stage(run)
+
+    assert first.scores == again.scores == plain.scores
+    assert computed == []
+    # The same questions to the same weights with another template, and to other weights.
+    template = run.stages["sft"] / "export" / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    evaluate_stage(run)
+    with_template = len(computed)
+    weights = run.stages["sft"] / "export" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    evaluate_stage(run)
+    assert 0 < with_template < len(computed)
+
+
 def test_a_folder_that_changes_meanwhile_fails_the_stage(
     quick: Callable[..., StageRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,15 +469,46 @@ def test_what_breaks_inside_a_task_ends_in_error_json(quick: Callable[..., Stage
     assert "Traceback" in error.traceback
 
 
-def test_a_further_rank_leaves_without_a_trace(quick: Callable[..., StageRun], monkeypatch: pytest.MonkeyPatch) -> None:
-    run = quick()
-    for key, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(key, value)
-
+def test_one_process_equals_two(bench: Bench, evaluated: Evaluated) -> None:
+    run = evaluation(bench, bench.folder / "alone", batch_size=4, examples=2)
     main(run.folder / "run.yaml")
 
-    assert [path.name for path in run.folder.iterdir()] == ["run.yaml"]
-    assert "MASTER_PORT" not in os.environ
+    alone = read_result(run.folder)
+
+    changed = {"seconds": 0.0, "wandb_id": ""}
+    assert alone.model_copy(update=changed) == evaluated.result.model_copy(update=changed)
+    for path in run.folder.glob("samples_*.jsonl"):
+        assert path.read_bytes() == (evaluated.run.folder / path.name).read_bytes()
+
+
+RANK_ONE_BREAKS = """
+import os, sys
+from pathlib import Path
+import titan.evaluate
+
+load_lm = titan.evaluate.load_lm
+
+def load(loading, ranks):
+    if ranks.rank == 1:
+        raise MemoryError("no room on the second")
+    return load_lm(loading, ranks)
+
+titan.evaluate.load_lm = load
+titan.evaluate.main(Path(sys.argv[1]))
+"""
+
+
+def test_what_breaks_on_a_further_rank_ends_all_and_is_told(bench: Bench, tmp_path: Path) -> None:
+    run = evaluation(bench, tmp_path / "evaluate", models=["sft"])
+    (tmp_path / "breaks.py").write_text(RANK_ONE_BREAKS)
+
+    ended = under_torchrun(run, tmp_path, 2, str(tmp_path / "breaks.py"))
+    assert (run.folder / "error.json").exists(), ended.stdout
+
+    error = StageError.model_validate_json((run.folder / "error.json").read_text())
+    assert ended.returncode != 0
+    assert (error.rank, error.type, error.message) == (1, "MemoryError", "no room on the second")
+    assert not (run.folder / "result.json").exists()
 
 
 def test_scores_outlive_a_logger_that_fails(

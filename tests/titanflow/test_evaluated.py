@@ -7,11 +7,12 @@ import pytest
 
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError
-from titanflow.evaluated import check_models, models_state
+from titanflow.evaluated import check_models, check_publishable, models_state
 
 
-def check(tmp_path: Path, models: Any, *stages: str) -> None:
-    module = Module("evaluate", "evaluate", "lm_eval", {"models": models}, {"models": "evaluate.yaml:3"})
+def check(tmp_path: Path, models: Any, *stages: str, backend: str = "hf") -> None:
+    config = {"models": models, "backend": backend}
+    module = Module("evaluate", "evaluate", "lm_eval", config, {"models": "evaluate.yaml:3"})
     others = {name: Module(name, name, "torchtitan", {}, {}) for name in stages}
     experiment: Any = SimpleNamespace(modules={**others, "evaluate": module})
     check_models(module, experiment, tmp_path / "runs")
@@ -63,3 +64,39 @@ def test_a_folder_that_changed_is_another_state(export: Path) -> None:
     os.utime(export / "config.json", (0, 0))
     assert models_state({"a": str(export)}) != before
     assert models_state(["base", "sft"]) == {}
+
+
+def test_the_native_backend_takes_checkpoints(tmp_path: Path, export: Path) -> None:
+    step = tmp_path / "stage" / "checkpoint" / "step-8"
+    step.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"a: no complete checkpoint in .*/step-8"):
+        check(tmp_path, {"a": str(step)}, backend="native")
+    with pytest.raises(ConfigError, match=r"expected: checkpoint/step-N, or its stage's folder"):
+        check(tmp_path, {"a": str(export)}, backend="native")
+    (step / ".metadata").touch()
+
+    check(tmp_path, {"a": str(step), "b": str(tmp_path / "stage")}, backend="native")
+    check(tmp_path, ["sft"], "sft", backend="native")
+    check(tmp_path, {"to come": str(tmp_path / "runs" / "e" / "main" / "sft")}, backend="native")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"limit": 40}, r"evaluate.yaml:5: evaluate.limit: only a part of each task is evaluated \(limit 40\)"),
+        ({"limit": 0.5}, r"limit 0\.5"),
+        ({"backend": "native"}, "evaluate.backend: a checkpoint is scored"),
+    ],
+)
+def test_scores_that_nothing_may_be_published_on_are_refused_before_they_are_computed(
+    config: dict[str, Any], says: str
+) -> None:
+    module = Module("evaluate", "evaluate", "lm_eval", config, {"limit": "evaluate.yaml:5"})
+    with pytest.raises(ConfigError, match=says):
+        check_publishable(module, Module("publish", "publish", "huggingface_hub", {"dry_run": False}, {}))
+    check_publishable(module, Module("publish", "publish", "huggingface_hub", {"dry_run": True}, {}))
+
+
+def test_whole_scores_of_exports_may_be_published() -> None:
+    module = Module("evaluate", "evaluate", "lm_eval", {"limit": None, "backend": "vllm"}, {})
+    check_publishable(module, Module("publish", "publish", "huggingface_hub", {}, {}))

@@ -231,7 +231,8 @@ class Evaluate:
     """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
     while it trains), or vLLM, which is installed separately."""
     batch_size: int | str = 16
-    """Sequences at a time."""
+    """Sequences at a time on each process, or `auto`; on a CPU more where they are short, and fewer where they are long
+    enough to be slower together."""
     limit: float | None = None
     """Items a task (a share of them below 1): for a quick look; the result is marked as limited."""
     num_fewshot: int | None = None
@@ -243,8 +244,8 @@ class Evaluate:
     gen_kwargs: dict[str, Any] = field(default_factory=dict)
     """Settings of generation that go before the tasks' own: {do_sample: true, temperature: 0.7}."""
     cache_requests: bool = False
-    """Keep each answer under the digest of the weights, so that the same request of the same model is never computed
-    twice."""
+    """Keep each answer in the run's folder, under the digest of the model's files, so that the same request of the same
+    model is never computed twice."""
     remote_code: dict[str, str] = field(default_factory=dict)
     """Models whose own code may be run: the repository on the Hub, and the commit that was read."""
     bootstrap_iters: int = 1000

@@ -131,6 +131,19 @@ def test_what_arrived_must_say_what_the_evaluated_model_said(
             assert publish(run).status == "published"
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"limit": 40.0}, "evaluate.limit: only a part of each task"), ({"backend": "native"}, "evaluate.backend: ")],
+)
+def test_a_model_that_was_not_scored_whole_or_not_as_exported(
+    finished: FinishedRun, changes: dict[str, Any], says: str
+) -> None:
+    finished.evaluate(**changes)
+    with pytest.raises(ConfigError, match=says):
+        publish(finished.to_publish())
+    assert not (finished.root / "publish").exists()
+
+
 def test_without_evaluation_it_is_published_all_the_same(finished: FinishedRun) -> None:
     del finished.stages["evaluate"]
     result = publish(finished.to_publish())

@@ -14,11 +14,11 @@ from tiny_routed import ROUTED
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.hf_load
-from titan.eval_model import load_model
+from titan.eval_backends import Loading, load_lm
+from titan.eval_ranks import Ranks
 from titan.export import export_dcp
 from titan.native_model import train_spec
 from titan.parity import TOLERANCE, measure
-from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError
 from titanflow.remote_code import own_code
 
@@ -173,7 +173,7 @@ def test_what_was_loaded_is_saved_with_its_modelling_files(
 @pytest.mark.parametrize("family", ROUTED)
 def test_lm_eval_s_backend_scores_rows_together_as_alone(exports: dict[str, Exported], family: str) -> None:
     exported = exports[family]
-    models = [load_model(exported.folder, Evaluate(batch_size=size), trained_here=True) for size in (3, 1)]
+    models = [load_lm(Loading(exported.folder, batch_size=size, trusted=True), Ranks()) for size in (3, 1)]
     requests = [(("", ""), [0, 50, 60], [70, 80]), (("", ""), [0], [90]), (("", ""), list(range(30, 60)), [61])]
 
     found = [[score for score, _ in model._loglikelihood_tokens(requests, disable_tqdm=True)] for model in models]

@@ -1,0 +1,113 @@
+"""torchrun's processes as one evaluation: rank 0 runs lm-eval and hands out batches, every rank computes its share.
+
+lm-eval's own data parallelism splits the documents, so that batches, and with them the last digits, depend on the
+number of ranks, a task with fewer documents than ranks fails, and on a CPU each rank computes everything. Here the
+batches are the same for any number of ranks, and only where one is computed differs: the results are equal to the
+bit. Datasets are loaded, tasks run and files written on rank 0 alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+LOAD = "load"
+"""The order to load a model; any other names a method of the model that is loaded."""
+PATIENCE = timedelta(weeks=1)
+"""How long a rank waits for another. One that died is torchrun's to notice, and it ends the others."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among torchrun's: the global rank, and the one on its machine, which chooses the device."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def of_environment(cls) -> Ranks:
+        """What torchrun says; a process that it didn't start is alone."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
+
+    def join(self) -> None:
+        """Waits for the other ranks; torchrun's variables go, so that no library looks for ranks of its own.
+
+        The group is gloo's on any device: what goes between ranks is token ids, texts and scores.
+        """
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.init_process_group("gloo", timeout=PATIENCE)
+        for key in list(os.environ):
+            if key.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")) or key in (
+                "RANK",
+                "LOCAL_RANK",
+                "WORLD_SIZE",
+                "LOCAL_WORLD_SIZE",
+            ):
+                del os.environ[key]
+
+    def load(self, load: Callable[[Any, Ranks], Any], settings: Any) -> Any:
+        """On rank 0: has every rank load a model; returns this rank's."""
+        self._tell((LOAD, settings))
+        return load(settings, self)
+
+    def compute(self, method: Callable[[Any], Any], batches: Sequence[Any], title: str = "") -> list[Any]:
+        """On rank 0: what a method of the loaded model returns for each batch, computed by all ranks in turn."""
+        from tqdm import tqdm
+
+        self._tell((method.__name__, list(batches)))
+        own = [method(batch) for batch in tqdm(batches[:: self.size], desc=title)]
+        if self.size == 1:
+            return own
+        from torch import distributed
+
+        gathered: list[Any] = [None] * self.size
+        distributed.gather_object(own, gathered)
+        results: list[Any] = [None] * len(batches)
+        for rank, part in enumerate(gathered):
+            results[rank :: self.size] = part
+        return results
+
+    def serve(self, load: Callable[[Any, Ranks], Any]) -> None:
+        """On any other rank: does what rank 0 asks for until it says that there is no more."""
+        from torch import distributed
+
+        model = None
+        while (order := self._hear()) is not None:
+            name, content = order
+            if name == LOAD:
+                # The one before goes first: two may not fit.
+                model = None
+                model = load(content, self)
+            else:
+                method = getattr(model, name)
+                distributed.gather_object([method(batch) for batch in content[self.rank :: self.size]])
+        distributed.destroy_process_group()
+
+    def end(self) -> None:
+        """On rank 0: lets the other ranks go."""
+        if self.size > 1:
+            from torch import distributed
+
+            self._tell(None)
+            distributed.destroy_process_group()
+
+    def _tell(self, order: Any) -> None:
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.broadcast_object_list([order])
+
+    def _hear(self) -> Any:
+        from torch import distributed
+
+        heard: list[Any] = [None]
+        distributed.broadcast_object_list(heard)
+        return heard[0]
