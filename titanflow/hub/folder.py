@@ -10,6 +10,7 @@ from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
 from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
 from titanflow.hub.difference import Difference
+from titanflow.hub.exchange import exchange
 
 
 def write_folder(bundle: Bundle, folder: Path) -> bool:
@@ -107,9 +108,15 @@ def copy(source: Path | bytes, path: Path) -> None:
 
 
 def replace(folder: Path, fresh: Path) -> None:
-    """Puts ``fresh`` in the place of ``folder``; if that fails, the old folder is back where it was."""
+    """Puts ``fresh`` in the place of ``folder``; if that fails, the old folder is back where it was.
+
+    Where the system can exchange the two, there is a model under the name at every moment.
+    """
     if not folder.exists():
         fresh.rename(folder)
+        return
+    if exchange(fresh, folder):
+        shutil.rmtree(fresh)
         return
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     folder.rename(old)

@@ -1,6 +1,7 @@
 import errno
 import shutil
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from titanflow.hub import folder as hub_folder
 from titanflow.hub.bundle import Entry, bytes_entry, from_export
 from titanflow.hub.difference import Difference
 from titanflow.hub.folder import preview_folder, write_folder
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 
 
 def bundle_of(export: Path) -> dict[str, Entry]:
@@ -44,6 +47,47 @@ def test_a_new_bundle_replaces_the_old_one_whole(export: Path, tmp_path: Path) -
     assert write_folder(bundle_of(export), folder)
     assert contents(folder)["model.safetensors"] == b"new"
     assert "model-00009-of-00009.safetensors" not in contents(folder)
+    assert not list(tmp_path.glob(".model*"))
+
+
+@pytest.mark.parametrize("exchanges", [pytest.param(True, marks=LINUX), False])
+def test_a_new_bundle_takes_its_place_whole(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    folder = tmp_path / "model"
+    write_folder(bundle_of(export), folder)
+    (export / "model.safetensors").write_bytes(b"new")
+    if exchanges:
+
+        def no_rename(path: Path, target: Path) -> Path:
+            raise AssertionError("for a moment there would be no folder")
+
+        monkeypatch.setattr(Path, "rename", no_rename)
+    else:
+        monkeypatch.setattr(hub_folder, "exchange", lambda first, second: False)
+    assert write_folder(bundle_of(export), folder)
+    assert contents(folder)["model.safetensors"] == b"new"
+    assert not list(tmp_path.glob(".model*"))
+
+
+def test_without_an_exchange_the_old_folder_comes_back(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "model", Path.rename
+    write_folder(bundle_of(export), folder)
+    before = contents(folder)
+    (export / "model.safetensors").write_bytes(b"new")
+
+    def fails_once(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(hub_folder, "exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OSError, match="Input/output"):
+        write_folder(bundle_of(export), folder)
+    assert contents(folder) == before
     assert not list(tmp_path.glob(".model*"))
 
 
