@@ -14,8 +14,8 @@ from local_hub import LocalHub
 from titanflow.stage import PublishResult, StageRun, read_result
 
 ROOT = Path(__file__).parents[3]
-OTHER = "<2" if int(huggingface_hub.__version__.split(".")[0]) >= 2 else ">=2,<3"
-OLDEST = "==1.31.*"
+INSTALLED = int(huggingface_hub.__version__.split(".")[0])
+OTHER, FOLDER = ("==1.31.*", "huggingface_hub-1.31") if INSTALLED >= 2 else (">=2,<3", "huggingface_hub-2")
 PUBLISH = """
 import sys
 from titanflow.publish import main
@@ -29,12 +29,11 @@ sys.exit(status)
 @pytest.fixture(scope="session")
 def client() -> Path:
     """A folder with the oldest client that is supported, or the newest where the oldest is what is installed."""
-    wanted = OLDEST if OTHER == "<2" else OTHER
-    folder = ROOT / ".cache" / f"huggingface_hub{wanted.strip('=*.')}"
+    folder = ROOT / ".cache" / FOLDER
     if not folder.exists():
         fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*command, "--target", str(fresh), f"huggingface_hub{wanted}"], check=True)
+        subprocess.run([*command, "--target", str(fresh), f"huggingface_hub{OTHER}"], check=True)
         # Another test process may have been faster.
         if not folder.exists():
             fresh.rename(folder)
@@ -47,8 +46,7 @@ def published(run: StageRun, client: Path) -> PublishResult:
     command = [sys.executable, "-c", PUBLISH, str(run.write())]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    version = done.stdout.splitlines()[-1]
-    assert version.split(".")[0] != huggingface_hub.__version__.split(".")[0]
+    assert int(done.stdout.splitlines()[-1].split(".")[0]) != INSTALLED
     result = read_result(run.folder)
     assert isinstance(result, PublishResult)
     return result
