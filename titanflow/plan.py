@@ -242,7 +242,7 @@ def _action(
     if again:
         return "RUN", f"after {again}"
     if manifest.is_done(run.stage, run.fingerprint):
-        again = _asks_again(run) if run.stage == "publish" else ""
+        again = _done_again(run)
         return ("RUN", again) if again else ("CACHED", "nothing changed")
     step = newest_checkpoint(run.folder)
     if step is not None and _is_same_run(run):
@@ -269,10 +269,13 @@ def _runs_again(run: StageRun, manifest: Manifest, earlier: list[StagePlan]) -> 
     return again[-1] if again else ""
 
 
-def _asks_again(run: StageRun) -> str:
-    """Why publishing is tried again although nothing changed here: what it was compared with may have."""
-    result = read_result(run.folder)
+def _done_again(run: StageRun) -> str:
+    """Why a finished stage is run again although nothing changed that it was made from; empty where it isn't."""
+    if run.stage == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
+        return "its samples were not kept"
+    result = read_result(run.folder) if run.stage == "publish" else None
     status = result.status if isinstance(result, PublishResult) else "published"
+    # What a model is compared with may have changed.
     return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
 
 

@@ -27,6 +27,15 @@ PUBLISHES = """
     from titanflow.stage import PublishResult, write_result
     write_result(Path(sys.argv[1]), PublishResult(target="folder", location="/published"))
 """
+HOLDS_BACK = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import Comparison, GateDecision, PublishResult, write_result
+    compared = Comparison(task="kind", metric="acc", pairs=400, difference=0.01, low=-0.02, high=0.04, passed=False)
+    gate = GateDecision(passed=False, reason="no better than c0ffee", against="c0ffee", comparisons=[compared])
+    result = PublishResult(target="folder", location="/published", status="held back", gate=gate)
+    write_result(Path(sys.argv[1]), result)
+"""
 FAILS = """
     import sys
     from pathlib import Path

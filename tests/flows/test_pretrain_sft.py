@@ -7,7 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime.flow_run import FIELDS
-from small_plan import FAILS, PUBLISHES, TRAINS, small_plan
+from small_plan import FAILS, HOLDS_BACK, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
 from flows.pretrain_sft import Summary, dated, pretrain_sft
@@ -90,6 +90,19 @@ def test_what_is_done_is_cached_in_prefect_s_eyes_too(api, planned, wait_for_sta
     stage.action, stage.reason, stage.command = "CACHED", "nothing changed", ["/must/not/run"]
     assert pretrain_sft("tiny").published == "/published"
     wait_for_states(newest_run(), {"push_to_hub": "Cached"})
+
+
+def test_a_model_that_is_held_back_ends_the_run_completed_in_a_state_that_says_so(api, planned, wait_for_states):
+    planned(publish=HOLDS_BACK)
+    summary = pretrain_sft("tiny")
+    assert (summary.published, summary.held_back) == ("", "no better than c0ffee")
+    flow_run = newest_run()
+    assert flow_run.state.is_completed()
+    assert (flow_run.state.name, flow_run.state.message) == ("Held back", "no better than c0ffee")
+    shown = artifacts(flow_run)
+    assert "### publish: held back: no better than c0ffee" in shown["summary"].data
+    assert "+0.01 against the last, 95 % sure of more than -0.02 (400 samples): not passed" in shown["summary"].data
+    wait_for_states(flow_run, {"push_to_hub": "Held back"})
 
 
 def test_a_failed_stage_fails_the_run_with_its_own_words(api, planned, wait_for_states):

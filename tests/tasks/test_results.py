@@ -2,8 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks.results import headline, markdown, rows
-from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, TrainResult
+from tasks.results import headline, held_back, markdown, rows
+from titanflow.stage import (
+    Comparison,
+    EvaluateResult,
+    GateDecision,
+    PrepareResult,
+    PublishResult,
+    Threshold,
+    TrainResult,
+)
 
 TRAINED = TrainResult(
     stage="pretrain",
@@ -36,6 +44,11 @@ PREPARED = PrepareResult(
 )
 PUBLISHED = PublishResult(target="folder", location="/runs/publish/model", files={"config.json": "ab", "x": "cd"})
 
+REACHED = Threshold(task="kind", metric="acc", value=0.9, bound=0.8, passed=True)
+COMPARED = Comparison(task="kind", metric="acc", pairs=400, difference=0.01, low=-0.02, high=0.04, passed=False)
+GATE = GateDecision(passed=False, reason="no better", against="c0ffee", thresholds=[REACHED], comparisons=[COMPARED])
+HELD_BACK = PublishResult(target="hub", location="https://hub/a/b/tree/v2", tag="v2", status="held back", gate=GATE)
+
 
 def test_a_training_is_a_row_a_figure():
     table = {row["what"]: row["value"] for row in rows(TRAINED)}
@@ -62,7 +75,7 @@ def test_a_publication_says_where():
     assert {"what": "files", "value": "2"} in rows(PUBLISHED)
 
 
-@pytest.mark.parametrize("result", [TRAINED, EVALUATED, PREPARED, PUBLISHED])
+@pytest.mark.parametrize("result", [TRAINED, EVALUATED, PREPARED, PUBLISHED, HELD_BACK])
 def test_every_row_has_the_same_columns(result):
     assert len({tuple(row) for row in rows(result)}) == 1
 
@@ -72,6 +85,21 @@ def test_headlines():
     assert headline(EVALUATED) == "pretrain, sft on 2 tasks"
     assert headline(PREPARED) == "2 datasets, 3,060 tokens"
     assert headline(PUBLISHED) == "/runs/publish/model"
+    assert headline(HELD_BACK) == "held back: no better"
+    assert headline(PUBLISHED.model_copy(update={"status": "dry run"})) == "dry run: /runs/publish/model"
+
+
+def test_what_the_gate_found_is_in_the_table():
+    table = [(row["what"], row["value"]) for row in rows(HELD_BACK)]
+    assert ("status", "held back") in table
+    assert ("gate", "no better") in table
+    assert ("kind/acc", "0.9, the threshold is 0.8: passed") in table
+    assert ("kind/acc", "+0.01 against the last, 95 % sure of more than -0.02 (400 samples): not passed") in table
+
+
+def test_why_it_was_held_back():
+    assert held_back([TRAINED, PUBLISHED]) == ""
+    assert held_back([TRAINED, HELD_BACK]) == "no better"
 
 
 def test_markdown_is_a_table_whatever_its_cells_hold():

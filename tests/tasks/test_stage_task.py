@@ -7,7 +7,7 @@ from tasks import stage_task
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan
-from titanflow.stage import PrepareResult, StageRun, write_result
+from titanflow.stage import GateDecision, PrepareResult, PublishResult, StageRun, write_result
 
 PREPARES = """
 import sys
@@ -42,6 +42,23 @@ def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, mani
     state = run_stage(prepare, manifest)
     assert (state.name, state.message, state.data) == ("Cached", "nothing changed", PrepareResult(seconds=2))
     assert not (prepare.run.folder / "run.yaml").exists()
+
+
+def test_a_model_that_is_held_back_ends_its_stage_in_a_state_of_that_name(prepare, manifest):
+    gate = GateDecision(passed=False, reason="no better than c0ffee")
+    result = PublishResult(target="folder", location="/model", status="held back", gate=gate)
+    program = (
+        f"from pathlib import Path; from titanflow.stage import *; write_result(Path({str(prepare.run.folder)!r}), "
+    )
+    prepare.command = [
+        sys.executable,
+        "-c",
+        program + f"PublishResult.model_validate_json({result.model_dump_json()!r}))",
+    ]
+    state = run_stage(prepare, manifest)
+    assert state.is_completed()
+    assert (state.name, state.message, state.data) == ("Held back", "no better than c0ffee", result)
+    assert Manifest.open(manifest.folder).is_done("prepare", "f")
 
 
 def test_a_failed_stage_is_not_recorded_as_done(prepare, manifest):

@@ -50,6 +50,17 @@ def test_a_stage_that_begins_again_is_not_done(finished: StagePlan) -> None:
     assert not Manifest.open(finished.run.folder.parent).is_done("publish", "f1")
 
 
+@pytest.mark.parametrize("status", ["held back", "dry run"])
+def test_what_was_not_written_is_no_output(plan: StagePlan, status: str) -> None:
+    folder = plan.run.folder
+    result = PublishResult(target="folder", location=str(folder / "model"), files={"config.json": "ab"}, status=status)
+    plan.run.write()
+    write_result(folder, result)
+    manifest = Manifest.open(folder.parent)
+    manifest.record_finish(plan, result)
+    assert set(manifest.stages["publish"].outputs) == {"publish/run.yaml", "publish/result.json"}
+
+
 def test_a_checkpoints_digest_is_of_its_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -8,8 +8,9 @@ from outside_base import write_finished_stage
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
 from titanflow.errors import ConfigError
+from titanflow.manifest import Manifest
 from titanflow.plan import Plan, begin_stage, make_plan
-from titanflow.stage import RESULT_FILE
+from titanflow.stage import RESULT_FILE, EvaluateResult, PublishResult, TrainResult, write_result
 
 
 @pytest.fixture
@@ -189,3 +190,57 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
     (warning,) = make_plan("mine", configs).config.warnings
     assert "pretrain.experimental.custom_import" in warning
     assert "no module 'family' here" in warning
+
+
+@pytest.mark.parametrize(
+    ("status", "action", "reason"),
+    [
+        ("published", "CACHED", "nothing changed"),
+        ("held back", "RUN", "held back by the gate: ask again"),
+        ("dry run", "RUN", "it was a dry run"),
+    ],
+)
+def test_what_was_not_published_is_tried_again(
+    configs: Path, tmp_path: Path, status: str, action: str, reason: str
+) -> None:
+    experiment = yaml.safe_load((configs / "experiments" / "later.yaml").read_text())
+    published = {"framework": "huggingface_hub", "config": "publish.yaml"}
+    write(configs, "later", {**experiment, "modules": {**experiment["modules"], "publish": published}})
+    plan = make_plan("later", configs)
+    manifest = Manifest.open(plan.folder)
+    trained = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
+    results = {
+        "sft": TrainResult(stage="sft", checkpoint=plan.folder / "sft" / "checkpoint", step=8, **trained),
+        "evaluate": EvaluateResult(scores={}, folders={}, digests={}),
+        "publish": PublishResult(target="folder", location=str(tmp_path / "model"), status=status),
+    }
+    for name, result in results.items():
+        stage = plan.stage(name)
+        assert stage is not None
+        begin_stage(stage)
+        write_result(stage.run.folder, result)
+        if name == "evaluate":
+            (stage.run.folder / "samples_sft_tiny_colour.jsonl").write_text("{}")
+        manifest.record_finish(stage, result)
+    evaluate, publish = make_plan("later", configs).stages[-2:]
+    assert evaluate.action == "CACHED"
+    assert (publish.stage, publish.action, publish.reason) == ("publish", action, reason)
+
+
+def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
+    settings = {"evaluate.models": {"outside": str(write_model(configs.parent / "model"))}}
+    evaluate = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": False}).stages[-1]
+    begin_stage(evaluate)
+    result = EvaluateResult(scores={}, folders={}, digests={})
+    write_result(evaluate.run.folder, result)
+    Manifest.open(evaluate.run.folder.parent).record_finish(evaluate, result)
+    for kept, action in ((False, "CACHED"), (True, "RUN")):
+        again = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": kept}).stages[-1]
+        assert again.action == action
+    assert again.reason == "its samples were not kept"
+
+
+def write_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder

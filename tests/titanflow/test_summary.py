@@ -1,9 +1,12 @@
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from titanflow.stage import EvaluateResult
-from titanflow.summary import curve, losses, shown_metrics
+from titanflow.plan import Plan, StagePlan
+from titanflow.stage import EvaluateResult, GateDecision, PublishResult, StageRun, Threshold, write_result
+from titanflow.summary import curve, losses, render_summary, shown_metrics
 
 
 def test_a_falling_loss_is_a_falling_line() -> None:
@@ -34,3 +37,23 @@ def test_of_perplexities_only_bits_per_byte_is_shown() -> None:
     scores = {"text": {"bits_per_byte": 2.0, "byte_perplexity": 4.0}, "kind": {"acc": 0.5, "acc_stderr": 0.1}}
     result = EvaluateResult(scores={"base": scores}, folders={}, digests={})
     assert shown_metrics(result) == [("text", "bits_per_byte"), ("kind", "acc")]
+
+
+def shown(folder: Path, result: PublishResult) -> str:
+    run = StageRun(stage="publish", experiment="tiny", run="main", folder=folder)
+    write_result(folder, result)
+    console = Console(width=160, file=io.StringIO())
+    console.print(render_summary(Plan("tiny", "main", folder, [StagePlan("publish", "RUN", "new", run)], None)))  # type: ignore[arg-type]
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_became_of_a_push(tmp_path: Path) -> None:
+    threshold = Threshold(task="kind", metric="acc", value=0.7, bound=0.8, passed=False)
+    gate = GateDecision(passed=False, reason="below a threshold [sic]", thresholds=[threshold])
+    result = PublishResult(target="folder", location="/model", status="held back", gate=gate)
+    held_back = shown(tmp_path, result)
+    assert "Held back below a threshold [sic]; nothing was written to /model" in held_back
+    assert "kind/acc  0.7, the threshold is 0.8: not passed" in held_back
+    assert "Published" not in held_back
+    assert "Would publish /model" in shown(tmp_path, result.model_copy(update={"status": "dry run", "gate": None}))
+    assert "Published /model" in shown(tmp_path, PublishResult(target="folder", location="/model"))
