@@ -55,6 +55,12 @@ def held_back(results: Iterable[StageResult]) -> str:
     return "; ".join(reasons)
 
 
+def gate_lines(result: StageResult) -> list[str]:
+    """What the gate found, a line each; none where it wasn't asked."""
+    gate = result.gate if isinstance(result, PublishResult) else None
+    return [f"{name} {found}" for name, found in figures(gate)] if gate else []
+
+
 def markdown(table: Sequence[Row]) -> str:
     """A table in markdown; empty without rows."""
     if not table:

@@ -10,7 +10,7 @@ from prefect.states import Completed, State
 
 from tasks.launch import launch
 from tasks.progress import Progress
-from tasks.results import HELD_BACK, headline, held_back
+from tasks.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan, begin_stage
 from titanflow.stage import StageResult, read_result
@@ -39,6 +39,8 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
     manifest.record_finish(plan, result)
     progress.finish(result)
+    for line in gate_lines(result):
+        logger.info("gate: %s", line)
     logger.info("%s finished: %s", plan.stage, headline(result))
     if reason := held_back([result]):
         return Completed(name=HELD_BACK, message=reason, data=result)

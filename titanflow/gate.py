@@ -51,7 +51,7 @@ def decide(
     missed = [f"{one.task}/{one.metric} is {one.value:.4g}, not {one.bound:g}" for one in thresholds if not one.passed]
     decision = GateDecision(
         passed=not missed,
-        reason=f"below a threshold: {listed(missed)}" if missed else "all thresholds are reached",
+        reason=f"a threshold is missed: {listed(missed)}" if missed else "all thresholds are reached",
         thresholds=thresholds,
         confidence=gate.confidence,
         margin=gate.margin,

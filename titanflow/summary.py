@@ -143,7 +143,7 @@ def _published(result: PublishResult) -> RenderableType:
 
 def _held_back(result: PublishResult) -> Text:
     reason = result.gate.reason if result.gate else ""
-    return Text.assemble(("Held back ", "bold yellow"), reason, f"; nothing was written to {result.location}")
+    return Text.assemble(("Held back", "bold yellow"), f": {reason}; nothing was written to {result.location}")
 
 
 def _gate(gate: GateDecision) -> Table:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.results import headline, held_back, markdown, rows
+from tasks.results import gate_lines, headline, held_back, markdown, rows
 from titanflow.stage import (
     Comparison,
     EvaluateResult,
@@ -93,8 +93,11 @@ def test_what_the_gate_found_is_in_the_table():
     table = [(row["what"], row["value"]) for row in rows(HELD_BACK)]
     assert ("status", "held back") in table
     assert ("gate", "no better") in table
-    assert ("kind/acc", "0.9, the threshold is 0.8: passed") in table
-    assert ("kind/acc", "+0.01 against the last, 95 % sure of more than -0.02 (400 samples): not passed") in table
+    threshold = "0.9, the threshold is 0.8: passed"
+    comparison = "+0.01 against the last, 95 % sure of more than -0.02 (400 samples): not passed"
+    assert table[-2:] == [("kind/acc", threshold), ("kind/acc", comparison)]
+    assert gate_lines(HELD_BACK) == [f"kind/acc {threshold}", f"kind/acc {comparison}"]
+    assert gate_lines(TRAINED) == gate_lines(PUBLISHED) == []
 
 
 def test_why_it_was_held_back():

@@ -182,7 +182,7 @@ def test_thresholds_and_comparison_both_count() -> None:
         "95 % sure to be better than c0ffee on kind",
         "not 95 % sure to be better than c0ffee on kind/acc",
     )
-    missed = "below a threshold: kind/acc is 0.5, not 0.6"
+    missed = "a threshold is missed: kind/acc is 0.5, not 0.6"
     assert reason(0.4, 80) == (True, f"all thresholds are reached; {better}")
     assert reason(0.6, 80) == (False, missed)
     assert reason(0.4, 50) == (False, no_better)

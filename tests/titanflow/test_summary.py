@@ -49,10 +49,10 @@ def shown(folder: Path, result: PublishResult) -> str:
 
 def test_what_became_of_a_push(tmp_path: Path) -> None:
     threshold = Threshold(task="kind", metric="acc", value=0.7, bound=0.8, passed=False)
-    gate = GateDecision(passed=False, reason="below a threshold [sic]", thresholds=[threshold])
+    gate = GateDecision(passed=False, reason="a threshold is missed [sic]", thresholds=[threshold])
     result = PublishResult(target="folder", location="/model", status="held back", gate=gate)
     held_back = shown(tmp_path, result)
-    assert "Held back below a threshold [sic]; nothing was written to /model" in held_back
+    assert "Held back: a threshold is missed [sic]; nothing was written to /model" in held_back
     assert "kind/acc  0.7, the threshold is 0.8: not passed" in held_back
     assert "Published" not in held_back
     assert "Would publish /model" in shown(tmp_path, result.model_copy(update={"status": "dry run", "gate": None}))
