@@ -35,6 +35,10 @@ def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
     if gate["better_than_last"] and not evaluate.config["log_samples"]:
         message = "found false, and publish.gate.better_than_last compares the samples"
         problems.append(evaluate.problem("log_samples", message, expected="true"))
+    if gate["better_than_last"] and publish.config["target"] == "folder" and not publish.config["folder"]:
+        message = "found none, and in a run's own folder there is never a model of another to be better than"
+        hint = "name a folder that the runs share, or set target: hub"
+        problems.append(publish.problem("folder", message, hint=hint))
     known = known_metrics(evaluate.config["tasks"], evaluate.config["include_path"], root)
     return problems + (_check_names(publish, known) if known else [])
 

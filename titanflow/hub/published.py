@@ -98,13 +98,10 @@ def last_on_hub(repository: Repository, branch: str, tag: str, exported: Bundle)
         HubError: the Hub refuses or can't be reached.
     """
     from titanflow.hub.difference import same
-    from titanflow.hub.repository import DEFAULT_BRANCH
 
     if repository.found() is None:
         return None
-    # A branch that isn't there yet will begin where the default one ends.
-    base = branch if repository.has_branch(branch) else DEFAULT_BRANCH
-    commit = repository.tags().get(tag) or repository.last_published(base)
+    commit = repository.tags().get(tag) or repository.last_published(branch)
     if commit is None:
         return None
     tree = repository.tree(commit)

@@ -13,7 +13,7 @@ TASKS = {
 }
 MODULES = {
     "modules__evaluate": "models: [pretrain]\ninclude_path: evals\n",
-    "modules__publish": "model: pretrain\n",
+    "modules__publish": "model: pretrain\nfolder: best\n",
 }
 Gated = Callable[..., Experiment]
 
@@ -80,6 +80,13 @@ def test_a_comparison_needs_samples(gated: Gated) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.log_samples: found false"):
         gated("{better_than_last: true}", "[kind]", ", log_samples: false")
     gated("{thresholds: {kind/acc: 0.8}}", "[kind]", ", log_samples: false")
+
+
+def test_a_comparison_needs_a_place_where_runs_meet(gated: Gated) -> None:
+    with pytest.raises(ConfigError, match=r"publish\.folder: found none") as caught:
+        gated("{better_than_last: true}, folder: null", "[kind]")
+    assert "name a folder that the runs share" in str(caught.value)
+    gated("{better_than_last: true}, folder: null, target: hub, repo_id: a/b", "[kind]")
 
 
 def test_names_that_cannot_be_known_are_left_to_the_evaluation(gated: Gated) -> None:
