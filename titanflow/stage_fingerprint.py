@@ -35,6 +35,7 @@ NO_EFFECT = {
     "checkpoint.async_mode",
     "wandb",
     "log_samples",
+    "cache_requests",
 }
 """Sections and keys that don't change a result; data, tokenizer and chat count by their own fingerprints."""
 
