@@ -21,7 +21,7 @@ from titanflow.checkpoints import METADATA
 from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.fingerprint import folder_digests
-from titanflow.hf_base import CONFIG_FILE, is_hugging_face
+from titanflow.hf_base import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.remote_code import trust_remote_code
 from titanflow.stage import StageRun
 
@@ -53,17 +53,24 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
     if not settings.models:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
-    find = _checkpoint if settings.backend == "native" else _export
-    return {name: find(run, name, Path(path).absolute() if path else None) for name, path in given.items()}
+    if settings.backend == "native":
+        return {name: _checkpoint(run, name, Path(path).absolute() if path else None) for name, path in given.items()}
+    return {name: _export(run, name, path, settings.remote_code) for name, path in given.items()}
 
 
-def _export(run: StageRun, name: str, given: Path | None) -> Path:
-    """A folder that transformers loads: the one that is given, or the export of a stage, which is made if need be."""
-    folder = given or _stage_export(run, name)
+def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, str]) -> Path:
+    """A folder that transformers loads: the one that is given, the snapshot of a repository whose code was read, or
+    the export of a stage, which is made if need be."""
+    if given is None:
+        folder = _stage_export(run, name)
+    elif given in commits:
+        folder = download_model(given, commits[given])
+    else:
+        folder = Path(given).absolute()
     if not (folder / CONFIG_FILE).is_file():
         found = f"{name}: no config.json in {folder}"
         raise ConfigError(Problem(found, key="models", expected="a folder that transformers loads"))
-    trust_remote_code(folder, f"models.{name}", run.origins.get("models", ""))
+    trust_remote_code(folder, f"models.{name}", run.origins.get("models", ""), commits)
     return folder
 
 

@@ -69,7 +69,7 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> Path | None:
     if settings.include_path is None:
         return None
     folder = render_tasks(Path(settings.include_path), run.data.train, run.folder / TASKS_FOLDER)
-    if not needs_network(settings.tasks, local_tasks(folder)):
+    if not settings.remote_code and not needs_network(settings.tasks, local_tasks(folder)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return folder
 
@@ -128,7 +128,7 @@ def _loading(folder: Path, settings: Evaluate) -> Loading:
         device=settings.device,
         seed=settings.seed,
         trained_here=settings.backend == "native" or not isinstance(settings.models, Mapping),
-        trusted=settings.backend != "native" and trust_remote_code(folder, key="models"),
+        trusted=settings.backend != "native" and trust_remote_code(folder, "models", commits=settings.remote_code),
     )
 
 

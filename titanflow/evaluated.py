@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.remote_code import trust_remote_code
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 BASE = "base"
 """What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""
@@ -27,8 +30,10 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
         ConfigError: names each of them.
     """
     models = module.config["models"]
-    native = module.config.get("backend") == "native"
+    check_remote_code(module)
+    native = module.config["backend"] == "native"
     if isinstance(models, dict):
+        models = {name: folder for name, folder in models.items() if folder not in module.config["remote_code"]}
         is_model = _has_checkpoint if native else is_hugging_face
         lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
         wrong = [
@@ -45,7 +50,7 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
         known = [*([BASE] if stages else []), *stages]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
-    if wrong or not models:
+    if wrong or not module.config["models"]:
         origin = module.origins.get("models", "")
         raise ConfigError(
             [
@@ -53,6 +58,28 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
                 for message in wrong or ["nothing to evaluate"]
             ]
         )
+
+
+def check_remote_code(module: Module) -> None:
+    """Refuses a repository whose code is to be run at no certain commit, or that no model is named by.
+
+    Raises:
+        ConfigError: names each of them.
+    """
+    models = module.config["models"]
+    named = list(models.values()) if isinstance(models, dict) else []
+    problems = []
+    for repository, commit in module.config["remote_code"].items():
+        key, origin = f"{module.name}.remote_code.{repository}", module.origins.get("remote_code", "")
+        if not COMMIT.fullmatch(str(commit)):
+            hint = "a branch or a tag may move: read the code, and name the commit that you read"
+            problems.append(Problem(f"{commit!r} is no commit", key, origin, "40 hexadecimal digits", hint))
+        if repository not in named:
+            problems.append(Problem(f"no model is {repository}", key, origin, f"models: {{name: {repository}}}"))
+        if module.config["backend"] == "native":
+            problems.append(Problem("the native backend runs no model's own code", key, origin))
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_publishable(module: Module, publish: Module) -> None:

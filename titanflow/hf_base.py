@@ -141,6 +141,17 @@ def download_weights(repo_id: str, revision: str, folder: Path) -> None:
     check_weights_there(folder)
 
 
+def download_model(repo_id: str, commit: str) -> Path:
+    """Brings a whole model into the Hub's cache, its own code with it; the folder of its snapshot.
+
+    Raises:
+        ConfigError: the Hub can't be reached, or hasn't all of it.
+    """
+    folder = Path(_download(repo_id, commit, [*DESCRIPTION, "generation_config.json", "*.py"]))
+    download_weights(repo_id, commit, folder)
+    return folder
+
+
 def _download(repo_id: str, revision: str | None, names: list[str]) -> str:
     from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
 

@@ -1,18 +1,20 @@
 """Whether a model's folder brings code that transformers would run, and whose it is: known without running any.
 
-transformers imports what ``auto_map`` names when it is told ``trust_remote_code=True``. Here it is told so for one
-kind of folder alone: one in which every line of Python is this package's own.
+transformers imports what ``auto_map`` names when it is told ``trust_remote_code=True``. Here it is told so for two
+kinds of folder alone: one in which every line of Python is this package's own, and the snapshot of a repository at the
+very commit that the config names as read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import repository_of
 
 PACKAGE = "models/remote_code"
 """Where in ``titan`` the modelling files are that an export may bring."""
@@ -25,13 +27,14 @@ def own_code() -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"}
 
 
-def trust_remote_code(folder: Path, key: str = "", origin: str = "") -> bool:
-    """What transformers is to be told about a folder: False where it brings no code, True where all is this package's.
+def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Mapping[str, str] | None = None) -> bool:
+    """What transformers is to be told about a folder: False where it brings no code, True where it may be run.
 
     Args:
         folder: what transformers would load.
         key: the setting that names the folder, for the message.
         origin: where the setting stands.
+        commits: of repositories whose own code was read, and at which commit: their snapshots may run it.
 
     Raises:
         ConfigError: the folder brings other code, or names code that lies elsewhere.
@@ -44,6 +47,9 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "") -> bool:
         name for name in brought if name not in own or (folder / name).read_bytes() != own[name].read_bytes()
     )
     foreign += sorted({text for text in references if f"{text.split('.')[0]}.py" not in brought})
+    elsewhere = sorted(text for text in references if "--" in text)
+    if foreign and not elsewhere and (commits or {}).get(repository_of(folder)) == folder.resolve().name:
+        return True
     if foreign:
         raise ConfigError(
             Problem(
@@ -51,7 +57,8 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "") -> bool:
                 key=key,
                 origin=origin,
                 expected="a model that transformers knows, or an export with this version's modelling files unchanged",
-                hint="if it is an older export of yours, export its checkpoint again: python -m titan.export",
+                hint="an older export of yours: export its checkpoint again; a model of the Hub whose code you read: "
+                "evaluate.remote_code: {owner/name: commit}",
             )
         )
     return True

@@ -36,6 +36,7 @@ NO_EFFECT = {
     "wandb",
     "log_samples",
     "token_block",
+    "cache_requests",
 }
 """Sections and keys that don't change a result; data, tokenizer and chat count by their own fingerprints."""
 

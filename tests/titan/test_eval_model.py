@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
+import titan.eval_model
+from titan.eval_backends import Loading, load_lm
 from titan.eval_model import model_folders
+from titan.eval_ranks import Ranks
 from titan.export import export_dcp
 from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, DataError
@@ -32,6 +35,31 @@ def test_a_model_that_brings_code_of_its_own_is_not_run(run: StageRun, tmp_path:
         model_folders(run, Evaluate(models={"mine": str(tmp_path)}))
 
     assert not (tmp_path / "was run").exists()
+
+
+def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
+    run: StageRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, commit = tiny_args("llama3"), "c" * 40
+    tokenizer = write_byte_tokenizer(tmp_path / "tokenizer")
+    folder = tmp_path / "models--owner--name" / "snapshots" / commit
+    checkpoint = save_checkpoint(sensitised("llama3", args), tmp_path / "step-1")
+    export_dcp(checkpoint, "llama3", args, tokenizer, folder, POSITIONS)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling.TheirsForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    code = "from transformers import LlamaForCausalLM\nclass TheirsForCausalLM(LlamaForCausalLM):\n    theirs = True\n"
+    (folder / "modeling.py").write_text(code)
+    asked = []
+    monkeypatch.setattr(titan.eval_model, "download_model", lambda *which: (asked.append(which), folder)[1])
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+    found = model_folders(run, Evaluate(models={"theirs": "owner/name"}, remote_code={"owner/name": commit}))
+
+    assert (found, asked) == ({"theirs": folder}, [("owner/name", commit)])
+    assert load_lm(Loading(folder, trusted=True), Ranks()).model.theirs
+    with pytest.raises(ConfigError, match="brings code of its own"):
+        model_folders(run, Evaluate(models={"theirs": str(folder)}, remote_code={"owner/name": "d" * 40}))
 
 
 def test_the_native_backend_reads_checkpoints(run: StageRun, tmp_path: Path) -> None:

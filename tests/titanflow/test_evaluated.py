@@ -10,8 +10,8 @@ from titanflow.errors import ConfigError
 from titanflow.evaluated import check_models, check_publishable, models_state
 
 
-def check(tmp_path: Path, models: Any, *stages: str, backend: str = "hf") -> None:
-    config = {"models": models, "backend": backend}
+def check(tmp_path: Path, models: Any, *stages: str, backend: str = "hf", remote_code: Any = None) -> None:
+    config = {"models": models, "backend": backend, "remote_code": remote_code or {}}
     module = Module("evaluate", "evaluate", "lm_eval", config, {"models": "evaluate.yaml:3"})
     others = {name: Module(name, name, "torchtitan", {}, {}) for name in stages}
     experiment: Any = SimpleNamespace(modules={**others, "evaluate": module})
@@ -100,3 +100,21 @@ def test_scores_that_nothing_may_be_published_on_are_refused_before_they_are_com
 def test_whole_scores_of_exports_may_be_published() -> None:
     module = Module("evaluate", "evaluate", "lm_eval", {"limit": None, "backend": "vllm"}, {})
     check_publishable(module, Module("publish", "publish", "huggingface_hub", {}, {}))
+
+
+def test_a_repository_whose_code_was_read_is_a_model(tmp_path: Path) -> None:
+    check(tmp_path, {"theirs": "owner/name"}, remote_code={"owner/name": "0123456789" * 4})
+
+
+@pytest.mark.parametrize(
+    ("models", "remote_code", "says"),
+    [
+        ({"a": "owner/name"}, {"owner/name": "main"}, "evaluate.remote_code.owner/name: 'main' is no commit"),
+        ({"a": "owner/name"}, {"owner/name": "0123456"}, "'0123456' is no commit"),
+        ({"a": "owner/other"}, {"owner/name": "a" * 40}, "no model is owner/name"),
+        (["sft"], {"owner/name": "a" * 40}, "no model is owner/name"),
+    ],
+)
+def test_code_that_is_run_is_named_by_its_commit(tmp_path: Path, models: Any, remote_code: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check(tmp_path, models, "sft", remote_code=remote_code)

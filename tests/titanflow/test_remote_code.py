@@ -86,3 +86,28 @@ def test_other_code_is_refused_by_name(folder: Path, change: Callable[[Path], An
     assert f"({named}" in message
     assert str(folder) in message
     assert "export its checkpoint again" in message
+
+
+def snapshot(root: Path, reference: str) -> Path:
+    """A repository's snapshot in the Hub's cache, with code of its own."""
+    folder = root / "models--owner--name" / "snapshots" / ("c" * 40)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"AutoModelForCausalLM": reference}}))
+    (folder / "modeling.py").write_text("class Model: ...")
+    return folder
+
+
+def test_code_that_was_read_may_be_run_at_that_commit_alone(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, "modeling.Model")
+
+    assert trust_remote_code(folder, commits={"owner/name": "c" * 40}) is True
+    for commits in ({}, {"owner/name": "d" * 40}, {"owner/other": "c" * 40}):
+        with pytest.raises(ConfigError, match=r"code of its own \(modeling\.py\), which is not run"):
+            trust_remote_code(folder, commits=commits)
+
+
+def test_code_that_lies_in_another_repository_was_not_read(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path, "someone/else--modeling.Model")
+
+    with pytest.raises(ConfigError, match="which is not run"):
+        trust_remote_code(folder, commits={"owner/name": "c" * 40})

@@ -226,7 +226,8 @@ class Evaluate:
     data: Data = field(default_factory=Data)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
-    """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads."""
+    """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads; with the native
+    backend to a training stage's folder, or to one checkpoint/step-N of it."""
     backend: Literal["hf", "native", "vllm"] = "hf"
     """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
     while it trains), or vLLM, which is installed separately."""
@@ -247,7 +248,8 @@ class Evaluate:
     """Keep each answer in the run's folder, under the digest of the model's files, so that the same request of the same
     model is never computed twice."""
     remote_code: dict[str, str] = field(default_factory=dict)
-    """Models whose own code may be run: the repository on the Hub, and the commit that was read."""
+    """Models whose own code may be run: the repository on the Hub, which `models` names in place of a folder, and the
+    commit that was read."""
     bootstrap_iters: int = 1000
     """Resamples behind a standard error that has no closed form."""
     seed: int = 1234

@@ -8,7 +8,7 @@ from local_hub import LocalHub
 
 from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
-from titanflow.hf_base import download_plan, download_weights, missing_weights, repository_of
+from titanflow.hf_base import download_model, download_plan, download_weights, missing_weights, repository_of
 from titanflow.outside_base import outside_base, read_base
 from titanflow.stage import StageRun
 
@@ -172,3 +172,16 @@ def test_a_folder_without_weights_or_config_is_refused(tmp_path: Path) -> None:
 def test_what_is_neither_folder_nor_repository_is_nothing() -> None:
     assert outside_base("./owner/model") is None
     assert outside_base("pretrain") is None
+
+
+def test_a_whole_model_comes_with_its_code_at_its_commit(hub: LocalHub, model: Repo) -> None:
+    read = commit(model, {"model.safetensors": b"weights", "modeling.py": b"class Model: ..."})
+    commit(model, {"model.safetensors": b"trained on", "modeling.py": b"class Other: ..."})
+
+    folder = download_model("owner/model", read)
+
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "modeling.py")
+    }
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert (repository_of(folder), folder.name) == ("owner/model", read)
