@@ -43,7 +43,7 @@ def copied(published: Path, tmp_path: Path) -> Path:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "titan.verify", *arguments]
+    command = [sys.executable, "-m", "titanflow.cli", "verify", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
