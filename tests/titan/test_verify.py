@@ -12,10 +12,12 @@ from local_hub import LocalHub
 from tiny_exports import write_byte_tokenizer
 from wrong_exports import edit_config, export_tiny
 
-from titan.hf_load import greedy_continuation, load_folder
+from titan.greedy import continue_greedily
+from titan.hf_load import load_folder
 from titan.verify import check_model, check_tag, main
 from titanflow.fingerprint import folder_digests
 from titanflow.hub.integrity import seal
+from titanflow.stage import Greedy
 
 REPO = "local/tiny"
 PROMPT = [72, 101, 108, 108, 111]
@@ -33,7 +35,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = export_tiny(folder, "llama3", {}, write_byte_tokenizer(folder / "tokenizer")).folder
     (out / "README.md").write_text("# tiny\n")
     model, _ = load_folder(out)
-    write_record(out, greedy={"prompt": PROMPT, "continuation": greedy_continuation(model, PROMPT, 16)})
+    write_record(out, greedy=continue_greedily(model, PROMPT).model_dump())
     return out
 
 
@@ -106,7 +108,8 @@ def test_without_a_recorded_continuation_it_still_generates(copied: Path) -> Non
 def test_the_first_token_of_a_tie_may_be_the_other(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = json.loads((copied / "titanflow.json").read_text())["greedy"]
     others = [token + 1 for token in greedy["continuation"]]
-    monkeypatch.setattr("titan.hf_load.greedy_continuation", lambda *arguments: others)
+    said = Greedy(prompt=PROMPT, continuation=others)
+    monkeypatch.setattr("titan.greedy.continue_greedily", lambda *arguments: said)
     checks = {check.name: check for check in check_model(copied, greedy)}
     assert checks["generates"].found == "the same 16 tokens but for a tie at token 1"
 
