@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_storage import Blob
 from local_hub import LocalHub
 from tiny_exports import POSITIONS, TEMPLATE, write_byte_tokenizer
+from tiny_hub import REPO, talk_to, upload
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from wrong_exports import export_tiny
 
@@ -164,22 +166,15 @@ def test_a_stages_folder_stands_for_its_model(exported: Path, tmp_path: Path) ->
 def test_a_repository_is_downloaded_at_its_revision_and_without_pickles(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hub_storage import Blob, Repo
-    from huggingface_hub import constants
-
-    files = {path.name: Blob(path.read_bytes()) for path in exported.iterdir()}
     with LocalHub() as hub:
-        for key, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}.items():
-            monkeypatch.setenv(key, value)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        repo = hub.repos["local/tiny"] = Repo(private=True)
-        repo.commit("main", "pickled", {"config.json": files["config.json"], "pytorch_model.bin": Blob(b"\x80")})
-        repo.commit("main", "tiny", {**files, "pytorch_model.bin": Blob(b"\x80"), "notes.md": Blob(b"#")})
-        folder = model_folder("local/tiny")
-        assert {path.name for path in folder.iterdir()} == set(files)
+        talk_to(hub, monkeypatch, tmp_path)
+        repo = upload(hub, exported)
+        files, pickled = repo.at("v1").files, {"pytorch_model.bin": Blob(b"\x80")}
+        repo.commit("main", "more", {**files, **pickled, "notes.md": Blob(b"#")})
+        assert {path.name for path in model_folder(REPO).iterdir()} == {path.name for path in exported.iterdir()}
+        assert model_folder(f"{REPO}@v1").name == repo.tags["v1"]
+        repo.commit("main", "pickled", {"config.json": files["config.json"], **pickled})
         with pytest.raises(ConfigError, match="loading a pickle runs what it says"):
-            model_folder(f"local/tiny@{repo.commits[0].oid}")
+            model_folder(REPO)
         with pytest.raises(ConfigError, match="can't be had"):
             model_folder("local/other")
