@@ -13,12 +13,10 @@ from transformers import TextStreamer
 
 from titan.hf_load import load_folder, load_tokenizer
 from titanflow.errors import ConfigError, DataError, Problem
-from titanflow.hf_base import REPO_ID, describe_repository, download, is_hugging_face
+from titanflow.hf_base import REPO_ID, describe_repository, download_model, is_hugging_face
 
 BELOW = ("", "export", "model")
 """Where a folder's model lies: in itself, or in that of a training or of a publish stage."""
-FILES = ["*.json", "*.jinja", "*.py", "model*.safetensors", "*.model", "merges.txt", "vocab.txt"]
-"""What is downloaded of a repository: no pickles."""
 # All but tab and newline: a terminal obeys them. The last two ranges turn text around.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -39,8 +37,7 @@ def model_folder(source: str) -> Path:
     if Path(source).exists() or not REPO_ID.fullmatch(repo_id):
         expected = "a folder that transformers loads, a finished stage's, or owner/name on the Hub"
         raise ConfigError(Problem(f"{source!r} is no model", expected=expected))
-    commit = describe_repository(repo_id, revision or None).name
-    return Path(download(repo_id, commit, FILES))
+    return download_model(repo_id, describe_repository(repo_id, revision or None).name)
 
 
 def printable(text: str) -> str:

@@ -120,7 +120,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
     Raises:
         ConfigError: there is no such repository or revision, it has no safetensors, or neither Hub nor cache has it.
     """
-    folder = Path(download(repo_id, revision, list(DESCRIPTION)))
+    folder = Path(_download(repo_id, revision, list(DESCRIPTION)))
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(Problem(f"{repo_id} has no {CONFIG_FILE}", expected="a model that transformers loads"))
     if missing_weights(folder):
@@ -137,21 +137,22 @@ def download_weights(repo_id: str, revision: str, folder: Path) -> None:
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of them.
     """
-    download(repo_id, revision, missing_weights(folder))
+    _download(repo_id, revision, missing_weights(folder))
     check_weights_there(folder)
 
 
-def download(repo_id: str, revision: str | None, names: list[str]) -> str:
-    """Brings files of a repository into the Hub's cache; the folder of their snapshot.
-
-    Args:
-        repo_id: owner/name.
-        revision: a branch, a tag or a commit; None for the default branch.
-        names: files, or patterns of their names.
+def download_model(repo_id: str, commit: str) -> Path:
+    """Brings a whole model into the Hub's cache, its own code with it; the folder of its snapshot.
 
     Raises:
-        ConfigError: the Hub can't be reached, has no such repository or revision, or lets nobody in.
+        ConfigError: the Hub can't be reached, or hasn't all of it.
     """
+    folder = Path(_download(repo_id, commit, [*DESCRIPTION, "generation_config.json", "*.py"]))
+    download_weights(repo_id, commit, folder)
+    return folder
+
+
+def _download(repo_id: str, revision: str | None, names: list[str]) -> str:
     from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
 
     endpoint = hub_endpoint()
