@@ -44,8 +44,8 @@ class DiskTensors:
                     os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
             except OSError as error:
                 raise StageFailed(
-                    f"{self.folder}: no room for the weights ({error.strerror}): an export needs up to three times "
-                    "their size, of which two thirds are free again when it's done."
+                    f"{self.folder}: no room for the weights ({error.strerror}): an export needs three times their "
+                    "size on the disk while it is made."
                 ) from None
             return torch.from_file(file.name, shared=True, size=size.numel(), dtype=dtype).view(size)
 

@@ -134,8 +134,10 @@ def export_dcp(
     try:
         native = load_native(checkpoint, model_name, model_args, max_position_embeddings, disk)
         weights = merged_state(native, disk.stored)
-        renamed = {name: disk.stored(value) for name, value in to_hugging_face(weights, adapter)}
-        _write_model(partial, hugging_face_model(model_name, model_args), config, renamed, tokens)
+        family = hugging_face_model(model_name, model_args)
+        renamed = to_hugging_face(weights, adapter)
+        # Under no name of its own: what was copied is free again as soon as it is written.
+        _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
         check_tokenizer(partial)
         make_readable(partial)

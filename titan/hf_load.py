@@ -39,19 +39,3 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-
-
-def greedy_continuation(model: Any, prompt: list[int], count: int) -> list[int]:
-    """The ``count`` token ids that a model says to a prompt without chance; no token ends them."""
-    import torch
-    from transformers import GenerationConfig
-
-    tokens = torch.tensor([prompt], device=model.device)
-    # An end of the model's own goes before none here: a model that says `<|endoftext|>` first would say no more.
-    ends, model.generation_config.eos_token_id = model.generation_config.eos_token_id, None
-    try:
-        config = GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=0)
-        generated = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=config)
-    finally:
-        model.generation_config.eos_token_id = ends
-    return [int(token) for token in generated[0, len(prompt) :]]

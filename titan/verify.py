@@ -24,8 +24,6 @@ from titanflow.hub.integrity import Check, check_folder, check_tree
 
 TIE = 1e-4
 """Of the largest logit: two tokens this close may change places on another machine, as in :mod:`titan.parity`."""
-UNRECORDED_TOKENS = 16
-"""Tokens generated where ``titanflow.json`` has no continuation to compare with."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +159,14 @@ def _attempt(name: str, action: Callable[[], str]) -> Check:
 
 def _compare(model: Any, greedy: Mapping[str, list[int]] | None) -> str:
     """What is said of the continuation; raises where it is another."""
-    from titan.hf_load import greedy_continuation
+    from titan.greedy import continue_greedily
 
     if greedy is None:
         end = model.config.eos_token_id
-        greedy_continuation(model, [end if isinstance(end, int) else 0], UNRECORDED_TOKENS)
-        return f"{UNRECORDED_TOKENS} tokens; none are recorded to compare with"
+        said = continue_greedily(model, [end if isinstance(end, int) else 0])
+        return f"{len(said.continuation)} tokens; none are recorded to compare with"
     prompt, expected = greedy["prompt"], greedy["continuation"]
-    found = greedy_continuation(model, prompt, len(expected))
+    found = continue_greedily(model, prompt, len(expected)).continuation
     if found == expected:
         return f"the same {len(expected)} tokens as when it was evaluated"
     first = next(place for place, token in enumerate(expected) if found[place] != token)

@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, masks, report, export and patches.
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -179,9 +179,32 @@ def export(
     adapter: Annotated[bool, typer.Option("--adapter", help="Of a LoRA stage the adapter alone, for PEFT.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that transformers loads."""
-    module = "titan.peft_adapter" if adapter else "titan.export"
-    done = subprocess.run([sys.executable, "-m", module, str(checkpoint), str(folder)], check=False)
-    raise typer.Exit(done.returncode)
+    _start("titan.peft_adapter" if adapter else "titan.export", str(checkpoint), str(folder))
+
+
+@app.command()
+@reports_errors
+def verify(
+    published: Annotated[str, typer.Argument(help="A folder, or owner/name on the Hub.", metavar="FOLDER_OR_REPO")],
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch, tag or commit; main.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a published model: its hashes, that it loads, and that it says what it said when it was evaluated."""
+    revisions = [] if revision is None else [f"--revision={revision}"]
+    _start("titan.verify", *revisions, *(["--json"] if as_json else []), "--", published)
+
+
+@app.command()
+@reports_errors
+def chat(
+    models: Annotated[list[str], typer.Argument(help="Folders, stages, or owner/name[@revision].", metavar="MODEL…")],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = 0.0,
+    system: Annotated[str | None, typer.Option("--system", help="What the conversation begins with.")] = None,
+) -> None:
+    """Talk with a model, or with several side by side; without a terminal each line of stdin is answered."""
+    options = [f"--max-new-tokens={max_new_tokens}", f"--temperature={temperature}"]
+    _start("titan.chat", *options, *([] if system is None else [f"--system={system}"]), "--", *models)
 
 
 @app.command()
@@ -200,6 +223,16 @@ def patches(as_json: JsonOption = False) -> None:
     for patch in listed:
         out.print(Text.assemble((patch["name"], "bold"), f"  {patch['target']}  torchtitan {patch['versions']}"))
         out.print(Text(f"  what: {patch['what']}\n  why:  {patch['why']}\n"))
+
+
+def _start(module: str, *arguments: str) -> None:
+    """Runs a module that needs torch, and ends with its exit status."""
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    while True:
+        try:
+            raise typer.Exit(process.wait())
+        except KeyboardInterrupt:
+            continue  # the terminal has told the module, too, and it knows what to stop
 
 
 def plan_table(planned: Any) -> Table:

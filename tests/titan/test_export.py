@@ -23,10 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 import titan.export
 from titan.export import export_checkpoint, export_dcp, main
 from titan.parity import ParityError
-from titan.stage_model import stage_model
 from titanflow.errors import ConfigError, DataError
 from titanflow.fingerprint import folder_digests
-from titanflow.stage import PreparedData, StageRun, TrainResult, write_result
+from titanflow.stage import PreparedData, StageRun
 
 CHATS = [{"role": "user", "content": "Is it a class?"}]
 
@@ -175,18 +174,6 @@ def write_sft(folder: Path, base: Path, **fields: Any) -> Path:
     return folder
 
 
-def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
-    tmp_path: Path, pretrained: Path, tokenizer: Path
-) -> None:
-    sft = write_sft(tmp_path / "sft", pretrained, config={"training": {"seq_len": 32}})
-
-    model = stage_model(sft)
-
-    assert model.args.dim == SIZES["llama3"]["dim"]
-    assert model.seq_len == POSITIONS, "the weights have seen the base's positions too"
-    assert model.tokenizer == tokenizer
-
-
 def test_the_template_that_the_chats_were_rendered_with_is_exported(tmp_path: Path, pretrained: Path) -> None:
     rows = write_chat_rows(tmp_path / "chats", 4, seed=0)
     (rows / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
@@ -198,29 +185,6 @@ def test_the_template_that_the_chats_were_rendered_with_is_exported(tmp_path: Pa
 
     loaded = AutoTokenizer.from_pretrained(report.folder)
     assert loaded.apply_chat_template(CHATS, tokenize=False) == "Is it a class?"
-
-
-def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path, tokenizer: Path) -> None:
-    values = {**SIZES["qwen3"], "vocab_size": VOCAB, "moe_args": {"num_experts": 4}}
-    write_result(
-        tmp_path,
-        TrainResult(
-            stage="pretrain",
-            checkpoint=tmp_path,
-            step=1,
-            model_name="qwen3",
-            flavor="debugmodel",
-            model_args=values,
-            parameters=1,
-            seq_len=77,
-            tokenizer=tokenizer,
-        ),
-    )
-
-    model = stage_model(tmp_path)
-
-    assert (model.name, model.seq_len, model.tokenizer) == ("qwen3", 77, tokenizer)
-    assert (model.args.hidden_dim, model.args.moe_args.num_experts) == (96, 4)
 
 
 def test_a_mixture_of_experts_is_refused_before_anything_is_written(tmp_path: Path, tokenizer: Path) -> None:

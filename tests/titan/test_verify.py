@@ -8,16 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_storage import Blob
 from local_hub import LocalHub
 from tiny_exports import write_byte_tokenizer
+from tiny_hub import REPO, talk_to, upload
 from wrong_exports import edit_config, export_tiny
 
-from titan.hf_load import greedy_continuation, load_folder
+from titan.greedy import continue_greedily
+from titan.hf_load import load_folder
 from titan.verify import check_model, check_tag, main
 from titanflow.fingerprint import folder_digests
 from titanflow.hub.integrity import seal
+from titanflow.stage import Greedy
 
-REPO = "local/tiny"
 PROMPT = [72, 101, 108, 108, 111]
 
 
@@ -33,7 +36,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = export_tiny(folder, "llama3", {}, write_byte_tokenizer(folder / "tokenizer")).folder
     (out / "README.md").write_text("# tiny\n")
     model, _ = load_folder(out)
-    write_record(out, greedy={"prompt": PROMPT, "continuation": greedy_continuation(model, PROMPT, 16)})
+    write_record(out, greedy=continue_greedily(model, PROMPT).model_dump())
     return out
 
 
@@ -43,7 +46,7 @@ def copied(published: Path, tmp_path: Path) -> Path:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "titan.verify", *arguments]
+    command = [sys.executable, "-m", "titanflow.cli", "verify", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
@@ -106,7 +109,8 @@ def test_without_a_recorded_continuation_it_still_generates(copied: Path) -> Non
 def test_the_first_token_of_a_tie_may_be_the_other(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = json.loads((copied / "titanflow.json").read_text())["greedy"]
     others = [token + 1 for token in greedy["continuation"]]
-    monkeypatch.setattr("titan.hf_load.greedy_continuation", lambda *arguments: others)
+    said = Greedy(prompt=PROMPT, continuation=others)
+    monkeypatch.setattr("titan.greedy.continue_greedily", lambda *arguments: said)
     checks = {check.name: check for check in check_model(copied, greedy)}
     assert checks["generates"].found == "the same 16 tokens but for a tie at token 1"
 
@@ -134,19 +138,12 @@ def test_bad_input_ends_with_2(
 @pytest.fixture
 def hub(published: Path) -> LocalHub:
     """A Hub that holds the model, tagged."""
-    from hub_storage import Blob, Repo
-
     with LocalHub() as hub:
-        repo = hub.repos[REPO] = Repo(private=True)
-        files = {path.name: Blob(path.read_bytes(), path.suffix == ".safetensors") for path in published.iterdir()}
-        repo.commit("main", "tiny", {**files, ".gitattributes": Blob(b"*.safetensors filter=lfs\n")})
-        repo.tags["v1"] = repo.branches["main"]
+        upload(hub, published)
         yield hub
 
 
 def test_a_repository_passes_and_neither_a_later_commit_nor_a_damaged_copy_does(hub: LocalHub, tmp_path: Path) -> None:
-    from hub_storage import Blob
-
     environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
     ended = run(REPO, "--json", **environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -169,6 +166,24 @@ def test_a_repository_passes_and_neither_a_later_commit_nor_a_damaged_copy_does(
     ended = run(REPO, "--revision", "v1", **environment)
     assert ended.returncode == 1
     assert "✗ model.safetensors" in ended.stdout, "the copy in the cache is damaged"
+
+
+def test_a_changed_byte_on_the_hub_is_found_in_every_file(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("titan.verify.check_model", lambda *arguments: pytest.fail("loaded"))
+    talk_to(hub, monkeypatch, tmp_path)
+    repo = hub.repos[REPO]
+    files = repo.at("v1").files
+    for name, blob in files.items():
+        if name == ".gitattributes":
+            continue
+        middle = len(blob.data) // 2
+        changed = Blob(blob.data[:middle] + bytes([blob.data[middle] ^ 1]) + blob.data[middle + 1 :], blob.lfs)
+        # As somebody would who may write there: a commit with hashes of its own, and a tag.
+        repo.tags["v2"] = repo.commit("main", name, {**files, name: changed}).oid
+        assert main([REPO]) == 1, name
+        assert f"✗ {name}" in capsys.readouterr().out
 
 
 def test_a_repository_that_titanflow_did_not_write(hub: LocalHub, tmp_path: Path) -> None:

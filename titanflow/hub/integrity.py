@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import file_digest
 from titanflow.hub.bundle import LINEAGE, file_entry
-from titanflow.stage import RESULT_FILE
+from titanflow.stage import RESULT_FILE, PublishResult
 
 if TYPE_CHECKING:
     from titanflow.hub.repository import Tree
@@ -78,7 +78,7 @@ def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
     del digests[LINEAGE]
     return [
         Check(LINEAGE, True, "as it was written"),
-        *_against_list(folder, digests, content["files"]),
+        *_against_list(folder, digests, content.get("files", {})),
         *checks,
     ], content
 
@@ -116,15 +116,13 @@ def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
     """Compares with the result of the publish that wrote the folder, where that lies beside it."""
     path = folder.resolve().parent / RESULT_FILE
     try:
-        result = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        return [Check(RESULT_FILE, False, f"{path} is no JSON")]
+        result = PublishResult.model_validate_json(path.read_text())
+    except (OSError, ValueError):
+        return []  # another stage's, or none
     # A publish that was held back leaves what stood there before.
-    if result.get("stage") != "publish" or result.get("status", "published") != "published":
+    if result.status != "published" or Path(result.location).resolve() != folder.resolve():
         return []
-    if Path(result["location"]).resolve() != folder.resolve():
-        return []
-    wrong = _differences(found, result["files"])
+    wrong = _differences(found, result.files)
     names = ", ".join(check.name for check in wrong)
     return [Check(RESULT_FILE, not wrong, f"the run published others: {names}" if wrong else "the run published these")]
 
