@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ def load_lm(loading: Loading, ranks: Ranks) -> Any:
         return load_vllm(loading, ranks)
     from titan.eval_lm import SharedLM
 
+    if gc.isenabled():
+        # Of the model before this one nothing is to be left.
+        gc.collect()
     device = choose_device(loading.device, ranks)
     if loading.backend == "native":
         from titan.native_causal_lm import load_native_causal_lm
@@ -53,7 +57,7 @@ def load_lm(loading: Loading, ranks: Ranks) -> Any:
     else:
         model, tokenizer = load_transformers(loading)
     with _init_unheard():
-        return SharedLM(
+        lm = SharedLM(
             model.to(device).eval(),
             tokenizer,
             ranks,
@@ -62,6 +66,9 @@ def load_lm(loading: Loading, ranks: Ranks) -> Any:
             add_bos_token=False if loading.trained_here else None,
             seed=loading.seed,
         )
+    # Off until here, where all libraries are imported.
+    gc.enable()
+    return lm
 
 
 def load_transformers(loading: Loading) -> tuple[Any, Any]:
