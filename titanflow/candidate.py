@@ -70,8 +70,7 @@ def evaluated_samples(run: StageRun, lineage: Lineage) -> Samples | None:
     if lineage.evaluation is None:
         return None
     folder = run.stages["evaluate"]
-    gen_kwargs = read_run(folder).get("config", {}).get("gen_kwargs")
-    return read_samples(folder, lineage.evaluated_as, lineage.evaluation, gen_kwargs)
+    return read_samples(folder, lineage.evaluated_as, lineage.evaluation, read_run(folder).get("config"))
 
 
 def unless_replaced(last: Published | None) -> Callable[[str | None], None]:

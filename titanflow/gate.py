@@ -144,12 +144,11 @@ def compared_tasks(gate: Gate, samples: Samples, last: Published | None) -> list
 
 def differences_in_setting(new: Samples, last: Samples) -> Iterator[str]:
     """In what the two evaluations differ, each as a reason not to compare them."""
-    versions = (minor(new.lm_eval), minor(last.lm_eval))
     settings = {
         "limit": (new.limit, last.limit),
         "seeds": (new.seeds, last.seeds),
-        "gen_kwargs": (new.gen_kwargs, last.gen_kwargs),
-        "lm-eval": versions,
+        **{key: (new.settings.get(key), last.settings.get(key)) for key in {**new.settings, **last.settings}},
+        "lm-eval": (minor(new.lm_eval), minor(last.lm_eval)),
     }
     for name, (ours, theirs) in settings.items():
         if ours != theirs:

@@ -26,7 +26,7 @@ SEED = 1234
 """The same samples always give the same interval."""
 STEEPEST = 50.0
 """The largest tilt: the logarithm of how much likelier the most extreme sample becomes. Beyond it there is no other."""
-BISECTIONS = 40
+BISECTIONS = 30
 ROUNDING = 1e-12
 """What is left of equal sums of floats."""
 NUMBERS_AT_ONCE = 4_000_000

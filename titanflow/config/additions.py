@@ -277,11 +277,11 @@ class Gate:
     better_than_last: bool = False
     """Whether it must be better than the model published last, by the same samples."""
     tasks: list[str] = field(default_factory=list)
-    """The tasks that are compared; unset, all that have the metric."""
+    """The tasks that are compared, on each of which it must be better; unset, all that have the metric."""
     metric: str = "acc"
-    """The metric that is compared."""
+    """The metric that is compared; `metric,filter` where a task has several filters."""
     margin: float = 0.0
-    """By how much it must be better; below 0 so much worse is still good enough."""
+    """By how much it must be better, in the metric's own unit; below 0 so much worse is still good enough."""
     confidence: float = 0.95
     """How sure it must be: the chance that a model no better than the last passes is at most 1 minus this."""
     resamples: int = 10000

@@ -26,6 +26,9 @@ KEY_DIGITS = 16
 RECORD = ("doc_id", "doc_hash", "target_hash", "filter", "metrics")
 """What is read of lm-eval's record of a sample, beside the metrics that it names."""
 
+SETTINGS = ("backend", "dtype", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs")
+"""Keys of the evaluate module that move a score, beside those that its result records."""
+
 Score = float | tuple[float, float]
 
 
@@ -52,7 +55,7 @@ class Samples(BaseModel):
     lm_eval: str = ""
     limit: float | None = None
     seeds: dict[str, int] = Field(default_factory=dict)
-    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
     tasks: dict[str, TaskSamples] = Field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -80,10 +83,11 @@ def compact(value: Score) -> int | float | list[int | float]:
 
 
 def read_samples(
-    folder: Path, model: str, evaluation: EvaluateResult, gen_kwargs: Mapping[str, Any] | None = None
+    folder: Path, model: str, evaluation: EvaluateResult, config: Mapping[str, Any] | None = None
 ) -> Samples | None:
     """What a model scored at each sample, from the files in the evaluation's folder; None where it left none.
 
+    ``config`` is the evaluate module's, of which :data:`SETTINGS` are kept.
     A metric is left out where its score can't be made again from its samples, such as one that compares texts.
     """
     tasks = {}
@@ -99,7 +103,7 @@ def read_samples(
         lm_eval=evaluation.versions.get("lm_eval", ""),
         limit=evaluation.limit,
         seeds=evaluation.seeds,
-        gen_kwargs=dict(gen_kwargs or {}),
+        settings={key: config[key] for key in SETTINGS if key in config} if config else {},
         tasks=tasks,
     )
 
