@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from titanflow.config.additions import Gate
@@ -192,3 +193,35 @@ def test_thresholds_and_comparison_both_count() -> None:
 
 def test_a_long_list_is_cut() -> None:
     assert listed(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def answered(generator: np.random.Generator, lead: float, agreement: float) -> tuple[TaskSamples, TaskSamples]:
+    """A task's 100 samples by a new model and the last one, whose accuracies differ by ``lead``."""
+    hard = generator.random(100)
+    other = np.where(generator.random(100) < agreement, hard, generator.random(100))
+    tasks = []
+    for right in (other < 0.6 + lead, hard < 0.6):
+        task_of = task(0)
+        task_of.metrics["acc"].values = right.astype(float).tolist()
+        tasks.append(task_of)
+    return tasks[0], tasks[1]
+
+
+@pytest.mark.parametrize(
+    ("leads", "what", "least", "most"),
+    [
+        ((0.0,), "no true difference", 0.0, 0.064),
+        ((0.0, 0.25), "better on one of two tasks alone", 0.0, 0.064),
+        ((0.25, 0.25), "better on both by five standard errors", 0.95, 1.0),
+    ],
+)
+def test_the_gate_as_a_whole_keeps_its_rate(leads: tuple[float, ...], what: str, least: float, most: float) -> None:
+    # 5 %, and two standard deviations of what a thousand trials make of it, are 6.4 %.
+    generator, passed = np.random.default_rng(11), 0
+    for _ in range(1000):
+        pairs = {f"task{number}": answered(generator, lead, 0.5) for number, lead in enumerate(leads)}
+        new = samples(tasks={name: pair[0] for name, pair in pairs.items()})
+        before = samples(tasks={name: pair[1] for name, pair in pairs.items()})
+        passed += compare(new, before).passed
+    print(f"\n{what}: published {passed / 1000:.1%} of 1000 times, at a confidence of 95 %", end="")
+    assert least <= passed / 1000 <= most
