@@ -11,8 +11,8 @@ What can't be compared fairly isn't compared: the model is held back, with the r
 from __future__ import annotations
 
 import difflib
-import logging
 import math
+import reprlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -28,8 +28,7 @@ ROUNDING = 1e-9
 """By so much a bound has to clear the margin: what is left of equal sums of floats decides nothing."""
 LISTED = 3
 """How many tasks a reason names."""
-
-log = logging.getLogger("titanflow.publish")
+ANEW = "publish once with better_than_last: false, and the next one is compared with that"
 
 
 def is_set(gate: Gate) -> bool:
@@ -48,7 +47,7 @@ def decide(
         ConfigError: a task or metric that nothing was evaluated by.
     """
     thresholds = [threshold(key, bound, evaluation, model) for key, bound in gate.thresholds.items()]
-    missed = [f"{one.task}/{one.metric} is {one.value:.4g}, not {one.bound:g}" for one in thresholds if not one.passed]
+    missed = [missed_by(one) for one in thresholds if not one.passed]
     decision = GateDecision(
         passed=not missed,
         reason=f"a threshold is missed: {listed(missed)}" if missed else "all thresholds are reached",
@@ -77,6 +76,12 @@ def threshold(key: str, bound: float, evaluation: EvaluateResult, model: str) ->
     )
 
 
+def missed_by(threshold: Threshold) -> str:
+    """How a threshold was missed: ``kind/acc is 0.5, and at least 0.6 is asked for``."""
+    bound = "at most" if threshold.value > threshold.bound else "at least"
+    return f"{threshold.task}/{threshold.metric} is {threshold.value:.4g}, and {bound} {threshold.bound:g} is asked for"
+
+
 def unknown(message: str, key: str, given: str, known: Iterable[str]) -> ConfigError:
     """An error about a name that the evaluation doesn't have, with the ones that are close to it."""
     known = list(known)
@@ -99,19 +104,24 @@ def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: 
         return with_reason(decision, True, "nothing was published yet")
     decision = decision.model_copy(update={"against": last.name})
     if last.samples is None:
-        hint = "publish once with better_than_last: false, and this model's samples are there for the next one"
-        return with_reason(decision, False, f"{last.name} was published without its samples; {hint}")
+        return with_reason(decision, False, f"{last.name} was published without its samples; {ANEW}")
     refusals = list(differences_in_setting(samples, last.samples))
     for task in tasks:
         refusals += differences_in_task(task, gate.metric, samples.tasks.get(task), last.samples.tasks.get(task))
     if refusals:
-        return with_reason(decision, False, f"it can't be compared with {last.name}: {listed(refusals)}")
+        return with_reason(decision, False, f"it can't be compared with {last.name}: {listed(refusals)}; {ANEW}")
     comparisons = [compare(task, gate, samples, last.samples) for task in tasks]
     worse = [f"{one.task}/{one.metric}" for one in comparisons if not one.passed]
-    margin = f" by more than {gate.margin:g}" if gate.margin else ""
-    sure = f"{gate.confidence * 100:g} % sure to be better than {last.name}{margin}"
+    sure = f"{gate.confidence * 100:g} % sure to be {wanted(gate.margin, last.name)}"
     reason = f"not {sure} on {listed(worse)}" if worse else f"{sure} on {listed(tasks)}"
     return with_reason(decision.model_copy(update={"comparisons": comparisons}), not worse, reason)
+
+
+def wanted(margin: float, name: str) -> str:
+    """What the model has to be, beside the one of that name."""
+    if margin < 0:
+        return f"at most {-margin:g} worse than {name}"
+    return f"better than {name}" + (f" by more than {margin:g}" if margin else "")
 
 
 def with_reason(decision: GateDecision, passed: bool, reason: str) -> GateDecision:
@@ -152,7 +162,8 @@ def differences_in_setting(new: Samples, last: Samples) -> Iterator[str]:
     }
     for name, (ours, theirs) in settings.items():
         if ours != theirs:
-            yield f"{name} {theirs} then, {ours} now"
+            # Theirs may be anybody's text: one line of it, and not too much.
+            yield f"{name} {reprlib.repr(theirs)} then, {reprlib.repr(ours)} now"
 
 
 def minor(version: str) -> str:
@@ -167,7 +178,7 @@ def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: T
         yield f"{lacking} no samples of {task}/{metric} (publish.gate.tasks says what is compared)"
         return
     if new.version != last.version:
-        yield f"{task} was version {last.version} and is {new.version}"
+        yield f"{task} was version {reprlib.repr(last.version)} and is {reprlib.repr(new.version)}"
     if new.n_shot != last.n_shot:
         yield f"{task} had {last.n_shot} examples in the prompt and has {new.n_shot}"
     gone, added = set(last.keys) - set(new.keys), set(new.keys) - set(last.keys)
