@@ -139,17 +139,18 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     """The export's files, the lineage with the gate's decision, the samples and the card."""
     from titanflow.hub.card import card_files, model_card
 
-    bundle = dict(candidate.exported)
     written = card_files(lineage)
-    bundle |= {name: bytes_entry(data) for name, data in written.items()}
-    written[CARD] = model_card(lineage, candidate.settings, bundle)
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
-    listed = {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}
-    written[LINEAGE] = lineage_json(lineage, listed)
+    bundle = {**candidate.exported, **{name: bytes_entry(data) for name, data in written.items()}}
+    written[CARD] = model_card(lineage, candidate.settings, bundle)
+    bundle[CARD] = bytes_entry(written[CARD])
+    # The last, for it lists all the others.
+    written[LINEAGE] = lineage_json(lineage, bundle)
+    bundle[LINEAGE] = bytes_entry(written[LINEAGE])
     for name, data in written.items():
         refuse_private(name, data.decode())
-    return {**bundle, **{name: bytes_entry(data) for name, data in written.items()}}
+    return bundle
 
 
 def refuse_private(name: str, text: str) -> None:
