@@ -192,7 +192,7 @@ def alike(new: MetricSamples, last: MetricSamples, new_keys: list[str], last_key
     """Whether both are the same measure of the same samples, each of the same weight."""
     if (new.aggregation, new.higher_is_better) != (last.aggregation, last.higher_is_better):
         return False
-    if len(new.values) != len(new_keys) or len(last.values) != len(last_keys):
+    if not len(new.values) == len(new_keys) == len(last_keys) == len(last.values):
         return False
     ours, theirs = in_order(new, new_keys), in_order(last, last_keys)
     return bool((ours[:, 1] == theirs[:, 1]).all())

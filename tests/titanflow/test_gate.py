@@ -127,6 +127,9 @@ def changed(**changes: Any) -> Samples:
     return samples(tasks={"kind": task(50, **changes)})
 
 
+# As nothing here writes it: a key twice, and values for fewer keys than there are.
+TWICE = task(50, 101, keys=[*task(50).keys, "k000"])
+FEWER = task(50, 90, keys=task(50).keys)
 OTHER_BYTES = MetricSamples(aggregation="mean", higher_is_better=True, values=[(1.0, 2.0)] * 100)
 
 
@@ -146,6 +149,8 @@ OTHER_BYTES = MetricSamples(aggregation="mean", higher_is_better=True, values=[(
         (changed(metrics={}), "the last one has no samples of kind/acc"),
         (samples(tasks={"kind": task(50), "other": task(50)}), "this model has no samples of other/acc"),
         (changed(metrics={"acc": OTHER_BYTES}), "kind/acc is made otherwise of its samples"),
+        (samples(tasks={"kind": TWICE}), "kind/acc is made otherwise of its samples"),
+        (samples(tasks={"kind": FEWER}), "kind/acc is made otherwise of its samples"),
         (None, "c0ffee was published without its samples; publish once with better_than_last: false"),
     ],
 )
