@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import Collator
+from lm_eval.models.utils_hf import stop_sequences_criteria
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from titan.eval_ranks import Ranks
+from titan.eval_stop import RowsEnd
 from titanflow.errors import DataError, Problem
 
 CPU_BATCH_SIZE = 16
@@ -191,6 +193,23 @@ class SharedLM(HFLM):
             return super().generate_until([SimpleNamespace(args=one) for one in arguments], disable_tqdm=True)
         finally:
             self.batch_size_per_gpu = configured
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **generation_kwargs: Any) -> Any:
+        """As in ``HFLM``, with an end to each row, too."""
+        settings = {"do_sample": False, "temperature": 0.0, **generation_kwargs}
+        if not settings["do_sample"]:
+            del settings["temperature"]
+        rows, start = context.shape
+        criteria = stop_sequences_criteria(self.tokenizer, stop, start, rows)
+        criteria.append(RowsEnd(self.tokenizer, stop, start))
+        return self.model.generate(
+            input_ids=context,
+            max_length=max_length,
+            stopping_criteria=criteria,
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            **settings,
+        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """The ids of a text; of one that was encoded with others, those."""

@@ -80,6 +80,21 @@ def test_answers_are_those_that_lm_eval_gets(export: Path, peer: HFLM) -> None:
     assert any(found)
 
 
+def test_a_batch_ends_when_each_row_has_said_any_of_its_stops(
+    export: Path, peer: HFLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = peer.generate_until(generation(until=[], max_gen_toks=40), disable_tqdm=True)
+    until = sorted({text[5] for text in plain if len(text) > 5})
+    asked = generation(until=until, max_gen_toks=40)
+    lm, steps = own(export, 16), []
+    forward = lm.model.forward
+    monkeypatch.setattr(lm.model, "forward", lambda *given, **named: (steps.append(1), forward(*given, **named))[1])
+
+    assert lm.generate_until(asked, disable_tqdm=True) == peer.generate_until(asked, disable_tqdm=True)
+    assert len(until) > 1
+    assert len(steps) < 40
+
+
 def test_what_is_drawn_depends_on_the_seed_alone(export: Path) -> None:
     first, again, other = (
         own(export, seed=seed).generate_until(generation(sampled=True), disable_tqdm=True) for seed in (1, 1, 2)
