@@ -136,7 +136,7 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
 
 
 def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
-    """The export's files, the lineage with the gate's decision, the samples and the card."""
+    """The export's files, the samples, the card with what comes with it, and the lineage, which lists them all."""
     from titanflow.hub.card import card_files, model_card
 
     written = card_files(lineage)
