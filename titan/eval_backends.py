@@ -108,7 +108,7 @@ def load_vllm(loading: Loading, ranks: Ranks) -> Any:
     from transformers import AutoTokenizer
 
     eos = AutoTokenizer.from_pretrained(loading.folder, trust_remote_code=loading.trusted).eos_token_id
-    return VLLM(
+    lm = VLLM(
         pretrained=str(loading.folder),
         dtype=loading.dtype,
         seed=loading.seed,
@@ -117,6 +117,8 @@ def load_vllm(loading: Loading, ranks: Ranks) -> Any:
         prefix_token_id=eos if loading.trained_here else None,
         add_bos_token=False if loading.trained_here else None,
     )
+    lm.name = str(loading.folder)
+    return lm
 
 
 def choose_device(wanted: str | None, ranks: Ranks) -> str:

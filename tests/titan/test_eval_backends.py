@@ -1,11 +1,19 @@
+import importlib.metadata
+import importlib.util
+import inspect
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
+import titan.eval_backends
 from titan.eval_backends import Loading, choose_device, load_lm
 from titan.eval_ranks import Ranks
 from titan.export import export_dcp
@@ -54,6 +62,38 @@ def test_weights_are_evaluated_in_the_type_that_is_asked_for(export: Path) -> No
 def test_vllm_is_refused_where_it_is_not_installed(export: Path) -> None:
     with pytest.raises(ConfigError, match="backend: vLLM isn't installed"):
         load_lm(Loading(export, backend="vllm"), Ranks())
+
+
+def test_vllm_is_lm_evals_own_with_the_conventions_of_training(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM itself isn't here: what its backend is called with is held against the backend's own arguments."""
+    for name in ("vllm", "vllm.lora", "vllm.lora.request", "vllm.renderers", "vllm.renderers.hf", "vllm.tokenizers"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    known = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.18.0" if name == "vllm" else known(name))
+    spec = importlib.util.find_spec("lm_eval.models.vllm_causallms")
+    assert spec is not None
+    assert spec.loader is not None
+    vllm_causallms = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, vllm_causallms)
+    spec.loader.exec_module(vllm_causallms)
+    arguments = inspect.signature(vllm_causallms.VLLM.__init__)
+    given: list[dict[str, Any]] = []
+
+    def create(**settings: Any) -> SimpleNamespace:
+        given.append(arguments.bind(None, **settings).arguments)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(vllm_causallms, "VLLM", create)
+    monkeypatch.setattr(titan.eval_backends, "find_spec", lambda name: name)
+
+    ours = load_lm(Loading(export, backend="vllm"), Ranks())
+    load_lm(Loading(export, backend="vllm", trained_here=False), Ranks())
+
+    assert ours.name == str(export)
+    assert [(one["prefix_token_id"], one["add_bos_token"]) for one in given] == [(0, False), (None, None)]
+    assert given[0]["trust_remote_code"] is False
+    with pytest.raises(ConfigError, match=r"launcher\.nproc_per_node: vLLM under 2 processes"):
+        load_lm(Loading(export, backend="vllm"), Ranks(size=2))
 
 
 @pytest.mark.parametrize(

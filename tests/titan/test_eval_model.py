@@ -52,7 +52,6 @@ def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
     (folder / "modeling.py").write_text(code)
     asked = []
     monkeypatch.setattr(titan.eval_model, "download_model", lambda *which: (asked.append(which), folder)[1])
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
 
     found = model_folders(run, Evaluate(models={"theirs": "owner/name"}, remote_code={"owner/name": commit}))
 

@@ -5,7 +5,15 @@ import pytest
 import yaml
 from tiny_evals import write_evals
 
-from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager, wants_chat
+from titan.eval_tasks import (
+    keep_templates,
+    load_task,
+    local_tasks,
+    needs_network,
+    render_tasks,
+    task_manager,
+    wants_chat,
+)
 from titanflow.errors import ConfigError
 
 
@@ -129,3 +137,19 @@ def test_a_group_that_mixes_both_is_refused(rendered: Path) -> None:
 
     with pytest.raises(ConfigError, match="mixes tasks with and without the chat template"):
         wants_chat(loaded, "auto")
+
+
+def test_a_template_is_compiled_once_and_rendered_for_each_item() -> None:
+    from lm_eval.utils import apply_template, env
+
+    keep_templates()
+    compile_template = env.from_string
+    keep_templates()
+    before = compile_template.cache_info().misses
+
+    assert [apply_template("{{ a }} of this test", {"a": value}) for value in (1, 2)] == [
+        "1 of this test",
+        "2 of this test",
+    ]
+    assert env.from_string is compile_template
+    assert compile_template.cache_info().misses == before + 1

@@ -265,7 +265,7 @@ class Evaluate:
     examples: int = 3
     """Answers to show in the summary and on the card."""
     launcher: Launcher = field(default_factory=Launcher)
-    """The processes."""
+    """The processes: each computes its share of the batches, and the scores are those of one process."""
 
 
 @dataclass
