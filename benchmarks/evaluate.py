@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 from titan.eval_scores import metric_scores
 from titan.eval_tasks import render_tasks
+from titanflow.config.additions import Launcher
+from titanflow.launch import command
 from titanflow.stage import PreparedData, StageRun, read_result
 
 TARGET = 2.0
@@ -74,11 +76,11 @@ class Seconds(NamedTuple):
 Scores = dict[str, dict[str, dict[str, float]]]
 
 
-def timed(command: list[str], threads: int) -> Seconds:
+def timed(arguments: list[str], threads: int) -> Seconds:
     before, started = os.times(), time.perf_counter()
-    done = subprocess.run(command, env=environment(threads), capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, env=environment(threads), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        raise SystemExit(f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     return Seconds(time.perf_counter() - started, spent)
@@ -96,12 +98,12 @@ def ours(models: list[Path], items: Path, folder: Path, ranks: int, threads: int
             "models": {f"model{number}": str(model) for number, model in enumerate(models)},
             "batch_size": BATCH_SIZE,
             "wandb": False,
+            "launcher": dataclasses.asdict(Launcher(nproc_per_node=ranks)),
         },
         data=PreparedData(train=items),
     )
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command = [sys.executable, *launcher, "-m", "titan.evaluate", str(run.write())]
-    return timed(command, max(1, threads // ranks)), read_result(folder).scores  # type: ignore[union-attr]
+    run.write()
+    return timed(command(run), max(1, threads // ranks)), read_result(folder).scores  # type: ignore[union-attr]
 
 
 def command_line(models: list[Path], tasks: Path, folder: Path, threads: int) -> tuple[Seconds, Scores]:

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from titan.stage_model import chat_template, end_of_turn
 from titanflow.base_model import tokenizer_digest
-from titanflow.data.prepared import TEMPLATE_FILE, is_complete, read_info
 from titanflow.data.template import template_digest, template_of
 from titanflow.errors import DataError, Problem
 from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
@@ -19,19 +19,6 @@ from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_r
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")
 """Keys of a generation config that say how it was written."""
-
-
-def trained_template(run: StageRun | None) -> str | None:
-    """The text of the template that a stage's conversations were rendered with; None where it had none."""
-    path = run.data.train / TEMPLATE_FILE if run and run.data.train else None
-    return path.read_text(encoding="utf-8") if path and path.is_file() else None
-
-
-def end_of_turn(run: StageRun | None) -> tuple[int, ...]:
-    """The token that ended each turn that a stage trained."""
-    folder = run.data.train if run else None
-    found = read_info(folder).end_of_turn_id if folder and is_complete(folder) else None
-    return () if found is None else (found,)
 
 
 def check_locked(stage: Path, export: Path, name: str) -> None:
@@ -50,7 +37,7 @@ def check_locked(stage: Path, export: Path, name: str) -> None:
     problems = []
     if recorded and (found := tokenizer_digest(export)) != recorded:
         problems.append(_differs(f"the tokenizer has the SHA-256 {found or 'of no file'}", name, export, recorded))
-    template = trained_template(run) or (template_of(tokenizer) if tokenizer else None)
+    template = chat_template(run) or (template_of(tokenizer) if tokenizer else None)
     if template is not None and (own := template_of(export)) != template:
         found = f"has the SHA-256 {template_digest(own)}" if own is not None else "isn't there"
         problems.append(_differs(f"the chat template {found}", name, export, template_digest(template)))

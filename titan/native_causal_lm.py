@@ -14,10 +14,9 @@ import torch
 from transformers import AutoTokenizer, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from titan.eval_locks import end_of_turn, trained_template
-from titan.export import read_run, stage_model
 from titan.hf_config import SpecialTokens, copy_tokenizer, make_generation_config
 from titan.native_model import load_native
+from titan.stage_model import chat_template, end_of_turn, read_run, stage_model
 from titanflow.errors import DataError, Problem
 
 
@@ -90,7 +89,7 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
     trained, run = stage_model(stage), read_run(stage)
     if trained.tokenizer is None:
         raise DataError(Problem("the stage names no tokenizer", origin=str(stage)))
-    tokenizer = _tokenizer(trained.tokenizer, trained_template(run))
+    tokenizer = _tokenizer(trained.tokenizer, chat_template(run))
     native = load_native(checkpoint, trained.name, trained.args, trained.seq_len)
     config = NativeConfig(
         vocab_size=trained.args.vocab_size,

@@ -22,11 +22,16 @@ UNDER_TORCHRUN = ("pretrain", "sft", "evaluate")
 
 
 def command(run: StageRun) -> list[str]:
-    """The argv that runs the stage from its ``run.yaml``."""
+    """The argv that runs the stage from its ``run.yaml``.
+
+    An evaluation on one process has nobody to meet: torchrun would only take a second and a half to start it.
+    """
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
-    if run.stage not in UNDER_TORCHRUN:
+    launcher = run.config.get("launcher") or {}
+    is_alone = run.stage == "evaluate" and launcher["nproc_per_node"] == launcher["nnodes"] == 1
+    if run.stage not in UNDER_TORCHRUN or is_alone:
         return [sys.executable, *program]
-    return [sys.executable, "-m", "torch.distributed.run", *_torchrun_arguments(run.config["launcher"]), *program]
+    return [sys.executable, "-m", "torch.distributed.run", *_torchrun_arguments(launcher), *program]
 
 
 def _torchrun_arguments(launcher: dict[str, Any]) -> list[str]:

@@ -1,0 +1,31 @@
+"""How each stage's process is started."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from titanflow.config.additions import Launcher
+from titanflow.launch import command
+from titanflow.stage import StageRun
+
+
+def argv(stage: str, **launcher: object) -> list[str]:
+    config = {"launcher": asdict(Launcher(**launcher))} if stage != "publish" else {}  # type: ignore[arg-type]
+    return command(StageRun(stage=stage, experiment="e", run="r", folder=Path("/runs/e/r"), config=config))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_training_is_always_torchrun_s(stage: str) -> None:
+    assert argv(stage)[1:6] == ["-m", "torch.distributed.run", "--nproc_per_node=1", "--standalone", "-m"]
+
+
+@pytest.mark.parametrize("launcher", [{"nproc_per_node": 2}, {"nnodes": 2, "rdzv_endpoint": "head:29500"}])
+def test_an_evaluation_on_several_processes_is_torchrun_s(launcher: dict[str, object]) -> None:
+    assert argv("evaluate", **launcher)[1:3] == ["-m", "torch.distributed.run"]
+    assert argv("evaluate", **launcher)[-3:] == ["-m", "titan.evaluate", "/runs/e/r/run.yaml"]
+
+
+@pytest.mark.parametrize(("stage", "module"), [("evaluate", "titan.evaluate"), ("publish", "titanflow.publish")])
+def test_a_process_that_is_alone_is_started_as_it_is(stage: str, module: str) -> None:
+    assert argv(stage)[1:] == ["-m", module, "/runs/e/r/run.yaml"]
