@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ MODULES = tempfile.TemporaryDirectory(prefix="transformers-modules-")
 os.environ["HF_MODULES_CACHE"] = MODULES.name
 # A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a stage that runs inside of a test's process puts into the environment isn't the next test's."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
