@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from titanflow.gate_figures import figures
+from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
 from titanflow.stage import (
     METRICS_FILE,
@@ -70,11 +70,7 @@ def _inheritance(result: TrainResult) -> Text:
 
 def losses(folder: Path) -> list[float]:
     """The training losses of a stage's ``metrics.jsonl``, in order."""
-    path = folder / METRICS_FILE
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line["loss"] for line in lines if line.get("loss") is not None]
+    return [record["loss"] for record in read_metrics(folder / METRICS_FILE) if record.get("loss") is not None]
 
 
 def curve(values: list[float], width: int = CURVE_WIDTH) -> str:

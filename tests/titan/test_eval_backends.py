@@ -11,22 +11,17 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import POSITIONS, write_tiny_export
 
 import titan.eval_backends
 from titan.eval_backends import Loading, choose_device, load_lm
 from titan.eval_ranks import Ranks
-from titan.export import export_dcp
 from titanflow.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    args = tiny_args("llama3")
-    checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
-    tokenizer = write_byte_tokenizer(folder / "tokenizer")
-    return export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS).folder
+    return write_tiny_export(tmp_path_factory.mktemp("model"))
 
 
 def test_a_text_of_our_models_begins_after_the_end_of_text(export: Path) -> None:

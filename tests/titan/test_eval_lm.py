@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from lm_eval.models.huggingface import HFLM
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import POSITIONS, write_tiny_export
 
 import titan.eval_lm
 from titan.eval_backends import Loading, load_lm
 from titan.eval_lm import Row
 from titan.eval_ranks import Ranks
-from titan.export import export_dcp
 from titanflow.errors import DataError
 
 PAIRS = [
@@ -40,11 +39,7 @@ def generation(sampled: bool = False, **changes: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    args = tiny_args("llama3")
-    checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
-    tokenizer = write_byte_tokenizer(folder / "tokenizer")
-    return export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS).folder
+    return write_tiny_export(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import POSITIONS, write_tiny_export
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from titan.export import export_dcp
 from titan.greedy import continue_greedily, record_greedy
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    args = tiny_args("llama3")
-    checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
-    tokenizer = write_byte_tokenizer(folder / "tokenizer")
-    return export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS).folder
+    return write_tiny_export(tmp_path_factory.mktemp("model"))
 
 
 def test_it_is_the_most_likely_token_each_time(export: Path) -> None:

@@ -145,3 +145,13 @@ def save_checkpoint(model: Any, folder: Path, **others: Any) -> Path:
     """Saves a model as torchtitan does: its keys flat at the top, ``others`` beside them."""
     dcp.save({**model.state_dict(), **others}, checkpoint_id=folder)
     return folder
+
+
+def write_tiny_export(folder: Path) -> Path:
+    """A sensitised llama3 as transformers loads it, with a tokenizer of single bytes."""
+    from titan.export import export_dcp
+
+    args = tiny_args("llama3")
+    checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
+    tokenizer = write_byte_tokenizer(folder / "tokenizer")
+    return export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS).folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from titanflow.gate_figures import outcome
 from titanflow.hub.bundle import WEIGHTS, Bundle
 from titanflow.hub.lineage import Lineage, TrainedStage, hyperparameters
 from titanflow.hub.markdown import plain
@@ -40,7 +41,7 @@ def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | 
 def gate_table(gate: GateDecision) -> Table:
     """What the gate looked at: each metric, what was asked of it, and what it is."""
     rows = [
-        [plain(one.task), plain(one.metric), f"bound {one.bound:g}", f"{one.value:.4g}", _verdict(one.passed)]
+        [plain(one.task), plain(one.metric), f"bound {one.bound:g}", f"{one.value:.4g}", outcome(one.passed)]
         for one in gate.thresholds
     ]
     rows += [
@@ -49,7 +50,7 @@ def gate_table(gate: GateDecision) -> Table:
             plain(one.metric),
             f"{one.pairs:,} pairs",
             f"{one.difference:+.4f} ({_bound(one.low)} to {_bound(one.high)})",
-            _verdict(one.passed),
+            outcome(one.passed),
         ]
         for one in gate.comparisons
     ]
@@ -139,10 +140,6 @@ def markdown_table(table: Table) -> str:
         return ""
     lines = [table[0], ["---"] * len(table[0]), *table[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _verdict(passed: bool) -> str:
-    return "passed" if passed else "not passed"
 
 
 def _bound(value: float) -> str:
