@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from tasks.loss_curve import loss_curve
 from tasks.results import rows
 from titanflow.metrics_lines import read_metrics
+from titanflow.score_table import is_stderr
 from titanflow.stage import METRICS_FILE, StageResult, StageRun
 
 Returned = TypeVar("Returned")
@@ -110,7 +111,7 @@ def describe(stage: str, record: Mapping[str, Any], steps: int | None, seconds_l
     """One log line, as ``pretrain step 120/300 loss 3.210 lr 1.0e-03 38k tok/s, 0:41 left``."""
     parts = [f"{stage} step {record['step']:,}" + (f"/{steps:,}" if steps else "")]
     if "task" in record:
-        scores = (f"{metric} {value:.3g}" for metric, value in record["scores"].items() if "_stderr" not in metric)
+        scores = (f"{metric} {value:.3g}" for metric, value in record["scores"].items() if not is_stderr(metric))
         parts += [record["model"], record["task"], *scores]
     if "loss" in record:
         parts.append(f"loss {record['loss']:.3f}")

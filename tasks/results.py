@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from titanflow.gate_figures import figures
+from titanflow.score_table import is_stderr
 from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult
 
 Row = dict[str, Any]
@@ -115,7 +116,7 @@ def _evaluate_rows(result: EvaluateResult) -> list[Row]:
         for scores in result.scores.values()
         for task, metrics in scores.items()
         for metric in metrics
-        if not metric.endswith("_stderr")
+        if not is_stderr(metric)
     }
     return [
         {"task": task, "metric": metric}

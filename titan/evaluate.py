@@ -37,6 +37,7 @@ from titanflow.config.additions import Evaluate
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
+from titanflow.score_table import is_stderr
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
@@ -153,7 +154,7 @@ def _report(metrics: MetricsFile, done: int, total: int, model: str, task: str, 
     shown = ", ".join(
         f"{metric} {value:.4g}" + (f" ± {scores[error]:.2g}" if (error := f"{metric}_stderr") in scores else "")
         for metric, value in scores.items()
-        if "_stderr" not in metric
+        if not is_stderr(metric)
     )
     logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
     metrics.append(

@@ -22,6 +22,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.hub.published import Published
 from titanflow.hub.samples import MetricSamples, Samples, TaskSamples, as_array
 from titanflow.paired_bootstrap import Pairs, paired_interval
+from titanflow.score_table import is_stderr
 from titanflow.stage import Comparison, EvaluateResult, GateDecision, Threshold
 
 ROUNDING = 1e-9
@@ -67,7 +68,7 @@ def threshold(key: str, bound: float, evaluation: EvaluateResult, model: str) ->
     task, _, metric = key.rpartition("/")
     scores, better = evaluation.scores.get(model, {}), evaluation.higher_is_better.get(task, {})
     if metric not in scores.get(task, {}) and metric.partition(",")[0] not in better:
-        known = [f"{task}/{name}" for task, found in scores.items() for name in found if not name.endswith("_stderr")]
+        known = [f"{task}/{name}" for task, found in scores.items() for name in found if not is_stderr(name)]
         raise unknown(f"nothing was evaluated as {key!r}", "thresholds", key, known)
     value = scores.get(task, {}).get(metric, math.nan)
     higher = better.get(metric.partition(",")[0], True)

@@ -13,6 +13,7 @@ from rich.text import Text
 from titanflow.gate_figures import figures
 from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
+from titanflow.score_table import is_stderr
 from titanflow.stage import (
     METRICS_FILE,
     RESULT_FILE,
@@ -107,7 +108,7 @@ def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
     """Each task with the metrics worth a row: of perplexities only bits per byte, which compares across tokenizers."""
     rows = []
     for task, scores in next(iter(result.scores.values())).items():
-        metrics = [metric for metric in scores if not metric.endswith("_stderr")]
+        metrics = [metric for metric in scores if not is_stderr(metric)]
         rows += [(task, metric) for metric in metrics if metric == "bits_per_byte" or not metric.endswith("perplexity")]
     return rows
 
