@@ -5,37 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field
 
-from flows.run_lock import run_lock
-from tasks.evaluate import evaluate
-from tasks.hub_token import check_token
-from tasks.prepare import prepare
-from tasks.pretrain import pretrain
-from tasks.publish import push_to_hub
-from tasks.results import HELD_BACK, headline, held_back, markdown, rows
-from tasks.sft import sft
-from titanflow.manifest import Manifest
-from titanflow.plan import Plan, make_plan
-from titanflow.report.render import write_report
-from titanflow.stage import PublishResult, StageResult, Strict
+from flows.run_plan import Summary, run_plan
+from tasks.results import HELD_BACK
+from titanflow.plan import make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
-TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
-
-
-class Summary(Strict):
-    """What a flow run hands back: where things are, not the things; ``held_back`` says why nothing was published."""
-
-    experiment: str
-    run: str
-    folder: Path
-    published: str = ""
-    held_back: str = ""
 
 
 def flow_run_name() -> str:
@@ -87,58 +66,6 @@ def pretrain_sft(
     if summary.held_back:
         return Completed(name=HELD_BACK, message=summary.held_back, data=summary)
     return summary
-
-
-def run_plan(plan: Plan) -> Summary:
-    """Runs a plan's stages in order, inside a flow run.
-
-    Raises:
-        ConfigError: a stage found its input unusable.
-        StageFailed: a stage failed, or another process works on the same run.
-        HubError: the model is to be pushed, and there is no token.
-    """
-    get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
-    check_token(plan.stage("publish"))
-    with run_lock(plan.folder):
-        plan.write()
-        manifest = Manifest.open(plan.folder)
-        # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
-        try:
-            results: list[StageResult] = [
-                TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
-            ]
-        finally:
-            leave_report(plan)
-    show_summary(plan, results)
-    published = [
-        result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
-    ]
-    return Summary(
-        experiment=plan.experiment,
-        run=plan.run,
-        folder=plan.folder,
-        published="".join(published),
-        held_back=held_back(results),
-    )
-
-
-def show_summary(plan: Plan, results: list[StageResult]) -> None:
-    """Leaves the run's summary as a markdown artifact; a UI that can't be reached costs no run."""
-    sections = [f"## {plan.experiment} / {plan.run}", f"`{plan.folder}`"]
-    for stage, result in zip(plan.stages, results, strict=True):
-        sections += [f"### {stage.stage}: {headline(result)}", markdown(rows(result))]
-    try:
-        create_markdown_artifact("\n\n".join(sections), key="summary", description=f"{plan.experiment} {plan.run}")
-    except Exception as error:
-        get_run_logger().warning("the summary's artifact can't be made (%s)", error)
-
-
-def leave_report(plan: Plan) -> None:
-    """Writes ``report.html`` of what the stages came to, also where one failed; a report that fails costs no run."""
-    try:
-        get_run_logger().info("the report is %s", write_report(plan.folder))
-    except Exception as error:
-        get_run_logger().warning("the report can't be made (%s)", error)
 
 
 def dated(run: str | None) -> str | None:

@@ -16,7 +16,7 @@ def check_token(plan: StagePlan | None) -> None:
         ConfigError: the block that is named isn't there, or is empty.
         HubError: none is named, and there is no other token.
     """
-    if plan is None or plan.action == "CACHED" or plan.run.config.get("target") != "hub":
+    if plan is None or plan.state == "CACHED" or plan.run.config.get("target") != "hub":
         return
     if not token_environment(plan):
         hub_token()

@@ -27,11 +27,11 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         StageFailed: it failed, was stopped or was killed.
     """
     logger = get_run_logger()
-    if plan.action == "CACHED":
+    if plan.state == "CACHED":
         result = read_result(plan.run.folder)
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)
-    logger.info("%s %s: %s", plan.stage, plan.action, plan.reason)
+    logger.info("%s %s: %s", plan.stage, plan.state, plan.reason)
     environment = {**plan.env, **secrets()}
     begin_stage(plan)
     manifest.record_start(plan, str(flow_run.id or ""))

@@ -29,10 +29,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Cl
     return cli
 
 
-def actions(cli: Cli, *settings: str) -> dict[str, str]:
+def states(cli: Cli, *settings: str) -> dict[str, str]:
     done = cli("plan", "--json", *settings)
     assert done.returncode == 0, done.stderr
-    return {stage["stage"]: stage["action"] for stage in json.loads(done.stdout)["stages"]}
+    return {stage["stage"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -44,7 +44,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def test_a_finished_run_is_cached(finished: Cli) -> None:
-    assert actions(finished) == dict.fromkeys(STAGES, "CACHED")
+    assert states(finished) == dict.fromkeys(STAGES, "CACHED")
     before = (finished.run_folder / "manifest.json").read_text()
     done = finished("run", "--json")
     assert done.returncode == 0
@@ -109,20 +109,20 @@ def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished:
     ],
 )
 def test_a_change_reruns_what_depends_on_it(finished: Cli, setting: str, expected: list[str]) -> None:
-    assert list(actions(finished, "--set", setting).values()) == expected
+    assert list(states(finished, "--set", setting).values()) == expected
 
 
 def test_a_changed_text_is_prepared_and_trained_again(finished: Cli, tmp_path: Path) -> None:
     other = tmp_path / "text.txt"
     other.write_text((finished.configs.parent / "text.txt").read_text() + "One line more.\n")
-    assert actions(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "RUN"
+    assert states(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "RUN"
 
 
 def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
     weights = next((finished.run_folder / "sft/export").glob("*.safetensors"))
     hidden = weights.rename(weights.with_suffix(".hidden"))
     try:
-        assert list(actions(finished).values()) == ["CACHED", "CACHED", "RESUME", "RUN", "RUN"]
+        assert list(states(finished).values()) == ["CACHED", "CACHED", "RESUME", "RUN", "RUN"]
     finally:
         hidden.rename(weights)
 
@@ -138,7 +138,7 @@ def test_kill_9_in_pretraining_then_the_same_command(tiny: Cli, finished: Cli) -
             child.send_signal(signal.SIGKILL)
     process.communicate()
     wait_for(lambda: not any(child.is_running() for child in family), "every process to end")
-    assert actions(tiny, *slow)["pretrain"] == "RESUME"
+    assert states(tiny, *slow)["pretrain"] == "RESUME"
     done = tiny("run", *slow)
     assert done.returncode == 0, done.stderr
     uninterrupted = tiny("run", *slow, "--run", "uninterrupted", "--set", "sft.training.steps=1")
@@ -167,7 +167,7 @@ def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:
 
 def test_data_that_another_run_prepared_is_only_noted(finished: Cli) -> None:
     planned = json.loads(finished("plan", "--json", "--run", "second").stdout)["stages"][0]
-    assert (planned["stage"], planned["action"]) == ("prepare", "RUN")
+    assert (planned["stage"], planned["state"]) == ("prepare", "RUN")
     assert "other runs prepared" in planned["reason"]
 
 

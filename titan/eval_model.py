@@ -18,7 +18,7 @@ from titan.eval_tasks import wants_chat
 from titan.export import EXPORT_FOLDER, export_checkpoint
 from titan.native_model import newest_checkpoint
 from titanflow.checkpoints import METADATA
-from titanflow.config.additions import Evaluate
+from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.fingerprint import folder_digests
 from titanflow.hf_base import CONFIG_FILE, download_model, is_hugging_face

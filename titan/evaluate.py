@@ -33,7 +33,7 @@ from titan.greedy import record_greedy
 from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
-from titanflow.config.additions import Evaluate
+from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from titanflow.config.additions import Publish
+from titanflow.config.after_training import Publish
 from titanflow.errors import ConfigError, Problem
 from titanflow.gate import decide, is_set
 from titanflow.gate_figures import figures

@@ -30,7 +30,7 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-ACTION_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green"}
+STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green"}
 INTERRUPTED = 130
 
 ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
@@ -236,10 +236,10 @@ def _start(module: str, *arguments: str) -> None:
 
 
 def plan_table(planned: Any) -> Table:
-    """A plan as a table: stage, action, reason."""
+    """A plan as a table: stage, state, reason."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for stage in planned.stages:
-        table.add_row(stage.stage, Text(stage.action, style=ACTION_STYLES[stage.action]), stage.reason)
+        table.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), stage.reason)
     return table
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from titanflow.config.additions import Gate
+from titanflow.config.after_training import Gate
 from titanflow.errors import ConfigError, Problem
 from titanflow.hub.published import Published
 from titanflow.hub.samples import MetricSamples, Samples, TaskSamples, as_array

@@ -39,7 +39,7 @@ from titanflow.stage import (
 )
 from titanflow.stage_fingerprint import stage_fingerprint
 
-Action = Literal["RUN", "RESUME", "CACHED"]
+StageState = Literal["RUN", "RESUME", "CACHED"]
 DEFAULT_RUN = "main"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -49,7 +49,7 @@ class StagePlan:
     """What one stage would do, and all that it needs for it."""
 
     stage: StageName
-    action: Action
+    state: StageState
     reason: str
     run: StageRun
     command: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Plan:
     @property
     def is_cached(self) -> bool:
         """Whether nothing is left to do."""
-        return all(stage.action == "CACHED" for stage in self.stages)
+        return all(stage.state == "CACHED" for stage in self.stages)
 
     def as_json(self) -> dict[str, Any]:
         """The plan as ``titanflow plan --json`` prints it."""
@@ -84,7 +84,7 @@ class Plan:
             "stages": [
                 {
                     "stage": stage.stage,
-                    "action": stage.action,
+                    "state": stage.state,
                     "reason": stage.reason,
                     "fingerprint": stage.run.fingerprint,
                     "folder": str(stage.run.folder),
@@ -129,9 +129,9 @@ def make_plan(
         stage_run = _stage_run(stage, config, name, folder, preparation)
         if stage_run is not None:
             stage_run.fingerprint = stage_fingerprint(stage_run, [plan.run for plan in stages], config, preparation)
-            action, reason = _action(stage_run, manifest, stages, preparation)
+            state, reason = _state(stage_run, manifest, stages, preparation)
             stages.append(
-                StagePlan(stage, action, reason, stage_run, command(stage_run), environment(stage_run, config))
+                StagePlan(stage, state, reason, stage_run, command(stage_run), environment(stage_run, config))
             )
     _check_devices(stages, config, runs_here)
     return Plan(config.exp_name, name, folder, stages, config)
@@ -141,7 +141,7 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
     refused: list[Problem] = []
     for plan in stages:
         module = config.stage(plan.stage)
-        if module is None or plan.action == "CACHED":
+        if module is None or plan.state == "CACHED":
             continue
         launcher = module.config.get("launcher") or {}
         device = stage_device(launcher)
@@ -233,11 +233,11 @@ def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
     return module.base.folder or folder / config.modules[module.base.stage].stage
 
 
-def _action(
+def _state(
     run: StageRun, manifest: Manifest, earlier: list[StagePlan], preparation: Preparation
-) -> tuple[Action, str]:
+) -> tuple[StageState, str]:
     if run.stage == "prepare":
-        return _prepare_action(run, preparation)
+        return _prepare_state(run, preparation)
     again = _runs_again(run, manifest, earlier)
     if again:
         return "RUN", f"after {again}"
@@ -252,7 +252,7 @@ def _action(
     return "RUN", "new"
 
 
-def _prepare_action(run: StageRun, preparation: Preparation) -> tuple[Action, str]:
+def _prepare_state(run: StageRun, preparation: Preparation) -> tuple[StageState, str]:
     missing, total = preparation.missing(), len(preparation.folders())
     if missing:
         return "RUN", f"{len(missing)} of {total} to prepare"
@@ -265,7 +265,7 @@ def _runs_again(run: StageRun, manifest: Manifest, earlier: list[StagePlan]) -> 
     """The last stage before this one that isn't cached, and whose result this one reads; empty if there is none."""
     if run.stage == "sft" and run.base != manifest.folder / "pretrain":
         return ""
-    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.action != "CACHED"]
+    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.state != "CACHED"]
     return again[-1] if again else ""
 
 
@@ -295,7 +295,7 @@ def begin_stage(plan: StagePlan) -> None:
     Nothing that was finished is lost: the old folder becomes ``superseded/<stage>-<n>`` of its run.
     """
     run = plan.run
-    if plan.action == "RUN" and run.folder.exists():
+    if plan.state == "RUN" and run.folder.exists():
         _move_aside(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     for name in (ERROR_FILE, RESULT_FILE):
@@ -303,7 +303,7 @@ def begin_stage(plan: StagePlan) -> None:
     if run.base is not None:
         base = read_base(run.base)
         # What a resumed stage began on stays on record: LoRA refuses another.
-        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.action == "RESUME" else ""
+        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
 

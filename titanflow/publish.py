@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
-from titanflow.config.additions import Gate, Publish
+from titanflow.config.after_training import Gate, Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, HubError, Problem, TitanflowError

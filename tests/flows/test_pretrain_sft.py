@@ -10,6 +10,7 @@ from prefect.runtime.flow_run import FIELDS
 from small_plan import FAILS, HOLDS_BACK, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
+from flows import run_plan
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from titanflow.errors import ConfigError, HubError, StageFailed
 from titanflow.manifest import Manifest
@@ -79,7 +80,7 @@ def test_a_report_that_fails_costs_no_run(api, planned, monkeypatch):
     def fails(folder):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(module, "write_report", fails)
+    monkeypatch.setattr(run_plan, "write_report", fails)
     planned(publish=PUBLISHES)
     assert pretrain_sft("tiny").published == "/published"
 
@@ -87,7 +88,7 @@ def test_a_report_that_fails_costs_no_run(api, planned, monkeypatch):
 def test_what_is_done_is_cached_in_prefect_s_eyes_too(api, planned, wait_for_states):
     (stage,) = planned(publish=PUBLISHES)
     pretrain_sft("tiny")
-    stage.action, stage.reason, stage.command = "CACHED", "nothing changed", ["/must/not/run"]
+    stage.state, stage.reason, stage.command = "CACHED", "nothing changed", ["/must/not/run"]
     assert pretrain_sft("tiny").published == "/published"
     wait_for_states(newest_run(), {"push_to_hub": "Cached"})
 

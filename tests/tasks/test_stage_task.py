@@ -38,7 +38,7 @@ def test_a_stage_runs_and_is_recorded(prepare, manifest):
 
 def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, manifest):
     write_result(prepare.run.folder, PrepareResult(seconds=2))
-    prepare.action, prepare.reason, prepare.command = "CACHED", "nothing changed", ["/must/not/run"]
+    prepare.state, prepare.reason, prepare.command = "CACHED", "nothing changed", ["/must/not/run"]
     state = run_stage(prepare, manifest)
     assert (state.name, state.message, state.data) == ("Cached", "nothing changed", PrepareResult(seconds=2))
     assert not (prepare.run.folder / "run.yaml").exists()

@@ -10,7 +10,7 @@ from titan.eval_backends import Loading, load_lm
 from titan.eval_model import model_folders
 from titan.eval_ranks import Ranks
 from titan.export import export_dcp
-from titanflow.config.additions import Evaluate
+from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, DataError
 from titanflow.stage import StageRun
 

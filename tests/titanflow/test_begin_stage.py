@@ -26,9 +26,9 @@ def test_the_base_that_a_resumed_stage_began_on_stays_on_record(tmp_path: Path) 
     )
     began = checkpoint_digest(checkpoint)
 
-    def begin(action: str) -> str:
+    def begin(state: str) -> str:
         run = StageRun(stage="sft", experiment="e", run="r", folder=tmp_path / "sft", base=base)
-        begin_stage(StagePlan("sft", action, "", run))
+        begin_stage(StagePlan("sft", state, "", run))
         return StageRun.read(run.folder / RUN_FILE).base_digest
 
     assert begin("RUN") == began

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
-from titanflow.config.additions import Gate, Publish
+from titanflow.config.after_training import Gate, Publish
 from titanflow.errors import ConfigError
 from titanflow.hub.lineage import Lineage
 from titanflow.hub.published import Published

@@ -43,7 +43,7 @@ def test_plan_as_json_has_every_stage_in_order(configs: str) -> None:
     done = runner.invoke(app, ["plan", "tiny", "--configs", configs, "--json"])
     stages = json.loads(done.stdout)["stages"]
     assert [stage["stage"] for stage in stages] == ["prepare", "pretrain", "sft", "evaluate", "publish"]
-    assert {stage["action"] for stage in stages} == {"RUN"}
+    assert {stage["state"] for stage in stages} == {"RUN"}
     assert "titan.train" in stages[1]["command"]
     assert not (Path(configs).parent / "runs").exists()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from titanflow.config.additions import Gate
+from titanflow.config.after_training import Gate
 from titanflow.errors import ConfigError
 from titanflow.gate import decide, listed, minor
 from titanflow.hub.published import Published

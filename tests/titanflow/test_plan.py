@@ -193,7 +193,7 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
 
 
 @pytest.mark.parametrize(
-    ("status", "action", "reason"),
+    ("status", "state", "reason"),
     [
         ("published", "CACHED", "nothing changed"),
         ("held back", "RUN", "held back by the gate: ask again"),
@@ -201,7 +201,7 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
     ],
 )
 def test_what_was_not_published_is_tried_again(
-    configs: Path, tmp_path: Path, status: str, action: str, reason: str
+    configs: Path, tmp_path: Path, status: str, state: str, reason: str
 ) -> None:
     experiment = yaml.safe_load((configs / "experiments" / "later.yaml").read_text())
     published = {"framework": "huggingface_hub", "config": "publish.yaml"}
@@ -223,8 +223,8 @@ def test_what_was_not_published_is_tried_again(
             (stage.run.folder / "samples_sft_tiny_colour.jsonl").write_text("{}")
         manifest.record_finish(stage, result)
     evaluate, publish = make_plan("later", configs).stages[-2:]
-    assert evaluate.action == "CACHED"
-    assert (publish.stage, publish.action, publish.reason) == ("publish", action, reason)
+    assert evaluate.state == "CACHED"
+    assert (publish.stage, publish.state, publish.reason) == ("publish", state, reason)
 
 
 def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
@@ -234,9 +234,9 @@ def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
     result = EvaluateResult(scores={}, folders={}, digests={})
     write_result(evaluate.run.folder, result)
     Manifest.open(evaluate.run.folder.parent).record_finish(evaluate, result)
-    for kept, action in ((False, "CACHED"), (True, "RUN")):
+    for kept, state in ((False, "CACHED"), (True, "RUN")):
         again = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": kept}).stages[-1]
-        assert again.action == action
+        assert again.state == state
     assert again.reason == "its samples were not kept"
 
 

@@ -7,24 +7,30 @@ line or a flow's parameters set. Every mistake in all of them is reported togeth
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from titanflow.config.additions import ExperimentSpec, ModuleSpec
+from pydantic import TypeAdapter
+
 from titanflow.config.checks import check_module, overruled
+from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.schema import check, dataclass_schema, defaults
+from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, plain
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 
 @dataclass
 class Experiment:
-    """A resolved experiment: its own settings and its modules, each complete with defaults and origins."""
+    """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
+
+    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from.
+    """
 
     path: Path
     tree: ConfigTree
@@ -33,6 +39,8 @@ class Experiment:
     work_group: str
     user_name: str
     modules: dict[str, Module]
+    spec: ExperimentSpec = field(default_factory=ExperimentSpec)
+    origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -56,8 +64,8 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     over, mistakes = lay_over(raw, settings)
     problems += mistakes
     ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
-    problems += check({**raw, "modules": {}}, dataclass_schema(ExperimentSpec))
-    settings_of = {**defaults(dataclass_schema(ExperimentSpec)), **plain({**raw, "modules": {}})}
+    own = {**raw, "modules": {}}
+    problems += check(own, dataclass_schema(ExperimentSpec))
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
@@ -65,17 +73,26 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
         problems += check_gate(modules, tree.root)
     if problems:
         raise ConfigError(problems)
+    spec = TypeAdapter(ExperimentSpec).validate_python(_without_empty(plain(own)))
     return Experiment(
         path=path,
         tree=tree,
-        exp_name=settings_of["exp_name"] or path.stem,
-        workspace=Path(settings_of["workspace"]),
-        work_group=str(settings_of["work_group"]),
-        user_name=str(settings_of["user_name"]),
+        exp_name=spec.exp_name or path.stem,
+        workspace=Path(spec.workspace),
+        work_group=spec.work_group,
+        user_name=spec.user_name,
         modules=modules,
+        spec=spec,
+        origins={key: leaf.origin for key, leaf in leaves(own)},
         ignored=ignored + [line for module in modules.values() for line in module.ignored],
         warnings=[line for module in modules.values() for line in (*module.warnings, *overruled(module))],
     )
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without sections that are written and left empty, which have their defaults."""
+    sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
+    return {key: value for key, value in values.items() if not (value is None and key in sections)}
 
 
 def _build_modules(

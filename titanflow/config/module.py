@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from titanflow.base_model import BaseArchitecture
-from titanflow.config.additions import TRAINING_SECTIONS, Evaluate, Publish
+from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.schema import (
     Schema,

@@ -74,7 +74,7 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
-    from titanflow.config.additions import ExperimentSpec
+    from titanflow.config.experiment_spec import ExperimentSpec
     from titanflow.config.schema import dataclass_schema, known_keys
 
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]

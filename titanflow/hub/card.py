@@ -13,7 +13,7 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from titanflow import __version__
-from titanflow.config.additions import Publish
+from titanflow.config.after_training import Publish
 from titanflow.curves import draw, loss_panel
 from titanflow.hub.bundle import LOSS_CURVE, Bundle
 from titanflow.hub.card_tables import (

@@ -35,7 +35,7 @@ class StageContents:
 
     name: str
     folder: Path
-    action: str = ""
+    planned: str = ""
     reason: str = ""
     fingerprint: str = ""
     command: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
     return StageContents(
         name=folder.name,
         folder=folder,
-        action=planned.get("action", ""),
+        planned=planned.get("state", ""),
         reason=planned.get("reason", ""),
         fingerprint=planned.get("fingerprint") or (record.fingerprint if record else ""),
         command=planned.get("command", []),

@@ -8,7 +8,7 @@ from finished_run import REPO, FinishedRun, bring_code
 from huggingface_hub import ModelCard
 from local_hub import LocalHub
 
-from titanflow.config.additions import Publish
+from titanflow.config.after_training import Publish
 from titanflow.hub.bundle import bytes_entry, from_export
 from titanflow.hub.card import card_files, model_card
 from titanflow.hub.lineage import read_lineage

@@ -44,7 +44,7 @@ def write_plan(folder: Path, stages: list[str]) -> None:
     planned = [
         {
             "stage": stage,
-            "action": "RUN",
+            "state": "RUN",
             "reason": "new",
             "fingerprint": f"{stage}-fingerprint",
             "command": ["python", "-m", f"titan.{stage}"],

@@ -1,0 +1,98 @@
+"""The keys of an experiment's file.
+
+The string below a field is its documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from titanflow.config.additions import Launcher
+
+
+@dataclass
+class ModuleSpec:
+    """One entry of an experiment's `modules`."""
+
+    framework: str | None = None
+    """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
+    config: str | None = None
+    """The module file: a stage's defaults."""
+    model: str | None = None
+    """The model file."""
+    data: str | None = None
+    """The data file, from the config tree's data/ folder: becomes the section `data`."""
+    validation_data: str | None = None
+    """The data file of the section `validation_data`."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """What this experiment sets otherwise than the files above."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """`model_overrides`: fields of the model's arguments, each under `model.`"""
+    name: str | None = None
+    """A name for people; not used."""
+
+
+@dataclass
+class Retries:
+    """How often a stage that failed is started again, by what made it fail; it goes on from its newest checkpoint."""
+
+    lost: int = 2
+    """After what another try may mend: a process that was killed, a rank that hung, a broken connection. Never after
+    a mistake in the config, a loss that is no number, or a device out of memory."""
+    delay: float = 10.0
+    """Seconds before the first of these starts; doubled for each further one."""
+
+
+@dataclass
+class Nightly:
+    """What a night does, beside what every run does."""
+
+    start: Literal["anew", "continue"] = "anew"
+    """Train from the beginning, or go on from the weights of the last night that finished."""
+    keep: int | None = None
+    """Runs of earlier nights that stay on disk; unset, all. What is published, and what tonight continues from, always
+    stays."""
+    catch_up: bool = False
+    """Whether a night that nobody ran (the machine was off) is run as soon as it can be; otherwise it is left out."""
+
+
+@dataclass
+class Notify:
+    """Who is told of what happens to a run."""
+
+    webhook_block: str | None = None
+    """Name of a Prefect webhook block that is called; unset, nobody is told."""
+    on: list[str] = field(default_factory=lambda: ["failed", "published", "held back"])
+    """Of what: failed, published, held back."""
+
+
+@dataclass
+class ExperimentSpec:
+    """The experiment file itself."""
+
+    work_group: str = "research"
+    """The team."""
+    user_name: str = "root"
+    """The user."""
+    exp_name: str = ""
+    """What the experiment is called: a folder in the workspace."""
+    workspace: str = "./runs"
+    """Where runs and prepared data lie; relative to the folder one stands in."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """The processes of every stage; a module's own `launcher` goes before it."""
+    on_stale: Literal["error", "rerun", "keep"] = "error"
+    """What becomes of a stage that was run with other inputs: refuse and say what changed, run it again (what it made
+    moves to superseded/), or keep what it made."""
+    price_per_hour: float | None = None
+    """What an hour of one device costs, in a currency of your own; the forecast then has a cost."""
+    retries: Retries = field(default_factory=Retries)
+    """When a failed stage is started again."""
+    nightly: Nightly = field(default_factory=Nightly)
+    """What the nightly deployment does."""
+    notify: Notify = field(default_factory=Notify)
+    """Notifications."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys that may stand in the files although nothing reads them: left out, and reported."""
+    modules: dict[str, Any] = field(default_factory=dict)
+    """The stages: pretrain, sft, evaluate, publish."""
