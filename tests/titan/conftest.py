@@ -43,7 +43,7 @@ def uninterrupted(shared_bench: Workbench) -> StageRun:
         "metrics": {"enable_wandb": True},
     }
     run = shared_bench.stage("uninterrupted", LONG, settings, tokenizer=shared_bench.data / "tokenizer")
-    assert shared_bench.run(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
+    assert shared_bench.run_process(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
     return run
 
 

@@ -1,6 +1,5 @@
 """A family that comes in by ``experimental.custom_import`` and has what torchtitan's own lack: dropout."""
 
-import os
 import textwrap
 
 import pytest
@@ -85,8 +84,7 @@ def run_stage(bench, tmp_path):
     (tmp_path / "bag_family.py").write_text(textwrap.dedent(FAMILY))
 
     def run(stage: StageRun) -> str:
-        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-        bench.run(stage, env={"PYTHONPATH": path})
+        bench.run(stage, path=tmp_path)
         return (stage.folder / "log.txt").read_text()
 
     return run

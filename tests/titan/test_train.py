@@ -105,7 +105,7 @@ def test_wandb_gets_an_offline_run(uninterrupted):
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
 def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallelism):
     run = bench.stage("two", TWO_RANKS, parallelism)
-    assert bench.run(run, ranks=2) == 0, log_of(run)
+    assert bench.run_process(run, ranks=2) == 0, log_of(run)
     losses, norms = records(run), records(run, "grad_norm")
     assert list(losses) == list(range(1, 21))
     expected, expected_norms = records(uninterrupted), records(uninterrupted, "grad_norm")
@@ -201,7 +201,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(bench, uninterrupted
     run.config["metrics"]["enable_wandb"] = False
     run.config["checkpoint"]["interval"] = 60
     run.write()
-    assert bench.run(run, preexec_fn=no_room) == 1
+    assert bench.run_process(run, preexec_fn=no_room) == 1
     error = error_of(run)
     assert error.type == "StageFailed"
     assert "step-60" in error.message
@@ -222,7 +222,7 @@ def test_the_failing_ranks_own_exception_is_reported(bench, tmp_path):
     )
     run = bench.stage("failing", TWO_RANKS, {"experimental": {"custom_import": "fails_on_one"}})
     # Rank 0 waits in C++ for a rank that will not come; torchrun would kill it after 30 s.
-    assert bench.run(run, ranks=2, env={"PYTHONPATH": str(tmp_path)}) == 1
+    assert bench.run_process(run, ranks=2, env={"PYTHONPATH": str(tmp_path)}) == 1
     assert "nothing to save" in log_of(run)
     error = error_of(run)
     assert (error.rank, error.type) == (1, "LookupError")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from forked_ranks import run_forked
 
 from titanflow.data.packing import best_fit
 from titanflow.stage import PreparedData, StageRun
@@ -162,10 +163,20 @@ class Workbench:
                 **options,
             )
 
-    def run(self, run: StageRun, ranks: int | None = None, **options: Any) -> int:
-        """Runs a stage to its end; its exit status."""
+    def run_process(self, run: StageRun, ranks: int | None = None, **options: Any) -> int:
+        """Runs a stage to its end as :meth:`start` does; its exit status."""
         with closing(self.start(run, ranks, **options)) as process:
             return process.wait(PATIENCE)
+
+    def run(self, run: StageRun, ranks: int | None = None, script: str = "", path: Path | None = None) -> int:
+        """Runs a stage to its end on ranks that needn't import torch first; its exit status.
+
+        ``script`` may name a file to run in place of ``titan.train``, ``path`` a folder to import from.
+        """
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "MASTER_ADDR": "127.0.0.1"}
+        env |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": os.pathsep.join(map(str, [path or "", *sys.path]))}
+        command = [script, str(run.folder / "run.yaml")]
+        return run_forked(command, ranks or 1, env, run.folder / "log.txt", PATIENCE)
 
 
 class closing:  # noqa: N801
