@@ -35,7 +35,7 @@ def test_a_stage_is_done_with_its_fingerprint_and_outputs(finished: StagePlan) -
     assert not manifest.is_done("evaluate", "f1")
     record = manifest.stages["publish"]
     assert record.prefect_run == "prefect-1"
-    assert record.outputs["publish/model/config.json"] == 2
+    assert record.outputs["publish/model/config.json"].bytes == 2
 
 
 @pytest.mark.parametrize("change", ["gone", "cut short"])

@@ -1,0 +1,76 @@
+"""Whether a stage's outputs are still what it wrote, by the digests that its manifest holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from titanflow.fingerprint import file_digest
+
+PLAN_HASHES = 256 << 20
+"""Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
+
+
+class OutputFile(BaseModel):
+    """One file that a stage wrote: bytes, SHA-256, and what says cheaply that nobody wrote to it since.
+
+    Of an output that an older version recorded the size alone is known.
+    """
+
+    bytes: int
+    sha256: str = ""
+    mtime_ns: int = 0
+    inode: int = 0
+
+    @classmethod
+    def of(cls, path: Path, sha256: str = "") -> OutputFile:
+        """A file as it is now; one whose digest is known isn't read."""
+        state = path.stat()
+        sha256 = sha256 or file_digest(path)
+        return cls(bytes=state.st_size, sha256=sha256, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
+
+    def is_untouched(self, path: Path) -> bool:
+        """Whether a file has the size, the time and the inode that were recorded."""
+        state = path.stat()
+        return (state.st_size, state.st_mtime_ns, state.st_ino) == (self.bytes, self.mtime_ns, self.inode)
+
+
+@dataclass
+class OutputCheck:
+    """Compares outputs with their record, reading at most ``budget`` bytes of all of them; None reads everything.
+
+    With a budget a file that nobody touched isn't read, and beyond it a file of the right size is taken as it is.
+    """
+
+    budget: int | None = PLAN_HASHES
+
+    def changed(self, folder: Path, outputs: Mapping[str, OutputFile], suspects: list[str]) -> dict[str, str]:
+        """What became of each output that isn't as it was written, by its path: ``is gone`` or ``changed since …``.
+
+        Args:
+            folder: what relative paths count from.
+            outputs: the record.
+            suspects: paths that were found changed before: read whatever the budget says.
+        """
+        found = {path: self._verdict(folder / path, file, path in suspects) for path, file in outputs.items()}
+        return {path: verdict for path, verdict in found.items() if verdict}
+
+    def _verdict(self, path: Path, recorded: OutputFile, is_suspect: bool) -> str:
+        if not path.is_file():
+            return "is gone"
+        if path.stat().st_size != recorded.bytes:
+            return "changed since it was written"
+        if not recorded.sha256 or not (is_suspect or self._reads(path, recorded)):
+            return ""
+        return "" if file_digest(path) == recorded.sha256 else "changed since it was written"
+
+    def _reads(self, path: Path, recorded: OutputFile) -> bool:
+        if self.budget is None:
+            return True
+        if recorded.is_untouched(path) or recorded.bytes > self.budget:
+            return False
+        self.budget -= recorded.bytes
+        return True
