@@ -64,10 +64,15 @@ def changes_reason(changes: Sequence[Change]) -> str:
     own = [change.key for change in changes if not change.parent]
     parents = [change.parent for change in changes if change.parent]
     if not own:
-        return f"{' and '.join(parents)} changed"
+        return f"{listed(parents)} changed"
     named = ", ".join(own[:NAMED]) + (", …" if len(own) > NAMED else "")
-    after = f"; {' and '.join(parents)} changed" if parents else ""
+    after = f"; {listed(parents)} changed" if parents else ""
     return f"{values(len(own))} changed: {named}{after}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
 
 
 def values(count: int) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from titanflow.changes import Change
 from titanflow.fingerprint import digest, file_digest
-from titanflow.outputs import OutputCheck, OutputFile
+from titanflow.outputs import OutputCheck, OutputFile, at_once
 from titanflow.stage import (
     RESULT_FILE,
     RUN_FILE,
@@ -135,12 +135,9 @@ class Manifest(BaseModel):
         record = self.stages.get(plan.stage) or StageRecord(fingerprint=plan.run.fingerprint, inputs=plan.inputs)
         record.finished = _now()
         known = _known_digests(result)
-        record.outputs = {
-            str(_relative(path, self.folder)): OutputFile.of(path, known.get(path, ""))
-            if path.is_file()
-            else OutputFile(bytes=0)
-            for path in _outputs(plan, result)
-        }
+        paths = _outputs(plan, result)
+        files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
+        record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
         record.wandb_run = getattr(result, "wandb_id", "")
         record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -12,6 +15,16 @@ from titanflow.fingerprint import file_digest
 
 PLAN_HASHES = 256 << 20
 """Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def at_once(function: Callable[[Given], Made], values: Iterable[Given]) -> list[Made]:
+    """The function of each value, computed in threads: hashing leaves Python's lock to others."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, values))
 
 
 class OutputFile(BaseModel):
@@ -27,7 +40,9 @@ class OutputFile(BaseModel):
 
     @classmethod
     def of(cls, path: Path, sha256: str = "") -> OutputFile:
-        """A file as it is now; one whose digest is known isn't read."""
+        """A file as it is now, of no bytes if it isn't there; one whose digest is known isn't read."""
+        if not path.is_file():
+            return cls(bytes=0)
         state = path.stat()
         sha256 = sha256 or file_digest(path)
         return cls(bytes=state.st_size, sha256=sha256, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
@@ -55,8 +70,12 @@ class OutputCheck:
             outputs: the record.
             suspects: paths that were found changed before: read whatever the budget says.
         """
-        found = {path: self._verdict(folder / path, file, path in suspects) for path, file in outputs.items()}
-        return {path: verdict for path, verdict in found.items() if verdict}
+
+        def verdict(path: str) -> str:
+            return self._verdict(folder / path, outputs[path], path in suspects)
+
+        found = dict(zip(outputs, map(verdict, outputs) if self.budget is not None else at_once(verdict, outputs)))
+        return {path: said for path, said in found.items() if said}
 
     def _verdict(self, path: Path, recorded: OutputFile, is_suspect: bool) -> str:
         if not path.is_file():

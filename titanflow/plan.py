@@ -70,8 +70,8 @@ class Plan:
 
     @property
     def is_cached(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(stage.state == "CACHED" for stage in self.stages)
+        """Whether nothing is left to do, not even to note that something is kept."""
+        return all(stage.state == "CACHED" and not stage.kept for stage in self.stages)
 
     def as_json(self) -> dict[str, Any]:
         """The plan as ``titanflow plan --json`` prints it."""

@@ -70,9 +70,9 @@ class StageStates:
     def _record(self, run: StageRun) -> StageRecord | None:
         """The stage's record, where it is of what lies in the folder."""
         record = self.manifest.stages.get(run.stage)
-        if record is None or record.fingerprint == run.fingerprint or record.finished:
+        if record is None or record.fingerprint == run.fingerprint:
             return record
-        # A run that was killed between the two may have written run.yaml and not yet its record.
+        # A run that was killed between the two has written run.yaml and not yet its record.
         return record if record.fingerprint == _made_from(run) else None
 
     def _why_unmade(self, run: StageRun) -> str:
@@ -81,7 +81,7 @@ class StageStates:
         return "its output is gone" if _made_from(run) == run.fingerprint else "its inputs changed; nothing was made"
 
     def _of_same_inputs(self, run: StageRun, record: StageRecord | None, step: int | None) -> Verdict:
-        why = "its output is gone"
+        why = "its end wasn't recorded" if (run.folder / RESULT_FILE).exists() else "its output is gone"
         if record is not None and record.finished:
             changed = self.manifest.changed_outputs(run.stage, self.check)
             if not changed:
