@@ -74,7 +74,8 @@ class OutputCheck:
         def verdict(path: str) -> str:
             return self._verdict(folder / path, outputs[path], path in suspects)
 
-        found = dict(zip(outputs, map(verdict, outputs) if self.budget is not None else at_once(verdict, outputs)))
+        verdicts = at_once(verdict, outputs) if self.budget is None else [verdict(path) for path in outputs]
+        found = dict(zip(outputs, verdicts, strict=True))
         return {path: said for path, said in found.items() if said}
 
     def _verdict(self, path: Path, recorded: OutputFile, is_suspect: bool) -> str:
