@@ -14,7 +14,7 @@ from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
 
 from titanflow.begin_stage import begin_stage
-from titanflow.fingerprint import file_digest
+from titanflow.outputs import content_digest
 from titanflow.plan import make_plan
 from titanflow.stage import read_result
 
@@ -71,7 +71,7 @@ def test_the_manifest_records_inputs_outputs_and_versions(finished: Cli) -> None
         assert record["finished"] >= record["started"]
         assert record["prefect_run"]
         assert all(
-            file_digest(finished.run_folder / path) == file["sha256"] for path, file in record["outputs"].items()
+            content_digest(finished.run_folder / path) == file["sha256"] for path, file in record["outputs"].items()
         )
         assert record["inputs"]["values"]
         assert f"{stage}/result.json" in record["outputs"]

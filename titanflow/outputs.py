@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,15 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from titanflow.fingerprint import file_digest
+from titanflow.fingerprint import digest, file_digest
+from titanflow.stage import RESULT_FILE
 
 PLAN_HASHES = 256 << 20
 """Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
 
+
+VARYING = {"seconds", "tokens_per_second", "wandb_id", "versions"}
+"""What a ``result.json`` says of how a stage went, not of what it made: another when the stage is run again by hand."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -25,6 +30,17 @@ def at_once(function: Callable[[Given], Made], values: Iterable[Given]) -> list[
     """The function of each value, computed in threads: hashing leaves Python's lock to others."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, values))
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file; of a ``result.json`` that of what it says the stage made."""
+    if path.name != RESULT_FILE:
+        return file_digest(path)
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return file_digest(path)
+    return digest({key: value for key, value in content.items() if key not in VARYING})
 
 
 class OutputFile(BaseModel):
@@ -44,7 +60,7 @@ class OutputFile(BaseModel):
         if not path.is_file():
             return cls(bytes=0)
         state = path.stat()
-        sha256 = sha256 or file_digest(path)
+        sha256 = sha256 or content_digest(path)
         return cls(bytes=state.st_size, sha256=sha256, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
 
     def is_untouched(self, path: Path) -> bool:
@@ -81,11 +97,11 @@ class OutputCheck:
     def _verdict(self, path: Path, recorded: OutputFile, is_suspect: bool) -> str:
         if not path.is_file():
             return "is gone"
-        if path.stat().st_size != recorded.bytes:
+        if path.stat().st_size != recorded.bytes and path.name != RESULT_FILE:
             return "changed since it was written"
         if not recorded.sha256 or not (is_suspect or self._reads(path, recorded)):
             return ""
-        return "" if file_digest(path) == recorded.sha256 else "changed since it was written"
+        return "" if content_digest(path) == recorded.sha256 else "changed since it was written"
 
     def _reads(self, path: Path, recorded: OutputFile) -> bool:
         if self.budget is None:

@@ -118,6 +118,7 @@ def make_plan(
         DataError: its data can't.
     """
     is_mapping = isinstance(overrides, Mapping)
+    overrides = overrides if is_mapping else list(overrides)
     settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
     config = load_experiment(experiment, configs, settings)
     name = check_run_name(run or DEFAULT_RUN)
