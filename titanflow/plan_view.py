@@ -16,6 +16,7 @@ from titanflow.launch import by_hand
 from titanflow.plan import Plan, StagePlan
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
+STAGE_WIDTH = 8
 VALUE_WIDTH = 40
 """Characters of a value that are shown."""
 CONTEXT = 8
@@ -26,25 +27,23 @@ WIDTH = 160
 
 def plan_table(plan: Plan) -> RenderableType:
     """A plan's states and reasons; below each stage the values that changed, with where the new ones were written."""
-    stages, own = 10, [change for stage in plan.stages for change in stage.changes if not change.parent]
-    keys = max((len(change.key) for change in own), default=0)
     parts: list[RenderableType] = []
     for stage in plan.stages:
         row = Table(box=None, pad_edge=False, show_header=False)
-        row.add_column(width=stages - 2, no_wrap=True)
+        row.add_column(width=STAGE_WIDTH, no_wrap=True)
         row.add_column(width=6, no_wrap=True)
         row.add_column(overflow="fold")
         row.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), Text(stage.reason))
         parts.append(row)
         if rows := [change for change in stage.changes if not change.parent]:
-            parts.append(_changes_table(rows, keys, stages))
+            parts.append(_changes_table(rows))
     return Group(*parts)
 
 
-def _changes_table(changes: list[Change], key_width: int, indent: int) -> Table:
+def _changes_table(changes: list[Change]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(width=indent - 2)
-    table.add_column(min_width=min(key_width, 44), overflow="fold")
+    table.add_column(width=STAGE_WIDTH)
+    table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     table.add_column(overflow="fold", style="dim")
     for change in changes:
