@@ -46,9 +46,15 @@ SERVER_ENV = {
 
 
 def run_flow(
-    experiment: str, configs: str | None = None, run: str | None = None, overrides: Sequence[str] = ()
+    experiment: str,
+    configs: str | None = None,
+    run: str | None = None,
+    overrides: Sequence[str] = (),
+    wait: bool = False,
 ) -> Summary:
     """Runs ``pretrain-sft`` in this process; ``overrides`` are ``key=value``, as ``--set`` takes them.
+
+    With ``wait`` it waits for another run in the same folder, and is refused otherwise.
 
     Raises:
         ConfigError: the config can't be used.
@@ -56,7 +62,7 @@ def run_flow(
     """
     values = {setting.key: setting.value for setting in parse_settings(overrides)}
     with _sigterm_as_exit(), _readable_log(), local_api():
-        return pretrain_sft(experiment=experiment, configs=configs, run=run, overrides=values or None)
+        return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flows.run_plan import Summary, run_plan
 from tasks.results import HELD_BACK
+from titanflow.config.experiment_spec import OnStale
 from titanflow.plan import make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
@@ -35,11 +36,14 @@ def pretrain_sft(
     pretrain_learning_rate: Annotated[float | None, Field(gt=0)] = None,
     sft_learning_rate: Annotated[float | None, Field(gt=0)] = None,
     nproc_per_node: Annotated[int | None, Field(ge=1)] = None,
+    on_stale: OnStale | None = None,
+    wait: bool = True,
     overrides: dict[str, Any] | None = None,
 ) -> Summary | State[Summary]:
     """Pretrains, fine-tunes, evaluates and publishes one experiment.
 
     A stage whose inputs haven't changed is CACHED; one that was interrupted resumes from its newest checkpoint.
+    What was made from other inputs is STALE, and refused unless on_stale says otherwise.
     Where the gate holds the model back, the run ends completed, in the state "Held back".
 
     Args:
@@ -51,6 +55,8 @@ def pretrain_sft(
         pretrain_learning_rate: Sets pretrain.optimizer.lr.
         sft_learning_rate: Sets sft.optimizer.lr.
         nproc_per_node: Sets launcher.nproc_per_node: the processes of every stage, one a GPU.
+        on_stale: What becomes of a stage that was made from other inputs; unset, as the experiment says (error).
+        wait: Whether to wait for another run of the same folder; otherwise this one fails.
         overrides: Everything else, dotted key to value, as --set takes it. Goes before the parameters above.
     """
     knobs = {
@@ -59,10 +65,11 @@ def pretrain_sft(
         "pretrain.optimizer.lr": pretrain_learning_rate,
         "sft.optimizer.lr": sft_learning_rate,
         "launcher.nproc_per_node": nproc_per_node,
+        "on_stale": on_stale,
     }
     given = {key: value for key, value in knobs.items() if value is not None}
     plan = make_plan(experiment, configs, dated(run), {**given, **(overrides or {})})
-    summary = run_plan(plan)
+    summary = run_plan(plan, wait)
     if summary.held_back:
         return Completed(name=HELD_BACK, message=summary.held_back, data=summary)
     return summary

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""One run at a time in a run's folder; another waits for it, or is refused."""
 
 from __future__ import annotations
 
@@ -6,32 +6,90 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
+
+import psutil
 
 from titanflow.errors import StageFailed
+from titanflow.launch import STAGE_FOLDER
+from titanflow.stage import RUN_FILE, STAGES
 
 LOCK_FILE = ".lock"
+POLL_SECONDS = 1.0
+SAY_SECONDS = 30.0
+"""How often a run that waits says for whom."""
+LEFT_SECONDS = 60.0
+"""How long a run that doesn't wait for another still waits for the stages of one that was killed: they are saving."""
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Holds a run's folder; the system lets go of it however this process ends.
+def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lambda line: None) -> Iterator[bool]:
+    """Holds a run's folder; the system lets go of it however this process ends. Gives whether it had to wait.
+
+    Of a run that was killed the lock is free at once, while its stages may still be saving their last checkpoint: they
+    are waited for, too. Whoever waited finds another folder than before, and plans anew.
+
+    Args:
+        folder: the run's.
+        wait: wait for another run as long as it takes; otherwise it is refused.
+        say: told now and then who is waited for.
 
     Raises:
-        StageFailed: another process holds it; names it.
+        StageFailed: another run holds it, or a stage of a killed one doesn't end; names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise StageFailed(
-                f"{folder} is in use by {holder}: wait for it, or give this run another name with --run"
-            ) from None
+        waited = _wait(lambda: _holder(file), folder, None if wait else 0.0, say)
+        waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        yield waited
+
+
+def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, say: Callable[[str], None]) -> bool:
+    """Waits until nothing blocks, at most so many seconds; whether anything did."""
+    started, said = time.monotonic(), -SAY_SECONDS
+    while blocker := blocked_by():
+        waited = time.monotonic() - started
+        if seconds is not None and waited >= seconds:
+            raise StageFailed(
+                f"{folder} is in use by {blocker}: wait for it (--wait), or give this run another name with --run"
+            )
+        if waited - said >= SAY_SECONDS:
+            say(f"{folder} is in use by {blocker}: waiting for it since {waited:.0f} s")
+            said = waited
+        time.sleep(POLL_SECONDS)
+    return said >= 0
+
+
+def _holder(file: IO[str]) -> str:
+    """Takes the lock; who holds it, where somebody else does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "another process"
+    return ""
+
+
+def _writers(folder: Path) -> str:
+    """The processes of this machine that write into the folder of one of a run's stages; empty without any.
+
+    A stage's process is known by its ``run.yaml``, what it starts by the environment.
+    """
+    stages = {str(folder / stage) for stage in STAGES}
+    files = {f"{stage}/{RUN_FILE}" for stage in stages}
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if files & set(process.cmdline()) or process.environ().get(STAGE_FOLDER) in stages:
+                found.append(process.pid)
+    processes = f"process {found[0]}" if len(found) == 1 else f"processes {', '.join(map(str, found))}"
+    return f"{processes}, left by a run that was killed" if found else ""

@@ -7,7 +7,9 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
+from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
 from tasks.prepare import prepare
@@ -16,7 +18,7 @@ from tasks.publish import push_to_hub
 from tasks.results import headline, held_back, markdown, rows
 from tasks.sft import sft
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan
+from titanflow.plan import Plan, check_stale
 from titanflow.report.render import write_report
 from titanflow.stage import PublishResult, StageResult, Strict
 
@@ -33,18 +35,21 @@ class Summary(Strict):
     held_back: str = ""
 
 
-def run_plan(plan: Plan) -> Summary:
-    """Runs a plan's stages in order, inside a flow run.
+def run_plan(plan: Plan, wait: bool = True) -> Summary:
+    """Runs a plan's stages in order, inside a flow run; with ``wait`` after another run in the same folder.
 
     Raises:
-        ConfigError: a stage found its input unusable.
+        ConfigError: a stage is STALE and nothing says what becomes of it, or it found its input unusable.
         StageFailed: a stage failed, or another process works on the same run.
         HubError: the model is to be pushed, and there is no token.
     """
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
+    check_stale(plan)
     check_token(plan.stage("publish"))
-    with run_lock(plan.folder):
+    with run_lock(plan.folder, wait, get_run_logger().info) as waited:
+        plan = verified_plan(plan, waited, get_run_logger().warning)
         plan.write()
+        show_plan(plan)
         manifest = Manifest.open(plan.folder)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 from tasks.metrics_tail import MetricsTail
 from tasks.outcome import read_outcome
 from tasks.process import started
+from titanflow.launch import by_hand
 from titanflow.stage import METRICS_FILE, StageResult
 
 GRACE_SECONDS = 20.0
 """How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
 POLL_SECONDS = 1.0
-
-SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 MetricsCallback = Callable[[list[dict[str, Any]]], None]
 
@@ -51,9 +49,3 @@ def launch(
             on_metrics(tail.read())
     on_metrics(tail.read())
     return read_outcome(stage, folder, returncode, log, log_start)
-
-
-def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
-    """The line that runs a stage again in a shell; what looks like a secret is left out."""
-    shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
-    return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])

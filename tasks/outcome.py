@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tasks.process import signal_name
 from titanflow import errors
+from titanflow.checkpoints import newest_step
 from titanflow.errors import ConfigError, StageFailed, TitanflowError
-from titanflow.plan import newest_checkpoint
 from titanflow.stage import (
     ERROR_FILE,
     INTERRUPTED_EXIT,
@@ -81,7 +81,7 @@ def _status(returncode: int, tail: list[str]) -> int:
 
 
 def _resumes(folder: Path) -> str:
-    step = newest_checkpoint(folder)
+    step = newest_step(folder)
     return "; it saved nothing yet" if step is None else f"; it resumes from step {step}"
 
 

@@ -7,9 +7,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from tasks.stage_task import run_stage
+from titanflow.begin_stage import discard_if_new
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan, discard_if_new
+from titanflow.plan import StagePlan
 from titanflow.stage import StageResult
 
 

@@ -11,8 +11,9 @@ from prefect.states import Completed, State
 from tasks.launch import launch
 from tasks.progress import Progress
 from tasks.results import HELD_BACK, gate_lines, headline, held_back
+from titanflow.begin_stage import begin_stage
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan, begin_stage
+from titanflow.plan import StagePlan
 from titanflow.stage import StageResult, read_result
 
 

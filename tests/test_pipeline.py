@@ -13,7 +13,9 @@ from command_line import Cli
 from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.plan import begin_stage, make_plan
+from titanflow.begin_stage import begin_stage
+from titanflow.outputs import content_digest
+from titanflow.plan import make_plan
 from titanflow.stage import read_result
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
@@ -68,7 +70,10 @@ def test_the_manifest_records_inputs_outputs_and_versions(finished: Cli) -> None
     for stage, record in manifest["stages"].items():
         assert record["finished"] >= record["started"]
         assert record["prefect_run"]
-        assert all((finished.run_folder / path).stat().st_size == size for path, size in record["outputs"].items())
+        assert all(
+            content_digest(finished.run_folder / path) == file["sha256"] for path, file in record["outputs"].items()
+        )
+        assert record["inputs"]["values"]
         assert f"{stage}/result.json" in record["outputs"]
     assert manifest["versions"]["torchtitan"] == "0.2.2"
 
@@ -99,23 +104,23 @@ def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished:
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("publish.license=mit", ["CACHED", "CACHED", "CACHED", "CACHED", "RUN"]),
-        ("evaluate.num_fewshot=1", ["CACHED", "CACHED", "CACHED", "RUN", "RUN"]),
-        ("sft.optimizer.lr=1e-3", ["CACHED", "CACHED", "RUN", "RUN", "RUN"]),
-        ("pretrain.model.n_layers=1", ["CACHED", "RUN", "RUN", "RUN", "RUN"]),
-        ("pretrain.model.vocab_size=330", ["RUN", "RUN", "RUN", "RUN", "RUN"]),
+        ("publish.license=mit", ["CACHED", "CACHED", "CACHED", "CACHED", "STALE"]),
+        ("evaluate.num_fewshot=1", ["CACHED", "CACHED", "CACHED", "STALE", "STALE"]),
+        ("sft.optimizer.lr=1e-3", ["CACHED", "CACHED", "STALE", "STALE", "STALE"]),
+        ("pretrain.model.n_layers=1", ["CACHED", "STALE", "STALE", "STALE", "STALE"]),
+        ("pretrain.model.vocab_size=330", ["RUN", "STALE", "STALE", "STALE", "STALE"]),
         ("pretrain.metrics.log_freq=3", ["CACHED"] * 5),
         ("launcher.nproc_per_node=2", ["CACHED"] * 5),
     ],
 )
-def test_a_change_reruns_what_depends_on_it(finished: Cli, setting: str, expected: list[str]) -> None:
+def test_a_change_makes_stale_what_depends_on_it(finished: Cli, setting: str, expected: list[str]) -> None:
     assert list(states(finished, "--set", setting).values()) == expected
 
 
-def test_a_changed_text_is_prepared_and_trained_again(finished: Cli, tmp_path: Path) -> None:
+def test_a_changed_text_is_prepared_and_makes_its_training_stale(finished: Cli, tmp_path: Path) -> None:
     other = tmp_path / "text.txt"
     other.write_text((finished.configs.parent / "text.txt").read_text() + "One line more.\n")
-    assert states(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "RUN"
+    assert states(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "STALE"
 
 
 def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
@@ -147,7 +152,12 @@ def test_kill_9_in_pretraining_then_the_same_command(tiny: Cli, finished: Cli) -
 
 
 def test_a_failing_stage_says_why_and_the_rest_is_kept(finished: Cli) -> None:
-    done = finished("run", "--set", "evaluate.tasks=[tiny_color]")
+    changed = ["--set", "evaluate.tasks=[tiny_color]"]
+    refused = finished("run", *changed)
+    assert refused.returncode == 2
+    assert 'evaluate.tasks: ["tiny_colour"] → ["tiny_color"] (--set evaluate.tasks=[tiny_color])' in refused.stderr
+    assert list(states(finished).values()) == ["CACHED"] * 5
+    done = finished("run", *changed, "--on-stale", "rerun")
     assert done.returncode == 2
     assert "tiny_color" in done.stderr
     assert "Traceback" not in done.stderr

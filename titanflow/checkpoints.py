@@ -18,3 +18,8 @@ def step_folders(folder: Path) -> dict[int, Path]:
 def complete_folders(folder: Path) -> dict[int, Path]:
     """Those of :func:`step_folders` whose save came to its end."""
     return {step: path for step, path in step_folders(folder).items() if (path / METADATA).is_file()}
+
+
+def newest_step(stage_folder: Path) -> int | None:
+    """The step of the newest complete checkpoint below a stage's folder; None where there is none."""
+    return next(iter(complete_folders(stage_folder / "checkpoint")), None)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.config.experiment_spec import OnStale
 from titanflow.errors import TitanflowError
 
 app = typer.Typer(
@@ -30,7 +31,6 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green"}
 INTERRUPTED = 130
 
 ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
@@ -39,6 +39,10 @@ RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: it
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set a value: pretrain.training.steps=100. May be given often.", metavar="KEY=VALUE"),
+]
+OnStaleOption = Annotated[
+    OnStale | None,
+    typer.Option("--on-stale", help="What was made from other inputs: refuse it, make it again, or use it as it is."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -69,18 +73,22 @@ def run(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    on_stale: OnStaleOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that works in the same folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: every stage that isn't done yet."""
-    from titanflow.plan import make_plan
+    from titanflow.plan import check_stale, make_plan
 
-    plan = make_plan(experiment, configs, run_name, settings or [])
+    settings = _settings(settings, on_stale)
+    plan = make_plan(experiment, configs, run_name, settings)
     _warn(plan.config)
-    err.print(plan_table(plan))
+    _print_plan(plan, err)
+    check_stale(plan)
     if not plan.is_cached:
         from flows.local_run import run_flow
 
-        run_flow(experiment, None if configs is None else str(configs), run_name, settings or [])
+        run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
     _print_results(plan, as_json)
 
 
@@ -91,18 +99,24 @@ def plan(
     configs: ConfigsOption = None,
     run_name: RunOption = None,
     settings: SetOption = None,
+    on_stale: OnStaleOption = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Show what starts each stage; try it on torchrun.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run would do: each stage RUN, RESUME or CACHED."""
+    """Show what a run would do: each stage RUN, RESUME, CACHED or STALE, and of what is STALE what changed."""
     from titanflow.plan import make_plan
 
-    planned = make_plan(experiment, configs, run_name, settings or [], runs_here=False)
+    planned = make_plan(experiment, configs, run_name, _settings(settings, on_stale), runs_here=False)
     _warn(planned.config)
     if as_json:
         _print_json(planned.as_json())
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
-    out.print(plan_table(planned))
+    _print_plan(planned, out)
+    if commands:
+        _print_commands(planned)
 
 
 @app.command()
@@ -235,12 +249,27 @@ def _start(module: str, *arguments: str) -> None:
             continue  # the terminal has told the module, too, and it knows what to stop
 
 
-def plan_table(planned: Any) -> Table:
-    """A plan as a table: stage, state, reason."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for stage in planned.stages:
-        table.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), stage.reason)
-    return table
+def _settings(settings: list[str] | None, on_stale: str | None) -> list[str]:
+    """What ``--set`` and ``--on-stale`` set."""
+    return [*(settings or []), *([] if on_stale is None else [f"on_stale={on_stale}"])]
+
+
+def _print_plan(planned: Any, console: Console) -> None:
+    from titanflow.plan_view import WIDTH, plan_table
+
+    width = None if console.is_terminal else WIDTH
+    Console(file=console.file, highlight=False, width=width).print(plan_table(planned))
+
+
+def _print_commands(planned: Any) -> None:
+    from titanflow.errors import ConfigError
+    from titanflow.launch_checks import torchrun_problems
+    from titanflow.plan_view import command_lines
+
+    for line in command_lines(planned):
+        out.print(Text(line))
+    if problems := torchrun_problems(planned.stages):
+        raise ConfigError(problems)
 
 
 def _print_results(planned: Any, as_json: bool) -> None:

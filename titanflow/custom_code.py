@@ -22,16 +22,29 @@ def custom_import(config: Mapping[str, Any]) -> str:
 
 def source_files(name: str) -> list[Path]:
     """The Python files of a module or package, by its dotted name; none where it isn't there."""
+    root = _source(name)
+    if root is None:
+        return []
+    return [root] if root.is_file() else sorted(root.rglob("*.py"))
+
+
+def code_digests(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and digest of each file of the code that a config names: what a stage computes depends on them.
+
+    A name begins with the module or package that the config names.
+    """
+    root = _source(custom_import(config))
+    files = source_files(custom_import(config))
+    return [(path.relative_to(root.parent).as_posix(), file_digest(path)) for path in files if root is not None]
+
+
+def _source(name: str) -> Path | None:
+    """A module's file, or a package's folder."""
     for place in [Path.cwd(), *map(Path, sys.path)] if name else []:
         path = place.joinpath(*name.split("."))
         module = path.with_name(f"{path.name}.py")
         if module.is_file() and not (path / "__init__.py").is_file():
-            return [module]
-        if files := sorted(path.rglob("*.py")):
-            return files
-    return []
-
-
-def code_digests(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and digest of each file of the code that a config names: what a stage computes depends on them."""
-    return [(path.name, file_digest(path)) for path in source_files(custom_import(config))]
+            return module
+        if any(path.rglob("*.py")):
+            return path
+    return None

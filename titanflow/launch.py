@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ MODULES = {
     "evaluate": "titan.evaluate",
     "publish": "titanflow.publish",
 }
+STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
+"""Environment variable by which a process is known to write into a stage's folder, whoever started it."""
+SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 UNDER_TORCHRUN = ("pretrain", "sft", "evaluate")
 
 
@@ -27,14 +32,20 @@ def command(run: StageRun) -> list[str]:
     An evaluation on one process has nobody to meet: torchrun would only take a second and a half to start it.
     """
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
+    if not is_under_torchrun(run):
+        return [sys.executable, *program]
+    return [sys.executable, "-m", "torch.distributed.run", *torchrun_arguments(run.config["launcher"]), *program]
+
+
+def is_under_torchrun(run: StageRun) -> bool:
+    """Whether torchrun starts the stage."""
     launcher = run.config.get("launcher") or {}
     is_alone = run.stage == "evaluate" and launcher["nproc_per_node"] == launcher["nnodes"] == 1
-    if run.stage not in UNDER_TORCHRUN or is_alone:
-        return [sys.executable, *program]
-    return [sys.executable, "-m", "torch.distributed.run", *_torchrun_arguments(launcher), *program]
+    return run.stage in UNDER_TORCHRUN and not is_alone
 
 
-def _torchrun_arguments(launcher: dict[str, Any]) -> list[str]:
+def torchrun_arguments(launcher: dict[str, Any]) -> list[str]:
+    """torchrun's own arguments, by the section ``launcher``."""
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     arguments = [f"--nproc_per_node={processes}"]
     if machines == 1:
@@ -72,10 +83,17 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "WANDB_DIR": str(run.folder),
         "WANDB_SILENT": "true",
         "PYTHONPATH": _python_path(),
+        STAGE_FOLDER: str(run.folder),
     }
     if launcher.get("device") == "cpu":
         own["CUDA_VISIBLE_DEVICES"] = ""
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
+
+
+def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """The line that runs a stage again in a shell; what looks like a secret is left out."""
+    shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
+    return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])
 
 
 def _python_path() -> str:

@@ -1,7 +1,7 @@
 """``manifest.json``: of each stage of a run what it was made from, what it wrote, and when.
 
-A stage is done when its entry carries the planned fingerprint and each output is still there at its recorded
-size; nothing else about its state is stored.
+A stage is done when its entry carries the planned fingerprint and each output is still what was written; nothing else
+about its state is stored.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
+from titanflow.changes import Change
 from titanflow.fingerprint import digest, file_digest
+from titanflow.outputs import OutputCheck, OutputFile, at_once
 from titanflow.stage import (
     RESULT_FILE,
     RUN_FILE,
@@ -26,6 +28,7 @@ from titanflow.stage import (
     TrainResult,
     write_text_atomically,
 )
+from titanflow.stage_inputs import StageInputs
 
 if TYPE_CHECKING:
     from titanflow.plan import StagePlan
@@ -37,21 +40,32 @@ PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "data
 
 
 class StageRecord(BaseModel):
-    """One stage's entry. ``outputs`` maps a path, relative to the run's folder where it lies below it, to bytes.
+    """One stage's entry. ``inputs`` is what the fingerprint is the digest of (None where an older version wrote it).
 
-    ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise.
+    ``outputs`` has paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found
+    changed. ``kept`` says in what the config differs from what the stage was made from, where the last run used it all
+    the same. ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise.
     """
 
     fingerprint: str
+    inputs: StageInputs | None = None
     started: str = ""
     finished: str = ""
-    outputs: dict[str, int] = Field(default_factory=dict)
+    outputs: dict[str, OutputFile] = Field(default_factory=dict)
+    damaged: list[str] = Field(default_factory=list)
+    kept: list[Change] = Field(default_factory=list)
     digest: str = ""
     parents: dict[str, str] = Field(default_factory=dict)
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
     prefect_run: str = ""
     wandb_run: str = ""
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _of_an_older_version(cls, outputs: dict[str, Any]) -> dict[str, Any]:
+        """An older version recorded sizes alone."""
+        return {path: {"bytes": file} if isinstance(file, int) else file for path, file in outputs.items()}
 
 
 class Manifest(BaseModel):
@@ -76,21 +90,54 @@ class Manifest(BaseModel):
         record = self.stages.get(stage)
         if record is None or record.fingerprint != fingerprint or not record.finished:
             return False
-        return all(_size(self.folder / path) == size for path, size in record.outputs.items())
+        return not self.changed_outputs(stage, OutputCheck())
+
+    def changed_outputs(self, stage: str, check: OutputCheck) -> dict[str, str]:
+        """What became of each output of a stage that isn't as it was written, by its path."""
+        record = self.stages[stage]
+        return check.changed(self.folder, record.outputs, record.damaged)
+
+    def verify(self, stage: str) -> dict[str, str]:
+        """Reads all that a finished stage wrote, and notes which of it changed; :meth:`changed_outputs` of it."""
+        record = self.stages[stage]
+        changed = self.changed_outputs(stage, OutputCheck(budget=None))
+        seen = {
+            path: file if path in changed else OutputFile.of(self.folder / path, file.sha256)
+            for path, file in record.outputs.items()
+        }
+        if (seen, list(changed)) != (record.outputs, record.damaged):
+            record.outputs, record.damaged = seen, list(changed)
+            self._write()
+        return changed
+
+    def record_kept(self, kept: dict[str, list[Change]]) -> None:
+        """Notes of each stage whether, and in what, it is used although the config says otherwise."""
+        before = {name: record.kept for name, record in self.stages.items()}
+        for name, record in self.stages.items():
+            record.kept = kept.get(name, [])
+        if before != {name: record.kept for name, record in self.stages.items()}:
+            self._write()
 
     def record_start(self, plan: StagePlan, prefect_run_id: str = "") -> None:
         """Notes that a stage begins; what it made before no longer counts."""
         self._describe(plan)
         self.stages[plan.stage] = StageRecord(
-            fingerprint=plan.run.fingerprint, started=_now(), prefect_run=prefect_run_id, parents=self._parents(plan)
+            fingerprint=plan.run.fingerprint,
+            inputs=plan.inputs,
+            started=_now(),
+            prefect_run=prefect_run_id,
+            parents=self._parents(plan),
         )
         self._write()
 
     def record_finish(self, plan: StagePlan, result: StageResult) -> None:
         """Notes what a stage wrote."""
-        record = self.stages.get(plan.stage) or StageRecord(fingerprint=plan.run.fingerprint)
+        record = self.stages.get(plan.stage) or StageRecord(fingerprint=plan.run.fingerprint, inputs=plan.inputs)
         record.finished = _now()
-        record.outputs = {str(_relative(path, self.folder)): _size(path) or 0 for path in _outputs(plan, result)}
+        known = _known_digests(result)
+        paths = _outputs(plan, result)
+        files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
+        record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
         record.wandb_run = getattr(result, "wandb_id", "")
         record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])
@@ -121,6 +168,15 @@ def _outputs(plan: StagePlan, result: StageResult) -> list[Path]:
     elif isinstance(result, PublishResult) and result.target == "folder" and result.status == "published":
         paths += [Path(result.location) / name for name in result.files]
     return paths
+
+
+def _known_digests(result: StageResult) -> dict[Path, str]:
+    """The SHA-256 of outputs that the stage hashed itself when it wrote them."""
+    if isinstance(result, TrainResult) and result.export:
+        return {result.export / name: sha256 for name, sha256 in result.export_digests.items()}
+    if isinstance(result, PublishResult) and result.target == "folder":
+        return {Path(result.location) / name: sha256 for name, sha256 in result.files.items()}
+    return {}
 
 
 def checkpoint_digest(checkpoint: Path) -> str:
@@ -161,13 +217,6 @@ def git_revision() -> str:
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _relative(path: Path, folder: Path) -> Path:

@@ -1,19 +1,19 @@
-"""What a run would do: each stage RUN, RESUME or CACHED, in about a second and without torch.
+"""What a run would do: each stage RUN, RESUME, CACHED or STALE, in about a second and without torch.
 
 Raises before anything is written or a process is started where a config or its data can't be used.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from titanflow.checkpoints import complete_folders
+from titanflow.changes import Change
 from titanflow.config.device import stage_device
 from titanflow.config.device_checks import device_problems
 from titanflow.config.experiment import Experiment, load_experiment
@@ -22,31 +22,25 @@ from titanflow.config.overrides import Setting, parameter_settings, parse_settin
 from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.launch import command, environment
-from titanflow.manifest import Manifest, checkpoint_digest
-from titanflow.outside_base import read_base
+from titanflow.launch_checks import check_launches
+from titanflow.manifest import Manifest
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
-from titanflow.stage import (
-    ERROR_FILE,
-    RESULT_FILE,
-    RUN_FILE,
-    STAGES,
-    PublishResult,
-    StageName,
-    StageRun,
-    read_result,
-    write_text_atomically,
-)
-from titanflow.stage_fingerprint import stage_fingerprint
+from titanflow.stage import STAGES, StageName, StageRun, write_text_atomically
+from titanflow.stage_fingerprint import stage_inputs
+from titanflow.stage_inputs import StageInputs
+from titanflow.stage_state import StageState, StageStates, parents
 
-StageState = Literal["RUN", "RESUME", "CACHED"]
 DEFAULT_RUN = "main"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
 class StagePlan:
-    """What one stage would do, and all that it needs for it."""
+    """What one stage would do, and all that it needs for it.
+
+    ``changes`` says in what it was made from other inputs than these; ``kept`` that what it made is used all the same.
+    """
 
     stage: StageName
     state: StageState
@@ -54,17 +48,21 @@ class StagePlan:
     run: StageRun
     command: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    inputs: StageInputs | None = None
+    changes: list[Change] = field(default_factory=list)
+    kept: bool = False
 
 
 @dataclass
 class Plan:
-    """A run: its folder and its stages, in the order in which they run."""
+    """A run: its folder and its stages, in the order in which they run. ``anew`` makes the plan again."""
 
     experiment: str
     run: str
     folder: Path
     stages: list[StagePlan]
     config: Experiment
+    anew: Callable[[], Plan] | None = None
 
     def stage(self, name: str) -> StagePlan | None:
         """A stage by its name, or None where the experiment has none."""
@@ -72,8 +70,8 @@ class Plan:
 
     @property
     def is_cached(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(stage.state == "CACHED" for stage in self.stages)
+        """Whether nothing is left to do, not even to note that something is kept."""
+        return all(stage.state == "CACHED" and not stage.kept for stage in self.stages)
 
     def as_json(self) -> dict[str, Any]:
         """The plan as ``titanflow plan --json`` prints it."""
@@ -88,7 +86,10 @@ class Plan:
                     "reason": stage.reason,
                     "fingerprint": stage.run.fingerprint,
                     "folder": str(stage.run.folder),
+                    "kept": stage.kept,
+                    "changes": [change.model_dump() for change in stage.changes],
                     "command": stage.command,
+                    "environment": stage.env,
                 }
                 for stage in self.stages
             ],
@@ -117,6 +118,7 @@ def make_plan(
         DataError: its data can't.
     """
     is_mapping = isinstance(overrides, Mapping)
+    overrides = overrides if is_mapping else list(overrides)
     settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
     config = load_experiment(experiment, configs, settings)
     name = check_run_name(run or DEFAULT_RUN)
@@ -124,17 +126,25 @@ def make_plan(
     folder = workspace / config.exp_name / name
     preparation = Preparation.of(config, workspace)
     manifest = Manifest.open(folder)
+    states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
     for stage in STAGES:
         stage_run = _stage_run(stage, config, name, folder, preparation)
-        if stage_run is not None:
-            stage_run.fingerprint = stage_fingerprint(stage_run, [plan.run for plan in stages], config, preparation)
-            state, reason = _state(stage_run, manifest, stages, preparation)
-            stages.append(
-                StagePlan(stage, state, reason, stage_run, command(stage_run), environment(stage_run, config))
-            )
+        if stage_run is None:
+            continue
+        made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
+        inputs = stage_inputs(stage_run, made_of, config, preparation)
+        stage_run.fingerprint = inputs.fingerprint
+        found = states.of(stage_run, inputs, stages)
+        # What comes after a stage that is kept was, or will be, made from what lies there.
+        stage_run.fingerprint = found.made_from or stage_run.fingerprint
+        plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
+        plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
+        stages.append(plan)
     _check_devices(stages, config, runs_here)
-    return Plan(config.exp_name, name, folder, stages, config)
+    check_launches(stages)
+    anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
+    return Plan(config.exp_name, name, folder, stages, config, anew)
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
@@ -152,6 +162,30 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
             config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
     if refused:
         raise ConfigError(refused)
+
+
+def check_stale(plan: Plan) -> None:
+    """Refuses a plan with a stage that was made from other inputs, unless the experiment says what becomes of it.
+
+    Raises:
+        ConfigError: names what changed, and the ways out.
+    """
+    stale = [stage for stage in plan.stages if stage.state == "STALE"]
+    if not stale or plan.config.spec.on_stale == "rerun":
+        return
+    from titanflow.plan_view import stale_lines
+
+    found = [line for stage in stale for line in stale_lines(stage)]
+    what = "what was" if plan.config.spec.on_stale == "error" else "what can't be kept, and was"
+    raise ConfigError(
+        Problem(
+            f"found {what} made from other inputs:\n    " + "\n    ".join(found),
+            origin=str(plan.folder),
+            expected="one of: --on-stale rerun (makes it again; what it made moves to superseded/), --on-stale keep "
+            "(uses what it made as it stands), --run NAME (a run beside this one)",
+            hint="in a deployment: the parameters on_stale and run; in the experiment's file: on_stale",
+        )
+    )
 
 
 def run_folder(
@@ -231,102 +265,3 @@ def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
     if module.base is None:
         return None
     return module.base.folder or folder / config.modules[module.base.stage].stage
-
-
-def _state(
-    run: StageRun, manifest: Manifest, earlier: list[StagePlan], preparation: Preparation
-) -> tuple[StageState, str]:
-    if run.stage == "prepare":
-        return _prepare_state(run, preparation)
-    again = _runs_again(run, manifest, earlier)
-    if again:
-        return "RUN", f"after {again}"
-    if manifest.is_done(run.stage, run.fingerprint):
-        again = _done_again(run)
-        return ("RUN", again) if again else ("CACHED", "nothing changed")
-    step = newest_checkpoint(run.folder)
-    if step is not None and _is_same_run(run):
-        return "RESUME", f"from step {step}"
-    if (run.folder / RUN_FILE).exists():
-        return "RUN", "its output is gone" if _is_same_run(run) else "its inputs changed"
-    return "RUN", "new"
-
-
-def _prepare_state(run: StageRun, preparation: Preparation) -> tuple[StageState, str]:
-    missing, total = preparation.missing(), len(preparation.folders())
-    if missing:
-        return "RUN", f"{len(missing)} of {total} to prepare"
-    if not (run.folder / RESULT_FILE).exists():
-        return "RUN", f"to note what other runs prepared: {total} of {total}"
-    return "CACHED", f"{total} prepared"
-
-
-def _runs_again(run: StageRun, manifest: Manifest, earlier: list[StagePlan]) -> str:
-    """The last stage before this one that isn't cached, and whose result this one reads; empty if there is none."""
-    if run.stage == "sft" and run.base != manifest.folder / "pretrain":
-        return ""
-    again = [plan.stage for plan in earlier if plan.stage != "prepare" and plan.state != "CACHED"]
-    return again[-1] if again else ""
-
-
-def _done_again(run: StageRun) -> str:
-    """Why a finished stage is run again although nothing changed that it was made from; empty where it isn't."""
-    if run.stage == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
-        return "its samples were not kept"
-    result = read_result(run.folder) if run.stage == "publish" else None
-    status = result.status if isinstance(result, PublishResult) else "published"
-    # What a model is compared with may have changed.
-    return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
-
-
-def _is_same_run(run: StageRun) -> bool:
-    path = run.folder / RUN_FILE
-    return path.exists() and StageRun.read(path).fingerprint == run.fingerprint
-
-
-def newest_checkpoint(folder: Path) -> int | None:
-    """The step of the newest complete checkpoint below a stage's folder: one whose ``.metadata`` was written."""
-    return next(iter(complete_folders(folder / "checkpoint")), None)
-
-
-def begin_stage(plan: StagePlan) -> None:
-    """Makes a stage's folder ready: what other inputs made is moved aside, ``run.yaml`` is written.
-
-    Nothing that was finished is lost: the old folder becomes ``superseded/<stage>-<n>`` of its run.
-    """
-    run = plan.run
-    if plan.state == "RUN" and run.folder.exists():
-        _move_aside(run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    for name in (ERROR_FILE, RESULT_FILE):
-        (run.folder / name).unlink(missing_ok=True)
-    if run.base is not None:
-        base = read_base(run.base)
-        # What a resumed stage began on stays on record: LoRA refuses another.
-        begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
-        run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
-    run.write()
-
-
-def discard_if_new(plan: StagePlan) -> None:
-    """Takes back what a refused prepare step wrote: bad input leaves nothing behind.
-
-    The run's folder goes where this was its first step; one that holds other stages stays.
-    """
-    folder = plan.run.folder
-    shutil.rmtree(folder, ignore_errors=True)
-    run = folder.parent
-    if not any(path.is_dir() for path in run.iterdir()):
-        shutil.rmtree(run)
-        for above in (run.parent, run.parent.parent / "data", run.parent.parent):
-            if above.is_dir() and not any(above.iterdir()):
-                above.rmdir()
-
-
-def _move_aside(folder: Path) -> None:
-    if not (folder / RUN_FILE).exists():
-        return
-    superseded = folder.parent / "superseded"
-    superseded.mkdir(exist_ok=True)
-    number = 1 + sum(1 for _ in superseded.glob(f"{folder.name}-*"))
-    shutil.move(folder, superseded / f"{folder.name}-{number}")

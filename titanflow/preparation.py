@@ -16,23 +16,29 @@ from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
+from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.errors import ConfigError
 from titanflow.families import WORDS
 from titanflow.fingerprint import digest
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
 
-SECTIONS = {"data": "train", "validation_data": "validation"}
-
 
 @dataclass
 class Preparation:
-    """The prepare step's config, and which module reads which of its folders."""
+    """The prepare step's config, and which module reads which of its folders.
+
+    What a module's rows are made of is in ``sources`` and ``mixtures``, by module and section (``pretrain.data``), and
+    what its tokenizer is, in ``tokenizer_parts``.
+    """
 
     config: dict[str, Any]
     tokenizers: dict[str, Path] = field(default_factory=dict)
     data: dict[str, PreparedData] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, list[DataSource]] = field(default_factory=dict)
+    mixtures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokenizer_parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, experiment: Experiment, workspace: Path) -> Preparation:
@@ -121,6 +127,8 @@ class Preparation:
         }
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
+        trained = {"tokenizer.vocab_size": vocab_size, **({"tokenizer.words": words} if words else {})}
+        self.tokenizer_parts[module.name] = _tokenizer_files("tokenizer.path", given) if given else trained
 
     def _take_tokenizer(self, module: Module, workspace: Path) -> None:
         """An sft reads with its base's tokenizer; one that is named must be the same."""
@@ -147,6 +155,8 @@ class Preparation:
             )
         self.tokenizers[module.name] = folder
         self.fingerprints[f"{module.name}.tokenizer"] = fingerprint
+        if base.folder is not None:
+            self.tokenizer_parts[module.name] = _tokenizer_files("sft.base", base.tokenizer or folder)
 
     def _copy_tokenizer(self, source: Path, module: Module, workspace: Path) -> tuple[Path, str]:
         """Plans a copy of an outside base's tokenizer; the folder and the fingerprint to know it by."""
@@ -172,6 +182,7 @@ class Preparation:
         return folder, fingerprint
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
+        from titanflow.config.mixture import mixture_spec
         from titanflow.data.fingerprints import mixture_fingerprint
 
         data = module.config[section]
@@ -185,26 +196,32 @@ class Preparation:
             )
         seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
         members = {
-            name: self._add_source(module, one, seq_len, workspace) for name, one in mixture_members(data).items()
+            name: self._add_source(module, f"{section}.mixture.sources.{name}", one, seq_len, workspace)
+            for name, one in mixture_members(data).items()
         }
         if members:
+            self.mixtures[f"{module.name}.{section}"] = mixture_spec(data)
             fingerprint = mixture_fingerprint(data, {name: one["fingerprint"] for name, one in members.items()})
             folders = {name: one["folder"] for name, one in members.items()}
             planned = self._add_dataset(data, "mixture", fingerprint, workspace, seq_len=seq_len, members=folders)
         else:
-            planned = self._add_source(module, data, seq_len, workspace)
+            planned = self._add_source(module, section, data, seq_len, workspace)
         self.fingerprints[f"{module.name}.{section}"] = planned["fingerprint"]
         paths = self.data.setdefault(module.name, PreparedData())
         setattr(paths, part, Path(planned["folder"]))
 
-    def _add_source(self, module: Module, data: dict[str, Any], seq_len: int, workspace: Path) -> dict[str, Any]:
+    def _add_source(
+        self, module: Module, section: str, data: dict[str, Any], seq_len: int, workspace: Path
+    ) -> dict[str, Any]:
         """Plans the folder of one source."""
-        from titanflow.data.fingerprints import data_fingerprint
+        from titanflow.data.fingerprints import data_parts
 
         chat = self._chat(module) if data["kind"] == "chat" else None
         tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
-        fingerprint = data_fingerprint(data, tokenizer, seq_len, chat, workspace)
-        return self._add_dataset(data, data["kind"], fingerprint, workspace, seq_len=seq_len, chat=chat)
+        parts = data_parts(data, tokenizer, seq_len, chat, workspace)
+        of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
+        of_section.append(DataSource(section, data, parts))
+        return self._add_dataset(data, data["kind"], digest(parts), workspace, seq_len=seq_len, chat=chat)
 
     def _add_dataset(
         self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any
@@ -247,6 +264,13 @@ def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
 def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:
     """Whether a module's tokenizer is the base's: that of the same experiment, or the very folder."""
     return base.tokenizer == tokenizer or (base.folder is None and base.stage == module)
+
+
+def _tokenizer_files(key: str, folder: Path | str) -> dict[str, str]:
+    """The digest of each file of a given tokenizer, by the key that names the folder and the file."""
+    from titanflow.data.fingerprints import given_files
+
+    return {f"{key}: {name}": sha256 for name, sha256 in given_files(folder).items()}
 
 
 def _fingerprint_of(tokenizer: str) -> str:

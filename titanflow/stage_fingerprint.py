@@ -1,18 +1,23 @@
-"""What a stage's result depends on, as one digest."""
+"""What a stage's result depends on, collected leaf by leaf: its config, its data, the stages before it, the code."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import titanflow
 from titanflow.config.experiment import Experiment
+from titanflow.config.module import Module
 from titanflow.config.snapshot import load_snapshot
+from titanflow.config.yaml_source import flatten
 from titanflow.custom_code import code_digests, custom_import
+from titanflow.data_inputs import add_data
 from titanflow.evaluated import models_state
-from titanflow.fingerprint import digest, file_digest
+from titanflow.fingerprint import file_digest
 from titanflow.preparation import Preparation
 from titanflow.stage import StageRun
+from titanflow.stage_inputs import StageInputs
 
 NO_EFFECT = {
     "launcher",
@@ -41,39 +46,73 @@ NO_EFFECT = {
 """Sections and keys that don't change a result; data, tokenizer and chat count by their own fingerprints."""
 
 
-def stage_fingerprint(run: StageRun, earlier: list[StageRun], experiment: Experiment, preparation: Preparation) -> str:
-    """The fingerprint of a stage: its config, its data, the stages before it, the code's versions."""
+def stage_inputs(
+    run: StageRun, parents: Mapping[str, str], experiment: Experiment, preparation: Preparation
+) -> StageInputs:
+    """What a stage is made from; ``parents`` are the fingerprints of the stages whose results it reads."""
+    inputs = StageInputs()
     if run.stage == "prepare":
-        return digest(sorted(str(folder) for folder in preparation.folders()))
+        for folder in sorted(map(str, preparation.folders())):
+            inputs.add(f"prepare.{Path(folder).name}", folder)
+        return inputs
     module = experiment.stage(run.stage)
     assert module is not None
-    parts: dict[str, Any] = {
-        "stage": run.stage,
-        "config": without_effect_left_out(run.config),
-        "model": module.model_args,
-        "data": {key: value for key, value in preparation.fingerprints.items() if key.startswith(f"{module.name}.")},
-        "earlier": [before.fingerprint for before in earlier if before.stage != "prepare"],
-        "versions": [titanflow.__version__, load_snapshot()["torchtitan"]],
-    }
+    _add_config(inputs, module, run)
+    add_data(inputs, module, preparation)
     if module.trains:
-        parts["global_batch_size"] = _global_batch_size(run.config)
-        if module.base is not None and module.base.digest:
-            parts["base"] = module.base.digest
-        if custom_import(run.config):
-            parts |= {"overrides": module.model_overrides, "code": code_digests(run.config)}
+        _add_training(inputs, module, run)
     if run.stage == "evaluate":
-        parts["tasks"] = _task_files(run.config["include_path"])
-        if models := models_state(run.config["models"]):
-            parts["models"] = models
-    return digest(parts)
+        _add_evaluation(inputs, module, run)
+    for stage, fingerprint in parents.items():
+        inputs.add(f"parent.{stage}", fingerprint)
+    inputs.add("version.titanflow", titanflow.__version__, "installed")
+    inputs.add("version.torchtitan", load_snapshot()["torchtitan"], "installed")
+    return inputs
+
+
+def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
+    config = flatten(without_effect_left_out(run.config))
+    arguments = {f"model.{key}": value for key, value in flatten(module.model_args).items()}
+    for key, value in (config | arguments).items():
+        origin = module.origins.get(key, "")
+        if module.base is not None and key in arguments and " of torchtitan " in origin:
+            origin = f"inherited from {module.base.stage}"
+        inputs.add(f"{module.name}.{key}", value, origin)
+
+
+def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
+    key = "training.global_batch_size"
+    is_set = int(run.config["training"]["global_batch_size"]) > 0
+    origin = module.origins.get(key, "") if is_set else "training.local_batch_size on each data-parallel rank"
+    inputs.add(f"{module.name}.{key}", _global_batch_size(run.config), origin)
+    if module.base is not None and module.base.digest:
+        inputs.add(f"{module.name}.sft.base: content", module.base.digest, module.origins.get("sft.base", ""))
+    if custom_import(run.config):
+        # A plan knows neither its arguments nor what it computes: what is written counts, and the files.
+        for name, value in flatten(module.model_overrides).items():
+            inputs.add(f"{module.name}.model.{name}", value, module.origins.get(f"model.{name}", ""))
+        for path, digest in code_digests(run.config):
+            inputs.add(f"code.{path}", digest, module.origins.get("experimental.custom_import", ""))
+
+
+def _add_evaluation(inputs: StageInputs, module: Module, run: StageRun) -> None:
+    origin = module.origins.get("include_path", "")
+    for name, digest in _task_files(run.config["include_path"]).items():
+        inputs.add(f"{module.name}.include_path: {name}", digest, origin)
+    for model, files in models_state(run.config["models"]).items():
+        origin = module.origins.get(f"models.{model}", "")
+        for name, size, changed in files:
+            inputs.add(f"{module.name}.models.{model}: {name}", f"{size:,} bytes, written {changed} ns", origin)
 
 
 def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what can't change a result."""
     kept: dict[str, Any] = {}
     for section, values in config.items():
-        if section in NO_EFFECT or (section == "lora" and not values["rank"]):
+        if section in NO_EFFECT:
             continue
+        if section == "lora" and not values["rank"]:
+            values = {"rank": 0}
         if isinstance(values, dict):
             values = {key: value for key, value in values.items() if f"{section}.{key}" not in NO_EFFECT}
         kept[section] = values

@@ -33,7 +33,7 @@ WIDTH = 108
 def render_summary(plan: Plan) -> RenderableType:
     """The summary of what a run's stages have finished so far."""
     results = [read_result(stage.run.folder) for stage in plan.stages if (stage.run.folder / RESULT_FILE).exists()]
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [Text(f"{stage.stage} {stage.reason}") for stage in plan.stages if stage.kept]
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
         parts.append(_training(training, plan.folder))

@@ -103,7 +103,9 @@ def test_an_edit_of_the_family_is_trained(followed: Followed) -> None:
     assert re.search(r"pretrain\s+CACHED", followed.run("titanflow plan olmo2"))
     path = followed.folder / "olmo2" / "model" / "model.py"
     path.write_text(path.read_text() + "# an edit\n")
-    assert re.search(r"pretrain\s+RUN\s+its inputs changed", followed.run("titanflow plan olmo2"))
+    assert re.search(
+        r"pretrain\s+STALE\s+2 values changed: .*code\.olmo2/model/model\.py", followed.run("titanflow plan olmo2")
+    )
 
 
 def test_what_the_page_points_at_is_there() -> None:

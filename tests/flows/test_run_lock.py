@@ -1,10 +1,13 @@
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from flows import run_lock as module
 from flows.run_lock import run_lock
 from titanflow.errors import StageFailed
+from titanflow.launch import STAGE_FOLDER
 
 HOLDS = """
 import sys, time
@@ -14,19 +17,87 @@ with run_lock(Path(sys.argv[1])):
     print("holds", flush=True)
     time.sleep(60)
 """
+WRITES = "import time; print('writes', flush=True); time.sleep(60)"
 
 
-def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_killed(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "holds\n"
-        with pytest.raises(StageFailed, match=f"in use by process {holder.pid} on .*--run"), run_lock(tmp_path):
-            pass
-    finally:
-        holder.kill()
-        holder.communicate()
-    with run_lock(tmp_path):
-        assert (tmp_path / ".lock").exists()
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+
+
+@pytest.fixture
+def start():
+    """Starts a program that prints a word and stays."""
+    started = []
+
+    def begin(program, *arguments, env=None):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, env=env
+        )
+        started.append(process)
+        process.stdout.readline()
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_killed(tmp_path, start):
+    holder = start(HOLDS, str(tmp_path))
+    with pytest.raises(StageFailed, match=f"in use by process {holder.pid} on .*--wait.*--run"), run_lock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with run_lock(tmp_path) as waited:
+        assert not waited
+
+
+def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(module, "SAY_SECONDS", 0.0)
+    holder, said, second = start(HOLDS, str(tmp_path)), [], threading.Event()
+
+    def say(line):
+        said.append(line)
+        if len(said) == 2:
+            second.set()
+            holder.kill()
+
+    with run_lock(tmp_path, wait=True, say=say) as waited:
+        assert waited
+        assert second.is_set()
+    assert f"in use by process {holder.pid} on " in said[0]
+
+
+@pytest.mark.parametrize("known_by", ["its run.yaml", "the environment"])
+def test_a_stage_that_a_killed_run_left_is_waited_for(tmp_path, start, known_by, monkeypatch):
+    stage = tmp_path / "pretrain"
+    if known_by == "its run.yaml":
+        writer = start(WRITES, str(stage / "run.yaml"))
+    else:
+        writer = start(WRITES, env={STAGE_FOLDER: str(stage)})
+    said = []
+
+    def say(line):
+        said.append(line)
+        writer.kill()
+        writer.wait()
+
+    # A run that is refused beside another waits for these all the same: they are only saving.
+    with run_lock(tmp_path, wait=False, say=say) as waited:
+        assert waited
+    assert f"process {writer.pid}, left by a run that was killed" in said[0]
+    start(WRITES, str(stage / "run.yaml"))
+    monkeypatch.setattr(module, "LEFT_SECONDS", 0.0)
+    with pytest.raises(StageFailed, match="left by a run that was killed"), run_lock(tmp_path):
+        pass
+
+
+def test_what_works_in_another_folder_is_none_of_its_business(tmp_path, start):
+    start(WRITES, str(tmp_path / "b" / "pretrain" / "run.yaml"))
+    with run_lock(tmp_path / "a") as waited:
+        assert not waited
 
 
 def test_it_can_be_taken_again_and_other_folders_are_free(tmp_path):

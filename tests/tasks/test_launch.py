@@ -1,5 +1,4 @@
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import psutil
 import pytest
 from watching import alive, lines, wait_for
 
-from tasks.launch import by_hand, launch
+from tasks.launch import launch
 from titanflow.errors import StageFailed
 from titanflow.stage import PublishResult
 
@@ -69,12 +68,6 @@ def test_a_second_attempt_is_appended_to_the_log(tmp_path):
     for _ in range(2):
         launch("publish", tmp_path, program(tmp_path, STAGE), poll=0.1)
     assert [line[:1] for line in lines(tmp_path / "publish.log")] == ["$", "a", "$", "a"]
-
-
-def test_secrets_stay_out_of_the_log():
-    line = by_hand(["python", "a b.py"], {"HF_TOKEN": "hf_x", "WANDB_API_KEY": "y", "WANDB_NAME": "my run"})
-    assert shlex.split(line)[-5:] == ["&&", "env", "WANDB_NAME=my run", "python", "a b.py"]
-    assert "hf_x" not in line
 
 
 def test_the_error_of_a_stage_is_the_failure_s_message(tmp_path):

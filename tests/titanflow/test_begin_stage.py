@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from titanflow.begin_stage import begin_stage
 from titanflow.manifest import checkpoint_digest
-from titanflow.plan import StagePlan, begin_stage
+from titanflow.plan import StagePlan
 from titanflow.stage import RUN_FILE, StageRun, TrainResult, write_result
 
 

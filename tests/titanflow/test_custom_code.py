@@ -62,7 +62,7 @@ def test_this_projects_own_families_are_no_users_code() -> None:
 
 def test_an_edit_is_another_digest(here: Path) -> None:
     before = code_digests(config("family"))
-    assert [name for name, _ in before] == ["__init__.py", "model.py", "other.py"]
+    assert [name for name, _ in before] == ["family/__init__.py", "family/model/model.py", "family/other.py"]
     (here / "family" / "model" / "model.py").write_text("x = 2")
     after = code_digests(config("family"))
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]

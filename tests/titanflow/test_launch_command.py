@@ -1,12 +1,13 @@
 """How each stage's process is started."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from titanflow.config.additions import Launcher
-from titanflow.launch import command
+from titanflow.launch import by_hand, command
 from titanflow.stage import StageRun
 
 
@@ -29,3 +30,9 @@ def test_an_evaluation_on_several_processes_is_torchrun_s(launcher: dict[str, ob
 @pytest.mark.parametrize(("stage", "module"), [("evaluate", "titan.evaluate"), ("publish", "titanflow.publish")])
 def test_a_process_that_is_alone_is_started_as_it_is(stage: str, module: str) -> None:
     assert argv(stage)[1:] == ["-m", module, "/runs/e/r/run.yaml"]
+
+
+def test_secrets_stay_out_of_the_log() -> None:
+    line = by_hand(["python", "a b.py"], {"HF_TOKEN": "hf_x", "WANDB_API_KEY": "y", "WANDB_NAME": "my run"})
+    assert shlex.split(line)[-5:] == ["&&", "env", "WANDB_NAME=my run", "python", "a b.py"]
+    assert "hf_x" not in line

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.plan import StagePlan
-from titanflow.stage import PublishResult, StageRun, TrainResult, write_result
+from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_stage_is_done_with_its_fingerprint_and_outputs(finished: StagePlan) -
     assert not manifest.is_done("evaluate", "f1")
     record = manifest.stages["publish"]
     assert record.prefect_run == "prefect-1"
-    assert record.outputs["publish/model/config.json"] == 2
+    assert record.outputs["publish/model/config.json"].bytes == 2
 
 
 @pytest.mark.parametrize("change", ["gone", "cut short"])
@@ -89,3 +90,27 @@ def test_what_an_sft_inherited_and_changed_is_recorded(tmp_path: Path) -> None:
     Manifest.open(tmp_path).record_finish(StagePlan("sft", "RUN", "new", run), result)
     record = Manifest.open(tmp_path).stages["sft"]
     assert (record.inherited, record.changed) == (result.inherited, result.changed)
+
+
+def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: StagePlan) -> None:
+    """As after the stage was run again by hand: it took another time."""
+    path, folder = finished.run.folder / RESULT_FILE, finished.run.folder.parent
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"seconds": 123.456}))
+    assert Manifest.open(folder).verify("publish") == {"publish/model/config.json": "changed since it was written"}, (
+        "the digest that this fixture's result gives is wrong, and reading finds that"
+    )
+    path.write_text(json.dumps(result | {"tag": "another"}))
+    assert not Manifest.open(folder).is_done("publish", "f1")
+
+
+def test_an_older_version_s_sizes_are_read(finished: StagePlan) -> None:
+    folder = finished.run.folder.parent
+    stored = json.loads((folder / "manifest.json").read_text())
+    record = stored["stages"]["publish"]
+    record["outputs"] = {path: file["bytes"] for path, file in record["outputs"].items()}
+    del record["inputs"], record["damaged"], record["kept"]
+    (folder / "manifest.json").write_text(json.dumps(stored))
+    assert Manifest.open(folder).is_done("publish", "f1")
+    (finished.run.folder / "model/config.json").write_text("")
+    assert not Manifest.open(folder).is_done("publish", "f1")

@@ -7,9 +7,10 @@ import yaml
 from outside_base import write_finished_stage
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
+from titanflow.begin_stage import begin_stage
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, begin_stage, make_plan
+from titanflow.plan import Plan, make_plan
 from titanflow.stage import RESULT_FILE, EvaluateResult, PublishResult, TrainResult, write_result
 
 

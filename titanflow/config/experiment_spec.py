@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from titanflow.config.additions import Launcher
 
+OnStale = Literal["error", "rerun", "keep"]
+
 
 @dataclass
 class ModuleSpec:
@@ -81,9 +83,9 @@ class ExperimentSpec:
     """Where runs and prepared data lie; relative to the folder one stands in."""
     launcher: Launcher = field(default_factory=Launcher)
     """The processes of every stage; a module's own `launcher` goes before it."""
-    on_stale: Literal["error", "rerun", "keep"] = "error"
-    """What becomes of a stage that was run with other inputs: refuse and say what changed, run it again (what it made
-    moves to superseded/), or keep what it made."""
+    on_stale: OnStale = "error"
+    """What becomes of a stage that was made from other inputs: `error` refuses the run and says what changed, `rerun`
+    makes it again (what it made moves to superseded/), `keep` uses what it made, and the manifest says so."""
     price_per_hour: float | None = None
     """What an hour of one device costs, in a currency of your own; the forecast then has a cost."""
     retries: Retries = field(default_factory=Retries)

@@ -17,8 +17,9 @@ def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
     """The tree with each reference replaced.
 
     A value that is one reference takes the type that YAML gives to what it stands for (``${STEPS:300}`` is a
-    number); inside a longer text it is text. An unset variable without a default, and one that is named like a
-    secret, go to ``problems``: secrets stay in the environment, a config is written to disk.
+    number); inside a longer text it is text. The origin names the variable: ``file:line ($STEPS)``. An unset variable
+    without a default, and one that is named like a secret, go to ``problems``: secrets stay in the environment, a
+    config is written to disk.
     """
     return {
         key: interpolate(value, problems) if isinstance(value, dict) else _interpolate_leaf(key, value, problems)
@@ -27,7 +28,11 @@ def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
 
 
 def _interpolate_leaf(key: str, leaf: Leaf, problems: list[Problem]) -> Leaf:
-    return Leaf(_interpolate_value(key, leaf.value, leaf.origin, problems), leaf.origin)
+    value = _interpolate_value(key, leaf.value, leaf.origin, problems)
+    texts = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    names = dict.fromkeys(match[1] for text in texts if isinstance(text, str) for match in REFERENCE.finditer(text))
+    said = ", ".join(f"${name}" if name in os.environ else f"${name} unset" for name in names)
+    return Leaf(value, f"{leaf.origin} ({said})" if said else leaf.origin)
 
 
 def _interpolate_value(key: str, value: Any, origin: str, problems: list[Problem]) -> Any:

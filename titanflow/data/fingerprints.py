@@ -38,10 +38,7 @@ def data_fingerprint(
     chat: Mapping[str, Any] | None = None,
     workspace: Path | None = None,
 ) -> str:
-    """The fingerprint of what a data config gives once it is prepared.
-
-    It holds the sources' content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``), and the
-    version of the code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
+    """The fingerprint of what a data config gives once it is prepared: the digest of :func:`data_parts`.
 
     Raises:
         DataError: a file isn't there.
@@ -49,6 +46,24 @@ def data_fingerprint(
     if members := mixture_members(data):
         ours = (tokenizer_fingerprint, seq_len, chat, workspace)
         return mixture_fingerprint(data, {name: data_fingerprint(member, *ours) for name, member in members.items()})
+    return digest(data_parts(data, tokenizer_fingerprint, seq_len, chat, workspace))
+
+
+def data_parts(
+    data: Mapping[str, Any],
+    tokenizer_fingerprint: str = "",
+    seq_len: int = 0,
+    chat: Mapping[str, Any] | None = None,
+    workspace: Path | None = None,
+) -> dict[str, Any]:
+    """What the rows of one source depend on.
+
+    That is: its config and content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``), and the
+    version of the code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
+
+    Raises:
+        DataError: a file isn't there.
+    """
     config = Data(**data)
     content = {key: value for key, value in asdict(config).items() if key not in _NOT_CONTENT}
     parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
@@ -56,7 +71,19 @@ def data_fingerprint(
         parts["tokenizer"] = tokenizer_fingerprint
     if config.kind == "chat":
         parts |= {"seq_len": seq_len, "chat": {key: (chat or {}).get(key) for key in ("template", "turns")}}
-    return digest(parts)
+    return parts
+
+
+def data_files(data: Mapping[str, Any]) -> list[Path]:
+    """The local files of one source, in the order of their digests in :func:`data_parts`; none of any other kind.
+
+    Raises:
+        DataError: a file isn't there.
+    """
+    if path := data.get("path"):
+        return local_files(path)
+    dataset = data.get("dataset")
+    return _folder_files(Path(dataset).expanduser()) if dataset else []
 
 
 def mixture_fingerprint(data: Mapping[str, Any], members: Mapping[str, str]) -> str:
@@ -79,12 +106,21 @@ def tokenizer_fingerprint(
         DataError: the given folder is no tokenizer, the size is too small, or the text isn't there.
     """
     if path := tokenizer.get("path"):
-        folder = check_tokenizer(path)
-        return digest({name: file_digest(folder / name) for name in GIVEN_FILES if (folder / name).is_file()})
+        return digest(given_files(path))
     check_vocab_size(vocab_size)
     words = {"words": tokenizer["words"]} if tokenizer.get("words") else {}
     text = data_fingerprint({**data, "kind": "text"}, workspace=workspace)
     return digest({"text": text, "vocab_size": vocab_size, **words})
+
+
+def given_files(path: str | Path) -> dict[str, str]:
+    """SHA-256 of each file that counts of a tokenizer's folder, by name.
+
+    Raises:
+        DataError: it is no tokenizer.
+    """
+    folder = check_tokenizer(path)
+    return {name: file_digest(folder / name) for name in GIVEN_FILES if (folder / name).is_file()}
 
 
 def prepared_folder(workspace: Path | str, data: Mapping[str, Any], fingerprint: str) -> Path:
@@ -113,7 +149,7 @@ def _source(config: Data, workspace: Path | None) -> Any:
         return _digests(local_files(config.path), workspace)
     if config.dataset and Path(config.dataset).expanduser().is_dir():
         folder = Path(config.dataset).expanduser()
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        files = _folder_files(folder)
         names = [file.relative_to(folder).as_posix() for file in files]
         return list(zip(names, _digests(files, workspace), strict=True))
     if config.dataset:
@@ -123,6 +159,10 @@ def _source(config: Data, workspace: Path | None) -> Any:
         return config.dataset
     expected = "exactly one of data.source, data.path and data.dataset"
     raise DataError(Problem("the data has no source", "data", expected=expected))
+
+
+def _folder_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
 
 
 def _interpreter(config: Data) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from titanflow.config.additions import Lora
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.hub.integrity import seal
-from titanflow.manifest import Manifest
+from titanflow.manifest import Manifest, StageRecord
 from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")
@@ -54,6 +54,7 @@ class Lineage:
     ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
     name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
     ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
+    ``kept`` names, of each stage that was used although the config says otherwise, the keys in which it differs.
     """
 
     experiment: str
@@ -68,6 +69,7 @@ class Lineage:
     evaluated_as: str = ""
     gate: GateDecision | None = None
     last: dict[str, Any] | None = None
+    kept: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def published(self) -> TrainedStage:
@@ -97,8 +99,9 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         hint = "publish a model of a family that has an export: llama3 or qwen3"
         family = published.result.model_name
         raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
-    git = Manifest.open(run.folder.parent).git
-    lineage = Lineage(run.experiment, run.run, model, published.export, trained, git)
+    manifest = Manifest.open(run.folder.parent)
+    kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
+    lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
     if "evaluate" not in run.stages:
         return lineage
     evaluation = finished("evaluate", run.stages["evaluate"])
@@ -109,6 +112,11 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
+
+
+def kept_keys(record: StageRecord) -> list[str]:
+    """The keys in which a stage differs from its config, without the names of files behind them."""
+    return list(dict.fromkeys(change.key.partition(": ")[0] for change in record.kept))
 
 
 def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin: str) -> str:
@@ -184,6 +192,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         "model": lineage.model,
         "evaluated_as": lineage.evaluated_as,
         "stages": stages,
+        **({"kept": lineage.kept} if lineage.kept else {}),
         **greedy_json(lineage),
         **gate_json(lineage),
         "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},

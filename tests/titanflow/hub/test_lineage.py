@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from finished_run import FinishedRun
 
+from titanflow.changes import Change
 from titanflow.errors import DataError
 from titanflow.hub.bundle import from_export
 from titanflow.hub.lineage import global_batch_size, lineage_json, read_lineage
+from titanflow.manifest import Manifest, StageRecord
 
 
 def record(finished: FinishedRun) -> dict[str, Any]:
@@ -114,3 +116,16 @@ def test_a_model_is_known_by_its_folder_whatever_the_evaluation_calls_it(finishe
 )
 def test_global_batch_size(config: dict[str, Any], rows: int | None) -> None:
     assert global_batch_size(config) == rows
+
+
+def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedRun) -> None:
+    assert "kept" not in record(finished)
+    changes = [
+        Change(key="pretrain.optimizer.lr", old=0.1, new=0.2, origin="/home/someone/tiny.yaml:3"),
+        Change(key="pretrain.data.path: /home/someone/secret.jsonl", old="sha256 1", new="sha256 2"),
+    ]
+    manifest = Manifest(folder=finished.root, stages={"pretrain": StageRecord(fingerprint="f", kept=changes)})
+    (finished.root / "manifest.json").write_text(manifest.model_dump_json())
+    content = record(finished)
+    assert content["kept"] == {"pretrain": ["pretrain.optimizer.lr", "pretrain.data.path"]}
+    assert "/home/someone" not in json.dumps(content)

@@ -1,0 +1,45 @@
+"""The plan that a run follows: made anew where another run came between, with what it reuses read and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from titanflow.manifest import Manifest
+from titanflow.plan import Plan, check_stale
+
+
+def verified_plan(plan: Plan, is_old: bool, say: Callable[[str], None] = lambda line: None) -> Plan:
+    """The plan to follow, in a folder that this run holds; notes in the manifest what is kept.
+
+    A plan believes an output whose size, time and inode are as recorded. Before a stage reads it, all its bytes are
+    compared with their digest, and what changed makes the stage that wrote it run again.
+
+    Args:
+        plan: made before the folder was held.
+        is_old: whether another run worked there since.
+        say: told what changed.
+
+    Raises:
+        ConfigError: a stage is STALE, and nothing says what becomes of it.
+    """
+    if is_old and plan.anew is not None:
+        plan = plan.anew()
+        check_stale(plan)
+    while plan.anew is not None and (changed := _changed_outputs(plan)):
+        for path, verdict in changed.items():
+            say(f"{path} {verdict}: its stage runs again")
+        plan = plan.anew()
+        check_stale(plan)
+    Manifest.open(plan.folder).record_kept({stage.stage: stage.changes for stage in plan.stages if stage.kept})
+    return plan
+
+
+def _changed_outputs(plan: Plan) -> dict[str, str]:
+    """What changed of the outputs that are reused: those of each cached stage with one after it that runs."""
+    manifest = Manifest.open(plan.folder)
+    runs = [index for index, stage in enumerate(plan.stages) if stage.state != "CACHED"]
+    found: dict[str, str] = {}
+    for stage in plan.stages[: runs[-1] if runs else 0]:
+        if stage.state == "CACHED" and stage.stage in manifest.stages:
+            found |= manifest.verify(stage.stage)
+    return found

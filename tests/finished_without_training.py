@@ -1,0 +1,94 @@
+"""A run whose stages left what stages leave, without one of them having run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.begin_stage import begin_stage
+from titanflow.manifest import Manifest
+from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.stage import (
+    EvaluateResult,
+    PrepareResult,
+    PublishResult,
+    StageResult,
+    TrainResult,
+    write_result,
+    write_text_atomically,
+)
+
+STEP = 8
+
+
+def finish(
+    configs: Path,
+    experiment: str = "tiny",
+    run: str | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    upto: str = "publish",
+) -> Plan:
+    """Plans a run and leaves each stage as if it had finished, the last being ``upto``; the plan it was made by."""
+    plan = make_plan(experiment, configs, run, overrides)
+    manifest = Manifest.open(plan.folder)
+    for stage in plan.stages:
+        if stage.state != "CACHED":
+            finish_stage(stage, manifest)
+        if stage.stage == upto:
+            break
+    return plan
+
+
+def finish_stage(stage: StagePlan, manifest: Manifest) -> None:
+    """What a stage's task does, with its outputs written here."""
+    begin_stage(stage)
+    manifest.record_start(stage)
+    result = _outputs(stage)
+    write_result(stage.run.folder, result)
+    manifest.record_finish(stage, result)
+
+
+def interrupt(stage: StagePlan, manifest: Manifest) -> None:
+    """A training that began, saved once, and was killed."""
+    begin_stage(stage)
+    manifest.record_start(stage)
+    write_checkpoint(stage.run.folder)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A complete checkpoint below a stage's folder."""
+    checkpoint = folder / "checkpoint" / f"step-{STEP}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "__0_0.distcp").write_bytes(b"weights")
+    (checkpoint / ".metadata").write_bytes(b"metadata")
+    return checkpoint
+
+
+def _outputs(stage: StagePlan) -> StageResult:
+    run, folder = stage.run, stage.run.folder
+    if stage.stage == "prepare":
+        for part in (run.config["tokenizer"], *run.config["datasets"]):
+            Path(part["folder"]).mkdir(parents=True, exist_ok=True)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (Path(run.config["tokenizer"]["folder"]) / name).write_text("{}")
+        return PrepareResult()
+    if stage.stage in ("pretrain", "sft"):
+        write_text_atomically(folder / "export" / "model.safetensors", "exported")
+        return TrainResult(
+            stage=stage.stage,
+            checkpoint=write_checkpoint(folder),
+            step=STEP,
+            model_name=run.config["model"]["name"],
+            flavor=run.config["model"]["flavor"],
+            model_args={},
+            parameters=1,
+            seq_len=48,
+            tokenizer=run.tokenizer,
+            export=folder / "export",
+            export_digests={"model.safetensors": ""},
+        )
+    if stage.stage == "evaluate":
+        (folder / "samples_sft_tiny_colour.jsonl").write_text("{}\n")
+        return EvaluateResult(scores={}, folders={}, digests={})
+    return PublishResult(target="folder", location=str(folder / "model"))

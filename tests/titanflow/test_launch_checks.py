@@ -1,0 +1,62 @@
+"""Whether the command of each stage would start."""
+
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_experiment import write_tiny_experiment
+
+from titanflow import launch_checks
+from titanflow.config.additions import Launcher
+from titanflow.errors import ConfigError
+from titanflow.launch import MODULES
+from titanflow.launch_checks import is_importable, launch_problems, torchrun_problems
+from titanflow.plan import StagePlan, make_plan
+from titanflow.stage import StageRun
+
+
+def stage(name: str = "pretrain", **launcher: Any) -> StageRun:
+    config = {"launcher": asdict(Launcher(**launcher))}
+    return StageRun(stage=name, experiment="e", run="r", folder=Path("/runs/e/r"), config=config)  # type: ignore[arg-type]
+
+
+def test_every_stage_s_module_is_found_by_its_file() -> None:
+    assert all(is_importable(module) for module in MODULES.values())
+    assert is_importable("torch.distributed.run")
+    assert not is_importable("titan.trane")
+    assert not is_importable("no_such_package.train")
+
+
+def test_a_package_that_is_missing_is_refused_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, there = write_tiny_experiment(tmp_path), importlib.util.find_spec
+
+    def find_spec(name: str) -> Any:
+        return None if name == "lm_eval" else there(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    with pytest.raises(ConfigError, match="evaluate's command: there is no package 'lm_eval'"):
+        make_plan("tiny", configs, runs_here=False)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_machine_beyond_the_last_is_refused() -> None:
+    (problem,) = launch_problems(stage(nnodes=2, node_rank=2, rdzv_endpoint="head:29500"))
+    assert str(problem) == "pretrain.launcher.node_rank: found 2\n    expected: 0 to 1"
+    assert launch_problems(stage(nnodes=2, node_rank=1, rdzv_endpoint="head:29500")) == []
+
+
+def test_machines_without_a_place_to_meet_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pretrain\.launcher\.rdzv_endpoint: found null, with several machines"):
+        make_plan("tiny", write_tiny_experiment(tmp_path), overrides=["pretrain.launcher.nnodes=2"])
+
+
+def test_torchrun_s_own_parser_takes_the_commands_and_says_which_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    launchers = ({"nproc_per_node": 2}, {"nnodes": 2, "node_rank": 1, "rdzv_endpoint": "head:29500"})
+    plans = [StagePlan("pretrain", "RUN", "new", stage(**launcher)) for launcher in launchers]
+    assert torchrun_problems([*plans, StagePlan("publish", "RUN", "new", stage("publish"))]) == []
+    monkeypatch.setattr(launch_checks, "torchrun_arguments", lambda launcher: ["--no-such-argument=1"])
+    (problem,) = torchrun_problems(plans[:1])
+    assert "torchrun refuses --no-such-argument=1" in str(problem)
+    assert "unrecognized arguments" in str(problem) or "the following arguments are required" in str(problem)
