@@ -26,6 +26,7 @@ from titanflow.stage import (
     TrainResult,
     write_text_atomically,
 )
+from titanflow.wandb_record import WandbRecord
 
 if TYPE_CHECKING:
     from titanflow.plan import StagePlan
@@ -52,6 +53,7 @@ class StageRecord(BaseModel):
     changed: list[str] = Field(default_factory=list)
     prefect_run: str = ""
     wandb_run: str = ""
+    wandb: WandbRecord | None = None
 
 
 class Manifest(BaseModel):
@@ -92,7 +94,7 @@ class Manifest(BaseModel):
         record.finished = _now()
         record.outputs = {str(_relative(path, self.folder)): _size(path) or 0 for path in _outputs(plan, result)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
-        record.wandb_run = getattr(result, "wandb_id", "")
+        record.wandb_run, record.wandb = getattr(result, "wandb_id", ""), getattr(result, "wandb", None)
         record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])
         self.stages[plan.stage] = record
         self._write()

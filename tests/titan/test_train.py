@@ -69,10 +69,12 @@ def test_each_record_has_the_documented_keys(uninterrupted):
         "step",
         "loss",
         "perplexity",
+        "max_loss",
         "learning_rate",
         "grad_norm",
         "tokens",
         "tokens_per_second",
+        "system",
         "seconds",
     }
     assert training["perplexity"] == pytest.approx(math.exp(training["loss"]))
@@ -92,14 +94,6 @@ def test_no_mfu_and_no_colors_on_a_cpu(uninterrupted):
 
 def test_no_warning_comes_with_every_step(uninterrupted):
     assert log_of(uninterrupted).count("Warning") < 5
-
-
-def test_wandb_gets_an_offline_run(uninterrupted):
-    (recording,) = uninterrupted.folder.rglob("run-*.wandb")
-    content = recording.read_bytes()
-    for name in (b"train/loss", b"train/perplexity", b"train/tokens", b"validation/loss", b"validation/perplexity"):
-        assert name in content
-    assert b"mfu" not in content
 
 
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
@@ -197,7 +191,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(bench, uninterrupted
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    shutil.rmtree(run.folder / "tb")
+    shutil.rmtree(run.folder / "wandb")
     run.config["metrics"]["enable_wandb"] = False
     run.config["checkpoint"]["interval"] = 60
     run.write()
