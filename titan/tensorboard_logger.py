@@ -15,27 +15,32 @@ class TensorBoardLogger:
     """Writes scalars under the step's number.
 
     torchtitan's has a folder for each start of a stage. Event files can't be cut, and a killed writer loses the last
-    two minutes; so a resumed stage writes its history anew, from ``metrics.jsonl``.
+    two minutes; so a resumed stage writes its history anew, from ``metrics.jsonl``, and says that what older files
+    have doesn't count.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writer: SummaryWriter | None = None
+        self._last: tuple[int, set[str]] = (0, set())
 
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Writes the history so far in place of what there was."""
-        for old in self.folder.glob("events.out.tfevents.*"):
+        # A TensorBoard that is open reads the newest; without it, it would never come to the next.
+        for old in sorted(self.folder.glob("events.out.tfevents.*"))[:-1]:
             old.unlink()
-        # A TensorBoard that is open forgets by purge_step what it has read of the old file.
         self.writer = SummaryWriter(str(self.folder), max_queue=QUEUE, purge_step=0)
         for step, row in rows.items():
             self.log(row, step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs some of a step's values."""
+        """Logs some of a step's values, each once: the axis comes with a step and with its validation."""
         assert self.writer is not None
+        logged = self._last[1] if self._last[0] == step else set()
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+            if name not in logged:
+                self.writer.add_scalar(name, value, step)
+        self._last = (step, logged | set(metrics))
 
     def complete(self) -> None:
         """Ends the file."""
