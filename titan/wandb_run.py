@@ -18,6 +18,9 @@ from titanflow.wandb_record import WANDB_FILE, WandbRecord, read_wandb_record, w
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds that a W&B server may take at a run's start, and for the rest of the data at its end."""
 
+NO_NETWORK = {"WANDB_ERROR_REPORTING": "false"}
+"""Else wandb 0.31 sends its own telemetry to the server, or tries to, from an offline run too."""
+
 
 def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
     """Opens the stage's run, or goes on with it, and notes it in the stage's folder.
@@ -25,7 +28,8 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
     Raises:
         StageFailed: W&B isn't installed; its own errors, where it can't open a run.
     """
-    for name, value in {"WANDB_SILENT": "true", **PATIENCE}.items():
+    quiet = {"WANDB_SILENT": "true"} if wandb_mode() == "online" else {"WANDB_SILENT": "true", **NO_NETWORK}
+    for name, value in {**quiet, **PATIENCE}.items():
         os.environ.setdefault(name, value)
     try:
         import wandb
@@ -84,8 +88,12 @@ def redacted(value: Any) -> Any:
 
 
 def end_run(opened: Any) -> None:
-    """Ends a run: as failed while an exception passes."""
+    """Ends a run, and waits for its last rows to be on the disk: as failed while an exception passes."""
+    import wandb
+
     opened.finish(exit_code=1 if sys.exc_info()[0] else 0)
+    # finish() returns before wandb 0.31's own process has written all of an offline recording.
+    wandb.teardown()
 
 
 def end_open_run() -> None:

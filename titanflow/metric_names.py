@@ -31,10 +31,10 @@ class Metric:
 TRAINING = (
     Metric(AXIS, "tokens", "tokens", "input tokens up to and with this step, of all ranks: the axis of all others"),
     Metric("train/loss", "loss", "nats/token", "this step's loss summed over all trained tokens, by their number"),
-    Metric("train/perplexity", "perplexity", "", "exp(min(train/loss, 20))"),
+    Metric("train/perplexity", "perplexity", "–", "exp(min(train/loss, 20))"),
     Metric("train/max_loss", "max_loss", "nats/token", "the highest mean loss of a rank that trained a token"),
-    Metric("train/learning_rate", "learning_rate", "", "what the scheduler gave this step"),
-    Metric("train/grad_norm", "grad_norm", "", "2-norm of all gradients, before clipping"),
+    Metric("train/learning_rate", "learning_rate", "–", "what the scheduler gave this step"),
+    Metric("train/grad_norm", "grad_norm", "–", "2-norm of all gradients, before clipping"),
     Metric("train/tokens_per_second", "tokens_per_second", "tokens/s", "input tokens since the last record, by time"),
     Metric(
         "train/trained_tokens_per_second",
@@ -45,9 +45,9 @@ TRAINING = (
     Metric("train/mfu", "mfu", "%", "model FLOPs by the device's peak; not where the peak isn't known, as on a CPU"),
     Metric("train/share/<source>", "*", "fraction", "of a mixture: the source's share of the tokens so far", "shares"),
     Metric("val/loss", "validation_loss", "nats/token", "loss over all held-out tokens with a label, by their number"),
-    Metric("val/perplexity", "validation_perplexity", "", "exp(min(val/loss, 20))"),
-    Metric("router/<statistic>", "*", "", "of a routed model: mean over layers, ranks and microbatches", "router"),
-    Metric("router/layer_<i>/<statistic>", "*", "", "the same of one layer", "router"),
+    Metric("val/perplexity", "validation_perplexity", "–", "exp(min(val/loss, 20))"),
+    Metric("router/<statistic>", "*", "–", "of a routed model: mean over layers, ranks and microbatches", "router"),
+    Metric("router/layer_<i>/<statistic>", "*", "–", "the same of one layer", "router"),
     Metric("system/memory_active_gib", "memory_active_gib", "GiB", "peak of allocated memory, of one rank", "system"),
     Metric("system/memory_reserved_gib", "memory_reserved_gib", "GiB", "peak of reserved memory", "system"),
     Metric("system/data_loading_percent", "data_loading_percent", "%", "time that waiting for batches took", "system"),
@@ -55,7 +55,10 @@ TRAINING = (
 """What pretraining and fine-tuning log."""
 
 EVALUATION = Metric(
-    "eval/<model>/<task>/<metric>", "scores", "lm-eval's", "lm-eval's own score; <metric>_stderr is its standard error"
+    "eval/<model>/<task>/<metric>",
+    "scores",
+    "lm-eval's",
+    "lm-eval's own score; beside it its standard error, `…_stderr`",
 )
 """What an evaluation logs, once: one value a model, task and metric."""
 

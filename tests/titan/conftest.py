@@ -69,7 +69,6 @@ def killed(shared_bench: Workbench) -> StageRun:
         wait_for(lambda: last_step(run) > 60, process)
         kill_family(process)
     shutil.copyfile(run.folder / "metrics.jsonl", run.folder / "metrics-when-killed.jsonl")
-    shutil.copytree(run.folder / "wandb", run.folder / "wandb-when-killed")
     assert shared_bench.run(run) == 0, (run.folder / "log.txt").read_text()
     return run
 

@@ -6,6 +6,7 @@ from recorded import expected_rows, recorded_rows
 from tiny_stages import STEPS
 
 from titan.wandb_files import history, messages, packed, parsed, recordings
+from titan.wandb_logger import WandbLogger
 from titanflow.metric_names import AXIS
 from titanflow.stage import StageRun, read_result
 from titanflow.wandb_record import read_wandb_record
@@ -85,6 +86,36 @@ def test_killed_by_sigkill_and_resumed_each_step_stands_there_once_with_the_file
     assert len(read_result(killed.folder).wandb.folders) == 2
     before = (killed.folder / "metrics-when-killed.jsonl").read_text().splitlines()
     assert json.loads(before[-1])["step"] > 60, "it was killed past a checkpoint"
+
+
+def test_steps_after_the_checkpoint_are_taken_out_of_what_was_recorded(uninterrupted, copied):
+    run = copied(uninterrupted)
+    with recording_of(run).open("ab") as file:
+        file.write(b"torn")
+    before = {step: row for step, row in expected_rows(run).items() if step <= 50}
+    logger = WandbLogger(run)
+    logger.begin(before)
+    again = {step: {"tokens": step * 256, "train/loss": 1 / step} for step in (51, 52)}
+    for step, row in again.items():
+        logger.log(row, step)
+    logger.close()
+    recorded = recorded_rows(run)
+    assert [step for step, _ in recorded] == list(range(1, 53))
+    assert dict(recorded) == before | again
+
+
+def test_what_was_synced_is_left_as_it_is_and_not_said_again(uninterrupted, copied):
+    run = copied(uninterrupted)
+    recording = recording_of(run)
+    recording.with_name(f"{recording.name}.synced").touch()
+    whole = recording.read_bytes()
+    logger = WandbLogger(run)
+    logger.begin({step: row for step, row in expected_rows(run).items() if step <= 50})
+    logger.log({"train/loss": 1.0}, STEPS)
+    logger.log({"train/loss": 2.0}, STEPS + 1)
+    logger.close()
+    assert recording.read_bytes() == whole
+    assert [step for step, _ in history(recording_of(run, 1))] == [STEPS + 1]
 
 
 def test_a_recording_written_anew_is_wandbs_own_to_the_byte(uninterrupted):
