@@ -22,9 +22,9 @@ def used_artifacts(run: StageRun) -> list[ArtifactRecord]:
 
 
 def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
-    """The models that an evaluation scored."""
+    """The models that an evaluation scored: an export or a checkpoint lies in its stage's folder."""
     return [
-        base_artifact(folder.parent if (folder.parent / RUN_FILE).is_file() else folder)
+        base_artifact(next((above for above in folder.parents[:2] if (above / RUN_FILE).is_file()), folder))
         for folder in result.folders.values()
     ]
 

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from titanflow.config.additions import Launcher
-from titanflow.launch import command
+from titanflow.launch import command, environment
 from titanflow.stage import StageRun
 
 
@@ -29,3 +30,18 @@ def test_an_evaluation_on_several_processes_is_torchrun_s(launcher: dict[str, ob
 @pytest.mark.parametrize(("stage", "module"), [("evaluate", "titan.evaluate"), ("publish", "titanflow.publish")])
 def test_a_process_that_is_alone_is_started_as_it_is(stage: str, module: str) -> None:
     assert argv(stage)[1:] == ["-m", module, "/runs/e/r/run.yaml"]
+
+
+def test_wandb_is_offline_in_the_experiments_project_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = StageRun(stage="publish", experiment="e", run="r", folder=Path("/runs/e/r"))
+    config = SimpleNamespace(exp_name="stdlib", path=Path("configs/experiments/stdlib.yaml"))
+    found = environment(run, config)  # type: ignore[arg-type]
+    assert {name: value for name, value in found.items() if name.startswith("WANDB_")} == {
+        "WANDB_MODE": "offline",
+        "WANDB_PROJECT": "stdlib",
+        "WANDB_NOTES": "experiment configs/experiments/stdlib.yaml",
+    }
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert environment(run, config)["WANDB_MODE"] == "online"  # type: ignore[arg-type]

@@ -50,8 +50,8 @@ def test_the_next_stages_use_the_very_artifact_that_the_first_logged(tmp_path, p
     assert base == logged
     assert (dataset.name, dataset.type, dataset.digest, dataset.aliases) == ("chats", "dataset", "1f", ["1f"])
     assert dataset.reference == data.as_uri()
-    scored = EvaluateResult(scores={}, folders={"base": run.folder / "export"}, digests={})
-    assert evaluated_artifacts(scored) == [logged]
+    scored = EvaluateResult(scores={}, folders={"base": run.folder / "export", "native": result.checkpoint}, digests={})
+    assert evaluated_artifacts(scored) == [logged, logged]
 
 
 def test_a_stage_without_an_export_gives_its_checkpoint(pretrained):
