@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import logging
-import os
 
+from titan.wandb_run import end_run, link_artifacts, open_run
+from titanflow.metric_names import named_scores
 from titanflow.stage import EvaluateResult, StageRun
+from titanflow.wandb_lineage import evaluated_artifacts
+from titanflow.wandb_record import WANDB_FILE, WandbRecord, wandb_mode
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
-def log_to_wandb(run: StageRun, result: EvaluateResult) -> str:
-    """Logs ``eval/<model>/<task>/<metric>`` to a W&B run and returns its id; empty where W&B failed.
+def log_to_wandb(run: StageRun, result: EvaluateResult) -> WandbRecord:
+    """Logs ``eval/<model>/<task>/<metric>``, one row, to a W&B run of its own; a record without id where that failed.
 
-    Project, group, name, id and mode come from ``WANDB_*``, which the task sets; offline unless they say
-    otherwise. Scores that are computed are never lost to a logger.
+    Mode, project and account come from ``WANDB_*``, offline unless they say otherwise. Scores that are computed are
+    never lost to a logger.
     """
-    os.environ.setdefault("WANDB_MODE", "offline")
-    os.environ.setdefault("WANDB_DIR", str(run.folder))
-    os.environ.setdefault("WANDB_SILENT", "true")
+    models = evaluated_artifacts(result)
+    unlogged = WandbRecord(mode=wandb_mode(), used=models)
+    if unlogged.mode == "disabled":
+        return unlogged
+    # An evaluation begins anew each time: what it said before is another run.
+    (run.folder / WANDB_FILE).unlink(missing_ok=True)
     try:
-        import wandb
-
-        logged = wandb.init(job_type=run.stage, config=run.config)
-        logged.log(
-            {
-                f"eval/{model}/{task}/{metric}": value
-                for model, tasks in result.scores.items()
-                for task, metrics in tasks.items()
-                for metric, value in metrics.items()
-            }
-        )
-        logged.finish()
-        return str(logged.id)
+        opened, record = open_run(run)
+        opened.log(named_scores(result.scores))
+        record.used = [*record.used, *models]
+        link_artifacts(opened, record)
+        end_run(opened)
     except Exception as error:
         logger.warning("the scores aren't in W&B: %s", error)
-        return ""
+        return unlogged
+    return record

@@ -220,7 +220,8 @@ def _result(
         seconds=seconds,
     )
     if settings.wandb:
-        result.wandb_id = log_to_wandb(run, result)
+        result.wandb = log_to_wandb(run, result)
+        result.wandb_id = result.wandb.id
     return result
 
 

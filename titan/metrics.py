@@ -1,10 +1,9 @@
-"""Metrics of a training stage: ``metrics.jsonl``, the log, and torchtitan's own loggers (W&B, TensorBoard)."""
+"""Metrics of a training stage: ``metrics.jsonl``, the log, and the loggers, which show what is in the file."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +11,20 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
+from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed import utils as dist_utils
 from torchtitan.tools import utils
 from torchtitan.tools.logging import logger
 
+from titan.loggers import ForgivingLoggers, stage_loggers
 from titan.metrics_file import MetricsFile
 from titanflow.errors import StageFailed
-from titanflow.stage import METRICS_FILE
+from titanflow.metric_names import named, rows
+from titanflow.stage import METRICS_FILE, StageRun
 
 MAX_EXPONENT = 20.0
-
-NAMED_OTHERWISE = ("step", "seconds", "shares", "router")
-"""Keys of a record that aren't logged as ``train/<key>``."""
 
 
 def perplexity(loss: float) -> float:
@@ -34,52 +32,26 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, MAX_EXPONENT))
 
 
-class ForgivingLogger(BaseLogger):
-    """A logger whose failures don't end the training: the first is told, then it is left alone."""
-
-    def __init__(self, inner: BaseLogger) -> None:
-        self.inner: BaseLogger | None = inner
-
-    def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Logs a step's metrics."""
-        self._try("log", metrics, step)
-
-    def close(self) -> None:
-        """Ends the logger's run."""
-        self._try("close")
-
-    def _try(self, method: str, *args: Any) -> None:
-        if self.inner is None:
-            return
-        try:
-            getattr(self.inner, method)(*args)
-        except Exception as error:
-            logger.error(f"{type(self.inner).__name__} failed and is left out from here on: {error}")
-            self.inner = None
-
-
-def remember_wandb_run() -> None:
-    """Puts the id of the W&B run, if there is one, where the result is made from: ``WANDB_RUN_ID``."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and getattr(wandb, "run", None) is not None:
-        os.environ.setdefault("WANDB_RUN_ID", wandb.run.id)
-
-
 class StageMetrics(MetricsProcessor):
     """torchtitan's metrics processor with the records of a stage.
 
     ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it. ``shares`` gives each
     source's share of the tokens so far, where a mixture is trained on, and ``routers`` what the routers did, where a
-    model has any; it is only asked in steps that are logged.
+    model has any; it is only asked in steps that are logged. ``tokens`` gives the input tokens of all ranks so far.
     """
 
-    def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims, tag: str | None = None) -> None:
-        super().__init__(job_config, parallel_dims, tag)
-        self.logger: BaseLogger = ForgivingLogger(self.logger)
-        remember_wandb_run()
+    def __init__(
+        self, job_config: JobConfig, parallel_dims: ParallelDims, loggers: ForgivingLoggers | None = None
+    ) -> None:
+        # torchtitan's loggers begin before it is known from which step, and each start has a folder of its own.
+        own = dataclasses.replace(job_config.metrics, enable_wandb=False, enable_tensorboard=False)
+        super().__init__(dataclasses.replace(job_config, metrics=own), parallel_dims)
+        self.job_config = job_config
+        self.logger: ForgivingLoggers = loggers or ForgivingLoggers()
         self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
         self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
         self.trained_tokens = 0
+        self.tokens: Callable[[], int] = int
         self.shares: Callable[[], dict[str, float]] = dict
         self.routers: Callable[[], dict[str, float]] = dict
         self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -93,12 +65,17 @@ class StageMetrics(MetricsProcessor):
         before = max((record["seconds"] for record in wanted), default=0.0)
         if self.writes:
             self.file.keep(lambda record: record["step"] <= step)
+        self.logger.begin(rows(wanted))
         self._started = time.perf_counter() - before
         self.time_last_log = time.perf_counter()
 
     def is_validated(self, step: int) -> bool:
         """Whether the validation of ``step`` is in the file already."""
         return step in self._validated
+
+    def complete(self) -> None:
+        """The last step is logged and saved; what is made of the model goes to the same W&B run."""
+        self.logger.complete()
 
     def begin_step(self) -> None:
         """Forgets the losses of the step before."""
@@ -133,16 +110,11 @@ class StageMetrics(MetricsProcessor):
                 f"step {step}: the loss is {global_avg_loss} and the gradient's norm {grad_norm}: training has "
                 "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
             )
-        named = {f"train/{key}": value for key, value in record.items() if key not in NAMED_OTHERWISE}
-        named |= {f"train/share/{name}": share for name, share in record.get("shares", {}).items()}
-        named |= {f"router/{name}": value for name, value in record.get("router", {}).items()}
-        named["train/max_loss"] = self._max_loss_of_ranks()
-        named |= self._system_metrics()
-        self._write(record, named, step)
+        self._write(record)
         self._print(record)
         self._restart()
 
-    def log_validation(self, loss: float, step: int, extra_metrics: dict[str, Any] | None = None) -> None:
+    def log_validation(self, loss: float, step: int) -> None:
         """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
         if not math.isfinite(loss):
             # A pipeline's loop is torchtitan's own, which divides by the tokens of each batch.
@@ -155,11 +127,11 @@ class StageMetrics(MetricsProcessor):
             "step": step,
             "validation_loss": loss,
             "validation_perplexity": perplexity(loss),
+            "tokens": self.tokens(),
             "seconds": time.perf_counter() - self._started,
         }
         self._validated.add(step)
-        named = {"validation/loss": loss, "validation/perplexity": record["validation_perplexity"]}
-        self._write(record, {**named, **(extra_metrics or {})}, step)
+        self._write(record)
         logger.info(
             f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
             f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
@@ -173,6 +145,7 @@ class StageMetrics(MetricsProcessor):
             "step": step,
             "loss": loss,
             "perplexity": perplexity(loss),
+            "max_loss": self._max_loss_of_ranks(),
             "learning_rate": float(extra["lr"]),
             "grad_norm": grad_norm,
             # torchtitan sums over the ranks of context parallelism too, which share their rows.
@@ -189,6 +162,7 @@ class StageMetrics(MetricsProcessor):
             record["shares"] = shares
         if routers := self.routers():
             record["router"] = routers
+        record["system"] = self._system_metrics()
         record["seconds"] = time.perf_counter() - self._started
         return record
 
@@ -210,15 +184,15 @@ class StageMetrics(MetricsProcessor):
         memory = self.device_memory_monitor.get_peak_stats()
         elapsed = time.perf_counter() - self.time_last_log
         return {
-            "system/memory_active_gib": memory.max_active_gib,
-            "system/memory_reserved_gib": memory.max_reserved_gib,
-            "system/data_loading_percent": 100 * sum(self.data_loading_times) / elapsed,
+            "memory_active_gib": memory.max_active_gib,
+            "memory_reserved_gib": memory.max_reserved_gib,
+            "data_loading_percent": 100 * sum(self.data_loading_times) / elapsed,
         }
 
-    def _write(self, record: dict[str, Any], named: dict[str, Any], step: int) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         if self.writes:
             self.file.append(record)
-        self.logger.log(named, step)
+        self.logger.log(named(record), record["step"])
 
     def _print(self, record: dict[str, Any]) -> None:
         color = self.color
@@ -247,6 +221,11 @@ def data_parallel_degree(parallel_dims: ParallelDims) -> int:
     return int(parallel_dims.get_mesh("batch").size()) if parallel_dims.dp_enabled else 1
 
 
-def build_metrics(job_config: JobConfig, parallel_dims: ParallelDims, *unused: Any) -> StageMetrics:
+def metrics_builder(run: StageRun) -> Callable[..., StageMetrics]:
     """What the run's ``TrainSpec`` has as its ``build_metrics_processor_fn``."""
-    return StageMetrics(job_config, parallel_dims)
+
+    def build(job_config: JobConfig, parallel_dims: ParallelDims, *unused: Any) -> StageMetrics:
+        has_metrics = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
+        return StageMetrics(job_config, parallel_dims, stage_loggers(run, job_config, has_metrics))
+
+    return build

@@ -20,6 +20,7 @@ import psutil
 
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
+from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hf_base import repository_of
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = run_stage(StageRun.read(path), interruption)
     except BaseException as error:
         traceback.print_exc()
+        end_open_run()
         status = report(path.parent, error)
     leave(status)
 
@@ -107,6 +109,7 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     if not is_trained(job_config):
         finished = train(job_config, interruption)
         if interruption.requested or not finished:
+            end_open_run()
             return INTERRUPTED_EXIT
     if rank() == 0:
         finish(run, job_config, spec, table)
@@ -130,7 +133,6 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from titan.native_model import model_args_from
     from titan.train_spec import check_model, stage_train_spec
 
-    os.environ.setdefault("WANDB_MODE", "offline")
     init_logger()
     job_config = build_job_config(run)
     settle(job_config, run, base)
@@ -169,6 +171,8 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
     trainer = Trainer(job_config, interruption)
     try:
         finished = trainer.train()
+        if finished and rank() == 0:
+            trainer.metrics_processor.complete()
     finally:
         trainer.close()
     dist.destroy_process_group()
@@ -181,7 +185,7 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
 
 
 def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
-    """Exports the last checkpoint, where the family has an export, and writes ``result.json``."""
+    """Exports the last checkpoint, where the family has an export, ends the W&B run, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
     from titan.hf_models import refusal
     from titan.lora import trainable_parameters
@@ -205,7 +209,6 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         inherited=table.inherited,
         changed=table.changed,
         base_model=repository_of(run.base) if run.base else "",
-        wandb_id=os.environ.get("WANDB_RUN_ID", ""),
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),
     )
@@ -214,6 +217,8 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         print(f"no export: {reason}", flush=True)
     else:
         result = result.model_copy(update=export(run))
+    result.wandb = record_model(run, result)
+    result.wandb_id = result.wandb.id
     write_result(run.folder, result)
 
 

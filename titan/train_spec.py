@@ -15,7 +15,7 @@ from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.inheritance import tokenizer_size
-from titan.metrics import build_metrics
+from titan.metrics import metrics_builder
 from titan.model_overrides import override_model_args
 from titan.optimizer import with_parameter_groups
 from titan.parallelize import equal_to_one_process, with_summed_gradients
@@ -51,7 +51,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_tokenizer_fn=spec.build_tokenizer_fn if needs_tokenizer(run, job_config) else None,
         build_dataloader_fn=_dataloader_builder(spec, run, vocab_size),
         build_validator_fn=_validator_builder(spec, run, vocab_size),
-        build_metrics_processor_fn=build_metrics,
+        build_metrics_processor_fn=metrics_builder(run),
         build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer.group_lr, groups),
         build_loss_fn=with_summed_gradients(spec.build_loss_fn),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),

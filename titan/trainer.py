@@ -58,6 +58,7 @@ class Trainer(torchtitan.train.Trainer):
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         if isinstance(self.dataloader, PreparedDataLoader):
             self.metrics_processor.shares = self.dataloader.shares
+        self.metrics_processor.tokens = lambda: self.ntokens_seen * data_parallel_degree(self.parallel_dims)
         self._routers = self._set_up_routers()
         self._saved_step = 0
         self._trained_before = 0

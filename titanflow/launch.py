@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.config.experiment import Experiment
-from titanflow.fingerprint import digest
 from titanflow.stage import RUN_FILE, StageRun
 
 MODULES = {
@@ -73,15 +72,9 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": config.exp_name,
+        "WANDB_NOTES": f"experiment {config.path}",
     }
     own = {
-        "WANDB_RUN_GROUP": f"{run.experiment}/{run.run}",
-        "WANDB_RUN_JOB_TYPE": run.stage,
-        "WANDB_RUN_NAME": f"{run.run}-{run.stage}",
-        "WANDB_RUN_ID": digest([str(run.folder), run.fingerprint]),
-        "WANDB_RESUME": "allow",
-        "WANDB_DIR": str(run.folder),
-        "WANDB_SILENT": "true",
         "PYTHONPATH": _python_path(),
         STAGE_FOLDER: str(run.folder),
     }

@@ -29,6 +29,7 @@ from titanflow.stage import (
     write_text_atomically,
 )
 from titanflow.stage_inputs import StageInputs
+from titanflow.wandb_record import WandbRecord
 
 if TYPE_CHECKING:
     from titanflow.plan import StagePlan
@@ -60,6 +61,7 @@ class StageRecord(BaseModel):
     changed: list[str] = Field(default_factory=list)
     prefect_run: str = ""
     wandb_run: str = ""
+    wandb: WandbRecord | None = None
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -139,7 +141,7 @@ class Manifest(BaseModel):
         files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
         record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
-        record.wandb_run = getattr(result, "wandb_id", "")
+        record.wandb_run, record.wandb = getattr(result, "wandb_id", ""), getattr(result, "wandb", None)
         record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])
         self.stages[plan.stage] = record
         self._write()

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from titanflow.wandb_record import WandbRecord
+
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
 
@@ -117,6 +119,7 @@ class TrainResult(Strict):
     changed: list[str] = Field(default_factory=list)
     base_model: str = ""
     wandb_id: str = ""
+    wandb: WandbRecord = Field(default_factory=WandbRecord)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
@@ -153,6 +156,7 @@ class EvaluateResult(Strict):
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
     wandb_id: str = ""
+    wandb: WandbRecord = Field(default_factory=WandbRecord)
 
 
 class Comparison(Strict):

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_stages import LONG, Workbench, write_chat_rows, write_text_rows, write_tokenizer
+from tiny_stages import (
+    LONG,
+    Workbench,
+    closing,
+    kill_family,
+    last_step,
+    wait_for,
+    write_chat_rows,
+    write_text_rows,
+    write_tokenizer,
+)
 
 from titan.patches import apply_patches
 from titanflow.stage import StageRun
@@ -44,6 +54,22 @@ def uninterrupted(shared_bench: Workbench) -> StageRun:
     }
     run = shared_bench.stage("uninterrupted", LONG, settings, tokenizer=shared_bench.data / "tokenizer")
     assert shared_bench.run_process(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
+    return run
+
+
+@pytest.fixture(scope="session")
+def killed(shared_bench: Workbench) -> StageRun:
+    """As above with TensorBoard, killed by SIGKILL past a checkpoint, with all that it started, and run again."""
+    settings = {
+        "validation": {"enable": True, "freq": 100, "local_batch_size": 4},
+        "metrics": {"enable_wandb": True, "enable_tensorboard": True},
+    }
+    run = shared_bench.stage("killed", LONG, settings)
+    with closing(shared_bench.start(run, ranks=1)) as process:
+        wait_for(lambda: last_step(run) > 60, process)
+        kill_family(process)
+    shutil.copyfile(run.folder / "metrics.jsonl", run.folder / "metrics-when-killed.jsonl")
+    assert shared_bench.run(run) == 0, (run.folder / "log.txt").read_text()
     return run
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
-from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
 from titan.interrupt import Interruption
+from titan.loggers import ForgivingLoggers
 from titan.trainer import Trainer
 from titanflow.stage import StageRun
 
@@ -34,8 +34,9 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-class Recorder(BaseLogger):
+class Recorder(ForgivingLoggers):
     def __init__(self) -> None:
+        super().__init__()
         self.logged: dict[int, dict[str, Any]] = {}
 
     def log(self, metrics: dict[str, Any], step: int) -> None:

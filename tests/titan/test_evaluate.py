@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from recorded import recorded_rows
 from tiny_evals import KINDS, MODULES, TEXTS, write_evals
 from tiny_exports import (
     POSITIONS,
@@ -30,6 +31,7 @@ from titan.export import export_checkpoint
 from titanflow.errors import ConfigError, StageFailed
 from titanflow.fingerprint import folder_digests
 from titanflow.stage import EvaluateResult, PreparedData, StageError, StageRun, read_result
+from titanflow.wandb_record import WandbRecord
 
 TASKS = ["tiny_bytes", "tiny_kind", "tiny_module"]
 
@@ -280,13 +282,23 @@ def test_answers_of_both_models_stand_side_by_side(evaluated: Evaluated) -> None
     assert first["sft"] in ("class", "function")
 
 
-def test_wandb_gets_an_offline_run(evaluated: Evaluated) -> None:
-    runs = list((evaluated.run.folder / "wandb").glob("offline-run-*"))
+def test_wandb_gets_the_scores_of_all_models_as_one_row(evaluated: Evaluated) -> None:
+    run, result = evaluated.run, evaluated.result
+    ((_, values),) = recorded_rows(run)
 
-    assert len(runs) == 1
-    assert runs[0].name.endswith(evaluated.result.wandb_id)
-    written = next(runs[0].glob("*.wandb")).read_bytes()
-    assert b"eval/sft/tiny_bytes/bits_per_byte" in written
+    assert values == {
+        f"eval/{model}/{task}/{metric}": value
+        for model, tasks in result.scores.items()
+        for task, scores in tasks.items()
+        for metric, value in scores.items()
+    }
+    assert {"eval/sft/tiny_bytes/bits_per_byte", "eval/base/tiny_kind/acc_stderr"} <= set(values)
+    (folder,) = result.wandb.folders
+    assert (run.folder / "wandb" / folder).is_dir()
+    assert folder.endswith(result.wandb_id)
+    assert (result.wandb.group, result.wandb.job_type) == ("tiny/monday", "evaluate")
+    # Both stages lack a result of their own here: what was scored is known by its folder.
+    assert [one.type for one in result.wandb.used] == ["dataset", "model", "model"]
 
 
 def test_a_limited_run_is_marked(quick: Callable[..., StageRun]) -> None:
@@ -475,7 +487,7 @@ def test_one_process_equals_two(bench: Bench, evaluated: Evaluated) -> None:
 
     alone = read_result(run.folder)
 
-    changed = {"seconds": 0.0, "wandb_id": ""}
+    changed = {"seconds": 0.0, "wandb_id": "", "wandb": WandbRecord()}
     assert alone.model_copy(update=changed) == evaluated.result.model_copy(update=changed)
     for path in run.folder.glob("samples_*.jsonl"):
         assert path.read_bytes() == (evaluated.run.folder / path.name).read_bytes()
@@ -520,4 +532,5 @@ def test_scores_outlive_a_logger_that_fails(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
 
-    assert log_to_wandb(evaluated.run, evaluated.result) == ""
+    run = evaluated.run.model_copy(update={"folder": tmp_path})
+    assert log_to_wandb(run, evaluated.result).id == ""

@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
-from titan.metrics import ForgivingLogger, StageMetrics, perplexity
+from titan.loggers import ForgivingLoggers
+from titan.metrics import StageMetrics, perplexity
 from titanflow.errors import StageFailed
 
 
@@ -19,9 +19,14 @@ def dims(tmp_path):
     dist.destroy_process_group()
 
 
-class Recorder(BaseLogger):
+class Recorder(ForgivingLoggers):
     def __init__(self):
+        super().__init__()
+        self.begun = []
         self.logged = []
+
+    def begin(self, rows):
+        self.begun.append(rows)
 
     def log(self, metrics, step):
         self.logged.append((step, metrics))
@@ -33,8 +38,7 @@ def metrics(dims, tmp_path):
     config.job.dump_folder = str(tmp_path)
     config.metrics.log_freq = 10
     config.training.steps = 25
-    processor = StageMetrics(config, dims)
-    processor.logger = Recorder()
+    processor = StageMetrics(config, dims, Recorder())
     processor.num_flops_per_token = 1000
     processor.data_loading_times = [0.0]
     return processor
@@ -69,7 +73,12 @@ def test_a_step_is_recorded_and_named_for_the_loggers(metrics):
     ((step, named),) = metrics.logger.logged
     assert step == 10
     assert named["train/perplexity"] == pytest.approx(math.exp(2))
-    assert {"train/loss", "train/learning_rate", "train/grad_norm", "train/tokens"} <= set(named)
+    assert set(named) == {
+        "tokens",
+        *(f"train/{key}" for key in ("loss", "perplexity", "max_loss", "learning_rate", "grad_norm")),
+        "train/tokens_per_second",
+        *(f"system/{key}" for key in ("memory_active_gib", "memory_reserved_gib", "data_loading_percent")),
+    }
     assert not any("mfu" in key for key in named)
     assert metrics.ntokens_since_last_log == metrics.trained_tokens == 0
 
@@ -110,6 +119,7 @@ def test_a_resume_drops_the_steps_after_its_checkpoint_and_lets_the_clock_go_on(
         log(metrics, step)
     metrics.log_validation(2.0, 20)
     metrics.begin(10)
+    assert list(metrics.logger.begun[-1]) == [1, 10]
     assert [line["step"] for line in lines(metrics)] == [1, 10]
     assert not metrics.is_validated(20)
     log(metrics, 20)
@@ -122,13 +132,15 @@ def test_a_resume_drops_the_steps_after_its_checkpoint_and_lets_the_clock_go_on(
 
 def test_a_validation_is_a_line_of_its_own(metrics):
     metrics.begin(0)
+    metrics.tokens = lambda: 640
     metrics.log_validation(1.5, 10)
     (record,) = lines(metrics)
-    assert (record["step"], record["validation_loss"]) == (10, 1.5)
+    assert (record["step"], record["validation_loss"], record["tokens"]) == (10, 1.5, 640)
     assert record["validation_perplexity"] == pytest.approx(math.exp(1.5))
     assert metrics.logger.logged[0][1] == {
-        "validation/loss": 1.5,
-        "validation/perplexity": pytest.approx(math.exp(1.5)),
+        "tokens": 640,
+        "val/loss": 1.5,
+        "val/perplexity": pytest.approx(math.exp(1.5)),
     }
 
 
@@ -149,19 +161,3 @@ def test_a_training_that_has_diverged_ends_with_a_reason(metrics, loss):
 
 def test_the_first_each_nth_and_the_last_step_are_logged(metrics):
     assert [step for step in range(1, 26) if metrics.should_log(step)] == [1, 10, 20, 25]
-
-
-def test_a_logger_that_fails_is_left_out_and_training_goes_on(caplog):
-    class Broken(BaseLogger):
-        calls = 0
-
-        def log(self, metrics, step):
-            Broken.calls += 1
-            raise ConnectionError("no network")
-
-    forgiving = ForgivingLogger(Broken())
-    for step in range(3):
-        forgiving.log({}, step)
-    forgiving.close()
-    assert Broken.calls == 1
-    assert "Broken failed and is left out from here on: no network" in caplog.text

@@ -16,7 +16,6 @@ from tiny_stages import (
     SEQ_LEN,
     STEPS,
     closing,
-    kill_family,
     last_step,
     records,
     wait_for,
@@ -69,10 +68,12 @@ def test_each_record_has_the_documented_keys(uninterrupted):
         "step",
         "loss",
         "perplexity",
+        "max_loss",
         "learning_rate",
         "grad_norm",
         "tokens",
         "tokens_per_second",
+        "system",
         "seconds",
     }
     assert training["perplexity"] == pytest.approx(math.exp(training["loss"]))
@@ -94,14 +95,6 @@ def test_no_warning_comes_with_every_step(uninterrupted):
     assert log_of(uninterrupted).count("Warning") < 5
 
 
-def test_wandb_gets_an_offline_run(uninterrupted):
-    (recording,) = uninterrupted.folder.rglob("run-*.wandb")
-    content = recording.read_bytes()
-    for name in (b"train/loss", b"train/perplexity", b"train/tokens", b"validation/loss", b"validation/perplexity"):
-        assert name in content
-    assert b"mfu" not in content
-
-
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
 def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallelism):
     run = bench.stage("two", TWO_RANKS, parallelism)
@@ -114,16 +107,11 @@ def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallel
     assert records(run, "tokens")[20] == 20 * 8 * SEQ_LEN
 
 
-def test_killed_in_the_middle_it_resumes_on_the_same_losses(bench, uninterrupted):
-    run = bench.stage("killed", LONG)
-    with closing(bench.start(run, ranks=1)) as process:
-        wait_for(lambda: last_step(run) > 60, process)
-        kill_family(process)
-    assert last_step(run) < STEPS
-    assert bench.run(run) == 0
-    assert records(run) == records(uninterrupted)
-    assert "Training starts at step 1\n" in log_of(run)
-    assert re.search(r"Training starts at step (26|51|76)", log_of(run).split("Training starts at step 1\n")[1])
+def test_killed_in_the_middle_it_resumes_on_the_same_losses(killed, uninterrupted):
+    assert records(killed) == records(uninterrupted)
+    assert records(killed, "validation_loss") == records(uninterrupted, "validation_loss")
+    assert "Training starts at step 1\n" in log_of(killed)
+    assert re.search(r"Training starts at step (26|51|76)", log_of(killed).split("Training starts at step 1\n")[1])
 
 
 def test_sigterm_saves_the_step_and_resumes_to_the_bit(bench, uninterrupted):
@@ -197,7 +185,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(bench, uninterrupted
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    shutil.rmtree(run.folder / "tb")
+    shutil.rmtree(run.folder / "wandb")
     run.config["metrics"]["enable_wandb"] = False
     run.config["checkpoint"]["interval"] = 60
     run.write()

@@ -3,11 +3,12 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from titanflow.config.additions import Launcher
-from titanflow.launch import by_hand, command
+from titanflow.launch import by_hand, command, environment
 from titanflow.stage import StageRun
 
 
@@ -36,3 +37,18 @@ def test_secrets_stay_out_of_the_log() -> None:
     line = by_hand(["python", "a b.py"], {"HF_TOKEN": "hf_x", "WANDB_API_KEY": "y", "WANDB_NAME": "my run"})
     assert shlex.split(line)[-5:] == ["&&", "env", "WANDB_NAME=my run", "python", "a b.py"]
     assert "hf_x" not in line
+
+
+def test_wandb_is_offline_in_the_experiments_project_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = StageRun(stage="publish", experiment="e", run="r", folder=Path("/runs/e/r"))
+    config = SimpleNamespace(exp_name="stdlib", path=Path("configs/experiments/stdlib.yaml"))
+    found = environment(run, config)  # type: ignore[arg-type]
+    assert {name: value for name, value in found.items() if name.startswith("WANDB_")} == {
+        "WANDB_MODE": "offline",
+        "WANDB_PROJECT": "stdlib",
+        "WANDB_NOTES": "experiment configs/experiments/stdlib.yaml",
+    }
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert environment(run, config)["WANDB_MODE"] == "online"  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import pytest
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.plan import StagePlan
 from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
+from titanflow.wandb_record import ArtifactRecord, WandbRecord
 
 
 @pytest.fixture
@@ -114,3 +115,28 @@ def test_an_older_version_s_sizes_are_read(finished: StagePlan) -> None:
     assert Manifest.open(folder).is_done("publish", "f1")
     (finished.run.folder / "model/config.json").write_text("")
     assert not Manifest.open(folder).is_done("publish", "f1")
+
+
+def test_the_wandb_run_and_its_artifacts_are_on_record(tmp_path: Path) -> None:
+    run = StageRun(stage="pretrain", experiment="e", run="main", folder=tmp_path / "pretrain", fingerprint="f1")
+    run.write()
+    model = ArtifactRecord(name="e-pretrain", type="model", digest="0a")
+    wandb = WandbRecord(
+        id="abc", mode="offline", project="e", group="e/main", folders=["offline-run-1-abc"], logged=[model]
+    )
+    result = TrainResult(
+        stage="pretrain",
+        checkpoint=run.folder / "checkpoint" / "step-1",
+        step=1,
+        model_name="llama3",
+        flavor="debugmodel",
+        model_args={},
+        parameters=1,
+        seq_len=8,
+        wandb_id="abc",
+        wandb=wandb,
+    )
+    write_result(run.folder, result)
+    Manifest.open(tmp_path).record_finish(StagePlan("pretrain", "RUN", "new", run), result)
+    record = Manifest.open(tmp_path).stages["pretrain"]
+    assert (record.wandb_run, record.wandb) == ("abc", wandb)

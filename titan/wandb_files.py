@@ -1,0 +1,126 @@
+"""W&B's recordings (``run-<id>.wandb``): which steps they hold, and how those after a checkpoint are taken out.
+
+A recording is a log as LevelDB's: a header of 7 bytes, then blocks of 32 KiB with chunks of (crc32, length, kind);
+a chunk never crosses a block, a record may. wandb 0.31 has no reader of its own (``wandb sync`` is a binary).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HEADER_BYTES = 7
+BLOCK_BYTES = 32 * 1024
+CHUNK = struct.Struct("<IHB")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def recordings(folder: Path, run_id: str) -> list[Path]:
+    """The recordings of a run below a stage's folder, oldest first; the last part of the name is the id."""
+    found = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    # Of two that began in one second it doesn't matter which comes first: one of them has logged nothing.
+    return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def is_final(recording: Path) -> bool:
+    """Whether a server may have what is in it, so that nothing can be taken back: it was online, or was synced."""
+    return not recording.parent.name.startswith("offline-") or recording.with_name(f"{recording.name}.synced").exists()
+
+
+def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole chunks of a recording: (kind, content); ends where it was torn."""
+    position = HEADER_BYTES
+    while position + CHUNK.size <= len(data):
+        left = BLOCK_BYTES - position % BLOCK_BYTES
+        if left < CHUNK.size:
+            position += left
+            continue
+        checksum, length, kind = CHUNK.unpack_from(data, position)
+        content = data[position + CHUNK.size : position + CHUNK.size + length]
+        if kind not in (FULL, FIRST, MIDDLE, LAST) or len(content) < length:
+            return
+        if zlib.crc32(bytes([kind]) + content) != checksum:
+            return
+        position += CHUNK.size + length
+        yield kind, content
+
+
+def messages(data: bytes) -> Iterator[bytes]:
+    """The whole records of a recording, as protobuf has them."""
+    parts: list[bytes] = []
+    for kind, content in chunks(data):
+        if kind in (FULL, FIRST):
+            parts = []
+        parts.append(content)
+        if kind in (FULL, LAST):
+            yield b"".join(parts)
+
+
+def parsed(data: bytes) -> Iterator[tuple[bytes, Any]]:
+    """The records with what they say (``wandb.proto``'s ``Record``)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for message in messages(data):
+        record = Record()
+        record.ParseFromString(message)
+        yield message, record
+
+
+def history(recording: Path) -> list[tuple[int, dict[str, Any]]]:
+    """What was logged: (step, name → value), in the order of the file; W&B's own values begin with ``_``."""
+    return [
+        (
+            record.history.step.num,
+            {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item},
+        )
+        for _, record in parsed(recording.read_bytes())
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def steps(recording: Path) -> set[int]:
+    """The steps that a recording holds."""
+    return {step for step, _ in history(recording)}
+
+
+def keep_steps(recording: Path, wanted: Container[int]) -> set[int]:
+    """Takes the other steps, and a torn end, out of a recording; returns the steps that stay."""
+    data = recording.read_bytes()
+    kept: list[bytes] = []
+    held: set[int] = set()
+    for message, record in parsed(data):
+        if record.WhichOneof("record_type") == "history":
+            step = record.history.step.num
+            if step not in wanted or step in held:
+                continue
+            held.add(step)
+        kept.append(message)
+    temporary = recording.with_name(f".{recording.name}.{os.getpid()}")
+    temporary.write_bytes(data[:HEADER_BYTES] + packed(kept))
+    # What of a killed process still writes has the old file.
+    temporary.replace(recording)
+    return held
+
+
+def packed(records: Iterable[bytes]) -> bytes:
+    """Records as the blocks of a recording, after its header."""
+    out = bytearray(HEADER_BYTES)
+    for record in records:
+        rest, kind = record, FULL
+        while True:
+            left = BLOCK_BYTES - len(out) % BLOCK_BYTES
+            if left < CHUNK.size:
+                out += bytes(left)
+                left = BLOCK_BYTES
+            content, rest = rest[: left - CHUNK.size], rest[left - CHUNK.size :]
+            begins = kind == FULL
+            kind = (FIRST if begins else MIDDLE) if rest else (FULL if begins else LAST)
+            out += CHUNK.pack(zlib.crc32(bytes([kind]) + content), len(content), kind) + content
+            if not rest:
+                break
+    return bytes(out[HEADER_BYTES:])

@@ -1,0 +1,92 @@
+"""The names under which W&B and TensorBoard show a stage's metrics, and what of ``metrics.jsonl`` each one is.
+
+There are no others: a logger gets what :func:`named` makes of a record, so that a history can always be written
+anew from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+AXIS = "tokens"
+"""The step axis of all other names: input tokens of the whole run up to and with this step, of all ranks."""
+
+SECTIONS = ("train", "val", "router", "system")
+"""The sections of names that a training stage has over :data:`AXIS`; an evaluation has ``eval`` alone."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A name, the record's key that it is (below ``within``, where that is set), its unit, and what it means."""
+
+    name: str
+    key: str
+    unit: str
+    meaning: str
+    within: str = ""
+
+
+TRAINING = (
+    Metric(AXIS, "tokens", "tokens", "input tokens up to and with this step, of all ranks: the axis of all others"),
+    Metric("train/loss", "loss", "nats/token", "this step's loss summed over all trained tokens, by their number"),
+    Metric("train/perplexity", "perplexity", "–", "exp(min(train/loss, 20))"),
+    Metric("train/max_loss", "max_loss", "nats/token", "the highest mean loss of a rank that trained a token"),
+    Metric("train/learning_rate", "learning_rate", "–", "what the scheduler gave this step"),
+    Metric("train/grad_norm", "grad_norm", "–", "2-norm of all gradients, before clipping"),
+    Metric("train/tokens_per_second", "tokens_per_second", "tokens/s", "input tokens since the last record, by time"),
+    Metric(
+        "train/trained_tokens_per_second",
+        "trained_tokens_per_second",
+        "tokens/s",
+        "the same of tokens that are trained, where not all are",
+    ),
+    Metric("train/mfu", "mfu", "%", "model FLOPs by the device's peak; not where the peak isn't known, as on a CPU"),
+    Metric("train/share/<source>", "*", "fraction", "of a mixture: the source's share of the tokens so far", "shares"),
+    Metric("val/loss", "validation_loss", "nats/token", "loss over all held-out tokens with a label, by their number"),
+    Metric("val/perplexity", "validation_perplexity", "–", "exp(min(val/loss, 20))"),
+    Metric("router/<statistic>", "*", "–", "of a routed model: mean over layers, ranks and microbatches", "router"),
+    Metric("router/layer_<i>/<statistic>", "*", "–", "the same of one layer", "router"),
+    Metric("system/memory_active_gib", "memory_active_gib", "GiB", "peak of allocated memory, of one rank", "system"),
+    Metric("system/memory_reserved_gib", "memory_reserved_gib", "GiB", "peak of reserved memory", "system"),
+    Metric("system/data_loading_percent", "data_loading_percent", "%", "time that waiting for batches took", "system"),
+)
+"""What pretraining and fine-tuning log."""
+
+EVALUATION = Metric(
+    "eval/<model>/<task>/<metric>",
+    "scores",
+    "lm-eval's",
+    "lm-eval's own score; beside it its standard error, `…_stderr`",
+)
+"""What an evaluation logs, once: one value a model, task and metric."""
+
+_GROUPS = {"shares": "train/share", "router": "router", "system": "system"}
+_SCALARS = {metric.key: metric.name for metric in TRAINING if not metric.within}
+
+
+def named(record: Mapping[str, Any]) -> dict[str, float]:
+    """A training stage's record as the loggers get it."""
+    values = {name: record[key] for key, name in _SCALARS.items() if key in record}
+    for key, prefix in _GROUPS.items():
+        values |= {f"{prefix}/{name}": value for name, value in record.get(key, {}).items()}
+    return values
+
+
+def rows(records: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """What the loggers hold of each logged step: a validation stands in the row of its step."""
+    merged: dict[int, dict[str, float]] = {}
+    for record in records:
+        merged.setdefault(record["step"], {}).update(named(record))
+    return merged
+
+
+def named_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """An evaluation's ``scores[model][task][metric]`` as the loggers get them."""
+    return {
+        f"eval/{model}/{task}/{metric}": value
+        for model, tasks in scores.items()
+        for task, metrics in tasks.items()
+        for metric, value in metrics.items()
+    }

@@ -1,0 +1,87 @@
+"""What is known of a stage's W&B run: its identity, where it lies, and which artifacts it links.
+
+The id is drawn once and lies beside the checkpoints, in ``wandb.json``: a resumed stage goes on in its run, and one
+that starts anew, whose old folder was moved aside, has a run of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from titanflow.stage import StageRun
+
+WANDB_FILE = "wandb.json"
+MODES = {"dryrun": "offline", "run": "online"}
+"""W&B's old words for its modes."""
+LONGEST_TAG = 64
+
+
+class ArtifactRecord(BaseModel):
+    """An artifact as W&B knows it: ``digest`` is this project's own of the content that ``reference`` points to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    type: str
+    digest: str = ""
+    reference: str = ""
+    aliases: list[str] = Field(default_factory=list)
+
+
+class WandbRecord(BaseModel):
+    """A stage's W&B run; without an id there is none, and the artifacts say what it would link.
+
+    ``folders`` are those of its offline recordings, oldest first, relative to the stage's: ``wandb sync`` takes them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = ""
+    mode: str = "disabled"
+    project: str = ""
+    entity: str = ""
+    group: str = ""
+    job_type: str = ""
+    name: str = ""
+    tags: list[str] = Field(default_factory=list)
+    url: str = ""
+    folders: list[str] = Field(default_factory=list)
+    used: list[ArtifactRecord] = Field(default_factory=list)
+    logged: list[ArtifactRecord] = Field(default_factory=list)
+
+
+def wandb_mode() -> str:
+    """``WANDB_MODE``: offline where nothing is said."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower() or "offline"
+    return MODES.get(mode, mode)
+
+
+def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
+    """The identity of a stage's run; the id is the one that the stage's folder has, if it has one."""
+    own = [run.experiment, run.stage, *([model] if model else [])]
+    users = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
+    stored = read_wandb_record(run.folder)
+    return WandbRecord(
+        id=stored.id if stored and stored.id else secrets.token_hex(8),
+        mode=wandb_mode(),
+        project=os.environ.get("WANDB_PROJECT") or run.experiment,
+        entity=os.environ.get("WANDB_ENTITY") or os.environ.get("WANDB_TEAM") or "",
+        group=f"{run.experiment}/{run.run}",
+        job_type=run.stage,
+        name=f"{run.run}-{run.stage}",
+        tags=[tag for tag in dict.fromkeys(own + users) if 0 < len(tag) <= LONGEST_TAG],
+    )
+
+
+def read_wandb_record(folder: Path) -> WandbRecord | None:
+    """What a stage's folder has of its run; None where it has none, or none that can be read."""
+    try:
+        return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text())
+    except (OSError, ValueError):
+        return None
