@@ -77,6 +77,7 @@ def run(
     plan = make_plan(experiment, configs, run_name, settings or [])
     _warn(plan.config)
     err.print(plan_table(plan))
+    _print_forecast(err, plan)
     if not plan.is_cached:
         from flows.local_run import run_flow
 
@@ -103,6 +104,7 @@ def plan(
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     out.print(plan_table(planned))
+    _print_forecast(out, planned)
 
 
 @app.command()
@@ -241,6 +243,12 @@ def plan_table(planned: Any) -> Table:
     for stage in planned.stages:
         table.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), stage.reason)
     return table
+
+
+def _print_forecast(console: Console, planned: Any) -> None:
+    from titanflow.forecast.table import forecast_table
+
+    console.print(forecast_table(planned.stages))
 
 
 def _print_results(planned: Any, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
@@ -39,7 +39,8 @@ PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "data
 class StageRecord(BaseModel):
     """One stage's entry. ``outputs`` maps a path, relative to the run's folder where it lies below it, to bytes.
 
-    ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise.
+    ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise;
+    ``forecast`` is what was expected of it when it began.
     """
 
     fingerprint: str
@@ -50,6 +51,7 @@ class StageRecord(BaseModel):
     parents: dict[str, str] = Field(default_factory=dict)
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
+    forecast: dict[str, Any] = Field(default_factory=dict)
     prefect_run: str = ""
     wandb_run: str = ""
 
@@ -84,6 +86,7 @@ class Manifest(BaseModel):
         self.stages[plan.stage] = StageRecord(
             fingerprint=plan.run.fingerprint, started=_now(), prefect_run=prefect_run_id, parents=self._parents(plan)
         )
+        self.stages[plan.stage].forecast = plan.forecast.as_json() if plan.forecast else {}
         self._write()
 
     def record_finish(self, plan: StagePlan, result: StageResult) -> None:

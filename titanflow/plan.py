@@ -21,6 +21,8 @@ from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
+from titanflow.forecast.forecast import Forecast
+from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.outside_base import read_base
@@ -54,6 +56,7 @@ class StagePlan:
     run: StageRun
     command: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    forecast: Forecast | None = None
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Plan:
                     "fingerprint": stage.run.fingerprint,
                     "folder": str(stage.run.folder),
                     "command": stage.command,
+                    "forecast": stage.forecast and stage.forecast.as_json(),
                 }
                 for stage in self.stages
             ],
@@ -109,8 +113,8 @@ def make_plan(
     """Plans a run of an experiment, given by name or file.
 
     ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. What the
-    device can't do is refused; with ``runs_here`` False, where only this machine's lack of it speaks against it,
-    that becomes a warning: the stage may run on another.
+    device can't do or hold is refused; with ``runs_here`` False, where only this machine's lack of it speaks against
+    it, that becomes a warning: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.
@@ -134,6 +138,7 @@ def make_plan(
                 StagePlan(stage, state, reason, stage_run, command(stage_run), environment(stage_run, config))
             )
     _check_devices(stages, config, runs_here)
+    add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config)
 
 

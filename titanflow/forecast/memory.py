@@ -24,8 +24,8 @@ LOSS_BYTES = 12
 VALIDATION_BYTES = 8
 """The same without gradients: logits and log-probabilities."""
 OVERHEAD = {"cpu": 570 << 20, "cuda": 1 << 30}
-"""Bytes of a rank that computes nothing yet. cpu: Python, torch and torchtitan as they were measured (torch 2.13, resident
-after start-up). cuda: context and communication buffers, assumed: not run on a GPU."""
+"""Bytes of a rank that computes nothing yet. cpu: Python, torch and torchtitan, measured (torch 2.13, resident after
+start-up). cuda: context and communication buffers, assumed: not run on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
 
 
 def _copies(config: Mapping[str, Any], shapes: Shapes, counts: Counts, layout: Layout) -> int:
-    """FSDP gathers a layer while it fetches the next one and reduces the gradient of the last; autocast keeps copies."""
+    """FSDP holds a gathered layer, the next one and the gradient of the last; autocast keeps copies."""
     if layout.autocasts:
         return counts.trained * layout.compute_bytes
     if layout.fsdp == 1:
