@@ -15,7 +15,7 @@ between a third and a half (PaLM, arXiv:2204.02311, table 3). Assumed, not measu
 CORE_FLOPS = 7e10
 """Operations a second of one CPU core in fp32: measured with the default experiment's pretraining on two cores. Other
 processors, models and types may be several times faster or slower."""
-START_UP = 20.0
+START_UP = 10.0
 """Seconds of a training stage beside its steps, start and export: measured likewise."""
 
 

@@ -1,6 +1,7 @@
 """Against torchtitan's own models, built on the meta device: every weight by name and shape."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from titan.patches import apply_patches
 from titanflow.config.additions import Lora
 from titanflow.config.snapshot import load_snapshot
 from titanflow.families import OWN_FAMILIES
+from titanflow.forecast.device import PEAK_FLOPS, DeviceSpec
 from titanflow.forecast.flops import count
 from titanflow.forecast.weights import linear_layers, model_weights
 
@@ -96,6 +98,16 @@ def test_what_adapters_train(family: str, lora: Lora) -> None:
 def test_an_unknown_family_has_no_formula() -> None:
     assert model_weights("mine", {"dim": 8}) is None
     assert model_weights("llama3", {}) is None
+
+
+@pytest.mark.parametrize(("words", "peak"), PEAK_FLOPS)
+def test_peaks_are_torchtitans(words: str, peak: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchtitan.tools import utils
+
+    # It would ask lspci for an H100 first.
+    monkeypatch.setattr(utils.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=""))
+    upstream = getattr(utils.get_peak_flops, "__wrapped__", utils.get_peak_flops)
+    assert upstream(f"NVIDIA {words}") == peak == DeviceSpec("cuda", f"NVIDIA {words}").peak_flops
 
 
 def test_linear_layers() -> None:
