@@ -77,7 +77,8 @@ def _candidates(module: Module, device: DeviceSpec) -> Iterator[tuple[str, dict[
         shard = 2 * layout.shard
         while shard * others <= MOST_RANKS:
             ranks = _with(config, "launcher", nproc_per_node=shard * others, nnodes=1)
-            yield f"ranks: {shard * others} of them", _with(ranks, "parallelism", data_parallel_shard_degree=shard)
+            sharded = _with(ranks, "parallelism", data_parallel_shard_degree=shard)
+            yield f"launcher.nproc_per_node: {shard * others} (FSDP shares the weights among them)", sharded
             shard *= 2
 
 

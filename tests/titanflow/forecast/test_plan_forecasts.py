@@ -14,7 +14,7 @@ from titanflow.plan import make_plan
 
 GIB = 1 << 30
 LARGE = ["pretrain.model.dim=2048", "pretrain.model.n_layers=16", "pretrain.model.n_heads=16"]
-"""1.1 B parameters: 16 GiB of weights, gradients and moments."""
+"""0.8 B parameters: 12 GiB of weights, gradients and moments."""
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def test_what_can_t_fit_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError) as refused:
         make_plan("tiny", configs, overrides=LARGE)
     pretrain, sft = refused.value.problems
-    assert "weights, gradients and optimizer take 1" in pretrain.message
+    assert "weights, gradients and optimizer take 12.0 GiB a rank" in pretrain.message
     assert "it has 10.0 GiB (NVIDIA A100-SXM4)" in pretrain.message
     assert pretrain.key == "pretrain.model.flavor"
-    assert "tiny.yaml:1" in pretrain.origin
-    assert "ranks: 2 of them" in pretrain.hint
+    assert "models/tiny.yaml:1" in pretrain.origin
+    assert "launcher.nproc_per_node: 2 (FSDP" in pretrain.hint
     assert "lora" not in pretrain.hint
     assert "lora.rank: 16" in sft.hint
     assert not (tmp_path / "runs").exists()
@@ -83,14 +83,14 @@ def test_on_another_machine_it_may_fit(configs: Path, device: Callable[..., None
 
 
 def test_what_may_not_fit_is_a_warning_that_says_what_would(configs: Path, device: Callable[..., None]) -> None:
-    settings = [f"{stage}.training.{key}=4096" for stage in ("pretrain", "sft") for key in ("seq_len",)]
+    settings = [f"{stage}.training.seq_len=4096" for stage in ("pretrain", "sft")]
     settings += ["pretrain.training.local_batch_size=64", "pretrain.training.global_batch_size=64"]
     device(2)
     warnings = make_plan("tiny", configs, overrides=settings).config.warnings
     (warning,) = [line for line in warnings if "forecast to take" in line]
     assert "pretrain.training.local_batch_size" in warning
-    assert "training.local_batch_size: 8" in warning
-    assert "ranks:" in warning
+    # 32 would still be too many, and no setting but this one makes the logits fewer.
+    assert warning.endswith("it fits with training.local_batch_size: 16")
     device(200)
     assert not [line for line in make_plan("tiny", configs, overrides=settings).config.warnings if "GiB" in line]
 

@@ -19,7 +19,10 @@ def test_the_head_s_figures(run_folder: Path) -> None:
 
 
 def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
-    assert timings(read_contents(run_folder))[:2] == [("prepare", "10 s", 20.0), ("pretrain", "20 s", 40.0)]
+    assert timings(read_contents(run_folder))[:2] == [
+        ("prepare", "10 s", 20.0),
+        ("pretrain", "20 s, forecast 25 s", 40.0),
+    ]
 
 
 def test_inheritance_is_parted_into_name_and_value(run_folder: Path) -> None:
