@@ -16,7 +16,7 @@ CORE_FLOPS = 7e10
 """Operations a second of one CPU core in fp32: measured with the default experiment's pretraining on two cores. Other
 processors, models and types may be several times faster or slower."""
 START_UP = 10.0
-"""Seconds of a training stage beside its steps, start and export: measured likewise."""
+"""Seconds of a training stage beside its steps, start and export: measured with a tiny model, likewise."""
 
 
 @dataclass(frozen=True)

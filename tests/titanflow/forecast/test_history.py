@@ -35,7 +35,7 @@ def write_run(workspace: Path, name: str, like: str, stage: str = "pretrain", fi
     [
         ("pretrain.training.steps=500", True),
         ("pretrain.optimizer.lr=1e-3", True),
-        ("pretrain.training.seq_len=32", False),
+        ("pretrain.training.seq_len=64", False),
         ("pretrain.training.local_batch_size=2", False),
         ("pretrain.model.dim=64", False),
         ("pretrain.launcher.omp_num_threads=2", False),

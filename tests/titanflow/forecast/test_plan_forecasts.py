@@ -9,7 +9,7 @@ from titanflow.errors import ConfigError
 from titanflow.forecast import plan_forecasts
 from titanflow.forecast.device import DeviceSpec
 from titanflow.forecast.forecast import Forecast
-from titanflow.forecast.plan_forecasts import device_of
+from titanflow.forecast.plan_forecasts import add_forecasts, device_of
 from titanflow.plan import make_plan
 
 GIB = 1 << 30
@@ -50,6 +50,28 @@ def test_adapters(configs: Path) -> None:
     found = forecast(configs, "sft", "sft.lora.rank=4")
     assert found.parameters == 47_264
     assert found.trained_parameters == 2 * 4 * (4 * 64 + 3 * 128)
+
+
+def test_of_a_training_that_goes_on_only_the_rest(configs: Path, tmp_path: Path) -> None:
+    plan = make_plan("tiny", configs)
+    stage = plan.stage("pretrain")
+    assert stage is not None
+    for step, name in ((8, ".metadata"), (11, "half_written")):
+        folder = stage.run.folder / "checkpoint" / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    stage.state = "RESUME"
+    add_forecasts([stage], plan.config, tmp_path / "runs", runs_here=True)
+    assert stage.forecast is not None
+    assert stage.forecast.tokens == (12 - 8) * 4 * 48
+
+
+def test_what_is_done_has_no_forecast(configs: Path, tmp_path: Path) -> None:
+    plan = make_plan("tiny", configs)
+    for stage in plan.stages:
+        stage.state, stage.forecast = "CACHED", None
+    add_forecasts(plan.stages, plan.config, tmp_path / "runs", runs_here=True)
+    assert [stage.forecast for stage in plan.stages] == [None] * 5
 
 
 def test_a_price(configs: Path) -> None:
