@@ -17,6 +17,7 @@ from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.results import headline, held_back, markdown, rows
 from tasks.sft import sft
+from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, check_stale
 from titanflow.report.render import write_report
@@ -74,6 +75,8 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
 def show_summary(plan: Plan, results: list[StageResult]) -> None:
     """Leaves the run's summary as a markdown artifact; a UI that can't be reached costs no run."""
     sections = [f"## {plan.experiment} / {plan.run}", f"`{plan.folder}`"]
+    found = reconciled(plan)
+    sections += ["### Forecast → actual", markdown(table_rows(found))] if found else []
     for stage, result in zip(plan.stages, results, strict=True):
         sections += [f"### {stage.stage}: {headline(result)}", markdown(rows(result))]
     try:

@@ -100,19 +100,24 @@ def rank() -> int:
 
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
+    from titan.peak_memory import peak_memory_bytes
+
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else InheritanceTable([], [])
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
     job_config, spec = prepare(run, base)
     if rank() == 0 and base:
         print(f"{run.stage} starts from {base.stage}:\n{table}", flush=True)
+    peak = None
     if not is_trained(job_config):
         finished = train(job_config, interruption)
         if interruption.requested or not finished:
             end_open_run()
             return INTERRUPTED_EXIT
+        # What the export takes afterwards isn't the training's.
+        peak = peak_memory_bytes()
     if rank() == 0:
-        finish(run, job_config, spec, table)
+        finish(run, job_config, spec, table, peak)
     return 0
 
 
@@ -184,7 +189,9 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
     return finished
 
 
-def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable) -> None:
+def finish(
+    run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable, peak_memory: int | None = None
+) -> None:
     """Exports the last checkpoint, where the family has an export, ends the W&B run, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
     from titan.hf_models import refusal
@@ -203,6 +210,7 @@ def finish(run: StageRun, job_config: JobConfig, spec: TrainSpec, table: Inherit
         model_args=model_args,
         parameters=parameters,
         trainable_parameters=trainable,
+        peak_memory_bytes=peak_memory,
         seq_len=job_config.training.seq_len,
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),

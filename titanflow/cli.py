@@ -84,6 +84,7 @@ def run(
     plan = make_plan(experiment, configs, run_name, settings)
     _warn(plan.config)
     _print_plan(plan, err)
+    _print_forecast(err, plan)
     check_stale(plan)
     if not plan.is_cached:
         from flows.local_run import run_flow
@@ -115,6 +116,7 @@ def plan(
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     _print_plan(planned, out)
+    _print_forecast(out, planned)
     if commands:
         _print_commands(planned)
 
@@ -270,6 +272,12 @@ def _print_commands(planned: Any) -> None:
         out.print(Text(line))
     if problems := torchrun_problems(planned.stages):
         raise ConfigError(problems)
+
+
+def _print_forecast(console: Console, planned: Any) -> None:
+    from titanflow.forecast.table import forecast_table
+
+    console.print(forecast_table(planned.stages))
 
 
 def _print_results(planned: Any, as_json: bool) -> None:

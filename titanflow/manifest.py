@@ -45,7 +45,8 @@ class StageRecord(BaseModel):
 
     ``outputs`` has paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found
     changed. ``kept`` says in what the config differs from what the stage was made from, where the last run used it all
-    the same. ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise.
+    the same. ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise;
+    ``forecast`` is what was expected of it when it began.
     """
 
     fingerprint: str
@@ -59,6 +60,7 @@ class StageRecord(BaseModel):
     parents: dict[str, str] = Field(default_factory=dict)
     inherited: list[str] = Field(default_factory=list)
     changed: list[str] = Field(default_factory=list)
+    forecast: dict[str, Any] = Field(default_factory=dict)
     prefect_run: str = ""
     wandb_run: str = ""
     wandb: WandbRecord | None = None
@@ -130,6 +132,7 @@ class Manifest(BaseModel):
             prefect_run=prefect_run_id,
             parents=self._parents(plan),
         )
+        self.stages[plan.stage].forecast = plan.forecast.as_json() if plan.forecast else {}
         self._write()
 
     def record_finish(self, plan: StagePlan, result: StageResult) -> None:

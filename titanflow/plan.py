@@ -21,6 +21,8 @@ from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
+from titanflow.forecast.forecast import Forecast
+from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
@@ -51,6 +53,7 @@ class StagePlan:
     inputs: StageInputs | None = None
     changes: list[Change] = field(default_factory=list)
     kept: bool = False
+    forecast: Forecast | None = None
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Plan:
                     "changes": [change.model_dump() for change in stage.changes],
                     "command": stage.command,
                     "environment": stage.env,
+                    "forecast": stage.forecast and stage.forecast.as_json(),
                 }
                 for stage in self.stages
             ],
@@ -110,8 +114,8 @@ def make_plan(
     """Plans a run of an experiment, given by name or file.
 
     ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. What the
-    device can't do is refused; with ``runs_here`` False, where only this machine's lack of it speaks against it,
-    that becomes a warning: the stage may run on another.
+    device can't do or hold is refused; with ``runs_here`` False, where only this machine's lack of it speaks against
+    it, that becomes a warning: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.
@@ -143,6 +147,7 @@ def make_plan(
         stages.append(plan)
     _check_devices(stages, config, runs_here)
     check_launches(stages)
+    add_forecasts(stages, config, workspace, runs_here)
     anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew)
 

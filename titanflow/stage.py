@@ -91,7 +91,8 @@ class TrainResult(Strict):
     ``inherited`` and ``changed`` the rows of the SFT's table. ``parameters`` counts the model's own; with LoRA
     ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
     alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
-    ``base_model`` is the Hub's repository that it started from (empty where it was none).
+    ``base_model`` is the Hub's repository that it started from (empty where it was none). ``peak_memory_bytes`` is the
+    first rank's, of its last attempt (None where that only exported).
     """
 
     stage: Literal["pretrain", "sft"]
@@ -108,6 +109,7 @@ class TrainResult(Strict):
     tokens: int = 0
     seconds: float = 0.0
     tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
     seq_len: int
     tokenizer: Path | None = None
     tokenizer_digest: str = ""

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.forecast.reconcile import headline, reconciled
 from titanflow.gate_figures import figures
 from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
@@ -43,6 +44,8 @@ def render_summary(plan: Plan) -> RenderableType:
             parts += [Text(), _scores(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
+    if line := headline(reconciled(plan)):
+        parts += [Text(), Text(line, style="dim")]
     return Panel(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
 
 

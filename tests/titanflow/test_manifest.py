@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, checkpoint_digest
 from titanflow.plan import StagePlan
 from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
@@ -50,6 +51,13 @@ def test_a_stage_whose_output_changed_is_not_done(finished: StagePlan, change: s
 def test_a_stage_that_begins_again_is_not_done(finished: StagePlan) -> None:
     Manifest.open(finished.run.folder.parent).record_start(finished)
     assert not Manifest.open(finished.run.folder.parent).is_done("publish", "f1")
+
+
+def test_what_was_forecast_is_kept(plan: StagePlan) -> None:
+    plan.forecast = Forecast("like", seconds=12.0, source="measured on run main")
+    Manifest.open(plan.run.folder.parent).record_start(plan)
+    kept = Manifest.open(plan.run.folder.parent).stages["publish"].forecast
+    assert (kept["like"], kept["seconds"]) == ("like", 12.0)
 
 
 @pytest.mark.parametrize("status", ["held back", "dry run"])

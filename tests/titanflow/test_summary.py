@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from titanflow.forecast.forecast import Forecast
+from titanflow.manifest import Manifest, StageRecord
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import EvaluateResult, GateDecision, PublishResult, StageRun, Threshold, write_result
 from titanflow.summary import curve, losses, render_summary, shown_metrics
@@ -45,6 +47,21 @@ def shown(folder: Path, result: PublishResult) -> str:
     console = Console(width=160, file=io.StringIO())
     console.print(render_summary(Plan("tiny", "main", folder, [StagePlan("publish", "RUN", "new", run)], None)))  # type: ignore[arg-type]
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_forecast_beside_what_it_took(tmp_path: Path) -> None:
+    run = StageRun(stage="publish", experiment="tiny", run="main", folder=tmp_path / "publish")
+    stage = StagePlan("publish", "RUN", "new", run, forecast=Forecast("like", seconds=110.0, source="measured"))
+    write_result(run.folder, PublishResult(target="folder", location="/model"))
+    times = {"started": "2026-11-21T09:00:00+00:00", "finished": "2026-11-21T09:01:58+00:00"}
+    forecast = stage.forecast.as_json() if stage.forecast else {}
+    record = StageRecord(fingerprint="f", forecast=forecast, **times)
+    manifest = Manifest(folder=tmp_path, stages={"publish": record})
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    console = Console(width=160, file=io.StringIO())
+    console.print(render_summary(Plan("tiny", "main", tmp_path, [stage], None)))  # type: ignore[arg-type]
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "forecast 1 min 50 s, took 1 min 58 s (publish)" in text
 
 
 def test_what_became_of_a_push(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from titanflow.errors import ConfigError, Problem
+from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
 from titanflow.stage import (
@@ -57,10 +57,13 @@ class StageContents:
     @property
     def seconds(self) -> float | None:
         """From its start to its end by the manifest, start-up and export included; else what the stage says."""
-        if self.record and self.record.started and self.record.finished:
-            started, finished = (datetime.fromisoformat(one) for one in (self.record.started, self.record.finished))
-            return (finished - started).total_seconds()
-        return getattr(self.result, "seconds", None)
+        wall = wall_seconds(self.record) if self.record else None
+        return getattr(self.result, "seconds", None) if wall is None else wall
+
+    @property
+    def reconciled(self) -> Reconciled | None:
+        """Its forecast beside what it took; None where there is no forecast, or it isn't finished."""
+        return reconcile(self.name, self.record, self.result) if self.record else None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from titanflow.forecast.reconcile import table_rows
+from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svg, smaller_svgs
-from titanflow.report.sections import duration, inheritance, masked_rows, result_table, short, tiles, timings
+from titanflow.report.sections import inheritance, masked_rows, result_table, tiles, timings
 from titanflow.score_table import seeds_text
 from titanflow.stage import TrainResult, write_text_atomically
 from titanflow.training_data import training_data
@@ -61,6 +63,7 @@ def render_report(folder: Path) -> str:
         results=result_table(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
+        reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
         data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
         inheritance={

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from titanflow.errors import TitanflowError
 from titanflow.masks import Masks
+from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, StageContents
 from titanflow.score_table import Score, columns, score_rows
 from titanflow.stage import EvaluateResult
@@ -112,10 +112,21 @@ def interval(score: Score) -> Interval | None:
 
 
 def timings(run: RunContents) -> list[tuple[str, str, float]]:
-    """Each finished stage, its time, and its share of the longest in percent."""
+    """Each finished stage, its time beside what was forecast, and its share of the longest in percent."""
     measured = [(stage.name, stage.seconds) for stage in run.stages if stage.seconds is not None]
     longest = max((seconds for _, seconds in measured), default=0.0) or 1.0
-    return [(name, duration(seconds), round(100 * seconds / longest, 2)) for name, seconds in measured]
+    return [
+        (name, duration(seconds) + _forecast_of(run, name), round(100 * seconds / longest, 2))
+        for name, seconds in measured
+    ]
+
+
+def _forecast_of(run: RunContents, name: str) -> str:
+    stage = run.stage(name)
+    found = stage.reconciled if stage else None
+    if found is None or found.expected_seconds is None:
+        return ""
+    return f", forecast {duration(found.expected_seconds)}"
 
 
 def inheritance(stage: StageContents) -> dict[str, list[tuple[str, str]]]:
@@ -154,23 +165,3 @@ def _masked(masks: Masks) -> Iterator[MaskedText]:
 def _parted(line: str, separator: str) -> tuple[str, str]:
     name, _, value = line.partition(separator)
     return name, value
-
-
-def short(value: float) -> str:
-    """A count in three digits or so: 2.3 M."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g}"
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 4 min 12 s."""
-    if not math.isfinite(seconds):
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

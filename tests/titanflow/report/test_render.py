@@ -50,6 +50,13 @@ def test_a_finished_run_has_every_section(run_folder: Path) -> None:
     ]
 
 
+def test_the_forecast_stands_beside_what_it_came_to(run_folder: Path) -> None:
+    text = Page(render_report(run_folder)).text
+    assert "25 s → 20 s" in text
+    assert "measured on run before" in text
+    assert "As it was forecast" in text
+
+
 def test_every_element_is_closed(run_folder: Path) -> None:
     assert Page(render_report(run_folder)).open == []
 

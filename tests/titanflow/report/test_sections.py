@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from titanflow.report.contents import read_contents
-from titanflow.report.sections import Interval, duration, inheritance, interval, short, tiles, timings
+from titanflow.report.sections import Interval, inheritance, interval, tiles, timings
 from titanflow.score_table import Score
 
 
@@ -19,7 +19,10 @@ def test_the_head_s_figures(run_folder: Path) -> None:
 
 
 def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
-    assert timings(read_contents(run_folder))[:2] == [("prepare", "10 s", 20.0), ("pretrain", "20 s", 40.0)]
+    assert timings(read_contents(run_folder))[:2] == [
+        ("prepare", "10 s", 20.0),
+        ("pretrain", "20 s, forecast 25 s", 40.0),
+    ]
 
 
 def test_inheritance_is_parted_into_name_and_value(run_folder: Path) -> None:
@@ -43,19 +46,3 @@ def test_inheritance_is_parted_into_name_and_value(run_folder: Path) -> None:
 )
 def test_an_interval_stays_on_its_scale(score: Score, expected: Interval | None) -> None:
     assert interval(score) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (999, "999"), (1_000, "1 k"), (2_300_000, "2.3 M"), (7.1e9, "7.1 B"), (1.5e13, "15 T")],
-)
-def test_short(value: float, text: str) -> None:
-    assert short(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

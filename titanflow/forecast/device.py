@@ -1,0 +1,133 @@
+"""What the device of a stage is called, how much memory it has and how fast it may be, told without torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+PEAK_FLOPS: tuple[tuple[str, float], ...] = (
+    ("A100", 312e12),
+    ("H100 NVL", 835e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+    ("H20", 148e12),
+    ("B200", 2.25e15),
+    ("MI355X", 2500e12),
+    ("MI300X", 1300e12),
+    ("MI325X", 1300e12),
+    ("MI250X", 191.5e12),
+)
+"""Peak bf16 operations a second by words of the device's name, the first that fits: those that torchtitan 0.2.2 knows
+(``torchtitan.tools.utils.get_peak_flops``). A device that isn't here has no known peak; none is guessed."""
+
+ASK_NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+PATIENCE = 2.0
+"""Seconds that nvidia-smi may take: a plan waits for it."""
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """One device: a GPU, or all of this machine's CPU.
+
+    ``memory`` is in bytes: a GPU's own, or what this machine lets its processes have together; None where it can't be
+    told. ``peak_flops`` is None for a CPU and for what isn't known.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    memory: int | None = None
+    cores: int = 0
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Peak bf16 operations a second."""
+        if self.kind == "cpu":
+            return None
+        return next((peak for words, peak in PEAK_FLOPS if all(word in self.name for word in words.split())), None)
+
+
+@cache
+def cpu() -> DeviceSpec:
+    """This machine's CPU and memory, as far as this process may use them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return DeviceSpec("cpu", f"{_cpu_model()} × {cores}", memory_limit(), cores)
+
+
+@cache
+def gpus() -> tuple[DeviceSpec, ...]:
+    """The GPUs that nvidia-smi shows, in its order; none where it isn't there or doesn't answer."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return ()
+    try:
+        done = subprocess.run(ASK_NVIDIA, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return parse_gpus(done.stdout)
+
+
+def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
+    """The lines of nvidia-smi: ``name, MiB`` each; a memory that it doesn't know is unknown."""
+    lines = [line.rpartition(",") for line in answer.splitlines() if "," in line]
+    return tuple(
+        DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdigit() else None)
+        for name, _, memory in lines
+    )
+
+
+def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of memory that this machine's processes may use: its own, or less where a cgroup (v1 or v2) says so."""
+    limits = [limit for limit in (_total(proc / "meminfo"), *_cgroup_limits(proc, cgroups)) if limit is not None]
+    return min(limits, default=None)
+
+
+def _total(meminfo: Path) -> int | None:
+    try:
+        line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024
+
+
+def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
+    """The limit of each group that this process is in: a group's own, and those of the groups around it."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = cgroups, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = cgroups / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # In a container the path may be the host's, and the container's own group the top.
+        group = top / path.lstrip("/")
+        limits += [_limit(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(top)]
+    return limits
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.machine()

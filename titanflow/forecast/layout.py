@@ -1,0 +1,88 @@
+"""How a training module is spread over its ranks, and how much of its data each sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+"""Bytes of a number, by torchtitan's names of types."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Degrees of parallelism, batch and types of a training module.
+
+    ``fsdp`` is how many ranks share each weight: FSDP shards over context parallelism too. ``rows`` of ``seq_len``
+    tokens are a rank's microbatch, ``batch`` the rows of a step on all ranks.
+    """
+
+    processes: int
+    replicate: int
+    shard: int
+    tensor: int
+    context: int
+    pipeline: int
+    rows: int
+    batch: int
+    seq_len: int
+    weight_bytes: int
+    compute_bytes: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Layout:
+        """The layout that a training module's config asks for; its degrees multiply to its processes."""
+        launcher, degrees, training = config["launcher"], config["parallelism"], config["training"]
+        processes = int(launcher["nproc_per_node"]) * int(launcher["nnodes"])
+        replicate, tensor, context, pipeline = (
+            int(degrees[f"{kind}_degree"])
+            for kind in ("data_parallel_replicate", "tensor_parallel", "context_parallel", "pipeline_parallel")
+        )
+        shard = int(degrees["data_parallel_shard_degree"])
+        if shard == -1:
+            shard = max(1, processes // (replicate * tensor * context * pipeline))
+        rows, batch = int(training["local_batch_size"]), int(training["global_batch_size"])
+        return cls(
+            processes=processes,
+            replicate=replicate,
+            shard=shard,
+            tensor=tensor,
+            context=context,
+            pipeline=pipeline,
+            rows=rows,
+            batch=batch if batch > 0 else rows * replicate * shard,
+            seq_len=int(training["seq_len"]),
+            weight_bytes=BYTES[training["dtype"]],
+            compute_bytes=BYTES[training["mixed_precision_param"]],
+        )
+
+    @property
+    def fsdp(self) -> int:
+        """Ranks that share each weight."""
+        return self.shard * self.context
+
+    @property
+    def states(self) -> int:
+        """Into how many parts the weights of the whole model are cut."""
+        return self.fsdp * self.tensor * self.pipeline
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether torch's autocast computes in another type than the weights'; otherwise FSDP does, or nothing."""
+        return self.fsdp == self.tensor == self.pipeline == 1 and self.compute_bytes != self.weight_bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of a number that a layer computes."""
+        return self.compute_bytes if self.fsdp > 1 or self.autocasts else self.weight_bytes
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step adds up the gradients of several microbatches."""
+        return self.batch > self.rows * self.replicate * self.shard
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a step, on all ranks."""
+        return self.batch * self.seq_len
