@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.announce import announce
 from flows.run_lock import run_lock
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
@@ -54,6 +55,7 @@ def run_plan(plan: Plan) -> Summary:
         finally:
             leave_report(plan)
     show_summary(plan, results)
+    announce(plan, results)
     published = [
         result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
     ]

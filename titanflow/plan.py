@@ -23,6 +23,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.launch import command, environment
 from titanflow.manifest import Manifest, checkpoint_digest
+from titanflow.night import as_night
 from titanflow.outside_base import read_base
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
@@ -81,6 +82,7 @@ class Plan:
             "experiment": self.experiment,
             "run": self.run,
             "folder": str(self.folder),
+            "night": self.config.night.model_dump(mode="json") if self.config and self.config.night else None,
             "stages": [
                 {
                     "stage": stage.stage,
@@ -95,7 +97,9 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Writes ``plan.json`` into the run's folder."""
+        """Writes ``plan.json`` into the run's folder, and of a night that it begins."""
+        if self.config is not None and self.config.night is not None and not self.is_cached:
+            self.config.night = self.config.night.begin(self.folder)
         write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
 
 
@@ -119,7 +123,8 @@ def make_plan(
     is_mapping = isinstance(overrides, Mapping)
     settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
     config = load_experiment(experiment, configs, settings)
-    name = check_run_name(run or DEFAULT_RUN)
+    config = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
+    name = check_run_name(run or (config.night.run if config.night else DEFAULT_RUN))
     workspace = config.workspace.resolve()
     folder = workspace / config.exp_name / name
     preparation = Preparation.of(config, workspace)
@@ -130,6 +135,8 @@ def make_plan(
         if stage_run is not None:
             stage_run.fingerprint = stage_fingerprint(stage_run, [plan.run for plan in stages], config, preparation)
             state, reason = _state(stage_run, manifest, stages, preparation)
+            if stage == "pretrain" and config.night is not None and state == "RUN":
+                reason += f"; {config.night.described}"
             stages.append(
                 StagePlan(stage, state, reason, stage_run, command(stage_run), environment(stage_run, config))
             )

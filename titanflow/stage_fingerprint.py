@@ -56,11 +56,13 @@ def stage_fingerprint(run: StageRun, earlier: list[StageRun], experiment: Experi
         "versions": [titanflow.__version__, load_snapshot()["torchtitan"]],
     }
     if module.trains:
-        parts["global_batch_size"] = _global_batch_size(run.config)
+        parts["global_batch_size"] = global_batch_size(run.config)
         if module.base is not None and module.base.digest:
             parts["base"] = module.base.digest
         if custom_import(run.config):
             parts |= {"overrides": module.model_overrides, "code": code_digests(run.config)}
+    if run.stage == "pretrain" and experiment.night is not None and experiment.night.parent is not None:
+        parts["night"] = experiment.night.parent.digest
     if run.stage == "evaluate":
         parts["tasks"] = _task_files(run.config["include_path"])
         if models := models_state(run.config["models"]):
@@ -80,7 +82,7 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _global_batch_size(config: dict[str, Any]) -> int:
+def global_batch_size(config: dict[str, Any]) -> int:
     """Where it isn't set, torchtitan's: the local one times the data-parallel ranks."""
     size = int(config["training"]["global_batch_size"])
     if size > 0:
