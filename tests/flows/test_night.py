@@ -7,6 +7,7 @@ publish stage with its gate, the events, the automations and their webhook.
 
 import itertools
 import json
+import shutil
 import threading
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,11 +25,12 @@ from prefect.states import Scheduled
 from tiny_experiment import write_tiny_experiment
 from watching import wait_for
 
-from deployments.notifications import ensure_notifications
+from deployments.notifications import KINDS, automation_name, ensure_notifications
 from flows import night as module
 from flows import pretrain_sft as flow_module
 from flows.pretrain_sft import pretrain_sft
 from titanflow.config.experiment import load_experiment
+from titanflow.errors import ConfigError
 from titanflow.fingerprint import folder_digests
 from titanflow.night import Night
 from titanflow.nights import read_nights
@@ -223,17 +225,6 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     assert "hidden" not in json.dumps(calls)
 
 
-def test_a_night_is_its_own_also_when_it_starts_again(nights):
-    """What a retry after a crash finds: the same day's folder, and nothing of yesterday's."""
-    yesterday = nights.runs_at(nights.scheduled("2024-06-01T22:30:00+00:00"), "2024-06-01T22:31:00+00:00", 60)
-    tonight = nights.scheduled("2024-06-02T22:30:00+00:00")
-    nights.runs_at(tonight, "2024-06-02T22:31:00+00:00", None)
-    again = nights.runs_at(nights.scheduled("2024-06-02T22:30:00+00:00"), "2024-06-03T04:00:00+00:00", 95)
-    assert [run.state.name for run in (yesterday, again)] == ["Completed", "Completed"]
-    assert nights.table() == {"2024-06-03": "published", "2024-06-02": "published"}
-    assert json.loads((nights.published / "titanflow.json").read_text())["run"] == "2024-06-03"
-
-
 def test_missed_nights_are_left_out_or_the_newest_alone_is_caught_up(nights):
     """A machine that was off for three nights: its worker finds their runs all at once."""
     missed = [nights.scheduled(f"2024-06-0{day}T22:30:00+00:00") for day in (1, 2, 3)]
@@ -258,24 +249,33 @@ def test_never_two_at_once(nights):
     assert (run.state.name, run.state.message) == ("Skipped", "another night is at work")
 
 
-def test_a_night_continues_the_last_that_trained_and_old_ones_go(nights):
-    nights.write(start="continue", keep=1)
-    for day, right in ((1, 60), (2, "70"), (3, "80"), (4, None), (5, 95)):
-        when = f"2024-06-0{day}T22:30:00+00:00"
-        nights.runs_at(nights.scheduled(when), when, right)
-    # The 4th is the failed one's; that of the 6th goes on from the last that trained, which stayed for it.
-    last = Night.read(nights.runs / "2024-06-06")
-    assert last.parent.run == "2024-06-04"
-    assert last.parent.rows == 3 * 12 * 4
-    assert last.parent.digest
-    run = yaml.safe_load((nights.runs / "2024-06-06/pretrain/run.yaml").read_text())
+def test_a_night_goes_on_where_the_last_that_trained_ended_also_when_it_starts_again(nights):
+    nights.write(start="continue", keep=0)
+    first, second, third = (f"2024-06-0{day}T22:30:00+00:00" for day in (1, 2, 3))
+    nights.runs_at(nights.scheduled(first), first, 60)
+    nights.runs_at(nights.scheduled(second), second, None)
+    failed = Night.read(nights.runs / "2024-06-03")
+    assert (failed.state, failed.parent.run, failed.parent.rows) == ("failed", "2024-06-02", 48)
+
+    # What a retry finds hours later: the same night, which isn't left out, and the same parent.
+    nights.runs_at(nights.scheduled(second), "2024-06-03T06:00:00+00:00", 95)
+    again = Night.read(nights.runs / "2024-06-03")
+    assert (again.state, again.parent) == ("published", failed.parent)
+    assert list(nights.table()) == ["2024-06-03"]
+
+    nights.runs_at(nights.scheduled(third), third, 50)
+    last = Night.read(nights.runs / "2024-06-04")
+    assert (last.state, last.parent.run, last.parent.rows) == ("held back", "2024-06-03", 96)
+    run = yaml.safe_load((nights.runs / "2024-06-04/pretrain/run.yaml").read_text())
     assert run["config"]["checkpoint"]["initial_load_path"] == str(last.parent.checkpoint)
-    assert run["config"]["training"]["skip_rows"] == 144
-    assert run["origins"]["training.skip_rows"] == "night 2024-06-06, which continues 2024-06-04"
-    assert list(nights.table()) == ["2024-06-06", "2024-06-05"]
-    # Its parent is gone, and the plan of the night is still that of the night.
-    plan = make_plan("nights", nights.configs, "2024-06-06")
-    assert {stage.state for stage in plan.stages if stage.stage != "prepare"} == {"CACHED"}
+    assert run["config"]["training"]["skip_rows"] == 96
+    assert run["origins"]["training.skip_rows"] == "night 2024-06-04, which continues 2024-06-03"
+    # It needs no parent any more, and what was published last stays.
+    assert list(nights.table()) == ["2024-06-04", "2024-06-03"]
+    shutil.rmtree(nights.runs / "2024-06-03")
+    plan = make_plan("nights", nights.configs, "2024-06-04")
+    states = {stage.stage: stage.state for stage in plan.stages}
+    assert {states[stage] for stage in ("pretrain", "sft", "evaluate")} == {"CACHED"}
 
 
 def test_a_night_whose_config_is_wrong_is_in_the_table(nights):
@@ -284,3 +284,29 @@ def test_a_night_whose_config_is_wrong_is_in_the_table(nights):
     assert run.state.name == "Failed"
     (row,) = read_nights(nights.runs)
     assert (row.state, "chats.jsonl" in row.cause) == ("failed", True)
+
+
+def test_automations_are_made_once_and_go_with_what_asked_for_them(nights):
+    def named():
+        with get_client(sync_client=True) as client:
+            kinds = {kind: client.read_automations_by_name(automation_name("nightly", kind)) for kind in KINDS}
+        return {kind: len(found) for kind, found in kinds.items() if found}
+
+    Webhook(url="http://127.0.0.1:9/").save("nights-receiver", overwrite=True)
+    experiment = load_experiment("nights", nights.configs)
+    for _ in range(2):
+        assert len(ensure_notifications(experiment)) == 4
+        assert named() == dict.fromkeys(KINDS, 1)
+    experiment.spec.notify.on = ["failed"]
+    ensure_notifications(experiment)
+    assert named() == {"failed": 1}
+    experiment.spec.notify.webhook_block = None
+    ensure_notifications(experiment)
+    assert named() == {}
+
+
+def test_a_webhook_block_that_is_not_there_is_named(nights):
+    experiment = load_experiment("nights", nights.configs)
+    experiment.spec.notify.webhook_block = "tema-chat"
+    with pytest.raises(ConfigError, match=r"nights.yaml:\d+: notify.webhook_block: the server has no .* 'tema-chat'"):
+        ensure_notifications(experiment)
