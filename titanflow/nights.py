@@ -5,6 +5,7 @@ Read from what the runs left on disk, so that it needs no server and says the sa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -94,12 +95,6 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def ended_as(folder: Path) -> Night | None:
-    """The night of a run's folder, once something is known of its end; None before."""
-    night = Night.read(folder)
-    return night if night is not None and night.state else None
-
-
 def _row(night: Night, folder: Path) -> NightRow:
     row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
     row.cause = _first_line(night.message)
@@ -115,21 +110,31 @@ def _row(night: Night, folder: Path) -> NightRow:
         row.link = published.pull_request or published.location if published.status == "published" else ""
     row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
     if not row.state:
-        row.state, row.cause = _without_an_end(folder)
+        row.state, row.cause = _without_an_end(folder, published)
     return row
 
 
-def _without_an_end(folder: Path) -> tuple[str, str]:
-    """The state of a night that nobody ended: it goes on, or was killed; and why, as far as it left a trace."""
+def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, str]:
+    """The state of a night that nobody ended, which goes on, was killed or was run by hand; why, as far as is known."""
     if is_held(folder):
         return "running", ""
+    if isinstance(published, PublishResult):
+        return published.status, published.gate.reason if published.gate and not published.gate.passed else ""
     for stage in STAGES:
         path = folder / stage / ERROR_FILE
         if path.is_file():
             error = StageError.model_validate_json(path.read_text())
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
-    begun = [stage for stage, record in Manifest.open(folder).stages.items() if not record.finished]
+    stages = Manifest.open(folder).stages
+    begun = [stage for stage, record in stages.items() if not record.finished]
+    if stages and not begun and _planned(folder) == set(stages):
+        return "finished", ""
     return "stopped", f"in {begun[-1]}, without a word" if begun else "without a word"
+
+
+def _planned(folder: Path) -> set[str]:
+    path = folder / "plan.json"
+    return {stage["stage"] for stage in json.loads(path.read_text())["stages"]} if path.is_file() else set()
 
 
 def _result(folder: Path, stage: str) -> StageResult | None:

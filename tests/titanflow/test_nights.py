@@ -47,6 +47,15 @@ def test_each_night_s_state_and_cause_newest_first(runs: Path) -> None:
     assert (rows[-1].loss, rows[-1].seconds, rows[-1].link) == (2.5, 3900.0, "/published")
 
 
+def test_a_night_that_was_run_by_hand_is_told_by_what_it_left(runs: Path) -> None:
+    by_hand = write_night(runs, "2026-11-06", state="", ended="")
+    publish(by_hand, "held back")
+    trained_only = write_night(runs, "2026-11-07", state="", ended="")
+    train(trained_only)
+    (trained_only / "plan.json").write_text(json.dumps({"stages": [{"stage": "pretrain"}]}))
+    assert [row.state for row in read_nights(runs)[:2]] == ["finished", "held back"]
+
+
 def test_a_table_of_markdown_keeps_its_columns(runs: Path) -> None:
     lines = markdown_table(read_nights(runs)).splitlines()
     assert len(lines) == 7
