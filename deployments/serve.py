@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
+from deployments.nightly import Nightly, prefect_file
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import api_url, healthy, is_free, wait_until_healthy
 from tasks.process import Process, started
@@ -43,12 +44,21 @@ WORKER_ENV = {
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
     limit: Annotated[int, typer.Option(help="Runs at a time; more than one share the machine's GPUs.")] = 1,
+    experiment: Annotated[
+        str | None, typer.Option(help="What nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
+    ] = None,
+    nightly_cron: Annotated[
+        str | None, typer.Option(help="When: '0 2 * * *' is at two.", envvar="TITANFLOW_NIGHTLY_CRON")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Where, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
+    ] = None,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        serve(port, limit)
+        serve(port, limit, Nightly(experiment, nightly_cron, timezone))
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except TitanflowError as error:
@@ -56,22 +66,26 @@ def main(
         raise SystemExit(error.exit_code) from None
 
 
-def serve(port: int, limit: int) -> None:
+def serve(port: int, limit: int, nightly: Nightly | None = None) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
 
     Raises:
-        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, or the port is taken.
+        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, or what nightly is to
+            do can't be done.
         StageFailed: the server or the worker ended, or a deployment was refused.
     """
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
+    nightly = nightly or Nightly()
+    deployed = prefect_file(nightly, logs)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
         ensure_pool(url)
         worker = stack.enter_context(working(env, limit, logs))
-        deploy(env, logs)
-        print(welcome(url, logs), flush=True)
+        deploy(env, logs, deployed.path)
+        nightly.notify(url)
+        print(welcome(url, logs, deployed.described), flush=True)
         watch({"server": server, "worker": worker}, logs)
 
 
@@ -93,7 +107,9 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process 
     print(f"starting a Prefect server at {url} …", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = _fresh(logs / "server.log")
-    with started(command, log, SERVER_ENV, GRACE_SECONDS) as process:
+    # Links in notifications are made by the server.
+    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api")}
+    with started(command, log, env, GRACE_SECONDS) as process:
         wait_until_healthy(process, url, log, STARTUP_SECONDS)
         yield url, process
 
@@ -116,21 +132,21 @@ def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Process]
                 cancel_runs(env["PREFECT_API_URL"], name, worker)
 
 
-def deploy(env: Mapping[str, str], logs: Path) -> None:
-    """Applies ``deployments/prefect.yaml``.
+def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
+    """Applies a ``prefect.yaml``.
 
     Raises:
         StageFailed: Prefect refused it; the message ends with what it said.
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    command += ["--prefect-file", "deployments/prefect.yaml"]
+    command += ["--prefect-file", str(deployments)]
     log = _fresh(logs / "deploy.log")
     with started(command, log, env, GRACE_SECONDS, cwd=HOME) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
             raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace')}")
 
 
-def welcome(url: str, logs: Path) -> str:
+def welcome(url: str, logs: Path, nightly: str) -> str:
     """What is printed when everything is up."""
     return "\n".join(
         [
@@ -139,7 +155,7 @@ def welcome(url: str, logs: Path) -> str:
             f"  export PREFECT_API_URL={url}",
             "  prefect deployment run pretrain-sft/on-demand --watch",
             "  prefect deployment run pretrain-sft/on-demand --param pretrain_steps=50 --param run=short --watch",
-            "nightly runs at 02:00 UTC. ^C stops everything.",
+            f"{nightly} ^C stops everything.",
         ]
     )
 

@@ -1,7 +1,7 @@
 """The flow ``pretrain-sft``: from raw text to a published model, a task a stage."""
 
 # No `from __future__ import annotations`: Prefect makes the UI's form from the parameters' real types.
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field
 
+from flows.night import run_night, scheduled_day
 from flows.run_plan import Summary, run_plan
 from tasks.results import HELD_BACK
 from titanflow.config.experiment_spec import OnStale
@@ -31,6 +32,7 @@ def pretrain_sft(
     experiment: Annotated[str, Field(min_length=1)] = DEFAULT_EXPERIMENT,
     configs: str | None = None,
     run: str | None = None,
+    night: bool = False,
     pretrain_steps: Annotated[int | None, Field(ge=1)] = None,
     sft_steps: Annotated[int | None, Field(ge=1)] = None,
     pretrain_learning_rate: Annotated[float | None, Field(gt=0)] = None,
@@ -49,7 +51,9 @@ def pretrain_sft(
     Args:
         experiment: Name of an experiment in configs/experiments, or its file.
         configs: Folder with experiments/, modules/ and models/; unset, titanflow's own.
-        run: Name of the run's folder; {date} becomes the day that the run was scheduled for, in UTC.
+        run: Name of the run's folder; {date} becomes the day that the run was scheduled for, in its schedule's
+            time zone.
+        night: Whether the run is the night's of that day: what the experiment's `nightly` says is done.
         pretrain_steps: Sets pretrain.training.steps.
         sft_steps: Sets sft.training.steps.
         pretrain_learning_rate: Sets pretrain.optimizer.lr.
@@ -68,16 +72,20 @@ def pretrain_sft(
         "on_stale": on_stale,
     }
     given = {key: value for key, value in knobs.items() if value is not None}
-    plan = make_plan(experiment, configs, dated(run), {**given, **(overrides or {})})
-    summary = run_plan(plan, wait)
-    if summary.held_back:
-        return Completed(name=HELD_BACK, message=summary.held_back, data=summary)
-    return summary
+    settings = {**given, **(overrides or {})}
+
+    def work(name: str | None, settings: Mapping[str, Any]) -> Summary:
+        return run_plan(make_plan(experiment, configs, name, settings), wait)
+
+    name = dated(run)
+    ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)
+    if isinstance(ended, Summary) and ended.held_back:
+        return Completed(name=HELD_BACK, message=ended.held_back, data=ended)
+    return ended
 
 
 def dated(run: str | None) -> str | None:
-    """A run's name with ``{date}`` replaced by the day that the flow run was scheduled for, in UTC."""
+    """A run's name with ``{date}`` replaced by the day that the flow run was scheduled for."""
     if run is None or "{date}" not in run:
         return run
-    day = flow_run.scheduled_start_time or datetime.now(UTC)
-    return run.replace("{date}", f"{day.astimezone(UTC):%Y-%m-%d}")
+    return run.replace("{date}", scheduled_day())

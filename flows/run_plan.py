@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.announce import announce
 from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
 from flows.verified_plan import verified_plan
@@ -60,6 +61,7 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
         finally:
             leave_report(plan)
     show_summary(plan, results)
+    announce(plan, results)
     published = [
         result.location for result in results if isinstance(result, PublishResult) and result.status == "published"
     ]

@@ -125,7 +125,7 @@ class PreparedDataLoader(BaseDataLoader):
     """Endless batches of one rank, from the position that its state names.
 
     The state is how many rows all ranks together have seen: the same on each rank, so that a resume works on any
-    number of them.
+    number of them. The first of them comes after ``skip_rows`` of the order, which an earlier training has seen.
     """
 
     def __init__(
@@ -137,11 +137,13 @@ class PreparedDataLoader(BaseDataLoader):
         rank: int,
         ranks: int,
         seed: int,
+        skip_rows: int = 0,
         settings: DataLoaderConfig | None = None,
         trim: bool = False,
     ) -> None:
         self.rows = rows
         self.trim = trim
+        self.skip_rows = skip_rows
         self.global_batch_size = global_batch_size if global_batch_size > 0 else local_batch_size * ranks
         self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
         self.rank = rank
@@ -161,13 +163,14 @@ class PreparedDataLoader(BaseDataLoader):
 
     def _indices(self, step: int) -> Iterator[list[int]]:
         while True:
-            batch = self.order.global_batch(step, self.global_batch_size)
+            positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size, dtype=np.int64)
+            batch = self.order.at(self.skip_rows + positions)
             yield from rank_slice(batch, self.accumulation, self.rank, self.ranks).tolist()
             step += 1
 
     def shares(self) -> dict[str, float]:
         """Of a mixture, each source's share of the tokens so far."""
-        return self.order.shares(self.rows_seen)
+        return self.order.shares(self.skip_rows + self.rows_seen)
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows all ranks together have seen."""

@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, masks, report, export, verify, chat and patches.
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat, patches and nights.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -302,5 +302,8 @@ def _warn(loaded: Any) -> None:
         err.print(Text.assemble(("warning: ", "yellow"), line))
 
 
+# Commands in files of their own register on this module's app, which `python -m` would have twice.
+from titanflow import cli, nights_command  # noqa: E402, F401
+
 if __name__ == "__main__":
-    app()
+    cli.app()

@@ -26,6 +26,7 @@ from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
+from titanflow.night import as_night
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
 from titanflow.stage import STAGES, StageName, StageRun, write_text_atomically
@@ -82,6 +83,7 @@ class Plan:
             "experiment": self.experiment,
             "run": self.run,
             "folder": str(self.folder),
+            "night": self.config.night.model_dump(mode="json") if self.config and self.config.night else None,
             "stages": [
                 {
                     "stage": stage.stage,
@@ -100,7 +102,9 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Writes ``plan.json`` into the run's folder."""
+        """Writes ``plan.json`` into the run's folder, and of a night that it begins."""
+        if self.config is not None and self.config.night is not None and not self.is_cached:
+            self.config.night = self.config.night.begin(self.folder)
         write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
 
 
@@ -125,7 +129,8 @@ def make_plan(
     overrides = overrides if is_mapping else list(overrides)
     settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
     config = load_experiment(experiment, configs, settings)
-    name = check_run_name(run or DEFAULT_RUN)
+    config = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
+    name = check_run_name(run or (config.night.run if config.night else DEFAULT_RUN))
     workspace = config.workspace.resolve()
     folder = workspace / config.exp_name / name
     preparation = Preparation.of(config, workspace)
@@ -143,6 +148,8 @@ def make_plan(
         # What comes after a stage that is kept was, or will be, made from what lies there.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
+        if stage == "pretrain" and config.night is not None and found.state == "RUN":
+            plan.reason += f"; {config.night.described}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)

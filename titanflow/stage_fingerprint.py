@@ -61,6 +61,8 @@ def stage_inputs(
     add_data(inputs, module, preparation)
     if module.trains:
         _add_training(inputs, module, run)
+    if run.stage == "pretrain" and experiment.night is not None and experiment.night.parent is not None:
+        inputs.add("night.parent", experiment.night.parent.digest, "the night before")
     if run.stage == "evaluate":
         _add_evaluation(inputs, module, run)
     for stage, fingerprint in parents.items():
@@ -84,7 +86,7 @@ def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
     key = "training.global_batch_size"
     is_set = int(run.config["training"]["global_batch_size"]) > 0
     origin = module.origins.get(key, "") if is_set else "training.local_batch_size on each data-parallel rank"
-    inputs.add(f"{module.name}.{key}", _global_batch_size(run.config), origin)
+    inputs.add(f"{module.name}.{key}", global_batch_size(run.config), origin)
     if module.base is not None and module.base.digest:
         inputs.add(f"{module.name}.sft.base: content", module.base.digest, module.origins.get("sft.base", ""))
     if custom_import(run.config):
@@ -119,7 +121,7 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _global_batch_size(config: dict[str, Any]) -> int:
+def global_batch_size(config: dict[str, Any]) -> int:
     """Where it isn't set, torchtitan's: the local one times the data-parallel ranks."""
     size = int(config["training"]["global_batch_size"])
     if size > 0:

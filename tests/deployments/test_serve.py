@@ -76,9 +76,9 @@ def test_both_deployments_are_there(client):
     on_demand = client.read_deployment_by_name("pretrain-sft/on-demand")
     nightly = client.read_deployment_by_name("pretrain-sft/nightly")
     assert {on_demand.work_pool_name, nightly.work_pool_name} == {"titanflow"}
-    assert nightly.parameters == {"run": "{date}"}
+    assert nightly.parameters == {"run": "{date}", "night": True, "experiment": "stdlib_nightly"}
     assert on_demand.concurrency_options.collision_strategy == "ENQUEUE"
-    assert nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert nightly.concurrency_options.collision_strategy == "ENQUEUE"
 
 
 def test_nightly_has_scheduled_runs_at_two_in_the_morning(client):

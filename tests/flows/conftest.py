@@ -1,5 +1,8 @@
 """A Prefect API for the flow's tests: the one that ``titanflow run`` starts, with a database of its own."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -7,6 +10,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from watching import wait_for
 
 from flows.local_run import local_api
+
+# The finished runs that publishing is tested with.
+sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "hub"))
 
 
 @pytest.fixture(scope="session")

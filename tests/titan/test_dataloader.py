@@ -50,6 +50,20 @@ def test_any_ranks_and_accumulation_see_the_same_global_batch(rows, ranks, local
         assert seen[step] == expected
 
 
+def test_rows_that_another_training_has_seen_are_skipped_also_past_an_epoch_s_end(rows):
+    # A global batch of 8 after 5 batches of 6: the skipped rows end in the middle of one.
+    skipped = loader(rows, local=8, skip_rows=30)
+    order = Shuffled(len(rows), 3)
+    for step, (input_dict, _) in enumerate(islice(skipped, 2 * len(rows) // 8)):
+        positions = np.arange(30 + step * 8, 30 + (step + 1) * 8)
+        assert first_rows([(input_dict, None)]) == [tuple(int(rows.row(index)[0][0]) for index in order.at(positions))]
+    assert skipped.state_dict() == {"rows_seen": 2 * len(rows) // 8 * 8}
+    resumed = loader(rows, local=4, skip_rows=30)
+    resumed.load_state_dict({"rows_seen": 16})
+    expected = list(islice(loader(rows, local=4, skip_rows=30), 6))[4:]
+    assert first_rows(islice(resumed, 2)) == first_rows(expected)
+
+
 def test_microbatch_and_rank_cut_the_batch_as_documented():
     batch = np.arange(8)
     assert rank_slice(batch, accumulation=2, rank=0, ranks=2).tolist() == [[0, 1], [4, 5]]

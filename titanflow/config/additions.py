@@ -179,6 +179,9 @@ class TrainingAdditions:
 
     mock_data: bool = False
     """Random tokens in place of data: to measure speed or to try a configuration."""
+    skip_rows: int = 0
+    """Rows of the data's order that are left out at the beginning, because what this training goes on from has seen
+    them; streamed data has no such order."""
 
 
 @dataclass

@@ -32,6 +32,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_dataset(module, "validation_data"),
             *_check_validation(module),
             *_check_seq_len(module),
+            *_check_skip_rows(module),
             *check_family(module),
             *_check_refused(module),
             *_check_sft(module),
@@ -71,6 +72,8 @@ def overruled(module: Module) -> list[str]:
     if not module.trains:
         return []
     reasons = {"job.dump_folder": "a stage writes into its run's folder"}
+    if module.config["data"]["streaming"]:
+        reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.stage == "sft":
         reasons["checkpoint.initial_load_path"] = "an sft starts from its base's checkpoint"
     written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
@@ -108,6 +111,13 @@ def _check_validation(module: Module) -> list[Problem]:
                 expected="a data file in the module's `validation_data:`",
             )
         ]
+    return []
+
+
+def _check_skip_rows(module: Module) -> list[Problem]:
+    found = _value(module, "training.skip_rows")
+    if isinstance(found, int) and found < 0:
+        return [module.problem("training.skip_rows", f"found {found}", expected="0 or more")]
     return []
 
 

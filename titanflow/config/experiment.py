@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -24,12 +24,16 @@ from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
+if TYPE_CHECKING:
+    from titanflow.night import Night
+
 
 @dataclass
 class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
-    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from.
+    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from, ``night`` the
+    night that it is planned for (:mod:`titanflow.night`).
     """
 
     path: Path
@@ -43,6 +47,7 @@ class Experiment:
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    night: Night | None = None
 
     def stage(self, stage: str) -> Module | None:
         """The module of a stage, or None where the experiment has none."""

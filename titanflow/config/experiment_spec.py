@@ -50,13 +50,18 @@ class Retries:
 class Nightly:
     """What a night does, beside what every run does."""
 
+    date: str | None = None
+    """The day that a night belongs to, as 2026-11-21: makes a run a night's, and names it. The nightly deployment sets
+    it; by hand it is for `--set nightly.date=2026-11-21`, never for a file."""
     start: Literal["anew", "continue"] = "anew"
-    """Train from the beginning, or go on from the weights of the last night that finished."""
+    """Train from the beginning, or go on from the weights of the newest earlier night whose pretraining finished, with
+    a fresh optimizer and the rows that follow those trained on."""
     keep: int | None = None
-    """Runs of earlier nights that stay on disk; unset, all. What is published, and what tonight continues from, always
-    stays."""
+    """Nights before the last one that stay on disk; unset, all. What is published, what the next night may continue
+    from, and what another run builds on always stay."""
     catch_up: bool = False
-    """Whether a night that nobody ran (the machine was off) is run as soon as it can be; otherwise it is left out."""
+    """Whether a night that nobody ran (the machine was off) is run as soon as it can be, the newest alone; otherwise
+    one that would begin over an hour late is left out."""
 
 
 @dataclass
@@ -64,9 +69,11 @@ class Notify:
     """Who is told of what happens to a run."""
 
     webhook_block: str | None = None
-    """Name of a Prefect webhook block that is called; unset, nobody is told."""
-    on: list[str] = field(default_factory=lambda: ["failed", "published", "held back"])
-    """Of what: failed, published, held back."""
+    """Name of a Prefect webhook block that is called with JSON; unset, nobody is told."""
+    on: list[Literal["failed", "not started", "published", "held back"]] = field(
+        default_factory=lambda: ["failed", "not started", "published", "held back"]
+    )
+    """Of what: failed (crashed, too), not started (an hour after its time), published, held back."""
 
 
 @dataclass
@@ -93,7 +100,7 @@ class ExperimentSpec:
     nightly: Nightly = field(default_factory=Nightly)
     """What the nightly deployment does."""
     notify: Notify = field(default_factory=Notify)
-    """Notifications."""
+    """Who is told of what happens to a night."""
     ignore: list[str] = field(default_factory=list)
     """Keys that may stand in the files although nothing reads them: left out, and reported."""
     modules: dict[str, Any] = field(default_factory=dict)

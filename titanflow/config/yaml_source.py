@@ -1,7 +1,8 @@
 """YAML with the file and line of each value kept.
 
 A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, which knows where it was written.
-Numbers follow YAML 1.2, so that ``1e-4`` is a number and not, as in YAML 1.1, a string.
+Numbers follow YAML 1.2, so that ``1e-4`` is a number and not, as in YAML 1.1, a string; a day as ``2026-11-21`` is
+the text that it is written as.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ FLOAT = re.compile(
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats."""
+    """PyYAML's safe loader with YAML 1.2's floats, and without dates."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

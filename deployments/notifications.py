@@ -1,0 +1,142 @@
+"""Who is told of the nights: Prefect automations that call a webhook block.
+
+They run on the server, so that a night whose process was killed, or that never started, is told of as well.
+``deployments.serve`` makes them for the experiment of its nightly deployment; ``python -m deployments.notifications
+EXPERIMENT`` makes them on the server that ``PREFECT_API_URL`` names.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from typing import Annotated, Literal
+from uuid import UUID
+
+import typer
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.actions import CallWebhook
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+
+from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
+from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.errors import ConfigError, Problem, TitanflowError
+
+Kind = Literal["failed", "not started", "published", "held back"]
+KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")
+NIGHTLY = "nightly"
+NOT_STARTED_AFTER = timedelta(hours=1)
+
+OF_THE_FLOW_RUN = """{
+  "experiment": {{ (flow_run.parameters.experiment or "") | tojson }},
+  "run": {{ flow_run.name | tojson }},
+  "flow_run": {{ (flow_run.id | string) | tojson }},
+  "scheduled": {{ (flow_run.expected_start_time | string) | tojson }},
+  "state": {{ flow_run.state.name | tojson }},
+  "message": {{ (flow_run.state.message or "") | tojson }},
+  "link": {{ (flow_run | ui_url or "") | tojson }}
+}"""
+OF_THE_MODEL = """{
+  "experiment": {{ event.payload.experiment | tojson }},
+  "run": {{ flow_run.name | tojson }},
+  "flow_run": {{ (flow_run.id | string) | tojson }},
+  "scheduled": {{ (flow_run.expected_start_time | string) | tojson }},
+  "state": {{ event.payload.state | tojson }},
+  "message": {{ event.payload.message | tojson }},
+  "link": {{ event.payload.link | tojson }}
+}"""
+PAYLOADS: dict[Kind, str] = {
+    "failed": OF_THE_FLOW_RUN,
+    "not started": OF_THE_FLOW_RUN,
+    "published": OF_THE_MODEL,
+    "held back": OF_THE_MODEL,
+}
+
+
+def main(
+    experiment: Annotated[str, typer.Argument(help="The experiment that nightly runs.")],
+    configs: Annotated[str | None, typer.Option(help="Another folder of configs.")] = None,
+) -> None:
+    """Makes the automations that an experiment's `notify` asks for, on the server that PREFECT_API_URL names."""
+    try:
+        for name in ensure_notifications(load_experiment(experiment, configs)):
+            print(name)
+    except TitanflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> list[str]:
+    """Makes or updates the automations of a deployment, removes those not asked for; returns their names.
+
+    Raises:
+        ConfigError: there is no webhook block of that name.
+    """
+    notify = experiment.spec.notify
+    wanted = notify.on if notify.webhook_block else []
+    with get_client(sync_client=True) as client:
+        block = _webhook(client, experiment) if wanted else None
+        for kind in KINDS:
+            name = automation_name(deployment, kind)
+            found = client.read_automations_by_name(name)
+            if block is not None and kind in wanted:
+                automation = _automation(name, deployment, kind, block)
+                if found:
+                    client.update_automation(found[0].id, automation)
+                else:
+                    client.create_automation(automation)
+            for one in found if kind not in wanted else found[1:]:
+                client.delete_automation(one.id)
+    return [automation_name(deployment, kind) for kind in KINDS if kind in wanted]
+
+
+def automation_name(deployment: str, kind: Kind) -> str:
+    """What an automation is called in Prefect's UI."""
+    return f"titanflow: {deployment}, {kind}"
+
+
+def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
+    name = experiment.spec.notify.webhook_block or ""
+    try:
+        return client.read_block_document_by_name(name, "webhook", include_secrets=False).id
+    except ObjectNotFound as error:
+        hint = "make one in Prefect's UI (Blocks, Webhook), with the header Content-Type: application/json"
+        origin = experiment.origins.get("notify.webhook_block", "")
+        problem = Problem(f"the server has no webhook block {name!r}", "notify.webhook_block", origin, hint=hint)
+        raise ConfigError(problem) from error
+
+
+def _automation(name: str, deployment: str, kind: Kind, block: UUID) -> AutomationCore:
+    return AutomationCore(
+        name=name,
+        description="Made by titanflow from the experiment's `notify`; its next deploy writes it anew.",
+        trigger=_trigger(deployment, kind),
+        actions=[CallWebhook(block_document_id=block, payload=PAYLOADS[kind])],
+    )
+
+
+def _trigger(deployment: str, kind: Kind) -> EventTrigger:
+    of_deployment = {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}
+    of_run = {"prefect.resource.id": "prefect.flow-run.*"}
+    if kind == "failed":
+        expect = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"}
+        return EventTrigger(expect=expect, match=of_run, match_related=of_deployment, posture=Posture.Reactive)
+    if kind == "not started":
+        return EventTrigger(
+            after={"prefect.flow-run.Late"},
+            # Whatever comes next: it runs, was cancelled or waits for its slot.
+            expect={"prefect.flow-run.*"},
+            match=of_run,
+            match_related=of_deployment,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            within=NOT_STARTED_AFTER,
+        )
+    event = PUBLISHED if kind == "published" else HELD_BACK
+    match = {"prefect.resource.id": f"{RESOURCE}.*"}
+    return EventTrigger(expect={event}, match=match, match_related=of_deployment, posture=Posture.Reactive)
+
+
+if __name__ == "__main__":
+    typer.run(main)

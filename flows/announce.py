@@ -1,0 +1,40 @@
+"""Events of what became of a model, for automations: ``titanflow.published`` and ``titanflow.held-back``.
+
+Prefect has events of its own for a flow run that fails or crashes, but none that tells a model that was published from
+one that had been before.
+"""
+
+from __future__ import annotations
+
+from prefect.events import emit_event
+
+from titanflow.plan import Plan
+from titanflow.stage import PublishResult, StageResult
+
+PUBLISHED = "titanflow.published"
+HELD_BACK = "titanflow.held-back"
+RESOURCE = "titanflow.run"
+"""The events' resource is ``titanflow.run.<experiment>.<run>``."""
+EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
+
+
+def announce(plan: Plan, results: list[StageResult]) -> None:
+    """Tells what the publish stage did just now; nothing where it was cached, or had nothing to do."""
+    for stage, result in zip(plan.stages, results, strict=True):
+        if not isinstance(result, PublishResult) or stage.state == "CACHED" or result.status not in EVENTS:
+            continue
+        reason = result.gate.reason if result.gate is not None else ""
+        emit_event(
+            EVENTS[result.status],
+            resource={
+                "prefect.resource.id": f"{RESOURCE}.{plan.experiment}.{plan.run}",
+                "prefect.resource.name": f"{plan.experiment}/{plan.run}",
+            },
+            payload={
+                "experiment": plan.experiment,
+                "run": plan.run,
+                "state": result.status,
+                "message": reason,
+                "link": result.pull_request or result.location,
+            },
+        )

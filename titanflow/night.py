@@ -1,0 +1,190 @@
+"""A night: a run that belongs to a day, and may go on from an earlier night's weights.
+
+``night.json`` in a run's folder makes it a night's. It is written when the night begins, so that whoever plans the run
+again, a retry or a person, plans the same night: the same day, and the same parent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from titanflow.checkpoints import METADATA
+from titanflow.config.experiment import Experiment
+from titanflow.config.overrides import Setting
+from titanflow.errors import ConfigError, Problem
+from titanflow.manifest import Manifest
+from titanflow.stage import RUN_FILE, StageRun, TrainResult, read_result, write_text_atomically
+from titanflow.stage_fingerprint import global_batch_size
+
+NIGHT_FILE = "night.json"
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
+
+
+class Parent(BaseModel):
+    """The earlier night that one goes on from.
+
+    ``rows`` is how many rows of the data's order that night and those before it have trained on, ``digest`` that of
+    its ``result.json``, which holds the digests of the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str
+    checkpoint: Path
+    step: int
+    rows: int = 0
+    digest: str = ""
+
+
+class Night(BaseModel):
+    """``night.json``. ``state`` is empty until the night has ended; ``message`` says why it failed or was skipped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    date: str
+    run: str
+    start: Literal["anew", "continue"] = "anew"
+    parent: Parent | None = None
+    began: str = ""
+    ended: str = ""
+    state: NightState = ""
+    message: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> Night | None:
+        """The night that a run's folder belongs to; None where it isn't one's."""
+        path = folder / NIGHT_FILE
+        return cls.model_validate_json(path.read_text()) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        """Writes ``night.json`` into the run's folder."""
+        write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")
+
+    def begin(self, folder: Path) -> Night:
+        """Notes that the night begins, or goes on after a crash: when it began then stays."""
+        began = self.began if self.began and not self.ended else now()
+        update = {"began": began, "ended": "", "state": "", "message": ""}
+        night = self.model_copy(update=update)
+        night.write(folder)
+        return night
+
+    def end(self, folder: Path, state: NightState, message: str = "") -> None:
+        """Notes what became of the night."""
+        self.model_copy(update={"ended": now(), "state": state, "message": message}).write(folder)
+
+    @property
+    def described(self) -> str:
+        """What the night starts from, in words."""
+        if self.parent is not None:
+            return f"continues {self.parent.run} (step {self.parent.step})"
+        return "starts anew" if self.start == "anew" else "starts anew: no earlier night has finished its training"
+
+
+def as_night(config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]) -> Experiment:
+    """The experiment as a night runs it: with the weights and the place in the data that the night goes on from.
+
+    A run is a night's where its folder says so, or where ``nightly.date`` is set. Any other experiment is handed back
+    as it is. ``reload`` loads the experiment again with settings below those of the caller.
+
+    Raises:
+        ConfigError: the date is none, or there is no pretraining to continue.
+    """
+    settings = config.spec.nightly
+    day = settings.date
+    if day is not None and not is_date(day):
+        origin = config.origins.get("nightly.date", "")
+        raise ConfigError(Problem(f"found {day!r}", "nightly.date", origin, "a day, as 2026-11-21"))
+    name = run or day
+    if name is None:
+        return config
+    runs = config.workspace.resolve() / config.exp_name
+    night = Night.read(runs / name)
+    if night is None and day is None:
+        return config
+    # One that was skipped has chosen no parent yet.
+    if night is None or not night.began:
+        assert day is not None or night is not None
+        day = day or (night.date if night is not None else "")
+        parent = newest_parent(runs, day, config) if settings.start == "continue" else None
+        night = Night(date=day, run=name, start=settings.start, parent=parent)
+    continued = reload(_continued(night, config)) if night.parent is not None else config
+    continued.night = night
+    return continued
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a day as ``2026-11-21``."""
+    try:
+        return bool(DATE.fullmatch(text)) and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
+    """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
+    found = [(night, path.parent) for path in runs.glob(f"*/{NIGHT_FILE}") if (night := Night.read(path.parent))]
+    # A folder that was copied or renamed is nobody's night.
+    own = [(night, folder) for night, folder in found if night.run == folder.name]
+    yield from sorted(own, key=lambda one: (one[0].date, one[0].run), reverse=True)
+
+
+def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
+    """The newest night before ``day`` whose pretraining finished, whatever became of it afterwards.
+
+    One that the gate held back counts: it wasn't surely better than what is published, and training on is how the next
+    may become so. One whose training failed has no result to go on from.
+
+    Raises:
+        ConfigError: the experiment trains nothing that could be continued.
+    """
+    if config.stage("pretrain") is None:
+        origin = config.origins.get("nightly.start", "")
+        hint = "a night that fine-tunes starts from its base: nightly.start: anew"
+        raise ConfigError(Problem("there is no pretraining to continue", "nightly.start", origin, hint=hint))
+    earlier = (folder for night, folder in nights(runs) if night.date < day)
+    return next((parent for folder in earlier if (parent := as_parent(folder))), None)
+
+
+def as_parent(folder: Path) -> Parent | None:
+    """A night's finished pretraining; None where there is none, or its checkpoint is gone."""
+    stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
+    if record is None or not record.finished:
+        return None
+    try:
+        result, run = read_result(stage), StageRun.read(stage / RUN_FILE)
+    except FileNotFoundError:
+        return None
+    if not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
+        return None
+    before = int(run.config["training"].get("skip_rows", 0))
+    rows = before + result.step * global_batch_size(run.config)
+    return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
+
+
+def _continued(night: Night, config: Experiment) -> list[Setting]:
+    """What makes tonight's pretraining go on: its weights, a fresh optimizer, and rows that come after.
+
+    The optimizer isn't carried on: the schedule warms up and decays each night, and moments that were gathered at the
+    end of a decay are no guide to its beginning.
+    """
+    module, parent = config.stage("pretrain"), night.parent
+    assert module is not None
+    assert parent is not None
+    origin = f"night {night.date}, which continues {parent.run}"
+    settings = [Setting(f"{module.name}.checkpoint.initial_load_path", str(parent.checkpoint), origin)]
+    if not module.config["data"]["streaming"]:
+        settings.append(Setting(f"{module.name}.training.skip_rows", parent.rows, origin))
+    return settings
+
+
+def now() -> str:
+    """The present, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,56 @@
+"""``titanflow nights``: what became of an experiment's nights."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.cli import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    SetOption,
+    _print_json,
+    app,
+    out,
+    reports_errors,
+)
+
+STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
+WIDTH = 160
+"""Columns that the table takes where the output is no terminal."""
+
+
+@app.command()
+@reports_errors
+def nights(
+    experiment: ExperimentArgument = "stdlib_nightly",
+    configs: ConfigsOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the nights: what was published, held back, failed or skipped, and what retention would remove."""
+    from titanflow.config.experiment import load_experiment
+    from titanflow.config.overrides import parse_settings
+    from titanflow.nights import COLUMNS, read_nights
+    from titanflow.retention import to_remove
+
+    config = load_experiment(experiment, configs, parse_settings(settings or []))
+    runs = config.workspace.resolve() / config.exp_name
+    rows, old = read_nights(runs), to_remove(runs, config.spec.nightly.keep)
+    if as_json:
+        _print_json({"experiment": config.exp_name, "nights": [row.as_json() for row in rows], "old": old.removed})
+        return
+    if not rows:
+        out.print(f"no nights in {runs}")
+        return
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for row in rows:
+        night, state, *others = row.cells()
+        table.add_row(night, Text(state, style=STYLES.get(state, "")), *map(Text, others))
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    if old.removed:
+        out.print(f"the next night removes {', '.join(old.removed)}")
