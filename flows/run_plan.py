@@ -14,7 +14,9 @@ from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.results import headline, held_back, markdown, rows
+from tasks.retries import label_run, retrying
 from tasks.sft import sft
+from titanflow.config.experiment_spec import Retries
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan
 from titanflow.report.render import write_report
@@ -43,13 +45,16 @@ def run_plan(plan: Plan) -> Summary:
     """
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_token(plan.stage("publish"))
+    retries = plan.config.spec.retries if plan.config else Retries(lost=0)
+    label_run(retries)
     with run_lock(plan.folder):
         plan.write()
         manifest = Manifest.open(plan.folder)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
             results: list[StageResult] = [
-                TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
+                retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result()
+                for stage in plan.stages
             ]
         finally:
             leave_report(plan)

@@ -59,5 +59,16 @@ class StageFailed(TitanflowError):
     exit_code = 1
 
 
+class StageLost(StageFailed):
+    """A stage ended by no fault of its inputs (killed, a rank that hung, a broken connection): another try may mend it.
+
+    These alone are started again by themselves (``retries.lost``), from the newest checkpoint.
+    """
+
+
 class HubError(StageFailed):
     """The Hub refused or could not be reached; says which answer it gave and what to do."""
+
+
+class HubUnreachable(HubError, StageLost):
+    """The Hub gave no answer, or was too busy for one, in all of several attempts."""

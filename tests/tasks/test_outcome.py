@@ -72,7 +72,7 @@ def test_bad_input_stays_bad_input(tmp_path, type_, exit_code, kind):
     [
         (143, ""),
         (-15, ""),
-        (1, "  exitcode  : 143 (pid: 1)"),
+        (1, "  rank      : 0 (local_rank: 0)\n  exitcode  : 143 (pid: 1)"),
         (1, "SignalException: Process 7108 got signal: 15"),
     ],
 )
