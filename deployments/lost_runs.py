@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -39,7 +40,7 @@ LOOKS = 3
 """A run is lost when its process was missed so often in a row: one that has just ended may still tell its state."""
 LOOKS_PENDING = 6
 """The same of a run that was not Running yet, whose process may still be being started."""
-KILLED = "status code -9"
+KILLED = re.compile(r"status code:? -9\b")
 """What a worker says of a run's process that was killed."""
 RECENTLY = timedelta(minutes=5)
 
@@ -105,7 +106,7 @@ class LostRuns:
     def _was_killed(self, run: FlowRun) -> bool:
         state = _state(run)
         since = max(self._began, datetime.now(UTC) - RECENTLY)
-        return state.timestamp > since and KILLED in (state.message or "")
+        return state.timestamp > since and KILLED.search(state.message or "") is not None
 
     def _start_again(self, client: SyncPrefectClient, run: FlowRun) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))

@@ -14,6 +14,10 @@ class TitanflowError(Exception):
 
     exit_code = 2
 
+    def __repr__(self) -> str:
+        # Prefect logs it beside the message itself, which has many lines.
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
+
 
 @dataclass(frozen=True)
 class Problem:
