@@ -42,6 +42,7 @@ LOOKS_PENDING = 6
 """The same of a run that was not Running yet, whose process may still be being started."""
 KILLED = re.compile(r"status code:? -9\b")
 """What a worker says of a run's process that was killed."""
+LOST = "the run's process is gone without a word: its worker or its machine went down"
 RECENTLY = timedelta(minutes=5)
 
 
@@ -60,7 +61,7 @@ class LostRuns:
     def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None]) -> None:
         self.url, self.all_are_here, self._tell = url, all_are_here, tell
         self._missed: dict[UUID, int] = {}
-        self._expected: set[UUID] = set()
+        self._causes: dict[UUID, str] = {}
         self._began = datetime.now(UTC)
 
     def look(self) -> None:
@@ -74,9 +75,8 @@ class LostRuns:
                 if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
                     self._mend(client, run)
             for run in self._runs(client, [StateType.CRASHED]):
-                if run.id in self._expected or self._was_killed(run):
-                    self._expected.discard(run.id)
-                    self._start_again(client, run)
+                if run.id in self._causes or self._was_killed(run):
+                    self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
 
     def worker_ended(self, name: str) -> None:
         """Notes the runs that a worker had in hand when it ended: they crash with it."""
@@ -85,36 +85,34 @@ class LostRuns:
             for run in self._runs(client, (*IN_HAND, StateType.CRASHED)):
                 is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
                 if run.labels.get(WORKER_LABEL) == name and is_in_hand:
-                    self._expected.add(run.id)
+                    self._causes[run.id] = f"the worker {name} ended, and its runs with it"
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
-        worker = run.labels.get(WORKER_LABEL, "an unknown worker")
         state: State = (
             Cancelled(message="The run's process ended while it was being cancelled.")
             if _state(run).is_cancelling()
             else Crashed(
-                message=f"Lost: the run's process is gone without a word, and with it {worker}'s care for it (the "
-                "worker or the machine went down). What was saved stays; the next run goes on from there."
+                message=f"{self._causes.get(run.id, LOST)}. What was saved stays; the next run goes on from there."
             )
         )
         client.set_flow_run_state(run.id, state)
         self._tell(f"{run.name} was lost: {state.name}")
         if state.is_crashed():
-            self._expected.add(run.id)
+            self._causes.setdefault(run.id, LOST)
 
     def _was_killed(self, run: FlowRun) -> bool:
         state = _state(run)
         since = max(self._began, datetime.now(UTC) - RECENTLY)
         return state.timestamp > since and KILLED.search(state.message or "") is not None
 
-    def _start_again(self, client: SyncPrefectClient, run: FlowRun) -> None:
+    def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))
         if run.run_count > lost or run.deployment_id is None:
             self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
-        message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {_state(run).message}"
+        message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"
         when = datetime.now(UTC) + delay
         client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=when, message=message))
         self._tell(f"{run.name} is started again: attempt {run.run_count + 1} of {lost + 1}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ class Supervised:
         is_up: Callable[[Process], None] = lambda process: None,
     ) -> None:
         self.name, self.command, self.log, self.env, self.cwd, self._is_up = name, command, log, env, cwd, is_up
-        self._restarts: deque[float] = deque(maxlen=MOST_RESTARTS)
+        self._restarts: list[float] = []
         log.unlink(missing_ok=True)
         self.process = self._start()
 
@@ -46,7 +45,8 @@ class Supervised:
             return ""
         self.process.stop(GRACE_SECONDS)
         now = time.monotonic()
-        if len(self._restarts) == MOST_RESTARTS and now - self._restarts[0] < RESTART_WINDOW_SECONDS:
+        self._restarts = [before for before in self._restarts if now - before < RESTART_WINDOW_SECONDS]
+        if len(self._restarts) >= MOST_RESTARTS:
             raise StageFailed(
                 f"the {self.name} ended with {status}, {MOST_RESTARTS + 1} times in "
                 f"{RESTART_WINDOW_SECONDS / 60:g} minutes; its log: {self.log}"

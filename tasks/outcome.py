@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from titanflow.stage import (
 TAIL_LINES = 20
 """How much of the log an error shows when the stage itself said nothing."""
 TAIL_BYTES = 64 * 1024
+FULL_BYTES = 1 << 20
+"""A disk with less than that has no room for a stage's own words."""
 LESS_MEMORY = "lower training.local_batch_size or training.seq_len"
 
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
@@ -61,7 +64,8 @@ def read_outcome(
     if status < 0:
         kind = StageLost if -status in LOST_SIGNALS else StageFailed
         raise kind(_killed(stage, -status, folder) + _shown(tail, log))
-    raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{_shown(tail, log)}")
+    full = " The disk is full." if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{full}{_shown(tail, log)}")
 
 
 def log_tail(log: Path, start: int = 0) -> list[str]:

@@ -164,7 +164,7 @@ def settled(scene: Scene, event: Event, began: datetime) -> tuple[str, datetime,
             crashed = next((state for state in states if state.is_crashed()), None)
             again = next((state for state in states if state.is_running()), None)
             if crashed and again:
-                return "started again", crashed.timestamp, crashed.message
+                return "started again", crashed.timestamp, "\n".join(state.message or "" for state in states)
         elif event.outcome == "goes on":
             state = machine.state(run)
             if state is not None and not states:
