@@ -17,22 +17,16 @@ from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterType,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
 from tasks.process import MARK
-from tasks.retries import DELAY_LABEL, LOST_LABEL
+from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.experiment_spec import Retries
 
-WORKER_LABEL = "prefect.worker.name"
+WORKER_LABEL, WORKER_TYPE_LABEL = "prefect.worker.name", "prefect.worker.type"
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 """Environment variable that Prefect's worker gives a run's process, and every descendant inherits."""
 IN_HAND = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -52,7 +46,7 @@ def host_name(worker: str) -> str:
 
 
 class LostRuns:
-    """Looks after the runs that this machine's workers took; to be called every ten seconds or so.
+    """Looks after the runs that this machine's workers took, or that were started by hand; called every ten seconds.
 
     ``all_are_here`` says that the server is this machine's own, so that every run is, whatever its worker's name: a
     container has another host's name after each start.
@@ -62,30 +56,36 @@ class LostRuns:
         self.url, self.all_are_here, self._tell = url, all_are_here, tell
         self._missed: dict[UUID, int] = {}
         self._causes: dict[UUID, str] = {}
+        self._is_away = False
         self._began = datetime.now(UTC)
 
     def look(self) -> None:
         """Mends the states of runs that are lost, and starts them again; a server that is away is asked later."""
-        with self._client() as client:
-            living = living_runs()
-            runs = self._runs(client, IN_HAND)
-            missing = [run for run in runs if run.id not in living]
-            self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
-            for run in missing:
-                if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
-                    self._mend(client, run)
-            for run in self._runs(client, [StateType.CRASHED]):
-                if run.id in self._causes or self._was_killed(run):
-                    self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
+        self._ask(self._look)
 
     def worker_ended(self, name: str) -> None:
         """Notes the runs that a worker had in hand when it ended: they crash with it."""
-        with self._client() as client:
+
+        def note(client: SyncPrefectClient) -> None:
             recent = datetime.now(UTC) - timedelta(seconds=30)
             for run in self._runs(client, (*IN_HAND, StateType.CRASHED)):
                 is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
                 if run.labels.get(WORKER_LABEL) == name and is_in_hand:
                     self._causes[run.id] = f"the worker {name} ended, and its runs with it"
+
+        self._ask(note)
+
+    def _look(self, client: SyncPrefectClient) -> None:
+        living = living_runs()
+        runs = self._runs(client, IN_HAND)
+        missing = [run for run in runs if run.id not in living and not _lives_by_label(run)]
+        self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
+        for run in missing:
+            if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
+                self._mend(client, run)
+        for run in self._runs(client, [StateType.CRASHED]):
+            if run.id in self._causes or self._was_killed(run):
+                self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
@@ -108,7 +108,9 @@ class LostRuns:
 
     def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))
-        if run.run_count > lost or run.deployment_id is None:
+        if run.deployment_id is None:
+            return
+        if run.run_count > lost:
             self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
@@ -120,24 +122,40 @@ class LostRuns:
     def _runs(self, client: SyncPrefectClient, types: tuple[StateType, ...] | list[StateType]) -> list[FlowRun]:
         found = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))),
-            work_pool_filter=WorkPoolFilter(type=WorkPoolFilterType(any_=["process"])),
             sort="EXPECTED_START_TIME_DESC",
         )
-        here = socket.gethostname()
-        return [run for run in found if self.all_are_here or host_name(run.labels.get(WORKER_LABEL, "")) == here]
+        return [run for run in found if self._is_here(run)]
 
-    @contextlib.contextmanager
-    def _client(self) -> Iterator[SyncPrefectClient]:
+    def _is_here(self, run: FlowRun) -> bool:
+        here = socket.gethostname()
+        if worker := run.labels.get(WORKER_LABEL):
+            is_process = run.labels.get(WORKER_TYPE_LABEL) == "process"
+            return is_process and (self.all_are_here or host_name(str(worker)) == here)
+        if process := run.labels.get(PROCESS_LABEL):
+            return str(process).rsplit(" ", 2)[0] == here
+        # Its worker took it and hadn't yet said so.
+        return self.all_are_here and run.work_pool_name is not None
+
+    def _ask(self, question: Callable[[SyncPrefectClient], None]) -> None:
         try:
             with temporary_settings({PREFECT_API_URL: self.url}), get_client(sync_client=True) as client:
-                yield client
+                question(client)
+            self._is_away = False
         except Exception as error:
-            self._tell(f"the runs can't be looked after ({type(error).__name__}: {error}); trying again")
+            if not self._is_away:
+                self._tell(f"the runs can't be looked after ({type(error).__name__}: {error}); trying again")
+            self._is_away = True
 
 
 def living_runs() -> set[UUID]:
     """The flow runs with a process on this machine; a stage that outlived its flow is none."""
     return {run for run, process in _processes() if not is_stage(process)}
+
+
+def _lives_by_label(run: FlowRun) -> bool:
+    """Whether a run's process lives that no worker started."""
+    process = run.labels.get(PROCESS_LABEL)
+    return process is not None and WORKER_LABEL not in run.labels and labelled_process_lives(str(process))
 
 
 def kill_rest(run: UUID) -> None:

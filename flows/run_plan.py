@@ -14,7 +14,8 @@ from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.results import headline, held_back, markdown, rows
-from tasks.retries import label_run, retrying
+from tasks.retries import retrying
+from tasks.run_labels import label_run
 from tasks.sft import sft
 from titanflow.config.experiment_spec import Retries
 from titanflow.manifest import Manifest

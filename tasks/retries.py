@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 from prefect import Task
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
-from prefect.runtime import flow_run
 from prefect.states import State
 
 from titanflow.config.experiment_spec import Retries
@@ -17,8 +14,6 @@ from titanflow.errors import StageLost
 MOST_DELAYS = 50
 """Prefect takes no longer list; further retries wait as long as the last of these."""
 LONGEST_DELAY = 600.0
-LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
-"""Labels of a flow run with its ``retries``, for whoever finds it without its process."""
 
 
 def retrying(task: Task[..., Any], retries: Retries) -> Task[..., Any]:
@@ -30,10 +25,3 @@ def retrying(task: Task[..., Any], retries: Retries) -> Task[..., Any]:
 def is_lost(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
     """Whether a task's failure is one that another try may mend (Prefect's ``retry_condition_fn``)."""
     return isinstance(state.data, StageLost)
-
-
-def label_run(retries: Retries) -> None:
-    """Writes a flow run's ``retries`` where they can be read when the flow itself is gone."""
-    if flow_run.id is not None:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run_labels(UUID(flow_run.id), {LOST_LABEL: retries.lost, DELAY_LABEL: retries.delay})

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,10 @@ def restart_server(scene: Scene) -> None:
     """The server ends, and is up again."""
     server = scene.machine.service("server start")
     server.terminate()
+    # It waits for its clients to hang up, and has as long as an init system would give it.
+    time.sleep(5)
+    if alive(server.pid):
+        server.kill()
     wait_for(lambda: not alive(server.pid), "the server's end", 60)
     wait_for(scene.machine.is_up, "the server", 120)
     for process in scene.held:
