@@ -37,6 +37,8 @@ LOOKS_PENDING = 6
 KILLED = re.compile(r"status code:? -9\b")
 """What a worker says of a run's process that was killed."""
 LOST = "the run's process is gone without a word: its worker or its machine went down"
+SETTLED = timedelta(seconds=5)
+"""A worker may tell twice of a run that crashed: what is older will not change any more."""
 RECENTLY = timedelta(minutes=5)
 
 
@@ -84,6 +86,8 @@ class LostRuns:
             if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
                 self._mend(client, run)
         for run in self._runs(client, [StateType.CRASHED]):
+            if datetime.now(UTC) - _state(run).timestamp < SETTLED:
+                continue
             if run.id in self._causes or self._was_killed(run):
                 self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
 

@@ -17,7 +17,6 @@ from tasks.results import headline, held_back, markdown, rows
 from tasks.retries import retrying
 from tasks.run_labels import label_run
 from tasks.sft import sft
-from titanflow.config.experiment_spec import Retries
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan
 from titanflow.report.render import write_report
@@ -46,7 +45,7 @@ def run_plan(plan: Plan) -> Summary:
     """
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_token(plan.stage("publish"))
-    retries = plan.config.spec.retries if plan.config else Retries(lost=0)
+    retries = plan.config.spec.retries
     label_run(retries)
     with run_lock(plan.folder):
         plan.write()

@@ -55,6 +55,7 @@ class Server:
 def server(monkeypatch):
     server = Server()
     monkeypatch.setattr(lost_runs, "get_client", lambda sync_client: nullcontext(server))
+    monkeypatch.setattr(lost_runs, "SETTLED", timedelta.min)
     return server
 
 
@@ -138,6 +139,13 @@ def test_a_killed_flow_is_started_again_as_often_as_its_config_says(server, look
     look(1)
     assert server.history[first] == [("AwaitingRetry", f"Attempt 2 of 2, after: {KILLED}")]
     assert server.history[last] == []
+
+
+def test_a_crash_that_the_worker_may_tell_again_is_waited_out(server, look, monkeypatch):
+    monkeypatch.setattr(lost_runs, "SETTLED", timedelta(minutes=1))
+    run = server.add(Crashed(message=KILLED))
+    look()
+    assert server.history[run] == []
 
 
 def test_what_crashed_otherwise_or_long_ago_or_was_cancelled_is_left_alone(server, look):
