@@ -124,9 +124,7 @@ def test_the_end_of_a_large_log_is_enough(tmp_path):
 def test_a_rank_that_was_killed_is_the_cause_and_not_the_rank_that_missed_it(tmp_path):
     write_error(tmp_path, StageError(rank=0, type="RuntimeError", message="Connection closed by peer [::1]:3011"))
     report = TORCHRUN_REPORT.replace("exitcode  : 143", "exitcode  : 1")
-    with pytest.raises(
-        StageLost, match="pretrain: rank 1 was killed by SIGKILL; it saved nothing yet; rank 0: Runtime"
-    ):
+    with pytest.raises(StageLost, match="rank 1 was killed by SIGKILL; it saved nothing yet; rank 0: Runtime"):
         outcome(tmp_path, 1, report)
 
 
