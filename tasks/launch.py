@@ -10,7 +10,8 @@ from typing import Any
 from tasks.host_memory import oom_kills
 from tasks.metrics_tail import MetricsTail
 from tasks.outcome import read_outcome
-from tasks.process import started
+from tasks.process import running, started
+from titanflow.errors import StageFailed
 from titanflow.stage import METRICS_FILE, StageResult
 
 GRACE_SECONDS = 20.0
@@ -54,6 +55,19 @@ def launch(
             on_metrics(tail.read())
     on_metrics(tail.read())
     return read_outcome(stage, folder, returncode, log, log_start, oom_kills() != killed_before)
+
+
+def wait_for_earlier(stage: str, command: Sequence[str], seconds: float = GRACE_SECONDS) -> None:
+    """Waits until the processes of an attempt whose flow was killed have saved and ended.
+
+    Raises:
+        StageFailed: some still run after ``seconds``; names them.
+    """
+    if left := running(command, seconds):
+        raise StageFailed(
+            f"{stage}: processes {', '.join(map(str, left))} of an earlier attempt are still at work: they may be "
+            "saving; end them if they hang"
+        )
 
 
 def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:

@@ -131,12 +131,30 @@ def started(
         process.stop(grace)
 
 
+def running(command: Sequence[str], timeout: float) -> list[int]:
+    """The ids of processes that run a command, and still do after ``timeout`` seconds.
+
+    Of ``… -m module argument`` only these three words are compared, so that torchrun's ranks are found, too.
+    """
+    program = list(command[command.index("-m", max(0, len(command) - 3)) :] if "-m" in command[-3:] else command)
+    found = [process for process in psutil.process_iter() if _command_line(process)[-len(program) :] == program]
+    _wait_for(found, timeout)
+    return [process.pid for process in found if _alive(process)]
+
+
 def signal_name(number: int) -> str:
     """The name of a signal, as ``SIGKILL``."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
-from tasks.launch import launch
+from tasks.launch import launch, wait_for_earlier
 from tasks.progress import Progress
 from tasks.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.errors import StageLost
@@ -40,6 +40,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     again = f" (attempt {attempt})" if attempt > 1 else ""
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
     environment = {**plan.env, **secrets()}
+    wait_for_earlier(plan.stage, plan.command)
     begin_stage(plan)
     manifest.record_start(plan, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from watching import alive, lines, wait_for
 
-from tasks.launch import by_hand, launch
+from tasks.launch import by_hand, launch, wait_for_earlier
 from titanflow.errors import StageFailed
 from titanflow.stage import PublishResult
 
@@ -93,6 +93,20 @@ def test_a_killed_stage_is_named_as_such(tmp_path):
     source = "import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     with pytest.raises(StageFailed, match=r"killed by SIGKILL(?s:.*)so far"):
         launch("pretrain", tmp_path, program(tmp_path, source))
+
+
+def test_what_an_earlier_attempt_left_is_waited_for_and_named(tmp_path):
+    command = ["python", "-m", "torch.distributed.run", "--standalone", "-m", "titan.train", str(tmp_path / "run.yaml")]
+    left = subprocess.Popen([sys.executable, "-c", "input()", *command[-3:]], stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(
+            StageFailed, match=f"pretrain: processes {left.pid} of an earlier attempt are still at work"
+        ):
+            wait_for_earlier("pretrain", command, 0.2)
+        wait_for_earlier("pretrain", [*command[:-1], "another run.yaml"], 0.2)
+    finally:
+        left.communicate()
+    wait_for_earlier("pretrain", command, 0.2)
 
 
 def test_a_callback_that_fails_leaves_no_process(tmp_path):
