@@ -8,7 +8,7 @@ ARGS ?=
 # The finished run whose report and card are photographed.
 RUN ?= runs/stdlib/main
 
-.PHONY: run plan report screenshots test lint format serve clean
+.PHONY: run plan report screenshots test survival lint format serve clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED)
@@ -25,6 +25,9 @@ screenshots: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+survival: $(INSTALLED)
+	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,10 +16,12 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
+from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
+from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import api_url, healthy, is_free, wait_until_healthy
-from tasks.process import Process, started
+from tasks.process import started
 from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
 
 HOME = Path(__file__).resolve().parents[1]
@@ -28,6 +31,8 @@ STARTUP_SECONDS = 120.0
 DEPLOY_SECONDS = 120.0
 GRACE_SECONDS = 20.0
 WATCH_SECONDS = 1.0
+LOOK_SECONDS = 10.0
+"""How often the runs are looked after: one that is lost is known after three looks."""
 
 SERVER_ENV = {
     # The default keeps leases in memory: a restart of the server then crashes the run that holds one, and its
@@ -72,7 +77,7 @@ def serve(port: int, limit: int, nightly: Nightly | None = None) -> None:
     Raises:
         ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, or what nightly is to
             do can't be done.
-        StageFailed: the server or the worker ended, or a deployment was refused.
+        StageFailed: the server or the worker ended again and again, or a deployment was refused.
     """
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
@@ -86,11 +91,11 @@ def serve(port: int, limit: int, nightly: Nightly | None = None) -> None:
         deploy(env, logs, deployed.path)
         nightly.notify(url)
         print(welcome(url, logs, deployed.described), flush=True)
-        watch({"server": server, "worker": worker}, logs)
+        watch(server, [worker], LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
 
 @contextlib.contextmanager
-def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process | None]]:
+def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
     """The address of a server that runs already, or of one that lasts as long as the block."""
     if configured := PREFECT_API_URL.value():
         if not healthy(configured):
@@ -106,16 +111,20 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process 
         raise ConfigError(Problem(f"port {port} is taken", key="--port", expected="a free port: --port 4201"))
     print(f"starting a Prefect server at {url} …", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log = _fresh(logs / "server.log")
+    log = logs / "server.log"
     # Links in notifications are made by the server.
     env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api")}
-    with started(command, log, env, GRACE_SECONDS) as process:
-        wait_until_healthy(process, url, log, STARTUP_SECONDS)
-        yield url, process
+    server = Supervised(
+        "server", command, log, env, is_up=lambda process: wait_until_healthy(process, url, log, STARTUP_SECONDS)
+    )
+    try:
+        yield url, server
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager
-def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Process]:
+def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Supervised]:
     """A worker for as long as the block lasts; the runs that it has in hand at the end are cancelled first.
 
     A worker that is told to stop kills its runs without a word to the server: they would stay Running for ever
@@ -124,12 +133,15 @@ def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Process]
     name = f"{socket.gethostname()}-{os.getpid()}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
     command += ["--name", name, "--limit", str(limit)]
-    with started(command, _fresh(logs / "worker.log"), {**env, **WORKER_ENV}, GRACE_SECONDS, cwd=HOME) as worker:
+    worker = Supervised(name, command, logs / "worker.log", {**env, **WORKER_ENV}, cwd=HOME)
+    try:
+        yield worker
+    finally:
         try:
-            yield worker
-        finally:
             if healthy(env["PREFECT_API_URL"]):
-                cancel_runs(env["PREFECT_API_URL"], name, worker)
+                cancel_runs(env["PREFECT_API_URL"], name, worker.process)
+        finally:
+            worker.stop()
 
 
 def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
@@ -140,7 +152,8 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     command += ["--prefect-file", str(deployments)]
-    log = _fresh(logs / "deploy.log")
+    log = logs / "deploy.log"
+    log.unlink(missing_ok=True)
     with started(command, log, env, GRACE_SECONDS, cwd=HOME) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
             raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace')}")
@@ -160,26 +173,29 @@ def welcome(url: str, logs: Path, nightly: str) -> str:
     )
 
 
-def watch(processes: Mapping[str, Process | None], logs: Path) -> None:
-    """Returns never: raises when one of the processes ends.
+def watch(server: Supervised | None, workers: Sequence[Supervised], lost: LostRuns) -> None:
+    """Returns never: starts again what ends, and looks after the runs that were lost.
 
     Raises:
-        StageFailed: names the process and its log.
+        StageFailed: a process ends again and again; names it and its log.
     """
-    mine = {name: process for name, process in processes.items() if process is not None}
+    looked = -LOOK_SECONDS
     while True:
-        for name, process in mine.items():
-            if process.wait(WATCH_SECONDS) is not None:
-                raise StageFailed(f"the {name} ended with {process.returncode}; its log: {logs / name}.log")
+        time.sleep(WATCH_SECONDS)
+        # The server first: what a lost worker had in hand is asked of it.
+        for service in [server, *workers] if server else workers:
+            if service.process.returncode is None:
+                continue
+            if service is not server:
+                lost.worker_ended(service.name)
+            print(service.restart_if_ended(), file=sys.stderr, flush=True)
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            lost.look()
+            looked = time.monotonic()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _fresh(log: Path) -> Path:
-    log.unlink(missing_ok=True)
-    return log
 
 
 if __name__ == "__main__":

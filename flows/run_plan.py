@@ -17,6 +17,8 @@ from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.results import headline, held_back, markdown, rows
+from tasks.retries import retrying
+from tasks.run_labels import label_run
 from tasks.sft import sft
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
@@ -48,6 +50,8 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
     check_token(plan.stage("publish"))
+    retries = plan.config.spec.retries
+    label_run(retries)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
         plan.write()
@@ -56,7 +60,8 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
             results: list[StageResult] = [
-                TASKS[stage.stage](stage, manifest, return_state=True).result() for stage in plan.stages
+                retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result()
+                for stage in plan.stages
             ]
         finally:
             leave_report(plan)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.host_memory import oom_kills
 from tasks.metrics_tail import MetricsTail
 from tasks.outcome import read_outcome
 from tasks.process import started
@@ -36,7 +37,8 @@ def launch(
 
     Raises:
         ConfigError: the stage found its input unusable.
-        StageFailed: it failed, was stopped or was killed.
+        StageLost: it was killed, a rank hung, or a connection broke.
+        StageFailed: it failed or was stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{stage}.log"
@@ -44,8 +46,9 @@ def launch(
         log_start = file.tell()
         file.write(f"$ {by_hand(command, env or {})}\n")
     tail = MetricsTail(folder / METRICS_FILE)
+    killed_before = oom_kills()
     with started(command, log, env, grace) as process:
         while (returncode := process.wait(poll)) is None:
             on_metrics(tail.read())
     on_metrics(tail.read())
-    return read_outcome(stage, folder, returncode, log, log_start)
+    return read_outcome(stage, folder, returncode, log, log_start, oom_kills() != killed_before)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from pathlib import Path
 
+from tasks.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_exits, seconds_waited
 from tasks.process import signal_name
 from titanflow import errors
 from titanflow.checkpoints import newest_step
-from titanflow.errors import ConfigError, StageFailed, TitanflowError
+from titanflow.errors import ConfigError, StageFailed, StageLost, TitanflowError
 from titanflow.stage import (
     ERROR_FILE,
     INTERRUPTED_EXIT,
@@ -22,32 +24,48 @@ from titanflow.stage import (
 TAIL_LINES = 20
 """How much of the log an error shows when the stage itself said nothing."""
 TAIL_BYTES = 64 * 1024
+FULL_BYTES = 1 << 20
+"""A disk with less than that has no room for a stage's own words."""
+LESS_MEMORY = "lower training.local_batch_size or training.seq_len"
 
-# torchrun ends with 1 whatever became of its ranks; what became of them stands in its report.
-RANK_EXIT = re.compile(r"exitcode\s*:\s*(-?\d+)")
+LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
+"""From outside: someone's kill, or memory that a file system or another machine took away."""
 TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
 
 
-def read_outcome(stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0) -> StageResult:
+def read_outcome(
+    stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0, memory_ran_out: bool = False
+) -> StageResult:
     """Reads what a stage left behind in its ``folder``; of its log, what follows byte ``log_start``.
+
+    ``memory_ran_out`` says that the kernel killed a process for want of memory while the stage ran.
 
     Raises:
         ConfigError: the stage found its input unusable (``error.json`` with exit code 2).
-        StageFailed: it failed, was stopped or was killed; the message is the failing rank's own where there is one.
+        StageLost: it was killed from outside, a rank hung, or a connection broke: another try may mend it.
+        StageFailed: it failed, was stopped or ran out of memory; the message is the failing rank's own where there
+            is one.
     """
     if returncode == 0 and (folder / RESULT_FILE).exists():
         return read_result(folder)
-    if (folder / ERROR_FILE).exists():
-        raise _own_error(stage, folder, log)
     tail = log_tail(log, log_start)
+    text = "\n".join(tail)
+    status = _status(returncode, text)
+    if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
+        raise StageFailed(_out_of_memory(stage, folder) + _shown(tail, log))
+    if (folder / ERROR_FILE).exists():
+        raise _own_error(stage, folder, log, text)
     if returncode == 0:
         raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
-    status = _status(returncode, tail)
     if status in (INTERRUPTED_EXIT, -signal.SIGTERM):
         raise StageFailed(f"{stage} stopped on SIGTERM{_resumes(folder)}. Its log: {log}")
+    if status == -signal.SIGABRT and (waited := seconds_waited(text)):
+        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{_resumes(folder)}.{_shown(tail, log)}")
     if status < 0:
-        raise StageFailed(_killed(stage, -status, folder) + _shown(tail, log))
-    raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{_shown(tail, log)}")
+        kind = StageLost if -status in LOST_SIGNALS else StageFailed
+        raise kind(_killed(stage, -status, folder) + _shown(tail, log))
+    full = " The disk is full." if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{full}{_shown(tail, log)}")
 
 
 def log_tail(log: Path, start: int = 0) -> list[str]:
@@ -57,24 +75,27 @@ def log_tail(log: Path, start: int = 0) -> list[str]:
         return file.read().decode(errors="replace").splitlines()
 
 
-def _own_error(stage: str, folder: Path, log: Path) -> TitanflowError:
+def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError:
     error = StageError.model_validate_json((folder / ERROR_FILE).read_text())
+    where = f"\n    its traceback: {folder / ERROR_FILE}\n    its log: {log}"
     kind = getattr(errors, error.type.rpartition(".")[2], None)
     if isinstance(kind, type) and issubclass(kind, TitanflowError) and kind is not TitanflowError:
         return kind(error.message)
     if error.exit_code == ConfigError.exit_code:
         return ConfigError(error.message)
-    return StageFailed(
-        f"{stage} failed on rank {error.rank}: {error.type}: {error.message}\n"
-        f"    its traceback: {folder / ERROR_FILE}\n    its log: {log}"
-    )
+    own = f"rank {error.rank}: {error.type}: {error.message}"
+    if is_disconnected(error):
+        peer = lost_peer(error, rank_exits(text))
+        cause = f"{stage}: {peer}{_resumes(folder)}; {own}" if peer else f"{stage} failed on {own}{_resumes(folder)}"
+        return StageLost(cause + where)
+    hint = f"\n    {LESS_MEMORY}" if MEMORY.search(error.message) else ""
+    return StageFailed(f"{stage} failed on {own}{hint}{where}")
 
 
-def _status(returncode: int, tail: list[str]) -> int:
-    text = "\n".join(tail)
+def _status(returncode: int, text: str) -> int:
     # The root cause is the last of the ranks in torchrun's report.
-    if returncode == 1 and (ranks := RANK_EXIT.findall(text)):
-        return int(ranks[-1])
+    if returncode == 1 and (exits := rank_exits(text)):
+        return list(exits.values())[-1]
     if returncode == 1 and (signalled := TORCHRUN_SIGNALLED.search(text)):
         return -int(signalled[1])
     return returncode
@@ -88,11 +109,12 @@ def _resumes(folder: Path) -> str:
 def _killed(stage: str, number: int, folder: Path) -> str:
     message = f"{stage} was killed by {signal_name(number)}{_resumes(folder)}."
     if number == signal.SIGKILL:
-        message += (
-            " If nobody killed it, the machine ran out of memory: lower training.local_batch_size or"
-            " training.seq_len, or look into the kernel's log (dmesg)."
-        )
+        message += f" If nobody killed it, the machine ran out of memory: {LESS_MEMORY}, or look into dmesg."
     return message
+
+
+def _out_of_memory(stage: str, folder: Path) -> str:
+    return f"{stage} was killed by the kernel, out of memory{_resumes(folder)}: {LESS_MEMORY}."
 
 
 def _shown(tail: list[str], log: Path) -> str:

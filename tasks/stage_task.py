@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from prefect import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
 from tasks.launch import launch
 from tasks.progress import Progress
 from tasks.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.begin_stage import begin_stage
+from titanflow.checkpoints import newest_step
+from titanflow.errors import StageLost
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan
 from titanflow.stage import StageResult, read_result
@@ -25,19 +28,28 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
 
     Raises:
         ConfigError: the stage found its input unusable.
-        StageFailed: it failed, was stopped or was killed.
+        StageLost: it ended by no fault of its inputs; Prefect calls this again (:mod:`tasks.retries`).
+        StageFailed: it failed or was stopped.
     """
     logger = get_run_logger()
+    attempt = task_run.run_count or 1
     if plan.state == "CACHED":
         result = read_result(plan.run.folder)
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)
-    logger.info("%s %s: %s", plan.stage, plan.state, plan.reason)
+    if attempt > 1:
+        plan = _gone_on(plan)
+    again = f" (attempt {attempt})" if attempt > 1 else ""
+    logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
     environment = {**plan.env, **secrets()}
     begin_stage(plan)
     manifest.record_start(plan, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
-    result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
+    try:
+        result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
+    except StageLost as error:
+        logger.warning("%s%s", error, again)
+        raise
     manifest.record_finish(plan, result)
     progress.finish(result)
     for line in gate_lines(result):
@@ -46,3 +58,9 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     if reason := held_back([result]):
         return Completed(name=HELD_BACK, message=reason, data=result)
     return result
+
+
+def _gone_on(plan: StagePlan) -> StagePlan:
+    """The plan of a further attempt: in the same folder, from what the one before saved."""
+    step = newest_step(plan.run.folder)
+    return replace(plan, state="RESUME", reason="nothing is saved yet" if step is None else f"from step {step}")

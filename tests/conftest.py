@@ -22,6 +22,12 @@ os.environ["HF_MODULES_CACHE"] = MODULES.name
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--survival`` runs what takes twenty minutes: every event that ends a run, in every stage."""
+    parser.addoption("--survival", action="store_true", help="run tests/survival, which takes twenty minutes")
+    parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
+
+
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
     """What a stage that runs inside of a test's process puts into the environment isn't the next test's."""

@@ -30,7 +30,7 @@ from titan.eval_scores import merge_results, metric_scores, side_by_side, write_
 from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
-from titan.interrupt import leave
+from titan.interrupt import end_with_torchrun, leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
@@ -281,6 +281,7 @@ def main(run_file: Path) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    end_with_torchrun()
     ranks = Ranks.of_environment()
     run = StageRun.read(run_file)
     if ranks.rank != 0:

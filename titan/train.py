@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
-from titan.interrupt import Interruption, leave
+from titan.interrupt import Interruption, end_with_torchrun, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.errors import ConfigError, Problem, TitanflowError
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the stage and ends the process: 0, 2 for bad input, 1 for a failure, 143 if it was interrupted."""
     interruption = Interruption()
     interruption.listen()
+    end_with_torchrun()
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
     remove_stale(path.parent)
     try:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torchtitan.train
 from torch import nn
+from torch.distributed import distributed_c10d
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpoint import MODEL
 from torchtitan.components.dataloader import DataloaderExhaustedError
@@ -209,8 +210,10 @@ class Trainer(torchtitan.train.Trainer):
 
     def _shorten_timeouts(self) -> None:
         """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""
-        seconds = self.job_config.comm.train_timeout_seconds
-        dist_utils.set_pg_timeouts(timeout=timedelta(seconds=seconds), parallel_dims=self.parallel_dims)
+        timeout = timedelta(seconds=self.job_config.comm.train_timeout_seconds)
+        dist_utils.set_pg_timeouts(timeout=timeout, parallel_dims=self.parallel_dims)
+        if self._cpu_group is not None:
+            distributed_c10d._set_pg_timeout(timeout, self._cpu_group)
 
     def _is_interrupted(self) -> bool:
         if self._cpu_group is None:

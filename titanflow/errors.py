@@ -14,6 +14,10 @@ class TitanflowError(Exception):
 
     exit_code = 2
 
+    def __repr__(self) -> str:
+        # Prefect logs it beside the message itself, which has many lines.
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -59,5 +63,16 @@ class StageFailed(TitanflowError):
     exit_code = 1
 
 
+class StageLost(StageFailed):
+    """A stage ended by no fault of its inputs (killed, a rank that hung, a broken connection): another try may mend it.
+
+    These alone are started again by themselves (``retries.lost``), from the newest checkpoint.
+    """
+
+
 class HubError(StageFailed):
     """The Hub refused or could not be reached; says which answer it gave and what to do."""
+
+
+class HubUnreachable(HubError, StageLost):
+    """The Hub gave no answer, or was too busy for one, in all of several attempts."""

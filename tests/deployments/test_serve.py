@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
-from watching import lines, wait_for
+from watching import alive, lines, wait_for
 
 from deployments.serve import server_or_running_one
 from titanflow.errors import ConfigError
@@ -126,10 +127,37 @@ def test_a_server_that_runs_is_used(served, tmp_path):
         assert (url, process) == (served.url, None)
 
 
-def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, client, tiny_configs):
+@pytest.fixture(scope="module")
+def started_again(served, tiny_configs):
+    """A run that saw its worker killed, and trains again."""
+    with get_client(sync_client=True) as client:
+        overrides = {"retries.delay": 0}
+        flow_run = submit(client, tiny_configs, run="cancelled", pretrain_steps=FOREVER, overrides=overrides)
+        wait_until_training(client, flow_run, tiny_configs)
+        processes = processes_of(tiny_configs, "cancelled")
+        children = psutil.Process(served.process.pid).children()
+        next(child for child in children if "worker" in child.cmdline()).kill()
+
+        def runs_again():
+            return client.read_flow_run(flow_run.id).run_count == 2
+
+        wait_for(runs_again, "its second attempt", patience=90)
+        assert not any(alive(process.pid) for process in processes)
+        wait_until_training(client, flow_run, tiny_configs)
+        return flow_run
+
+
+def test_a_run_whose_worker_was_killed_is_started_again(client, started_again):
+    states = sorted(client.read_flow_run_states(started_again.id), key=lambda state: state.timestamp)
+    crashed = next(index for index, state in enumerate(states) if state.is_crashed())
+    again = states[crashed + 1]
+    assert again.name == "AwaitingRetry"
+    assert re.match(r"Attempt 2 of 3, after: the worker .* ended, and its runs with it", again.message)
+
+
+def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, started_again, tiny_configs):
+    flow_run = started_again
     saved = checkpoints(tiny_configs, "cancelled")
-    flow_run = submit(client, tiny_configs, run="cancelled", pretrain_steps=FOREVER)
-    wait_until_training(client, flow_run, tiny_configs)
     assert served.stop() == []
     assert served.process.returncode == 0
     assert served.output.read_text().endswith("stopped\n")

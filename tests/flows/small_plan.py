@@ -3,7 +3,9 @@
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
+from titanflow.config.experiment_spec import ExperimentSpec, Retries
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import StageRun
 
@@ -43,6 +45,20 @@ FAILS = """
     write_error(Path(sys.argv[1]), StageError(rank=1, type="ValueError", message="loss is nan"))
     sys.exit(1)
 """
+# A training that is killed in its first attempt, with a checkpoint saved, and then finishes.
+IS_KILLED_ONCE = (
+    """
+    import os, signal, sys
+    from pathlib import Path
+    folder = Path(sys.argv[1])
+    saved = folder / "checkpoint/step-3/.metadata"
+    if not saved.exists():
+        saved.parent.mkdir(parents=True)
+        saved.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    + TRAINS
+)
 # A training that saves on SIGTERM and never ends by itself.
 WAITS = """
     import json, os, signal, sys, time
@@ -61,7 +77,13 @@ WAITS = """
 def small_plan(folder: Path, **programs: str) -> Plan:
     """A plan with a stage for each program, by the stage's name."""
     stages = [_stage_plan(folder, stage, source) for stage, source in programs.items()]
-    return Plan("tiny", "main", folder / "run", stages, config=None)
+    return Plan(
+        "tiny",
+        "main",
+        folder / "run",
+        stages,
+        config=SimpleNamespace(spec=ExperimentSpec(retries=Retries(lost=1, delay=0))),
+    )
 
 
 def _stage_plan(folder: Path, stage: str, source: str) -> StagePlan:

@@ -7,11 +7,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime.flow_run import FIELDS
-from small_plan import FAILS, HOLDS_BACK, PUBLISHES, TRAINS, small_plan
+from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
 from flows import run_plan
 from flows.pretrain_sft import Summary, dated, pretrain_sft
+from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.errors import ConfigError, HubError, StageFailed
 from titanflow.manifest import Manifest
 
@@ -113,6 +114,32 @@ def test_a_failed_stage_fails_the_run_with_its_own_words(api, planned, wait_for_
     flow_run = newest_run()
     assert "ValueError: loss is nan" in flow_run.state.message
     wait_for_states(flow_run, {"pretrain": "Failed"})
+
+
+def test_a_stage_that_was_killed_goes_on_in_its_folder_in_a_second_attempt(api, planned, tmp_path, caplog):
+    (stage,) = planned(pretrain=IS_KILLED_ONCE)
+    pretrain_sft("tiny")
+    assert newest_run().state.is_completed()
+    assert not (tmp_path / "run/superseded").exists()
+    assert Manifest.open(tmp_path / "run").is_done("pretrain", "pretrain-1")
+    assert "pretrain was killed by SIGKILL; it resumes from step 3" in caplog.text
+    assert "pretrain RESUME: from step 3 (attempt 2)" in caplog.text
+    assert stage.state == "RUN"
+
+
+def test_a_stage_that_fails_of_itself_has_one_attempt(api, planned, tmp_path):
+    planned(pretrain=FAILS)
+    with pytest.raises(StageFailed):
+        pretrain_sft("tiny")
+    assert (tmp_path / "run/pretrain/pretrain.log").read_text().count("$ ") == 1
+
+
+def test_a_run_says_how_often_it_may_be_tried_and_which_process_it_is(api, planned):
+    planned(publish=PUBLISHES)
+    pretrain_sft("tiny")
+    labels = newest_run().labels
+    assert (labels[LOST_LABEL], labels[DELAY_LABEL]) == (1, 0)
+    assert labelled_process_lives(labels[PROCESS_LABEL])
 
 
 def test_a_push_without_a_token_is_refused_before_anything_is_trained(api, planned, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.outcome import TAIL_LINES, log_tail, read_outcome
-from titanflow.errors import ConfigError, DataError, HubError, StageFailed
+from titanflow.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost
 from titanflow.stage import PublishResult, StageError, write_error, write_result
 
 # What torchrun 2.13 prints when rank 1 of 2 was killed by the kernel, and stopped rank 0.
@@ -56,6 +56,7 @@ def test_the_failing_rank_s_own_words_are_the_message(tmp_path):
         ("titanflow.errors.ConfigError", 2, ConfigError),
         ("DataError", 2, DataError),
         ("HubError", 1, HubError),
+        ("HubUnreachable", 1, HubUnreachable),
         ("ValueError", 2, ConfigError),
         ("TitanflowError", 1, StageFailed),
     ],
@@ -72,7 +73,7 @@ def test_bad_input_stays_bad_input(tmp_path, type_, exit_code, kind):
     [
         (143, ""),
         (-15, ""),
-        (1, "  exitcode  : 143 (pid: 1)"),
+        (1, "  rank      : 0 (local_rank: 0)\n  exitcode  : 143 (pid: 1)"),
         (1, "SignalException: Process 7108 got signal: 15"),
     ],
 )
@@ -118,3 +119,55 @@ def test_the_end_of_a_large_log_is_enough(tmp_path):
     log.write_text("x" * 1_000_000 + "\nlast\n")
     assert log_tail(log)[-1] == "last"
     assert len(log_tail(log)[0]) < 100_000
+
+
+def test_a_rank_that_was_killed_is_the_cause_and_not_the_rank_that_missed_it(tmp_path):
+    write_error(tmp_path, StageError(rank=0, type="RuntimeError", message="Connection closed by peer [::1]:3011"))
+    report = TORCHRUN_REPORT.replace("exitcode  : 143", "exitcode  : 1")
+    with pytest.raises(StageLost, match="rank 1 was killed by SIGKILL; it saved nothing yet; rank 0: Runtime"):
+        outcome(tmp_path, 1, report)
+
+
+def test_a_rank_that_hung_is_named_and_may_be_tried_again(tmp_path):
+    write_error(tmp_path, StageError(rank=0, type="RuntimeError", message="Timed out waiting 60000ms for recv"))
+    with pytest.raises(StageLost, match="pretrain: rank 1 did not answer for 60 s"):
+        outcome(tmp_path, 1, TORCHRUN_REPORT.replace("exitcode  : 143", "exitcode  : 1"))
+
+
+def test_a_process_that_nccl_s_watchdog_aborted_has_hung(tmp_path):
+    said = "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, Timeout(ms)=600000) ran for 600053 ms"
+    with pytest.raises(StageLost, match="a rank did not answer for 600 s"):
+        outcome(tmp_path, -6, said)
+    with pytest.raises(StageFailed, match="killed by SIGABRT") as failure:
+        outcome(tmp_path, -6, "free(): invalid pointer")
+    assert not isinstance(failure.value, StageLost)
+
+
+def test_a_kill_for_want_of_memory_is_not_tried_again(tmp_path):
+    for returncode, log in ((-9, ""), (1, TORCHRUN_REPORT)):
+        (tmp_path / "pretrain.log").write_text(log)
+        with pytest.raises(StageFailed, match=r"killed by the kernel, out of memory.*lower training") as failure:
+            read_outcome("pretrain", tmp_path, returncode, tmp_path / "pretrain.log", memory_ran_out=True)
+        assert not isinstance(failure.value, StageLost)
+
+
+@pytest.mark.parametrize(
+    ("type_", "message", "lost"),
+    [
+        ("OutOfMemoryError", "CUDA out of memory. Tried to allocate 20.00 MiB", False),
+        ("StageFailed", "step 7: the loss is nan", False),
+        ("StageFailed", "the disk is full", False),
+        ("ValueError", "shapes differ", False),
+        ("ConnectionResetError", "[Errno 104] Connection reset by peer", True),
+    ],
+)
+def test_what_another_try_would_not_mend_is_no_loss(tmp_path, type_, message, lost):
+    write_error(tmp_path, StageError(type=type_, message=message))
+    with pytest.raises(StageFailed) as failure:
+        outcome(tmp_path, 1)
+    assert isinstance(failure.value, StageLost) is lost
+    assert ("lower training.local_batch_size" in str(failure.value)) is ("out of memory" in message)
+
+
+def test_an_error_is_logged_by_its_first_line():
+    assert repr(StageLost("killed\nlast line of the log")) == "StageLost('killed')"

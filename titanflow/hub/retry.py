@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from titanflow.errors import HubError
+from titanflow.errors import HubError, HubUnreachable
 from titanflow.hub.endpoint import redact
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ class Caller:
         ``action`` is what the user reads in the message, as in "couldn't create the tag".
 
         Raises:
-            HubError: a final answer, or no good one after all attempts.
+            HubError: a final answer.
+            HubUnreachable: no good one after all attempts.
         """
         for attempt in count(1):
             try:
@@ -101,7 +102,7 @@ class Caller:
                 tries = f" after {attempt} attempts" if attempt > 1 else ""
                 message = f"{self.explain(action, error)}{tries}. {self.advice(error)}"
                 # The chain is cut: the client's own exceptions quote requests, which may hold credentials.
-                raise HubError(message) from None
+                raise (HubUnreachable if is_transient(error) else HubError)(message) from None
         raise AssertionError("unreachable")
 
     def explain(self, action: str, error: BaseException) -> str:

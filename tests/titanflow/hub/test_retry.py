@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from titanflow.errors import HubError
+from titanflow.errors import HubError, HubUnreachable
 from titanflow.hub.retry import LONGEST_QUOTE, TRANSPORT_ERROR, Caller, Retry, retry_after
 
 
@@ -90,6 +90,17 @@ def test_a_mistake_of_this_program_is_not_the_hub_s() -> None:
     for mistake in (KeyError("x"), OSError(errno.ENOSPC, "No space left on device")):
         with pytest.raises(type(mistake)):
             caller([])("try", failing(mistake))
+
+
+def test_a_hub_that_stays_silent_may_be_asked_by_another_attempt_of_the_stage() -> None:
+    for error, kind in (
+        (ConnectionResetError(), HubUnreachable),
+        (answer(503), HubUnreachable),
+        (answer(403), HubError),
+    ):
+        with pytest.raises(HubError) as caught:
+            Caller("a/b", "", Retry(attempts=1))("try", failing(error))
+        assert type(caught.value) is kind
 
 
 def test_offline_mode_is_named() -> None:

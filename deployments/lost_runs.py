@@ -1,0 +1,190 @@
+"""Flow runs whose process is gone without a word: they get the state that is true, and are started again.
+
+Prefect 3.8 leaves a run Running for ever when its worker was stopped or its machine went down. Its own remedy, an
+automation on missing heartbeats, goes by silence alone, and marks a healthy run as crashed whose heartbeats are late.
+Here the machine is looked at: a run whose process isn't there any more has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Crashed, Scheduled, State
+
+from tasks.process import MARK
+from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from titanflow.config.experiment_spec import Retries
+
+WORKER_LABEL, WORKER_TYPE_LABEL = "prefect.worker.name", "prefect.worker.type"
+FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
+"""Environment variable that Prefect's worker gives a run's process, and every descendant inherits."""
+IN_HAND = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+LOOKS = 3
+"""A run is lost when its process was missed so often in a row: one that has just ended may still tell its state."""
+LOOKS_PENDING = 6
+"""The same of a run that was not Running yet, whose process may still be being started."""
+KILLED = re.compile(r"status code:? -9\b")
+"""What a worker says of a run's process that was killed."""
+LOST = "the run's process is gone without a word: its worker or its machine went down"
+SETTLED = timedelta(seconds=5)
+"""A worker may tell twice of a run that crashed: what is older will not change any more."""
+RECENTLY = timedelta(minutes=5)
+
+
+def host_name(worker: str) -> str:
+    """The machine in a worker's name, which is ``<host>-<process id>``."""
+    return worker.rpartition("-")[0]
+
+
+class LostRuns:
+    """Looks after the runs that this machine's workers took, or that were started by hand; called every ten seconds.
+
+    ``all_are_here`` says that the server is this machine's own, so that every run is, whatever its worker's name: a
+    container has another host's name after each start.
+    """
+
+    def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None]) -> None:
+        self.url, self.all_are_here, self._tell = url, all_are_here, tell
+        self._missed: dict[UUID, int] = {}
+        self._causes: dict[UUID, str] = {}
+        self._is_away = False
+        self._began = datetime.now(UTC)
+
+    def look(self) -> None:
+        """Mends the states of runs that are lost, and starts them again; a server that is away is asked later."""
+        self._ask(self._look)
+
+    def worker_ended(self, name: str) -> None:
+        """Notes the runs that a worker had in hand when it ended: they crash with it."""
+
+        def note(client: SyncPrefectClient) -> None:
+            recent = datetime.now(UTC) - timedelta(seconds=30)
+            for run in self._runs(client, (*IN_HAND, StateType.CRASHED)):
+                is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
+                if run.labels.get(WORKER_LABEL) == name and is_in_hand:
+                    self._causes[run.id] = f"the worker {name} ended, and its runs with it"
+
+        self._ask(note)
+
+    def _look(self, client: SyncPrefectClient) -> None:
+        living = living_runs()
+        runs = self._runs(client, IN_HAND)
+        missing = [run for run in runs if run.id not in living and not _lives_by_label(run)]
+        self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
+        for run in missing:
+            if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
+                self._mend(client, run)
+        for run in self._runs(client, [StateType.CRASHED]):
+            if datetime.now(UTC) - _state(run).timestamp < SETTLED:
+                continue
+            if run.id in self._causes or self._was_killed(run):
+                self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
+
+    def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
+        kill_rest(run.id)
+        state: State = (
+            Cancelled(message="The run's process ended while it was being cancelled.")
+            if _state(run).is_cancelling()
+            else Crashed(
+                message=f"{self._causes.get(run.id, LOST)}. What was saved stays; the next run goes on from there."
+            )
+        )
+        client.set_flow_run_state(run.id, state)
+        self._tell(f"{run.name} was lost: {state.name}")
+        if state.is_crashed():
+            self._causes.setdefault(run.id, LOST)
+
+    def _was_killed(self, run: FlowRun) -> bool:
+        state = _state(run)
+        since = max(self._began, datetime.now(UTC) - RECENTLY)
+        return state.timestamp > since and KILLED.search(state.message or "") is not None
+
+    def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
+        lost = int(run.labels.get(LOST_LABEL, Retries.lost))
+        if run.deployment_id is None:
+            return
+        if run.run_count > lost:
+            self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
+            return
+        delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
+        message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"
+        when = datetime.now(UTC) + delay
+        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=when, message=message))
+        self._tell(f"{run.name} is started again: attempt {run.run_count + 1} of {lost + 1}")
+
+    def _runs(self, client: SyncPrefectClient, types: tuple[StateType, ...] | list[StateType]) -> list[FlowRun]:
+        found = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))),
+            sort="EXPECTED_START_TIME_DESC",
+        )
+        return [run for run in found if self._is_here(run)]
+
+    def _is_here(self, run: FlowRun) -> bool:
+        here = socket.gethostname()
+        if worker := run.labels.get(WORKER_LABEL):
+            is_process = run.labels.get(WORKER_TYPE_LABEL) == "process"
+            return is_process and (self.all_are_here or host_name(str(worker)) == here)
+        if process := run.labels.get(PROCESS_LABEL):
+            return str(process).rsplit(" ", 2)[0] == here
+        # Its worker took it and hadn't yet said so.
+        return self.all_are_here and run.work_pool_name is not None
+
+    def _ask(self, question: Callable[[SyncPrefectClient], None]) -> None:
+        try:
+            with temporary_settings({PREFECT_API_URL: self.url}), get_client(sync_client=True) as client:
+                question(client)
+            self._is_away = False
+        except Exception as error:
+            if not self._is_away:
+                self._tell(f"the runs can't be looked after ({type(error).__name__}: {error}); trying again")
+            self._is_away = True
+
+
+def living_runs() -> set[UUID]:
+    """The flow runs with a process on this machine; a stage that outlived its flow is none."""
+    return {run for run, process in _processes() if not is_stage(process)}
+
+
+def _lives_by_label(run: FlowRun) -> bool:
+    """Whether a run's process lives that no worker started."""
+    process = run.labels.get(PROCESS_LABEL)
+    return process is not None and WORKER_LABEL not in run.labels and labelled_process_lives(str(process))
+
+
+def kill_rest(run: UUID) -> None:
+    """Ends with SIGKILL what a run whose flow is gone has left; its ranks had their time to save."""
+    for found, process in _processes():
+        if found == run:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def is_stage(process: psutil.Process) -> bool:
+    """Whether a process is a stage's or below one: it has the mark of a starter inside of its worker."""
+    with contextlib.suppress(psutil.Error):
+        own = [mark for mark in os.environ.get(MARK, "").split("/") if mark]
+        return len(process.environ().get(MARK, "").split("/")) > len(own) + 1
+    return False
+
+
+def _processes() -> Iterator[tuple[UUID, psutil.Process]]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ValueError):
+            if process.status() != psutil.STATUS_ZOMBIE and (run := process.environ().get(FLOW_RUN_ID)):
+                yield UUID(run), process
+
+
+def _state(run: FlowRun) -> State:
+    assert run.state is not None
+    return run.state

@@ -1,0 +1,70 @@
+"""A service of this machine (server, worker) that is started again when it ends by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tasks.process import Process
+from titanflow.errors import StageFailed
+
+GRACE_SECONDS = 20.0
+MOST_RESTARTS = 5
+RESTART_WINDOW_SECONDS = 600.0
+
+
+class Supervised:
+    """A command that runs until :meth:`stop`; one that ends by itself takes its descendants along.
+
+    ``is_up`` is called with each process that was started, and returns when it is ready.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        is_up: Callable[[Process], None] = lambda process: None,
+    ) -> None:
+        self.name, self.command, self.log, self.env, self.cwd, self._is_up = name, command, log, env, cwd, is_up
+        self._restarts: list[float] = []
+        log.unlink(missing_ok=True)
+        self.process = self._start()
+
+    def restart_if_ended(self) -> str:
+        """Starts the command again if it has ended, and says so; empty while it runs.
+
+        Raises:
+            StageFailed: it has ended too often to go on; the message names its log.
+        """
+        status = self.process.returncode
+        if status is None:
+            return ""
+        self.process.stop(GRACE_SECONDS)
+        now = time.monotonic()
+        self._restarts = [before for before in self._restarts if now - before < RESTART_WINDOW_SECONDS]
+        if len(self._restarts) >= MOST_RESTARTS:
+            raise StageFailed(
+                f"the {self.name} ended with {status}, {MOST_RESTARTS + 1} times in "
+                f"{RESTART_WINDOW_SECONDS / 60:g} minutes; its log: {self.log}"
+            )
+        self._restarts.append(now)
+        self.process = self._start()
+        return f"the {self.name} ended with {status} and was started again; its log: {self.log}"
+
+    def stop(self) -> None:
+        """Ends the process and all that it started."""
+        self.process.stop(GRACE_SECONDS)
+
+    def _start(self) -> Process:
+        with self.log.open("ab") as output:
+            process = Process(self.command, output, self.env, self.cwd)
+        try:
+            self._is_up(process)
+        except BaseException:
+            process.stop(GRACE_SECONDS)
+            raise
+        return process
