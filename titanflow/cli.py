@@ -99,7 +99,7 @@ def plan(
     planned = make_plan(experiment, configs, run_name, settings or [], runs_here=False)
     _warn(planned.config)
     if as_json:
-        _print_json(planned.as_json())
+        print_json(planned.as_json())
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     out.print(plan_table(planned))
@@ -124,7 +124,7 @@ def config(
     _warn(loaded)
     values = resolved_values(loaded, module)
     if as_json:
-        _print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
+        print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for key, (value, where) in values.items():
@@ -218,7 +218,7 @@ def patches(as_json: JsonOption = False) -> None:
         for patch in all_patches()
     ]
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     for patch in listed:
         out.print(Text.assemble((patch["name"], "bold"), f"  {patch['target']}  torchtitan {patch['versions']}"))
@@ -249,12 +249,13 @@ def _print_results(planned: Any, as_json: bool) -> None:
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
-        _print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
+        print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
     else:
         Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(render_summary(planned))
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Writes a value to stdout, for other programs."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
@@ -265,5 +266,11 @@ def _warn(loaded: Any) -> None:
         err.print(Text.assemble(("warning: ", "yellow"), line))
 
 
+# Commands that have a file of their own; each adds itself to `app`.
+import titanflow.prove_resume_command  # noqa: E402, F401
+
 if __name__ == "__main__":
-    app()
+    from titanflow import cli
+
+    # The commands of other files are on the app of the module, of which this is a copy.
+    cli.app()
