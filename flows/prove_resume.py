@@ -21,7 +21,7 @@ from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE
 from titanflow.kill_points import draw, phases
 from titanflow.plan import Plan, make_plan
-from titanflow.resume_proof import Check, compare
+from titanflow.resume_proof import RECORD_BATCHES, Check, compare
 
 TOLERANCE = 1e-3
 """On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the
@@ -136,7 +136,7 @@ def prove(
     refuse_other_runs(killed, stages)
     proof = Proof(experiment.workspace)
     with local_api() as url:
-        env = {PREFECT_API_URL.name: url}
+        env = {PREFECT_API_URL.name: url, RECORD_BATCHES: "1"}
         began = time.monotonic()
         say(f"uninterrupted: {right.folder}")
         run_in_peace(experiment.command("uninterrupted", ranks.first), experiment.workspace / "uninterrupted.log", env)

@@ -21,6 +21,7 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
+from titan.batch_record import BatchRecord
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
 from titan.experts import uncounted
@@ -62,6 +63,7 @@ class Trainer(torchtitan.train.Trainer):
         if isinstance(self.dataloader, PreparedDataLoader):
             self.metrics_processor.shares = self.dataloader.shares
         self._routers = self._set_up_routers()
+        self._batches = self._set_up_batches()
         self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint)
         self._trained_before = 0
         self._warmed_up = False
@@ -83,6 +85,7 @@ class Trainer(torchtitan.train.Trainer):
         """
         self._load()
         self.metrics_processor.begin(self.step)
+        self._batches.begin(self.step)
         logger.info(f"Training starts at step {self.step + 1}")
         assert self.dataloader is not None
         with self._profilers() as profilers:
@@ -108,6 +111,7 @@ class Trainer(torchtitan.train.Trainer):
         """torchtitan's, counting the labels that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
+            self._batches.add(input_dict["input"], labels)
             if self._drops:
                 # After the batch: fetching the first one draws a number too.
                 self._seed_dropout()
@@ -161,6 +165,14 @@ class Trainer(torchtitan.train.Trainer):
         self.metrics_processor.routers = routers.read
         return routers
 
+    def _set_up_batches(self) -> BatchRecord:
+        dims, group = self.parallel_dims, None
+        if dims.dp_enabled and BatchRecord.is_wanted():
+            # The rows of ranks that share a batch count once.
+            own = dims.get_mesh("batch").get_group()
+            group = dist.new_group(dist.get_process_group_ranks(own), backend="gloo", use_local_synchronization=True)
+        return BatchRecord(Path(self.job_config.job.dump_folder), group, self.metrics_processor.writes)
+
     def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
         if isinstance(global_valid_tokens, torch.Tensor):
             # One rank: its labels were counted on the CPU; to read the tensor would be to wait for the device.
@@ -191,6 +203,7 @@ class Trainer(torchtitan.train.Trainer):
             logger.warning(f"Ran out of data after step {self.step}.")
             self._saver.save(self.step, last=True)
             return False
+        self._batches.write(self.step)
         self._saver.save_if_due(self.step, last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
             self._validate()

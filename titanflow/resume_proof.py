@@ -21,6 +21,10 @@ OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "
 """What a record says of the machine, not of the training."""
 ROUNDED = {"loss", "perplexity", "grad_norm", "validation_loss", "validation_perplexity"}
 """What depends on the order in which the ranks' parts are summed."""
+RECORD_BATCHES = "TITANFLOW_RECORD_BATCHES"
+"""In the environment of a training: whether it leaves :data:`BATCHES_FILE`."""
+BATCHES_FILE = "batches.jsonl"
+"""Which rows each step was trained on: ``step`` and a digest."""
 DATED = (CARD, LINEAGE)
 """Files of a published model that tell when and in which runs it was made."""
 
@@ -63,7 +67,7 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
 
 
 def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0) -> list[Check]:
-    """Compares the ``metrics.jsonl`` of two folders of a training stage: steps, data, and every number."""
+    """Compares what two folders of a training stage recorded: steps, the rows of each, and every number."""
     before, after = (read_metrics(folder / METRICS_FILE) for folder in (right, found))
     steps, others = ([_step(record) for record in records] for records in (before, after))
     if steps != others:
@@ -71,10 +75,10 @@ def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0
     checks = [Check(f"{stage}: steps", True, f"{len(set(steps))} records, none missing, none twice")]
     if len(set(steps)) != len(steps):
         checks = [Check(f"{stage}: steps", False, "a step is recorded twice")]
-    for name, keys in (("data", {"batch"}), ("losses", ROUNDED), ("the rest", None)):
+    for name, keys in (("losses", ROUNDED), ("the rest", None)):
         compared, widest, wrong = 0, 0.0, ""
         for one, other in zip(before, after, strict=True):
-            wanted = keys if keys is not None else (one.keys() | other.keys()) - OF_THE_MACHINE - ROUNDED - {"batch"}
+            wanted = keys if keys is not None else (one.keys() | other.keys()) - OF_THE_MACHINE - ROUNDED
             for key in sorted(wanted & (one.keys() | other.keys())):
                 compared += 1
                 difference = _difference(one.get(key), other.get(key))
@@ -84,7 +88,14 @@ def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0
         if compared:
             equal = f"at most {widest:.1e} apart" if tolerance and name == "losses" else "equal"
             checks.append(Check(f"{stage}: {name}", not wrong, wrong or f"{compared} values {equal}"))
+    rows = _batches(right)
+    if rows:
+        checks.append(_same(f"{stage}: data", rows, _batches(found), "batches"))
     return checks
+
+
+def _batches(folder: Path) -> dict[str, str]:
+    return {f"step {record['step']}": record["batch"] for record in read_metrics(folder / BATCHES_FILE)}
 
 
 def _step(record: dict[str, Any]) -> tuple[int, str]:
