@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import psutil
@@ -119,7 +118,6 @@ class KilledRun:
         self._reached: float | None = None
         self._publications: set[tuple[int, int]] = set()
         self._left: list[str] = []
-        self._random = Random(len(points))
 
     def finish(self) -> list[Kill]:
         """Runs until the command ends by itself with success.
@@ -213,7 +211,8 @@ class KilledRun:
             roles: dict[str, psutil.Process] = {}
             for member in family:
                 roles.setdefault(_role(member), member)
-            killed = self._random.choice(sorted(role for role in roles if role))
+            found = sorted(role for role in roles if role)
+            killed = found[int(point.choice * len(found))]
             family = [roles[killed]]
         # The youngest first: nobody is told of another's death before its own.
         for member in family:

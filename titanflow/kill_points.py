@@ -48,13 +48,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A moment: ``seconds`` after the run has come to ``step`` of a phase. ``alone``: one process dies, not all."""
+    """A moment: ``seconds`` after the run has come to ``step`` of a phase.
+
+    ``alone`` says whether one process dies, not all, and ``choice``, in [0, 1), which of them.
+    """
 
     stage: str
     phase: PhaseName
     step: int
     seconds: float
     alone: bool
+    choice: float = 0.0
 
     @property
     def position(self) -> Position:
@@ -127,7 +131,7 @@ def _point(phase: Phase, random: Random) -> KillPoint:
         step = phase.interval * random.randint(1, max(phase.steps // phase.interval, 1))
     else:
         seconds = random.random() * LATEST * phase.seconds
-    return KillPoint(phase.stage, phase.name, step, seconds, alone=random.random() < 0.5)
+    return KillPoint(phase.stage, phase.name, step, seconds, alone=random.random() < 0.5, choice=random.random())
 
 
 def last_step(metrics: Path) -> int:

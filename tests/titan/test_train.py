@@ -25,6 +25,7 @@ from torch.distributed.checkpoint import FileSystemReader
 
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
+ASYNC = {"checkpoint": {"async_mode": "async"}}
 TWO_RANKS = {"training": {"local_batch_size": 4}}
 DDP = {"parallelism": {"data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 1}}
 
@@ -115,7 +116,8 @@ def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallel
 
 
 def test_killed_in_the_middle_it_resumes_on_the_same_losses(bench, uninterrupted):
-    run = bench.stage("killed", LONG)
+    """With checkpoints that are saved in the background, on the losses of one that saves at once."""
+    run = bench.stage("killed", LONG, ASYNC)
     with closing(bench.start(run, ranks=1)) as process:
         wait_for(lambda: last_step(run) > 60, process)
         kill_family(process)
@@ -127,11 +129,12 @@ def test_killed_in_the_middle_it_resumes_on_the_same_losses(bench, uninterrupted
 
 
 def test_sigterm_saves_the_step_and_resumes_to_the_bit(bench, uninterrupted):
-    run = bench.stage("interrupted", LONG, {"checkpoint": {"interval": 1000}})
+    run = bench.stage("interrupted", LONG, ASYNC, {"checkpoint": {"interval": 1000}})
     with closing(bench.start(run)) as process:
         wait_for(lambda: last_step(run) > 40, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == INTERRUPTED_EXIT
+    # What is saved in the background was waited for.
     assert steps_of(run) == [last_step(run)]
     assert not (run.folder / "error.json").exists()
     assert not (run.folder / "result.json").exists()
