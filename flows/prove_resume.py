@@ -17,6 +17,7 @@ from flows.killed_run import Kill, KilledRun
 from flows.local_run import local_api
 from flows.run_watch import RunWatch
 from tasks.process import started
+from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE
 from titanflow.kill_points import draw, phases
@@ -104,16 +105,21 @@ class Experiment:
     def all_settings(self, side: str, ranks: int | None) -> list[str]:
         """The user's, and what makes of them a proof: each step is recorded, in a workspace of its own."""
         own = [] if ranks is None else [f"launcher.nproc_per_node={ranks}"]
-        for stage, name in self._modules.items():
-            if stage in ("pretrain", "sft"):
-                own.append(f"{name}.metrics.log_freq=1")
-            if stage == "publish":
-                own += [f"{name}.target=folder", f"{name}.folder={self.published(side)}"]
+        for module in self._modules:
+            if module.trains:
+                own.append(f"{module.name}.metrics.log_freq=1")
+            # A folder in the stage's own is moved aside when the stage begins again, and nothing is seen of it.
+            if module.stage == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
+                own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
         return [*self.settings, *own, "retries.delay=0.1", f"workspace={self.workspace / side}"]
 
     def __post_init__(self) -> None:
-        modules = make_plan(self.name, self.configs, self.run, self.settings, runs_here=False).config.modules
-        self._modules = {module.stage: name for name, module in modules.items()}
+        plan = make_plan(self.name, self.configs, self.run, self.settings, runs_here=False)
+        self._modules = list(plan.config.modules.values())
+
+
+def _publishes_into_its_own(module: Module) -> bool:
+    return module.config["target"] == "folder" and not module.config["folder"]
 
 
 def prove(

@@ -95,7 +95,7 @@ def _phases_of(folder: Path, stage: str) -> list[Phase]:
 
 
 def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
-    """So many moments, in the order of the run; where there are enough, each phase has one.
+    """So many moments, in the order of the run: one in each training, then one in each other phase, then by duration.
 
     Args:
         phases: those of the uninterrupted run.
@@ -114,7 +114,7 @@ def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] =
     points: list[KillPoint] = []
     unmet = list(eligible)
     for _ in range(kills):
-        among = unmet or eligible
+        among = [phase for phase in unmet if phase.name == "train"] or unmet or eligible
         phase = random.choices(among, [phase.seconds + 1e-3 for phase in among])[0]
         if phase in unmet:
             unmet.remove(phase)

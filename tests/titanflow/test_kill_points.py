@@ -38,6 +38,14 @@ def test_each_phase_has_a_moment_where_there_are_enough_and_the_longest_has_most
     assert all(point.seconds < took[point.stage, point.phase] for point in points if point.seconds)
 
 
+def test_of_few_moments_the_first_are_in_the_trainings() -> None:
+    sft = [Phase("sft", "start", 50.0), Phase("sft", "train", 1.0, 10, 5)]
+    assert [(point.stage, point.phase) for point in draw([*PHASES, *sft], 2, seed=3)] == [
+        ("pretrain", "train"),
+        ("sft", "train"),
+    ]
+
+
 def test_one_stage_may_be_asked_for() -> None:
     assert {point.stage for point in draw(PHASES, 10, seed=0, stages=["evaluate"])} == {"evaluate"}
     assert draw(PHASES, 0, seed=0) == []
