@@ -150,6 +150,12 @@ class KilledRun:
         found = f"{len(self._left)} left: {', '.join(self._left)}" if self._left else "none left after any kill"
         return Check("processes", not self._left, found)
 
+    def left_no_files(self) -> Check:
+        """Whether no half-written copy lies beside what was prepared and published."""
+        folders = {self.published.parent.parent, *self.published.parent.parent.glob("data")}
+        left = sorted(path.name for folder in folders for path in folder.glob(".*"))
+        return Check("leftovers", not left, ", ".join(left) or "no half-written copy of data or model")
+
     def _attempt(self) -> int:
         self.watch.begin()
         self._reached = None

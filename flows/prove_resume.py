@@ -167,6 +167,7 @@ def prove(
         *compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0),
         run.published_once(),
         run.left_nothing(),
+        run.left_no_files(),
     ]
     return proof
 

@@ -20,6 +20,7 @@ import psutil
 
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
+from titan.stage_lock import hold
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.checkpoints import complete_folders, damage
 from titanflow.errors import ConfigError, Problem, TitanflowError
@@ -54,13 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the stage and ends the process: 0, 2 for bad input, 1 for a failure, 143 if it was interrupted."""
     interruption = Interruption()
     interruption.listen()
+    lock = None
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
-    remove_stale(path.parent)
     try:
+        # Before anything is read or removed; the other ranks meet this one before they write.
+        lock = hold(path.parent) if rank() == 0 else None
+        remove_stale(path.parent)
         status = run_stage(StageRun.read(path), interruption)
     except BaseException as error:
         traceback.print_exc()
         status = report(path.parent, error)
+    if lock is not None:
+        lock.close()
     leave(status)
 
 

@@ -23,6 +23,7 @@ from tiny_stages import (
 )
 from torch.distributed.checkpoint import FileSystemReader
 
+from titan.stage_lock import LOCK_FILE
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
 ASYNC = {"checkpoint": {"async_mode": "async"}}
@@ -283,7 +284,8 @@ def test_sft_refuses_another_architecture_before_anything_runs(bench, uninterrup
     assert error.type == "ConfigError"
     assert error.exit_code == 2
     assert "sft.yaml:7: model.n_layers: found 3, but pretrain has 2" in error.message
-    assert sorted(path.name for path in run.folder.iterdir()) == ["error.json", "log.txt", "run.yaml"]
+    left = {path.name for path in run.folder.iterdir()} - {LOCK_FILE}
+    assert sorted(left) == ["error.json", "log.txt", "run.yaml"]
 
 
 def test_rows_longer_than_the_model_and_a_larger_tokenizer_are_refused_together(bench):
