@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, masks, report, export, verify, chat and patches.
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.

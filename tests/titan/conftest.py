@@ -10,6 +10,7 @@ import pytest
 from tiny_stages import LONG, Workbench, write_chat_rows, write_text_rows, write_tokenizer
 
 from titan.patches import apply_patches
+from titanflow.resume_proof import RECORD_BATCHES
 from titanflow.stage import StageRun
 
 apply_patches(["cpu_device", "peak_flops"])
@@ -43,7 +44,7 @@ def uninterrupted(shared_bench: Workbench) -> StageRun:
         "metrics": {"enable_wandb": True},
     }
     run = shared_bench.stage("uninterrupted", LONG, settings, tokenizer=shared_bench.data / "tokenizer")
-    assert shared_bench.run(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
+    assert shared_bench.run(run, ranks=1, env={RECORD_BATCHES: "1"}) == 0, (run.folder / "log.txt").read_text()
     return run
 
 

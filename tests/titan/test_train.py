@@ -24,6 +24,8 @@ from tiny_stages import (
 from torch.distributed.checkpoint import FileSystemReader
 
 from titan.stage_lock import LOCK_FILE
+from titanflow.metrics_lines import read_metrics
+from titanflow.resume_proof import BATCHES_FILE, RECORD_BATCHES
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
 ASYNC = {"checkpoint": {"async_mode": "async"}}
@@ -107,7 +109,8 @@ def test_wandb_gets_an_offline_run(uninterrupted):
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
 def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallelism):
     run = bench.stage("two", TWO_RANKS, parallelism)
-    assert bench.run(run, ranks=2) == 0, log_of(run)
+    assert bench.run(run, ranks=2, env={RECORD_BATCHES: "1"}) == 0, log_of(run)
+    assert read_metrics(run.folder / BATCHES_FILE) == read_metrics(uninterrupted.folder / BATCHES_FILE)[:20]
     losses, norms = records(run), records(run, "grad_norm")
     assert list(losses) == list(range(1, 21))
     expected, expected_norms = records(uninterrupted), records(uninterrupted, "grad_norm")
