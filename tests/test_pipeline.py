@@ -132,23 +132,18 @@ def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
         hidden.rename(weights)
 
 
-def test_kill_9_in_pretraining_then_the_same_command(tiny: Cli, finished: Cli) -> None:
-    slow = ["--set", "pretrain.training.steps=400", "--set", "pretrain.checkpoint.interval=20"]
-    folder = tiny.run_folder / "pretrain"
-    process = tiny.start("run", *slow)
-    wait_for(lambda: (folder / "checkpoint/step-40/.metadata").exists(), "a second checkpoint", 120)
-    family = psutil.Process(process.pid).children(recursive=True)
-    for child in [*family, psutil.Process(process.pid)]:
-        if "titan.train" in " ".join(child.cmdline()) or child.pid == process.pid:
-            child.send_signal(signal.SIGKILL)
-    process.communicate()
-    wait_for(lambda: not any(child.is_running() for child in family), "every process to end")
-    assert states(tiny, *slow)["pretrain"] == "RESUME"
-    done = tiny("run", *slow)
-    assert done.returncode == 0, done.stderr
-    uninterrupted = tiny("run", *slow, "--run", "uninterrupted", "--set", "sft.training.steps=1")
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
-    assert losses(folder) == losses(tiny.run_folder.parent / "uninterrupted/pretrain")
+def test_a_killed_run_comes_to_what_an_uninterrupted_one_comes_to(finished: Cli, tmp_path: Path) -> None:
+    """Killed in both trainings; the run that it is compared with is there already."""
+    (tmp_path / "uninterrupted").symlink_to(finished.run_folder.parent.parent)
+    done = finished("prove-resume", "--kills", "2", "--workspace", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    proof = json.loads(done.stdout)
+    assert proof["holds"]
+    assert {"sft: checkpoint", "sft: export", "evaluate: scores", "publish: once"} <= {
+        check["name"] for check in proof["checks"]
+    }
+    assert [kill["stage"] for kill in proof["kills"]] == ["pretrain", "sft"]
+    assert losses(tmp_path / "killed/tiny/main/sft") == losses(finished.run_folder / "sft")
 
 
 def test_a_failing_stage_says_why_and_the_rest_is_kept(finished: Cli) -> None:

@@ -1,7 +1,7 @@
 """Which checkpoints of a stage count, and what is done with those that don't.
 
-torchtitan writes ``step-N`` folders through torch's distributed checkpoint, whose ``.metadata`` comes last. A folder
-without it is the rest of a save that was interrupted.
+A folder without its description is the rest of a save that was interrupted, and is removed. One that was complete once
+and isn't any more, or whose checksums are wrong, is set aside: the stage goes on from the one before it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
 from torchtitan.tools.logging import logger
 
 from titan.native_model import TRAINING_STATE
-from titanflow.checkpoints import METADATA, step_folders
+from titanflow.checkpoints import METADATA, complete_folders, damage, flaw, read_contents, step_folders
 from titanflow.errors import ConfigError, Problem, StageFailed
 
+DAMAGED_FOLDER = "damaged"
+"""In a stage's folder: checkpoints that were damaged after they were saved."""
 PROBE_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -38,28 +39,11 @@ class Checkpoint:
     full: bool
 
 
-def read_complete(path: Path) -> Metadata | None:
-    """The metadata of a checkpoint all of whose files are there in full, else None."""
-    if not (path / METADATA).is_file():
-        return None
-    try:
-        metadata = FileSystemReader(path).read_metadata()
-    except Exception:
-        return None
-    ends: dict[str, int] = {}
-    for place in (metadata.storage_data or {}).values():
-        ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
-    sizes = {name: (path / name).stat().st_size if (path / name).is_file() else -1 for name in ends}
-    return metadata if all(sizes[name] >= end for name, end in ends.items()) else None
-
-
 def complete_checkpoints(folder: Path) -> list[Checkpoint]:
     """The complete checkpoints in ``folder``, newest first."""
-    found = [(step, path, read_complete(path)) for step, path in step_folders(folder).items()]
     return [
-        Checkpoint(step, path, any(key.startswith("optimizer.") for key in metadata.state_dict_metadata))
-        for step, path, metadata in found
-        if metadata is not None
+        Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).keys))
+        for step, path in complete_folders(folder).items()
     ]
 
 
@@ -96,22 +80,64 @@ def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | 
     return newest
 
 
-def remove_incomplete(folder: Path) -> None:
-    """Removes what interrupted saves left, and the folder itself if nothing else is in it.
+def sound_resume_point(
+    folder: Path, steps: int, load_step: int = -1, group: dist.ProcessGroup | None = None
+) -> Checkpoint | None:
+    """:func:`resume_point` of those whose bytes are what was written; what isn't is set aside.
 
-    torchtitan looks for an initial checkpoint only where its own folder doesn't exist.
+    The ranks of ``group`` read a part each; without one this process is alone.
     """
-    for path in step_folders(folder).values():
-        if read_complete(path) is None:
-            logger.warning(f"Removing {path}: its save was interrupted.")
+    rank, ranks = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    while found := resume_point(folder, steps, load_step):
+        reasons: list[str] = [damage(found.path, rank, ranks)]
+        if group is not None:
+            reasons, own = [""] * ranks, reasons[0]
+            dist.all_gather_object(reasons, own, group=group)
+        reason = next(filter(None, reasons), "")
+        if not reason:
+            return found
+        if rank == 0:
+            set_aside(found.path, reason)
+        if group is not None:
+            dist.barrier(group)
+    return None
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Removes what interrupted saves and removals left; sets aside what was damaged since it was saved."""
+    newest = next(iter(complete_folders(folder)), -1)
+    for step, path in step_folders(folder).items():
+        reason = flaw(path)
+        if not reason:
+            continue
+        # An older one was on its way out: torchtitan keeps the newest few.
+        if step > newest and (path / METADATA).exists():
+            set_aside(path, reason)
+        else:
+            logger.warning(f"Removing {path}: {reason}.")
             shutil.rmtree(path)
+    _remove_empty(folder)
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Moves a damaged checkpoint to ``damaged/`` in its stage's folder, where nothing looks for one."""
+    aside = path.parent.parent / DAMAGED_FOLDER / path.name
+    logger.warning(f"{path} is not loaded: {reason}. It is kept as {aside}, and training goes on from the one before.")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(exist_ok=True)
+    path.rename(aside)
+    _remove_empty(path.parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    """torchtitan looks for an initial checkpoint only where its own folder doesn't exist."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def state_keys(path: Path) -> list[str]:
     """The keys of everything that a checkpoint holds."""
-    return list(FileSystemReader(path).read_metadata().state_dict_metadata)
+    return list(read_contents(path).keys)
 
 
 def invalidate(path: Path) -> None:
@@ -129,9 +155,9 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: there is no complete checkpoint, a tensor is missing or too many, or shapes differ.
     """
-    metadata = read_complete(path)
-    if metadata is None:
-        raise ConfigError(Problem("no complete checkpoint", origin=str(path), expected="a step-N folder"))
+    if reason := flaw(path):
+        raise ConfigError(Problem(f"no complete checkpoint: {reason}", origin=str(path), expected="a step-N folder"))
+    metadata = FileSystemReader(path).read_metadata()
     stored = {
         key: tuple(getattr(item, "size", ()))
         for key, item in metadata.state_dict_metadata.items()

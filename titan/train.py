@@ -22,6 +22,7 @@ from titan.inheritance import InheritanceTable, check_inheritance, inherited_arg
 from titan.interrupt import Interruption, end_with_torchrun, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.checkpoints import complete_folders, damage
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hf_base import repository_of
 from titanflow.outside_base import read_base
@@ -161,11 +162,10 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
 
 
 def is_trained(job_config: JobConfig) -> bool:
-    """Whether the newest complete checkpoint already holds the last step."""
-    from titan.checkpoint import complete_checkpoints
-
-    complete = complete_checkpoints(Path(job_config.job.dump_folder) / job_config.checkpoint.folder)
-    return bool(complete and complete[0].step >= job_config.training.steps)
+    """Whether the newest complete checkpoint already holds the last step; one that is damaged doesn't."""
+    complete = complete_folders(Path(job_config.job.dump_folder) / job_config.checkpoint.folder)
+    newest = next(iter(complete), 0)
+    return newest >= job_config.training.steps and not damage(complete[newest])
 
 
 def train(job_config: JobConfig, interruption: Interruption) -> bool:

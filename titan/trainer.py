@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch.distributed as dist
 import torchtitan.train
 from torch import nn
 from torch.distributed import distributed_c10d
-from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpoint import MODEL
 from torchtitan.components.dataloader import DataloaderExhaustedError
 from torchtitan.components.loss import IGNORE_INDEX
@@ -24,6 +22,7 @@ from torchtitan.tools.logging import logger
 from torchtitan.tools.profiling import maybe_enable_memory_snapshot, maybe_enable_profiling
 
 from titan import checkpoint
+from titan.batch_record import BatchRecord
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
 from titan.experts import uncounted
@@ -34,9 +33,14 @@ from titan.lora_weights import TrainedState, load_weights, weights_of
 from titan.metrics import StageMetrics, data_parallel_degree
 from titan.parallelize import StageLoss
 from titan.routers import RouterStatistics, routed_parts
+from titan.saver import CheckpointSaver
 from titan.streaming import check_ranks
 from titan.transfer import load_dense
+from titanflow.errors import StageFailed
 from titanflow.families import PARAMETER_GROUPS
+
+FAILED = 2
+"""What the ranks tell one another in place of an interruption: a save in the background failed."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
@@ -61,7 +65,8 @@ class Trainer(torchtitan.train.Trainer):
             self.metrics_processor.shares = self.dataloader.shares
         self.metrics_processor.tokens = lambda: self.ntokens_seen * data_parallel_degree(self.parallel_dims)
         self._routers = self._set_up_routers()
-        self._saved_step = 0
+        self._batches = self._set_up_batches()
+        self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint)
         self._trained_before = 0
         self._warmed_up = False
         self._drops = bool(job_config.lora.dropout) or any(map(drops, self.model_parts))
@@ -82,6 +87,7 @@ class Trainer(torchtitan.train.Trainer):
         """
         self._load()
         self.metrics_processor.begin(self.step)
+        self._batches.begin(self.step)
         logger.info(f"Training starts at step {self.step + 1}")
         assert self.dataloader is not None
         with self._profilers() as profilers:
@@ -91,14 +97,15 @@ class Trainer(torchtitan.train.Trainer):
             self._catch_up_validation()
             while self.should_continue_training():
                 if self._is_interrupted():
-                    self._save(now=True)
+                    self._saver.save(self.step)
+                    self._saver.wait()
                     logger.info(f"Interrupted: step {self.step} is saved, and the same command goes on from there.")
                     return False
                 if not self._step(batches):
                     break
                 for profiler in profilers:
                     profiler.step()
-        self._wait_for_save()
+        self._saver.wait()
         logger.info("Training completed")
         return True
 
@@ -106,6 +113,7 @@ class Trainer(torchtitan.train.Trainer):
         """torchtitan's, counting the labels that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
+            self._batches.add(input_dict["input"], labels)
             if self._drops:
                 # After the batch: fetching the first one draws a number too.
                 self._seed_dropout()
@@ -159,6 +167,14 @@ class Trainer(torchtitan.train.Trainer):
         self.metrics_processor.routers = routers.read
         return routers
 
+    def _set_up_batches(self) -> BatchRecord:
+        dims, group = self.parallel_dims, None
+        if dims.dp_enabled and BatchRecord.is_wanted():
+            # The rows of ranks that share a batch count once.
+            own = dims.get_mesh("batch").get_group()
+            group = dist.new_group(dist.get_process_group_ranks(own), backend="gloo", use_local_synchronization=True)
+        return BatchRecord(Path(self.job_config.job.dump_folder), group, self.metrics_processor.writes)
+
     def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
         if isinstance(global_valid_tokens, torch.Tensor):
             # One rank: its labels were counted on the CPU; to read the tensor would be to wait for the device.
@@ -187,9 +203,10 @@ class Trainer(torchtitan.train.Trainer):
         except DataloaderExhaustedError:
             self.step -= 1
             logger.warning(f"Ran out of data after step {self.step}.")
-            self._save(last=True)
+            self._saver.save(self.step, last=True)
             return False
-        self._save(last=self.step == config.training.steps)
+        self._batches.write(self.step)
+        self._saver.save_if_due(self.step, last=self.step == config.training.steps)
         if config.validation.enable and self.validator.should_validate(self.step):
             self._validate()
         if is_trained and not self._warmed_up:
@@ -216,11 +233,16 @@ class Trainer(torchtitan.train.Trainer):
             distributed_c10d._set_pg_timeout(timeout, self._cpu_group)
 
     def _is_interrupted(self) -> bool:
-        if self._cpu_group is None:
-            return self.interruption.requested
-        flag = torch.tensor([int(self.interruption.requested)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._cpu_group)
-        return bool(flag.item())
+        """Whether any rank was told to stop; raises where a save in the background failed on any."""
+        state = FAILED if self._saver.has_failed else int(self.interruption.requested)
+        if self._cpu_group is not None:
+            flag = torch.tensor([state])
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._cpu_group)
+            state = int(flag.item())
+        if state == FAILED:
+            self._saver.wait()
+            raise StageFailed("another rank could not save its part of the last checkpoint")
+        return bool(state)
 
     def _catch_up_validation(self) -> None:
         """Validates the step that was saved when the run ended before its validation was written."""
@@ -238,7 +260,9 @@ class Trainer(torchtitan.train.Trainer):
         if dist.get_rank() == 0:
             checkpoint.remove_incomplete(self.folder)
         dist.barrier()
-        found = checkpoint.resume_point(self.folder, self.job_config.training.steps, config.load_step)
+        found = checkpoint.sound_resume_point(
+            self.folder, self.job_config.training.steps, config.load_step, self._cpu_group
+        )
         if found is not None:
             keys = checkpoint.state_keys(found.path)
             check_ranks(keys, data_parallel_degree(self.parallel_dims))
@@ -246,7 +270,7 @@ class Trainer(torchtitan.train.Trainer):
                 checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
                 self._load_base()
             self.checkpointer.load(step=found.step)
-            self._saved_step = found.step
+            self._saver.saved_step = found.step
             return
         self._load_base()
 
@@ -273,36 +297,6 @@ class Trainer(torchtitan.train.Trainer):
         new = [name for names in groups.values() for name in names]
         state = self.checkpointer.states[MODEL].state_dict()
         return load_dense(self.model_parts[0], state, path, self.checkpointer.sd_adapter, new)
-
-    def _save(self, last: bool = False, now: bool = False) -> None:
-        config = self.job_config.checkpoint
-        due = last or self.step % config.interval == 0 or (self.step == 1 and config.enable_first_step_checkpoint)
-        if self.step == self._saved_step or not (due or now):
-            return
-        path = self.folder / f"step-{self.step}"
-        if dist.get_rank() == 0:
-            checkpoint.invalidate(path)
-        interval, self.checkpointer.interval = self.checkpointer.interval, 1
-        try:
-            self.checkpointer.save(self.step, last_step=last)
-            if now:
-                self._wait_for_save()
-        except CheckpointException as error:
-            failure = checkpoint.save_failure(error, path)
-            # The exception is every rank's; each has looked at the disk before what fills it is removed.
-            dist.barrier()
-            if dist.get_rank() == 0:
-                shutil.rmtree(path, ignore_errors=True)
-            raise failure from error
-        finally:
-            self.checkpointer.interval = interval
-        self._saved_step = self.step
-
-    def _wait_for_save(self) -> None:
-        """With checkpoint.async_mode a save goes on in the background."""
-        future = self.checkpointer.save_future
-        if future is not None:
-            future.result()
 
     @contextlib.contextmanager
     def _profilers(self) -> Iterator[list[Any]]:

@@ -1,4 +1,4 @@
-"""``titanflow``: run, plan, config, masks, report, export, verify, chat, patches and nights.
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, nights and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -112,7 +112,7 @@ def plan(
     planned = make_plan(experiment, configs, run_name, _settings(settings, on_stale), runs_here=False)
     _warn(planned.config)
     if as_json:
-        _print_json(planned.as_json())
+        print_json(planned.as_json())
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     _print_plan(planned, out)
@@ -140,7 +140,7 @@ def config(
     _warn(loaded)
     values = resolved_values(loaded, module)
     if as_json:
-        _print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
+        print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for key, (value, where) in values.items():
@@ -234,7 +234,7 @@ def patches(as_json: JsonOption = False) -> None:
         for patch in all_patches()
     ]
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     for patch in listed:
         out.print(Text.assemble((patch["name"], "bold"), f"  {patch['target']}  torchtitan {patch['versions']}"))
@@ -286,12 +286,13 @@ def _print_results(planned: Any, as_json: bool) -> None:
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
-        _print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
+        print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
     else:
         Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(render_summary(planned))
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Writes a value to stdout, for other programs."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
@@ -303,7 +304,7 @@ def _warn(loaded: Any) -> None:
 
 
 # Commands in files of their own register on this module's app, which `python -m` would have twice.
-from titanflow import cli, nights_command  # noqa: E402, F401
+from titanflow import cli, nights_command, prove_resume_command  # noqa: E402, F401
 
 if __name__ == "__main__":
     cli.app()

@@ -13,7 +13,7 @@ from titanflow.cli import (
     ExperimentArgument,
     JsonOption,
     SetOption,
-    _print_json,
+    print_json,
     app,
     out,
     reports_errors,
@@ -42,7 +42,7 @@ def nights(
     runs = config.workspace.resolve() / config.exp_name
     rows, old = read_nights(runs), to_remove(runs, config.spec.nightly.keep)
     if as_json:
-        _print_json({"experiment": config.exp_name, "nights": [row.as_json() for row in rows], "old": old.removed})
+        print_json({"experiment": config.exp_name, "nights": [row.as_json() for row in rows], "old": old.removed})
         return
     if not rows:
         out.print(f"no nights in {runs}")

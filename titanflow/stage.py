@@ -237,11 +237,14 @@ class StageError(Strict):
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new, never half of one."""
+    """Writes a file so that a reader sees the old text or the new, never half of one, also after a power cut."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

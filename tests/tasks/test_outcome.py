@@ -1,4 +1,5 @@
 import pytest
+from fake_checkpoint import write_checkpoint
 
 from tasks.outcome import TAIL_LINES, log_tail, read_outcome
 from titanflow.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost
@@ -79,8 +80,7 @@ def test_bad_input_stays_bad_input(tmp_path, type_, exit_code, kind):
 )
 def test_a_stage_that_saved_and_left_says_where_it_resumes(tmp_path, returncode, log):
     for step in (5, 20, 100):
-        (tmp_path / f"checkpoint/step-{step}").mkdir(parents=True)
-        (tmp_path / f"checkpoint/step-{step}/.metadata").touch()
+        write_checkpoint(tmp_path / f"checkpoint/step-{step}")
     with pytest.raises(StageFailed, match="stopped on SIGTERM; it resumes from step 100"):
         outcome(tmp_path, returncode, log)
 

@@ -20,6 +20,7 @@ from tiny_stages import (
 )
 
 from titan.patches import apply_patches
+from titanflow.resume_proof import RECORD_BATCHES
 from titanflow.stage import StageRun
 
 apply_patches(["cpu_device", "peak_flops"])
@@ -53,16 +54,21 @@ def uninterrupted(shared_bench: Workbench) -> StageRun:
         "metrics": {"enable_wandb": True},
     }
     run = shared_bench.stage("uninterrupted", LONG, settings, tokenizer=shared_bench.data / "tokenizer")
-    assert shared_bench.run_process(run, ranks=1) == 0, (run.folder / "log.txt").read_text()
+    environment = {RECORD_BATCHES: "1"}
+    assert shared_bench.run_process(run, ranks=1, env=environment) == 0, (run.folder / "log.txt").read_text()
     return run
 
 
 @pytest.fixture(scope="session")
 def killed(shared_bench: Workbench) -> StageRun:
-    """As above with TensorBoard, killed by SIGKILL past a checkpoint, with all that it started, and run again."""
+    """As above with TensorBoard, killed by SIGKILL past a checkpoint, with all that it started, and run again.
+
+    Its checkpoints are saved in the background.
+    """
     settings = {
         "validation": {"enable": True, "freq": 100, "local_batch_size": 4},
         "metrics": {"enable_wandb": True, "enable_tensorboard": True},
+        "checkpoint": {"async_mode": "async"},
     }
     run = shared_bench.stage("killed", LONG, settings)
     with closing(shared_bench.start(run, ranks=1)) as process:

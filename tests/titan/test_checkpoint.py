@@ -14,8 +14,10 @@ from titan.checkpoint import (
     remove_incomplete,
     resume_point,
     save_failure,
+    sound_resume_point,
     state_keys,
 )
+from titanflow.checkpoints import complete_folders
 from titanflow.errors import ConfigError
 
 WEIGHTS = {"layers.0.w": torch.arange(6.0).reshape(2, 3), "norm": torch.ones(3)}
@@ -55,6 +57,60 @@ def test_a_cut_off_data_file_or_metadata_does_not_count(folder):
     lost = save(folder, 25)
     next(lost.glob("*.distcp")).unlink()
     assert resume_point(folder, steps=30).step == 10
+
+
+HARMS = {
+    "a data file cut off": ("*.distcp", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+    "a data file lost": ("*.distcp", lambda path: path.unlink()),
+    "a data file of zeros": ("*.distcp", lambda path: path.write_bytes(bytes(path.stat().st_size))),
+    "zeros at a data file's end": (
+        "*.distcp",
+        lambda path: path.write_bytes(path.read_bytes()[:-600] + bytes(600)),
+    ),
+    "metadata cut off": (".metadata", lambda path: path.write_bytes(path.read_bytes()[:40])),
+    "metadata empty": (".metadata", lambda path: path.write_bytes(b"")),
+    "metadata lost": (".metadata", lambda path: path.unlink()),
+    "everything lost": ("*", lambda path: path.unlink(missing_ok=True)),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_half_of_a_checkpoint_is_never_loaded(tmp_path, harm, caplog):
+    """The one before it is taken, a warning names it, and what was complete once is kept aside."""
+    folder = tmp_path / "checkpoint"
+    for step in (5, 10):
+        save(folder, step)
+    pattern, damaging = HARMS[harm]
+    for path in list((folder / "step-10").glob(pattern)):
+        damaging(path)
+    with caplog.at_level("WARNING"):
+        remove_incomplete(folder)
+        assert sound_resume_point(folder, steps=20).step == 5
+    assert str(folder / "step-10") in caplog.text
+    assert list(complete_folders(folder)) == [5]
+    was_interrupted = harm in ("metadata lost", "everything lost")
+    assert (tmp_path / "damaged" / "step-10").exists() is not was_interrupted
+
+
+def test_the_only_checkpoint_is_kept_though_it_is_damaged(tmp_path):
+    folder = tmp_path / "checkpoint"
+    (data,) = save(folder, 5).glob("*.distcp")
+    data.write_bytes(bytes(data.stat().st_size))
+    remove_incomplete(folder)
+    assert sound_resume_point(folder, steps=20) is None
+    # torchtitan starts from the base only where this folder isn't there.
+    assert not folder.exists()
+    assert (tmp_path / "damaged" / "step-5" / ".metadata").exists()
+
+
+def test_an_older_one_that_was_half_removed_is_removed(tmp_path):
+    folder = tmp_path / "checkpoint"
+    for step in (5, 10):
+        save(folder, step)
+    next((folder / "step-5").glob("*.distcp")).unlink()
+    remove_incomplete(folder)
+    assert [path.name for path in folder.iterdir()] == ["step-10"]
+    assert not (tmp_path / "damaged").exists()
 
 
 def test_folders_that_are_no_steps_are_left_alone(folder):

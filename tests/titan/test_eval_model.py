@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_checkpoint import write_checkpoint
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 import titan.eval_model
@@ -21,9 +22,7 @@ def run(tmp_path: Path) -> StageRun:
 
 
 def complete(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    (folder / ".metadata").touch()
-    return folder
+    return write_checkpoint(folder)
 
 
 def test_a_model_that_brings_code_of_its_own_is_not_run(run: StageRun, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_checkpoint import write_checkpoint
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
 
 from titan.native_model import load_native, model_args_from, newest_checkpoint
@@ -59,8 +60,7 @@ def test_a_folder_without_a_complete_checkpoint_is_refused(tmp_path: Path) -> No
 
 def test_the_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) -> None:
     for step in (9, 100, 20):
-        (tmp_path / f"step-{step}").mkdir()
-        (tmp_path / f"step-{step}" / ".metadata").touch()
+        write_checkpoint(tmp_path / f"step-{step}")
     (tmp_path / "step-200").mkdir()
 
     assert newest_checkpoint(tmp_path).name == "step-100"

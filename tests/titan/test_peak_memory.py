@@ -38,7 +38,7 @@ def test_the_forecast_is_what_a_training_takes(bench: Workbench) -> None:
         "checkpoint": {"interval": 100, "last_save_model_only": True},
     }
     run = bench.stage("peak", sections, model_overrides=OVERRIDES)
-    assert bench.run(run, env={"MALLOC_MMAP_THRESHOLD_": "1000000"}) == 0, (run.folder / "log.txt").read_text()
+    assert bench.run_process(run, env={"MALLOC_MMAP_THRESHOLD_": "1000000"}) == 0, (run.folder / "log.txt").read_text()
     taken = json.loads((run.folder / "result.json").read_text())["peak_memory_bytes"]
     config = {**dataclasses.asdict(build_job_config(run)), "launcher": {"nproc_per_node": 1, "nnodes": 1}}
     args = {**load_snapshot()["models"]["llama3"]["flavors"]["debugmodel"], **OVERRIDES}

@@ -20,10 +20,14 @@ from tiny_stages import (
     records,
     wait_for,
 )
+from titan.stage_lock import LOCK_FILE
 from torch.distributed.checkpoint import FileSystemReader
 
+from titanflow.metrics_lines import read_metrics
+from titanflow.resume_proof import BATCHES_FILE, RECORD_BATCHES
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
+ASYNC = {"checkpoint": {"async_mode": "async"}}
 TWO_RANKS = {"training": {"local_batch_size": 4}}
 DDP = {"parallelism": {"data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 1}}
 
@@ -98,7 +102,8 @@ def test_no_warning_comes_with_every_step(uninterrupted):
 @pytest.mark.parametrize("parallelism", [{}, DDP], ids=["fsdp", "ddp"])
 def test_two_ranks_have_the_losses_of_one_process(bench, uninterrupted, parallelism):
     run = bench.stage("two", TWO_RANKS, parallelism)
-    assert bench.run_process(run, ranks=2) == 0, log_of(run)
+    assert bench.run_process(run, ranks=2, env={RECORD_BATCHES: "1"}) == 0, log_of(run)
+    assert read_metrics(run.folder / BATCHES_FILE) == read_metrics(uninterrupted.folder / BATCHES_FILE)[:20]
     losses, norms = records(run), records(run, "grad_norm")
     assert list(losses) == list(range(1, 21))
     expected, expected_norms = records(uninterrupted), records(uninterrupted, "grad_norm")
@@ -115,11 +120,12 @@ def test_killed_in_the_middle_it_resumes_on_the_same_losses(killed, uninterrupte
 
 
 def test_sigterm_saves_the_step_and_resumes_to_the_bit(bench, uninterrupted):
-    run = bench.stage("interrupted", LONG, {"checkpoint": {"interval": 1000}})
+    run = bench.stage("interrupted", LONG, ASYNC, {"checkpoint": {"interval": 1000}})
     with closing(bench.start(run)) as process:
         wait_for(lambda: last_step(run) > 40, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == INTERRUPTED_EXIT
+    # What is saved in the background was waited for.
     assert steps_of(run) == [last_step(run)]
     assert not (run.folder / "error.json").exists()
     assert not (run.folder / "result.json").exists()
@@ -268,7 +274,8 @@ def test_sft_refuses_another_architecture_before_anything_runs(bench, uninterrup
     assert error.type == "ConfigError"
     assert error.exit_code == 2
     assert "sft.yaml:7: model.n_layers: found 3, but pretrain has 2" in error.message
-    assert sorted(path.name for path in run.folder.iterdir()) == ["error.json", "log.txt", "run.yaml"]
+    left = {path.name for path in run.folder.iterdir()} - {LOCK_FILE}
+    assert sorted(left) == ["error.json", "log.txt", "run.yaml"]
 
 
 def test_rows_longer_than_the_model_and_a_larger_tokenizer_are_refused_together(bench):

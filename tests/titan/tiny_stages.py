@@ -168,12 +168,19 @@ class Workbench:
         with closing(self.start(run, ranks, **options)) as process:
             return process.wait(PATIENCE)
 
-    def run(self, run: StageRun, ranks: int | None = None, script: str = "", path: Path | None = None) -> int:
+    def run(
+        self,
+        run: StageRun,
+        ranks: int | None = None,
+        script: str = "",
+        path: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
         """Runs a stage to its end on ranks that needn't import torch first; its exit status.
 
         ``script`` may name a file to run in place of ``titan.train``, ``path`` a folder to import from.
         """
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "MASTER_ADDR": "127.0.0.1"}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "MASTER_ADDR": "127.0.0.1", **(env or {})}
         env |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": os.pathsep.join(map(str, [path or "", *sys.path]))}
         command = [script, str(run.folder / "run.yaml")]
         return run_forked(command, ranks or 1, env, run.folder / "log.txt", PATIENCE)

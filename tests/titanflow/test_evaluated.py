@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_checkpoint import write_checkpoint
 
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError
@@ -73,7 +74,7 @@ def test_the_native_backend_takes_checkpoints(tmp_path: Path, export: Path) -> N
         check(tmp_path, {"a": str(step)}, backend="native")
     with pytest.raises(ConfigError, match=r"expected: checkpoint/step-N, or its stage's folder"):
         check(tmp_path, {"a": str(export)}, backend="native")
-    (step / ".metadata").touch()
+    write_checkpoint(step)
 
     check(tmp_path, {"a": str(step), "b": str(tmp_path / "stage")}, backend="native")
     check(tmp_path, ["sft"], "sft", backend="native")

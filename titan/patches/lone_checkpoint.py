@@ -11,12 +11,13 @@ from titan.patches.patch import Patch, PatchContext
 
 
 class LoneCheckpoint(ModuleType):
-    """``torch.distributed.checkpoint`` whose ``save`` and ``load`` use no collectives."""
+    """``torch.distributed.checkpoint`` whose ``save``, ``async_save`` and ``load`` use no collectives."""
 
     def __init__(self, dcp: ModuleType) -> None:
         super().__init__(dcp.__name__)
         self._dcp = dcp
         self.save = functools.partial(dcp.save, no_dist=True)
+        self.async_save = functools.partial(dcp.async_save, no_dist=True)
         self.load = functools.partial(dcp.load, no_dist=True)
 
     def __getattr__(self, name: str) -> Any:

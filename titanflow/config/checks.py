@@ -35,6 +35,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_skip_rows(module),
             *check_family(module),
             *_check_refused(module),
+            *_check_checkpoints(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),
             *_check_packing(module),
@@ -136,6 +137,17 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 def _check_refused(module: Module) -> list[Problem]:
     return [module.problem(key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
+
+
+def _check_checkpoints(module: Module) -> list[Problem]:
+    """What torchtitan says when each rank has built its model, or at the first save."""
+    config, problems = module.config["checkpoint"], []
+    if config["keep_latest_k"] == 1:
+        found = "found 1: while the next one is saved, the last may be all there is"
+        problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
+    if config["interval"] < 1:
+        problems.append(module.problem("checkpoint.interval", f"found {config['interval']}", "1 or more steps"))
+    return problems
 
 
 def _check_sft(module: Module) -> list[Problem]:

@@ -43,6 +43,9 @@ def _on_a_cpu(module: Module) -> Iterator[tuple[str, str, str, str]]:
         yield "model.attn_type", f"found {attention!r}, which has no backward pass on a CPU", "sdpa", ""
     if config["training"]["enable_cpu_offload"]:
         yield "training.enable_cpu_offload", "found true, and there is no GPU to offload from", "false", ""
+    if config["checkpoint"]["async_mode"] == "async_with_pinned_mem":
+        found = "found 'async_with_pinned_mem', and there is no GPU to copy from"
+        yield "checkpoint.async_mode", found, "async, or disabled", ""
     degree = config["parallelism"]["context_parallel_degree"]
     if degree > 1:
         hint = "shard by data_parallel_shard_degree or tensor_parallel_degree"

@@ -30,7 +30,7 @@ def staged_folder(folder: Path, mark: str) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_staging_prefix(folder)}{os.getpid()}-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{staging_prefix(folder)}{os.getpid()}-", dir=folder.parent))
     temporary.chmod(0o755)
     _staged.add(temporary)
     try:
@@ -65,14 +65,15 @@ def discard_staged() -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what killed processes of this machine left beside ``folder``."""
-    prefix = _staging_prefix(folder)
+    prefix = staging_prefix(folder)
     for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
         process = leftover.name.removeprefix(prefix).partition("-")[0]
         if process.isdigit() and not psutil.pid_exists(int(process)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _staging_prefix(folder: Path) -> str:
+def staging_prefix(folder: Path) -> str:
+    """How names of the hidden siblings of ``folder`` begin that :func:`sweep` removes; a process number follows."""
     # Process numbers mean something on their own machine only, and a workspace may be shared.
     return f".{folder.name}.{socket.gethostname()}."
 

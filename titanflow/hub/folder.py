@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from titanflow.data.staging import staging_prefix, sweep
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
 from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
@@ -24,10 +25,12 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
         StageFailed: a file changed while it was copied, or the copy doesn't say what the evaluated model said.
     """
     check_replaceable(folder)
+    # What a killed publish left is a whole model.
+    sweep(folder)
     if folder.is_dir() and holds(folder, bundle):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    fresh = folder.with_name(f"{staging_prefix(folder)}{os.getpid()}-model.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:

@@ -1,11 +1,14 @@
 import errno
+import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from titanflow.data.staging import staging_prefix
 from titanflow.errors import ConfigError, StageFailed
 from titanflow.hub import folder as hub_folder
 from titanflow.hub.bundle import Entry, bytes_entry, from_export
@@ -38,6 +41,17 @@ def test_the_same_again_touches_nothing(export: Path, tmp_path: Path) -> None:
     before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert not write_folder(bundle_of(export), folder)
     assert {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_publish_left_is_removed(export: Path, tmp_path: Path) -> None:
+    write_folder(bundle_of(export), tmp_path / "model")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getpid()):
+        (tmp_path / f"{staging_prefix(tmp_path / 'model')}{process}-model.new").mkdir()
+    write_folder(bundle_of(export), tmp_path / "model")
+    (left,) = tmp_path.glob(".model*")
+    assert f".{os.getpid()}-" in left.name
 
 
 def test_a_new_bundle_replaces_the_old_one_whole(export: Path, tmp_path: Path) -> None:
