@@ -8,6 +8,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
+from tasks.device_lock import device_lock
 from tasks.launch import launch
 from tasks.progress import Progress
 from tasks.results import HELD_BACK, gate_lines, headline, held_back
@@ -36,7 +37,8 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     begin_stage(plan)
     manifest.record_start(plan, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
-    result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
+    with device_lock(plan.run, logger.info):
+        result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
     manifest.record_finish(plan, result)
     progress.finish(result)
     for line in gate_lines(result):
