@@ -1,171 +1,155 @@
-"""Tokens per second of a stage against plain torchtitan: same model, same text, same machine, in turns.
+"""What the pipeline costs beyond its stages: ``titanflow run`` against the commands that its stages' logs show.
 
-``python benchmarks/overhead.py [--steps 30] [--pairs 4] [--ranks 1]`` prints a line a pair and the median ratio.
-Each run's figure is its fastest logged interval after the first two, so that what other processes take of the
-machine counts for neither side; the order within a pair alternates.
+``python benchmarks/overhead.py [--steps 100] [--pairs 3]`` runs a shortened default experiment, once to have its
+commands, then in pairs: the whole flow, with a Prefect server of its own, and the bare commands one after another, from
+the same ``run.yaml`` files, each side with nothing prepared or trained before. It prints a line a pair: the seconds of
+both, the seconds of the processor, which other work on the machine changes less, and the tokens per second of both
+trainings, from the second logged step to the last; then the medians and whether they meet the targets. The order within
+a pair alternates.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from titanflow.metrics_lines import read_metrics
+from titanflow.stage import METRICS_FILE, RUN_FILE, STAGES
 
-from titanflow.data.prepared import DatasetInfo, write_rows
-from titanflow.stage import PreparedData, StageRun
-
-TARGET = 0.97
-VOCAB = 2048
-LOG_FREQ = 5
-WARM_UP = 2
-END_OF_TEXT = "<|endoftext|>"
-
-
-def write_text(folder: Path, megabytes: float = 2.0) -> Path:
-    """The interpreter's own standard library, a module a line."""
-    sources = sorted(Path(os.__file__).parent.glob("*.py"))
-    documents = [source.read_text(errors="replace") for source in sources]
-    while sum(map(len, documents)) > megabytes * 1e6:
-        documents.pop()
-    path = folder / "text.jsonl"
-    path.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
-    return path
+SECONDS = 10.0
+"""What the pipeline may take of the clock beyond its stages."""
+RATE = 0.99
+"""The least share of a bare training's tokens per second that is left under the flow."""
+TRAININGS = ("pretrain", "sft")
+KEPT = ("plan.json", "manifest.json")
+PREFIXES = ("PREFECT_", "WANDB_", "TITANFLOW_")
 
 
-def documents_of(text: Path) -> list[str]:
-    """The documents of the file that :func:`write_text` wrote."""
-    return [json.loads(line)["text"] for line in text.read_text().splitlines()]
+class Side(NamedTuple):
+    """One run of all stages: seconds of the clock and of the processor, and the trainings' tokens per second."""
+
+    wall: float
+    processor: float
+    rate: float
 
 
-def train_tokenizer(text: Path, folder: Path) -> Tokenizer:
-    """A byte-level BPE of the debug model's vocabulary, saved where both sides look for it."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=[END_OF_TEXT], show_progress=False)
-    tokenizer.train_from_iterator(documents_of(text), trainer)
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": END_OF_TEXT}))
-    return tokenizer
+def settings(steps: int) -> list[str]:
+    """The default experiment with fewer steps and one task."""
+    chosen = {f"{stage}.training.steps": steps for stage in TRAININGS}
+    chosen |= {f"{stage}.validation.enable": "false" for stage in TRAININGS}
+    return [f"--set={key}={value}" for key, value in {**chosen, "evaluate.tasks": "[stdlib_kind]"}.items()]
 
 
-def prepare(text: Path, tokenizer: Tokenizer, folder: Path) -> Path:
-    """The text as a stage reads it."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    documents = [np.array([*tokenizer.encode(one).ids, end], dtype=np.uint16) for one in documents_of(text)]
-    lengths = np.array([len(document) for document in documents], dtype=np.int64)
-    total = int(lengths.sum())
-    folder.mkdir()
-    info = DatasetInfo(
-        kind="text",
-        name="benchmark",
-        fingerprint="",
-        documents=len(documents),
-        tokens=total,
-        trained_tokens=total,
-        bytes=text.stat().st_size,
-        dtype="uint16",
-        vocab_size=VOCAB,
-        pad_id=0,
-    )
-    write_rows(folder, info, documents, lengths)
-    return folder
+def environment(root: Path) -> dict[str, str]:
+    """The shell's own without what it says of Prefect and W&B; everything is written below ``root``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
+    return {**inherited, "TITANFLOW_WORKSPACE": str(root / "runs"), "PREFECT_HOME": str(root / "prefect")}
 
 
-def sections(steps: int, tokenizer: Path) -> dict[str, dict[str, Any]]:
-    """What both sides are given."""
-    return {
-        "model": {"name": "llama3", "flavor": "debugmodel", "hf_assets_path": str(tokenizer)},
-        "training": {"steps": steps, "seq_len": 128, "local_batch_size": 8, "mixed_precision_param": "float32"},
-        "lr_scheduler": {"warmup_steps": 5},
-        "metrics": {"log_freq": LOG_FREQ},
-        "activation_checkpoint": {"mode": "none"},
-        "debug": {"seed": 1},
-    }
+def run_flow(root: Path, steps: int) -> Path:
+    """Runs the experiment as a user does; the run's folder."""
+    check([sys.executable, "-m", "titanflow.cli", "run", "stdlib", *settings(steps)], root)
+    return root / "runs" / "stdlib" / "main"
 
 
-def run_stage(folder: Path, config: dict[str, Any], data: Path, ranks: int) -> float:
-    """Tokens per second on all ranks through ``titan.train``."""
-    run = StageRun(
-        stage="pretrain",
-        experiment="overhead",
-        run="overhead",
-        folder=folder,
-        config={**config, "checkpoint": {"interval": config["training"]["steps"]}},
-        data=PreparedData(train=data),
-    )
-    torchrun(["-m", "titan.train", str(run.write())], folder, ranks)
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return max(record["tokens_per_second"] for record in records[WARM_UP:])
-
-
-def run_plain(folder: Path, config: dict[str, Any], text: Path, ranks: int) -> float:
-    """Tokens per second on all ranks through torchtitan's own ``main``."""
-    folder.mkdir(parents=True)
-    sections = {**config, "job": {"dump_folder": str(folder)}, "comm": {"trace_buf_size": 0}}
-    sections["training"] = {**config["training"], "dataset": "plain_text"}
-    lines = [
-        line
-        for name, values in sections.items()
-        for line in (f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()))
-    ]
-    (folder / "config.toml").write_text("\n".join(lines))
-    script = Path(__file__).with_name("plain_torchtitan.py")
-    arguments = [str(script), f"--job.config_file={folder / 'config.toml'}", "--metrics.disable_color_printing"]
-    log = torchrun(arguments, folder, ranks, PLAIN_TEXT=str(text))
-    # torchtitan logs a rank's rate, and each rank logs its own.
-    rates = [float(rate.replace(",", "")) for rate in re.findall(r"tps: ([\d,]+)", log)]
-    return ranks * max(rates[WARM_UP * ranks :])
-
-
-def torchrun(arguments: list[str], folder: Path, ranks: int, **env: str) -> str:
-    """Runs a command on ``ranks`` processes of this machine; its output."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *arguments]
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // ranks, 1))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "HF_HOME": str(folder / "hf"), **env}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def check(command: list[str], root: Path) -> None:
+    """Runs a command, and ends with its output where it fails."""
+    done = subprocess.run(command, env=environment(root), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done.stdout
 
 
-def main() -> None:
+def bare_commands(folder: Path) -> dict[str, str]:
+    """Each stage's command, as its log shows it."""
+    logs = {stage: folder / stage / f"{stage}.log" for stage in STAGES}
+    return {stage: log.read_text().splitlines()[0].removeprefix("$ ") for stage, log in logs.items()}
+
+
+def measure(root: Path, begun: Path, commands: dict[str, str] | None, steps: int) -> Side:
+    """Runs all stages from nothing: the bare ``commands``, or without them the flow.
+
+    ``begun`` holds the files that the bare commands find: each stage's ``run.yaml``, and what its flow noted.
+    """
+    folder = root / "runs" / "stdlib" / "main"
+    shutil.rmtree(root / "runs")
+    if commands is not None:
+        shutil.copytree(begun, folder)
+    before, started = processor_seconds(), time.monotonic()
+    if commands is None:
+        run_flow(root, steps)
+    else:
+        for command in commands.values():
+            check(["bash", "-c", command], root)
+    return Side(time.monotonic() - started, processor_seconds() - before, rate(folder))
+
+
+def processor_seconds() -> float:
+    """What all processes took that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def rate(folder: Path) -> float:
+    """Tokens per second of the trainings together, without what comes before each one's second logged step."""
+    tokens, seconds = 0, 0.0
+    for stage in TRAININGS:
+        records = read_metrics(folder / stage / METRICS_FILE)
+        tokens += records[-1]["tokens"] - records[1]["tokens"]
+        seconds += records[-1]["seconds"] - records[1]["seconds"]
+    return tokens / seconds
+
+
+def keep_beginnings(folder: Path, begun: Path) -> None:
+    """Copies what the stages of a finished run were started from."""
+    for stage in STAGES:
+        (begun / stage).mkdir(parents=True)
+        shutil.copy(folder / stage / RUN_FILE, begun / stage)
+    for name in KEPT:
+        shutil.copy(folder / name, begun)
+
+
+def main() -> int:
+    """Measures; the exit status is 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--pairs", type=int, default=4)
-    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=100, help="of each training, at least 20")
+    parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="titanflow-overhead-") as place:
-        root = Path(place)
-        text = write_text(root)
-        tokenizer = train_tokenizer(text, root / "tokenizer")
-        data = prepare(text, tokenizer, root / "data")
-        config = sections(arguments.steps, root / "tokenizer")
-        ratios = []
+        root, begun = Path(place), Path(place) / "begun"
+        folder = run_flow(root, arguments.steps)
+        commands = bare_commands(folder)
+        keep_beginnings(folder, begun)
+        beyond, ratios = [], []
         for pair in range(arguments.pairs):
-            rates = {}
-            for side in ("stage", "plain") if pair % 2 == 0 else ("plain", "stage"):
-                folder = root / f"{side}-{pair}"
-                if side == "stage":
-                    rates[side] = run_stage(folder, config, data, arguments.ranks)
-                else:
-                    rates[side] = run_plain(folder, config, text, arguments.ranks)
-            ratios.append(rates["stage"] / rates["plain"])
-            print(f"titan.train {rates['stage']:,.0f} tokens/s, torchtitan {rates['plain']:,.0f}: {ratios[-1]:.3f}")
-        ratio = median(ratios)
-        print(f"median ratio {ratio:.3f} (target {TARGET}): {'met' if ratio >= TARGET else 'missed'}")
-        sys.exit(0 if ratio >= TARGET else 1)
+            sides: dict[str, Side] = {}
+            for side in ("flow", "bare") if pair % 2 == 0 else ("bare", "flow"):
+                sides[side] = measure(root, begun, commands if side == "bare" else None, arguments.steps)
+            flow, bare = sides["flow"], sides["bare"]
+            beyond.append(flow.wall - bare.wall)
+            ratios.append(flow.rate / bare.rate)
+            print(
+                f"flow {flow.wall:.1f} s, bare {bare.wall:.1f} s: {beyond[-1]:+.1f} s "
+                f"(processor {flow.processor:.1f}, {bare.processor:.1f}: {flow.processor - bare.processor:+.1f}); "
+                f"tokens/s {flow.rate:,.0f}, {bare.rate:,.0f}: {ratios[-1]:.3f}",
+                flush=True,
+            )
+    seconds, ratio = median(beyond), median(ratios)
+    met = seconds <= SECONDS and ratio >= RATE
+    print(
+        f"median {seconds:+.1f} s (target at most {SECONDS:g}), tokens/s {ratio:.3f} (target at least {RATE}): "
+        f"{'met' if met else 'missed'}"
+    )
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

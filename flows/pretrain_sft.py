@@ -10,21 +10,29 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field
 
+from flows.chosen import KNOBS, chosen, run_title
 from flows.night import run_night, scheduled_day
 from flows.run_plan import Summary, run_plan
 from tasks.results import HELD_BACK
 from titanflow.config.experiment_spec import OnStale
-from titanflow.plan import make_plan
+from titanflow.config.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
+from titanflow.errors import ConfigError
+from titanflow.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
 
 
 def flow_run_name() -> str:
-    """The experiment's name, and the run's where one was given."""
+    """The experiment, the run, and what is set: ``stdlib/main pretrain.steps=200``."""
     parameters = flow_run.parameters
     experiment = Path(parameters.get("experiment", DEFAULT_EXPERIMENT)).stem
-    run = parameters.get("run")
-    return f"{experiment}-{dated(run)}" if run else experiment
+    knobs = {name: parameters.get(name) for name in KNOBS}
+    forms = {stage: form for stage in KEYS if isinstance(form := parameters.get(stage), StageForm)}
+    try:
+        settings = chosen(knobs, forms, parameters.get("overrides"))
+    except ConfigError:
+        settings = {}
+    return run_title(experiment, dated(parameters.get("run")) or DEFAULT_RUN, settings)
 
 
 @flow(name="pretrain-sft", flow_run_name=flow_run_name, persist_result=False)
@@ -35,11 +43,15 @@ def pretrain_sft(
     night: bool = False,
     pretrain_steps: Annotated[int | None, Field(ge=1)] = None,
     sft_steps: Annotated[int | None, Field(ge=1)] = None,
-    pretrain_learning_rate: Annotated[float | None, Field(gt=0)] = None,
-    sft_learning_rate: Annotated[float | None, Field(gt=0)] = None,
+    pretrain_learning_rate: Annotated[float | None, Field(ge=0)] = None,
+    sft_learning_rate: Annotated[float | None, Field(ge=0)] = None,
     nproc_per_node: Annotated[int | None, Field(ge=1)] = None,
     on_stale: OnStale | None = None,
     wait: bool = True,
+    pretrain: Pretrain = Pretrain(),  # noqa: B008  (Prefect reads the form's default here)
+    sft: Sft = Sft(),  # noqa: B008
+    evaluate: Evaluate = Evaluate(),  # noqa: B008
+    publish: Publish = Publish(),  # noqa: B008
     overrides: dict[str, Any] | None = None,
 ) -> Summary | State[Summary]:
     """Pretrains, fine-tunes, evaluates and publishes one experiment.
@@ -61,18 +73,22 @@ def pretrain_sft(
         nproc_per_node: Sets launcher.nproc_per_node: the processes of every stage, one a GPU.
         on_stale: What becomes of a stage that was made from other inputs; unset, as the experiment says (error).
         wait: Whether to wait for another run of the same folder; otherwise this one fails.
-        overrides: Everything else, dotted key to value, as --set takes it. Goes before the parameters above.
+        pretrain: Settings of pretraining; what isn't set stays as the experiment has it.
+        sft: Settings of fine-tuning, likewise.
+        evaluate: Settings of the evaluation, likewise.
+        publish: Settings of publishing, likewise.
+        overrides: Everything else, dotted key to value, as --set takes it.
     """
     knobs = {
-        "pretrain.training.steps": pretrain_steps,
-        "sft.training.steps": sft_steps,
-        "pretrain.optimizer.lr": pretrain_learning_rate,
-        "sft.optimizer.lr": sft_learning_rate,
-        "launcher.nproc_per_node": nproc_per_node,
+        "pretrain_steps": pretrain_steps,
+        "sft_steps": sft_steps,
+        "pretrain_learning_rate": pretrain_learning_rate,
+        "sft_learning_rate": sft_learning_rate,
+        "nproc_per_node": nproc_per_node,
         "on_stale": on_stale,
     }
-    given = {key: value for key, value in knobs.items() if value is not None}
-    settings = {**given, **(overrides or {})}
+    forms = {"pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": publish}
+    settings = chosen(knobs, forms, overrides)
 
     def work(name: str | None, settings: Mapping[str, Any]) -> Summary:
         return run_plan(make_plan(experiment, configs, name, settings), wait)

@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.begin_stage import discard_if_new
 from titanflow.errors import ConfigError
@@ -15,7 +16,7 @@ from titanflow.stage import StageResult
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
-@task(name="prepare", task_run_name="prepare", cache_policy=NO_CACHE, persist_result=False)
+@task(name="prepare", task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
 def prepare(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     """Trains the tokenizer where none is given and prepares every dataset of the experiment."""
     try:

@@ -1,104 +1,102 @@
-"""What of a running stage is seen in Prefect: log lines, a progress ring, and at the end a table and a curve."""
+"""What of a running stage is seen in Prefect: log lines, a progress ring, and at the end tables and a curve."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
-from logging import LoggerAdapter
-from typing import Any, TypeVar
-from uuid import UUID
+from collections.abc import Mapping
+from typing import Any
 
-from prefect.artifacts import (
-    create_image_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
+from tasks.artifacts import Artifacts, Logger
 from tasks.loss_curve import loss_curve
 from tasks.results import rows
+from tasks.stage_links import links
+from tasks.stage_tables import begin_tables, finish_tables
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import is_stderr
 from titanflow.stage import METRICS_FILE, StageResult, StageRun
 
-Returned = TypeVar("Returned")
-Logger = logging.Logger | LoggerAdapter[logging.Logger]
-
-UI_PAUSE_SECONDS = 60.0
-"""How long the artifacts rest after the API didn't answer."""
+RING_SECONDS = 5.0
+"""The ring moves no more often: nobody looks as often, and the API's database shares a machine with the training."""
+LINE_SHARE = 0.01
+"""Lines in the log are as far apart as this share of the time so far: a second at first, a minute after two hours."""
 
 
 class Progress:
     """Follows one stage; call it with each batch of new metrics records.
 
-    The UI is a window, not a part of the training: an API that is away for a moment is logged once, and the
-    training goes on.
+    What comes between two lines of the log is told in the next one.
     """
 
     def __init__(self, run: StageRun, logger: Logger) -> None:
         self.run = run
         self.steps = total_steps(run.config)
         self._logger = logger
-        self._artifact: UUID | None = None
+        self._artifacts = Artifacts(run.stage, logger)
+        self._has_begun = False
         self._first: tuple[int, float] | None = None
-        self._ui_rests_until = 0.0
-        self._ui_complained = False
+        self._newest: dict[str, Any] = {}
+        self._untold: dict[str, Any] = {}
+        self._line_at = 0.0
+        self._ring_at = 0.0
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
-        """Logs the newest step and moves the progress ring."""
-        seen = [record for record in records if "step" in record]
-        if not seen:
-            return
+        """Logs the newest step and moves the progress ring, unless both were done a moment ago."""
+        if not self._has_begun:
+            # At the first look, a second after the start: the stage's own start takes longer.
+            self._has_begun = True
+            for what, table, text in begin_tables(self.run, self._logger):
+                self._artifacts.table(what, table, text)
         now = time.monotonic()
-        step = seen[-1]["step"]
-        self._first = self._first or (step, now)
-        # A validation has a record of its own, beside that of its training step.
-        merged = {key: value for record in seen for key, value in record.items()}
-        self.steps = merged.get("steps", self.steps)
-        self._logger.info(describe(self.run.stage, merged, self.steps, self._seconds_left(step, now)))
-        if self.steps:
-            self._show_progress(min(100.0, 100.0 * step / self.steps))
+        for record in records:
+            if "step" in record:
+                # A validation has a record of its own, beside that of its training step.
+                self._newest |= record
+                self._untold |= record
+        if not self._untold:
+            return
+        self._first = self._first or (self._newest["step"], now)
+        self.steps = self._newest.get("steps", self.steps)
+        if now >= self._line_at:
+            self._tell(now)
+        if now >= self._ring_at:
+            self._move_ring(now)
 
     def finish(self, result: StageResult) -> None:
-        """Leaves the table of results and the loss curve."""
-        stage = self.run.stage
-        if self._artifact:
-            self._show_progress(100.0)
-        if table := rows(result):
-            self._ui(create_table_artifact, table, key=f"{stage}-results", description=f"Results of {stage}")
+        """Leaves the tables of results, the loss curve and the links."""
+        stage, now = self.run.stage, time.monotonic()
+        if self._untold:
+            self._tell(now)
+        if self._newest and self.steps:
+            self._artifacts.progress(100.0, self._where(now))
+        self._artifacts.table("results", rows(result), f"Results of {stage}")
+        for what, table, text in finish_tables(result):
+            self._artifacts.table(what, table, text)
         curve = loss_curve(read_metrics(self.run.folder / METRICS_FILE), f"{self.run.experiment} {stage}")
         if curve:
-            self._ui(create_image_artifact, curve, key=f"{stage}-loss", description=f"Loss of {stage}")
+            self._artifacts.image("loss", curve, f"Loss of {stage}")
+        for what, (text, url) in links(self.run.folder, result).items():
+            self._artifacts.link(what, url, text)
 
-    def _seconds_left(self, step: int, now: float) -> float | None:
+    def _tell(self, now: float) -> None:
+        self._logger.info(describe(self.run.stage, self._untold, self.steps, self._seconds_left(now)))
+        self._untold = {}
+        so_far = now - self._first[1] if self._first else 0.0
+        self._line_at = now + LINE_SHARE * so_far
+
+    def _move_ring(self, now: float) -> None:
+        if self.steps:
+            self._artifacts.progress(min(100.0, 100.0 * self._newest["step"] / self.steps), self._where(now))
+            self._ring_at = now + RING_SECONDS
+
+    def _where(self, now: float) -> str:
+        return beside_the_ring(self._newest, self.steps, self._seconds_left(now))
+
+    def _seconds_left(self, now: float) -> float | None:
+        step = self._newest["step"]
         if self._first is None or not self.steps or step <= self._first[0]:
             return None
         first_step, first_seen = self._first
         return (self.steps - step) * (now - first_seen) / (step - first_step)
-
-    def _show_progress(self, percent: float) -> None:
-        if self._artifact:
-            self._ui(update_progress_artifact, self._artifact, percent)
-        else:
-            key = f"{self.run.stage}-progress"
-            text = f"{self.run.stage}, {self.steps:,} steps"
-            self._artifact = self._ui(create_progress_artifact, percent, key=key, description=text)
-
-    def _ui(self, call: Callable[..., Returned], *args: Any, **kwargs: Any) -> Returned | None:
-        if time.monotonic() < self._ui_rests_until:
-            return None
-        try:
-            # Prefect's own retries would hold up the next look at the training for a minute.
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                return call(*args, **kwargs)
-        except Exception as error:
-            self._ui_rests_until = time.monotonic() + UI_PAUSE_SECONDS
-            if not self._ui_complained:
-                self._ui_complained = True
-                self._logger.warning("Prefect's artifacts can't be updated (%s); %s goes on", error, self.run.stage)
-            return None
 
 
 def total_steps(config: Mapping[str, Any]) -> int | None:
@@ -124,9 +122,26 @@ def describe(stage: str, record: Mapping[str, Any], steps: int | None, seconds_l
     return " ".join(parts) + ("" if seconds_left is None else f", {clock(seconds_left)} left")
 
 
+def beside_the_ring(record: Mapping[str, Any], steps: int | None, seconds_left: float | None) -> str:
+    """Where a stage stands, as ``step 120 of 300, 123k tokens, loss 3.210, 38k tokens/s, 0:41 left``."""
+    parts = [f"step {record['step']:,}" + (f" of {steps:,}" if steps else "")]
+    if "tokens" in record:
+        parts.append(f"{thousands(record['tokens'])} tokens")
+    if "task" in record:
+        parts.append(f"{record['model']} {record['task']}")
+    for key, name in (("loss", "loss"), ("validation_loss", "validation loss")):
+        if key in record:
+            parts.append(f"{name} {record[key]:.3f}")
+    if "tokens_per_second" in record:
+        parts.append(f"{thousands(record['tokens_per_second'])} tokens/s")
+    if seconds_left is not None:
+        parts.append(f"{clock(seconds_left)} left" if seconds_left else "done")
+    return ", ".join(parts)
+
+
 def thousands(number: float) -> str:
-    """A rate in three or four characters: 870, 3.4k, 38k, 1.2M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
+    """A number in three or four characters: 870, 3.4k, 38k, 1.2M, 15B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             scaled = number / size
             return f"{scaled:.1f}{unit}" if scaled < 10 else f"{scaled:.0f}{unit}"

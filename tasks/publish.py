@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from tasks.hub_token import token_environment
+from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan
@@ -14,7 +15,7 @@ from titanflow.stage import StageResult
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
-@task(name="push_to_hub", task_run_name="push_to_hub", cache_policy=NO_CACHE, persist_result=False)
+@task(name="push_to_hub", task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
 def push_to_hub(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     """Publishes the evaluated model, to a folder or to the Hub."""
     return run_stage(plan, manifest, secrets=lambda: token_environment(plan))

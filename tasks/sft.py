@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan
@@ -13,7 +14,7 @@ from titanflow.stage import StageResult
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
-@task(name="sft", task_run_name="sft", cache_policy=NO_CACHE, persist_result=False)
+@task(name="sft", task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
 def sft(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     """Fine-tunes the base on conversations, or resumes from its newest complete checkpoint."""
     return run_stage(plan, manifest)

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
+from tasks.device_lock import device_lock
 from tasks.launch import launch
 from tasks.progress import Progress
 from tasks.results import HELD_BACK, gate_lines, headline, held_back
@@ -46,7 +47,8 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     manifest.record_start(plan, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
     try:
-        result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
+        with device_lock(plan.run, logger.info):
+            result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
     except StageLost as error:
         logger.warning("%s%s", error, again)
         raise

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from titanflow.config.field_docs import field_docs
 from titanflow.config.snapshot import FAMILIES, snapshot_path
 from titanflow.families import OWN_FAMILIES
 
@@ -19,15 +21,16 @@ def take_snapshot() -> dict[str, Any]:
     """What the installed torchtitan accepts, and this project's own families.
 
     Returns:
-        ``torchtitan``: its version; ``job_config``: the JSON schema of its ``JobConfig``; ``models``: for each
-        family the name and JSON schema of its ``ModelArgs`` and the values of each flavor.
+        ``torchtitan``: its version; ``job_config``: the JSON schema of its ``JobConfig``, with the first paragraph
+        of what its source says of a field; ``models``: for each family the name and JSON schema of its ``ModelArgs``
+        and the values of each flavor.
     """
     from pydantic import TypeAdapter
 
     from titan.native_model import train_spec
 
     train_spec(FAMILIES[0])
-    from torchtitan.config.job_config import JobConfig
+    from torchtitan.config import job_config
 
     models = {}
     for name in (*FAMILIES, *OWN_FAMILIES):
@@ -40,9 +43,18 @@ def take_snapshot() -> dict[str, Any]:
         }
     return {
         "torchtitan": version("torchtitan"),
-        "job_config": TypeAdapter(JobConfig).json_schema(),
+        "job_config": with_docs(TypeAdapter(job_config.JobConfig).json_schema(), Path(job_config.__file__)),
         "models": models,
     }
+
+
+def with_docs(schema: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The schema with a description of each field that its dataclass in ``source`` describes."""
+    docs = field_docs(source)
+    for name, definition in schema["$defs"].items():
+        for key, described in docs.get(name, {}).items():
+            definition["properties"][key]["description"] = described
+    return schema
 
 
 def _without_private(value: Any) -> Any:

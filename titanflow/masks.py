@@ -49,6 +49,12 @@ class MaskedRow:
         """Of each token, whether the model is trained to write it."""
         return [False, *(label >= 0 for label in self.labels[:-1])]
 
+    def spans(self, backend: Any) -> Iterator[tuple[bool, str]]:
+        """Its text in turns of what is trained and what isn't, decoded by a tokenizer's ``backend``."""
+        pairs = zip(self.input_ids, self.trained, strict=True)
+        for is_trained, run in itertools.groupby(pairs, lambda pair: pair[1]):
+            yield is_trained, backend.decode([token for token, _ in run], skip_special_tokens=False)
+
 
 class Masks:
     """The prepared conversations of one training module."""
@@ -101,8 +107,7 @@ class Masks:
             trained = row.trained
             parts.append(Text(f"{row.source}   {len(trained)} tokens, {sum(trained)} trained", style="bold"))
             text = Text()
-            for is_trained, run in itertools.groupby(zip(row.input_ids, trained, strict=True), lambda pair: pair[1]):
-                said = backend.decode([token for token, _ in run], skip_special_tokens=False)
+            for is_trained, said in row.spans(backend):
                 text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)
             parts += [text, Text()]
         return Group(

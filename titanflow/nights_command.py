@@ -13,9 +13,9 @@ from titanflow.cli import (
     ExperimentArgument,
     JsonOption,
     SetOption,
-    print_json,
     app,
     out,
+    print_json,
     reports_errors,
 )
 

@@ -54,9 +54,9 @@ def run(tmp_path, prefect_home):
 
 def newest_state(prefect_home):
     with sqlite3.connect(prefect_home / "prefect.db") as database:
-        return database.execute("select state_name from flow_run where name = 'tiny' order by created desc").fetchone()[
-            0
-        ]
+        return database.execute(
+            "select state_name from flow_run where name = 'tiny/main' order by created desc"
+        ).fetchone()[0]
 
 
 def test_a_run_without_a_server_has_nothing_to_alarm_about(run, tmp_path, prefect_home):

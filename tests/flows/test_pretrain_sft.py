@@ -11,8 +11,11 @@ from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PUBLISHES, TRAINS, sma
 
 from flows import pretrain_sft as module
 from flows import run_plan
+from flows.chosen import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from titanflow.config.module import stage_schema
+from titanflow.config.schema import BOUNDS
 from titanflow.errors import ConfigError, HubError, StageFailed
 from titanflow.manifest import Manifest
 
@@ -50,7 +53,7 @@ def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp
     summary = pretrain_sft("tiny", run="main")
     assert summary == Summary(experiment="tiny", run="main", folder=tmp_path / "run", published="/published")
     flow_run = newest_run()
-    assert flow_run.name == "tiny-main"
+    assert flow_run.name == "tiny/main"
     assert flow_run.state.is_completed()
     shown = artifacts(flow_run)
     assert {"pretrain-progress", "pretrain-results", "pretrain-loss", "publish-results", "summary"} <= set(shown)
@@ -160,19 +163,24 @@ def test_knobs_and_overrides_reach_the_planner_as_dotted_keys(api, planned):
         pretrain_steps=7,
         sft_learning_rate=1e-5,
         nproc_per_node=2,
-        overrides={"evaluate.limit": 3, "pretrain.training.steps": 8},
+        sft={"training": {"seq_len": 64}},
+        evaluate={"num_fewshot": 1},
+        overrides={"evaluate.limit": 3, "pretrain.training.steps": 7},
     )
     assert planned.asked == (
         "tiny",
         "conf",
         "a",
         {
-            "pretrain.training.steps": 8,
+            "pretrain.training.steps": 7,
             "sft.optimizer.lr": 1e-5,
             "launcher.nproc_per_node": 2,
+            "sft.training.seq_len": 64,
+            "evaluate.num_fewshot": 1,
             "evaluate.limit": 3,
         },
     )
+    assert newest_run().name == "tiny/a pretrain.steps=7 sft.lr=1e-05 launcher.nproc_per_node=2 and 3 more"
 
 
 def test_bad_input_fails_the_run_before_anything_is_written(api, monkeypatch, tmp_path):
@@ -185,8 +193,18 @@ def test_bad_input_fails_the_run_before_anything_is_written(api, monkeypatch, tm
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("bad", [{"pretrain_steps": 0}, {"sft_steps": "many"}, {"experiment": ""}])
-def test_a_knob_of_the_wrong_kind_is_refused(api, bad):
+BAD = [
+    {"pretrain_steps": 0},
+    {"sft_steps": "many"},
+    {"experiment": ""},
+    {"sft": {"training": {"steps": 0}}},
+    {"pretrain": {"training": {"stepz": 1}}},
+    {"publish": {"target": "everywhere"}},
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_parameter_of_the_wrong_kind_is_refused(api, bad):
     with pytest.raises(ParameterTypeError, match=next(iter(bad))):
         pretrain_sft(**bad)
 
@@ -195,6 +213,18 @@ def test_the_form_explains_every_parameter():
     properties = pretrain_sft.parameters.properties
     assert all(field.get("description") for field in properties.values())
     assert properties["experiment"]["default"] == "stdlib"
+
+
+def test_the_short_parameters_have_the_bounds_of_the_keys_that_they_set():
+    properties = pretrain_sft.parameters.properties
+    for name, key in KNOBS.items():
+        stage, _, rest = key.replace("launcher.", "sft.launcher.").partition(".")
+        section, _, field = rest.partition(".")
+        schema = stage_schema(stage)["properties"][section]["properties"][field]
+        short = next(option for option in properties[name]["anyOf"] if option["type"] != "null")
+        assert {word: short[word] for word in ("type", *BOUNDS) if word in short} == {
+            word: schema[word] for word in ("type", *BOUNDS) if word in schema
+        }, name
     assert pretrain_sft.parameters.required == []
 
 

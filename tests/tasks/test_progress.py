@@ -1,39 +1,39 @@
 import logging
-from uuid import uuid4
 
 import pytest
 
 from tasks import progress
-from tasks.progress import Progress, clock, describe, thousands
+from tasks.progress import Progress, beside_the_ring, clock, describe, thousands
 from titanflow.stage import PublishResult, StageRun
 
 
 class Artifacts:
-    """Stands in for Prefect's artifact functions and notes the calls; raises while ``down``."""
+    """Stands in for the stage's artifacts and notes the calls."""
 
     def __init__(self):
         self.calls = []
-        self.down = False
 
-    def note(self, name):
-        def call(*args, **kwargs):
-            if self.down:
-                raise ConnectionError("All connection attempts failed")
-            self.calls.append((name, args, kwargs))
-            return uuid4()
+    def __call__(self, stage, logger):
+        return self
 
-        return call
+    def __getattr__(self, name):
+        return lambda *args: self.calls.append((name, *args))
 
     def named(self, name):
-        return [(args, kwargs) for called, args, kwargs in self.calls if called == name]
+        return [args for called, *args in self.calls if called == name]
 
 
 @pytest.fixture
 def artifacts(monkeypatch):
     artifacts = Artifacts()
-    for name in ("create_progress", "update_progress", "create_table", "create_image"):
-        monkeypatch.setattr(progress, f"{name}_artifact", artifacts.note(name))
+    monkeypatch.setattr(progress, "Artifacts", artifacts)
     return artifacts
+
+
+@pytest.fixture
+def unpaced(monkeypatch):
+    monkeypatch.setattr(progress, "RING_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SHARE", 0.0)
 
 
 def followed(folder, stage="pretrain", **config):
@@ -41,15 +41,14 @@ def followed(folder, stage="pretrain", **config):
     return Progress(run, logging.getLogger("test"))
 
 
-def test_the_ring_moves_from_nothing_to_all(tmp_path, artifacts):
+def test_the_ring_moves_from_nothing_to_all(tmp_path, artifacts, unpaced):
     follow = followed(tmp_path, training={"steps": 200})
     follow([{"step": 1, "loss": 7.6}])
     follow([{"step": 99, "loss": 5}, {"step": 100, "loss": 5}])
     follow.finish(PublishResult(target="folder", location="here"))
-    ((args, kwargs),) = artifacts.named("create_progress")
-    assert args == (0.5,)
-    assert kwargs["key"] == "pretrain-progress"
-    assert [args[1] for args, _ in artifacts.named("update_progress")] == [50.0, 100.0]
+    shown = artifacts.named("progress")
+    assert [percent for percent, _ in shown] == [0.5, 50.0, 100.0]
+    assert shown[0][1] == "step 1 of 200, loss 7.600"
 
 
 def test_a_look_without_news_says_nothing(tmp_path, artifacts, caplog):
@@ -58,7 +57,7 @@ def test_a_look_without_news_says_nothing(tmp_path, artifacts, caplog):
     assert (caplog.messages, artifacts.calls) == ([], [])
 
 
-def test_one_line_a_look_with_the_newest_step(tmp_path, artifacts, caplog):
+def test_one_line_a_look_with_the_newest_step(tmp_path, artifacts, unpaced, caplog):
     caplog.set_level("INFO")
     follow = followed(tmp_path, training={"steps": 200})
     follow([{"step": 1, "loss": 7.6}, {"step": 2, "loss": 7.5}])
@@ -68,41 +67,41 @@ def test_one_line_a_look_with_the_newest_step(tmp_path, artifacts, caplog):
     assert caplog.messages[1].endswith(" left")
 
 
+def test_what_comes_too_soon_is_told_with_the_next_line_and_at_the_end(tmp_path, artifacts, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(progress, "LINE_SHARE", 1e9)
+    clock = iter([0.0, 1.0, 2.0, 1e12, 2e12, 3e12])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    follow = followed(tmp_path, training={"steps": 200})
+    follow([{"step": 1, "loss": 7.6}])
+    follow([{"step": 2, "loss": 7.5}])
+    follow([{"step": 2, "validation_loss": 7.3}])
+    assert caplog.messages[1:] == ["pretrain step 2/200 loss 7.500, 3:18 left"]
+    follow([{"step": 3, "loss": 7.4}])
+    follow([{"step": 200, "loss": 5}])
+    follow.finish(PublishResult(target="folder", location="here"))
+    told = [message.split(",")[0] for message in caplog.messages[2:]]
+    assert told == ["pretrain step 3/200 loss 7.400 validation loss 7.300", "pretrain step 200/200 loss 5.000"]
+    # The ring moves at the first look, once its pause is over, and at the end.
+    assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 1.5, 100.0, 100.0]
+
+
 def test_an_evaluation_brings_its_own_count(tmp_path, artifacts, caplog):
     caplog.set_level("INFO")
     record = {"step": 2, "steps": 8, "model": "sft", "task": "kind", "scores": {"acc": 0.93, "acc_stderr": 0.01}}
     followed(tmp_path, stage="evaluate")([record])
     assert caplog.messages == ["evaluate step 2/8 sft kind acc 0.93"]
-    assert artifacts.named("create_progress")[0][0] == (25.0,)
-
-
-def test_a_ui_that_is_away_is_told_once_and_costs_nothing(tmp_path, artifacts, caplog):
-    artifacts.down = True
-    follow = followed(tmp_path, training={"steps": 200})
-    follow([{"step": 1, "loss": 7.6}])
-    follow([{"step": 2, "loss": 7.5}])
-    follow.finish(PublishResult(target="folder", location="here"))
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["Prefect's artifacts can't be updated (All connection attempts failed); pretrain goes on"]
-
-
-def test_a_ui_that_comes_back_is_used_again(tmp_path, artifacts, monkeypatch):
-    monkeypatch.setattr(progress, "UI_PAUSE_SECONDS", 0.0)
-    artifacts.down = True
-    follow = followed(tmp_path, training={"steps": 200})
-    follow([{"step": 1, "loss": 7.6}])
-    artifacts.down = False
-    follow([{"step": 100, "loss": 7.5}])
-    assert artifacts.named("create_progress")[0][0] == (50.0,)
+    assert artifacts.named("progress") == [[25.0, "step 2 of 8, sft kind"]]
 
 
 def test_results_and_the_curve_are_left_at_the_end(tmp_path, artifacts):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 7.6}\n{"step": 2, "loss": 7.5}\n')
-    followed(tmp_path).finish(PublishResult(target="folder", location="here"))
-    assert artifacts.named("create_table")[0][1]["key"] == "pretrain-results"
-    ((args, kwargs),) = artifacts.named("create_image")
-    assert args[0].startswith("data:image/svg+xml")
-    assert kwargs["key"] == "pretrain-loss"
+    followed(tmp_path).finish(PublishResult(target="hub", repo_id="a/b", tag="v1", location="https://hub.example/a/b"))
+    assert artifacts.named("table")[0][0] == "results"
+    ((what, picture, _),) = artifacts.named("image")
+    assert what == "loss"
+    assert picture.startswith("data:image/svg+xml")
+    assert artifacts.named("link") == [["published", "https://hub.example/a/b", "Published: a/b v1"]]
 
 
 def test_a_full_line():
@@ -113,6 +112,15 @@ def test_a_full_line():
     assert describe("pretrain", {"step": 1200}, None, None) == "pretrain step 1,200"
 
 
+def test_where_a_training_stands():
+    record = {"step": 120, "loss": 3.21, "tokens": 122_880, "tokens_per_second": 38_123.0}
+    stands = "step 120 of 300, 123k tokens, loss 3.210, 38k tokens/s"
+    assert beside_the_ring(record, 300, 41.2) == f"{stands}, 0:41 left"
+    assert beside_the_ring(record, 300, None) == stands
+    assert beside_the_ring(record, 120, 0.0).endswith(", done")
+
+
 def test_short_numbers():
-    assert [thousands(number) for number in (0, 870, 3_400, 38_123, 1_250_000)] == ["0", "870", "3.4k", "38k", "1.2M"]
+    numbers = {0: "0", 870: "870", 3_400: "3.4k", 38_123: "38k", 1_250_000: "1.2M", 15e9: "15B"}
+    assert {number: thousands(number) for number in numbers} == numbers
     assert [clock(seconds) for seconds in (0, 41.2, 725, 10_800)] == ["0:00", "0:41", "12:05", "3:00:00"]

@@ -231,9 +231,6 @@ def _check_new_tokens(module: Module) -> list[Problem]:
 
 def _check_launcher(module: Module) -> list[Problem]:
     launcher = module.config.get("launcher") or {}
-    for key in ("nproc_per_node", "nnodes"):
-        if launcher.get(key, 1) < 1:
-            return [module.problem(f"launcher.{key}", f"found {launcher[key]}", expected="1 or more")]
     if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
         return [module.problem("launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
     return []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from titanflow.base_model import BaseArchitecture
+from titanflow.config import bounds
 from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
+from titanflow.config.bounds import bounded
 from titanflow.config.schema import (
     Schema,
     check,
@@ -151,10 +154,21 @@ def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]
             sources[name] = merge(load(path, problems), source)
 
 
+@cache
+def stage_schema(stage: str) -> Schema:
+    """What a stage's config may hold, each number within its bounds."""
+    if stage == "publish":
+        return dataclass_schema(Publish)
+    if stage == "evaluate":
+        return bounded(dataclass_schema(Evaluate), bounds.EVALUATE)
+    merged = merge_schemas(inline(load_snapshot()["job_config"]), dataclass_schema(TRAINING_SECTIONS))
+    return bounded(merged, bounds.TRAINING)
+
+
 def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Schema, str]:
+    schema = stage_schema(module.stage)
     if not module.trains:
-        return dataclass_schema(Evaluate if module.stage == "evaluate" else Publish), "default"
-    schema = merge_schemas(inline(load_snapshot()["job_config"]), dataclass_schema(TRAINING_SECTIONS))
+        return schema, "default"
     custom = plain(merged.get("experimental", {}).get("custom_args_module")) if "experimental" in merged else None
     custom = custom or (plain(merged.get("job", {}).get("custom_config_module")) if "job" in merged else None)
     if custom and custom != "titan.job_config":

@@ -1,13 +1,15 @@
 """Checks a config tree against a JSON schema, and says what is wrong the way a person would.
 
 JSON Schema is what pydantic makes of torchtitan's dataclasses and of this project's; of it this reads
-``properties``, ``$ref``, ``type``, ``enum``, ``const``, ``anyOf``, ``items``, ``additionalProperties`` and
-``default``.
+``properties``, ``$ref``, ``type``, ``enum``, ``const``, ``anyOf``, ``items``, ``additionalProperties``, ``default``
+and the bounds of numbers.
 """
 
 from __future__ import annotations
 
 import difflib
+import operator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -24,6 +26,13 @@ TYPE_NAMES = {
     "object": "a mapping",
     "null": "null",
 }
+BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "minimum": ("at least", operator.ge),
+    "exclusiveMinimum": ("more than", operator.gt),
+    "maximum": ("at most", operator.le),
+    "exclusiveMaximum": ("below", operator.lt),
+}
+"""How a number may be bounded: in words, and whether one is within."""
 
 
 @cache
@@ -175,9 +184,9 @@ def accepts(value: Any, schema: Schema) -> bool:
         return bool(value == schema["const"] and type(value) is type(schema["const"]))
     match schema.get("type"):
         case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, int) and not isinstance(value, bool) and _within(value, schema)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            return isinstance(value, int | float) and not isinstance(value, bool) and _within(value, schema)
         case "string":
             return isinstance(value, str)
         case "boolean":
@@ -189,6 +198,10 @@ def accepts(value: Any, schema: Schema) -> bool:
         case "object":
             return _accepts_object(value, schema)
     return True
+
+
+def _within(value: float, schema: Schema) -> bool:
+    return all(is_within(value, schema[name]) for name, (_, is_within) in BOUNDS.items() if name in schema)
 
 
 def _accepts_object(value: Any, schema: Schema) -> bool:
@@ -214,4 +227,5 @@ def describe(schema: Schema) -> str:
         return str(schema["const"])
     if schema.get("type") == "array" and schema.get("items"):
         return f"a list, each item {describe(schema['items'])}"
-    return TYPE_NAMES.get(schema.get("type", ""), "any value")
+    bounds = " and ".join(f"{words} {schema[name]:g}" for name, (words, _) in BOUNDS.items() if name in schema)
+    return ", ".join(part for part in (TYPE_NAMES.get(schema.get("type", ""), "any value"), bounds) if part)

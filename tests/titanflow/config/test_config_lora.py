@@ -55,8 +55,8 @@ def test_lora_is_the_sfts_own(write, load):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (["sft.lora.rank=-1"], ["sft.lora.rank: found -1", "expected: 1 or more; 0 for no adapters"]),
-        (["sft.lora.rank=4", "sft.lora.alpha=0"], ["sft.lora.alpha: found 0", "expected: more than 0"]),
+        (["sft.lora.rank=-1"], ["sft.lora.rank: found -1 (int)", "expected: a whole number, at least 0"]),
+        (["sft.lora.rank=4", "sft.lora.alpha=0"], ["sft.lora.alpha: found 0", "expected: a number, more than 0"]),
         (["sft.lora.rank=4", "sft.lora.dropout=1"], ["sft.lora.dropout: found 1", "at least 0 and below 1"]),
         (["sft.lora.rank=4", "sft.lora.target_modules=[]"], ["sft.lora.target_modules: found []", "at least one"]),
         (

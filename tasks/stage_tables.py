@@ -1,0 +1,80 @@
+"""Tables beside a stage's results: what a fine-tuning inherits, and which of its tokens are trained."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from tasks.artifacts import Logger
+from tasks.results import Row
+from titanflow.stage import StageResult, StageRun, TrainResult
+
+Table = tuple[str, list[Row], str]
+"""What it shows, its rows, and a description."""
+INHERITED = re.compile(r"Inherited (?P<key>[^=]+)=(?P<value>.*) from (?P<base>\S+)", re.DOTALL)
+CHANGED = re.compile(r"(?P<key>\S+): (?P<before>.*) → (?P<value>.*?)(?: from (?P<origin>\S+))?", re.DOTALL)
+MASKED_ROWS = 5
+LONGEST_SPAN = 200
+"""Characters that are shown of one part of a conversation."""
+
+
+def begin_tables(run: StageRun, logger: Logger) -> list[Table]:
+    """What can be shown before a stage has done anything; what can't be read is left out, and said."""
+    try:
+        masked = masked_rows(run)
+    except Exception as error:
+        logger.warning("the masks of %s can't be shown (%s)", run.stage, error)
+        return []
+    return [("masks", masked, f"What {run.stage} trains: the tokens in ⟦ ⟧")] if masked else []
+
+
+def finish_tables(result: StageResult) -> list[Table]:
+    """What is shown of a finished stage beside its results."""
+    if not isinstance(result, TrainResult) or not result.inherited:
+        return []
+    return [("inheritance", inheritance_rows(result), "What is the base's, and what is set otherwise")]
+
+
+def inheritance_rows(result: TrainResult) -> list[Row]:
+    """What a stage set otherwise than its base, then what it took from it."""
+    return [_row(line, CHANGED, "changed") for line in result.changed] + [
+        _row(line, INHERITED, "inherited") for line in result.inherited
+    ]
+
+
+def _row(line: str, form: re.Pattern[str], how: str) -> Row:
+    match = form.fullmatch(line)
+    said = match.groupdict() if match else {"key": line}
+    return {
+        "setting": said["key"],
+        "how": how,
+        "base": said.get("before", said.get("value")) or "",
+        "here": said.get("value") or "",
+        "from": said.get("origin") or said.get("base") or "",
+    }
+
+
+def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
+    """The first conversations of a training stage, what is trained in ⟦ ⟧; none where it trains on plain text."""
+    if run.data.train is None or run.tokenizer is None or (run.config.get("data") or {}).get("kind") != "chat":
+        return []
+    from titanflow.data.tokenizer import load_tokenizer
+    from titanflow.masks import CLOSE, OPEN, Masks
+
+    backend = load_tokenizer(run.tokenizer).backend
+    rows = itertools.islice(Masks(run.data.train, run.tokenizer).rows(), limit)
+    marks = {True: f"{OPEN}{{}}{CLOSE}", False: "{}"}
+    return [
+        {
+            "conversation": row.source,
+            "tokens": len(row.input_ids),
+            "trained": sum(row.trained),
+            "text": "".join(marks[is_trained].format(_short(said)) for is_trained, said in row.spans(backend)),
+        }
+        for row in rows
+    ]
+
+
+def _short(said: str) -> str:
+    half = LONGEST_SPAN // 2
+    return said if len(said) <= LONGEST_SPAN else f"{said[:half]} … {said[-half:]}"
