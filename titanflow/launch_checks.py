@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,7 +28,20 @@ PACKAGES = {
     "publish": ("huggingface_hub",),
 }
 """What a stage's process imports, by the names under which it does."""
-PARSES = "import sys; from torch.distributed.run import parse_args; parse_args(sys.argv[1:])"
+PARSES = """
+import contextlib, io, json, sys
+from torch.distributed.run import parse_args
+refusals = []
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            parse_args(arguments)
+        except SystemExit:
+            pass
+    refusals.append(said.getvalue().strip().rpartition("\\n")[2])
+print(json.dumps(refusals))
+"""
 
 
 def check_launches(plans: Iterable[StagePlan]) -> None:
@@ -74,15 +89,19 @@ def is_importable(module: str) -> bool:
 
 def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     """What torchrun's own parser says against each stage's command; imports torch, in a process of its own."""
-    problems = []
-    for plan in plans:
-        if is_under_torchrun(plan.run):
-            arguments = torchrun_arguments(plan.run.config["launcher"])
-            tried = [sys.executable, "-c", PARSES, *arguments, "-m", MODULES[plan.stage]]
-            done = subprocess.run(tried, capture_output=True, text=True)
-            if done.returncode:
-                said = done.stderr.strip().splitlines()[-1:] or ["it ended without a word"]
-                problems.append(
-                    Problem(f"torchrun refuses {' '.join(arguments)}: {said[0]}", f"{plan.stage}'s command")
-                )
-    return problems
+    tried = {
+        plan.stage: [*torchrun_arguments(plan.run.config["launcher"]), "-m", MODULES[plan.stage]]
+        for plan in plans
+        if is_under_torchrun(plan.run)
+    }
+    if not tried:
+        return []
+    done = subprocess.run(
+        [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))], capture_output=True, text=True
+    )
+    said = json.loads(done.stdout) if done.returncode == 0 else [done.stderr.strip()] * len(tried)
+    return [
+        Problem(f"torchrun refuses {shlex.join(arguments)}: {refusal}", f"{stage}'s command")
+        for (stage, arguments), refusal in zip(tried.items(), said, strict=True)
+        if refusal
+    ]

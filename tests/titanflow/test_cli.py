@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
+from titanflow import launch_checks
 from titanflow.cli import app
 
 runner = CliRunner()
@@ -46,6 +48,34 @@ def test_plan_as_json_has_every_stage_in_order(configs: str) -> None:
     assert {stage["state"] for stage in stages} == {"RUN"}
     assert "titan.train" in stages[1]["command"]
     assert not (Path(configs).parent / "runs").exists()
+
+
+def test_a_stale_run_is_refused_shown_and_kept(configs: str) -> None:
+    finish(Path(configs))
+    changed = ["tiny", "--configs", configs, "--set", "sft.optimizer.lr=0.5"]
+    refused = runner.invoke(app, ["run", *changed])
+    assert refused.exit_code == 2
+    assert "sft.optimizer.lr: 0.01 → 0.5 (--set sft.optimizer.lr=0.5)" in refused.stderr
+    assert "--on-stale rerun" in refused.stderr
+    shown = runner.invoke(app, ["plan", *changed]).stdout
+    assert "sft.optimizer.lr  0.01 → 0.5  (--set sft.optimizer.lr=0.5)" in shown
+    sft = json.loads(runner.invoke(app, ["plan", *changed, "--json"]).stdout)["stages"][2]
+    change = {"key": "sft.optimizer.lr", "old": 0.01, "new": 0.5, "origin": "--set sft.optimizer.lr=0.5"}
+    assert (sft["stage"], sft["state"], sft["changes"]) == ("sft", "STALE", [change])
+    assert sft["environment"]["TITANFLOW_STAGE_FOLDER"] == sft["folder"]
+    kept = json.loads(runner.invoke(app, ["plan", *changed, "--json", "--on-stale", "keep"]).stdout)["stages"]
+    assert [(stage["state"], stage["kept"]) for stage in kept[2:4]] == [("CACHED", True), ("CACHED", False)]
+
+
+def test_the_commands_of_every_stage_are_shown(configs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_checks, "torchrun_problems", lambda stages: [])
+    done = runner.invoke(app, ["plan", "tiny", "--configs", configs, "--commands"])
+    assert done.exit_code == 0
+    shown = done.stdout.splitlines()
+    assert [line for line in shown if line.endswith("(RUN):")] == [
+        f"{stage} (RUN):" for stage in ("prepare", "pretrain", "sft", "evaluate", "publish")
+    ]
+    assert sum("-m titan.train" in line and "torch.distributed.run" in line for line in shown) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tiny_experiment import write_tiny_experiment
 from titanflow import launch_checks
 from titanflow.config.additions import Launcher
 from titanflow.errors import ConfigError
-from titanflow.launch import MODULES
+from titanflow.launch import MODULES, torchrun_arguments
 from titanflow.launch_checks import is_importable, launch_problems, torchrun_problems
 from titanflow.plan import StagePlan, make_plan
 from titanflow.stage import StageRun
@@ -53,10 +53,17 @@ def test_machines_without_a_place_to_meet_are_refused(tmp_path: Path) -> None:
 
 
 def test_torchrun_s_own_parser_takes_the_commands_and_says_which_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    launchers = ({"nproc_per_node": 2}, {"nnodes": 2, "node_rank": 1, "rdzv_endpoint": "head:29500"})
-    plans = [StagePlan("pretrain", "RUN", "new", stage(**launcher)) for launcher in launchers]
-    assert torchrun_problems([*plans, StagePlan("publish", "RUN", "new", stage("publish"))]) == []
-    monkeypatch.setattr(launch_checks, "torchrun_arguments", lambda launcher: ["--no-such-argument=1"])
-    (problem,) = torchrun_problems(plans[:1])
-    assert "torchrun refuses --no-such-argument=1" in str(problem)
-    assert "unrecognized arguments" in str(problem) or "the following arguments are required" in str(problem)
+    def arguments(launcher: dict[str, Any]) -> list[str]:
+        wrong = ["--no-such-argument=1"] if launcher["nproc_per_node"] == 3 else []
+        return [*torchrun_arguments(launcher), *wrong]
+
+    monkeypatch.setattr(launch_checks, "torchrun_arguments", arguments)
+    runs = [
+        stage("pretrain", nproc_per_node=2),
+        stage("sft", nnodes=2, node_rank=1, rdzv_endpoint="head:29500"),
+        stage("evaluate", nproc_per_node=3),
+        stage("publish"),
+    ]
+    (problem,) = torchrun_problems(StagePlan(run.stage, "RUN", "new", run) for run in runs)
+    assert str(problem).startswith("evaluate's command: torchrun refuses --nproc_per_node=3")
+    assert "--no-such-argument=1" in str(problem)

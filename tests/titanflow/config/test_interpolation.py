@@ -54,3 +54,22 @@ def test_a_secret_is_refused_and_never_read(monkeypatch: pytest.MonkeyPatch, nam
     tree = interpolate({"key": Leaf(f"${{{name}}}", "file.yaml:3")}, problems)
     assert name in str(problems[0])
     assert "hf_very_secret" not in f"{problems}{tree}"
+
+
+def test_the_origin_names_the_variable_and_whether_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_SET", "3")
+    monkeypatch.delenv("TF_UNSET", raising=False)
+    tree = interpolate(
+        {
+            "plain": Leaf(3, "file.yaml:1"),
+            "one": Leaf("${TF_SET:2}", "file.yaml:2"),
+            "two": Leaf(["${TF_SET:2}", "x-${TF_UNSET:a}"], "file.yaml:3"),
+        },
+        [],
+    )
+    origins = {key: leaf.origin for key, leaf in tree.items()}
+    assert origins == {
+        "plain": "file.yaml:1",
+        "one": "file.yaml:2 ($TF_SET)",
+        "two": "file.yaml:3 ($TF_SET, $TF_UNSET unset)",
+    }

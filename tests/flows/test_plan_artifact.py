@@ -1,0 +1,36 @@
+import logging
+
+import pytest
+from finished_without_training import finish
+from tiny_experiment import write_tiny_experiment
+
+from flows import plan_artifact
+from flows.plan_artifact import show_plan
+from titanflow.plan import make_plan
+
+
+@pytest.fixture
+def stale(tmp_path):
+    configs = write_tiny_experiment(tmp_path)
+    finish(configs)
+    return make_plan("tiny", configs, overrides=["sft.optimizer.lr=0.5"])
+
+
+def test_the_artifact_says_what_will_run_and_what_changed(stale, monkeypatch):
+    made = []
+    monkeypatch.setattr(plan_artifact, "create_markdown_artifact", lambda text, **options: made.append((text, options)))
+    show_plan(stale)
+    ((text, options),) = made
+    assert options["key"] == "plan"
+    assert "| pretrain | CACHED | nothing changed |" in text
+    assert "| sft | sft.optimizer.lr | 0.01 | 0.5 | --set sft.optimizer.lr=0.5 |" in text
+
+
+def test_a_ui_that_is_away_costs_nothing(stale, monkeypatch, caplog):
+    def refuse(*arguments, **options):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(plan_artifact, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(plan_artifact, "get_run_logger", lambda: logging.getLogger("test"))
+    show_plan(stale)
+    assert "no route" in caplog.text
