@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from flows.forecast_artifact import show_forecast
 from flows.run_lock import run_lock
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
@@ -47,6 +48,7 @@ def run_plan(plan: Plan) -> Summary:
     with run_lock(plan.folder):
         plan.write()
         manifest = Manifest.open(plan.folder)
+        show_forecast(plan)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
             results: list[StageResult] = [
