@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.announce import announce
 from flows.plan_artifact import show_plan
+from flows.forecast_artifact import show_forecast
 from flows.run_lock import run_lock
 from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
@@ -57,6 +58,7 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
         plan.write()
         show_plan(plan)
         manifest = Manifest.open(plan.folder)
+        show_forecast(plan)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
             results: list[StageResult] = [

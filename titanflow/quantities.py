@@ -37,5 +37,5 @@ def size(count: float) -> str:
 
 
 def price(cost: float) -> str:
-    """A sum in a currency of the user's own."""
-    return f"{cost:,.2f}"
+    """A sum in a currency of the user's own; a small one in two digits."""
+    return f"{cost:.2g}" if 0 < cost < 0.1 else f"{cost:,.2f}"

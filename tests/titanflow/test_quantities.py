@@ -39,4 +39,4 @@ def test_size(count: int, text: str) -> None:
 
 
 def test_price() -> None:
-    assert price(1234.567) == "1,234.57"
+    assert [price(cost) for cost in (1234.567, 0.1, 0.00812, 0)] == ["1,234.57", "0.10", "0.0081", "0.00"]

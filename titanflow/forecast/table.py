@@ -33,6 +33,15 @@ def forecast_table(stages: Iterable[StagePlan]) -> RenderableType:
     return Group(table, Text(total_line(forecasts.values()), style="dim"))
 
 
+def forecast_rows(stages: Iterable[StagePlan]) -> list[dict[str, str]]:
+    """The same as the rows of a table, a stage each, with where its time is from."""
+    found = {stage.stage: stage.forecast for stage in stages if stage.forecast is not None}
+    return [
+        {"stage": stage, "cost": "", **forecast_cells(forecast), "from": forecast.source}
+        for stage, forecast in found.items()
+    ]
+
+
 def forecast_cells(forecast: Forecast) -> dict[str, str]:
     """A stage's time, memory of a rank, cost (where there is a price) and model, each by its column."""
     parts = [f"{short(forecast.parameters)} parameters"] if forecast.parameters else []

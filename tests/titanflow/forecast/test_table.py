@@ -5,7 +5,7 @@ from rich.console import Console
 
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.memory import Memory
-from titanflow.forecast.table import forecast_cells, forecast_table, total_line
+from titanflow.forecast.table import forecast_cells, forecast_rows, forecast_table, total_line
 from titanflow.plan import StagePlan
 from titanflow.stage import StageRun
 
@@ -35,6 +35,13 @@ def test_a_training() -> None:
         "cost": "—",
         "model": "8 B parameters, 42 M trained",
     }
+
+
+def test_rows_for_a_table_in_the_ui() -> None:
+    run = StageRun(stage="pretrain", experiment="tiny", run="main", folder=Path("/"))
+    stages = [StagePlan("pretrain", "RUN", "new", run, forecast=one) for one in (TRAINING, None)]
+    (row,) = forecast_rows(stages)
+    assert (row["stage"], row["time"], row["cost"], row["from"]) == ("pretrain", "~59 s", "", "measured on run main")
 
 
 def test_the_sum_of_a_plan() -> None:
