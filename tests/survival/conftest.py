@@ -4,10 +4,9 @@ import io
 from pathlib import Path
 
 import pytest
+from cells import CELLS
 from rich.console import Console
 from rich.table import Table
-
-CELLS = pytest.StashKey[list]()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,12 +7,11 @@ losses are those of ``reference``, which nobody disturbed.
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from conftest import CELLS
+from cells import CELLS, NOT_APPLICABLE, Cell
 from events import EVENTS, STAGES, TRAININGS, Event, Scene, command_line
 from machine import Machine, losses, newest_step
 from tiny_experiment import write_tiny_experiment
@@ -25,26 +24,6 @@ pytestmark = pytest.mark.survival
 DEADLINE = 120
 """Seconds after which a state has to be right."""
 STEPS = 1000
-NOT_APPLICABLE = "–"
-
-
-@dataclass
-class Cell:
-    """A row of the table."""
-
-    stage: str
-    event: str
-    orphans: str = NOT_APPLICABLE
-    checkpoint: str = NOT_APPLICABLE
-    state: str = NOT_APPLICABLE
-    seconds: str = NOT_APPLICABLE
-    cause: str = NOT_APPLICABLE
-    losses: str = NOT_APPLICABLE
-
-    def row(self) -> dict[str, str]:
-        """The columns' titles and values."""
-        titles = ("stage", "event", "orphans", "checkpoint kept", "state", "seconds to it", "cause", "resumed loss")
-        return dict(zip(titles, vars(self).values(), strict=True))
 
 
 class Survivor:
