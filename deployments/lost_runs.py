@@ -58,6 +58,7 @@ class LostRuns:
         self.url, self.all_are_here, self._tell = url, all_are_here, tell
         self._missed: dict[UUID, int] = {}
         self._causes: dict[UUID, str] = {}
+        self._given_up: set[UUID] = set()
         self._is_away = False
         self._began = datetime.now(UTC)
 
@@ -89,7 +90,8 @@ class LostRuns:
             if datetime.now(UTC) - _state(run).timestamp < SETTLED:
                 continue
             if run.id in self._causes or self._was_killed(run):
-                self._start_again(client, run, self._causes.pop(run.id, "") or _state(run).message or "")
+                self._start_again(client, run, self._causes.get(run.id) or _state(run).message or "")
+                self._causes.pop(run.id, None)
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
@@ -115,7 +117,9 @@ class LostRuns:
         if run.deployment_id is None:
             return
         if run.run_count > lost:
-            self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
+            if run.id not in self._given_up:
+                self._given_up.add(run.id)
+                self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
         message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"

@@ -133,7 +133,7 @@ def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Supervis
     name = f"{socket.gethostname()}-{os.getpid()}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
     command += ["--name", name, "--limit", str(limit)]
-    worker = Supervised(name, command, logs / "worker.log", {**env, **WORKER_ENV}, cwd=HOME)
+    worker = Supervised("worker", command, logs / "worker.log", {**env, **WORKER_ENV}, HOME, name)
     try:
         yield worker
     finally:

@@ -17,19 +17,22 @@ RESTART_WINDOW_SECONDS = 600.0
 class Supervised:
     """A command that runs until :meth:`stop`; one that ends by itself takes its descendants along.
 
-    ``is_up`` is called with each process that was started, and returns when it is ready.
+    ``name`` is what Prefect knows it by, where it has one; ``is_up`` is called with each process that was started, and
+    returns when it is ready.
     """
 
     def __init__(
         self,
-        name: str,
+        kind: str,
         command: Sequence[str],
         log: Path,
         env: Mapping[str, str],
         cwd: Path | None = None,
+        name: str = "",
         is_up: Callable[[Process], None] = lambda process: None,
     ) -> None:
-        self.name, self.command, self.log, self.env, self.cwd, self._is_up = name, command, log, env, cwd, is_up
+        self.kind, self.name, self._is_up = kind, name, is_up
+        self.command, self.log, self.env, self.cwd = command, log, env, cwd
         self._restarts: list[float] = []
         log.unlink(missing_ok=True)
         self.process = self._start()
@@ -48,12 +51,12 @@ class Supervised:
         self._restarts = [before for before in self._restarts if now - before < RESTART_WINDOW_SECONDS]
         if len(self._restarts) >= MOST_RESTARTS:
             raise StageFailed(
-                f"the {self.name} ended with {status}, {MOST_RESTARTS + 1} times in "
+                f"the {self.kind} ended with {status}, {MOST_RESTARTS + 1} times in "
                 f"{RESTART_WINDOW_SECONDS / 60:g} minutes; its log: {self.log}"
             )
         self._restarts.append(now)
         self.process = self._start()
-        return f"the {self.name} ended with {status} and was started again; its log: {self.log}"
+        return f"the {self.kind} ended with {status} and was started again; its log: {self.log}"
 
     def stop(self) -> None:
         """Ends the process and all that it started."""

@@ -23,8 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--survival`` runs what takes twenty minutes: every event that ends a run, in every stage."""
-    parser.addoption("--survival", action="store_true", help="run tests/survival, which takes twenty minutes")
+    """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
+    parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
 
 

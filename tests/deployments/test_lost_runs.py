@@ -61,13 +61,14 @@ def server(monkeypatch):
 
 @pytest.fixture
 def look(server):
-    lost = LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=lambda line: None)
+    told = []
+    lost = LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=told.append)
 
     def look(times=LOOKS):
         for _ in range(times):
             lost.look()
 
-    look.lost = lost
+    look.lost, look.told = lost, told
     return look
 
 
@@ -136,9 +137,10 @@ def test_a_killed_flow_is_started_again_as_often_as_its_config_says(server, look
     first, last = (
         server.add(Crashed(message=KILLED, timestamp=soon), {**HERE, LOST_LABEL: 1}, attempt) for attempt in (1, 2)
     )
-    look(1)
+    look(2)
     assert server.history[first] == [("AwaitingRetry", f"Attempt 2 of 2, after: {KILLED}")]
     assert server.history[last] == []
+    assert look.told.count("tiny crashed in attempt 2 of 2 and is left as it is") == 1
 
 
 def test_a_crash_that_the_worker_may_tell_again_is_waited_out(server, look, monkeypatch):

@@ -4,10 +4,9 @@ import io
 from pathlib import Path
 
 import pytest
+from cells import CELLS
 from rich.console import Console
 from rich.table import Table
-
-CELLS = pytest.StashKey[list]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,7 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--survival"):
         for item in items:
             if "survival" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes twenty minutes: --survival runs it"))
+                item.add_marker(pytest.mark.skip(reason="takes half an hour: --survival runs it"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

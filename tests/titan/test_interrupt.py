@@ -97,25 +97,27 @@ def test_other_signals_are_none_of_its_business():
     assert process.wait(10) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the bond to the parent's life is Linux's")
-def test_a_rank_is_told_when_its_torchrun_is_killed():
-    torchrun = start(
-        """
-        import os, subprocess, sys
-        rank = '''
+RANK = """
 import sys
 from titan.interrupt import Interruption, end_with_torchrun
 Interruption().listen()
 end_with_torchrun()
 print("trains", flush=True)
 sys.stdin.read()
-'''
-        env = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
-        subprocess.Popen([sys.executable, "-c", rank], env=env).wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bond to the parent's life is Linux's")
+def test_a_rank_is_told_when_its_torchrun_is_killed():
+    torchrun = start(
+        f"""
+        import os, subprocess, sys
+        env = {{**os.environ, "TORCHELASTIC_RUN_ID": "none"}}
+        subprocess.Popen([sys.executable, "-c", {RANK!r}], env=env).wait()
         """
     )
     assert torchrun.stdout.readline() == "trains\n"
     torchrun.kill()
-    # The rank holds the other end of the pipe: it is read to its end when the rank is gone.
+    # The rank holds the pipe's other end: it is read to its end when the rank is gone.
     assert torchrun.stdout.read().startswith("SIGTERM: leaving")
     torchrun.communicate()
