@@ -24,9 +24,9 @@ from titanflow.kill_points import draw, phases
 from titanflow.plan import Plan, make_plan
 from titanflow.resume_proof import RECORD_BATCHES, Check, compare
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the
-rounding of its sums, and training carries the difference on."""
+rounding of its sums, and training carries the difference on: by 3e-7 after 60 steps of a tiny model."""
 GRACE_SECONDS = 20.0
 
 

@@ -21,6 +21,10 @@ CPU = Device("cpu", found="this machine has no GPU")
             ["parallelism.context_parallel_degree=2", "launcher.nproc_per_node=2"],
             "parallelism.context_parallel_degree: found 2: a CPU's attention can't be sharded",
         ),
+        (
+            ["checkpoint.async_mode=async_with_pinned_mem"],
+            "checkpoint.async_mode: found 'async_with_pinned_mem', and there is no GPU to copy from",
+        ),
         (["model.converters=[quantize.linear.float8]"], "or quantize.linear.float8.emulate: true"),
         (["model.converters=[quantize.linear.mx]"], "found 'quantize.linear.mx': a CPU computes in no 8-bit format"),
     ],
