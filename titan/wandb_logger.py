@@ -8,7 +8,7 @@ from typing import Any
 from titan.wandb_files import is_final, keep_steps, recordings, steps
 from titan.wandb_run import end_run, open_run
 from titanflow.stage import StageRun
-from titanflow.wandb_record import read_wandb_record
+from titanflow.wandb_record import read_wandb_record, wandb_mode
 
 
 class WandbLogger:
@@ -26,10 +26,11 @@ class WandbLogger:
 
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Opens the run, and completes its history to ``rows``."""
-        missing = self._take_back(rows)
+        # A server says itself what it has.
+        missing = set(rows) if wandb_mode() == "online" else self._take_back(rows)
         self.opened, record = open_run(self.run)
         if record.mode == "online":
-            self._final = max(self._final, self.opened.starting_step - 1)
+            self._final = self.opened.starting_step - 1
         for step, row in rows.items():
             if step in missing:
                 self.log(row, step)

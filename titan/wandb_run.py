@@ -40,6 +40,8 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
     model = run.config.get("model") or {}
     record = wandb_record(run, " ".join(str(model[key]) for key in ("name", "flavor") if key in model))
     record.used = used_artifacts(run)
+    # Before the server knows of it: a start that is killed goes on in the same run.
+    note(run, record)
     opened = wandb.init(
         project=record.project,
         entity=record.entity or None,
@@ -59,8 +61,13 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
         opened.define_metric(f"{section}/*", step_metric=AXIS)
     record.entity, record.url = record.entity or opened.entity or "", opened.url or ""
     record.folders = sorted(path.name for path in (run.folder / "wandb").glob(f"*run-*-{record.id}"))
-    write_text_atomically(run.folder / WANDB_FILE, record.model_dump_json(indent=2) + "\n")
+    note(run, record)
     return opened, record
+
+
+def note(run: StageRun, record: WandbRecord) -> None:
+    """Writes ``wandb.json``."""
+    write_text_atomically(run.folder / WANDB_FILE, record.model_dump_json(indent=2) + "\n")
 
 
 def notes() -> str:
@@ -116,6 +123,8 @@ def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
     """
     record = read_wandb_record(run.folder) or WandbRecord(mode="disabled")
     record.used, record.logged = used_artifacts(run), [model_artifact(run, result)]
+    if not record.folders:
+        record.id = ""
     if not record.id or wandb_mode() == "disabled":
         return record
     try:

@@ -45,6 +45,7 @@ class Online:
 
 def test_what_a_server_has_is_neither_repeated_nor_left_with_a_gap(run, monkeypatch):
     """The checkpoint holds step 5; the server has 1 to 3 (killed with 4 in memory), or 1 to 7 (killed after)."""
+    monkeypatch.setenv("WANDB_MODE", "online")
     for first_free, expected in ((4, [4, 5, 6, 7, 8]), (8, [8])):
         server = Online(starting_step=first_free)
         monkeypatch.setattr(wandb_logger, "open_run", lambda run, at=server: (at, WandbRecord(mode="online")))
@@ -119,9 +120,16 @@ def test_without_a_run_the_record_still_has_the_artifacts(run, monkeypatch):
     assert [one.name for one in record.logged] == ["stdlib-sft"]
 
 
-def test_a_server_that_breaks_at_the_end_costs_no_result(run, monkeypatch, capsys):
+def test_a_run_that_never_began_is_not_begun_for_the_model(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     (run.folder / WANDB_FILE).write_text(WandbRecord(id="abc", mode="online").model_dump_json())
+    monkeypatch.setattr("titan.wandb_run.open_run", lambda run: pytest.fail("it was begun"))
+    assert record_model(run, SimpleNamespace(export=None, checkpoint=run.folder, step=3)).id == ""
+
+
+def test_a_server_that_breaks_at_the_end_costs_no_result(run, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    (run.folder / WANDB_FILE).write_text(WandbRecord(id="abc", mode="online", folders=["run-1-abc"]).model_dump_json())
     monkeypatch.setattr(wandb, "run", SimpleNamespace())
     result = SimpleNamespace(export=None, checkpoint=run.folder, step=3)
     assert record_model(run, result).id == "abc"
