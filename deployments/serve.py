@@ -93,7 +93,9 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process 
     print(f"starting a Prefect server at {url} …", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = _fresh(logs / "server.log")
-    with started(command, log, SERVER_ENV, GRACE_SECONDS) as process:
+    # Without it, the page of a server on another port asks port 4200.
+    env = {**SERVER_ENV, "PREFECT_SERVER_UI_API_URL": url}
+    with started(command, log, env, GRACE_SECONDS) as process:
         wait_until_healthy(process, url, log, STARTUP_SECONDS)
         yield url, process
 
