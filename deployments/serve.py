@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
+from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import api_url, healthy, is_free, wait_until_healthy
 from tasks.process import Process, started
@@ -42,13 +43,14 @@ WORKER_ENV = {
 
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
-    limit: Annotated[int, typer.Option(help="Runs at a time; more than one share the machine's GPUs.")] = 1,
+    limit: Annotated[int, typer.Option(help="Runs at a time of each worker.")] = 1,
+    one_worker_per_gpu: Annotated[bool, typer.Option(help="A worker for each GPU; else one that has all.")] = False,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        serve(port, limit)
+        serve(port, limit, one_worker_per_gpu)
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except TitanflowError as error:
@@ -56,23 +58,29 @@ def main(
         raise SystemExit(error.exit_code) from None
 
 
-def serve(port: int, limit: int) -> None:
+def serve(port: int, limit: int, one_worker_per_gpu: bool = False) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
 
     Raises:
-        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, or the port is taken.
-        StageFailed: the server or the worker ended, or a deployment was refused.
+        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, or there is no GPU.
+        StageFailed: the server or a worker ended, or a deployment was refused.
     """
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
+    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
         ensure_pool(url)
-        worker = stack.enter_context(working(env, limit, logs))
+        workers: dict[str, Process | None] = {
+            f"worker{share}": stack.enter_context(working({**env, **own}, limit, logs, share))
+            for share, own in shares.items()
+        }
         deploy(env, logs)
+        if len(shares) > 1 or limit > 1:
+            allow_runs(url, len(shares) * limit)
         print(welcome(url, logs), flush=True)
-        watch({"server": server, "worker": worker}, logs)
+        watch({"server": server, **workers}, logs)
 
 
 @contextlib.contextmanager
@@ -101,16 +109,20 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Process 
 
 
 @contextlib.contextmanager
-def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Process]:
+def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "") -> Iterator[Process]:
     """A worker for as long as the block lasts; the runs that it has in hand at the end are cancelled first.
+
+    Its name ends with its ``share`` of the machine.
 
     A worker that is told to stop kills its runs without a word to the server: they would stay Running for ever
     and hold their deployment's slot.
     """
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = f"{socket.gethostname()}-{os.getpid()}{share}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
     command += ["--name", name, "--limit", str(limit)]
-    with started(command, _fresh(logs / "worker.log"), {**env, **WORKER_ENV}, GRACE_SECONDS, cwd=HOME) as worker:
+    with started(
+        command, _fresh(logs / f"worker{share}.log"), {**env, **WORKER_ENV}, GRACE_SECONDS, cwd=HOME
+    ) as worker:
         try:
             yield worker
         finally:
