@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
+from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.supervised import Supervised
@@ -48,7 +49,8 @@ WORKER_ENV = {
 
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
-    limit: Annotated[int, typer.Option(help="Runs at a time; more than one share the machine's GPUs.")] = 1,
+    limit: Annotated[int, typer.Option(help="Runs at a time of each worker.")] = 1,
+    one_worker_per_gpu: Annotated[bool, typer.Option(help="A worker for each GPU; else one that has all.")] = False,
     experiment: Annotated[
         str | None, typer.Option(help="What nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
     ] = None,
@@ -63,7 +65,7 @@ def main(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        serve(port, limit, Nightly(experiment, nightly_cron, timezone))
+        serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except TitanflowError as error:
@@ -71,27 +73,29 @@ def main(
         raise SystemExit(error.exit_code) from None
 
 
-def serve(port: int, limit: int, nightly: Nightly | None = None) -> None:
+def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> None:
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
 
     Raises:
-        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, or what nightly is to
-            do can't be done.
-        StageFailed: the server or the worker ended again and again, or a deployment was refused.
+        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, there is no GPU, or what
+            nightly is to do can't be done.
+        StageFailed: the server or a worker ended again and again, or a deployment was refused.
     """
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
-    nightly = nightly or Nightly()
+    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     deployed = prefect_file(nightly, logs)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
         ensure_pool(url)
-        worker = stack.enter_context(working(env, limit, logs))
+        workers = [stack.enter_context(working({**env, **own}, limit, logs, share)) for share, own in shares.items()]
         deploy(env, logs, deployed.path)
+        if len(shares) > 1 or limit > 1:
+            allow_runs(url, len(shares) * limit)
         nightly.notify(url)
         print(welcome(url, logs, deployed.described), flush=True)
-        watch(server, [worker], LostRuns(url, server is not None, lambda line: print(line, flush=True)))
+        watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
 
 @contextlib.contextmanager
@@ -112,8 +116,8 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
     print(f"starting a Prefect server at {url} …", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = logs / "server.log"
-    # Links in notifications are made by the server.
-    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api")}
+    # Links in notifications are made by the server; its page asks port 4200 unless it is told.
+    env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
     server = Supervised(
         "server", command, log, env, is_up=lambda process: wait_until_healthy(process, url, log, STARTUP_SECONDS)
     )
@@ -124,16 +128,18 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
 
 
 @contextlib.contextmanager
-def working(env: Mapping[str, str], limit: int, logs: Path) -> Iterator[Supervised]:
+def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "") -> Iterator[Supervised]:
     """A worker for as long as the block lasts; the runs that it has in hand at the end are cancelled first.
+
+    Its name ends with its ``share`` of the machine.
 
     A worker that is told to stop kills its runs without a word to the server: they would stay Running for ever
     and hold their deployment's slot.
     """
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = f"{socket.gethostname()}-{os.getpid()}{share}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
     command += ["--name", name, "--limit", str(limit)]
-    worker = Supervised("worker", command, logs / "worker.log", {**env, **WORKER_ENV}, HOME, name)
+    worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, HOME, name)
     try:
         yield worker
     finally:

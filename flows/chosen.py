@@ -10,6 +10,8 @@ from titanflow.errors import ConfigError, Problem
 
 SHOWN = 3
 """Settings that a name tells; of more it tells how many."""
+UNSAID = ("training", "optimizer", "lr_scheduler")
+"""Sections whose keys say enough."""
 KNOBS = {
     "pretrain_steps": "pretrain.training.steps",
     "sft_steps": "sft.training.steps",
@@ -54,6 +56,5 @@ def run_title(experiment: str, run: str, settings: Mapping[str, Any]) -> str:
 
 
 def _short(key: str) -> str:
-    """A dotted key without its section: ``pretrain.training.steps`` → ``pretrain.steps``."""
-    stage, _, rest = key.partition(".")
-    return f"{stage}.{rest.rpartition('.')[2]}" if rest else stage
+    """A dotted key without the best-known sections: ``pretrain.training.steps`` → ``pretrain.steps``."""
+    return ".".join(part for part in key.split(".") if part not in UNSAID)

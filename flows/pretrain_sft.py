@@ -8,18 +8,24 @@ from typing import Annotated, Any
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from flows.chosen import KNOBS, chosen, run_title
 from flows.night import run_night, scheduled_day
 from flows.run_plan import Summary, run_plan
 from tasks.results import HELD_BACK
+from titanflow.config import bounds
 from titanflow.config.experiment_spec import OnStale
 from titanflow.config.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
 from titanflow.errors import ConfigError
 from titanflow.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
+
+# In the UI's form an empty field, not a choice between a value and null.
+Text = Annotated[str | None, WithJsonSchema({"type": "string"})]
+Count = Annotated[int | None, Field(ge=1), WithJsonSchema({"type": "integer", **bounds.COUNT})]
+Rate = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number", **bounds.NATURAL})]
 
 
 def flow_run_name() -> str:
@@ -38,14 +44,14 @@ def flow_run_name() -> str:
 @flow(name="pretrain-sft", flow_run_name=flow_run_name, persist_result=False)
 def pretrain_sft(
     experiment: Annotated[str, Field(min_length=1)] = DEFAULT_EXPERIMENT,
-    configs: str | None = None,
-    run: str | None = None,
+    configs: Text = None,
+    run: Text = None,
     night: bool = False,
-    pretrain_steps: Annotated[int | None, Field(ge=1)] = None,
-    sft_steps: Annotated[int | None, Field(ge=1)] = None,
-    pretrain_learning_rate: Annotated[float | None, Field(ge=0)] = None,
-    sft_learning_rate: Annotated[float | None, Field(ge=0)] = None,
-    nproc_per_node: Annotated[int | None, Field(ge=1)] = None,
+    pretrain_steps: Count = None,
+    sft_steps: Count = None,
+    pretrain_learning_rate: Rate = None,
+    sft_learning_rate: Rate = None,
+    nproc_per_node: Count = None,
     on_stale: OnStale | None = None,
     wait: bool = True,
     pretrain: Pretrain = Pretrain(),  # noqa: B008  (Prefect reads the form's default here)

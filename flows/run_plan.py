@@ -8,8 +8,8 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.announce import announce
-from flows.plan_artifact import show_plan
 from flows.forecast_artifact import show_forecast
+from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
 from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate

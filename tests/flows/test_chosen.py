@@ -29,5 +29,6 @@ def test_a_run_is_called_what_it_is():
     assert run_title("stdlib", "2026-11-21", {}) == "stdlib/2026-11-21"
     settings = {"pretrain.training.steps": 200, "on_stale": "rerun", "sft.lora.rank": 8, "evaluate.limit": 3}
     assert (
-        run_title("stdlib", "main", settings) == "stdlib/main pretrain.steps=200 on_stale=rerun sft.rank=8 and 1 more"
+        run_title("stdlib", "main", settings)
+        == "stdlib/main pretrain.steps=200 on_stale=rerun sft.lora.rank=8 and 1 more"
     )

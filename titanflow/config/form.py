@@ -95,7 +95,7 @@ class StageForm(BaseModel):
 
 def stage_form(stage: str) -> type[StageForm]:
     """The model of one stage's form."""
-    schema, docs = _documented(stage), _docs()
+    schema = _documented(stage)
     grouped: dict[str, list[str]] = {}
     for key in KEYS[stage]:
         section, _, name = key.rpartition(".")
@@ -104,8 +104,7 @@ def stage_form(stage: str) -> type[StageForm]:
     for section, names in grouped.items():
         inner = schema["properties"][section]["properties"]
         model = _model(f"{stage}_{section}", section, {name: _field(name, inner[name]) for name in names})
-        text = docs.get(section, "")
-        fields[section] = (model, Field(default_factory=model, title=section, description=text or None))
+        fields[section] = (model, Field(default_factory=model, title=section))
     return _model(stage, TITLES[stage], fields)
 
 
@@ -133,6 +132,8 @@ def _checked(value: Any, schema: Schema) -> Any:
 def _without_null(schema: Schema) -> Schema:
     """The schema of a value that is given: null is what leaving it out means."""
     options = [option for option in schema.get("anyOf", []) if option.get("type") != "null"]
+    if {"integer", "number"} <= {option.get("type") for option in options}:
+        options = [option for option in options if option.get("type") != "integer"]
     if len(options) == 1:
         return {**{key: value for key, value in schema.items() if key != "anyOf"}, **options[0]}
     return {**schema, "anyOf": options} if options else schema
@@ -163,11 +164,6 @@ def _with_docs(schema: Schema, docs: Mapping[str, str]) -> Schema:
         for key, field in schema["properties"].items()
     }
     return {**schema, "properties": properties}
-
-
-def _docs() -> dict[str, str]:
-    """What this project says of its sections."""
-    return field_docs(_source(additions))["TRAINING_SECTIONS"]
 
 
 def _source(module: Any) -> Path:
