@@ -21,10 +21,11 @@ from tasks.results import headline, held_back, markdown, rows
 from tasks.retries import retrying
 from tasks.run_labels import label_run
 from tasks.sft import sft
+from tasks.stage_links import links
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, check_stale
-from titanflow.report.render import write_report
+from titanflow.report.render import REPORT_FILE, write_report
 from titanflow.stage import PublishResult, StageResult, Strict
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
@@ -83,11 +84,12 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:
     """Leaves the run's summary as a markdown artifact; a UI that can't be reached costs no run."""
-    sections = [f"## {plan.experiment} / {plan.run}", f"`{plan.folder}`"]
+    sections = [f"## {plan.experiment} / {plan.run}", f"Folder: `{plan.folder}`, its report: `{REPORT_FILE}`"]
     found = reconciled(plan)
     sections += ["### Forecast → actual", markdown(table_rows(found))] if found else []
     for stage, result in zip(plan.stages, results, strict=True):
         sections += [f"### {stage.stage}: {headline(result)}", markdown(rows(result))]
+        sections += [f"[{text}]({url})" for text, url in links(stage.run.folder, result).values()]
     try:
         create_markdown_artifact("\n\n".join(sections), key="summary", description=f"{plan.experiment} {plan.run}")
     except Exception as error:

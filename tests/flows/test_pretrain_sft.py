@@ -60,6 +60,7 @@ def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp
     assert shown["pretrain-progress"].data == 100.0
     assert shown["pretrain-loss"].data.startswith("data:image/svg+xml")
     assert "### pretrain: step 4, loss 4" in shown["summary"].data
+    assert "its report: `report.html`" in shown["summary"].data
 
 
 def test_a_run_is_recorded_in_its_manifest_with_the_flow_run(api, planned, tmp_path):
