@@ -8,7 +8,6 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.announce import announce
-from flows.forecast_artifact import show_forecast
 from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
 from flows.verified_plan import verified_plan
@@ -59,7 +58,6 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
         plan.write()
         show_plan(plan)
         manifest = Manifest.open(plan.folder)
-        show_forecast(plan)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
             results: list[StageResult] = [

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fake_checkpoint
+
 from titanflow.begin_stage import begin_stage
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, StagePlan, make_plan
@@ -58,11 +60,7 @@ def interrupt(stage: StagePlan, manifest: Manifest) -> None:
 
 def write_checkpoint(folder: Path) -> Path:
     """A complete checkpoint below a stage's folder."""
-    checkpoint = folder / "checkpoint" / f"step-{STEP}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "__0_0.distcp").write_bytes(b"weights")
-    (checkpoint / ".metadata").write_bytes(b"metadata")
-    return checkpoint
+    return fake_checkpoint.write_checkpoint(folder / "checkpoint" / f"step-{STEP}")
 
 
 def _outputs(stage: StagePlan) -> StageResult:

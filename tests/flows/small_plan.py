@@ -3,9 +3,10 @@
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
 
+from titanflow.config.experiment import Experiment
 from titanflow.config.experiment_spec import ExperimentSpec, Retries
+from titanflow.config.tree import ConfigTree
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import StageRun
 
@@ -51,12 +52,13 @@ IS_KILLED_ONCE = (
     import os, signal, sys
     from pathlib import Path
     folder = Path(sys.argv[1])
-    saved = folder / "checkpoint/step-3/.metadata"
+    saved = folder / "checkpoint/step-3"
     if not saved.exists():
-        saved.parent.mkdir(parents=True)
-        saved.touch()
+        sys.path.insert(0, TESTS)
+        from fake_checkpoint import write_checkpoint
+        write_checkpoint(saved)
         os.kill(os.getpid(), signal.SIGKILL)
-"""
+""".replace("TESTS", repr(str(Path(__file__).parents[1])))
     + TRAINS
 )
 # A training that saves on SIGTERM and never ends by itself.
@@ -77,13 +79,17 @@ WAITS = """
 def small_plan(folder: Path, **programs: str) -> Plan:
     """A plan with a stage for each program, by the stage's name."""
     stages = [_stage_plan(folder, stage, source) for stage, source in programs.items()]
-    return Plan(
-        "tiny",
-        "main",
-        folder / "run",
-        stages,
-        config=SimpleNamespace(spec=ExperimentSpec(retries=Retries(lost=1, delay=0))),
+    config = Experiment(
+        path=folder / "tiny.yaml",
+        tree=ConfigTree(folder),
+        exp_name="tiny",
+        workspace=folder,
+        work_group="",
+        user_name="",
+        modules={},
+        spec=ExperimentSpec(retries=Retries(lost=1, delay=0)),
     )
+    return Plan("tiny", "main", folder / "run", stages, config)
 
 
 def _stage_plan(folder: Path, stage: str, source: str) -> StagePlan:

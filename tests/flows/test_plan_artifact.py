@@ -16,14 +16,18 @@ def stale(tmp_path):
     return make_plan("tiny", configs, overrides=["sft.optimizer.lr=0.5"])
 
 
-def test_the_artifact_says_what_will_run_and_what_changed(stale, monkeypatch):
+def test_the_artifact_says_what_will_run_what_changed_and_what_it_takes(stale, monkeypatch):
     made = []
+    monkeypatch.setattr(plan_artifact, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(plan_artifact, "create_markdown_artifact", lambda text, **options: made.append((text, options)))
     show_plan(stale)
     ((text, options),) = made
     assert options["key"] == "plan"
     assert "| pretrain | CACHED | nothing changed |" in text
     assert "| sft | sft.optimizer.lr | 0.01 | 0.5 | --set sft.optimizer.lr=0.5 |" in text
+    assert "### Forecast" in text
+    assert "| sft | ~" in text
+    assert "| pretrain | ~" not in text
 
 
 def test_a_ui_that_is_away_costs_nothing(stale, monkeypatch, caplog):

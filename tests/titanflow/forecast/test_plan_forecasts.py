@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_checkpoint import write_checkpoint
 
 from titanflow.errors import ConfigError
 from titanflow.forecast import plan_forecasts
@@ -56,10 +57,8 @@ def test_of_a_training_that_goes_on_only_the_rest(configs: Path, tmp_path: Path)
     plan = make_plan("tiny", configs)
     stage = plan.stage("pretrain")
     assert stage is not None
-    for step, name in ((8, ".metadata"), (11, "half_written")):
-        folder = stage.run.folder / "checkpoint" / f"step-{step}"
-        folder.mkdir(parents=True)
-        (folder / name).touch()
+    write_checkpoint(stage.run.folder / "checkpoint" / "step-8")
+    (stage.run.folder / "checkpoint" / "step-11").mkdir()
     stage.state = "RESUME"
     add_forecasts([stage], plan.config, tmp_path / "runs", runs_here=True)
     assert stage.forecast is not None
