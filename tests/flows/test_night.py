@@ -188,18 +188,18 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     ensure_notifications(load_experiment("nights", nights.configs))
 
     first = nights.runs_at(nights.scheduled("2024-03-29T23:30:00+00:00"), "2024-03-29T23:30:05+00:00", 60)
-    assert (first.state.name, first.name) == ("Completed", "nights-2024-03-30")
+    assert (first.state.name, first.name) == ("Completed", "nights/2024-03-30")
     published = json.loads((nights.published / "titanflow.json").read_text())
     assert published["run"] == "2024-03-30"
 
     second = nights.runs_at(nights.scheduled("2024-03-30T23:30:00+00:00"), "2024-03-30T23:30:05+00:00", 55)
-    assert (second.state.name, second.name) == ("Held back", "nights-2024-03-31")
+    assert (second.state.name, second.name) == ("Held back", "nights/2024-03-31")
     assert json.loads((nights.published / "titanflow.json").read_text()) == published
 
     # It was to begin on the 1st, and does on the 2nd: after a run that took its time.
     nights.write(catch_up=True)
     third = nights.runs_at(nights.scheduled("2024-03-31T22:30:00+00:00"), "2024-04-01T23:30:00+00:00", None)
-    assert (third.state.name, third.name) == ("Failed", "nights-2024-04-01")
+    assert (third.state.name, third.name) == ("Failed", "nights/2024-04-01")
 
     assert nights.table() == {"2024-04-01": "failed", "2024-03-31": "held back", "2024-03-30": "published"}
     rows = {row.date: row for row in read_nights(nights.runs)}
@@ -221,14 +221,14 @@ def test_three_nights_publish_hold_back_and_fail_and_the_morning_s_table_shows_i
     assert {kind for kind, _ in receiver.got} == {"application/json"}
     assert len(receiver.got) == 3
     assert {run: call["state"] for run, call in calls.items()} == {
-        "nights-2024-03-30": "published",
-        "nights-2024-03-31": "held back",
-        "nights-2024-04-01": "Failed",
+        "nights/2024-03-30": "published",
+        "nights/2024-03-31": "held back",
+        "nights/2024-04-01": "Failed",
     }
     assert {call["experiment"] for call in calls.values()} == {"nights"}
-    assert calls["nights-2024-03-30"]["link"] == str(nights.published)
-    assert "the loss is nan at step 3" in calls["nights-2024-04-01"]["message"]
-    assert calls["nights-2024-04-01"]["flow_run"] == str(third.id)
+    assert calls["nights/2024-03-30"]["link"] == str(nights.published)
+    assert "the loss is nan at step 3" in calls["nights/2024-04-01"]["message"]
+    assert calls["nights/2024-04-01"]["flow_run"] == str(third.id)
     assert "hidden" not in json.dumps(calls)
 
 

@@ -218,7 +218,7 @@ def test_the_form_explains_every_parameter():
 
 def test_the_short_parameters_have_the_bounds_of_the_keys_that_they_set():
     properties = pretrain_sft.parameters.properties
-    for name, key in KNOBS.items():
+    for name, key in KNOBS.items() - {("on_stale", "on_stale")}:
         stage, _, rest = key.replace("launcher.", "sft.launcher.").partition(".")
         section, _, field = rest.partition(".")
         schema = stage_schema(stage)["properties"][section]["properties"][field]

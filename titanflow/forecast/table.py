@@ -36,10 +36,7 @@ def forecast_table(stages: Iterable[StagePlan]) -> RenderableType:
 def forecast_rows(stages: Iterable[StagePlan]) -> list[dict[str, str]]:
     """The same as the rows of a table, a stage each, with where its time is from."""
     found = {stage.stage: stage.forecast for stage in stages if stage.forecast is not None}
-    return [
-        {"stage": stage, "cost": "", **forecast_cells(forecast), "from": forecast.source}
-        for stage, forecast in found.items()
-    ]
+    return [{"stage": stage, **forecast_cells(forecast), "from": forecast.source} for stage, forecast in found.items()]
 
 
 def forecast_cells(forecast: Forecast) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The parts of a rank's memory: by hand, by what autograd really keeps, and by what a real training really took.
 
 Measured on a CPU alone (torch 2.13, two cores, llama3 of 0.2 to 80 M parameters): with each tensor in pages of its own
-the forecast lay within 6 % of ten trainings' resident peaks (no, selective and full checkpointing, bf16 by autocast,
+the forecast lay within 6 % of seven trainings' resident peaks (no, selective and full checkpointing, bf16 by autocast,
 FSDP on two ranks); with glibc's heap as it is, which keeps up to 200 MiB of holes, it is up to 17 % too low. Not run on
 a GPU.
 """
