@@ -25,7 +25,7 @@ from prefect.states import Completed, State
 from flows.run_plan import Summary
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings
-from titanflow.folder_lock import held
+from titanflow.file_lock import held
 from titanflow.night import Night, NightState, now
 from titanflow.nights import markdown_table, read_nights
 from titanflow.plan import check_run_name

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from titanflow.errors import StageFailed
+from titanflow.file_lock import LOCK_FILE, sign, take
 from titanflow.launch import STAGE_FOLDER
 from titanflow.stage import RUN_FILE, STAGES
 
-LOCK_FILE = ".lock"
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0
 """How often a run that waits says for whom."""
@@ -42,11 +40,9 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a+") as file:
-        waited = _wait(lambda: _holder(file), folder, None if wait else 0.0, say)
+        waited = _wait(lambda: take(file), folder, None if wait else 0.0, say)
         waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        sign(file, f"process {os.getpid()} on {socket.gethostname()}")
         yield waited
 
 
@@ -64,16 +60,6 @@ def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, sa
             said = waited
         time.sleep(POLL_SECONDS)
     return said >= 0
-
-
-def _holder(file: IO[str]) -> str:
-    """Takes the lock; who holds it, where somebody else does."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        return file.read().strip() or "another process"
-    return ""
 
 
 def _writers(folder: Path) -> str:

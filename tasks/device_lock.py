@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from titanflow.config.device import Device, this_machine
+from titanflow.file_lock import sign, take
 from titanflow.stage import StageRun
 
 ON_DEVICES = ("pretrain", "sft", "evaluate")
@@ -52,9 +52,7 @@ def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None =
         for gpu in sorted(stage_gpus(run, this_machine())):
             file = stack.enter_context(_opened(place, gpu))
             _wait_for(file, gpu, say)
-            file.truncate(0)
-            file.write(f"{run.stage} of {run.experiment}/{run.run} (process {os.getpid()})")
-            file.flush()
+            sign(file, f"{run.stage} of {run.experiment}/{run.run} (process {os.getpid()})")
         yield
 
 
@@ -71,14 +69,8 @@ def _opened(place: Path, gpu: str) -> IO[str]:
 
 def _wait_for(file: IO[str], gpu: str, say: Callable[[str], None]) -> None:
     said = ""
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            if holder != said:
-                said = holder
-                say(f"waiting for GPU {gpu}, on which {holder} runs (launcher.share_device: true waits for nobody)")
-            time.sleep(POLL_SECONDS)
+    while holder := take(file):
+        if holder != said:
+            said = holder
+            say(f"waiting for GPU {gpu}, on which {holder} runs (launcher.share_device: true waits for nobody)")
+        time.sleep(POLL_SECONDS)

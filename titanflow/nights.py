@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from titanflow.folder_lock import is_held
+from titanflow.file_lock import is_held
 from titanflow.manifest import Manifest
 from titanflow.night import Night, nights
 from titanflow.score_table import is_stderr

@@ -17,7 +17,7 @@ from titanflow.plan import Plan, StagePlan
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
 STAGE_WIDTH = 8
-VALUE_WIDTH = 40
+VALUE_WIDTH = 60
 """Characters of a value that are shown."""
 CONTEXT = 8
 """Characters shown before the first that differs, of two long texts."""

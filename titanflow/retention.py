@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from titanflow.folder_lock import held, is_held
+from titanflow.file_lock import held, is_held
 from titanflow.night import as_parent, nights
 from titanflow.stage import RESULT_FILE, RUN_FILE, PublishResult, read_result
 

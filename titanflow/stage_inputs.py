@@ -27,7 +27,7 @@ class SourceFile(BaseModel):
         return cls(sha256=sha256, bytes=state.st_size, modified=modified)
 
     def __str__(self) -> str:
-        return f"sha256 {self.sha256[:12]}, {self.bytes:,} bytes, {self.modified}"
+        return f"sha256 {self.sha256[:8]}, {self.bytes:,} bytes, {self.modified}"
 
 
 class StageInputs(BaseModel):

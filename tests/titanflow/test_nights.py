@@ -6,7 +6,7 @@ from night_runs import publish, train, write_night
 from typer.testing import CliRunner
 
 from titanflow.cli import app
-from titanflow.folder_lock import held
+from titanflow.file_lock import held
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.nights import COLUMNS, duration, markdown_table, read_nights
 from titanflow.stage import StageError, write_error

@@ -57,7 +57,7 @@ def test_a_narrow_terminal_loses_nothing(plan: Plan) -> None:
         ("linear", "cosine", ("linear", "cosine")),
         (["a"], [], ('["a"]', "[]")),
         ("x" * 60 + "old", "x" * 60 + "new", ("…xxxxxxxxold", "…xxxxxxxxnew")),
-        ("a\n" * 40, None, ("a⏎" * 20 + "…", "–")),
+        ("a\n" * 40, None, ("a⏎" * 30 + "…", "–")),
     ],
 )
 def test_long_values_are_cut_to_where_they_differ(old: object, new: object, expected: tuple[str, str]) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from night_runs import publish, train, write_night
 
-from titanflow.folder_lock import held
+from titanflow.file_lock import held
 from titanflow.retention import remove_old, to_remove
 from titanflow.stage import StageRun
 
