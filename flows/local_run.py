@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
@@ -20,8 +18,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.interruption import ended_after, sigterm_as_exit
 from flows.pretrain_sft import Summary, pretrain_sft
 from flows.server import api_url, free_port, wait_until_healthy
+from tasks.launch import GRACE_SECONDS
 from tasks.process import started
 from titanflow.config.overrides import parse_settings
 from titanflow.errors import TitanflowError
@@ -30,6 +30,8 @@ STARTUP_SECONDS = 120.0
 """A server's first start makes its database, which takes ten seconds on a small machine."""
 SERVER_GRACE_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
+INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
+"""How long an interrupted run may last: its stage saves, and Prefect notes the end, if there is a server that hears."""
 
 UNREAD = ("Finished in state Failed", "View at", "Still processing items")
 """How the lines begin that say nothing to someone without a UI, or what is printed better elsewhere."""
@@ -61,7 +63,7 @@ def run_flow(
         StageFailed: a stage failed; what was made before it stays.
     """
     values = {setting.key: setting.value for setting in parse_settings(overrides)}
-    with _sigterm_as_exit(), _readable_log(), local_api():
+    with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api():
         return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
 
 
@@ -91,20 +93,6 @@ def local_api() -> Iterator[str]:
                     # Both are sent in the background, and the server is about to go.
                     EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
                     APILogHandler().flush()
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    # Prefect hands a SIGTERM on to the handler that was there before it; the default one would end this process
-    # before it stops the server.
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Readable(logging.Filter):

@@ -13,8 +13,9 @@ from typing import Any
 
 from prefect.settings import PREFECT_API_URL
 
+from flows.interruption import sigterm_as_exit
 from flows.killed_run import Kill, KilledRun
-from flows.local_run import local_api
+from flows.local_run import INTERRUPTED_SECONDS, local_api
 from flows.run_watch import RunWatch
 from tasks.process import started
 from titanflow.config.module import Module
@@ -27,7 +28,7 @@ from titanflow.resume_proof import RECORD_BATCHES, Check, compare
 TOLERANCE = 1e-4
 """On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the
 rounding of its sums, and training carries the difference on: by 3e-7 after 60 steps of a tiny model."""
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = INTERRUPTED_SECONDS + 5.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def prove(
         check_changeable(experiment.plan("killed", ranks.resumed))
     refuse_other_runs(killed, stages)
     proof = Proof(experiment.workspace)
-    with local_api() as url:
+    with sigterm_as_exit(), local_api() as url:
         env = {PREFECT_API_URL.name: url, RECORD_BATCHES: "1"}
         began = time.monotonic()
         say(f"uninterrupted: {right.folder}")

@@ -31,6 +31,8 @@ DISCONNECTED = re.compile(
     r"Connection (?:closed|reset|refused) by peer|Connection reset|Broken pipe|Socket Timeout"
     r"|remote process exited|Timed out waiting|Watchdog caught collective operation timeout"
 )
+# An evaluation's rank names the one that it waits for; gloo and NCCL don't.
+AWAITED = re.compile(r"Timed out waiting \d+ms for rank ([\d, ]*\d)")
 WAITED = re.compile(r"Timed out waiting (\d+)ms|Watchdog caught.*?Timeout\(ms\)=(\d+)")
 MEMORY = re.compile(r"out of memory", re.IGNORECASE)
 
@@ -60,7 +62,8 @@ def lost_peer(error: StageError, exits: Mapping[int, int]) -> str:
     others = [rank for rank, status in exits.items() if rank != error.rank and status == -signal.SIGKILL]
     waited = seconds_waited(error.message)
     if waited is not None:
-        whose = f"rank {_listed(others)}" if others else "another rank"
+        named = AWAITED.search(error.message)
+        whose = f"rank {named[1] if named else _listed(others)}" if named or others else "another rank"
         return f"{whose} did not answer for {waited:g} s"
     killed = [rank for rank, status in exits.items() if rank != error.rank and status < 0 and status != -signal.SIGTERM]
     return f"rank {_listed(killed)} was killed by {signal_name(-exits[killed[-1]])}" if killed else ""

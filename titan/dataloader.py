@@ -196,9 +196,9 @@ class PreparedDataLoader(BaseDataLoader):
 
 
 class ValidationLoader(BaseDataLoader):
-    """All validation rows once (or the first ``steps`` batches), in order, the same number of batches a rank.
+    """All validation rows once (or those of one process's first ``steps`` batches), in order, shared out to the ranks.
 
-    The last batch is filled with rows that train nothing.
+    Every rank has the same number of batches; what is missing at their end are rows that train nothing.
     """
 
     def __init__(
@@ -217,8 +217,8 @@ class ValidationLoader(BaseDataLoader):
         self.local_batch_size = local_batch_size
         self.rank = rank
         self.ranks = ranks
-        whole = -(-len(rows) // (local_batch_size * ranks))
-        self.steps = whole if steps < 0 else min(steps, whole)
+        self.count = len(rows) if steps < 0 else min(steps * local_batch_size, len(rows))
+        self.steps = -(-self.count // (local_batch_size * ranks))
         self.settings = settings or DataLoaderConfig()
 
     def __len__(self) -> int:
@@ -231,7 +231,7 @@ class ValidationLoader(BaseDataLoader):
         for step in range(self.steps):
             start = (step * self.ranks + self.rank) * self.local_batch_size
             span = range(start, start + self.local_batch_size)
-            yield [index if index < len(self.rows) else -1 for index in span]
+            yield [index if index < self.count else -1 for index in span]
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: every validation starts at the first row."""

@@ -8,16 +8,21 @@ bit. Datasets are loaded, tasks run and files written on rank 0 alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 LOAD = "load"
 """The order to load a model; any other names a method of the model that is loaded."""
-PATIENCE = timedelta(weeks=1)
-"""How long a rank waits for another. One that died is torchrun's to notice, and it ends the others."""
+PATIENCE = timedelta(hours=1)
+"""How long a rank waits for another that computes its share, as large as its own, or for rank 0's next order, before
+which that may load a dataset. One that died is torchrun's to notice, and it ends the others."""
+SILENT = re.compile(r"Ranks? ([\d, ]+) failed to pass monitoredBarrier")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,12 @@ class Ranks:
         return load(settings, self)
 
     def compute(self, method: Callable[[Any], Any], batches: Sequence[Any], title: str = "") -> list[Any]:
-        """On rank 0: what a method of the loaded model returns for each batch, computed by all ranks in turn."""
+        """On rank 0: what a method of the loaded model returns for each batch, computed by all ranks in turn.
+
+        Raises:
+            TimeoutError: a rank didn't come to the end of its share; names it.
+            ConnectionError: a rank is gone; names it if it can.
+        """
         from tqdm import tqdm
 
         self._tell((method.__name__, list(batches)))
@@ -69,6 +79,7 @@ class Ranks:
         from torch import distributed
 
         gathered: list[Any] = [None] * self.size
+        self._meet()
         distributed.gather_object(own, gathered)
         results: list[Any] = [None] * len(batches)
         for rank, part in enumerate(gathered):
@@ -76,7 +87,12 @@ class Ranks:
         return results
 
     def serve(self, load: Callable[[Any, Ranks], Any]) -> None:
-        """On any other rank: does what rank 0 asks for until it says that there is no more."""
+        """On any other rank: does what rank 0 asks for until it says that there is no more.
+
+        Raises:
+            TimeoutError: rank 0 doesn't answer.
+            ConnectionError: it is gone.
+        """
         from torch import distributed
 
         model = None
@@ -88,7 +104,9 @@ class Ranks:
                 model = load(content, self)
             else:
                 method = getattr(model, name)
-                distributed.gather_object([method(batch) for batch in content[self.rank :: self.size]])
+                own = [method(batch) for batch in content[self.rank :: self.size]]
+                self._meet()
+                distributed.gather_object(own)
         distributed.destroy_process_group()
 
     def end(self) -> None:
@@ -109,5 +127,29 @@ class Ranks:
         from torch import distributed
 
         heard: list[Any] = [None]
-        distributed.broadcast_object_list(heard)
+        with _naming("0"):
+            distributed.broadcast_object_list(heard)
         return heard[0]
+
+    def _meet(self) -> None:
+        """Waits until every rank is here: of all of gloo's waits the one that knows who isn't."""
+        from torch import distributed
+
+        with _naming("0" if self.rank else None):
+            distributed.monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)
+
+
+@contextlib.contextmanager
+def _naming(awaited: str | None) -> Iterator[None]:
+    """Gives gloo's errors the rank that was waited for, where gloo itself names none."""
+    began = time.monotonic()
+    try:
+        yield
+    except RuntimeError as error:
+        found = SILENT.search(str(error))
+        named = found[1] if found else awaited
+        who = f"rank {named}" if named else "another rank"
+        # gloo counts whole milliseconds.
+        if time.monotonic() - began > 0.99 * PATIENCE.total_seconds():
+            raise TimeoutError(f"Timed out waiting {PATIENCE / timedelta(milliseconds=1):.0f}ms for {who}") from error
+        raise ConnectionError(f"Connection closed by peer: {who}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import StageFailed
+from titanflow.metrics_lines import read_metrics
 from titanflow.stage import write_text_atomically
 
 
@@ -35,10 +36,7 @@ class MetricsFile:
 
     def records(self) -> list[dict[str, Any]]:
         """All whole records, oldest first; a line that a killed process left half-written is no record."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines if line.strip()]
+        return read_metrics(self.path)
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """Drops the other records from the file and returns those that stay."""

@@ -46,7 +46,8 @@ class StageRecord(BaseModel):
     ``outputs`` has paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found
     changed. ``kept`` says in what the config differs from what the stage was made from, where the last run used it all
     the same. ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise;
-    ``forecast`` is what was expected of it when it began.
+    ``forecast`` is what was expected of it when it began. ``parents`` are the digests of the results of the stages
+    before it and, as ``<run>/pretrain``, of the night's that it continues.
     """
 
     fingerprint: str
@@ -155,7 +156,10 @@ class Manifest(BaseModel):
         self.git = git_revision()
 
     def _parents(self, plan: StagePlan) -> dict[str, str]:
-        return {name: record.digest for name, record in self.stages.items() if name != plan.stage and record.digest}
+        found = {name: record.digest for name, record in self.stages.items() if name != plan.stage and record.digest}
+        if night := plan.night_parent:
+            found[f"{night.run}/{plan.stage}"] = night.digest
+        return found
 
     def _write(self) -> None:
         write_text_atomically(self.folder / MANIFEST_FILE, self.model_dump_json(indent=2) + "\n")

@@ -26,7 +26,7 @@ from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
-from titanflow.night import as_night
+from titanflow.night import Parent, as_night
 from titanflow.preparation import Preparation
 from titanflow.publish import read_settings
 from titanflow.stage import STAGES, StageName, StageRun, write_text_atomically
@@ -42,7 +42,8 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class StagePlan:
     """What one stage would do, and all that it needs for it.
 
-    ``changes`` says in what it was made from other inputs than these; ``kept`` that what it made is used all the same.
+    ``changes`` says in what it was made from other inputs than these; ``kept`` that what it made is used all the same;
+    ``night_parent`` is the earlier night whose weights it goes on from.
     """
 
     stage: StageName
@@ -55,6 +56,7 @@ class StagePlan:
     changes: list[Change] = field(default_factory=list)
     kept: bool = False
     forecast: Forecast | None = None
+    night_parent: Parent | None = None
 
 
 @dataclass
@@ -148,8 +150,9 @@ def make_plan(
         # What comes after a stage that is kept was, or will be, made from what lies there.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
-        if stage == "pretrain" and config.night is not None and found.state == "RUN":
-            plan.reason += f"; {config.night.described}"
+        if stage == "pretrain" and config.night is not None:
+            plan.night_parent = config.night.parent
+            plan.reason += f"; {config.night.described}" if found.state == "RUN" else ""
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)

@@ -57,6 +57,7 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
         right, found = read_result(uninterrupted / stage), read_result(killed / stage)
         if isinstance(right, TrainResult) and isinstance(found, TrainResult):
             checks += compare_metrics(stage, uninterrupted / stage, killed / stage, tolerance)
+            checks.append(compare_batches(stage, uninterrupted / stage, killed / stage))
             if not tolerance:
                 checks += _compare_weights(stage, right, found)
         elif isinstance(right, EvaluateResult) and isinstance(found, EvaluateResult) and not tolerance:
@@ -67,7 +68,7 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
 
 
 def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0) -> list[Check]:
-    """Compares what two folders of a training stage recorded: steps, the rows of each, and every number."""
+    """Compares what two folders of a training stage recorded: the steps, and every number of each."""
     before, after = (read_metrics(folder / METRICS_FILE) for folder in (right, found))
     steps, others = ([_step(record) for record in records] for records in (before, after))
     if steps != others:
@@ -88,10 +89,16 @@ def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0
         if compared:
             equal = f"at most {widest:.1e} apart" if tolerance and name == "losses" else "equal"
             checks.append(Check(f"{stage}: {name}", not wrong, wrong or f"{compared} values {equal}"))
-    rows = _batches(right)
-    if rows:
-        checks.append(_same(f"{stage}: data", rows, _batches(found), "batches"))
     return checks
+
+
+def compare_batches(stage: str, right: Path, found: Path) -> Check:
+    """Compares the rows of each step; without a record of them, as of a run that no proof started, they differ."""
+    rows = _batches(right)
+    if not rows:
+        told = f"unknown: {right.parent} was trained without a record of its batches; remove it and prove again"
+        return Check(f"{stage}: data", False, told)
+    return _same(f"{stage}: data", rows, _batches(found), "batches")
 
 
 def _batches(folder: Path) -> dict[str, str]:

@@ -71,6 +71,8 @@ def test_how_long_a_rank_waited_in_vain():
 def test_the_other_rank_is_named_for_what_became_of_it():
     assert lost_peer(error(GLOO_TIMEOUT), rank_exits(HUNG)) == "rank 1 did not answer for 10 s"
     assert lost_peer(error(GLOO_TIMEOUT), {}) == "another rank did not answer for 10 s"
+    named = error("Timed out waiting 3600000ms for rank 2, 5", "TimeoutError")
+    assert lost_peer(named, rank_exits(HUNG)) == "rank 2, 5 did not answer for 3600 s"
     assert lost_peer(error(GLOO_CLOSED), {0: 1, 1: -9}) == "rank 1 was killed by SIGKILL"
     assert lost_peer(error(GLOO_CLOSED), {0: 1, 2: -15, 1: -11}) == "rank 1 was killed by SIGSEGV"
     assert lost_peer(error(GLOO_CLOSED), {0: 1, 1: -15}) == ""

@@ -1,9 +1,10 @@
 import logging
 import sys
+from unittest.mock import Mock
 
 import pytest
 
-from tasks import stage_task
+from tasks import progress, stage_task
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
 from titanflow.plan import StagePlan
@@ -21,6 +22,8 @@ write_result(Path(sys.argv[1]), PrepareResult(seconds=1))
 def prepare(tmp_path, monkeypatch):
     """A prepare stage's plan, outside of any flow."""
     monkeypatch.setattr(stage_task, "get_run_logger", lambda: logging.getLogger("test"))
+    # An artifact that is made outside of a flow has Prefect start a server.
+    monkeypatch.setattr(progress, "Artifacts", Mock())
     run = StageRun(stage="prepare", experiment="tiny", run="main", folder=tmp_path / "run/prepare", fingerprint="f")
     return StagePlan("prepare", "RUN", "new", run, [sys.executable, "-c", PREPARES, str(run.folder)])
 

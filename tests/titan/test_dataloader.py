@@ -138,6 +138,18 @@ def test_validation_gives_each_row_once_and_every_rank_as_many_batches(shared_da
     assert sorted(seen) == sorted(tuple(rows.row(index)[1].tolist()) for index in range(len(rows)))
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+def test_validation_steps_mean_the_same_rows_on_any_number_of_ranks(shared_data, ranks):
+    rows = PreparedRows.open(shared_data / "validation", SEQ_LEN)
+
+    def validated(rank, ranks):
+        batches = list(ValidationLoader(rows, local_batch_size=2, rank=rank, ranks=ranks, steps=5))
+        assert len(batches) == -(-5 // ranks)
+        return [tuple(row) for _, labels in batches for row in labels.tolist() if max(row) != -100]
+
+    assert sorted(row for rank in range(ranks) for row in validated(rank, ranks)) == sorted(validated(0, 1))
+
+
 def test_validation_steps_bound_the_batches(shared_data):
     rows = PreparedRows.open(shared_data / "validation", SEQ_LEN)
     assert len(list(ValidationLoader(rows, local_batch_size=4, rank=0, ranks=1, steps=2))) == 2

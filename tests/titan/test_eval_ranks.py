@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.server import free_port
 from titan.eval_ranks import Ranks
 
 PROGRAM = """
@@ -33,6 +34,57 @@ else:
     Path(sys.argv[1]).write_text(json.dumps({"left": left, "found": found}))
 """
 
+# Three ranks with each fault, forked so that torch is imported once; the one that waits for the faulty one speaks.
+HANGS = """
+import os, signal, sys, time
+from datetime import timedelta
+from torch import distributed
+from titan import eval_ranks
+from titan.eval_ranks import Ranks
+
+eval_ranks.PATIENCE = timedelta(seconds=5)
+
+class Model:
+    def work(self, batch):
+        if batch == faulty:
+            if fault == "gone":
+                os._exit(0)
+            time.sleep(60)
+        return batch
+
+def rank_of_three(rank):
+    os.environ["RANK"] = str(rank)
+    ranks = Ranks.of_environment()
+    ranks.join()
+    try:
+        if rank:
+            ranks.serve(lambda settings, ranks: Model())
+        else:
+            ranks.compute(ranks.load(lambda settings, ranks: Model(), None).work, [0, 1, 2])
+    except Exception as error:
+        if rank == (0 if faulty else 1):
+            print(faulty, fault, type(error).__name__, error, flush=True)
+            return
+        time.sleep(60)
+
+children = {}
+for port, (faulty, fault) in zip(sys.argv[1:], ((2, "silent"), (0, "silent"), (2, "gone"))):
+    os.environ.update(WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    for rank in range(3):
+        child = os.fork()
+        if not child:
+            rank_of_three(rank)
+            os._exit(0)
+        children[port, rank] = child, rank == (0 if faulty else 1)
+for child, speaks in children.values():
+    if speaks:
+        os.waitpid(child, 0)
+for child, speaks in children.values():
+    if not speaks:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+"""
+
 
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
@@ -57,3 +109,14 @@ def test_each_rank_computes_its_share_and_the_order_stays(tmp_path: Path) -> Non
     assert written["left"] == [], "no library is to look for ranks of its own"
     for add, found in zip((10, 20), (written["found"][:3], written["found"][3:]), strict=True):
         assert found == [[[add + batch, batch % 3] for batch in range(count)] for count in (5, 1, 0)]
+
+
+def test_a_rank_that_gives_no_answer_is_named_by_those_who_wait_for_it(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(HANGS)
+    command = [sys.executable, str(tmp_path / "program.py"), *(str(free_port()) for _ in range(3))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    silent_first, gone, silent = sorted(done.stdout.splitlines())
+    assert silent_first == "0 silent TimeoutError Timed out waiting 5000ms for rank 0"
+    assert silent == "2 silent TimeoutError Timed out waiting 5000ms for rank 2"
+    # Which one that was, torchrun says.
+    assert gone.startswith("2 gone ConnectionError Connection closed by peer: ")

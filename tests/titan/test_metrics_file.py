@@ -27,6 +27,14 @@ def test_a_half_written_line_is_no_record_and_goes_with_the_next_cut(tmp_path):
     assert [record["step"] for record in file.records()] == [1, 2, 3, 4]
 
 
+def test_a_garbled_line_ends_no_training_and_goes_with_the_next_cut(tmp_path):
+    """As a machine leaves it that lost its power: the file is as long as it was, and part of it is zeros."""
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    file.path.write_bytes(b'{"step": 1}\n{"step": \0\0\0\n{"step": 3}\n')
+    assert file.keep(lambda record: True) == [{"step": 1}, {"step": 3}]
+    assert file.path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
 def test_what_json_lacks_is_refused(tmp_path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
     with pytest.raises(ValueError, match="not JSON compliant"):

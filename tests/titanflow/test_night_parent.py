@@ -5,6 +5,7 @@ from night_runs import train, write_night
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.errors import ConfigError
+from titanflow.manifest import Manifest
 from titanflow.night import Night, as_parent
 from titanflow.plan import Plan, make_plan
 
@@ -96,3 +97,13 @@ def test_another_content_of_the_parent_is_another_input(configs: Path) -> None:
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace("digest of", "another digest of"))
     assert fingerprint(make_plan("tiny", configs, overrides=settings)) != before
+
+
+def test_the_manifest_names_the_parent_of_the_pretraining_alone(configs: Path) -> None:
+    train(write_night(runs(configs), "2026-11-02"))
+    plan = make_plan("tiny", configs, overrides=[*TONIGHT, "nightly.start=continue"])
+    for stage in plan.stages:
+        Manifest.open(plan.folder).record_start(stage)
+    stages = Manifest.open(plan.folder).stages
+    assert stages["pretrain"].parents == {"2026-11-02/pretrain": "digest of 2026-11-02"}
+    assert stages["sft"].parents == {}

@@ -95,13 +95,12 @@ def test_the_last_bit_counts(right: Path, tmp_path: Path) -> None:
 def test_another_number_of_ranks_has_a_tolerance_for_sums_and_none_for_data(right: Path, tmp_path: Path) -> None:
     near = [loss * (1 + 1e-6) for loss in LOSSES]
     write_training(tmp_path / "killed" / "pretrain", near, batches="abcXefgh", export="2")
-    assert failed(compare_metrics("pretrain", right / "pretrain", tmp_path / "killed" / "pretrain", 1e-5)) == {
+    assert failed(compare_metrics("pretrain", right / "pretrain", tmp_path / "killed" / "pretrain", 1e-5)) == {}
+    write_rest(tmp_path / "killed", 0.5, "made on Monday")
+    assert failed(compare(right, tmp_path / "killed", 1e-5)) == {
         "pretrain: data": "1 of 8 batches differ: step 4: d → X"
     }
-    assert set(failed(compare_metrics("pretrain", right / "pretrain", tmp_path / "killed" / "pretrain", 1e-7))) == {
-        "pretrain: losses",
-        "pretrain: data",
-    }
+    assert set(failed(compare(right, tmp_path / "killed", 1e-7))) == {"pretrain: losses", "pretrain: data"}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +117,15 @@ def test_a_gap_or_a_repeat_is_found(right: Path, tmp_path: Path, kept: list[int]
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(lines[index] for index in kept))
     assert failed(compare_metrics("pretrain", right / "pretrain", folder)) == {"pretrain: steps": expected}
+
+
+def test_data_that_nobody_recorded_is_not_taken_for_equal(right: Path, tmp_path: Path) -> None:
+    write_training(tmp_path / "killed" / "pretrain", LOSSES)
+    write_rest(tmp_path / "killed", 0.5, "made on Monday")
+    (right / "pretrain" / "batches.jsonl").unlink()
+    assert failed(compare(right, tmp_path / "killed")) == {
+        "pretrain: data": f"unknown: {right} was trained without a record of its batches; remove it and prove again"
+    }
 
 
 def test_a_stage_that_never_finished_is_no_proof(right: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.hub.integrity import seal
 from titanflow.manifest import Manifest, StageRecord
+from titanflow.night import Night, Parent
 from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")
@@ -54,7 +55,8 @@ class Lineage:
     ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
     name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
     ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
-    ``kept`` names, of each stage that was used although the config says otherwise, the keys in which it differs.
+    ``kept`` names, of each stage that was used although the config says otherwise, the keys in which it differs;
+    ``continues`` is the earlier night whose weights the pretraining began with.
     """
 
     experiment: str
@@ -70,6 +72,7 @@ class Lineage:
     gate: GateDecision | None = None
     last: dict[str, Any] | None = None
     kept: dict[str, list[str]] = field(default_factory=dict)
+    continues: Parent | None = None
 
     @property
     def published(self) -> TrainedStage:
@@ -101,7 +104,17 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
     manifest = Manifest.open(run.folder.parent)
     kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
-    lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
+    night = Night.read(run.folder.parent)
+    lineage = Lineage(
+        run.experiment,
+        run.run,
+        model,
+        published.export,
+        trained,
+        manifest.git,
+        kept=kept,
+        continues=night.parent if night else None,
+    )
     if "evaluate" not in run.stages:
         return lineage
     evaluation = finished("evaluate", run.stages["evaluate"])
@@ -192,6 +205,7 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
         "model": lineage.model,
         "evaluated_as": lineage.evaluated_as,
         "stages": stages,
+        **({"continues": lineage.continues.model_dump(exclude={"checkpoint"})} if lineage.continues else {}),
         **({"kept": lineage.kept} if lineage.kept else {}),
         **greedy_json(lineage),
         **gate_json(lineage),

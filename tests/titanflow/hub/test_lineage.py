@@ -10,6 +10,7 @@ from titanflow.errors import DataError
 from titanflow.hub.bundle import from_export
 from titanflow.hub.lineage import global_batch_size, lineage_json, read_lineage
 from titanflow.manifest import Manifest, StageRecord
+from titanflow.night import Night, Parent
 
 
 def record(finished: FinishedRun) -> dict[str, Any]:
@@ -129,3 +130,12 @@ def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedR
     content = record(finished)
     assert content["kept"] == {"pretrain": ["pretrain.optimizer.lr", "pretrain.data.path"]}
     assert "/home/someone" not in json.dumps(content)
+
+
+def test_a_night_s_model_tells_which_night_it_continues(finished: FinishedRun) -> None:
+    Night(date="2026-11-05", run="run-7").write(finished.root)
+    assert "continues" not in record(finished)
+    checkpoint = Path("/home/someone/2026-11-04/pretrain/checkpoint/step-10")
+    parent = Parent(run="2026-11-04", checkpoint=checkpoint, step=10, rows=40, digest="d")
+    Night(date="2026-11-05", run="run-7", parent=parent).write(finished.root)
+    assert record(finished)["continues"] == {"run": "2026-11-04", "step": 10, "rows": 40, "digest": "d"}
