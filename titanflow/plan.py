@@ -56,6 +56,11 @@ class StagePlan:
     kept: bool = False
     forecast: Forecast | None = None
 
+    @property
+    def pool(self) -> str:
+        """The work pool that the stage runs in; empty where it's the run's own."""
+        return (self.run.config.get("launcher") or {}).get("pool") or ""
+
 
 @dataclass
 class Plan:
@@ -150,6 +155,8 @@ def make_plan(
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
         if stage == "pretrain" and config.night is not None and found.state == "RUN":
             plan.reason += f"; {config.night.described}"
+        if plan.pool and found.state != "CACHED":
+            plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)
@@ -168,7 +175,8 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
         launcher = module.config.get("launcher") or {}
         device = stage_device(launcher)
         problems = device_problems(module, device) if device is not None else []
-        if runs_here or launcher.get("device") != "auto":
+        is_here = runs_here and not launcher.get("pool")
+        if is_here or launcher.get("device") != "auto":
             refused += problems
         else:
             config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
