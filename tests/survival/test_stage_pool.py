@@ -110,12 +110,13 @@ def test_a_run_that_ends_lets_its_stage_save_there(planned, tmp_path, monkeypatc
     assert not alive(int((folder / "pid").read_text()))
 
 
-def test_a_cancel_there_is_a_failure_here(planned, tmp_path):
+def test_a_cancel_there_is_a_failure_here(planned, pool, tmp_path):
     folder = planned("WAITS").run.folder
 
     def cancel():
         wait_for(lambda: (folder / "pid").exists(), "the stage")
-        with get_client(sync_client=True) as client:
+        # Settings are a thread's own.
+        with temporary_settings({PREFECT_API_URL: pool}), get_client(sync_client=True) as client:
             newest = client.read_flow_runs(limit=1, sort="START_TIME_DESC")[0]
             client.set_flow_run_state(newest.id, Cancelling())
 
