@@ -70,7 +70,7 @@ def main(
         signal.signal(number, _interrupt)
     try:
         if pool is not None:
-            serve_pool(port, pool, limit)
+            serve_pool(port, pool, limit, one_worker_per_gpu)
         else:
             serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
     except KeyboardInterrupt:
@@ -105,12 +105,12 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
 
-def serve_pool(port: int, pool: str, limit: int) -> None:
+def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
     """Works for a pool of stages until it is interrupted, on the server that the runs are on.
 
     Raises:
-        ConfigError: that server doesn't answer, or the pool is the runs' own.
-        StageFailed: the worker ended again and again.
+        ConfigError: that server doesn't answer, the pool is the runs' own, or there is no GPU.
+        StageFailed: a worker ended again and again.
     """
     if pool == POOL:
         hint = "stages without launcher.pool run there"
@@ -120,10 +120,14 @@ def serve_pool(port: int, pool: str, limit: int) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     ensure_pool(url, pool)
     env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
-    with working(env, limit, logs, pool=pool) as worker:
+    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(working({**env, **own}, limit, logs, share, pool)) for share, own in shares.items()
+        ]
         deploy_stages(url, pool, HOME)
         print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, [worker], LostRuns(url, False, lambda line: print(line, flush=True), pool))
+        watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
 
 
 @contextlib.contextmanager

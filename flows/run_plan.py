@@ -62,6 +62,8 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
     label_run(retries)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
+        # Again: what was cached may run after all.
+        check_pools(plan)
         plan.write()
         show_plan(plan)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.

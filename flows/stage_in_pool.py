@@ -116,7 +116,8 @@ def stage_in_pool(plan: StagePlan, asked: Asked) -> StageResult:
             client.update_flow_run_labels(flow_run.id, {LOST_LABEL: 0})
         state = _ended(flow_run)
     except BaseException:
-        _cancel(flow_run, GRACE_SECONDS)
+        with contextlib.suppress(Exception):
+            _cancel(flow_run, GRACE_SECONDS)
         raise
     if not state.is_completed():
         raise failure(plan, state)
