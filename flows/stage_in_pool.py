@@ -112,8 +112,8 @@ def stage_in_pool(plan: StagePlan, asked: Asked) -> StageResult:
     assert isinstance(flow_run, FlowRun)
     try:
         with get_client(sync_client=True) as client:
-            # This run starts it again, and nobody else.
-            client.update_flow_run_labels(flow_run.id, {LOST_LABEL: 0})
+            # This run starts it again, and nobody else: not even one that was lost before it began.
+            client.update_flow_run_labels(flow_run.id, {LOST_LABEL: -1})
         state = _ended(flow_run)
     except BaseException:
         with contextlib.suppress(Exception):
