@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
+from deployments.work_pool import POOL
 from tasks.process import MARK
 from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.experiment_spec import Retries
@@ -50,12 +51,14 @@ def host_name(worker: str) -> str:
 class LostRuns:
     """Looks after the runs that this machine's workers took, or that were started by hand; called every ten seconds.
 
+    Of one ``pool``: the machines that work for another look after its runs themselves.
+
     ``all_are_here`` says that the server is this machine's own, so that every run is, whatever its worker's name: a
     container has another host's name after each start.
     """
 
-    def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None]) -> None:
-        self.url, self.all_are_here, self._tell = url, all_are_here, tell
+    def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None], pool: str = POOL) -> None:
+        self.url, self.all_are_here, self._tell, self._pool = url, all_are_here, tell, pool
         self._missed: dict[UUID, int] = {}
         self._causes: dict[UUID, str] = {}
         self._given_up: set[UUID] = set()
@@ -135,6 +138,8 @@ class LostRuns:
         return [run for run in found if self._is_here(run)]
 
     def _is_here(self, run: FlowRun) -> bool:
+        if (run.work_pool_name or POOL) != self._pool:
+            return False
         here = socket.gethostname()
         if worker := run.labels.get(WORKER_LABEL):
             is_process = run.labels.get(WORKER_TYPE_LABEL) == "process"

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
+from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import api_url, healthy, is_free, wait_until_healthy
@@ -49,6 +50,9 @@ WORKER_ENV = {
 
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
+    pool: Annotated[
+        str | None, typer.Option(help="Only a worker for the stages with launcher.pool: this, on a running server.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Runs at a time of each worker.")] = 1,
     one_worker_per_gpu: Annotated[bool, typer.Option(help="A worker for each GPU; else one that has all.")] = False,
     experiment: Annotated[
@@ -65,7 +69,10 @@ def main(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
+        if pool is not None:
+            serve_pool(port, pool, limit, one_worker_per_gpu)
+        else:
+            serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except TitanflowError as error:
@@ -98,6 +105,31 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
 
+def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
+    """Works for a pool of stages until it is interrupted, on the server that the runs are on.
+
+    Raises:
+        ConfigError: that server doesn't answer, the pool is the runs' own, or there is no GPU.
+        StageFailed: a worker ended again and again.
+    """
+    if pool == POOL:
+        hint = "stages without launcher.pool run there"
+        raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
+    url = running_server(port)
+    logs = PREFECT_HOME.value() / "titanflow" / pool
+    logs.mkdir(parents=True, exist_ok=True)
+    ensure_pool(url, pool)
+    env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
+    shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(working({**env, **own}, limit, logs, share, pool)) for share, own in shares.items()
+        ]
+        deploy_stages(url, pool, HOME)
+        print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
+        watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
+
+
 @contextlib.contextmanager
 def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
     """The address of a server that runs already, or of one that lasts as long as the block."""
@@ -128,8 +160,8 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
 
 
 @contextlib.contextmanager
-def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "") -> Iterator[Supervised]:
-    """A worker for as long as the block lasts; the runs that it has in hand at the end are cancelled first.
+def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", pool: str = POOL) -> Iterator[Supervised]:
+    """A worker of the ``pool`` for as long as the block lasts; its runs are cancelled first.
 
     Its name ends with its ``share`` of the machine.
 
@@ -137,7 +169,7 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "") -> 
     and hold their deployment's slot.
     """
     name = f"{socket.gethostname()}-{os.getpid()}{share}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
     worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, HOME, name)
     try:
@@ -145,7 +177,7 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "") -> 
     finally:
         try:
             if healthy(env["PREFECT_API_URL"]):
-                cancel_runs(env["PREFECT_API_URL"], name, worker.process)
+                cancel_runs(env["PREFECT_API_URL"], name, worker.process, pool)
         finally:
             worker.stop()
 

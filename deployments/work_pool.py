@@ -24,34 +24,34 @@ CANCEL_SECONDS = 35
 """Prefect kills a cancelled run after 30 s."""
 
 
-def ensure_pool(url: str) -> None:
+def ensure_pool(url: str, pool: str = POOL) -> None:
     """Creates the work pool unless it is there."""
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
         except ObjectAlreadyExists:
             return
 
 
-def cancel_runs(url: str, worker_name: str, worker: Process) -> None:
+def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -> None:
     """Cancels the runs that a worker has in hand, and waits until their stages have saved and ended."""
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        runs = runs_of(client, worker_name)
+        runs = runs_of(client, worker_name, pool)
         for run in runs:
             print(f"cancelling {run.name} …", flush=True)
             client.set_flow_run_state(run.id, Cancelling(message="titanflow's serve was stopped."), force=True)
         for _ in range(CANCEL_SECONDS):
-            if not runs_of(client, worker_name) or worker.wait(1.0) is not None:
+            if not runs_of(client, worker_name, pool) or worker.wait(1.0) is not None:
                 return
 
 
-def runs_of(client: SyncPrefectClient, worker_name: str) -> list[FlowRun]:
+def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> list[FlowRun]:
     """The unfinished flow runs that the worker of this name took."""
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
     return [run for run in found if run.labels.get("prefect.worker.name") == worker_name]

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field, WithJsonSchema
 
+from flows.asked import Asked
 from flows.chosen import KNOBS, chosen, run_title
 from flows.night import run_night, scheduled_day
 from flows.run_plan import Summary, run_plan
@@ -97,7 +98,8 @@ def pretrain_sft(
     settings = chosen(knobs, forms, overrides)
 
     def work(name: str | None, settings: Mapping[str, Any]) -> Summary:
-        return run_plan(make_plan(experiment, configs, name, settings), wait)
+        asked = Asked(experiment, configs, name, settings)
+        return run_plan(make_plan(*asked), asked, wait)
 
     name = dated(run)
     ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)

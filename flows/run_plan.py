@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.announce import announce
+from flows.asked import Asked
 from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
+from flows.stage_in_pool import check_pools, stage_in_pool
 from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
 from tasks.hub_token import check_token
@@ -23,7 +26,7 @@ from tasks.sft import sft
 from tasks.stage_links import links
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, check_stale
+from titanflow.plan import Plan, StagePlan, check_stale
 from titanflow.report.render import REPORT_FILE, write_report
 from titanflow.stage import PublishResult, StageResult, Strict
 
@@ -40,30 +43,32 @@ class Summary(Strict):
     held_back: str = ""
 
 
-def run_plan(plan: Plan, wait: bool = True) -> Summary:
+def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
     """Runs a plan's stages in order, inside a flow run; with ``wait`` after another run in the same folder.
 
+    ``asked`` is what the plan was made from: a stage in another work pool is planned from it again, there.
+
     Raises:
-        ConfigError: a stage is STALE and nothing says what becomes of it, or it found its input unusable.
+        ConfigError: a stage is STALE and nothing says what becomes of it, it found its input unusable, or no worker
+            takes its work pool's runs.
         StageFailed: a stage failed, or another process works on the same run.
         HubError: the model is to be pushed, and there is no token.
     """
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
     check_token(plan.stage("publish"))
+    check_pools(plan)
     retries = plan.config.spec.retries
     label_run(retries)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
+        # Again: what was cached may run after all.
+        check_pools(plan)
         plan.write()
         show_plan(plan)
-        manifest = Manifest.open(plan.folder)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
-            results: list[StageResult] = [
-                retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result()
-                for stage in plan.stages
-            ]
+            results: list[StageResult] = [_run(stage, plan, asked) for stage in plan.stages]
         finally:
             leave_report(plan)
     show_summary(plan, results)
@@ -78,6 +83,16 @@ def run_plan(plan: Plan, wait: bool = True) -> Summary:
         published="".join(published),
         held_back=held_back(results),
     )
+
+
+def _run(stage: StagePlan, plan: Plan, asked: Asked) -> StageResult:
+    retries = plan.config.spec.retries
+    if stage.pool and stage.state != "CACHED":
+        elsewhere = asked.elsewhere(plan, stage)
+        return cast(StageResult, retrying(stage_in_pool, retries)(stage, elsewhere, return_state=True).result())
+    # Read anew each time: a stage in another pool has written into it.
+    manifest = Manifest.open(plan.folder)
+    return cast(StageResult, retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result())
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:

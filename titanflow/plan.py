@@ -58,6 +58,11 @@ class StagePlan:
     forecast: Forecast | None = None
     night_parent: Parent | None = None
 
+    @property
+    def pool(self) -> str:
+        """The work pool that the stage runs in; empty where it's the run's own."""
+        return (self.run.config.get("launcher") or {}).get("pool") or ""
+
 
 @dataclass
 class Plan:
@@ -153,6 +158,8 @@ def make_plan(
         if stage == "pretrain" and config.night is not None:
             plan.night_parent = config.night.parent
             plan.reason += f"; {config.night.described}" if found.state == "RUN" else ""
+        if plan.pool and found.state != "CACHED":
+            plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)
@@ -171,7 +178,8 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
         launcher = module.config.get("launcher") or {}
         device = stage_device(launcher)
         problems = device_problems(module, device) if device is not None else []
-        if runs_here or launcher.get("device") != "auto":
+        is_here = runs_here and not launcher.get("pool")
+        if is_here or launcher.get("device") != "auto":
             refused += problems
         else:
             config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]

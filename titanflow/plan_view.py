@@ -68,7 +68,8 @@ def plan_markdown(plan: Plan) -> str:
 def command_lines(plan: Plan) -> Iterator[str]:
     """Each stage's name, environment and command, as a shell takes them."""
     for stage in plan.stages:
-        yield f"{stage.stage} ({stage.state}):\n  {by_hand(stage.command, stage.env)}"
+        where = f", in pool {stage.pool}" if stage.pool else ""
+        yield f"{stage.stage} ({stage.state}{where}):\n  {by_hand(stage.command, stage.env)}"
 
 
 def stale_lines(stage: StagePlan) -> Iterator[str]:

@@ -220,3 +220,20 @@ def test_a_server_that_is_away_is_told_once_and_asked_again(server, monkeypatch)
     for _ in range(LOOKS):
         lost.look()
     assert server.history[run][0][0] == "Crashed"
+
+
+def test_a_run_of_another_pool_is_for_that_pool_s_machine(server, look):
+    elsewhere = {**HERE, "prefect.worker.name": "other-77"}
+    run, of_small = server.add(Running()), server.add(Running(), labels=elsewhere, pool="small")
+    # As on the machine whose own the server is.
+    look.lost.all_are_here = True
+    look()
+    assert server.runs[of_small].state.is_running()
+    assert not server.runs[run].state.is_running()
+    LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=print, pool="small").look()
+    assert server.runs[of_small].state.is_running()
+    server.runs[of_small].labels.update(HERE)
+    small = LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=print, pool="small")
+    for _ in range(LOOKS):
+        small.look()
+    assert server.history[of_small][0][0] == "Crashed"

@@ -134,6 +134,8 @@ class Launcher:
     """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
     omp_num_threads: int | None = None
     """CPU threads a process; unset, the machine's cores divided by its processes."""
+    pool: str | None = None
+    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, the one that the run is on."""
     share_device: bool = False
     """Start also where another stage runs on the same GPU; otherwise it is waited for."""
 

@@ -26,10 +26,12 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
     """Forecasts each stage that isn't done; what may not fit its device becomes a warning of the experiment.
 
     Raises:
-        ConfigError: a stage can't fit the device that it runs on. With ``runs_here`` False that is a warning: it may
-            run on another.
+        ConfigError: a stage can't fit the device that it runs on. With ``runs_here`` False, or in a pool of its own,
+            that is a warning: it may run on another.
     """
-    history, refused = History(workspace), []
+    history = History(workspace)
+    refused: list[Problem] = []
+    elsewhere: list[Problem] = []
     for plan in stages:
         if plan.state == "CACHED":
             continue
@@ -40,12 +42,12 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
             continue
         problem = does_not_fit(module, forecast, device)
         if problem is not None:
-            refused.append(problem)
+            (refused if runs_here and not plan.pool else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):
             experiment.warnings.append(warning)
-    if runs_here and refused:
+    if refused:
         raise ConfigError(refused)
-    experiment.warnings += [_elsewhere(problem) for problem in refused]
+    experiment.warnings += [_elsewhere(problem) for problem in elsewhere]
 
 
 def _elsewhere(problem: Problem) -> str:

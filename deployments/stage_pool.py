@@ -1,0 +1,44 @@
+"""The deployment of single stages in a work pool beside the runs' own: ``python -m deployments.serve --pool NAME``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.callables import parameter_schema
+
+from flows.server import api_url, healthy
+from flows.stage import run_stage
+from flows.stage_in_pool import FLOW
+from titanflow.errors import ConfigError, Problem
+
+ENTRYPOINT = "flows/stage.py:run_stage"
+
+
+def running_server(port: int) -> str:
+    """The address of the server that the pool's runs come from.
+
+    Raises:
+        ConfigError: it doesn't answer.
+    """
+    url = PREFECT_API_URL.value() or api_url(port)
+    if not healthy(url):
+        hint = "set PREFECT_API_URL to the server that the runs are on (make serve starts it)"
+        raise ConfigError(Problem(f"nothing answers at {url}", "PREFECT_API_URL", hint=hint))
+    return url
+
+
+def deploy_stages(url: str, pool: str, folder: Path, entrypoint: str = ENTRYPOINT) -> None:
+    """Makes ``run-stage/<pool>``, whose runs start in ``folder``: stages with ``launcher.pool: <pool>`` go there."""
+    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        client.create_deployment(
+            client.create_flow_from_name(FLOW),
+            pool,
+            description=f"Stages with launcher.pool: {pool}; started by the runs that they are stages of.",
+            work_pool_name=pool,
+            entrypoint=entrypoint,
+            pull_steps=steps,
+            parameter_openapi_schema=parameter_schema(run_stage).model_dump(),
+        )

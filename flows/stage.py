@@ -1,0 +1,77 @@
+"""The flow ``run-stage``: one stage of a run that another flow run holds, in the work pool of this one's worker."""
+
+# No `from __future__ import annotations`: Prefect checks the parameters by their real types.
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed, Failed, State
+
+from flows.run_plan import TASKS
+from tasks.run_labels import label_run
+from tasks.stage_task import gone_on
+from titanflow.config.experiment_spec import Retries
+from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.manifest import Manifest
+from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.stage import RUN_FILE, StageRun
+
+
+@flow(name="run-stage", persist_result=False)
+def run_stage(
+    experiment: str,
+    configs: str | None,
+    run: str,
+    settings: dict[str, Any],
+    stage: str,
+    folder: str,
+    fingerprint: str,
+    attempt: int = 1,
+) -> State[Any]:
+    """Runs one stage for the flow run that holds the run's folder; a failure's state is named after its class.
+
+    Args:
+        experiment: Name or file of the experiment.
+        configs: Folder with experiments/, modules/ and models/; unset, titanflow's own.
+        run: Name of the run's folder.
+        settings: Dotted key to value, over the config.
+        stage: Which stage.
+        folder: The stage's folder, which has to be the same here.
+        fingerprint: What the stage was planned to be made from, likewise.
+        attempt: From the second on it goes on in its folder.
+    """
+    try:
+        # The holder starts it again, this flow doesn't.
+        label_run(Retries(lost=0))
+        # Whether other stages could run on this machine is no matter here.
+        plan = make_plan(experiment, configs, run, settings, False)
+        own = same_stage(plan, stage, folder, fingerprint)
+        if attempt > 1 and own.state != "CACHED" and _has_begun(own.run):
+            own = gone_on(own)
+        TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
+    except TitanflowError as error:
+        return Failed(name=type(error).__name__, message=str(error))
+    return Completed(message=str(own.run.folder))
+
+
+def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePlan:
+    """A stage of a plan, if it is the one that was asked for.
+
+    Raises:
+        ConfigError: it would be made in another folder, or from other inputs.
+    """
+    own = plan.stage(stage)
+    key = f"{stage}.launcher.pool"
+    if own is None or str(own.run.folder) != folder:
+        found = f"planned in {own.run.folder} here" if own is not None else "not planned here"
+        hint = "all machines need the workspace at the same path, on storage that they share"
+        raise ConfigError(Problem(f"the stage is {found}", key, expected=folder, hint=hint))
+    if own.run.fingerprint != fingerprint:
+        hint = "all machines need the same configs, data and versions of titanflow and torchtitan"
+        found = f"the stage would be made from other inputs here ({own.run.fingerprint})"
+        raise ConfigError(Problem(found, key, expected=fingerprint, hint=hint))
+    return own
+
+
+def _has_begun(run: StageRun) -> bool:
+    path = run.folder / RUN_FILE
+    return path.exists() and StageRun.read(path).fingerprint == run.fingerprint

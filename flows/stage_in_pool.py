@@ -1,0 +1,181 @@
+"""A stage in another work pool, as a task of the run it belongs to: starts it, follows it, reads its result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, WorkPoolStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import task_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelling, State
+
+from flows.asked import Asked
+from tasks.run_labels import LOST_LABEL
+from tasks.stage_name import stage_name
+from titanflow import errors
+from titanflow.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
+from titanflow.plan import Plan, StagePlan
+from titanflow.stage import StageResult, read_result
+
+FLOW = "run-stage"
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 25.0
+"""How long a cancelled stage is waited for. Prefect's worker kills the flow that waits after 30 s."""
+LEFT_SECONDS = 120.0
+"""How long one is waited for that a run which was killed has left behind."""
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
+
+
+def check_pools(plan: Plan) -> None:
+    """Refuses a plan with a stage in a pool that no worker works for, before anything is started.
+
+    Raises:
+        ConfigError: names each such stage.
+    """
+    problems = []
+    for stage in plan.stages:
+        if not stage.pool or stage.state == "CACHED" or not (reason := _why_not(stage.pool)):
+            continue
+        module = plan.config.stage(stage.stage)
+        key = f"{module.name if module is not None else stage.stage}.launcher.pool"
+        origin = stage.run.origins.get("launcher.pool", "")
+        hint = (
+            f"start one on its machine, with PREFECT_API_URL of the run's server: "
+            f"python -m deployments.serve --pool {stage.pool}; or unset launcher.pool"
+        )
+        problems.append(Problem(f"found {stage.pool!r}: {reason}", key, origin, "a work pool with a worker", hint))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _why_not(pool: str) -> str:
+    server = PREFECT_API_URL.value()
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(f"{FLOW}/{pool}")
+            status = client.read_work_pool(pool).status
+        except ObjectNotFound:
+            return f"no such pool runs stages at {server}"
+    return "" if status == WorkPoolStatus.READY else f"no worker of the pool is online at {server}"
+
+
+def in_pool_name() -> str:
+    """The task run's name: ``evaluate 2 tasks in pool small``."""
+    plan = task_run.parameters["plan"]
+    return f"{stage_name(plan.run)} in pool {plan.pool}"
+
+
+@task(name="stage-in-pool", task_run_name=in_pool_name, cache_policy=NO_CACHE, persist_result=False)
+def stage_in_pool(plan: StagePlan, asked: Asked) -> StageResult:
+    """Has a stage run in its pool, and reads what it left on the shared storage; a cancel cancels it there.
+
+    Raises:
+        ConfigError: the stage found its input unusable, or isn't the same there.
+        StageLost: it ended by no fault of its inputs; Prefect calls this again (:mod:`tasks.retries`).
+        StageFailed: it failed or was stopped.
+    """
+    logger = get_run_logger()
+    attempt = task_run.run_count or 1
+    end_left(plan)
+    logger.info("%s %s: %s", plan.stage, plan.state, plan.reason)
+    parameters = {
+        "experiment": asked.experiment,
+        "configs": asked.configs,
+        "run": asked.run,
+        "settings": dict(asked.settings),
+        "stage": plan.stage,
+        "folder": str(plan.run.folder),
+        "fingerprint": plan.run.fingerprint,
+        "attempt": attempt,
+    }
+    name = f"{plan.run.experiment}/{plan.run.run} {plan.stage}"
+    # Without waiting: what its own wait does, it does every five seconds, and it leaves the run behind at a cancel.
+    flow_run = run_deployment(
+        f"{FLOW}/{plan.pool}", parameters=parameters, flow_run_name=name, timeout=0, tags=[_tag(plan)]
+    )
+    assert isinstance(flow_run, FlowRun)
+    try:
+        with get_client(sync_client=True) as client:
+            # This run starts it again, and nobody else: not even one that was lost before it began.
+            client.update_flow_run_labels(flow_run.id, {LOST_LABEL: -1})
+        state = _ended(flow_run)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            _cancel(flow_run, GRACE_SECONDS)
+        raise
+    if not state.is_completed():
+        raise failure(plan, state)
+    return read_result(plan.run.folder)
+
+
+def failure(plan: StagePlan, state: State[Any]) -> TitanflowError:
+    """The error that ended a stage elsewhere, by its flow run's last state."""
+    message = state.message or state.name or ""
+    kind = getattr(errors, state.name or "", None)
+    if isinstance(kind, type) and issubclass(kind, TitanflowError):
+        return kind(message)
+    if state.is_crashed():
+        return StageLost(f"{plan.stage} was lost in pool {plan.pool}: {message}")
+    if state.is_cancelled():
+        return StageFailed(f"{plan.stage} was cancelled in pool {plan.pool}; the next run goes on from what it saved")
+    return StageFailed(f"{plan.stage} failed in pool {plan.pool}: {message}")
+
+
+def end_left(plan: StagePlan) -> None:
+    """Ends what a run that was killed has left at work in the stage's folder.
+
+    Raises:
+        StageLost: it doesn't end.
+    """
+    with get_client(sync_client=True) as client:
+        left = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            flow_run_filter=FlowRunFilter(
+                tags=FlowRunFilterTags(all_=[_tag(plan)]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
+            ),
+        )
+    for flow_run in left:
+        get_run_logger().info("%s is still at work: it saves and ends", flow_run.name)
+        if not _cancel(flow_run, LEFT_SECONDS):
+            raise StageLost(f"{plan.stage} of an earlier attempt is still at work in pool {plan.pool}")
+
+
+def _tag(plan: StagePlan) -> str:
+    return f"folder:{plan.run.folder}"
+
+
+def _ended(flow_run: FlowRun, seconds: float | None = None) -> State[Any]:
+    """The run's last state, or its present one after so many ``seconds``."""
+    began = time.monotonic()
+    while True:
+        # A server that is away for a while costs no stage.
+        with contextlib.suppress(httpx.TransportError), get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run.id).state
+            assert state is not None
+            if state.is_final() or (seconds is not None and time.monotonic() - began > seconds):
+                return state
+        time.sleep(POLL_SECONDS)
+
+
+def _cancel(flow_run: FlowRun, seconds: float) -> bool:
+    """Cancels a run and waits until its stage has saved; whether it ended."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, Cancelling(message="The run that it belongs to was ended."))
+    return _ended(flow_run, seconds).is_final()
