@@ -60,7 +60,7 @@ def reports_errors(function: Command) -> Command:
             err.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("interrupted; the same command goes on from the newest checkpoint")
+            err.print("interrupted; a run goes on from its newest checkpoint")
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapper  # type: ignore[return-value]
