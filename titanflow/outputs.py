@@ -19,7 +19,7 @@ PLAN_HASHES = 256 << 20
 """Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
 
 
-VARYING = {"seconds", "tokens_per_second", "wandb_id", "versions"}
+VARYING = {"seconds", "tokens_per_second", "peak_memory_bytes", "wandb_id", "wandb", "versions"}
 """What a ``result.json`` says of how a stage went, not of what it made: another when the stage is run again by hand."""
 
 Given = TypeVar("Given")
