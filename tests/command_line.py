@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from titanflow.resume_proof import RECORD_BATCHES
+
 
 @dataclass(frozen=True)
 class Cli:
@@ -24,7 +26,7 @@ class Cli:
         command = [sys.executable, "-m", "titanflow.cli", arguments[0], "tiny", "--configs", str(self.configs)]
         return subprocess.Popen(
             [*command, *arguments[1:]],
-            env={**os.environ, "PREFECT_HOME": str(self.home), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PREFECT_HOME": str(self.home), "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -30,6 +30,10 @@ PROGRAM = f"""
     metrics.write_text("".join(line + "\\n" for line in lines))
     with (folder / "pretrain.log").open("a") as log:
         log.write("$ train\\nTraining starts at step " + str(step + 1) + "\\n")
+    published = Path(sys.argv[1]) / "published"
+    if flaw == "publishing":
+        published.unlink(missing_ok=True)
+        published.write_text("a model")
     while step < {STEPS}:
         step += 1
         row = 7 * (step - begun if flaw == "forgetful" else step) % 31
@@ -41,9 +45,7 @@ PROGRAM = f"""
             time.sleep(0.15)
             (checkpoint / ".metadata").touch()
         time.sleep(0.01)
-    published = Path(sys.argv[1]) / "published"
-    if flaw == "publishing" or not published.exists():
-        published.unlink(missing_ok=True)
+    if not published.exists():
         published.write_text("a model")
     time.sleep(0.2)
     if flaw == "publishing" and not (folder / "once").exists():

@@ -20,7 +20,6 @@ from tiny_stages import (
     records,
     wait_for,
 )
-from titan.stage_lock import LOCK_FILE
 from torch.distributed.checkpoint import FileSystemReader
 
 from titanflow.metrics_lines import read_metrics
@@ -274,7 +273,7 @@ def test_sft_refuses_another_architecture_before_anything_runs(bench, uninterrup
     assert error.type == "ConfigError"
     assert error.exit_code == 2
     assert "sft.yaml:7: model.n_layers: found 3, but pretrain has 2" in error.message
-    left = {path.name for path in run.folder.iterdir()} - {LOCK_FILE}
+    left = {path.name for path in run.folder.iterdir()}
     assert sorted(left) == ["error.json", "log.txt", "run.yaml"]
 
 

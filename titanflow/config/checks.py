@@ -140,14 +140,11 @@ def _check_refused(module: Module) -> list[Problem]:
 
 
 def _check_checkpoints(module: Module) -> list[Problem]:
-    """What torchtitan says when each rank has built its model, or at the first save."""
-    config, problems = module.config["checkpoint"], []
-    if config["keep_latest_k"] == 1:
-        found = "found 1: while the next one is saved, the last may be all there is"
-        problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
-    if config["interval"] < 1:
-        problems.append(module.problem("checkpoint.interval", f"found {config['interval']}", "1 or more steps"))
-    return problems
+    """What torchtitan says when each rank has built its model."""
+    if module.config["checkpoint"]["keep_latest_k"] != 1:
+        return []
+    found = "found 1: while the next one is saved, the last may be all there is"
+    return [module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all")]
 
 
 def _check_sft(module: Module) -> list[Problem]:
