@@ -17,7 +17,7 @@ from titanflow.hub.bundle import CARD, LINEAGE
 from titanflow.metrics_lines import read_metrics
 from titanflow.stage import METRICS_FILE, RESULT_FILE, STAGES, EvaluateResult, PublishResult, TrainResult, read_result
 
-OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu"}
+OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu", "system"}
 """What a record says of the machine, not of the training."""
 ROUNDED = {"loss", "perplexity", "grad_norm", "validation_loss", "validation_perplexity"}
 """What depends on the order in which the ranks' parts are summed."""
