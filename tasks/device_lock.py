@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def stage_gpus(run: StageRun, machine: Device | None, environ: Mapping[str, str] = os.environ) -> list[str]:
+def stage_gpus(run: StageRun, machine: Device | None, environ: Mapping[str, str]) -> list[str]:
     """The GPUs of this machine that a stage takes, by the names that CUDA knows them by: one a process.
 
     Empty where it runs on the CPU, where nobody can tell how many there are, and with ``launcher.share_device``.
@@ -49,7 +49,7 @@ def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None =
     place = folder or Path(tempfile.gettempdir()) / "titanflow-gpus"
     with contextlib.ExitStack() as stack:
         # In one order for all, so that no two wait for each other.
-        for gpu in sorted(stage_gpus(run, this_machine())):
+        for gpu in sorted(stage_gpus(run, this_machine(), os.environ)):
             file = stack.enter_context(_opened(place, gpu))
             _wait_for(file, gpu, say)
             sign(file, f"{run.stage} of {run.experiment}/{run.run} (process {os.getpid()})")

@@ -84,7 +84,7 @@ def copied(tmp_path: Path) -> Callable[[StageRun], StageRun]:
     """Copies a stage to a folder of its own, so that a test may go on from it."""
 
     def copy(run: StageRun) -> StageRun:
-        moved = run.model_copy(update={"folder": tmp_path / f"copy-{run.folder.name}"})
+        moved = run.model_copy(update={"folder": tmp_path / f"copy-{run.folder.name}"}, deep=True)
         shutil.copytree(run.folder, moved.folder)
         moved.write()
         return moved
