@@ -22,9 +22,10 @@ from titan.inheritance import InheritanceTable, check_inheritance, inherited_arg
 from titan.interrupt import Interruption, end_with_torchrun, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
-from titanflow.checkpoints import complete_folders, damage
+from titanflow.checkpoints import complete_folders, damage, read_contents
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hf_base import repository_of
+from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
 from titanflow.stage import (
     ERROR_FILE,
@@ -162,10 +163,18 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
 
 
 def is_trained(job_config: JobConfig) -> bool:
-    """Whether the newest complete checkpoint already holds the last step; one that is damaged doesn't."""
-    complete = complete_folders(Path(job_config.job.dump_folder) / job_config.checkpoint.folder)
+    """Whether nothing is left to train: a checkpoint, not damaged, holds the last step, and that is validated."""
+    folder, steps = Path(job_config.job.dump_folder), job_config.training.steps
+    complete = complete_folders(folder / job_config.checkpoint.folder)
     newest = next(iter(complete), 0)
-    return newest >= job_config.training.steps and not damage(complete[newest])
+    if newest < steps or damage(complete[newest]):
+        return False
+    is_due = job_config.validation.enable and steps % job_config.validation.freq == 0
+    if not is_due or not any(key.startswith("optimizer.") for key in read_contents(complete[newest]).keys):
+        return True
+    # Killed between its last save and that validation, a stage goes on to catch up with it.
+    records = read_metrics(folder / METRICS_FILE)
+    return any("validation_loss" in record for record in records if record["step"] == steps)
 
 
 def train(job_config: JobConfig, interruption: Interruption) -> bool:

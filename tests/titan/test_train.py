@@ -179,6 +179,21 @@ def test_a_finished_training_is_not_trained_again_though_only_the_model_is_left(
     assert "Training starts" not in log_of(run).split("Training completed")[1]
 
 
+def test_killed_between_the_last_save_and_its_validation_it_catches_up(bench):
+    whole = {"checkpoint": {"last_save_model_only": False}}
+    run = bench.stage("short", whole, {"training": {"steps": 4}}, {"validation": {"enable": True, "freq": 4}})
+    assert bench.run(run) == 0, log_of(run)
+    metrics = run.folder / "metrics.jsonl"
+    expected = records(run, "validation_loss")
+    lines = metrics.read_text().splitlines(keepends=True)
+    assert "validation_loss" in lines[-1]
+    metrics.write_text("".join(lines[:-1]))
+    (run.folder / "result.json").unlink()
+    assert bench.run(run) == 0, log_of(run)
+    assert records(run, "validation_loss") == expected
+    assert max(expected) == 4
+
+
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays(bench, uninterrupted, copied):
     run = copied(uninterrupted)
     for step in steps_of(run):
