@@ -22,15 +22,14 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
-from deployments.work_pool import POOL
+from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL
 from tasks.process import MARK
 from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.experiment_spec import Retries
 
-WORKER_LABEL, WORKER_TYPE_LABEL = "prefect.worker.name", "prefect.worker.type"
+WORKER_TYPE_LABEL = "prefect.worker.type"
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
 """Environment variable that Prefect's worker gives a run's process, and every descendant inherits."""
-IN_HAND = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 LOOKS = 3
 """A run is lost when its process was missed so often in a row: one that has just ended may still tell its state."""
 LOOKS_PENDING = 6
@@ -74,7 +73,7 @@ class LostRuns:
 
         def note(client: SyncPrefectClient) -> None:
             recent = datetime.now(UTC) - timedelta(seconds=30)
-            for run in self._runs(client, (*IN_HAND, StateType.CRASHED)):
+            for run in self._runs(client, [*IN_HAND, StateType.CRASHED]):
                 is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
                 if run.labels.get(WORKER_LABEL) == name and is_in_hand:
                     self._causes[run.id] = f"the worker {name} ended, and its runs with it"
@@ -130,9 +129,9 @@ class LostRuns:
         client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=when, message=message))
         self._tell(f"{run.name} is started again: attempt {run.run_count + 1} of {lost + 1}")
 
-    def _runs(self, client: SyncPrefectClient, types: tuple[StateType, ...] | list[StateType]) -> list[FlowRun]:
+    def _runs(self, client: SyncPrefectClient, types: list[StateType]) -> list[FlowRun]:
         found = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
             sort="EXPECTED_START_TIME_DESC",
         )
         return [run for run in found if self._is_here(run)]

@@ -96,11 +96,11 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         url, server = stack.enter_context(server_or_running_one(port, logs))
         env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
         ensure_pool(url)
-        workers = [stack.enter_context(working({**env, **own}, limit, logs, share)) for share, own in shares.items()]
+        workers = stack.enter_context(working_for_each(shares, env, limit, logs))
         deploy(env, logs, deployed.path)
         if len(shares) > 1 or limit > 1:
             allow_runs(url, len(shares) * limit)
-        nightly.notify(url)
+        deployed.notify(url)
         print(welcome(url, logs, deployed.described), flush=True)
         watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
@@ -121,10 +121,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
     ensure_pool(url, pool)
     env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
-    with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(working({**env, **own}, limit, logs, share, pool)) for share, own in shares.items()
-        ]
+    with working_for_each(shares, env, limit, logs, pool) as workers:
         deploy_stages(url, pool, HOME)
         print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
         watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
@@ -157,6 +154,15 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
         yield url, server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def working_for_each(
+    shares: Mapping[str, Mapping[str, str]], env: Mapping[str, str], limit: int, logs: Path, pool: str = POOL
+) -> Iterator[list[Supervised]]:
+    """A worker of the ``pool`` for each share of the machine, for as long as the block lasts."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(working({**env, **own}, limit, logs, share, pool)) for share, own in shares.items()]
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tasks.process import Process
 
 POOL = "titanflow"
 IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+WORKER_LABEL = "prefect.worker.name"
 CANCEL_SECONDS = 35
 """Prefect kills a cancelled run after 30 s."""
 
@@ -54,4 +55,4 @@ def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> li
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-    return [run for run in found if run.labels.get("prefect.worker.name") == worker_name]
+    return [run for run in found if run.labels.get(WORKER_LABEL) == worker_name]

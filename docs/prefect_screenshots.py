@@ -11,7 +11,6 @@ import base64
 import io
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from screenshots import BROWSERS, COLOURS, QUIET
+from screenshots import QUIET, find_browser, save_small
 from websockets.sync.client import ClientConnection, connect
 
 WIDTH = 1300
@@ -74,8 +73,8 @@ def opened(browser: str, height: int) -> Iterator[ClientConnection]:
             process.wait(20)
 
 
-def shoot(browser: str, address: str, height: int) -> bytes:
-    """A PNG of the top of a page."""
+def shoot(browser: str, address: str, height: int, out: Path) -> None:
+    """One picture of the top of a page."""
     numbers = itertools.count(1)
     with opened(browser, height) as page:
 
@@ -89,10 +88,8 @@ def shoot(browser: str, address: str, height: int) -> bytes:
         call("Page.navigate", url=address)
         time.sleep(LOADING_SECONDS)
         picture = base64.b64decode(call("Page.captureScreenshot", format="png")["data"])
-    small = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").quantize(COLOURS).save(small, "png", optimize=True)
-    return small.getvalue()
+        save_small(image, out)
 
 
 def main() -> int:
@@ -101,9 +98,8 @@ def main() -> int:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:4200", metavar="URL")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
-        print(f"no browser on the PATH: install one of {', '.join(BROWSERS)}", file=sys.stderr)
         return 2
     try:
         shown = pages(args.url)
@@ -113,7 +109,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, address in shown.items():
         out = args.out / f"{name}.png"
-        out.write_bytes(shoot(browser, address, HEIGHTS[name]))
+        shoot(browser, address, HEIGHTS[name], out)
         print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
     return 0
 

@@ -81,7 +81,20 @@ def shoot(browser: str, page: Path, scheme: str, height: int, out: Path) -> None
     if not out.is_file():
         raise RuntimeError(f"{browser} made no picture (exit status {done.returncode}):\n{done.stderr[-2000:]}")
     with Image.open(out) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(out, optimize=True)
+        save_small(picture, out)
+
+
+def find_browser() -> str | None:
+    """The browser on the PATH; without one, says which to install."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        print(f"no browser on the PATH: install one of {', '.join(BROWSERS)}", file=sys.stderr)
+    return browser
+
+
+def save_small(picture: Image.Image, out: Path) -> None:
+    """Writes a picture as a PNG of few colours."""
+    picture.convert("RGB").quantize(COLOURS).save(out, "png", optimize=True)
 
 
 def published_folder(run: Path) -> Path:
@@ -103,9 +116,8 @@ def main() -> int:
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/stdlib/main"), metavar="RUN")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
-        print(f"no browser on the PATH: install one of {', '.join(BROWSERS)}", file=sys.stderr)
         return 2
     try:
         pages = {"report": render_report(args.run), "card": card_page(published_folder(args.run))}

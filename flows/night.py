@@ -9,7 +9,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,6 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, State
 
+from flows.markdown_artifact import leave_markdown
 from flows.run_plan import Summary
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings
@@ -171,9 +171,10 @@ def _afterwards(folder: Path, config: Experiment) -> None:
 
 
 def show_nights(runs: Path, note: str = "") -> None:
-    """Leaves the table of nights as a markdown artifact; a UI that can't be reached costs no night."""
+    """Leaves the table of nights as an artifact; what can't be read costs no night."""
     try:
-        text = f"## {runs.name}\n\n{markdown_table(read_nights(runs))}\n\n{note}"
-        create_markdown_artifact(text, key="nights", description=f"Nights of {runs.name}, {now()}")
+        table = markdown_table(read_nights(runs))
     except Exception as error:
-        get_run_logger().warning("the nights' artifact can't be made (%s)", error)
+        get_run_logger().warning("the table of nights can't be made (%s)", error)
+        return
+    leave_markdown(f"## {runs.name}\n\n{table}\n\n{note}", "nights", f"Nights of {runs.name}, {now()}")

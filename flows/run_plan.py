@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import cast
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact
 
 from flows.announce import announce
 from flows.asked import Asked
+from flows.markdown_artifact import leave_markdown
 from flows.plan_artifact import show_plan
 from flows.run_lock import run_lock
 from flows.stage_in_pool import check_pools, stage_in_pool
@@ -58,8 +58,7 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
     check_stale(plan)
     check_token(plan.stage("publish"))
     check_pools(plan)
-    retries = plan.config.spec.retries
-    label_run(retries)
+    label_run(plan.config.spec.retries)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
         # Again: what was cached may run after all.
@@ -96,17 +95,14 @@ def _run(stage: StagePlan, plan: Plan, asked: Asked) -> StageResult:
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:
-    """Leaves the run's summary as a markdown artifact; a UI that can't be reached costs no run."""
+    """Leaves the run's summary as an artifact."""
     sections = [f"## {plan.experiment} / {plan.run}", f"Folder: `{plan.folder}`, its report: `{REPORT_FILE}`"]
     found = reconciled(plan)
     sections += ["### Forecast → actual", markdown(table_rows(found))] if found else []
     for stage, result in zip(plan.stages, results, strict=True):
         sections += [f"### {stage.stage}: {headline(result)}", markdown(rows(result))]
         sections += [f"[{text}]({url})" for text, url in links(stage.run.folder, result).values()]
-    try:
-        create_markdown_artifact("\n\n".join(sections), key="summary", description=f"{plan.experiment} {plan.run}")
-    except Exception as error:
-        get_run_logger().warning("the summary's artifact can't be made (%s)", error)
+    leave_markdown("\n\n".join(sections), "summary", f"{plan.experiment} {plan.run}")
 
 
 def leave_report(plan: Plan) -> None:

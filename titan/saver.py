@@ -74,7 +74,7 @@ class CheckpointSaver:
             return
         try:
             future.result()
-        except (CheckpointException, Exception) as error:
+        except (CheckpointException, Exception) as error:  # the former is none of the latter
             _give_up(self._in_background, error)
 
 

@@ -22,7 +22,7 @@ from titan.inheritance import InheritanceTable, check_inheritance, inherited_arg
 from titan.interrupt import Interruption, end_with_torchrun, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
-from titanflow.checkpoints import complete_folders, damage, read_contents
+from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hf_base import repository_of
 from titanflow.metrics_lines import read_metrics
@@ -164,13 +164,13 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
 
 def is_trained(job_config: JobConfig) -> bool:
     """Whether nothing is left to train: a checkpoint, not damaged, holds the last step, and that is validated."""
+    from titan.checkpoint import complete_checkpoints
+
     folder, steps = Path(job_config.job.dump_folder), job_config.training.steps
-    complete = complete_folders(folder / job_config.checkpoint.folder)
-    newest = next(iter(complete), 0)
-    if newest < steps or damage(complete[newest]):
+    newest = next(iter(complete_checkpoints(folder / job_config.checkpoint.folder)), None)
+    if newest is None or newest.step < steps or damage(newest.path):
         return False
-    is_due = job_config.validation.enable and steps % job_config.validation.freq == 0
-    if not is_due or not any(key.startswith("optimizer.") for key in read_contents(complete[newest]).keys):
+    if not (newest.full and job_config.validation.enable and steps % job_config.validation.freq == 0):
         return True
     # Killed between its last save and that validation, a stage goes on to catch up with it.
     records = read_metrics(folder / METRICS_FILE)

@@ -49,7 +49,8 @@ def complete_folders(folder: Path) -> dict[int, Path]:
 
 def newest_step(stage_folder: Path) -> int | None:
     """The step of the newest complete checkpoint below a stage's folder; None where there is none."""
-    return next(iter(complete_folders(stage_folder / "checkpoint")), None)
+    # Of the older ones nothing needs to be read.
+    return next((step for step, path in step_folders(stage_folder / "checkpoint").items() if not flaw(path)), None)
 
 
 def read_contents(path: Path) -> Contents:
