@@ -22,14 +22,13 @@ from deployments.nightly import Nightly, prefect_file
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
-from flows.server import api_url, healthy, is_free, wait_until_healthy
+from flows.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process import started
 from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
 
 HOME = Path(__file__).resolve().parents[1]
 """The project's folder, which runs start in."""
 DEFAULT_PORT = 4200
-STARTUP_SECONDS = 120.0
 DEPLOY_SECONDS = 120.0
 GRACE_SECONDS = 20.0
 WATCH_SECONDS = 1.0

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
@@ -20,23 +18,17 @@ from prefect.settings import (
 
 from flows.interruption import ended_after, sigterm_as_exit
 from flows.pretrain_sft import Summary, pretrain_sft
-from flows.server import api_url, free_port, wait_until_healthy
+from flows.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.launch import GRACE_SECONDS
-from tasks.process import started
 from titanflow.config.overrides import parse_settings
 from titanflow.errors import TitanflowError
 
-STARTUP_SECONDS = 120.0
-"""A server's first start makes its database, which takes ten seconds on a small machine."""
-SERVER_GRACE_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
 """How long an interrupted run may last: its stage saves, and Prefect notes the end, if there is a server that hears."""
 
 UNREAD = ("Finished in state Failed", "View at", "Still processing items")
 """How the lines begin that say nothing to someone without a UI, or what is printed better elsewhere."""
-GIVES_WAY = ("nice", "-n", "19")
-"""The server's work goes into the gaps of the training's: with two cores it would take 3 % of the tokens a second."""
 SERVER_ENV = {
     # What Prefect itself sets for the server that it starts when no address is given.
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -44,6 +36,8 @@ SERVER_ENV = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+    # Automations belong to a server that lasts; looking for them every few seconds takes tokens from the training.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
     # The last task's state is written on a timer; one that outlives the run loses it with a long traceback.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
@@ -80,21 +74,17 @@ def local_api() -> Iterator[str]:
         yield url
         return
     port = free_port()
-    url = api_url(port)
-    command = [*GIVES_WAY, sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--lifespan", "on"]
     env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
-    with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
-        log = Path(folder) / "prefect-server.log"
-        with started(command, log, env, SERVER_GRACE_SECONDS) as process:
-            wait_until_healthy(process, url, log, STARTUP_SECONDS)
-            with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-                try:
-                    yield url
-                finally:
-                    # Both are sent in the background, and the server is about to go.
-                    EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
-                    APILogHandler().flush()
+    with (
+        running_server([sys.executable, "-m", "flows.own_server", str(port)], api_url(port), env) as url,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        try:
+            yield url
+        finally:
+            # Both are sent in the background, and the server is about to go.
+            EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
+            APILogHandler().flush()
 
 
 class _Readable(logging.Filter):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tasks.process import Process
+from tasks.process import Process, started
 from titanflow.errors import StageFailed
 
+STARTUP_SECONDS = 120.0
+"""A server's first start makes its database, which takes ten seconds on a small machine."""
+SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10
 
@@ -44,6 +50,20 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+@contextlib.contextmanager
+def running_server(command: Sequence[str], url: str, env: Mapping[str, str]) -> Iterator[str]:
+    """A server's process for as long as the block lasts, its log in a temporary folder; gives its ``url``.
+
+    Raises:
+        StageFailed: it doesn't answer there.
+    """
+    with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
+        log = Path(folder) / "prefect-server.log"
+        with started(command, log, env, SERVER_GRACE_SECONDS) as process:
+            wait_until_healthy(process, url, log, STARTUP_SECONDS)
+            yield url
 
 
 def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:

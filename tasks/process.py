@@ -42,7 +42,7 @@ class Process:
         """Starts ``command`` in a session of its own, its output appended to ``output``."""
         self.mark = uuid.uuid4().hex
         marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
-        self._popen = subprocess.Popen(
+        self._popen = psutil.Popen(
             [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
             cwd=cwd,
@@ -64,7 +64,8 @@ class Process:
 
     def wait(self, timeout: float) -> int | None:
         """Waits at most ``timeout`` seconds and returns the exit status, None if the command still runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        # psutil is woken by the end; the standard library looks twenty times a second, beside a training.
+        with contextlib.suppress(psutil.TimeoutExpired):
             return self._popen.wait(timeout)
         return None
 
@@ -78,7 +79,8 @@ class Process:
         try:
             family = self.descendants()
             if self.returncode is None:
-                self._popen.terminate()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._popen.terminate()
                 self.wait(grace)
             elif family:
                 _wait_for(family, min(SETTLE_SECONDS, grace))
@@ -99,7 +101,8 @@ class Process:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             killed += family
-        self._popen.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._popen.kill()
         self._popen.wait()
         _wait_for(killed, SETTLE_SECONDS)
 

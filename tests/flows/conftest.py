@@ -1,15 +1,13 @@
-"""A Prefect API for the flow's tests: the one that ``titanflow run`` starts, with a database of its own."""
+"""A Prefect API for the flow's tests, with a database of its own."""
 
 import sys
 from pathlib import Path
 
 import pytest
+from lasting_server import lasting_server
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from watching import wait_for
-
-from flows.local_run import local_api
 
 # The finished runs that publishing is tested with.
 sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "hub"))
@@ -17,7 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "hub"))
 
 @pytest.fixture(scope="session")
 def api(prefect_home):
-    with temporary_settings({PREFECT_HOME: prefect_home}, restore_defaults={PREFECT_API_URL}), local_api() as url:
+    with lasting_server(prefect_home) as url:
         yield url
 
 

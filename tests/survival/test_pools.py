@@ -6,8 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from lasting_server import lasting_server
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from watching import alive, wait_for
 
@@ -19,7 +20,6 @@ from deployments.stage_pool import deploy_stages
 from deployments.work_pool import ensure_pool
 from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
-from flows.local_run import local_api
 from titanflow.errors import StageFailed
 from titanflow.manifest import Manifest
 
@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def pool(prefect_home, tmp_path_factory):
     logs = tmp_path_factory.mktemp("pool")
-    with temporary_settings({PREFECT_HOME: prefect_home}, restore_defaults={PREFECT_API_URL}), local_api() as url:
+    with lasting_server(prefect_home) as url:
         ensure_pool(url, "small")
         env = {"PREFECT_API_URL": url, "PREFECT_HOME": str(prefect_home)}
         with working(env, 1, logs, pool="small"):

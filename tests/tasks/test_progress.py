@@ -32,7 +32,7 @@ def artifacts(monkeypatch):
 
 @pytest.fixture
 def unpaced(monkeypatch):
-    monkeypatch.setattr(progress, "RING_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "TOLD_SECONDS", 0.0)
     monkeypatch.setattr(progress, "LINE_SHARE", 0.0)
 
 
@@ -69,21 +69,27 @@ def test_one_line_a_look_with_the_newest_step(tmp_path, artifacts, unpaced, capl
 
 def test_what_comes_too_soon_is_told_with_the_next_line_and_at_the_end(tmp_path, artifacts, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(progress, "LINE_SHARE", 1e9)
-    clock = iter([0.0, 1.0, 2.0, 1e12, 2e12, 3e12])
+    monkeypatch.setattr(progress, "TOLD_SECONDS", 10.0)
+    monkeypatch.setattr(progress, "LINE_SHARE", 2.0)
+    clock = iter([0.0, 5.0, 11.0, 25.0, 34.0, 36.0, 37.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     follow = followed(tmp_path, training={"steps": 200})
     follow([{"step": 1, "loss": 7.6}])
     follow([{"step": 2, "loss": 7.5}])
     follow([{"step": 2, "validation_loss": 7.3}])
-    assert caplog.messages[1:] == ["pretrain step 2/200 loss 7.500, 3:18 left"]
     follow([{"step": 3, "loss": 7.4}])
+    follow([{"step": 4, "loss": 7.3}])
     follow([{"step": 200, "loss": 5}])
     follow.finish(PublishResult(target="folder", location="here"))
-    told = [message.split(",")[0] for message in caplog.messages[2:]]
-    assert told == ["pretrain step 3/200 loss 7.400 validation loss 7.300", "pretrain step 200/200 loss 5.000"]
-    # The ring moves at the first look, once its pause is over, and at the end.
-    assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 1.5, 100.0, 100.0]
+    # Ten seconds apart, and twice the time so far: after the line at 11 s the next one may come at 33 s.
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        "pretrain step 1/200 loss 7.600",
+        "pretrain step 2/200 loss 7.500 validation loss 7.300",
+        "pretrain step 4/200 loss 7.300",
+        "pretrain step 200/200 loss 5.000",
+    ]
+    # The ring moves at the first look, every ten seconds, and at the end.
+    assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 1.0, 1.5, 100.0, 100.0]
 
 
 def test_an_evaluation_brings_its_own_count(tmp_path, artifacts, caplog):
