@@ -15,7 +15,8 @@ from titanflow.stage import METRICS_FILE, StageResult
 
 GRACE_SECONDS = 20.0
 """How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
+"""How often the metrics are looked at. The end of the process is noticed at once."""
 
 MetricsCallback = Callable[[list[dict[str, Any]]], None]
 

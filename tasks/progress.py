@@ -42,7 +42,7 @@ class Progress:
     def __call__(self, records: list[dict[str, Any]]) -> None:
         """Logs the newest step and moves the progress ring, unless both were done a moment ago."""
         if not self._has_begun:
-            # At the first look, a second after the start: the stage's own start takes longer.
+            # At the first look, two seconds after the start: the stage's own start takes longer.
             self._has_begun = True
             for what, table, text in begin_tables(self.run, self._logger):
                 self._artifacts.table(what, table, text)
