@@ -17,9 +17,12 @@ from titanflow.kill_points import ORDER, KillPoint, Position, last_step
 from titanflow.resume_proof import Check
 from titanflow.stage import METRICS_FILE, STAGES
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.1
+"""Looking takes time from the training that is looked at."""
 SAVE_POLL_SECONDS = 0.001
 """While a save is waited for, which takes milliseconds."""
+SAVE_STEPS = 2
+"""How many steps before a save it is waited for."""
 GONE_SECONDS = 60.0
 """How long processes may outlive the command that was killed; longer is an orphan."""
 STALLED_SECONDS = 900.0
@@ -164,7 +167,7 @@ class KilledRun:
         self.starts += 1
         moved, position = time.monotonic(), Position(-1, 0)
         try:
-            while (status := process.wait(self._poll())) is None:
+            while (status := process.wait(self._poll(position))) is None:
                 before, position = position, self.watch.position()
                 moved = time.monotonic() if position != before else moved
                 self._note(position)
@@ -179,8 +182,11 @@ class KilledRun:
         self._note(self.watch.position())
         return status
 
-    def _poll(self) -> float:
-        return SAVE_POLL_SECONDS if self.points and self.points[0].phase == "save" else POLL_SECONDS
+    def _poll(self, position: Position) -> float:
+        if not self.points or self.points[0].phase != "save":
+            return POLL_SECONDS
+        stage, phase, step = self.points[0].position
+        return SAVE_POLL_SECONDS if position >= (stage, phase, step - SAVE_STEPS) else POLL_SECONDS
 
     def _note(self, position: Position) -> None:
         now = time.monotonic()
