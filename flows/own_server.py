@@ -3,8 +3,8 @@
 It sleeps while nothing is asked of it. Prefect's own wakes up a hundred times a second: its background worker (docket)
 looks for schedules, late runs and pauses to end, of which a server that lasts as long as one run has none; docket's
 queue in memory looks for what has expired; uvicorn looks whether it should end. Beside a training that uses all cores
-of a small machine, that takes 3 % of the tokens per second. Prefect (3.8) has no setting for it, hence the replacement
-of the two names by which its app starts them.
+of a small machine, that takes several percent of the tokens per second. Prefect (3.8) has no setting for it, hence the
+replacement of the two names by which its app starts them.
 """
 
 from __future__ import annotations
