@@ -38,6 +38,7 @@ SECONDS = 10.0
 RATE = 0.99
 """The least share of a bare training's tokens per second that is left under the flow."""
 WINDOW_SECONDS = 20.0
+"""A window is this long: two log lines and two moves of the ring."""
 SETTLE_SECONDS = 1.0
 """After its rest the flow tells what happened meanwhile, which is no part of a window."""
 ENDLESS = 10**6
@@ -143,15 +144,16 @@ def seconds_beyond(root: Path, steps: int, pairs: int) -> float:
 @contextlib.contextmanager
 def training(root: Path) -> Iterator[list[psutil.Process]]:
     """The default pretraining without an end; gives the flow's own process and its server's."""
-    endless = {"training.steps": ENDLESS, "checkpoint.interval": ENDLESS, "validation.enable": "false"}
-    chosen = {f"pretrain.{key}": value for key, value in endless.items()}
-    command = flow_command(settings({**chosen, "pretrain.metrics.log_freq": 2}))
+    chosen = {"training.steps": ENDLESS, "checkpoint.interval": ENDLESS, "validation.enable": "false"}
+    chosen |= {"metrics.log_freq": 2}
+    command = flow_command(settings({f"pretrain.{key}": value for key, value in chosen.items()}))
     with (root / "training.log").open("w") as log:
         flow = psutil.Popen(command, env=environment(root), stdout=log, stderr=subprocess.STDOUT)
     try:
         while len(logged(root)) < 20:
             if flow.poll() is not None:
                 sys.exit(f"{' '.join(command)} failed:\n{(root / 'training.log').read_text()[-3000:]}")
+            # Nothing is measured yet: a look a second is soon enough.
             time.sleep(1.0)
         servers = [child for child in flow.children() if "flows.own_server" in child.cmdline()]
         yield [flow, *servers]
@@ -164,6 +166,18 @@ def logged(root: Path) -> list[dict[str, float]]:
     """The records of the pretraining."""
     path = run_folder(root) / "pretrain" / METRICS_FILE
     return read_metrics(path) if path.is_file() else []
+
+
+@contextlib.contextmanager
+def suspended(processes: list[psutil.Process]) -> Iterator[None]:
+    """Lets processes rest for as long as the block lasts: a resting one could not even be ended."""
+    try:
+        for process in processes:
+            process.suspend()
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def rate(root: Path) -> float:
@@ -182,12 +196,9 @@ def rates_left(root: Path, windows: int) -> list[float]:
         for pair in range(windows):
             rates = {}
             for alone in (False, True) if pair % 2 == 0 else (True, False):
-                for process in pipeline:
-                    process.suspend() if alone else process.resume()
-                time.sleep(SETTLE_SECONDS)
-                rates[alone] = rate(root)
-            for process in pipeline:
-                process.resume()
+                with suspended(pipeline if alone else []):
+                    time.sleep(SETTLE_SECONDS)
+                    rates[alone] = rate(root)
             shares.append(rates[False] / rates[True])
             print(f"tokens/s {rates[False]:,.0f}, alone {rates[True]:,.0f}: {shares[-1]:.3f}", flush=True)
     return shares

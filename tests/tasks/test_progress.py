@@ -88,6 +88,7 @@ def test_what_comes_too_soon_is_told_with_the_next_line_and_at_the_end(tmp_path,
         "pretrain step 4/200 loss 7.300",
         "pretrain step 200/200 loss 5.000",
     ]
+    assert caplog.messages[1].endswith(", 36:18 left")
     # The ring moves at the first look, every ten seconds, and at the end.
     assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 1.0, 1.5, 100.0, 100.0]
 
