@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
@@ -17,11 +19,13 @@ from prefect.settings import (
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
-from flows.pretrain_sft import Summary, pretrain_sft
 from flows.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.launch import GRACE_SECONDS
 from titanflow.config.overrides import parse_settings
 from titanflow.errors import TitanflowError
+
+if TYPE_CHECKING:
+    from flows.pretrain_sft import Summary
 
 FLUSH_SECONDS = 5.0
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
@@ -59,13 +63,17 @@ def run_flow(
         StageFailed: a stage failed; what was made before it stays.
     """
     values = {setting.key: setting.value for setting in parse_settings(overrides)}
-    with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api():
+    with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api(meanwhile=_load_flow):
+        from flows.pretrain_sft import pretrain_sft
+
         return pretrain_sft(experiment=experiment, configs=configs, run=run, wait=wait, overrides=values or None)
 
 
 @contextlib.contextmanager
-def local_api() -> Iterator[str]:
+def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     """The address of a Prefect API: the configured one, or one that lasts as long as the block.
+
+    ``meanwhile`` is called while that server starts, which takes seconds.
 
     Prefect would start such a server by itself, but in the terminal's process group: ^C would end it before the
     run's last state is written, and its log would run through the run's own.
@@ -76,7 +84,7 @@ def local_api() -> Iterator[str]:
     port = free_port()
     env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
     with (
-        running_server([sys.executable, "-m", "flows.own_server", str(port)], api_url(port), env) as url,
+        running_server([sys.executable, "-m", "flows.own_server", str(port)], api_url(port), env, meanwhile) as url,
         temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         try:
@@ -85,6 +93,10 @@ def local_api() -> Iterator[str]:
             # Both are sent in the background, and the server is about to go.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()
+
+
+def _load_flow() -> None:
+    importlib.import_module("flows.pretrain_sft")
 
 
 class _Readable(logging.Filter):

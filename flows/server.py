@@ -7,7 +7,7 @@ import socket
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tasks.process import Process, started
@@ -53,8 +53,12 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 
 
 @contextlib.contextmanager
-def running_server(command: Sequence[str], url: str, env: Mapping[str, str]) -> Iterator[str]:
+def running_server(
+    command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
+) -> Iterator[str]:
     """A server's process for as long as the block lasts, its log in a temporary folder; gives its ``url``.
+
+    ``meanwhile`` is called once the process runs, before it answers.
 
     Raises:
         StageFailed: it doesn't answer there.
@@ -62,6 +66,8 @@ def running_server(command: Sequence[str], url: str, env: Mapping[str, str]) -> 
     with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
         log = Path(folder) / "prefect-server.log"
         with started(command, log, env, SERVER_GRACE_SECONDS) as process:
+            if meanwhile:
+                meanwhile()
             wait_until_healthy(process, url, log, STARTUP_SECONDS)
             yield url
 
