@@ -1,11 +1,12 @@
 """What the pipeline costs beyond its stages: ``titanflow run`` against the commands that its stages' logs show.
 
-``python benchmarks/overhead.py [--steps 100] [--pairs 3] [--windows 10]`` measures two things and prints whether they
+``python benchmarks/overhead.py [--steps 50] [--pairs 5] [--windows 20]`` measures two things and prints whether they
 meet their targets.
 
 The seconds of the clock: a shortened default experiment runs once to have its commands, then in pairs: the whole flow,
 with a Prefect server of its own, and the bare commands one after another, from the same ``run.yaml`` files, each side
-with nothing prepared or trained before. The order within a pair alternates.
+with nothing prepared or trained before. The order within a pair alternates. The trainings are short: what grows with
+them is what the second measurement finds, and here their own differences would hide the rest.
 
 The training's tokens per second: the default pretraining runs in the flow, which is suspended together with its server
 in every other window, so that the training is as alone as under the bare command. A window's rate is compared with that
@@ -207,9 +208,9 @@ def rates_left(root: Path, windows: int) -> list[float]:
 def main() -> int:
     """Measures; the exit status is 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100, help="of each training")
-    parser.add_argument("--pairs", type=int, default=3, help="of whole runs, at least 1")
-    parser.add_argument("--windows", type=int, default=10, help="pairs of 20 s within one training, at least 2")
+    parser.add_argument("--steps", type=int, default=50, help="of each training")
+    parser.add_argument("--pairs", type=int, default=5, help="of whole runs, at least 1")
+    parser.add_argument("--windows", type=int, default=20, help="pairs of 20 s within one training, at least 2")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="titanflow-overhead-") as root:
         seconds = seconds_beyond(Path(root), arguments.steps, arguments.pairs)

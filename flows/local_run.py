@@ -96,7 +96,9 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
 
 
 def _load_flow() -> None:
-    importlib.import_module("flows.pretrain_sft")
+    """Imports the flow, and what its first loss curve would import between two stages."""
+    for module in ("flows.pretrain_sft", "matplotlib.figure"):
+        importlib.import_module(module)
 
 
 class _Readable(logging.Filter):
