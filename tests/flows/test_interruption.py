@@ -7,13 +7,17 @@ import sys
 import pytest
 from watching import alive, lines, wait_for
 
-# As Prefect with a server that is gone: handlers of its own, and no end.
+# As Prefect with a server that is gone: handlers of its own, which send the signal again, and no end.
 LINGERS = """
     import signal, subprocess, sys, time
     from flows.interruption import ended_after
+    def handle(number, frame):
+        signal.signal(number, lambda number, frame: None)
+        time.sleep(0.1)
+        signal.raise_signal(number)
     with ended_after(0.3):
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: None)
+            signal.signal(number, handle)
         child = subprocess.Popen(["sleep", "120"], start_new_session=True)
         print(child.pid, flush=True)
         while True:
@@ -42,6 +46,7 @@ PROVES = """
     )
     prove_resume.prove(experiment, kills=1, seed=0)
 """
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def start(tmp_path):
     def start(program: str) -> subprocess.Popen:
         path = tmp_path / "program.py"
         path.write_text("if True:" + program)
-        return subprocess.Popen([sys.executable, str(path), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, str(path), str(tmp_path)], **PIPES)
 
     return start
 
@@ -60,6 +65,7 @@ def test_a_run_ends_in_its_time_whatever_handles_the_signal(start, number):
     child = int(process.stdout.readline())
     process.send_signal(number)
     assert process.wait(30) == 128 + number
+    assert process.stderr.read() == ""
     wait_for(lambda: not alive(child), "the end of what it started")
 
 
