@@ -14,6 +14,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_LOGGING_TO_API_BATCH_INTERVAL,
     get_current_settings,
     temporary_settings,
 )
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from flows.pretrain_sft import Summary
 
 FLUSH_SECONDS = 5.0
+LOG_SECONDS = 60.0
+"""How often log lines go to a server that no one looks at, beside the end: each time takes some of the training's."""
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
 """How long an interrupted run may last: its stage saves, and Prefect notes the end, if there is a server that hears."""
 
@@ -45,6 +48,8 @@ SERVER_ENV = {
     # The last task's state is written on a timer; one that outlives the run loses it with a long traceback.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
+
+OWN_SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_BATCH_INTERVAL: LOG_SECONDS}
 
 
 def run_flow(
@@ -85,7 +90,7 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
     with (
         running_server([sys.executable, "-m", "flows.own_server", str(port)], api_url(port), env, meanwhile) as url,
-        temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
     ):
         try:
             yield url

@@ -15,8 +15,9 @@ from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import is_stderr
 from titanflow.stage import METRICS_FILE, StageResult, StageRun
 
-TOLD_SECONDS = 10.0
-"""A line and a move of the ring come no more often: flow, API and database may share two cores with the training."""
+LINE_SECONDS = 10.0
+RING_SECONDS = 30.0
+"""A move of the ring is a request, and API and database may share two cores with the training."""
 LINE_SHARE = 0.01
 """After a while lines are as far apart as this share of the time so far: a minute after two hours."""
 
@@ -81,12 +82,12 @@ class Progress:
         self._logger.info(describe(self.run.stage, self._untold, self.steps, self._seconds_left(now)))
         self._untold = {}
         so_far = now - self._first[1] if self._first else 0.0
-        self._line_at = now + max(TOLD_SECONDS, LINE_SHARE * so_far)
+        self._line_at = now + max(LINE_SECONDS, LINE_SHARE * so_far)
 
     def _move_ring(self, now: float) -> None:
         if self.steps:
             self._artifacts.progress(min(100.0, 100.0 * self._newest["step"] / self.steps), self._where(now))
-            self._ring_at = now + TOLD_SECONDS
+            self._ring_at = now + RING_SECONDS
 
     def _where(self, now: float) -> str:
         return beside_the_ring(self._newest, self.steps, self._seconds_left(now))

@@ -32,8 +32,8 @@ def artifacts(monkeypatch):
 
 @pytest.fixture
 def unpaced(monkeypatch):
-    monkeypatch.setattr(progress, "TOLD_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "LINE_SHARE", 0.0)
+    for pace in ("LINE_SECONDS", "LINE_SHARE", "RING_SECONDS"):
+        monkeypatch.setattr(progress, pace, 0.0)
 
 
 def followed(folder, stage="pretrain", **config):
@@ -69,7 +69,8 @@ def test_one_line_a_look_with_the_newest_step(tmp_path, artifacts, unpaced, capl
 
 def test_what_comes_too_soon_is_told_with_the_next_line_and_at_the_end(tmp_path, artifacts, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr(progress, "TOLD_SECONDS", 10.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 10.0)
+    monkeypatch.setattr(progress, "RING_SECONDS", 30.0)
     monkeypatch.setattr(progress, "LINE_SHARE", 2.0)
     clock = iter([0.0, 5.0, 11.0, 25.0, 34.0, 36.0, 37.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
@@ -89,8 +90,8 @@ def test_what_comes_too_soon_is_told_with_the_next_line_and_at_the_end(tmp_path,
         "pretrain step 200/200 loss 5.000",
     ]
     assert caplog.messages[1].endswith(", 36:18 left")
-    # The ring moves at the first look, every ten seconds, and at the end.
-    assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 1.0, 1.5, 100.0, 100.0]
+    # The ring moves at the first look, every thirty seconds, and at the end.
+    assert [percent for percent, _ in artifacts.named("progress")] == [0.5, 2.0, 100.0]
 
 
 def test_an_evaluation_brings_its_own_count(tmp_path, artifacts, caplog):
