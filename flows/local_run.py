@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
+from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
     PREFECT_API_URL,
@@ -117,6 +118,8 @@ class _Readable(logging.Filter):
 
 @contextlib.contextmanager
 def _readable_log() -> Iterator[None]:
+    # Prefect makes its handlers with the first flow that is imported, which comes later.
+    ensure_logging_setup()
     readable = _Readable()
     handlers = logging.getLogger().handlers
     for handler in handlers:
