@@ -13,6 +13,7 @@ LINGERS = """
     from flows.interruption import ended_after
     def handle(number, frame):
         signal.signal(number, lambda number, frame: None)
+        # The thread that waits for the first signal has heard it by then.
         time.sleep(0.1)
         signal.raise_signal(number)
     with ended_after(0.3):
