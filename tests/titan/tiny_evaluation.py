@@ -1,0 +1,62 @@
+"""Stages to evaluate, tiny ones, and what an evaluation of them leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tiny_evals import TASKS, write_evals
+from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+
+from titan.export import export_checkpoint
+from titanflow.stage import PreparedData, StageRun
+
+
+class Trained(NamedTuple):
+    """A run's ``pretrain/`` and ``sft/`` in ``folder``, and the prepared items."""
+
+    folder: Path
+    data: Path
+
+
+def write_trained(folder: Path) -> Trained:
+    """Two trained stages and prepared items; only the fine-tuned stage has its export already."""
+    tokenizer = write_byte_tokenizer(folder / "tokenizer")
+    for seed, stage in enumerate(("pretrain", "sft")):
+        StageRun(
+            stage=stage,
+            experiment="tiny",
+            run="monday",
+            folder=folder / stage,
+            config={"model": {"name": "llama3", "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
+            model_overrides={**SIZES["llama3"], "vocab_size": VOCAB},
+            tokenizer=tokenizer,
+        ).write()
+        save_checkpoint(sensitised("llama3", tiny_args("llama3"), seed), folder / stage / "checkpoint" / "step-1")
+    export_checkpoint(folder / "sft", folder / "sft" / "export")
+    data = folder / "evals"
+    data.mkdir()
+    return Trained(folder, write_evals(data))
+
+
+def evaluation(trained: Trained, folder: Path, **settings: Any) -> StageRun:
+    """A written stage that evaluates both."""
+    config = {"tasks": list(TASKS), "include_path": str(trained.data / "tasks"), "wandb": False, "bootstrap_iters": 20}
+    run = StageRun(
+        stage="evaluate",
+        experiment="tiny",
+        run="monday",
+        folder=folder,
+        config=config | settings,
+        data=PreparedData(train=trained.data),
+        stages={"pretrain": trained.folder / "pretrain", "sft": trained.folder / "sft"},
+    )
+    run.write()
+    return run
+
+
+def samples(run: StageRun, model: str, task: str) -> list[dict[str, Any]]:
+    """What was asked and answered, as the stage keeps it."""
+    lines = (run.folder / f"samples_{model}_{task}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
