@@ -25,17 +25,17 @@ class StageLog:
 
     def begin(self) -> None:
         """Forgets what is there."""
-        self._offset = self._size()
+        self._inode, self._offset = self._state()
         self._unread = b""
         self.launched = False
         self.begun_after: int | None = None
 
     def look(self) -> None:
         """Reads on."""
-        size = self._size()
-        if size < self._offset:
-            # The stage's folder was moved aside.
-            self._offset, self._unread = 0, b""
+        inode, size = self._state()
+        if inode != self._inode:
+            # The stage's folder was moved aside; its new log may already be as long as the one that lies there.
+            self._inode, self._offset, self._unread = inode, 0, b""
         if size == self._offset:
             return
         with self.path.open("rb") as file:
@@ -47,11 +47,13 @@ class StageLog:
         if begins := BEGINS.findall(whole):
             self.begun_after = int(begins[-1]) - 1
 
-    def _size(self) -> int:
+    def _state(self) -> tuple[int, int]:
+        """The log's inode and size; zeros before it is there."""
         try:
-            return self.path.stat().st_size
+            found = self.path.stat()
         except OSError:
-            return 0
+            return 0, 0
+        return found.st_ino, found.st_size
 
 
 class RunWatch:
