@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 5.0
 LOG_SECONDS = 60.0
-"""How often log lines go to a server that no one looks at, beside the end: each time takes some of the training's."""
+"""How often log lines go to a server that no one looks at, and at the end: a request takes time from the training."""
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
 """How long an interrupted run may last: its stage saves, and Prefect notes the end, if there is a server that hears."""
 

@@ -7,22 +7,20 @@ import sys
 import pytest
 from watching import alive, lines, wait_for
 
-# As Prefect with a server that is gone: handlers of its own, which send the signal again, and no end.
+# As Prefect with a server that is gone: handlers of its own, which have the signal sent again and again, and no end.
 LINGERS = """
     import signal, subprocess, sys, time
     from flows.interruption import ended_after
-    def handle(number, frame):
-        signal.signal(number, lambda number, frame: None)
-        # The thread that waits for the first signal has heard it by then.
-        time.sleep(0.1)
-        signal.raise_signal(number)
+    heard = set()
     with ended_after(0.3):
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handle)
+            signal.signal(number, lambda number, frame: heard.add(number))
         child = subprocess.Popen(["sleep", "120"], start_new_session=True)
         print(child.pid, flush=True)
         while True:
-            time.sleep(1)
+            time.sleep(0.02)
+            for number in [*heard]:
+                signal.raise_signal(number)
 """
 ENDS = """
     import time

@@ -6,9 +6,10 @@ import pytest
 
 from flows.run_watch import RunWatch
 from titanflow.kill_points import ORDER, Position
+from titanflow.stage import STAGES
 
 LAUNCH = "$ python -m titan.evaluate run.yaml\n"
-EVALUATE = Position(3, ORDER["work"])
+EVALUATE = Position(STAGES.index("evaluate"), ORDER["work"])
 BEFORE_ALL = Position(-1, 0)
 
 

@@ -185,16 +185,23 @@ def test_a_model_without_a_template_is_refused_where_one_is_asked_for(quick: Cal
         evaluate_stage(run)
 
 
+def failure(run: StageRun) -> StageError:
+    """What a stage that fails leaves; its process ends with the status that stands there."""
+    with pytest.raises(SystemExit) as ended:
+        main(run.folder / "run.yaml")
+    error = StageError.model_validate_json((run.folder / "error.json").read_text())
+    assert ended.value.code == error.exit_code
+    return error
+
+
 def test_an_unknown_task_ends_in_error_json(quick: Callable[..., StageRun]) -> None:
     run = quick(tasks=["tiny_kidn"])
     (run.folder / "error.json").write_text("of an earlier try")
     (run.folder / "result.json").write_text("of an earlier try")
 
-    with pytest.raises(SystemExit) as ended:
-        main(run.folder / "run.yaml")
+    error = failure(run)
 
-    error = StageError.model_validate_json((run.folder / "error.json").read_text())
-    assert ended.value.code == error.exit_code == 2
+    assert error.exit_code == 2
     assert error.type == "ConfigError"
     assert "did you mean tiny_kind" in error.message
     assert not (run.folder / "result.json").exists()
@@ -209,11 +216,9 @@ def test_what_breaks_inside_a_task_ends_in_error_json(quick: Callable[..., Stage
     )
     run = quick(tasks=["broken"], include_path=str(broken))
 
-    with pytest.raises(SystemExit) as ended:
-        main(run.folder / "run.yaml")
+    error = failure(run)
 
-    error = StageError.model_validate_json((run.folder / "error.json").read_text())
-    assert ended.value.code == error.exit_code == 1
+    assert error.exit_code == 1
     assert error.type == "FileNotFoundError"
     assert "nothing.jsonl" in error.message
     assert "Traceback" in error.traceback
