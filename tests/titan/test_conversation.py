@@ -107,7 +107,7 @@ def test_what_was_said_before_an_interruption_stays_said(
 ) -> None:
     def generate(tokens: torch.Tensor, streamer: object, **options: object) -> None:
         streamer.put(tokens)
-        for token in talking.tokenizer("half a wo").input_ids:
+        for token in talking.tokenizer("half a wo(").input_ids:
             streamer.put(torch.tensor([token]))
         raise KeyboardInterrupt
 
@@ -115,8 +115,10 @@ def test_what_was_said_before_an_interruption_stays_said(
     pieces: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         talking.answer("Why?", 8, 0.0, pieces.append)
-    assert pieces == ["half ", "a ", "wo"]
-    assert talking.turns[-1] == {"role": "assistant", "content": "half a wo"}
+    # Where a piece ends differs between transformers' releases; each holds back a sign that may become another.
+    assert len(pieces) > 1
+    assert "".join(pieces) == "half a wo("
+    assert talking.turns[-1] == {"role": "assistant", "content": "half a wo("}
 
 
 def test_a_temperature_samples(talking: Conversation) -> None:

@@ -37,10 +37,10 @@ class DecisionLayer(DenseLayer):
         x: torch.Tensor,
         tokens: Tokens,
         *told: torch.Tensor,
-        past_key_values: Cache | None = None,
+        **cached: Cache | None,
     ) -> tuple[torch.Tensor, ...]:
         """``[batch, tokens, dim]`` to the same, and D_st and D_ch, fp32 ``[batch, tokens]``."""
-        (post,) = super().forward(x, tokens, past_key_values=past_key_values)
+        (post,) = super().forward(x, tokens, **cached)
         prior = x + self.prior(self.prior_norm(x))
         return post, mean_squared_difference(post, x), mean_squared_difference(post, prior)
 

@@ -9,7 +9,7 @@ For inference; fine-tuned, a model goes on choosing tokens as it does here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
@@ -24,6 +24,11 @@ from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2RotaryEmbedding,
 )
 
+CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+"""What the installed transformers calls the cache, as an argument and in outputs: renamed in 5.24.
+
+The layers take it under this name too, for transformers drops it by name where gradients are checkpointed.
+"""
 NOWHERE = -1
 """The place of what is no token: padding, and what fills a row up."""
 
@@ -147,11 +152,10 @@ class DenseLayer(Qwen2DecoderLayer):
         x: torch.Tensor,
         tokens: Tokens,
         *told: torch.Tensor,
-        past_key_values: Cache | None = None,
+        **cached: Cache | None,
     ) -> tuple[torch.Tensor, ...]:
         """``[batch, tokens, dim]`` to the same, and what the layer after it is ``told``."""
-        settings = {"attention_mask": tokens.mask, "position_embeddings": tokens.rotary}
-        return (super().forward(x, **settings, past_key_values=past_key_values),)
+        return (super().forward(x, attention_mask=tokens.mask, position_embeddings=tokens.rotary, **cached),)
 
 
 class RoutedLayer(Qwen2DecoderLayer):
@@ -175,10 +179,11 @@ class RoutedLayer(Qwen2DecoderLayer):
         x: torch.Tensor,
         tokens: Tokens,
         *told: torch.Tensor,
-        past_key_values: Cache | None = None,
+        **cached: Cache | None,
     ) -> tuple[torch.Tensor]:
         """``[batch, tokens, dim]`` to the same; a token that isn't chosen stays as it is, bit for bit."""
-        kept = RoutedCacheLayer() if past_key_values is None else past_key_values.layers[self.self_attn.layer_idx]
+        cache = cached.get(CACHE)
+        kept = RoutedCacheLayer() if cache is None else cache.layers[self.self_attn.layer_idx]
         is_chosen, gate = self.choose(x, tokens, kept, *told)
         is_chosen = is_chosen & tokens.is_real
         width = int(is_chosen.sum(1).max())
@@ -193,7 +198,7 @@ class RoutedLayer(Qwen2DecoderLayer):
             self.input_layernorm(taken),
             position_embeddings=tuple(take(part, indices) for part in tokens.rotary),
             attention_mask=as_mask(visible(places, take(tokens.starts, indices), keys), x.dtype, self.self_attn.config),
-            past_key_values=past_key_values,
+            **cached,
         )
         gained = attended + self.mlp(self.post_attention_layernorm(taken + attended))
         computed = taken + take(gate, indices).unsqueeze(-1).to(x.dtype) * gained
@@ -237,34 +242,38 @@ class RoutedModel(RoutedPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: object,
     ) -> BaseModelOutputWithPast:
-        """The residual stream ``[batch, tokens, dim]`` after the last norm; arguments as in transformers' Qwen2."""
+        """The residual stream ``[batch, tokens, dim]`` after the last norm; arguments as in transformers' Qwen2.
+
+        ``past_key_values`` is the older name of ``cache``.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass input_ids or inputs_embeds, one of both")
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        if past_key_values is None and use_cache:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None:
-            self.prepare_cache(past_key_values)
-        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-        tokens = self.tokens(x, attention_mask, position_ids, seen)
+        cache = past_key_values if cache is None else cache
+        if cache is None and use_cache:
+            cache = DynamicCache(config=self.config)
+        if cache is not None:
+            self.prepare_cache(cache)
+        tokens = self.tokens(x, attention_mask, position_ids, seen=0 if cache is None else cache.get_seq_length())
         hidden_states, told = [], []
         for layer in self.layers:
             hidden_states.append(x)
-            x, *told = layer(x, tokens, *told, past_key_values=past_key_values)
+            x, *told = layer(x, tokens, *told, **{CACHE: cache})
         x = self.norm(x)
         return BaseModelOutputWithPast(
             last_hidden_state=x,
-            past_key_values=past_key_values if use_cache else None,
             hidden_states=(*hidden_states, x) if output_hidden_states else None,
+            **{CACHE: cache if use_cache else None},
         )
 
     def prepare_cache(self, cache: Cache) -> None:
