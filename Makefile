@@ -1,14 +1,18 @@
-# Each target makes and reuses .venv by itself.
+# Each target makes and reuses an environment by itself: .venv, with exactly what constraints.txt pins.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+LOCK := constraints.txt
 EXPERIMENT ?= stdlib
 ARGS ?=
 # The finished run whose report and card are photographed.
 RUN ?= runs/stdlib/main
+# What `make lock` keeps: the newest torch of which this project has measured figures on a CPU and on a GPU.
+TORCH ?= 2.13.0
 
-.PHONY: run plan report screenshots test survival lint format serve clean
+.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival lint format serve lock clean
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED)
@@ -20,34 +24,73 @@ plan: $(INSTALLED)
 report: $(INSTALLED)
 	@$(BIN)/titanflow report $(EXPERIMENT) $(ARGS)
 
-screenshots: $(INSTALLED)
+serve: $(INSTALLED)
+	@$(BIN)/python -m deployments.serve $(ARGS)
+
+screenshots: $(DEVELOPED)
 	@$(BIN)/python docs/screenshots.py $(RUN)
 
-test: $(INSTALLED)
+test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
-survival: $(INSTALLED)
+test-fast: $(DEVELOPED)
+	$(BIN)/python -m pytest --fast $(ARGS)
+
+survival: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(DEVELOPED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-serve: $(INSTALLED)
-	@$(BIN)/python -m deployments.serve $(ARGS)
+# Both ends of pyproject.toml's ranges, each in an environment made anew.
+test-newest: python-is-new-enough
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	.venv-newest/bin/python -m pip list --disable-pip-version-check
+	.venv-newest/bin/python -m pytest $(ARGS)
+
+test-oldest: $(DEVELOPED)
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	$(BIN)/uv pip compile --quiet --python .venv-oldest --resolution lowest-direct --extra dev --output-file .venv-oldest/$(LOCK) pyproject.toml
+	$(call install,.venv-oldest,.venv-oldest/$(LOCK),.[dev])
+	.venv-oldest/bin/python -m pip list --disable-pip-version-check
+	.venv-oldest/bin/python -m pytest $(ARGS)
+
+# Keeps what is pinned and still fits; `make lock ARGS=--upgrade` takes the newest of everything but torch.
+lock: $(DEVELOPED)
+	echo torch==$(TORCH) | $(BIN)/uv pip compile --quiet --universal --extra dev --constraint - --custom-compile-command 'make lock' --output-file $(LOCK) pyproject.toml $(ARGS)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml
+# The arguments: an environment, its pins, what is installed. pip reads the pins of what builds a package from the
+# environment: the first name until pip 25.2, the second since.
+define install
+	@PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '$(3)'
+endef
+
+.PHONY: python-is-new-enough
+python-is-new-enough:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+
+$(BIN)/python: | python-is-new-enough
+	@test -x $@ || $(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(call install,$(VENV),$(LOCK),.)
 	@touch $@
+
+$(DEVELOPED): pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing what tests need into $(VENV) …"
+	$(call install,$(VENV),$(LOCK),.[dev])
+	@touch $(INSTALLED) $@

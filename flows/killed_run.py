@@ -34,7 +34,7 @@ ROLES = {
     "titan.train": "rank",
     "titan.evaluate": "rank",
     "titanflow.data.prepare": "stage",
-    "titanflow.publish": "stage",
+    "titanflow.publish": "rank",
 }
 """What a process is, by a module in its command line; the first that matches."""
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from titanflow.torchrun import forget_ranks
+
 LOAD = "load"
 """The order to load a model; any other names a method of the model that is loaded."""
 PATIENCE = timedelta(hours=1)
@@ -49,14 +51,7 @@ class Ranks:
             from torch import distributed
 
             distributed.init_process_group("gloo", timeout=PATIENCE)
-        for key in list(os.environ):
-            if key.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")) or key in (
-                "RANK",
-                "LOCAL_RANK",
-                "WORLD_SIZE",
-                "LOCAL_WORLD_SIZE",
-            ):
-                del os.environ[key]
+        forget_ranks()
 
     def load(self, load: Callable[[Any, Ranks], Any], settings: Any) -> Any:
         """On rank 0: has every rank load a model; returns this rank's."""

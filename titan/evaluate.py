@@ -30,7 +30,7 @@ from titan.eval_scores import merge_results, metric_scores, side_by_side, write_
 from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
-from titan.interrupt import end_with_torchrun, leave
+from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
@@ -49,6 +49,7 @@ from titanflow.stage import (
     write_error,
     write_result,
 )
+from titanflow.torchrun import end_with_torchrun
 
 TASKS_FOLDER = "tasks"
 """Where a stage keeps the task files that it ran, data filled in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ import threading
 
 from titanflow.stage import INTERRUPTED_EXIT
 
-PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,12 +56,6 @@ class Interruption:
                 return
             print(f"{number.name}: leaving; no step was in progress, so there is nothing to save", flush=True)
             leave(INTERRUPTED_EXIT)
-
-
-def end_with_torchrun() -> None:
-    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way (Linux)."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def leave(status: int) -> None:

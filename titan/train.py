@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
-from titan.interrupt import Interruption, end_with_torchrun, leave
+from titan.interrupt import Interruption, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.checkpoints import damage
@@ -38,6 +38,7 @@ from titanflow.stage import (
     write_error,
     write_result,
 )
+from titanflow.torchrun import end_with_torchrun
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig

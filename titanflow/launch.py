@@ -7,8 +7,8 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from titanflow import torchrun
 from titanflow.config.experiment import Experiment
 from titanflow.stage import RUN_FILE, StageRun
 
@@ -22,44 +22,14 @@ MODULES = {
 STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
 """Environment variable by which a process is known to write into a stage's folder, whoever started it."""
 SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-UNDER_TORCHRUN = ("pretrain", "sft", "evaluate")
 
 
 def command(run: StageRun) -> list[str]:
-    """The argv that runs the stage from its ``run.yaml``.
-
-    An evaluation on one process has nobody to meet: torchrun would only take a second and a half to start it.
-    """
+    """The argv that runs the stage from its ``run.yaml``: under torchrun, but for the preparation of data."""
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
-    if not is_under_torchrun(run):
+    if run.stage == "prepare":
         return [sys.executable, *program]
-    return [sys.executable, "-m", "torch.distributed.run", *torchrun_arguments(run.config["launcher"]), *program]
-
-
-def is_under_torchrun(run: StageRun) -> bool:
-    """Whether torchrun starts the stage."""
-    launcher = run.config.get("launcher") or {}
-    is_alone = run.stage == "evaluate" and launcher["nproc_per_node"] == launcher["nnodes"] == 1
-    return run.stage in UNDER_TORCHRUN and not is_alone
-
-
-def torchrun_arguments(launcher: dict[str, Any]) -> list[str]:
-    """torchrun's own arguments, by the section ``launcher``."""
-    processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
-    arguments = [f"--nproc_per_node={processes}"]
-    if machines == 1:
-        arguments.append("--standalone")
-    else:
-        arguments += [
-            f"--nnodes={machines}",
-            f"--node_rank={launcher['node_rank']}",
-            "--rdzv_backend=c10d",
-            f"--rdzv_endpoint={launcher['rdzv_endpoint']}",
-        ]
-    if processes > 1:
-        # Every rank logs the same lines; one is enough to read. A failing rank writes error.json itself.
-        arguments += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
-    return arguments
+    return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
 
 
 def environment(run: StageRun, config: Experiment) -> dict[str, str]:

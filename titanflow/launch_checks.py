@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from titanflow import torchrun
 from titanflow.errors import ConfigError, Problem
-from titanflow.launch import MODULES, is_under_torchrun, torchrun_arguments
+from titanflow.launch import MODULES
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ PACKAGES = {
     "pretrain": ("torch", "torchtitan"),
     "sft": ("torch", "torchtitan"),
     "evaluate": ("torch", "lm_eval", "transformers"),
-    "publish": ("huggingface_hub",),
+    "publish": ("torch", "huggingface_hub"),
 }
-"""What a stage's process imports, by the names under which it does."""
+"""What a stage's processes import, torchrun's included, by the names under which they do."""
 PARSES = """
 import contextlib, io, json, sys
 from torch.distributed.run import parse_args
@@ -64,8 +65,8 @@ def launch_problems(run: StageRun) -> list[Problem]:
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
     if not is_importable(MODULES[run.stage]):
         problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
-    if is_under_torchrun(run) and "torch" not in missing and not is_importable("torch.distributed.run"):
-        problems.append(Problem("this torch has no torchrun", key, expected="torch.distributed.run", hint=hint))
+    if run.stage != "prepare" and "torch" not in missing and not is_importable(torchrun.MODULE):
+        problems.append(Problem("this torch has no torchrun", key, expected=torchrun.MODULE, hint=hint))
     launcher = run.config.get("launcher") or {}
     rank, machines = launcher.get("node_rank", 0), launcher.get("nnodes", 1)
     if not 0 <= rank < machines:
@@ -90,9 +91,9 @@ def is_importable(module: str) -> bool:
 def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     """What torchrun's own parser says against each stage's command; imports torch, in a process of its own."""
     tried = {
-        plan.stage: [*torchrun_arguments(plan.run.config["launcher"]), "-m", MODULES[plan.stage]]
+        plan.stage: [*torchrun.arguments(plan.run.config.get("launcher")), "-m", MODULES[plan.stage]]
         for plan in plans
-        if is_under_torchrun(plan.run)
+        if plan.stage != "prepare"
     }
     if not tried:
         return []

@@ -27,6 +27,7 @@ from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, is_ref, is_repo_id
 from titanflow.hub.published import last_in_folder, last_on_hub
 from titanflow.stage import ERROR_FILE, PublishResult, StageError, StageRun, write_error, write_result
+from titanflow.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
     from titanflow.hub.repository import Ask, Repository
@@ -264,6 +265,8 @@ def main(argv: list[str] | None = None) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_file():
         print("usage: python -m titanflow.publish <run.yaml>", file=sys.stderr)
         return 2
+    end_with_torchrun()
+    forget_ranks()
     run = StageRun.read(Path(arguments[0]))
     (run.folder / ERROR_FILE).unlink(missing_ok=True)
     try:

@@ -139,14 +139,14 @@ def fill_disk(scene: Scene) -> None:
 
 EVENTS = (
     Event("SIGKILL rank", to_rank(signal.SIGKILL), "stage retried", "killed by SIGKILL"),
-    Event("SIGKILL torchrun", to_torchrun(signal.SIGKILL), "stage retried", "killed by SIGKILL", stages=TRAININGS),
+    Event("SIGKILL torchrun", to_torchrun(signal.SIGKILL), "stage retried", "killed by SIGKILL", stages=STAGES[1:]),
     Event("hung rank", to_rank(signal.SIGSTOP), "stage retried", "rank 1 did not answer for 10 s", stages=TRAININGS),
     Event("SIGKILL flow", to_flow(signal.SIGKILL), "started again", "SIGKILL"),
     Event("SIGTERM worker", to_worker(signal.SIGTERM), "started again", "the worker .* ended", graceful=True),
     Event("SIGKILL worker", to_worker(signal.SIGKILL), "started again", "the worker .* ended", graceful=True),
     Event("reboot", reboot, "started again", "process is gone"),
     Event("SIGTERM rank", to_rank(signal.SIGTERM), "Failed", "stopped on SIGTERM", graceful=True),
-    Event("SIGTERM torchrun", to_torchrun(signal.SIGTERM), "Failed", "stopped on SIGTERM", True, TRAININGS),
+    Event("SIGTERM torchrun", to_torchrun(signal.SIGTERM), "Failed", "stopped on SIGTERM", True, STAGES[1:]),
     Event("SIGTERM flow", to_flow(signal.SIGTERM), "Crashed", "termination signal", graceful=True),
     Event("cancel", cancel, "Cancelled", graceful=True),
     Event("^C", interrupt, "Crashed", "abort|interrupt", graceful=True, from_command_line=True),

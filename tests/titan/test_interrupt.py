@@ -99,7 +99,8 @@ def test_other_signals_are_none_of_its_business():
 
 RANK = """
 import sys
-from titan.interrupt import Interruption, end_with_torchrun
+from titan.interrupt import Interruption
+from titanflow.torchrun import end_with_torchrun
 Interruption().listen()
 end_with_torchrun()
 print("trains", flush=True)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tiny_experiment import write_tiny_experiment
 
-from titanflow import launch_checks
+from titanflow import torchrun
 from titanflow.config.additions import Launcher
 from titanflow.errors import ConfigError
-from titanflow.launch import MODULES, torchrun_arguments
+from titanflow.launch import MODULES
 from titanflow.launch_checks import is_importable, launch_problems, torchrun_problems
 from titanflow.plan import StagePlan, make_plan
 from titanflow.stage import StageRun
@@ -53,11 +53,12 @@ def test_machines_without_a_place_to_meet_are_refused(tmp_path: Path) -> None:
 
 
 def test_torchrun_s_own_parser_takes_the_commands_and_says_which_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    def arguments(launcher: dict[str, Any]) -> list[str]:
-        wrong = ["--no-such-argument=1"] if launcher["nproc_per_node"] == 3 else []
-        return [*torchrun_arguments(launcher), *wrong]
+    right = torchrun.arguments
 
-    monkeypatch.setattr(launch_checks, "torchrun_arguments", arguments)
+    def arguments(launcher: dict[str, Any]) -> list[str]:
+        return [*right(launcher), *(["--no-such-argument=1"] if launcher["nproc_per_node"] == 3 else [])]
+
+    monkeypatch.setattr(torchrun, "arguments", arguments)
     runs = [
         stage("pretrain", nproc_per_node=2),
         stage("sft", nnodes=2, node_rank=1, rdzv_endpoint="head:29500"),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from titanflow.config.additions import Launcher
-from titanflow.launch import by_hand, command, environment
+from titanflow.launch import MODULES, by_hand, command, environment
 from titanflow.stage import StageRun
 
 
@@ -17,9 +17,10 @@ def argv(stage: str, **launcher: object) -> list[str]:
     return command(StageRun(stage=stage, experiment="e", run="r", folder=Path("/runs/e/r"), config=config))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft"])
-def test_training_is_always_torchrun_s(stage: str) -> None:
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate", "publish"])
+def test_every_stage_is_torchrun_s_on_one_process_too(stage: str) -> None:
     assert argv(stage)[1:6] == ["-m", "torch.distributed.run", "--nproc_per_node=1", "--standalone", "-m"]
+    assert argv(stage)[6:] == [MODULES[stage], "/runs/e/r/run.yaml"]
 
 
 @pytest.mark.parametrize("launcher", [{"nproc_per_node": 2}, {"nnodes": 2, "rdzv_endpoint": "head:29500"}])
@@ -28,9 +29,8 @@ def test_an_evaluation_on_several_processes_is_torchrun_s(launcher: dict[str, ob
     assert argv("evaluate", **launcher)[-3:] == ["-m", "titan.evaluate", "/runs/e/r/run.yaml"]
 
 
-@pytest.mark.parametrize(("stage", "module"), [("evaluate", "titan.evaluate"), ("publish", "titanflow.publish")])
-def test_a_process_that_is_alone_is_started_as_it_is(stage: str, module: str) -> None:
-    assert argv(stage)[1:] == ["-m", module, "/runs/e/r/run.yaml"]
+def test_the_preparation_of_data_is_no_stage_and_a_process_of_its_own() -> None:
+    assert argv("prepare")[1:] == ["-m", "titanflow.data.prepare", "/runs/e/r/run.yaml"]
 
 
 def test_secrets_stay_out_of_the_log() -> None:

@@ -1,0 +1,49 @@
+"""torchrun, which starts each stage: its arguments, and a stage's process as one of its ranks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+MODULE = "torch.distributed.run"
+"""The module behind the command ``torchrun``."""
+PR_SET_PDEATHSIG = 1
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+RANK_PREFIXES = ("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")
+
+
+def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
+    """torchrun's own arguments, by a stage's section ``launcher``; a stage without one has one process."""
+    launcher = launcher or {"nproc_per_node": 1, "nnodes": 1}
+    processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
+    given = [f"--nproc_per_node={processes}"]
+    if machines == 1:
+        given.append("--standalone")
+    else:
+        given += [
+            f"--nnodes={machines}",
+            f"--node_rank={launcher['node_rank']}",
+            "--rdzv_backend=c10d",
+            f"--rdzv_endpoint={launcher['rdzv_endpoint']}",
+        ]
+    if processes > 1:
+        # Every rank logs the same lines; one is enough to read. A failing rank writes error.json itself.
+        given += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
+    return given
+
+
+def end_with_torchrun() -> None:
+    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way (Linux)."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def forget_ranks() -> None:
+    """Takes torchrun's variables out of the environment, so that no library or child looks for ranks of its own."""
+    for name in list(os.environ):
+        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
+            del os.environ[name]
