@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Container, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,14 @@ def steps(recording: Path) -> set[int]:
 
 
 def keep_steps(recording: Path, wanted: Container[int]) -> set[int]:
-    """Takes the other steps, and a torn end, out of a recording; returns the steps that stay."""
+    """Takes the other steps, and a torn end, out of a recording; returns the steps that stay.
+
+    Raises:
+        ValueError: what was read can't be written again to the byte, so that this wandb records otherwise than 0.31.
+    """
     data = recording.read_bytes()
+    if not data.startswith(data[:HEADER_BYTES] + packed(messages(data))):
+        raise ValueError(f"{recording}: wandb {version('wandb')} records otherwise than 0.31 did; it is left as it is")
     kept: list[bytes] = []
     held: set[int] = set()
     for message, record in parsed(data):

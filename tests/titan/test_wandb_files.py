@@ -1,9 +1,21 @@
 import json
+import zlib
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import HistoryItem, HistoryRecord, HistoryStep, Record
 
-from titan.wandb_files import BLOCK_BYTES, HEADER_BYTES, history, is_final, keep_steps, messages, packed, recordings
+from titan.wandb_files import (
+    BLOCK_BYTES,
+    CHUNK,
+    HEADER_BYTES,
+    LAST,
+    history,
+    is_final,
+    keep_steps,
+    messages,
+    packed,
+    recordings,
+)
 
 HEADER = b":W&B\xe1\xbe\x00"
 
@@ -54,6 +66,18 @@ def test_only_the_history_is_cut(tmp_path):
     assert keep_steps(path, {1, 3}) == {1, 3}
     assert list(messages(path.read_bytes())) == [other, row(1), other, row(3)]
     assert history(path) == [(1, {"train/loss": 1.0}), (3, {"train/loss": 1 / 3})]
+
+
+def test_a_recording_in_another_format_is_left_as_it_is(tmp_path):
+    # A chunk that ends a record of which none began: LevelDB's logs have none.
+    path = recording(tmp_path, [row(1)])
+    data = path.read_bytes()
+    stray = CHUNK.pack(zlib.crc32(bytes([LAST]) + b"new"), 3, LAST) + b"new"
+    path.write_bytes(data + stray + packed([row(2)]))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run-abc\.wandb: wandb \S+ records otherwise than 0\.31 did"):
+        keep_steps(path, {1})
+    assert path.read_bytes() == before
 
 
 def test_an_empty_file_holds_nothing(tmp_path):
