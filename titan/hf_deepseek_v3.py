@@ -46,8 +46,8 @@ def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
 def _rope(args: Any) -> dict[str, Any]:
     """RoPE is stretched by YaRN where ``rope_factor`` exceeds 1 (:mod:`titan.models.deepseek_v3`).
 
-    torchtitan multiplies the softmax's scale by the square of ``0.1 · mscale · ln(factor) + 1``, which transformers does with
-    ``mscale_all_dim``; cosines and sines stay as they are where ``mscale`` is the same.
+    torchtitan multiplies the softmax's scale by the square of ``0.1 · mscale · ln(factor) + 1``; transformers does so
+    with ``mscale_all_dim``; cosines and sines stay as they are where ``mscale`` is the same.
     """
     theta = {"rope_theta": float(args.rope_theta)}
     if args.rope_factor <= 1:

@@ -12,15 +12,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.checkpoints import complete_folders
+from titanflow.checkpoints import TRAINING_STATE, complete_folders
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.families import OWN_FAMILIES
 
 if TYPE_CHECKING:
     from titan.disk_tensors import DiskTensors
-
-TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
-"""What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
 
 
 def train_spec(model_name: str) -> Any:
