@@ -20,8 +20,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
-from titan.native_model import TRAINING_STATE
-from titanflow.checkpoints import METADATA, complete_folders, damage, flaw, read_contents, step_folders
+from titanflow.checkpoints import METADATA, TRAINING_STATE, complete_folders, damage, flaw, read_contents, step_folders
 from titanflow.errors import ConfigError, Problem, StageFailed
 
 DAMAGED_FOLDER = "damaged"

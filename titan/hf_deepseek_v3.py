@@ -19,7 +19,7 @@ def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
         **common,
         intermediate_size=args.inter_dim,
         tie_word_embeddings=False,
-        rope_parameters=_rope(args, common["max_position_embeddings"]),
+        rope_parameters=_rope(args),
         # torchtitan turns pairs of neighbours, and its adapter leaves the weights as they are.
         rope_interleave=True,
         q_lora_rank=args.q_lora_rank or None,
@@ -43,14 +43,14 @@ def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
     )
 
 
-def _rope(args: Any, max_position_embeddings: int) -> dict[str, Any]:
-    """torchtitan stretches RoPE by YaRN where rows are longer than ``original_seq_len``, and leaves it alone else.
+def _rope(args: Any) -> dict[str, Any]:
+    """RoPE is stretched by YaRN where ``rope_factor`` exceeds 1 (:mod:`titan.models.deepseek_v3`).
 
-    It multiplies the softmax's scale by the square of ``0.1 · mscale · ln(factor) + 1``, which transformers does with
-    ``mscale_all_dim``; cosines and sines stay as they are where ``mscale`` is the same.
+    torchtitan multiplies the softmax's scale by the square of ``0.1 · mscale · ln(factor) + 1``; transformers does so
+    with ``mscale_all_dim``; cosines and sines stay as they are where ``mscale`` is the same.
     """
     theta = {"rope_theta": float(args.rope_theta)}
-    if max_position_embeddings <= args.original_seq_len:
+    if args.rope_factor <= 1:
         return {"rope_type": "default", **theta}
     return {
         "rope_type": "yarn",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.inheritance import inherited_args
 from titanflow.base_model import BaseArchitecture
+from titanflow.checkpoints import exclusion_refusal
 from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
@@ -188,6 +189,9 @@ def _refuse(config: TitanJobConfig, run: StageRun) -> None:
         section, _, name = key.partition(".")
         if getattr(getattr(config, section), name):
             problems.append(Problem("found true", key=key, origin=run.origins.get(key, ""), hint=why))
+    if reason := exclusion_refusal(config.checkpoint.exclude_from_loading):
+        key = "checkpoint.exclude_from_loading"
+        problems.append(Problem(reason, key=key, origin=run.origins.get(key, "")))
     if problems:
         raise ConfigError(problems)
 

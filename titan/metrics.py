@@ -117,11 +117,7 @@ class StageMetrics(MetricsProcessor):
     def log_validation(self, loss: float, step: int) -> None:
         """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
         if not math.isfinite(loss):
-            # A pipeline's loop is torchtitan's own, which divides by the tokens of each batch.
-            logger.warning(
-                f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged, "
-                "or, with pipeline parallelism, a batch has not one token with a label"
-            )
+            logger.warning(f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged")
             return
         record = {
             "step": step,

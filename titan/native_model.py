@@ -12,22 +12,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.checkpoints import complete_folders
+from titanflow.checkpoints import TRAINING_STATE, complete_folders
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.families import OWN_FAMILIES
 
 if TYPE_CHECKING:
     from titan.disk_tensors import DiskTensors
 
-TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
-"""What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
-
 
 def train_spec(model_name: str) -> Any:
     """The ``TrainSpec`` of a model family, torchtitan's or this project's, on any machine."""
     from titan.patches import apply_patches
 
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args"])
+    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn"])
     from torchtitan.protocols.train_spec import get_train_spec
 
     if model_name in OWN_FAMILIES:

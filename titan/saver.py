@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torchtitan.components.checkpoint import CheckpointManager
+from torchtitan.components.checkpoint import MODEL, CheckpointManager
 from torchtitan.config.job_config import Checkpoint as CheckpointConfig
 
 from titan import checkpoint
+
+
+class ExportedState:
+    """A model's state with its floating-point tensors in ``dtype``, made as it is asked for."""
+
+    def __init__(self, state: Any, dtype: torch.dtype) -> None:
+        self.state = state
+        self.dtype = dtype
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state; the model's own tensors stay as they are."""
+        return {
+            key: value.to(self.dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for key, value in self.state.state_dict().items()
+        }
 
 
 class CheckpointSaver:
@@ -56,12 +74,27 @@ class CheckpointSaver:
             checkpoint.invalidate(path)
         interval, self.manager.interval = self.manager.interval, 1
         try:
-            self.manager.save(step, last_step=last)
+            with self._exported() if last and self.config.last_save_model_only else contextlib.nullcontext():
+                self.manager.save(step, last_step=last)
         except CheckpointException as error:
             _give_up(path, error)
         finally:
             self.manager.interval = interval
         self.saved_step, self._in_background = step, path
+
+    @contextlib.contextmanager
+    def _exported(self) -> Iterator[None]:
+        """Lets the manager find a model in ``checkpoint.export_dtype``.
+
+        torchtitan converts to any type but float32, so that a model trained in bfloat16 would stay so, whatever the log
+        says.
+        """
+        model, dtype = self.manager.states[MODEL], self.manager.export_dtype
+        self.manager.states[MODEL] = ExportedState(model, dtype)
+        try:
+            yield
+        finally:
+            self.manager.states[MODEL] = model
 
     def wait(self) -> None:
         """Waits for a save in the background.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config import JobConfig
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
@@ -44,6 +48,32 @@ def streamed(job_config: JobConfig, data: Data, section: str) -> JobConfig:
     )
     changed = replace(getattr(job_config, section), dataset=name, dataset_path=None)
     return replace(job_config, **{section: changed})
+
+
+class WithinDocuments(BaseDataLoader):
+    """torchtitan's loader of text, of which no document's last token is trained to begin the next one.
+
+    torchtitan puts the tokenizer's beginning of text before each document and its end of text behind, and cuts rows
+    from all of it. A tokenizer may have one token for both, which ends a document and begins the next: it is trained.
+    """
+
+    def __init__(self, loader: Any, tokenizer: BaseTokenizer) -> None:
+        self.loader = loader
+        begin, end = getattr(tokenizer, "bos_id", None), tokenizer.eos_id
+        self.begin = begin if end not in (None, begin) else None
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        for inputs, labels in self.loader:
+            yield inputs, labels if self.begin is None else labels.masked_fill(labels == self.begin, IGNORE_INDEX)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's."""
+        state: dict[str, Any] = self.loader.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The loader's."""
+        self.loader.load_state_dict(state_dict)
 
 
 def open_stream(data: Data) -> datasets.IterableDataset:

@@ -134,7 +134,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from titan.job_config import build_job_config, import_custom, settle
     from titan.patches import PatchContext, apply_patches
 
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "peak_flops", "lone_checkpoint"])
+    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "peak_flops", "lone_checkpoint"])
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
-from torchtitan.components.validate import BaseValidator
+from torchtitan.components.validate import BaseValidator, build_validator
 from torchtitan.config import JobConfig
+from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.protocols.train_spec import TrainSpec
 from torchtitan.tools import utils
 
@@ -20,8 +21,8 @@ from titan.model_overrides import override_model_args
 from titan.optimizer import with_parameter_groups
 from titan.parallelize import equal_to_one_process, with_summed_gradients
 from titan.routers import RoutedModel
-from titan.streaming import streamed
-from titan.validate import StageValidator
+from titan.streaming import WithinDocuments, streamed
+from titan.validate import StageValidator, TextValidator
 from titanflow.config.additions import names_rows
 from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer import check_words
@@ -128,9 +129,11 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
                         hint="run the prepare step first, or set data.streaming: true",
                     )
                 )
-            return spec.build_dataloader_fn(
+            loader = spec.build_dataloader_fn(
                 dp_world_size=dp_world_size, dp_rank=dp_rank, tokenizer=tokenizer, job_config=job_config
             )
+            is_text = spec.build_dataloader_fn is build_text_dataloader
+            return WithinDocuments(loader, tokenizer) if is_text else loader
         return PreparedDataLoader(
             rows,
             local_batch_size=training.local_batch_size,
@@ -166,7 +169,10 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
             )
         assert spec.build_validator_fn is not None
         validation = dataclasses.replace(job_config.validation, seq_len=seq_len)
-        return spec.build_validator_fn(job_config=dataclasses.replace(job_config, validation=validation), **parts)
+        job_config = dataclasses.replace(job_config, validation=validation)
+        if spec.build_validator_fn is build_validator:
+            return TextValidator(job_config, **parts)
+        return spec.build_validator_fn(job_config=job_config, **parts)
 
     return build
 

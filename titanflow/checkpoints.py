@@ -11,12 +11,31 @@ import io
 import pickle
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 METADATA = ".metadata"
 """What torch's distributed checkpoint writes last: a folder without it is the rest of an interrupted save."""
+
+TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
+"""What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
+
+
+def exclusion_refusal(keys: Sequence[str]) -> str:
+    """Why a run can't be resumed without these parts of its checkpoint; empty where it can.
+
+    Args:
+        keys: ``checkpoint.exclude_from_loading``.
+    """
+    if unknown := sorted(set(keys) - set(TRAINING_STATE) - {"model"}):
+        return f"found {unknown[0]!r}, and a checkpoint has no such part"
+    if "model" in keys:
+        return "found 'model': a run would go on with weights that nothing has trained"
+    if "optimizer" in keys and "lr_scheduler" not in keys:
+        return "found 'optimizer' without 'lr_scheduler': a new optimizer begins with a rate that isn't the schedule's"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,11 @@ def test_the_config_says_each_argument() -> None:
     assert {key: written[key] for key in expected} == expected
 
 
-def test_rope_is_stretched_only_beyond_the_original_length() -> None:
+def test_rope_is_stretched_by_its_factor_alone() -> None:
     plain = {"rope_type": "default", "rope_theta": 10_000.0}
 
-    assert config_of(64).rope_parameters == plain
-    assert config_of(65).rope_parameters == YARN
+    assert config_of(32).rope_parameters == config_of(65).rope_parameters == YARN
+    assert config_of(rope_factor=1.0).rope_parameters == config_of(32, rope_factor=1.0).rope_parameters == plain
 
 
 @pytest.mark.parametrize("mscale", [0.0, 0.7, 1.0])

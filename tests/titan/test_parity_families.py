@@ -29,10 +29,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     # One matrix for the queries, no groups, no YaRN, and each layer a mixture.
     "deepseek_v3-plain": {
         "q_lora_rank": 0,
-        "original_seq_len": POSITIONS,
+        "rope_factor": 1.0,
         "n_dense_layers": 0,
         "moe_args": MoEArgs(num_experts=4, top_k=2, score_before_experts=False),
     },
+    "deepseek_v3-short": {"original_seq_len": 2 * POSITIONS},
 }
 """A family, or a variant of it behind a dash, and what is changed of its tiny arguments."""
 

@@ -26,6 +26,7 @@ def test_each_patch_says_what_and_why_in_a_file_of_its_own():
         "cpu_device",
         "experts_on_cpu",
         "deepseek_args",
+        "deepseek_yarn",
         "peak_flops",
         "lone_checkpoint",
         "train_spec",

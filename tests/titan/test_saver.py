@@ -30,7 +30,7 @@ class Manager:
 def saver(tmp_path, monkeypatch):
     monkeypatch.setattr(dist, "get_rank", lambda: 0)
     monkeypatch.setattr(dist, "barrier", lambda: None)
-    config = SimpleNamespace(interval=10, enable_first_step_checkpoint=False)
+    config = SimpleNamespace(interval=10, enable_first_step_checkpoint=False, last_save_model_only=False)
     return CheckpointSaver(Manager(tmp_path / "checkpoint"), tmp_path / "checkpoint", config)
 
 

@@ -265,14 +265,18 @@ def test_sft_starts_from_its_bases_weights(bench, uninterrupted):
 def test_an_sft_may_be_cut_into_a_pipelines_stages(bench, uninterrupted):
     """Each rank has some layers only, and the base's checkpoint is compared with those of all."""
     settings = {"training": {"steps": 3, "local_batch_size": 4, "global_batch_size": 4}, "optimizer": {"lr": 1e-3}}
+    settings["validation"] = {"enable": True, "freq": 3, "local_batch_size": 4}
     fields = {"stage": "sft", "base": uninterrupted.folder, "model_overrides": {}}
-    fields["data"] = PreparedData(train=bench.data / "chats")
+    fields["data"] = PreparedData(train=bench.data / "chats", validation=bench.data / "chats")
     one = bench.stage("one-process", settings, **fields)
     two = bench.stage("pipeline", settings, {"parallelism": {"pipeline_parallel_degree": 2}}, **fields)
     assert bench.run(one) == 0, log_of(one)
     assert bench.run(two, ranks=2) == 0, log_of(two)
     assert list(records(two)) == [1, 2, 3]
     assert records(two) == pytest.approx(records(one), abs=1e-5)
+    # Weighed by the tokens of each batch, which differ.
+    assert list(records(two, "validation_loss")) == [1, 3]
+    assert records(two, "validation_loss") == pytest.approx(records(one, "validation_loss"), abs=1e-5)
 
 
 def test_sft_refuses_another_architecture_before_anything_runs(bench, uninterrupted):

@@ -32,7 +32,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "enable_weight_tying": False,
     },
     "qwen2": {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96, "enable_weight_tying": False},
-    # Rows of POSITIONS are longer than original_seq_len, so that YaRN stretches RoPE.
     "deepseek_v3": {
         "dim": 64,
         "n_layers": 3,

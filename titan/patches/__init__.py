@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from titan.patches import cpu_device, deepseek_args, experts_on_cpu, lone_checkpoint, peak_flops, train_spec
+from titan.patches import (
+    cpu_device,
+    deepseek_args,
+    deepseek_yarn,
+    experts_on_cpu,
+    lone_checkpoint,
+    peak_flops,
+    train_spec,
+)
 from titan.patches.patch import Patch, PatchContext
 from titanflow.errors import ConfigError, Problem
 
@@ -17,6 +25,7 @@ def all_patches() -> list[Patch]:
         cpu_device.PATCH,
         experts_on_cpu.PATCH,
         deepseek_args.PATCH,
+        deepseek_yarn.PATCH,
         peak_flops.PATCH,
         lone_checkpoint.PATCH,
         train_spec.PATCH,

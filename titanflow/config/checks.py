@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.family_checks import check_family
@@ -140,11 +141,15 @@ def _check_refused(module: Module) -> list[Problem]:
 
 
 def _check_checkpoints(module: Module) -> list[Problem]:
-    """What torchtitan says when each rank has built its model."""
-    if module.config["checkpoint"]["keep_latest_k"] != 1:
-        return []
-    found = "found 1: while the next one is saved, the last may be all there is"
-    return [module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all")]
+    """What torchtitan says when each rank has built its model, or when a run is resumed, or not at all."""
+    config, problems = module.config["checkpoint"], []
+    if config["keep_latest_k"] == 1:
+        found = "found 1: while the next one is saved, the last may be all there is"
+        problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
+    if reason := exclusion_refusal(config["exclude_from_loading"]):
+        expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
+        problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))
+    return problems
 
 
 def _check_sft(module: Module) -> list[Problem]:

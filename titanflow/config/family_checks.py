@@ -1,4 +1,4 @@
-"""What a model family can't do, whatever device it is on: its export, its RoPE, its masks."""
+"""What a model family can't do, whatever device it is on: its export, its masks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ WHOLE = ("qwen3", "gpt_oss")
 
 
 def check_family(module: Module) -> list[Problem]:
-    """What a family would compute otherwise than it was trained or than its arguments say, or how it can't be cut."""
-    checks = {"deepseek_v3": _check_stretched, "llama4": _check_masks}
-    check = checks.get(module.config["model"]["name"])
+    """What a family would compute otherwise than its arguments say, or how it can't be cut."""
+    is_llama4 = module.config["model"]["name"] == "llama4"
     return [
-        *(check(module) if check is not None else []),
+        *(_check_masks(module) if is_llama4 else []),
         *_check_pipeline(module),
         *_check_experts(module),
         *_check_validator(module),
@@ -77,18 +76,6 @@ def _check_experts(module: Module) -> list[Problem]:
         message = f"found {ranks}, with {sharing} of the processes sharing the weights of a replica"
         found.append(("expert_parallel_degree", message, f"a divisor of {sharing}"))
     return [module.problem(f"parallelism.{key}", message, expected) for key, message, expected in found]
-
-
-def _check_stretched(module: Module) -> list[Problem]:
-    """torchtitan's deepseek_v3 stretches RoPE (YaRN) where a stage's own rows are long, whatever its base's were."""
-    seq_len, original = module.config["training"]["seq_len"], module.model_args.get("original_seq_len")
-    if module.base is None or original is None or not seq_len <= original < module.base.seq_len:
-        return []
-    message = (
-        f"found {seq_len}, and {module.base.stage} was trained with {module.base.seq_len}: torchtitan stretches RoPE "
-        f"only for rows longer than model.original_seq_len={original}, and the base's weights know no other"
-    )
-    return [module.problem("training.seq_len", message, expected=f"{original + 1} to {module.base.seq_len}")]
 
 
 def _check_masks(module: Module) -> list[Problem]:

@@ -31,6 +31,17 @@ def test_one_checkpoint_is_too_few(write, mistakes, load) -> None:
     load(write(), "pretrain.checkpoint.keep_latest_k=0", "sft.checkpoint.keep_latest_k=2")
 
 
+@pytest.mark.parametrize(
+    ("excluded", "found"),
+    [("[optimizer]", "found 'optimizer' without 'lr_scheduler'"), ("[model]", "found 'model'"), ("[x]", "found 'x'")],
+)
+def test_4168_a_run_is_not_resumed_without_parts_that_the_others_need(write, mistakes, load, excluded, found) -> None:
+    message = mistakes(write(), f"pretrain.checkpoint.exclude_from_loading={excluded}")
+    assert f"pretrain.checkpoint.exclude_from_loading: {found}" in message
+    assert "expected: some of optimizer, lr_scheduler, dataloader, train_state, and lr_scheduler wherever" in message
+    load(write(), "pretrain.checkpoint.exclude_from_loading=[optimizer, lr_scheduler]")
+
+
 def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
     base = write_finished_stage(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")

@@ -1,0 +1,44 @@
+"""Lets a deepseek_v3 stretch RoPE (YaRN) by its ``rope_factor``, not by the length of a stage's rows."""
+
+from __future__ import annotations
+
+from titan.patches.patch import Patch, PatchContext
+
+
+def needed() -> bool:
+    """Whether rows of the original length still have the same frequencies with any ``rope_factor``."""
+    import torch
+    from torchtitan.models import deepseek_v3
+    from torchtitan.models.deepseek_v3.model.args import DeepSeekV3ModelArgs
+
+    plain, stretched = (
+        deepseek_v3.DeepSeekV3Model(
+            DeepSeekV3ModelArgs(vocab_size=1, dim=1, n_layers=0, max_seq_len=2, rope_factor=factor)
+        ).freqs_cis
+        for factor in (1.0, 40.0)
+    )
+    return torch.equal(plain, stretched)
+
+
+def apply(context: PatchContext) -> None:
+    """Puts the class where torchtitan's ``TrainSpec`` of the family takes it from."""
+    from torchtitan.models import deepseek_v3
+
+    from titan.models.deepseek_v3 import StretchedDeepSeekV3Model
+
+    deepseek_v3.DeepSeekV3Model = StretchedDeepSeekV3Model
+
+
+PATCH = Patch(
+    name="deepseek_yarn",
+    target="torchtitan.models.deepseek_v3.DeepSeekV3Model",
+    what="a subclass that computes frequencies and softmax scale for rope_factor, with a table as long as the rows",
+    why=(
+        "max_seq_len is set to training.seq_len, and YaRN applies where it exceeds original_seq_len: with rows of 4096 "
+        "tokens or fewer rope_factor=40 does nothing and nobody is told, and a model trained on longer rows is "
+        "fine-tuned on shorter ones with another RoPE (pytorch/torchtitan #4117)"
+    ),
+    versions="==0.2.2",
+    needed=needed,
+    apply=apply,
+)
