@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli
+from fast import NoProcess
 from tiny_experiment import write_tiny_experiment
 
 # What a developer's shell says of Prefect, W&B or the Hub is not what is tested.
@@ -24,8 +25,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
+    parser.addoption("--fast", action="store_true", help="run what starts no process: under two minutes")
     parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Not where xdist only hands tests out: it starts those that run them."""
+    if config.getoption("--fast") and (hasattr(config, "workerinput") or not config.getoption("numprocesses")):
+        config.pluginmanager.register(NoProcess())
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.routers import RoutedModel
 from titanflow.errors import StageFailed
 
 if TYPE_CHECKING:
@@ -136,6 +135,7 @@ def measure(
 
     from titan.disk_tensors import OnDisk
     from titan.hf_load import load_folder
+    from titan.routers import RoutedModel
 
     with nullcontext() if disk is None else OnDisk(disk):
         changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
