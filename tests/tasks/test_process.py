@@ -32,7 +32,8 @@ time.sleep({STAYS})
 LAUNCHES = f"""
 import subprocess, sys, time
 rank = subprocess.Popen([sys.executable, "-c", {SLEEPS!r}], start_new_session=True)
-print("rank", rank.pid, flush=True)
+# In one piece: unbuffered, the parts of a line would be written one by one.
+print(f"rank {{rank.pid}}", flush=True)
 time.sleep({STAYS})
 """
 
