@@ -55,9 +55,8 @@ def newest_step(metrics):
 
 
 def wait_until(client, flow_run, state):
-    wait_for(
-        lambda: client.read_flow_run(flow_run.id).state_name == state, f"{flow_run.name} {state}", patience=2 * PATIENCE
-    )
+    name = flow_run.name
+    wait_for(lambda: client.read_flow_run(flow_run.id).state_name == state, f"{name} {state}", patience=2 * PATIENCE)
 
 
 def processes_of(configs, run):

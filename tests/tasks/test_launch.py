@@ -12,8 +12,8 @@ from tasks.launch import launch
 from titanflow.errors import StageFailed
 from titanflow.stage import PublishResult
 
-# A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish does. Where the file "followed" is,
-# it goes on after each tenth step when that says so.
+# A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish does. Where there is a file
+# "followed", it waits after each tenth step until that names the step.
 STAGE = """
     import json, sys, time
     from pathlib import Path
@@ -105,14 +105,9 @@ def test_a_callback_that_fails_leaves_no_process(tmp_path):
 
     # Another test of this process may have left multiprocessing's resource tracker.
     before = set(psutil.Process().children())
+    stays = program(tmp_path, f"import time; time.sleep({STAYS})")
     with pytest.raises(KeyboardInterrupt):
-        launch(
-            "publish",
-            tmp_path,
-            program(tmp_path, f"import time; time.sleep({STAYS})"),
-            on_metrics=interrupted,
-            poll=0.2,
-        )
+        launch("publish", tmp_path, stays, on_metrics=interrupted, poll=0.2)
     assert [child for child in set(psutil.Process().children()) - before if alive(child.pid)] == []
 
 
