@@ -62,9 +62,9 @@ def _end(heard: socket.socket, seconds: float) -> None:
                 return
             number = byte[0]
         # What comes after the block, as Prefect's farewell at the interpreter's exit, has no more time than this.
-        # The pipe stays open: Prefect sends its process the signal a second time.
+        # The pipe stays open to the end: Prefect sends its process the signal a second time.
         threading.Event().wait(seconds)
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    os._exit(128 + number)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        os._exit(128 + number)

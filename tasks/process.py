@@ -22,11 +22,14 @@ from typing import IO
 import psutil
 
 from tasks import bound
+from tasks.held_signals import held_signals
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
 SETTLE_SECONDS = 1.0
 """How long descendants may outlive a process that ended by itself before they are told to stop."""
+KILLED_SECONDS = 20.0
+"""How long the end of what was killed is waited for: it comes, on a busy machine late, and not while a disk hangs."""
 
 
 class Process:
@@ -93,18 +96,22 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """Ends the command and its descendants with SIGKILL; returns when none is left."""
-        killed: list[psutil.Process] = []
-        # A process may fork between the look and the kill: look until nothing is found.
-        while family := [process for process in self.descendants() if process not in killed]:
-            for process in family:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            killed += family
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._popen.kill()
-        self._popen.wait()
-        _wait_for(killed, SETTLE_SECONDS)
+        """Ends the command and its descendants with SIGKILL; returns when none is left.
+
+        No interrupt breaks it off: who presses ^C again and again wants all of them to end.
+        """
+        with held_signals():
+            killed: list[psutil.Process] = []
+            # A process may fork between the look and the kill: look until nothing is found.
+            while family := [process for process in self.descendants() if process not in killed]:
+                for process in family:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                killed += family
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._popen.kill()
+            self.wait(KILLED_SECONDS)
+            _wait_for(killed, KILLED_SECONDS)
 
     def descendants(self) -> list[psutil.Process]:
         """The living processes that the command started, directly or not, orphans included."""
@@ -126,12 +133,24 @@ def started(
 
     Prefect cancels by an exception that is no ``Exception``, the terminal by ``KeyboardInterrupt``: both stop it.
     """
-    with log.open("ab") as output:
-        process = Process(command, output, env, cwd)
+    process = None
     try:
+        # A process is known by its object: an interrupt between the two would leave it behind.
+        with held_signals(), log.open("ab") as output:
+            process = Process(command, output, env, cwd)
         yield process
     finally:
+        if process is not None:
+            _stop(process, grace)
+
+
+def _stop(process: Process, grace: float) -> None:
+    try:
         process.stop(grace)
+    except BaseException:
+        # An interrupt may come before stopping has begun; what was killed already isn't killed again.
+        process.kill()
+        raise
 
 
 def signal_name(number: int) -> str:

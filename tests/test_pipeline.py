@@ -162,7 +162,7 @@ def test_a_failing_stage_says_why_and_the_rest_is_kept(finished: Cli) -> None:
 
 def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:
     process = tiny.start("run", "--set", "pretrain.training.steps=100000")
-    wait_for(lambda: (tiny.run_folder / "pretrain/metrics.jsonl").exists(), "training to begin", 120)
+    wait_for(lambda: (tiny.run_folder / "pretrain/metrics.jsonl").exists(), "training to begin", 300)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     process.communicate()

@@ -7,7 +7,10 @@ from typing import TypeVar
 
 import psutil
 
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""How long a hang may last. Nothing that is waited for takes as long, on a busy machine either."""
+STAYS = 600
+"""How many seconds a program stays that a test is to end: more than any patience, lest it end by itself in time."""
 Found = TypeVar("Found")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from watching import alive, wait_for
+from watching import PATIENCE, alive, wait_for
 
 from flows.server import api_url, free_port
 
@@ -28,13 +28,13 @@ class Served:
         """Runs Prefect's command line against it."""
         command = [sys.executable, "-m", "prefect", *arguments]
         env = {**os.environ, "PREFECT_API_URL": self.url, "PREFECT_HOME": str(self.home)}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=5 * PATIENCE, check=False)
 
     def stop(self) -> list[psutil.Process]:
         """Stops it as a terminal or an init system does; returns what it had started and left behind."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(90)
+        self.process.wait(PATIENCE)
         return [process for process in family if alive(process.pid)]
 
 
@@ -53,7 +53,7 @@ def served(tmp_path_factory):
         )
     served = Served(process, api_url(port), output, home)
     try:
-        wait_for(lambda: process.poll() is not None or "^C" in output.read_text(), "the server", patience=180)
+        wait_for(lambda: process.poll() is not None or "^C" in output.read_text(), "the server", patience=2 * PATIENCE)
         assert process.poll() is None, output.read_text()
         with temporary_settings({PREFECT_API_URL: served.url}):
             yield served

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Cancelling, Crashed, Pending, Running
-from watching import alive, wait_for
+from watching import PATIENCE, alive, wait_for
 
 from deployments import lost_runs
 from deployments.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, living_runs
@@ -111,7 +111,7 @@ def test_a_stage_without_its_flow_is_no_run_and_is_killed_when_its_time_is_up(se
         assert run not in living_runs()
         assert alive(orphan.pid)
         look(1)
-        assert orphan.wait(10) == -9
+        assert orphan.wait(PATIENCE) == -9
         assert server.history[run][0][0] == "Crashed"
     finally:
         orphan.kill()

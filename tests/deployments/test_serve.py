@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
-from watching import alive, lines, wait_for
+from watching import PATIENCE, alive, lines, wait_for
 
 from deployments.serve import server_or_running_one
 from titanflow.errors import ConfigError
@@ -47,7 +47,7 @@ def wait_until_training(client, flow_run, configs):
         assert not state.is_final(), state.message
         return newest_step(metrics) > before + 2
 
-    wait_for(trains, "the training's first steps", patience=180)
+    wait_for(trains, "the training's first steps", patience=2 * PATIENCE)
 
 
 def newest_step(metrics):
@@ -55,7 +55,8 @@ def newest_step(metrics):
 
 
 def wait_until(client, flow_run, state):
-    wait_for(lambda: client.read_flow_run(flow_run.id).state_name == state, f"{flow_run.name} {state}", patience=90)
+    name = flow_run.name
+    wait_for(lambda: client.read_flow_run(flow_run.id).state_name == state, f"{name} {state}", patience=2 * PATIENCE)
 
 
 def processes_of(configs, run):
@@ -141,7 +142,7 @@ def started_again(served, tiny_configs):
         def runs_again():
             return client.read_flow_run(flow_run.id).run_count == 2
 
-        wait_for(runs_again, "its second attempt", patience=90)
+        wait_for(runs_again, "its second attempt", patience=2 * PATIENCE)
         assert not any(alive(process.pid) for process in processes)
         wait_until_training(client, flow_run, tiny_configs)
         return flow_run
@@ -171,7 +172,7 @@ def test_stopping_cancels_the_run_in_hand_and_leaves_no_process(served, started_
 def test_an_address_where_nothing_answers_is_named(tmp_path):
     env = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PREFECT_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "deployments.serve"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == ConfigError.exit_code
     assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:9/api" in done.stderr
 
@@ -182,6 +183,6 @@ def test_a_taken_port_is_named(tmp_path):
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "deployments.serve", "--port", port]
         env["PREFECT_HOME"] = str(tmp_path)
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == ConfigError.exit_code
     assert f"port {port} is taken" in done.stderr

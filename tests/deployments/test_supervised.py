@@ -3,18 +3,19 @@ import signal
 import sys
 
 import pytest
-from watching import alive, lines, wait_for
+from watching import STAYS, alive, lines, wait_for
 
 from deployments import supervised
 from deployments.supervised import Supervised
 from titanflow.errors import StageFailed
 
 # A service with a child in a session of its own; it prints both ids.
-SERVES = """
+SERVES = f"""
 import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-print(os.getpid(), child.pid, flush=True)
-time.sleep(60)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep({STAYS})"], start_new_session=True)
+# In one piece: unbuffered, the parts of a line would be written one by one.
+print(f"{{os.getpid()}} {{child.pid}}", flush=True)
+time.sleep({STAYS})
 """
 
 

@@ -72,7 +72,7 @@ WAITS = """
     signal.signal(signal.SIGTERM, save)
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 7.5}) + "\\n")
     (folder / "pid").write_text(str(os.getpid()))
-    time.sleep(120)
+    time.sleep(600)
 """
 
 

@@ -1,17 +1,26 @@
-"""A run that is killed, with a small program in place of a training: the driver's part of a resume proof."""
+"""A run that is killed, with a small program in place of a training: the driver's part of a resume proof.
 
+The program takes a step when its driver has looked at the one before, and the driver's clock counts its looks: how
+busy the machine is changes nothing.
+"""
+
+import itertools
 import json
 import sys
 import textwrap
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from watching import PATIENCE, STAYS
 
+from flows import killed_run as module
 from flows.killed_run import KilledRun
 from flows.run_watch import RunWatch
 from tasks.process import Process
 from titanflow.errors import StageFailed
-from titanflow.kill_points import KillPoint, Phase, draw
+from titanflow.kill_points import KillPoint, Phase, Position, draw
 from titanflow.resume_proof import compare_metrics
 
 STEPS = 30
@@ -20,6 +29,16 @@ PROGRAM = f"""
     import json, sys, time
     from pathlib import Path
     folder, flaw = Path(sys.argv[1]) / "pretrain", sys.argv[2]
+    looks = Path(sys.argv[1]).with_suffix(".looks")
+    def be_looked_at():
+        # A look may have begun before the change, and what the driver does after a look ends with the next.
+        wanted = looks.exists() and count() + 3
+        while wanted and count() < wanted:
+            time.sleep(0.001)
+    def count():
+        while not (text := looks.read_text()):
+            pass
+        return int(text)
     folder.mkdir(parents=True, exist_ok=True)
     done = [int(path.parent.name[5:]) for path in folder.glob("checkpoint/step-*/.metadata")]
     begun = step = max(done, default=0)
@@ -42,15 +61,15 @@ PROGRAM = f"""
         if step % 5 == 0:
             checkpoint = folder / "checkpoint" / f"step-{{step}}"
             checkpoint.mkdir(parents=True, exist_ok=True)
-            time.sleep(0.15)
+            be_looked_at()
             (checkpoint / ".metadata").touch()
-        time.sleep(0.01)
+        be_looked_at()
     if not published.exists():
         published.write_text("a model")
-    time.sleep(0.2)
+    be_looked_at()
     if flaw == "publishing" and not (folder / "once").exists():
         (folder / "once").touch()
-        time.sleep(60)
+        time.sleep({STAYS})
     (folder / "result.json").write_text("{{}}")
 """
 PHASES = [Phase("pretrain", "train", 1.0, STEPS, 5), Phase("pretrain", "save", 0.1, STEPS, 5)]
@@ -67,9 +86,31 @@ def command(program: Path, folder: Path, flaw: str) -> list[str]:
     return [sys.executable, str(program), str(folder), flaw, "titanflow.cli"]
 
 
+class CountedWatch(RunWatch):
+    """Tells the program how often it was looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, {"pretrain": STEPS})
+        self.looks, self.counted = folder.with_suffix(".looks"), itertools.count(1)
+        self.looks.write_text("0")
+
+    def position(self) -> Position:
+        found = super().position()
+        self.looks.write_text(str(next(self.counted)))
+        return found
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's time: some milliseconds for each time that it asks."""
+    ticks = itertools.count(step=0.002)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks), sleep=time.sleep))
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+
+
 def killed_run(program: Path, points: list[KillPoint], flaw: str = "") -> KilledRun:
     folder = program.parent / "killed"
-    watch = RunWatch(folder, {"pretrain": STEPS})
+    watch = CountedWatch(folder)
     log = program.parent / "log"
     return KilledRun(watch, points, lambda start: command(program, folder, flaw), log, {}, folder / "published")
 
@@ -79,7 +120,7 @@ def right(program: Path) -> Path:
     """The run that is left in peace."""
     folder = program.parent / "right"
     with (program.parent / "right.log").open("wb") as output:
-        assert Process(command(program, folder, ""), output).wait(30) == 0
+        assert Process(command(program, folder, ""), output).wait(PATIENCE) == 0
     return folder / "pretrain"
 
 

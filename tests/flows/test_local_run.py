@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from watching import alive, wait_for
+from watching import PATIENCE, alive, wait_for
 
 from flows.local_run import local_api
 
@@ -21,7 +21,10 @@ from flows import pretrain_sft
 from pathlib import Path
 plan = small_plan.small_plan(Path({folder!r}), pretrain=small_plan.{program})
 pretrain_sft.make_plan = lambda *arguments: plan
+from flows import local_run
 from flows.local_run import run_flow
+# What ends a run that hangs after an interrupt would also end one that a busy machine makes slow.
+local_run.INTERRUPTED_SECONDS = local_run.FLUSH_SECONDS = {patience}
 from titanflow.errors import TitanflowError
 try:
     print(run_flow("tiny").published)
@@ -36,20 +39,27 @@ except KeyboardInterrupt:
 def run(tmp_path, prefect_home):
     """Starts a run of one stage; its output is in ``tmp_path / "output"``."""
 
+    started = []
+
     def start(program: str) -> subprocess.Popen:
-        script = tmp_path / "program.py"
-        script.write_text(PROGRAM.format(here=str(Path(__file__).parent), folder=str(tmp_path), program=program))
+        script, here = tmp_path / "program.py", str(Path(__file__).parent)
+        script.write_text(PROGRAM.format(here=here, folder=str(tmp_path), program=program, patience=PATIENCE))
         env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         with (tmp_path / "output").open("w") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, str(script)],
                 env={**env, "PREFECT_HOME": str(prefect_home)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def newest_state(prefect_home):
@@ -61,7 +71,7 @@ def newest_state(prefect_home):
 
 def test_a_run_without_a_server_has_nothing_to_alarm_about(run, tmp_path, prefect_home):
     process = run("TRAINS")
-    assert process.wait(120) == 0
+    assert process.wait(PATIENCE) == 0
     output = (tmp_path / "output").read_text()
     assert "pretrain finished: step 4, loss 4" in output
     for alarm in ("ERROR", "WARNING", "Traceback", "Error", "http://"):
@@ -75,7 +85,7 @@ def test_a_run_without_a_server_has_nothing_to_alarm_about(run, tmp_path, prefec
 
 def test_a_failed_stage_is_told_once_and_without_a_traceback(run, tmp_path, prefect_home):
     process = run("FAILS")
-    assert process.wait(120) == 1
+    assert process.wait(PATIENCE) == 1
     output = (tmp_path / "output").read_text()
     assert output.count("loss is nan") == 1
     assert "Traceback" not in output
@@ -91,7 +101,7 @@ def test_an_interrupted_run_saves_records_its_end_and_leaves_no_process(run, tmp
     assert int(pid_file.read_text()) in [child.pid for child in family]
     # As a terminal does it: to all of its foreground processes.
     os.killpg(process.pid, number)
-    assert process.wait(60) == status
+    assert process.wait(PATIENCE) == status
     assert (tmp_path / "run/pretrain/saved").exists()
     assert [child for child in family if alive(child.pid)] == []
     assert newest_state(prefect_home) == "Crashed"

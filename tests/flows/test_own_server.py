@@ -6,6 +6,7 @@ import sys
 from docket import Worker
 from prefect.server.api import server
 from prefect.settings.models.server.docket import ServerDocketSettings
+from watching import PATIENCE
 
 from flows.local_run import SERVER_ENV
 from flows.server import api_url, free_port, wait_until_healthy
@@ -18,9 +19,9 @@ def test_it_answers_and_a_signal_wakes_and_ends_it(tmp_path, prefect_home):
     with log.open("wb") as output:
         process = Process([sys.executable, "-m", "flows.own_server", str(port)], output, env)
     try:
-        wait_until_healthy(process, api_url(port), log, 120)
+        wait_until_healthy(process, api_url(port), log, PATIENCE)
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(20) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
     finally:
         process.kill()
     assert "Traceback" not in log.read_text()

@@ -3,21 +3,22 @@ import sys
 import threading
 
 import pytest
+from watching import STAYS
 
 from flows import run_lock as module
 from flows.run_lock import run_lock
 from titanflow.errors import StageFailed
 from titanflow.launch import STAGE_FOLDER
 
-HOLDS = """
+HOLDS = f"""
 import sys, time
 from pathlib import Path
 from flows.run_lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("holds", flush=True)
-    time.sleep(60)
+    time.sleep({STAYS})
 """
-WRITES = "import time; print('writes', flush=True); time.sleep(60)"
+WRITES = f"import time; print('writes', flush=True); time.sleep({STAYS})"
 
 
 @pytest.fixture(autouse=True)

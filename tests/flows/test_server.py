@@ -2,6 +2,7 @@ import socket
 import sys
 
 import pytest
+from watching import PATIENCE
 
 from flows.server import api_url, free_port, healthy, is_free, wait_until_healthy
 from tasks.process import started
@@ -21,7 +22,7 @@ def test_a_server_is_waited_for_until_it_answers(tmp_path):
     port = free_port()
     assert not healthy(api_url(port))
     with started([sys.executable, "-c", ANSWERS, str(port), "200"], tmp_path / "log") as process:
-        wait_until_healthy(process, api_url(port), tmp_path / "log", 30)
+        wait_until_healthy(process, api_url(port), tmp_path / "log", PATIENCE)
         assert healthy(api_url(port))
         assert not is_free(port)
     assert is_free(port)
@@ -31,7 +32,7 @@ def test_a_server_that_ends_is_not_waited_for(tmp_path):
     log = tmp_path / "log"
     refused = pytest.raises(StageFailed, match=r"ended with 1:\n    no database")
     with started([sys.executable, "-c", "import sys; sys.exit('no database')"], log) as process, refused:
-        wait_until_healthy(process, api_url(free_port()), log, 30)
+        wait_until_healthy(process, api_url(free_port()), log, PATIENCE)
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path):

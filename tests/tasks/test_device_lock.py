@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from watching import wait_for
+from watching import STAYS, wait_for
 
 from tasks import device_lock as module
 from tasks.device_lock import device_lock, gpu_names, stage_gpus
@@ -14,7 +14,7 @@ from titanflow.stage import StageRun
 GPUS = Device("cuda", 4)
 CPU = Device("cpu")
 # Holds the GPU of a stage until it is killed.
-HOLDS = """
+HOLDS = f"""
 import sys, time
 from pathlib import Path
 from tasks import device_lock as module
@@ -24,7 +24,7 @@ module.this_machine = lambda: Device("cuda", 2)
 run = StageRun(stage="sft", experiment="tiny", run="held", folder=Path("/f"))
 with module.device_lock(run, print, Path(sys.argv[1])):
     Path(sys.argv[1], "held").touch()
-    time.sleep(120)
+    time.sleep({STAYS})
 """
 
 

@@ -6,38 +6,42 @@ import textwrap
 
 import psutil
 import pytest
-from watching import alive, lines, wait_for
+from watching import PATIENCE, STAYS, alive, lines, wait_for
 
 from tasks.launch import launch
 from titanflow.errors import StageFailed
 from titanflow.stage import PublishResult
 
-# A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish does.
+# A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish does. Where there is a file
+# "followed", it waits after each tenth step until that names the step.
 STAGE = """
     import json, sys, time
     from pathlib import Path
     from titanflow.stage import PublishResult, write_result
     folder = Path(sys.argv[1])
+    followed = folder / "followed"
     with (folder / "metrics.jsonl").open("a") as metrics:
         for step in range(1, 31):
             metrics.write(json.dumps({"step": step}) + "\\n")
             metrics.flush()
-            time.sleep(0.02)
+            while step % 10 == 0 and followed.exists() and followed.read_text() != str(step):
+                time.sleep(0.001)
     print("all steps done")
     write_result(folder, PublishResult(target="folder", location="here"))
 """
 # A rank that saves on SIGTERM, as a training does.
-RANK = """
+RANK = f"""
     import os, signal, sys, time
     from pathlib import Path
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     def save(number, frame):
-        (folder / f"saved-{rank}").touch()
+        (folder / f"saved-{{rank}}").touch()
         sys.exit(143)
     signal.signal(signal.SIGTERM, save)
-    (folder / f"up-{rank}").write_text(str(os.getpid()))
-    time.sleep(120)
+    (folder / f"up-{{rank}}").write_text(str(os.getpid()))
+    time.sleep({STAYS})
 """
+PATIENT = {"grace": PATIENCE, "poll": 0.1}
 
 
 def program(folder, source):
@@ -48,10 +52,17 @@ def program(folder, source):
 
 def test_a_stage_is_followed_to_its_result(tmp_path):
     batches = []
-    result = launch("publish", tmp_path, program(tmp_path, STAGE), on_metrics=batches.append, poll=0.1)
+
+    def follow(records):
+        batches.append(records)
+        if records:
+            (tmp_path / "followed").write_text(str(records[-1]["step"]))
+
+    (tmp_path / "followed").touch()
+    result = launch("publish", tmp_path, program(tmp_path, STAGE), on_metrics=follow, poll=0.1)
     assert result == PublishResult(target="folder", location="here")
     assert [record["step"] for batch in batches for record in batch] == list(range(1, 31))
-    assert len(batches) > 2
+    assert len([batch for batch in batches if batch]) >= 3
 
 
 def test_the_log_begins_with_the_command_and_the_command_runs_by_hand(tmp_path):
@@ -94,8 +105,9 @@ def test_a_callback_that_fails_leaves_no_process(tmp_path):
 
     # Another test of this process may have left multiprocessing's resource tracker.
     before = set(psutil.Process().children())
+    stays = program(tmp_path, f"import time; time.sleep({STAYS})")
     with pytest.raises(KeyboardInterrupt):
-        launch("publish", tmp_path, program(tmp_path, "import time; time.sleep(60)"), on_metrics=interrupted, poll=0.2)
+        launch("publish", tmp_path, stays, on_metrics=interrupted, poll=0.2)
     assert [child for child in set(psutil.Process().children()) - before if alive(child.pid)] == []
 
 
@@ -109,7 +121,7 @@ def test_torchrun_s_ranks_save_on_a_cancel_and_none_is_left(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch("pretrain", tmp_path, [*command, script, str(tmp_path)], on_metrics=cancel_when_up, poll=0.1)
+        launch("pretrain", tmp_path, [*command, script, str(tmp_path)], on_metrics=cancel_when_up, **PATIENT)
     assert all((tmp_path / f"saved-{rank}").exists() for rank in range(2))
     assert not any(alive(int(up.read_text())) for up in ups)
 
@@ -126,7 +138,7 @@ def test_torchrun_killed_in_the_middle_leaves_no_rank(tmp_path):
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.raises(StageFailed, match="pretrain was killed by SIGKILL"):
-        launch("pretrain", tmp_path, [*command, script, str(tmp_path)], on_metrics=kill_torchrun_when_up, poll=0.1)
+        launch("pretrain", tmp_path, [*command, script, str(tmp_path)], on_metrics=kill_torchrun_when_up, **PATIENT)
     assert not alive(int(up.read_text()))
     assert (tmp_path / "saved-0").exists()
 
@@ -147,6 +159,6 @@ def test_a_flow_that_gets_sigterm_takes_its_stage_along(tmp_path):
     process = subprocess.Popen([sys.executable, str(path)])
     wait_for(lambda: lines(tmp_path / "up-0"), "the stage")
     process.terminate()
-    assert process.wait(30) == 143
+    assert process.wait(PATIENCE) == 143
     assert (tmp_path / "saved-0").exists()
     assert not alive(int((tmp_path / "up-0").read_text()))

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from watching import PATIENCE, alive, lines, wait_for
+from watching import PATIENCE, STAYS, alive, lines, wait_for
 
 from tasks.process import MARK, Process, started
 
@@ -19,14 +20,21 @@ def write(path: Path, program: str) -> list[str]:
     return [sys.executable, str(path)]
 
 
-SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+SLEEPS = f"import time; print('up', flush=True); time.sleep({STAYS})"
+# Says that it was told to end, and stays.
+DEAF = f"""
+import signal, time
+signal.signal(signal.SIGTERM, lambda number, frame: print("told", flush=True))
+print("up", flush=True)
+time.sleep({STAYS})
+"""
 # A grandchild in a session of its own, as torchrun's ranks are; it prints its id.
 LAUNCHES = f"""
 import subprocess, sys, time
 rank = subprocess.Popen([sys.executable, "-c", {SLEEPS!r}], start_new_session=True)
-print("rank", rank.pid, flush=True)
-time.sleep(60)
+# In one piece: unbuffered, the parts of a line would be written one by one.
+print(f"rank {{rank.pid}}", flush=True)
+time.sleep({STAYS})
 """
 
 
@@ -60,15 +68,15 @@ def test_an_exception_that_is_no_exception_stops_the_process(tmp_path):
 
 
 def test_a_process_may_save_before_it_ends(tmp_path):
-    saving = """
+    saving = f"""
         import pathlib, signal, sys, time
         def save(number, frame):
             time.sleep(0.3); pathlib.Path("saved").write_text("all of it"); sys.exit(143)
         signal.signal(signal.SIGTERM, save)
-        print("up", flush=True); time.sleep(60)
+        print("up", flush=True); time.sleep({STAYS})
     """
     command = ["sh", "-c", f'cd "{tmp_path}" && exec "$0" "$@"', *write(tmp_path / "saves.py", saving)]
-    with started(command, tmp_path / "log") as process:
+    with started(command, tmp_path / "log", grace=PATIENCE) as process:
         wait_for(lambda: lines(tmp_path / "log"), "the process")
     assert (tmp_path / "saved").read_text() == "all of it"
     assert process.returncode == 143
@@ -106,11 +114,13 @@ def test_a_process_inside_a_process_belongs_to_both(tmp_path):
         from tasks.process import Process
         inner = Process([sys.executable, "-c", {SLEEPS!r}], Path({str(tmp_path / "inner")!r}).open("ab"))
         print(inner.pid, flush=True)
-        time.sleep(60)
+        time.sleep({STAYS})
     """
     log = tmp_path / "log"
     with started(write(tmp_path / "outer.py", outer), log, grace=5) as process:
         inner = int(wait_for(lambda: lines(log), "the inner process")[0])
+        # It becomes its command only then: in between, the system shows no environment.
+        wait_for(lambda: lines(tmp_path / "inner"), "its command")
         assert process.mark in psutil.Process(inner).environ()[MARK].split("/")
         assert [child.pid for child in process.descendants()] == [inner]
     assert not alive(inner)
@@ -124,7 +134,7 @@ def test_a_process_ends_when_its_starter_is_killed(tmp_path):
         from pathlib import Path
         from tasks.process import Process
         Process([sys.executable, "-c", {SLEEPS!r}], Path({str(log)!r}).open("ab"))
-        time.sleep(60)
+        time.sleep({STAYS})
     """
     parent = subprocess.Popen(write(tmp_path / "starter.py", starter))
     try:
@@ -136,22 +146,65 @@ def test_a_process_ends_when_its_starter_is_killed(tmp_path):
     wait_for(lambda: not alive(child.pid), "the child's end")
 
 
-def test_a_second_interrupt_kills_at_once(tmp_path):
+@pytest.fixture
+def patient(tmp_path):
+    """A process that waits for a deaf one, and would wait for it after an interrupt, too; with it, the deaf one."""
     program = f"""
         import sys
         from pathlib import Path
         from tasks.process import started
-        with started([sys.executable, "-c", {DEAF!r}], Path({str(tmp_path / "log")!r}), grace=50) as process:
-            process.wait(50)
+        with started([sys.executable, "-c", {DEAF!r}], Path({str(tmp_path / "log")!r}), grace={STAYS}) as process:
+            process.wait({STAYS})
     """
     parent = subprocess.Popen(write(tmp_path / "patient.py", program), stderr=subprocess.DEVNULL)
-    wait_for(lambda: lines(tmp_path / "log"), "the child")
-    (child,) = psutil.Process(parent.pid).children()
+    family = []
+    try:
+        wait_for(lambda: lines(tmp_path / "log"), "the child")
+        family = psutil.Process(parent.pid).children()
+        (child,) = family
+        yield parent, child
+    finally:
+        for process in [parent, *family]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        parent.wait()
+
+
+def test_a_second_interrupt_kills_at_once(patient, tmp_path):
+    parent, child = patient
     parent.send_signal(signal.SIGINT)
-    # The first interrupt has arrived when the child has a SIGTERM that it ignores: nothing shows that from
-    # outside, so interrupts are sent until the parent ends.
-    wait_for(lambda: parent.poll() is not None or parent.send_signal(signal.SIGINT), "the end")
+    wait_for(lambda: lines(tmp_path / "log")[1:] == ["told"], "the first to arrive")
+    assert parent.poll() is None
+    parent.send_signal(signal.SIGINT)
+    parent.wait(PATIENCE)
     assert not alive(child.pid)
+
+
+def test_interrupts_without_end_do_not_break_off_the_kill(tmp_path, monkeypatch):
+    def descendants(process):
+        os.kill(os.getpid(), signal.SIGINT)
+        return look(process)
+
+    look = Process.descendants
+    monkeypatch.setattr(Process, "descendants", descendants)
+    with pytest.raises(KeyboardInterrupt), started([sys.executable, "-c", DEAF], tmp_path / "log") as process:
+        wait_for(lambda: lines(tmp_path / "log"), "the process")
+    assert not alive(process.pid)
+
+
+def test_an_interrupt_while_it_is_started_leaves_no_process(tmp_path, monkeypatch):
+    begun = []
+
+    def popen(*arguments, **options):
+        begun.append(start(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return begun[0]
+
+    start = psutil.Popen
+    monkeypatch.setattr(psutil, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt), started([sys.executable, "-c", SLEEPS], tmp_path / "log"):
+        pytest.fail("the block isn't entered")
+    assert not alive(begun[0].pid)
 
 
 def test_signals_that_a_shell_ignored_are_answered(tmp_path):

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from tiny_exports import write_byte_tokenizer
+from watching import PATIENCE
 from wrong_exports import edit_config, export_tiny
 
 from titan.chat import main
 from titan.conversation import Conversation
-
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")

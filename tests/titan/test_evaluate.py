@@ -47,7 +47,7 @@ def under_torchrun(run: StageRun, home: Path, ranks: int, *program: str) -> subp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
 

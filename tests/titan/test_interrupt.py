@@ -4,6 +4,7 @@ import sys
 import textwrap
 
 import pytest
+from watching import PATIENCE
 
 from titanflow.stage import INTERRUPTED_EXIT
 
@@ -30,7 +31,7 @@ def test_outside_of_training_a_signal_ends_the_process_even_while_it_waits_in_c(
     )
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == INTERRUPTED_EXIT
+    assert process.wait(PATIENCE) == INTERRUPTED_EXIT
     assert "nothing to save" in process.stdout.read()
 
 
@@ -54,7 +55,7 @@ def test_in_training_a_signal_is_only_noted():
     process.stdin.write("go\n")
     process.stdin.flush()
     assert process.stdout.readline() == "noted\n"
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_after_training_a_signal_ends_the_process_again():
@@ -72,7 +73,7 @@ def test_after_training_a_signal_ends_the_process_again():
     )
     assert process.stdout.readline() == "exporting\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == INTERRUPTED_EXIT
+    assert process.wait(PATIENCE) == INTERRUPTED_EXIT
 
 
 def test_other_signals_are_none_of_its_business():
@@ -94,7 +95,7 @@ def test_other_signals_are_none_of_its_business():
     process.stdin.write("go\n")
     process.stdin.flush()
     assert process.stdout.readline() == "False\n"
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 RANK = """

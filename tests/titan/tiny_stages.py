@@ -21,7 +21,8 @@ from titanflow.stage import PreparedData, StageRun
 VOCAB = 256
 SEQ_LEN = 32
 MODEL = {"n_layers": 2, "dim": 64, "n_heads": 4, "vocab_size": VOCAB}
-PATIENCE = 120.0
+PATIENCE = 600.0
+"""How long a hang may last: a busy machine takes minutes for what an idle one does in seconds."""
 
 
 def write_text_rows(folder: Path, tokens: int, seed: int) -> Path:

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from watching import PATIENCE, wait_for
 
 from titanflow.data import prepare as stage
 from titanflow.data.prepared import PreparedRows, read_info
@@ -257,11 +257,11 @@ def start(run: StageRun) -> subprocess.Popen[bytes]:
 
 
 def wait_for_staging(run: StageRun, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not any(name.startswith(".corpus-") for name in entries(run)):
+    def stages():
         assert process.poll() is None, "it was done before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        return any(name.startswith(".corpus-") for name in entries(run))
+
+    wait_for(stages, "the folder that it writes first")
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_sigterm_removes_what_is_half_written_and_every_process(
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
     assert entries(run) == []
     assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
 

@@ -19,7 +19,7 @@ from titanflow.hub.retry import Caller, Retry
 PUSHES = 200
 STATUSES = (401, 403, 409, 412, 429, 503)
 FAULTS = (*STATUSES, "drop", "slow", "truncate", "crash before", "crash after")
-PATIENCE = {"connect": 5.0, "read": 0.05, "write": 5.0, "pool": 5.0}
+PATIENCE = {"connect": 60.0, "read": 0.05, "write": 60.0, "pool": 60.0}
 CARD = b"---\nlicense: mit\n---\n# it\n"
 
 
