@@ -34,7 +34,7 @@ test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(DEVELOPED)
-	$(BIN)/python -m pytest --fast $(ARGS)
+	$(BIN)/python -m pytest --fast -m 'not slow' $(ARGS)
 
 survival: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)

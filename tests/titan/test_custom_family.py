@@ -7,6 +7,8 @@ from tiny_stages import VOCAB, records
 
 from titanflow.stage import PreparedData, StageRun, read_result
 
+pytestmark = pytest.mark.slow
+
 FAMILY = f"""
     from dataclasses import dataclass
 

@@ -18,6 +18,8 @@ from titan.eval_backends import Loading, choose_device, load_lm
 from titan.eval_ranks import Ranks
 from titanflow.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:

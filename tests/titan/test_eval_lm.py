@@ -13,6 +13,8 @@ from titan.eval_lm import Row
 from titan.eval_ranks import Ranks
 from titanflow.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [
     ("Is it a", " class"),
     ("Is it a", " function"),

@@ -16,6 +16,8 @@ from titan.evaluate import evaluate_stage, main
 from titanflow.errors import ConfigError, StageFailed
 from titanflow.stage import StageError, StageRun
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:

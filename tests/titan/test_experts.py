@@ -15,6 +15,8 @@ from titan.native_model import stored_model
 from titan.patches import apply_patches
 from titanflow.stage import StageRun, TrainResult, read_result
 
+pytestmark = pytest.mark.slow
+
 apply_patches(["experts_on_cpu"])
 
 SIZE = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": VOCAB}

@@ -17,6 +17,8 @@ from titanflow.families import ARCHITECTURES
 from titanflow.outside_base import read_base
 from titanflow.stage import read_result
 
+pytestmark = pytest.mark.slow
+
 TOKENS = ["<|tool_call|>", "<|tool_end|>"]
 TRAINED = {"training": {"steps": 1, "mock_data": True}, "optimizer": {"lr": 0.0}, "lr_scheduler": {"warmup_steps": 0}}
 

@@ -13,6 +13,8 @@ from titan.native_causal_lm import load_native_causal_lm
 from titanflow.errors import DataError
 from titanflow.stage import StageRun
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ["llama3", "qwen3", "mod", "dtf"]
 PAIRS = [("Is it a", " class"), ("Is it a", " function"), ("", "nothing before"), ("x" * 300, " too long"), ("on", "t")]
 ASKED = ["import js", "x" * 400, "a", "class A", "<|im_start|>user\nhello"]

@@ -6,6 +6,8 @@ from tiny_stages import MODEL, SEQ_LEN, records, write_chat_rows
 from titan.documents import DOCUMENT_ATTENTION
 from titanflow.stage import PreparedData, StageError
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "training": {"steps": 5, "seq_len": SEQ_LEN},
     "model": {"converters": [DOCUMENT_ATTENTION]},

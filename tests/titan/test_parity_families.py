@@ -15,6 +15,8 @@ from titan.hf_models import hugging_face_model
 from titan.native_model import train_spec
 from titan.parity import GREEDY_TOKENS, TOLERANCE, ParityError, measure
 
+pytestmark = pytest.mark.slow
+
 DENSE = ("RoPE permuted", "norms swapped", "gate and up swapped", "another theta", "eps times ten")
 MIXTURE = ("experts permuted", "scores not normalised")
 

@@ -45,6 +45,22 @@ def test_the_registry_imports_no_torch():
     ]
 
 
+def test_whoever_asks_for_a_family_may_be_building_models_without_weights_and_drawing_numbers():
+    before, after = in_a_new_process(
+        """
+        import torch
+        from titan.native_model import train_spec
+        torch.manual_seed(7)
+        with torch.device("meta"):
+            train_spec("qwen3")
+        drawn = torch.rand(1).item()
+        torch.manual_seed(7)
+        print(drawn, torch.rand(1).item())
+        """
+    )
+    assert before == after
+
+
 @on_a_cpu
 def test_cpu_device_is_needed_and_mends_what_torchtitan_asks_of_a_device():
     before, after, name, barrier = in_a_new_process(

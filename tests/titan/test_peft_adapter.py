@@ -13,6 +13,8 @@ from titan.export import export_checkpoint
 from titan.peft_adapter import main, write_peft_adapter
 from titanflow.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 TOKENS = torch.arange(60)[None] * 7 % VOCAB
 LORAS: dict[str, dict[str, Any]] = {
     "default": {"rank": 4, "alpha": 8.0, "dropout": 0.1},

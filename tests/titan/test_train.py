@@ -27,6 +27,8 @@ from titanflow.metrics_lines import read_metrics
 from titanflow.resume_proof import BATCHES_FILE, RECORD_BATCHES
 from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
 
+pytestmark = pytest.mark.slow
+
 ASYNC = {"checkpoint": {"async_mode": "async"}}
 TWO_RANKS = {"training": {"local_batch_size": 4}}
 DDP = {"parallelism": {"data_parallel_replicate_degree": 2, "data_parallel_shard_degree": 1}}

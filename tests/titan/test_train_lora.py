@@ -16,6 +16,8 @@ from titan.native_model import stored_model, train_spec
 from titanflow.checkpoints import read_contents
 from titanflow.stage import PreparedData, read_result
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 LORA = {"rank": 2, "alpha": 8.0, "dropout": 0.1, "modules_to_save": ["norm"], "peft_adapter": True}
 UNDROPPED = {**LORA, "dropout": 0.0, "peft_adapter": False}

@@ -19,6 +19,8 @@ from titanflow.data.order import Shuffled
 from titanflow.data.prepared import PreparedRows
 from titanflow.stage import PreparedData
 
+pytestmark = pytest.mark.slow
+
 MODEL = {
     "dim": 32,
     "n_layers": 2,

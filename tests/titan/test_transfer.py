@@ -15,6 +15,8 @@ from titanflow.errors import ConfigError
 from titanflow.families import PARAMETER_GROUPS
 from titanflow.stage import read_result
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96}
 NEW = [name for names in PARAMETER_GROUPS["mod"].values() for name in names]
 

@@ -115,8 +115,9 @@ def tiny_args(family: str, **changes: Any) -> Any:
 def sensitised(family: str, args: Any, seed: int = 0) -> Any:
     """A native model whose logits feel every weight: attention, router and feed-forward scaled up, norms away from 1,
     biases away from 0."""
+    spec = train_spec(family)
     torch.manual_seed(seed)
-    model = train_spec(family).model_cls(args)
+    model = spec.model_cls(args)
     with torch.no_grad():
         model.init_weights()
         for name, parameter in model.named_parameters():

@@ -14,6 +14,8 @@ from titanflow.hub.published import Published
 from titanflow.hub.samples import MetricSamples, Samples, TaskSamples
 from titanflow.stage import EvaluateResult, GateDecision, Threshold
 
+pytestmark = pytest.mark.slow
+
 BETTER = Gate(better_than_last=True, resamples=500)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from titanflow.paired_bootstrap import Floats, Pairs, paired_interval
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 1000
 FEWER_TRIALS = 300
 CONFIDENCE = 0.95

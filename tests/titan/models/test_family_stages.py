@@ -7,6 +7,8 @@ from titan.native_model import stored_model
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
 from titanflow.stage import PreparedData, read_result
 
+pytestmark = pytest.mark.slow
+
 TITANS = {"n_layers": 2, "dim": 64, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCAB}
 ARGS = {family: {"vocab_size": VOCAB} for family in OWN_FAMILIES} | {
     "llama3": TITANS,

@@ -7,6 +7,8 @@ from tiny_stages import VOCAB, records, write_chat_rows
 from titan.documents import DOCUMENT_ATTENTION
 from titanflow.stage import PreparedData, read_result
 
+pytestmark = pytest.mark.slow
+
 QWEN2 = {"model": {"name": "qwen2", "flavor": "debugmodel"}, "lr_scheduler": {"warmup_steps": 0}}
 
 

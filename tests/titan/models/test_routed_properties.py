@@ -27,7 +27,7 @@ from titan.models.qwen2.model.model import Qwen2Model
 from titanflow.config.additions import Lora
 from titanflow.module_names import LINEARS
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES)]
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 """The routers compute in fp32, whatever the model does."""
 LOSSES = {

@@ -6,6 +6,8 @@ from tiny_stages import SEQ_LEN, VOCAB, records, write_chat_rows
 from titan.documents import DOCUMENT_ATTENTION
 from titanflow.stage import PreparedData
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "training": {"steps": 4, "seq_len": SEQ_LEN},
     "model": {"flavor": "debugmodel", "converters": [DOCUMENT_ATTENTION]},

@@ -15,6 +15,8 @@ from titanflow.fingerprint import folder_digests
 from titanflow.publish import main, publish
 from titanflow.stage import PublishResult, StageRun
 
+pytestmark = pytest.mark.slow
+
 GATE = {"better_than_last": True, "tasks": ["stdlib_kind"], "resamples": 1000}
 WRITES = "POST .*/(create|preupload|commit|tag|branch)|PUT"
 

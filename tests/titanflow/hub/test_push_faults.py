@@ -16,6 +16,8 @@ from titanflow.hub.push import Pushed, push
 from titanflow.hub.repository import Repository
 from titanflow.hub.retry import Caller, Retry
 
+pytestmark = pytest.mark.slow
+
 PUSHES = 200
 STATUSES = (401, 403, 409, 412, 429, 503)
 FAULTS = (*STATUSES, "drop", "slow", "truncate", "crash before", "crash after")

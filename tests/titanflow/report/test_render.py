@@ -10,6 +10,8 @@ from titanflow.errors import ConfigError
 from titanflow.report.render import REPORT_FILE, render_report, write_report
 from titanflow.stage import StageError, write_error, write_result
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

@@ -22,6 +22,8 @@ from titan.parity import TOLERANCE, measure
 from titanflow.errors import ConfigError
 from titanflow.remote_code import own_code
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "mod": {"modeling_mod.py", "routed_decoder.py"},
     "dtf": {"modeling_dtf.py", "routed_decoder.py", "surprise.py"},
