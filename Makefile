@@ -14,6 +14,8 @@ TORCH ?= 2.13.0
 
 .PHONY: run plan report screenshots test test-fast test-newest test-oldest survival lint format serve lock clean
 .DEFAULT_GOAL := run
+# Two installations at once would spoil one environment.
+.NOTPARALLEL:
 
 run: $(INSTALLED)
 	@$(BIN)/titanflow run $(EXPERIMENT) $(ARGS)
@@ -56,16 +58,16 @@ test-newest: python-is-new-enough
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
 	.venv-newest/bin/python -m pytest $(ARGS)
 
-test-oldest: $(DEVELOPED)
+test-oldest: $(BIN)/uv
 	rm -rf .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	$(BIN)/uv pip compile --quiet --python .venv-oldest --resolution lowest-direct --extra dev --output-file .venv-oldest/$(LOCK) pyproject.toml
-	$(call install,.venv-oldest,.venv-oldest/$(LOCK),.[dev])
+	$(call install,.venv-oldest,.venv-oldest/$(LOCK),--editable '.[dev]')
 	.venv-oldest/bin/python -m pip list --disable-pip-version-check
 	.venv-oldest/bin/python -m pytest $(ARGS)
 
 # Keeps what is pinned and still fits; `make lock ARGS=--upgrade` takes the newest of everything but torch.
-lock: $(DEVELOPED)
+lock: $(BIN)/uv
 	echo torch==$(TORCH) | $(BIN)/uv pip compile --quiet --universal --extra dev --constraint - --custom-compile-command 'make lock' --output-file $(LOCK) pyproject.toml $(ARGS)
 
 clean:
@@ -75,22 +77,34 @@ clean:
 # The arguments: an environment, its pins, what is installed. pip reads the pins of what builds a package from the
 # environment: the first name until pip 25.2, the second since.
 define install
-	@PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '$(3)'
+	@PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(3)
 endef
 
 .PHONY: python-is-new-enough
 python-is-new-enough:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
 
-$(BIN)/python: | python-is-new-enough
-	@test -x $@ || $(PYTHON) -m venv $(VENV)
+# PYTHON chooses the interpreter of a new environment, and changes none that is there.
+.PHONY: python-is-the-same
+python-is-the-same:
+ifeq ($(origin PYTHON),command line)
+	@test ! -f $(VENV)/pyvenv.cfg || grep -q "^version = $$($(PYTHON) -c 'import platform; print(platform.python_version())')" $(VENV)/pyvenv.cfg || { echo "$(VENV) has another Python than $(PYTHON): make clean first" >&2; exit 1; }
+endif
 
-$(INSTALLED): pyproject.toml $(LOCK) | $(BIN)/python
+# Half an environment, or one whose interpreter is gone, is made anew.
+$(BIN)/python: | python-is-new-enough python-is-the-same
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The lock is made before what it pins can be installed.
+$(BIN)/uv: | $(BIN)/python
+	$(call install,$(VENV),$(LOCK),uv)
+
+$(INSTALLED): pyproject.toml $(LOCK) $(BIN)/python
 	@echo "installing into $(VENV) …"
-	$(call install,$(VENV),$(LOCK),.)
+	$(call install,$(VENV),$(LOCK),--editable .)
 	@touch $@
 
-$(DEVELOPED): pyproject.toml $(LOCK) | $(BIN)/python
+$(DEVELOPED): pyproject.toml $(LOCK) $(BIN)/python
 	@echo "installing what tests need into $(VENV) …"
-	$(call install,$(VENV),$(LOCK),.[dev])
+	$(call install,$(VENV),$(LOCK),--editable '.[dev]')
 	@touch $(INSTALLED) $@

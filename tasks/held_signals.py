@@ -40,6 +40,14 @@ def held_signals() -> Iterator[None]:
         # From here on one may break this off, too: what it leaves in place is transparent.
         is_over = True
         for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+            if signal.getsignal(number) is answer:
+                signal.signal(number, handler)
+        _raise(came)
+
+
+def _raise(numbers: list[int]) -> None:
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            _raise(numbers[1:])

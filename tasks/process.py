@@ -23,6 +23,7 @@ import psutil
 
 from tasks import bound
 from tasks.held_signals import held_signals
+from titanflow import torchrun
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
@@ -47,7 +48,7 @@ class Process:
         marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
         self._popen = psutil.Popen(
             [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
+            env={**inherited_environment(), "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -151,6 +152,15 @@ def _stop(process: Process, grace: float) -> None:
         # An interrupt may come before stopping has begun; what was killed already isn't killed again.
         process.kill()
         raise
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment without what would change a stage's torchrun behind its command line.
+
+    A cluster's operator sets such variables for a torchrun of its own; with ``PET_NNODES=2`` a stage would wait for a
+    second machine.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(torchrun.DEFAULTS)}
 
 
 def signal_name(number: int) -> str:

@@ -15,7 +15,6 @@ import os
 import platform
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -34,7 +33,7 @@ from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
-from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.errors import ConfigError, Problem
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
 from titanflow.score_table import is_stderr
@@ -44,11 +43,10 @@ from titanflow.stage import (
     RESULT_FILE,
     EvaluateResult,
     Greedy,
-    StageError,
     StageRun,
-    write_error,
     write_result,
 )
+from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun
 
 TASKS_FOLDER = "tasks"
@@ -248,18 +246,7 @@ def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = error.exit_code if isinstance(error, TitanflowError) else 1
-        write_error(
-            folder,
-            StageError(
-                rank=ranks.rank,
-                type=type(error).__name__,
-                message=str(error),
-                traceback=traceback.format_exc(),
-                exit_code=code,
-            ),
-        )
-        logger.error("%s", error if isinstance(error, TitanflowError) else traceback.format_exc())
+        code = record_failure(folder, error, ranks.rank)
         if ranks.size > 1:
             # At once: the other ranks wait for this one, and torchrun ends them.
             leave(code)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,7 @@ from titan.interrupt import Interruption, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.checkpoints import damage
-from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import repository_of
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
@@ -32,12 +31,11 @@ from titanflow.stage import (
     INTERRUPTED_EXIT,
     METRICS_FILE,
     RESULT_FILE,
-    StageError,
     StageRun,
     TrainResult,
-    write_error,
     write_result,
 )
+from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun
 
 if TYPE_CHECKING:
@@ -65,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = run_stage(StageRun.read(path), interruption)
     except BaseException as error:
-        traceback.print_exc()
         end_open_run()
-        status = report(path.parent, error)
+        status = record_failure(path.parent, error, rank())
     leave(status)
 
 
@@ -79,24 +76,6 @@ def remove_stale(folder: Path) -> None:
         path = folder / name
         if path.exists() and path.stat().st_mtime < began - CLOCK_SECONDS:
             path.unlink(missing_ok=True)
-
-
-def report(folder: Path, error: BaseException) -> int:
-    """Writes ``error.json`` unless another rank failed first; returns the exit status."""
-    status = error.exit_code if isinstance(error, TitanflowError) else 1
-    stage_error = StageError(
-        rank=rank(),
-        type=type(error).__name__,
-        message=str(error) or repr(error),
-        traceback="".join(traceback.format_exception(error)),
-        exit_code=status,
-    )
-    try:
-        write_error(folder, stage_error)
-    except OSError as unwritable:
-        # A disk may be so full that not even this fits; the log has the traceback.
-        print(f"{ERROR_FILE} could not be written: {unwritable}", flush=True)
-    return status
 
 
 def rank() -> int:

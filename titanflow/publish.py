@@ -9,7 +9,6 @@ import logging
 import re
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_sa
 from titanflow.config.after_training import Gate, Publish
 from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
-from titanflow.errors import ConfigError, HubError, Problem, TitanflowError
+from titanflow.errors import ConfigError, HubError, Problem
 from titanflow.evaluated import unpublishable
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
@@ -26,7 +25,8 @@ from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, is_ref, is_repo_id
 from titanflow.hub.published import last_in_folder, last_on_hub
-from titanflow.stage import ERROR_FILE, PublishResult, StageError, StageRun, write_error, write_result
+from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
+from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
@@ -270,22 +270,10 @@ def main(argv: list[str] | None = None) -> int:
     run = StageRun.read(Path(arguments[0]))
     (run.folder / ERROR_FILE).unlink(missing_ok=True)
     try:
-        result = publish(run)
+        write_result(run.folder, publish(run))
     except Exception as error:
-        return report(run, error)
-    write_result(run.folder, result)
+        return record_failure(run.folder, error)
     return 0
-
-
-def report(run: StageRun, error: Exception) -> int:
-    """Writes ``error.json`` and returns the exit status; credentials are cut from every text."""
-    expected = isinstance(error, TitanflowError)
-    status = error.exit_code if isinstance(error, TitanflowError) else 1
-    message, trace = redact(str(error)), redact("".join(traceback.format_exception(error)))
-    print(message if expected else trace, file=sys.stderr)
-    failure = StageError(type=type(error).__name__, message=message, traceback=trace, exit_code=status)
-    write_error(run.folder, failure)
-    return status
 
 
 if __name__ == "__main__":

@@ -12,8 +12,13 @@ from typing import Any
 MODULE = "torch.distributed.run"
 """The module behind the command ``torchrun``."""
 PR_SET_PDEATHSIG = 1
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-RANK_PREFIXES = ("TORCHELASTIC_", "ROLE_", "GROUP_", "MASTER_")
+RANK_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+)
+PREFIX = "TORCHELASTIC_"
+DEFAULTS = "PET_"
+"""The beginning of environment variables from which torchrun takes what its command line doesn't say."""
 
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
@@ -45,5 +50,5 @@ def end_with_torchrun() -> None:
 def forget_ranks() -> None:
     """Takes torchrun's variables out of the environment, so that no library or child looks for ranks of its own."""
     for name in list(os.environ):
-        if name in RANK_VARIABLES or name.startswith(RANK_PREFIXES):
+        if name in RANK_VARIABLES or name.startswith(PREFIX):
             del os.environ[name]

@@ -51,6 +51,23 @@ def test_the_handler_of_each_is_back_though_both_came(came):
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
+def test_both_are_answered_though_the_first_raises(came):
+    done = []
+    with pytest.raises(Ended):
+        get(done, *SIGNALS)
+    assert came == [signal.SIGTERM]
+
+
+def test_a_handler_that_the_block_sets_stays(came):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with held_signals():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_without_a_signal_nothing_happens_and_an_error_passes(came):
     with pytest.raises(ValueError, match="its own"), held_signals():
         raise ValueError("its own")

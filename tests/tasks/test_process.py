@@ -226,3 +226,12 @@ def test_the_environment_is_added_to_the_inherited_one(tmp_path, monkeypatch):
     with started([sys.executable, "-c", program], tmp_path / "log", {"ADDED": "2"}) as process:
         process.wait(PATIENCE)
     assert json.loads((tmp_path / "log").read_text()) == ["1", "2"]
+
+
+def test_a_cluster_s_settings_for_its_own_torchrun_do_not_reach_a_stage_s(tmp_path, monkeypatch):
+    # What Kubeflow's operator sets; torchrun would wait for the second machine.
+    monkeypatch.setenv("PET_NNODES", "2")
+    program = "import os, sys; sys.stdout.write(str([name for name in os.environ if name.startswith('PET_')]))"
+    with started([sys.executable, "-c", program], tmp_path / "log") as process:
+        process.wait(PATIENCE)
+    assert (tmp_path / "log").read_text() == "[]"

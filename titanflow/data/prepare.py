@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -40,9 +39,10 @@ from titanflow.data.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
-from titanflow.errors import DataError, Problem, StageFailed, TitanflowError
+from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.hf_base import download_weights, missing_weights
-from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageError, StageRun, write_error, write_result
+from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageRun, write_result
+from titanflow.stage_failure import record_failure
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
 _TAKES_LONG = 64 << 20
@@ -264,16 +264,9 @@ def main(arguments: list[str]) -> int:
     run = StageRun.read(Path(arguments[0]))
     leave_on_sigterm()
     try:
-        result = prepare(run)
+        write_result(run.folder, prepare(run))
     except Exception as error:
-        code = error.exit_code if isinstance(error, TitanflowError) else 1
-        fault = StageError(
-            type=type(error).__name__, message=str(error), traceback=traceback.format_exc(), exit_code=code
-        )
-        write_error(run.folder, fault)
-        print(str(error) if isinstance(error, TitanflowError) else fault.traceback, file=sys.stderr)
-        return code
-    write_result(run.folder, result)
+        return record_failure(run.folder, error)
     return 0
 
 

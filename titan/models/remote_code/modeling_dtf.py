@@ -69,7 +69,7 @@ class DtfLayer(RoutedLayer):
         self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, static: torch.Tensor, change: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """From how much these tokens and those before them changed."""
-        known = kept.add_signals(static)[:, -(static.shape[1] + self.router.window - 1) :]
+        known = kept.add_signals(static, tokens)[:, -(static.shape[1] + self.router.window - 1) :]
         before = known.shape[1] - static.shape[1]
         # No more tokens than are known, wherever somebody has their positions begin.
         columns = torch.arange(before, known.shape[1], device=x.device)

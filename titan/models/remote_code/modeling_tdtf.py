@@ -46,7 +46,7 @@ class TdtfLayer(RoutedLayer):
         """From each token and the one before it, of which its part of the sum is kept."""
         normed = self.student_norm(x.detach())
         of_itself, of_next = F.linear(normed, self.student.weight.view(2, -1)).unbind(-1)
-        before = F.pad(kept.add_signals(of_next), (1, 0))[:, -x.shape[1] - 1 : -1]
+        before = F.pad(kept.add_signals(of_next, tokens), (1, 0))[:, -x.shape[1] - 1 : -1]
         logits = of_itself + before.masked_fill(tokens.positions == 0, 0) + self.student.bias
         return logits > 0, torch.ones_like(logits)
 

@@ -52,8 +52,17 @@ class RoutedCacheLayer(DynamicLayer):
         self.places: torch.Tensor | None = None
         self.signals: torch.Tensor | None = None
 
-    def add_signals(self, signals: torch.Tensor) -> torch.Tensor:
-        """Keeps the signals ``[batch, tokens]`` of new tokens; returns those of all."""
+    def add_signals(self, signals: torch.Tensor, tokens: "Tokens") -> torch.Tensor:
+        """Keeps the signals ``[batch, tokens]`` of new tokens; returns those of all.
+
+        Raises:
+            ValueError: padding stands between tokens, of which the router would look back at the padding.
+        """
+        if tokens.has_hole:
+            raise ValueError(
+                "attention_mask: found padding between the tokens of a row, expected it before them: this model's "
+                "routers look back at the tokens before"
+            )
         self.signals = signals if self.signals is None else torch.cat([self.signals, signals], dim=1)
         return self.signals
 
@@ -111,14 +120,15 @@ class Tokens:
 
     ``places`` counts them from the start of the row (of the cache, where there is one), ``positions`` from the start
     of their document, ``starts`` is the first place that each may see; all int64 ``[batch, tokens]``. ``is_real`` is
-    false for padding. ``rotary`` is RoPE's cosine and sine, ``[batch, tokens, head_dim]`` each, and ``mask`` that of
-    the dense layers.
+    false for padding, ``has_hole`` true where padding stands between tokens. ``rotary`` is RoPE's cosine and sine,
+    ``[batch, tokens, head_dim]`` each, and ``mask`` that of the dense layers.
     """
 
     places: torch.Tensor
     positions: torch.Tensor
     starts: torch.Tensor
     is_real: torch.Tensor
+    has_hole: bool = False
     rotary: tuple[torch.Tensor, torch.Tensor] | None = None
     mask: torch.Tensor | None = None
 
@@ -305,6 +315,7 @@ class RoutedModel(RoutedPreTrainedModel):
         rows, count = x.shape[:2]
         keys = torch.arange(seen + count, device=x.device).expand(rows, -1)
         places = keys[:, seen:]
+        has_hole = False
         if attention_mask is None:
             positions = places if position_ids is None else position_ids.expand(rows, -1)
             starts = torch.zeros_like(places) if seen else (places - positions).clamp(min=0)
@@ -313,9 +324,10 @@ class RoutedModel(RoutedPreTrainedModel):
             keys = torch.where(is_real, keys, NOWHERE)
             positions = (is_real.cumsum(1) - 1).clamp(min=0)[:, seen:]
             starts = torch.zeros_like(places)
+            has_hole = bool(((is_real[:, 1:] & ~is_real[:, :-1]).sum(1) + is_real[:, 0] > 1).any())
         else:
             raise ValueError(f"attention_mask: found {list(attention_mask.shape)}, expected {list(keys.shape)}")
-        tokens = Tokens(places, positions, starts, is_real=keys[:, seen:] != NOWHERE)
+        tokens = Tokens(places, positions, starts, is_real=keys[:, seen:] != NOWHERE, has_hole=has_hole)
         tokens.rotary = self.rotary_emb(x, positions if position_ids is None else position_ids.expand(rows, -1))
         is_causal = count == 1 or not seen
         is_plain = is_causal and bool((keys != NOWHERE).all() and not starts.any())

@@ -6,7 +6,7 @@ import torch
 from tiny_routed import ROUTED, make_pair, prompts
 from transformers import DynamicCache, StaticCache
 
-from titan.models.remote_code.routed_decoder import CACHE, NOWHERE, RoutedCacheLayer, RoutedLayer, visible
+from titan.models.remote_code.routed_decoder import CACHE, NOWHERE, RoutedCacheLayer, RoutedLayer, Tokens, visible
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 GENERATED = {
@@ -142,6 +142,23 @@ def test_padding_changes_no_logits_whatever_it_is_and_wherever_positions_begin(m
 
 
 @torch.no_grad()
+def test_padding_between_tokens_changes_nothing_or_is_refused(model: Any) -> None:
+    row = prompts(1)
+    tokens = torch.cat([row[:, :8], torch.full((1, 4), 3), row[:, 8:]], dim=1)
+    mask = torch.cat([torch.ones(1, 8), torch.zeros(1, 4), torch.ones(1, 32)], dim=1).long()
+    if model.config.model_type == "titanflow_mod":
+        logits = model(tokens, attention_mask=mask, use_cache=False).logits
+        torch.testing.assert_close(logits[:, 12:], model(row).logits[:, 8:], **CLOSE)
+        return
+    with pytest.raises(ValueError, match="attention_mask: found padding between the tokens of a row"):
+        model(tokens, attention_mask=mask)
+    _, cache = step_by_step(model, tokens, [8])
+    cache = model(tokens[:, 8:12], attention_mask=mask[:, :12], **{CACHE: cache})[CACHE]
+    with pytest.raises(ValueError, match="attention_mask: found padding between the tokens of a row"):
+        model(tokens[:, 12:], attention_mask=mask, **{CACHE: cache})
+
+
+@torch.no_grad()
 def test_positions_may_begin_anywhere(model: Any) -> None:
     tokens = prompts()
     positions = torch.arange(40)[None] + 70
@@ -247,7 +264,8 @@ def test_a_cache_changes_its_rows(model: Any) -> None:
 def test_a_layer_that_has_computed_nothing_can_be_changed() -> None:
     kept = RoutedCacheLayer()
     kept.add_places(torch.empty(2, 0, dtype=torch.long), 5)
-    kept.add_signals(torch.ones(2, 5))
+    places = torch.arange(5).expand(2, -1)
+    kept.add_signals(torch.ones(2, 5), Tokens(places, places, torch.zeros_like(places), torch.ones(2, 5).bool()))
 
     kept.reorder_cache(torch.tensor([1, 0]))
     kept.batch_repeat_interleave(2)
