@@ -1,6 +1,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_routed import ROUTED, make_pair, prompts
@@ -11,20 +12,20 @@ from titan.models.remote_code.routed_decoder import CACHE, NOWHERE, RoutedCacheL
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 GENERATED = {
     "titanflow_mod": [
-        [212, 293, 166, 157, 279, 165, 7, 82, 115, 92, 123, 274],
-        [115, 92, 123, 51, 34, 248, 218, 185, 278, 182, 81, 188],
+        [69, 71, 69, 93, 143, 299, 276, 54, 275, 251, 285, 277],
+        [270, 141, 255, 270, 182, 68, 10, 142, 93, 201, 184, 0],
     ],
     "titanflow_dtf": [
-        [267, 271, 266, 74, 268, 78, 197, 25, 116, 104, 6, 157],
-        [16, 82, 282, 64, 35, 5, 206, 252, 151, 246, 246, 246],
+        [158, 161, 6, 66, 74, 181, 209, 14, 253, 79, 66, 24],
+        [217, 73, 110, 140, 140, 210, 21, 247, 239, 88, 79, 140],
     ],
     "titanflow_tdtf": [
-        [48, 228, 253, 191, 263, 191, 72, 112, 135, 247, 22, 69],
-        [217, 175, 254, 51, 259, 296, 20, 55, 22, 144, 260, 209],
+        [141, 190, 94, 143, 215, 104, 271, 66, 48, 66, 118, 179],
+        [195, 14, 1, 157, 282, 40, 27, 176, 257, 140, 230, 184],
     ],
 }
-"""What each family generated under transformers 5.20.0 and 5.24.0. The likeliest two logits were never closer than
-0.007, and those of the two releases never further apart than 1e-5.
+"""What each family generated with the weights of :func:`drawn` under transformers 5.20.0 and 5.24.0, torch 2.11.0 and
+2.13.0. The likeliest two logits were never closer than 7e-4, and those of two releases never further apart than 2e-6.
 """
 
 
@@ -197,8 +198,27 @@ def test_each_way_to_generate_chooses_the_same_tokens(model: Any, settings: dict
     assert torch.equal(greedy(model, tokens, **settings), greedy(model, tokens))
 
 
+def drawn(model: Any) -> Any:
+    """The model with weights of numpy's legacy generator, whose numbers are the same for good; torch's initial weights
+    changed between its releases.
+    """
+    draw = np.random.RandomState(0)
+    for name, parameter in sorted(model.named_parameters()):
+        value = torch.from_numpy(draw.standard_normal(tuple(parameter.shape))).to(parameter)
+        if parameter.ndim == 2:
+            parameter.copy_(value if "embed" in name else 3 * value / parameter.shape[1] ** 0.5)
+        elif "router" in name:
+            parameter.copy_(0.65 + 0.05 * value)
+        else:
+            parameter.copy_(0.3 * value + (0 if name.endswith("bias") else 1))
+    return model
+
+
 @torch.no_grad()
-def test_the_tokens_are_those_of_every_version_of_transformers(model: Any) -> None:
+@pytest.mark.parametrize("family", ROUTED)
+def test_the_tokens_are_those_of_every_version_of_transformers(family: str) -> None:
+    model = drawn(make_pair(family)[1])
+
     assert greedy(model, prompts(2)).tolist() == GENERATED[model.config.model_type]
 
 
