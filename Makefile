@@ -9,7 +9,7 @@ EXPERIMENT ?= stdlib
 ARGS ?=
 # The finished run whose report and card are photographed.
 RUN ?= runs/stdlib/main
-# What `make lock` keeps: the newest torch of which this project has measured figures on a CPU and on a GPU.
+# What `make lock` keeps: the newest torch of which this project has measured figures, all on a CPU.
 TORCH ?= 2.13.0
 
 .PHONY: run plan report screenshots test test-fast test-newest test-oldest survival lint format serve lock clean
@@ -75,7 +75,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The arguments: an environment, its pins, what is installed. pip reads the pins of what builds a package from the
-# environment: the first name until pip 25.2, the second since.
+# environment: older releases from the first name, newer ones from the second.
 define install
 	@PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(3)
 endef

@@ -42,12 +42,7 @@ def held_signals() -> Iterator[None]:
         for number, handler in before.items():
             if signal.getsignal(number) is answer:
                 signal.signal(number, handler)
-        _raise(came)
-
-
-def _raise(numbers: list[int]) -> None:
-    if numbers:
-        try:
-            signal.raise_signal(numbers[0])
-        finally:
-            _raise(numbers[1:])
+        # Each is answered though the handler of the one before raises.
+        with contextlib.ExitStack() as answers:
+            for number in reversed(came):
+                answers.callback(signal.raise_signal, number)

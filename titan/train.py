@@ -36,7 +36,7 @@ from titanflow.stage import (
     write_result,
 )
 from titanflow.stage_failure import record_failure
-from titanflow.torchrun import end_with_torchrun
+from titanflow.torchrun import RUN_ID, end_with_torchrun
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig
@@ -63,14 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = run_stage(StageRun.read(path), interruption)
     except BaseException as error:
-        end_open_run()
+        # First: W&B may take a minute, or be killed meanwhile.
         status = record_failure(path.parent, error, rank())
+        end_open_run()
     leave(status)
 
 
 def remove_stale(folder: Path) -> None:
     """Removes the outcome of an earlier attempt: what is older than the launcher of this one."""
-    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    launched = RUN_ID in os.environ
     began = psutil.Process(os.getppid() if launched else os.getpid()).create_time()
     for name in (ERROR_FILE, RESULT_FILE):
         path = folder / name

@@ -25,11 +25,16 @@ SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def command(run: StageRun) -> list[str]:
-    """The argv that runs the stage from its ``run.yaml``: under torchrun, but for the preparation of data."""
+    """The argv that runs the stage from its ``run.yaml``."""
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
-    if run.stage == "prepare":
+    if not is_under_torchrun(run):
         return [sys.executable, *program]
     return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+
+
+def is_under_torchrun(run: StageRun) -> bool:
+    """Whether torchrun starts the stage: each but the preparation of data."""
+    return run.stage != "prepare"
 
 
 def environment(run: StageRun, config: Experiment) -> dict[str, str]:

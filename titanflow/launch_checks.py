@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from titanflow import torchrun
 from titanflow.errors import ConfigError, Problem
-from titanflow.launch import MODULES
+from titanflow.launch import MODULES, is_under_torchrun
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ def check_launches(plans: Iterable[StagePlan]) -> None:
 
 def launch_problems(run: StageRun) -> list[Problem]:
     """Why a stage's process couldn't start."""
-    hint = "install the project with its dependencies: `make .venv` or `pip install -e .`"
+    hint = "install the project with its dependencies: `make plan` or `pip install -e .`"
     key, here = f"{run.stage}'s command", f"found by {sys.executable}"
     extra = ("vllm",) if run.config.get("backend") == "vllm" else ()
     missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
     if not is_importable(MODULES[run.stage]):
         problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
-    if run.stage != "prepare" and "torch" not in missing and not is_importable(torchrun.MODULE):
+    if is_under_torchrun(run) and "torch" not in missing and not is_importable(torchrun.MODULE):
         problems.append(Problem("this torch has no torchrun", key, expected=torchrun.MODULE, hint=hint))
     launcher = run.config.get("launcher") or {}
     rank, machines = launcher.get("node_rank", 0), launcher.get("nnodes", 1)
@@ -93,7 +93,7 @@ def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     tried = {
         plan.stage: [*torchrun.arguments(plan.run.config.get("launcher")), "-m", MODULES[plan.stage]]
         for plan in plans
-        if plan.stage != "prepare"
+        if is_under_torchrun(plan.run)
     }
     if not tried:
         return []

@@ -16,10 +16,9 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
 
     Credentials are cut from every text. Input that can't be used is told by its message, a fault by its traceback.
     """
-    expected = isinstance(error, TitanflowError)
-    status = error.exit_code if isinstance(error, TitanflowError) else 1
     message, trace = redact(str(error) or repr(error)), redact("".join(traceback.format_exception(error)))
-    print(message if expected else trace, file=sys.stderr, flush=True)
+    status, told = (error.exit_code, message) if isinstance(error, TitanflowError) else (1, trace)
+    print(told, file=sys.stderr, flush=True)
     failure = StageError(rank=rank, type=type(error).__name__, message=message, traceback=trace, exit_code=status)
     try:
         write_error(folder, failure)

@@ -12,11 +12,13 @@ from typing import Any
 MODULE = "torch.distributed.run"
 """The module behind the command ``torchrun``."""
 PR_SET_PDEATHSIG = 1
+RUN_ID = "TORCHELASTIC_RUN_ID"
+"""An environment variable that each of torchrun's ranks has."""
 RANK_VARIABLES = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
 )
-PREFIX = "TORCHELASTIC_"
+"""What torchrun tells its ranks, beside what begins with ``TORCHELASTIC_``."""
 DEFAULTS = "PET_"
 """The beginning of environment variables from which torchrun takes what its command line doesn't say."""
 
@@ -43,12 +45,12 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
 
 def end_with_torchrun() -> None:
     """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way (Linux)."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+    if sys.platform == "linux" and RUN_ID in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def forget_ranks() -> None:
     """Takes torchrun's variables out of the environment, so that no library or child looks for ranks of its own."""
     for name in list(os.environ):
-        if name in RANK_VARIABLES or name.startswith(PREFIX):
+        if name in RANK_VARIABLES or name.startswith("TORCHELASTIC_"):
             del os.environ[name]

@@ -33,7 +33,7 @@ def load_snapshot() -> dict[str, Any]:
     try:
         installed = version("torchtitan")
     except PackageNotFoundError:
-        raise ConfigError("torchtitan isn't installed; run `make .venv` or `pip install -e .`") from None
+        raise ConfigError("torchtitan isn't installed; run `make plan` or `pip install -e .`") from None
     path = snapshot_path(installed)
     if not path.exists():
         known = sorted(file.stem.removeprefix("torchtitan-") for file in path.parent.glob("torchtitan-*.json"))

@@ -9,6 +9,7 @@ from tiny_exports import POSITIONS, sensitised, tiny_args
 
 from titan.hf_config import SpecialTokens, make_config
 from titan.hf_models import hugging_face_model
+from titan.models.remote_code.routed_decoder import CACHE
 from titan.native_model import train_spec
 
 ROUTED = ("mod", "dtf", "tdtf")
@@ -32,3 +33,27 @@ def make_pair(family: str, attention: str = "sdpa") -> tuple[Any, Any]:
 def prompts(rows: int = 3, tokens: int = 40, seed: int = 0) -> torch.Tensor:
     """Token ids that are neither padding nor an end."""
     return torch.randint(4, 260, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def greedy(model: Any, tokens: torch.Tensor, **settings: Any) -> torch.Tensor:
+    settings = {"max_new_tokens": 12, "do_sample": False, **settings}
+    settings.setdefault("attention_mask", torch.ones_like(tokens))
+    return model.generate(tokens, **settings)[:, tokens.shape[1] :]
+
+
+def step_by_step(model: Any, tokens: torch.Tensor, lengths: list[int], **settings: Any) -> tuple[torch.Tensor, Any]:
+    """Logits of rows that come in pieces, and the cache after them."""
+    cache, logits = None, []
+    for piece in tokens[:, : sum(lengths)].split(lengths, dim=1):
+        output = model(piece, use_cache=True, **{CACHE: cache}, **settings)
+        cache = output[CACHE]
+        logits.append(output.logits)
+    return torch.cat(logits, dim=1), cache
+
+
+def padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of different lengths with padding before them, and their mask."""
+    width = max(map(len, rows))
+    tokens = torch.stack([torch.cat([torch.full((width - len(row),), 3), row]) for row in rows])
+    mask = torch.stack([torch.arange(width) >= width - len(row) for row in rows]).long()
+    return tokens, mask
