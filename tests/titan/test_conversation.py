@@ -97,9 +97,11 @@ def test_a_text_that_leaves_no_room_is_refused_and_changes_nothing(talking: Conv
     assert talking.turns == before
 
 
-def test_an_answer_ends_where_the_context_does(talking: Conversation) -> None:
-    answer(talking, "x" * 200, 10_000)
-    assert len(talking._rendered(talking.turns)) <= POSITIONS + len("<|im_end|>\n<|im_start|>assistant\n")
+def test_an_answer_ends_where_the_context_does(talking: Conversation, exported: Path) -> None:
+    room = POSITIONS - len(talking.tokenizer(chatml("x" * 200)).input_ids)
+    assert 20 < room < 40
+    expected = by_transformers(exported, chatml("x" * 200), room)
+    assert answer(talking, "x" * 200, 10_000)[0] == printable(expected)
 
 
 def test_what_was_said_before_an_interruption_stays_said(

