@@ -58,10 +58,11 @@ test-newest: python-is-new-enough
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
 	.venv-newest/bin/python -m pytest $(ARGS)
 
-test-oldest: $(BIN)/uv
+test-oldest: python-is-new-enough
 	rm -rf .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
-	$(BIN)/uv pip compile --quiet --python .venv-oldest --resolution lowest-direct --extra dev --output-file .venv-oldest/$(LOCK) pyproject.toml
+	$(call install,.venv-oldest,$(LOCK),uv)
+	.venv-oldest/bin/uv pip compile --quiet --python .venv-oldest --resolution lowest-direct --extra dev --output-file .venv-oldest/$(LOCK) pyproject.toml
 	$(call install,.venv-oldest,.venv-oldest/$(LOCK),--editable '.[dev]')
 	.venv-oldest/bin/python -m pip list --disable-pip-version-check
 	.venv-oldest/bin/python -m pytest $(ARGS)

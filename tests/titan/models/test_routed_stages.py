@@ -30,7 +30,7 @@ ARGS = {"vocab_size": VOCAB, "n_layers": 2, "dim": 64, "hidden_dim": 96}
 def test_two_ranks_have_the_losses_of_one_process_on_packed_rows(bench, tmp_path, family):
     """With accumulated gradients, recomputed activations and a router that learns faster.
 
-    The base's scores are far apart: among those of initial weights two may tie within rounding, and be chosen either way.
+    The base's scores are far apart: of those of initial weights two may tie within rounding, and either is right.
     """
     args = replace(train_spec(family).model_args["debugmodel"], max_seq_len=SEQ_LEN, **ARGS)
     base = finished_base(tmp_path / "base", family, args, config={"training": {"seq_len": SEQ_LEN}})
