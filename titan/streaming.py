@@ -18,18 +18,9 @@ from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
 
 from titanflow.config.additions import Data
+from titanflow.data.local_files import local_files
+from titanflow.data.text_source import TEXT, text_rows
 from titanflow.errors import ConfigError, DataError, Problem
-
-BUILDERS = {
-    ".txt": "text",
-    ".md": "text",
-    ".py": "text",
-    ".jsonl": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".csv": "csv",
-}
-"""Which of the builders of `datasets` reads a file, by its ending."""
 
 PREFIX = "titanflow_stream_"
 RANK_STATE = "dataloader.dp_rank_"
@@ -44,7 +35,7 @@ def streamed(job_config: JobConfig, data: Data, section: str) -> JobConfig:
     DATASETS[name] = DatasetConfig(
         path=data.dataset or "",
         loader=lambda path: open_stream(data),
-        sample_processor=partial(_text, column=_column(data)),
+        sample_processor=partial(_text, column=data.text_column if data.dataset else TEXT),
     )
     changed = replace(getattr(job_config, section), dataset=name, dataset_path=None)
     return replace(job_config, **{section: changed})
@@ -77,23 +68,26 @@ class WithinDocuments(BaseDataLoader):
 
 
 def open_stream(data: Data) -> datasets.IterableDataset:
-    """The stream that a ``data`` section describes: a dataset by name, or local files.
+    """The stream that a ``data`` section describes: a dataset by name, or local files, read as they are prepared.
 
     Raises:
-        DataError: neither is given, no file is there, or the files have different or unknown endings.
+        DataError: neither is given, or no file is there; also while it is gone through, where a row can't be read.
     """
     if data.dataset:
         stream = datasets.load_dataset(
             data.dataset, data.config, split=data.split, revision=data.revision, streaming=True
         )
     else:
-        files = _files(data.path)
-        builder = _builder(files)
-        extra = {"sample_by": "document"} if builder == "text" else {}
-        stream = datasets.load_dataset(
-            builder, data_files=[str(file) for file in files], split="train", streaming=True, **extra
-        )
-    return stream.take(data.limit) if data.limit else stream
+        # A list among the arguments is what the ranks share.
+        files = [str(file) for file in local_files(data.path or []).files]
+        stream = datasets.IterableDataset.from_generator(_documents, gen_kwargs={"files": files, "data": data})
+    return stream if data.limit is None else stream.take(data.limit)
+
+
+def _documents(files: list[str], data: Data) -> Iterator[dict[str, str]]:
+    for file in files:
+        for _, text in text_rows(Path(file), data)[1]:
+            yield {TEXT: text}
 
 
 def check_ranks(state_keys: Iterable[str], ranks: int) -> None:
@@ -125,37 +119,3 @@ def _text(sample: Mapping[str, Any], column: str) -> str:
             Problem(f"no column {column!r}", key="data.text_column", expected=f"one of {', '.join(sample)}")
         )
     return str(sample[column])
-
-
-def _column(data: Data) -> str:
-    is_plain = not data.dataset and _builder(_files(data.path)) == "text"
-    return "text" if is_plain else data.text_column
-
-
-def _files(path: str | list[str] | None) -> list[Path]:
-    patterns = [path] if isinstance(path, str) else path or []
-    found: list[Path] = []
-    for pattern in patterns:
-        place = Path(pattern)
-        if place.is_dir():
-            found += sorted(file for file in place.rglob("*") if file.suffix in BUILDERS)
-        elif place.is_file():
-            found.append(place)
-        else:
-            found += sorted(Path(place.anchor or ".").glob(str(place.relative_to(place.anchor))))
-    if not found:
-        raise DataError(Problem(f"no file found for {path!r}", key="data.path", expected="files or a dataset"))
-    return found
-
-
-def _builder(files: list[Path]) -> str:
-    kinds = {BUILDERS.get(file.suffix, f"unknown ({file.suffix})") for file in files}
-    if len(kinds) > 1 or not kinds <= set(BUILDERS.values()):
-        raise DataError(
-            Problem(
-                f"can't stream {', '.join(sorted(kinds))} files together",
-                key="data.path",
-                expected=f"files of one kind, ending in one of {', '.join(BUILDERS)}",
-            )
-        )
-    return kinds.pop()

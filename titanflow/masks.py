@@ -81,16 +81,17 @@ class Masks:
         """Every conversation, in its source's order."""
         import numpy as np
 
-        from titanflow.data.chat_source import Part, Parts
-        from titanflow.data.prepared import SOURCE_ROWS_FILE, PreparedRows
+        from titanflow.data.prepared import PLACES_FILE, PreparedRows
+        from titanflow.data.sources import SourceFile
 
         for folder, info in self.infos:
             prepared: PreparedRows = PreparedRows.open(folder, info.seq_len or 0)
-            parts = Parts([Part(**part) for part in info.parts])
-            numbers = np.load(folder / SOURCE_ROWS_FILE, mmap_mode="r")
+            files = [SourceFile(file["name"], file["unit"]) for file in info.files]
+            places = np.load(folder / PLACES_FILE, mmap_mode="r")
             for document in range(info.documents):
                 tokens, labels = prepared.document(document)
-                yield MaskedRow(parts.origin(int(numbers[document])), tokens.tolist(), labels.tolist())
+                number, place = map(int, places[document])
+                yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
 
     def as_json(self, limit: int | None) -> dict[str, Any]:
         """What ``--json`` prints."""

@@ -24,7 +24,10 @@ from titanflow.stage import (
     TrainResult,
     read_result,
 )
+from titanflow.training_data import TrainingData, training_data
 
+LEFT_OUT = 0.1
+"""Share of a source's rows from which on the summary says that they were left out."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
 WIDTH = 108
@@ -39,6 +42,7 @@ def render_summary(plan: Plan) -> RenderableType:
     if training:
         parts.append(_training(training, plan.folder))
         parts += [_inheritance(result) for result in training if result.inherited]
+        parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
             parts += [Text(), _scores(result), *_examples(result)]
@@ -70,6 +74,20 @@ def _inheritance(result: TrainResult) -> Text:
     kept, changed = len(result.inherited), len(result.changed)
     where = f"listed in {result.stage}/{RESULT_FILE}"
     return Text(f"{result.stage} inherited {kept} settings from its base and changed {changed}: {where}", style="dim")
+
+
+def _left_out(data: Iterable[TrainingData]) -> list[Text]:
+    """A line for each source of which more was dropped than :data:`LEFT_OUT`."""
+    lines = []
+    for one in data:
+        dropped = sum(one.dropped.values())
+        share = dropped / max(dropped + (one.documents or 0), 1)
+        if share > LEFT_OUT:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items())
+            hint = "; raise training.seq_len or set data.overlong" if "too_long" in one.dropped else ""
+            found = f"{one.stage}: {share:.0%} of the rows of {one.name} ({one.part}) were left out: {reasons}{hint}"
+            lines.append(Text(found, style="yellow", overflow="fold"))
+    return lines
 
 
 def losses(folder: Path) -> list[float]:

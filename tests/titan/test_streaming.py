@@ -9,6 +9,7 @@ from torchtitan.hf_datasets.text_datasets import DATASETS, build_text_dataloader
 
 from titan.streaming import check_ranks, open_stream, streamed
 from titanflow.config.additions import Data
+from titanflow.data.text_source import load_text
 from titanflow.errors import ConfigError, DataError
 
 WORDS = ["the quick brown fox", "jumps over", "the lazy dog", "and the fox", "is quick"]
@@ -54,7 +55,7 @@ def test_json_lines_with_a_column_of_their_own(tmp_path, config):
     path.write_text("".join(json.dumps({"body": word * 9}) + "\n" for word in WORDS))
     stream = loader(config, Data(path=str(path), text_column="body"))
     assert tokens(islice(stream, 2)).shape == (4, 16)
-    with pytest.raises(DataError, match=r"no column 'text'.*\n.*one of body"):
+    with pytest.raises(DataError, match=r"rows\.jsonl has no column 'text'; it has: body"):
         next(iter(loader(config, Data(path=str(path)))))
 
 
@@ -87,13 +88,19 @@ def test_prepared_data_may_be_resumed_on_any_number_of_ranks():
     check_ranks(["norm.weight", "dataloader.rows_seen"], 7)
 
 
-def test_files_that_are_not_there_or_do_not_go_together_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no file found"):
+def test_files_of_every_kind_are_streamed_together_as_they_are_prepared(tmp_path):
+    folder = tmp_path / "a[1]"
+    folder.mkdir()
+    (folder / "b?.txt").write_text("plain")
+    (folder / "c.jsonl").write_text('{"text": "row"}\n')
+    data = Data(path=str(folder))
+    prepared = load_text(data, tmp_path / "cache").rows["text"]
+    assert [sample["text"] for sample in open_stream(data)] == list(prepared) == ["plain", "row"]
+
+
+def test_files_that_are_not_there_or_not_known_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"the pattern .* has no file to read"):
         open_stream(Data(path=str(tmp_path / "*.txt")))
-    (tmp_path / "a.txt").write_text("a")
-    (tmp_path / "b.jsonl").write_text("{}")
-    with pytest.raises(DataError, match="can't stream json, text files together"):
-        open_stream(Data(path=str(tmp_path)))
     (tmp_path / "c.xyz").write_text("c")
-    with pytest.raises(DataError, match=r"unknown \(\.xyz\)"):
+    with pytest.raises(DataError, match=r"an ending that isn't known: \.xyz"):
         open_stream(Data(path=str(tmp_path / "c.xyz")))

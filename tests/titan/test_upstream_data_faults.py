@@ -26,7 +26,7 @@ from titan.train_spec import stage_train_spec
 from titan.validate import StageValidator
 from titanflow.config.additions import Data
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, Row
-from titanflow.data.sources import Source
+from titanflow.data.sources import Source, SourceFile
 from titanflow.data.tokenise import Work, write_text
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.stage import StageRun
@@ -53,7 +53,7 @@ def test_4075_no_document_of_a_packed_row_is_trained_to_begin_the_next(tmp_path:
 def test_4075_text_is_trained_as_documents_that_are_each_shifted_within_themselves(tmp_path: Path) -> None:
     """A document ends with the end of text, which also begins each, as evaluation begins what it scores."""
     tokenizer = load_tokenizer(write_byte_tokenizer(tmp_path / "tokenizer"))
-    texts = Source(Dataset.from_dict({"text": TEXTS}), str)
+    texts = Source(Dataset.from_dict({"text": TEXTS}), [SourceFile("texts")])
     write_text(texts, Data(name="texts"), tokenizer.folder, "f", tmp_path, Work(1, tmp_path))
     rows = PreparedRows.open(tmp_path, 16)
     documents = [[tokenizer.end_of_text_id, *tokenizer.encode(text)] for text in TEXTS]

@@ -7,7 +7,17 @@ from rich.console import Console
 from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.plan import Plan, StagePlan
-from titanflow.stage import EvaluateResult, GateDecision, PublishResult, StageRun, Threshold, write_result
+from titanflow.stage import (
+    EvaluateResult,
+    GateDecision,
+    PreparedData,
+    PrepareResult,
+    PublishResult,
+    StageRun,
+    Threshold,
+    TrainResult,
+    write_result,
+)
 from titanflow.summary import curve, losses, render_summary, shown_metrics
 
 
@@ -74,3 +84,21 @@ def test_what_became_of_a_push(tmp_path: Path) -> None:
     assert "Published" not in held_back
     assert "Would publish /model" in shown(tmp_path, result.model_copy(update={"status": "dry run", "gate": None}))
     assert "Published /model" in shown(tmp_path, PublishResult(target="folder", location="/model"))
+
+
+@pytest.mark.parametrize(("dropped", "line"), [({"too_long": 660, "malformed": 3}, True), ({"too_long": 37}, False)])
+def test_a_source_of_which_much_was_left_out_is_named(tmp_path: Path, dropped: dict[str, int], line: bool) -> None:
+    rows = tmp_path / "data" / "chats-1"
+    run = StageRun(stage="sft", experiment="tiny", run="main", folder=tmp_path / "sft", data=PreparedData(train=rows))
+    run.write()
+    values = {"checkpoint": tmp_path, "step": 1, "model_name": "llama3", "flavor": "tiny", "model_args": {}}
+    write_result(run.folder, TrainResult(stage="sft", parameters=1, seq_len=8, **values))
+    facts = {"name": "chats", "kind": "chat", "documents": 337, "dropped": dropped}
+    write_result(tmp_path / "prepare", PrepareResult(tokenizer=None, datasets={str(rows): facts}, seconds=1.0))
+    console = Console(width=200, file=io.StringIO())
+    console.print(render_summary(Plan("tiny", "main", tmp_path, [StagePlan("sft", "RUN", "new", run)], None)))  # type: ignore[arg-type]
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert (
+        "sft: 66% of the rows of chats (trained on) were left out: 660 too_long, 3 malformed; raise" in text
+    ) is line
+    assert ("left out" in text) is line

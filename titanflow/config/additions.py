@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Document = Literal["file", "paragraph", "line"]
+
 
 @dataclass
 class Source:
@@ -23,7 +25,10 @@ class Source:
     source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
     """A built-in source: the running interpreter's standard library."""
     path: str | list[str] | None = None
-    """Local files, folders or patterns: .txt, .md, .py, .jsonl, .json, .parquet, .csv."""
+    """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, each also with .gz, .bz2, .xz or
+    .zst behind, and .parquet."""
+    document: Document = "file"
+    """What is a document in plain text: the whole file, what stands between blank lines, or a line."""
     dataset: str | None = None
     """A dataset on the Hugging Face Hub, or a folder that `datasets` loads."""
     config: str | None = None
@@ -49,7 +54,7 @@ class Source:
     split_part: Literal["train", "heldout"] = "train"
     """Which part of a built-in source: what is trained on, or what is held out by name."""
     limit: int | None = None
-    """At most so many documents or conversations."""
+    """Read only the first so many documents or conversations, at least 1; unset, all of them."""
     streaming: bool = False
     """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
 

@@ -11,7 +11,7 @@ from titanflow.errors import DataError, Problem
 
 ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
 """Keys that mean nothing for text."""
-ONLY_TEXT = ("text_column", "streaming")
+ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that mean nothing for conversations."""
 
 
@@ -44,6 +44,12 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
         hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
         message = f"two sources: {' and '.join(named)}"
         problems.append(module.problem(f"{section}.{named[1]}", message, expected="one of them", hint=hint))
+    if (limit := data.get("limit")) is not None and limit < 1:
+        expected, hint = "1 or more", "leave it out to read all rows"
+        problems.append(module.problem(f"{section}.limit", f"found {limit}", expected, hint))
+    if data.get("document", "file") != "file" and not data.get("path"):
+        message = f"found {data['document']!r}, which means nothing without data.path"
+        problems.append(module.problem(f"{section}.document", message, hint="leave it out"))
     kind = data.get("kind", "text")
     for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
         if key in written and data.get(key):

@@ -16,13 +16,13 @@ from typing import Any
 
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_members, mixture_spec
-from titanflow.data.local_files import local_files
+from titanflow.data.local_files import Ending, local_files
 from titanflow.data.stdlib_text import source_files, stdlib_folder
 from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
 
-DATA_VERSION = 4
+DATA_VERSION = 5
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
@@ -81,7 +81,7 @@ def data_files(data: Mapping[str, Any]) -> list[Path]:
         DataError: a file isn't there.
     """
     if path := data.get("path"):
-        return local_files(path)
+        return local_files(path).files
     dataset = data.get("dataset")
     return _folder_files(Path(dataset).expanduser()) if dataset else []
 
@@ -146,7 +146,10 @@ def _source(config: Data, workspace: Path | None) -> Any:
     if config.source:
         return _interpreter(config)
     if config.path:
-        return _digests(local_files(config.path), workspace)
+        # What bytes mean depends on the ending.
+        files = local_files(config.path).files
+        _check_document(config, files)
+        return list(zip((str(Ending.of(file)) for file in files), _digests(files, workspace), strict=True))
     if config.dataset and Path(config.dataset).expanduser().is_dir():
         folder = Path(config.dataset).expanduser()
         files = _folder_files(folder)
@@ -159,6 +162,12 @@ def _source(config: Data, workspace: Path | None) -> Any:
         return config.dataset
     expected = "exactly one of data.source, data.path and data.dataset"
     raise DataError(Problem("the data has no source", "data", expected=expected))
+
+
+def _check_document(config: Data, files: list[Path]) -> None:
+    if config.document != "file" and not any(Ending.of(file).format == "text" for file in files):
+        message, hint = f"found {config.document!r}, and none of {len(files)} files is plain text", "leave it out"
+        raise DataError(Problem(message, "data.document", hint=hint))
 
 
 def _folder_files(folder: Path) -> list[Path]:

@@ -23,12 +23,14 @@ import psutil
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_spec
 from titanflow.data import stdlib_evals
-from titanflow.data.chat_source import ChatSource, load_chats
+from titanflow.data.chat_source import load_chats
+from titanflow.data.file_counts import account
 from titanflow.data.mixture import write_mixture
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
-from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete
-from titanflow.data.sources import Source, check_text, load_source
+from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, read_info
+from titanflow.data.sources import Source
 from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
+from titanflow.data.text_source import TEXT, check_text, load_text
 from titanflow.data.tokenise import Work, write_text
 from titanflow.data.tokenise_chats import write_chats
 from titanflow.data.tokenizer import (
@@ -54,7 +56,7 @@ class Preparation:
     def __init__(self, plan: PreparePlan, scratch: Path) -> None:
         self.plan = plan
         self.work = Work(plan.num_proc, scratch)
-        self._sources: dict[str, Source | ChatSource] = {}
+        self._sources: dict[str, Source] = {}
 
     def run(self) -> PrepareResult:
         """Makes what is missing and says what there is.
@@ -99,9 +101,9 @@ class Preparation:
             elif self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
-                check_text(self._text(dataset.config), dataset.config, dataset.seq_len)
+                check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
             else:
-                self._chats(dataset.config)
+                self._source(dataset.config)
 
     def _download_base(self) -> None:
         base = self.plan.base
@@ -118,26 +120,16 @@ class Preparation:
         else:
             check_vocab_size(tokenizer.vocab_size)
             for text in tokenizer.texts:
-                check_text(self._text(text), text, seq_len=0)
+                check_text(self._source(text), text, seq_len=0)
 
     def _takes_long(self, dataset: DatasetPlan) -> bool:
         # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
-        return dataset.kind == "text" and self._text(dataset.config).rows.data.nbytes > _TAKES_LONG
+        return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
 
-    def _text(self, data: Data) -> Source:
-        source = self._source(data)
-        assert isinstance(source, Source)
-        return source
-
-    def _chats(self, data: Data) -> ChatSource:
-        source = self._source(data)
-        assert isinstance(source, ChatSource)
-        return source
-
-    def _source(self, data: Data) -> Source | ChatSource:
+    def _source(self, data: Data) -> Source:
         key = json.dumps(asdict(data), sort_keys=True)
         if key not in self._sources:
-            load = load_chats if data.kind == "chat" else load_source
+            load = load_chats if data.kind == "chat" else load_text
             self._sources[key] = load(data, self.work.scratch)
         return self._sources[key]
 
@@ -151,8 +143,8 @@ class Preparation:
             add_special_tokens(folder, plan.new_special_tokens)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):
-            sources = [self._text(text).rows for text in plan.texts]
-            texts = (text for rows in sources for batch in rows.iter(batch_size=256) for text in batch["text"])
+            sources = [self._source(text).rows for text in plan.texts]
+            texts = (text for rows in sources for batch in rows.iter(batch_size=256) for text in batch[TEXT])
             train_tokenizer(texts, plan.vocab_size, folder, plan.words)
         return folder
 
@@ -162,11 +154,13 @@ class Preparation:
             if tokenizer is None or dataset.kind == "evals":
                 write_evals(data, dataset.fingerprint, folder)
             elif dataset.kind == "chat":
-                rows, plan = self._chats(data), dataset.chat_plan
+                rows, plan = self._source(data), dataset.chat_plan
                 write_chats(rows, data, tokenizer, plan, dataset.fingerprint, folder, self.work)
             else:
-                write_text(self._text(data), data, tokenizer, dataset.fingerprint, folder, self.work)
+                write_text(self._source(data), data, tokenizer, dataset.fingerprint, folder, self.work)
                 PreparedRows.open(folder, dataset.seq_len)
+        if dataset.kind != "evals":
+            print(*account(read_info(folder), data), sep="\n", file=sys.stderr, flush=True)
 
 
 def check_evals(data: Data) -> None:
@@ -188,12 +182,14 @@ def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
 
 
 def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
-    """A finished folder's ``dataset.json``; for text with the rows that this ``seq_len`` gives.
+    """A finished folder's ``dataset.json`` without its files; for text with the rows that this ``seq_len`` gives.
 
     Raises:
         DataError: the text is too short for one row.
     """
     facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text())
+    # There may be a hundred thousand of them.
+    facts.pop("files", None)
     if dataset.kind == "text":
         facts |= {"seq_len": dataset.seq_len, "rows": len(PreparedRows.open(dataset.folder, dataset.seq_len))}
     return facts

@@ -2,18 +2,19 @@
 
 A folder holds ``tokens.npy`` (1-D, uint16 or uint32), ``offsets.npy`` (int64, where each document starts and
 the last one ends) and ``dataset.json``, which is written last: a folder without it doesn't count. For chats also
-``trained.npy`` (bool, aligned with the tokens), ``source_rows.npy`` (int64, each document's row in its source) and
-``chat_template.jinja``; where they are packed ``members.npy`` (int64, the documents row by row) and
-``row_offsets.npy`` (int64, where in it each row starts and the last ends).
+``trained.npy`` (bool, aligned with the tokens), ``places.npy`` (int64 ``[documents, 2]``, the number of each one's file
+and its place there) and ``chat_template.jinja``; where they are packed ``members.npy`` (int64, the documents row by
+row) and ``row_offsets.npy`` (int64, where in it each row starts and the last ends).
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,25 @@ DATASET_FILE = "dataset.json"
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
-SOURCE_ROWS_FILE = "source_rows.npy"
+PLACES_FILE = "places.npy"
 MEMBERS_FILE = "members.npy"
 ROW_OFFSETS_FILE = "row_offsets.npy"
 TEMPLATE_FILE = "chat_template.jinja"
 IGNORE_INDEX = -100
+
+
+class FileCounts(TypedDict):
+    """What became of one file's rows: so many documents of so many bytes, the others dropped for a reason.
+
+    ``unit`` is what places in the file are counted in: lines, or rows from 1.
+    """
+
+    name: str
+    unit: Literal["line", "row"]
+    rows: int
+    documents: int
+    bytes: int
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,10 @@ class DatasetInfo:
     rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason, and
     ``dropped_rows`` says of the first of each where they stand.
 
+    ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
+
     Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
-    ``fill`` the share of the rows' places that hold a token, ``parts`` the files that the documents come from.
+    ``fill`` the share of the rows' places that hold a token.
     ``mixture`` says of a mixture how it is mixed, and where its members lie.
     """
 
@@ -67,7 +84,8 @@ class DatasetInfo:
     proved: int = 0
     template: str = ""
     turns: str = ""
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    files: list[FileCounts] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
     mixture: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +122,7 @@ def write_rows(
     tokens: Iterable[NDArray[np.integer]],
     lengths: NDArray[np.int64],
     trained: Iterable[NDArray[np.bool_]] | None = None,
-    source_rows: NDArray[np.int64] | None = None,
+    places: NDArray[np.int64] | None = None,
     packs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
@@ -115,21 +133,37 @@ def write_rows(
         tokens: chunks of token ids in document order, ``info.tokens`` in all.
         lengths: tokens of each document, shape ``[documents]``.
         trained: chunks of the mask in the same order (chats only).
-        source_rows: each document's row in its source (chats only).
+        places: of each document the number of its file, and its place there (chats only).
         packs: see :func:`titanflow.data.packing.best_fit`.
     """
+    _check_sums(info, len(lengths))
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     np.save(folder / OFFSETS_FILE, offsets)
     _write_array(folder / TOKENS_FILE, tokens, info.tokens, np.dtype(info.dtype))
     if trained is not None:
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
-    if source_rows is not None:
-        np.save(folder / SOURCE_ROWS_FILE, source_rows)
+    if places is not None:
+        np.save(folder / PLACES_FILE, places)
     if packs is not None:
         np.save(folder / MEMBERS_FILE, packs[0])
         np.save(folder / ROW_OFFSETS_FILE, packs[1])
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
+
+
+def _check_sums(info: DatasetInfo, documents: int) -> None:
+    """Every row of every file was written, or was dropped for a reason."""
+    if not info.files:
+        return
+    dropped: Counter[str] = Counter()
+    for file in info.files:
+        dropped += Counter(file["dropped"])
+        if file["rows"] != file["documents"] + sum(file["dropped"].values()):
+            raise AssertionError(f"not every row is accounted for: {file}")
+    sums = tuple(sum(file[key] for file in info.files) for key in ("documents", "bytes"))
+    if sums != (documents, info.bytes) or dropped != Counter(info.dropped):
+        written = f"{documents} documents, {info.bytes} bytes, dropped {info.dropped}"
+        raise AssertionError(f"the files' sums are {sums}, dropped {dict(dropped)}; written were {written}")
 
 
 def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dtype) -> None:

@@ -1,67 +1,75 @@
-"""Where documents come from: local files, Hugging Face datasets and the built-in source, as ``datasets.Dataset``."""
+"""A source's rows as ``datasets.Dataset``, with the file and place where each stands."""
 
 from __future__ import annotations
 
-import bisect
-import csv
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from titanflow.config.additions import SOURCE_KEYS, Data
-from titanflow.data import stdlib_text
-from titanflow.data.local_files import LOADERS, local_files
+from titanflow.data.file_rows import Unit
+from titanflow.data.local_files import LocalFiles
 from titanflow.data.staging import no_room
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Characters of lines that are read at a time: what is read takes several times as much memory.
-_CHUNK = 1 << 20
 MAX_PROBLEMS = 20
 """So many of a source's problems are reported; the rest are counted."""
+FILE = "file_number"
+PLACE = "place"
+"""The columns that say where a row of local files stands."""
+# Rows and characters that are held in memory before they are written.
+_BATCH_ROWS, _BATCH_CHARACTERS = 1000, 1 << 22
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file or dataset of a source; ``unit`` is what its rows' places are counted in: lines, or rows from 1."""
+
+    name: str
+    unit: Unit = "row"
+
+    def origin(self, place: int) -> str:
+        """``file:line``, or ``file:row N`` where a format has no lines."""
+        return f"{self.name}:{place}" if self.unit == "line" else f"{self.name}:row {place}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source's documents, and where each stands.
+    """A source's rows, and where each stands.
 
     Attributes:
-        rows: one column, ``text``.
-        origin: a row's number → ``file:line`` (or ``file:row N`` where a format has no lines).
+        rows: those of files have the columns :data:`FILE` and :data:`PLACE` beside what they hold.
+        files: the files, or the one dataset.
+        passed_over: other files of the folders that were named, counted by reason.
     """
 
     rows: Dataset
-    origin: Callable[[int], str]
+    files: list[SourceFile]
+    passed_over: dict[str, int] = field(default_factory=dict)
 
+    def places(self) -> NDArray[np.int64]:
+        """Of each row the number of its file, and its place there: int64 ``[rows, 2]``."""
+        if FILE not in self.rows.column_names:
+            return np.stack([np.zeros(len(self.rows), np.int64), np.arange(1, len(self.rows) + 1)], axis=1)
+        columns = self.rows.select_columns([FILE, PLACE]).with_format("numpy")
+        return np.stack([columns[FILE][:], columns[PLACE][:]], axis=1).astype(np.int64)
 
-def load_source(data: Data, cache: Path) -> Source:
-    """Reads what a data config names.
-
-    Args:
-        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
-        cache: a folder for what ``datasets`` writes while it reads local files; the caller removes it.
-
-    Raises:
-        DataError: nothing is there, it can't be read, or lacks the column.
-    """
-    key = check_one_source(data)
-    if data.source:
-        source = _built_in(data)
-    elif data.path:
-        source = _from_files(data, local_files(data.path), cache)
-    else:
-        rows = _column(load_from_hub(data), data, str(data.dataset))
-        source = Source(rows, lambda row: f"{data.dataset}:row {row + 1}")
-    if len(source.rows) == 0:
-        raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
-    if data.limit is not None and data.limit < len(source.rows):
-        source = Source(source.rows.select(range(data.limit)), source.origin)
-    return source
+    def origin(self, row: int) -> str:
+        """Where a row stands."""
+        if FILE not in self.rows.column_names:
+            return self.files[0].origin(row + 1)
+        found = self.rows.select_columns([FILE, PLACE])[row]
+        return self.files[found[FILE]].origin(found[PLACE])
 
 
 def check_one_source(data: Data) -> str:
@@ -78,28 +86,6 @@ def check_one_source(data: Data) -> str:
     return given[0]
 
 
-def check_text(source: Source, data: Data, seq_len: int) -> None:
-    """Refuses text that can't fill a row, before any of it is tokenised.
-
-    Raises:
-        DataError: the column isn't text, rows lack it, all are blank, or together they are too short.
-    """
-    found = source.rows.features["text"]
-    key = "data.text_column"
-    if getattr(found, "dtype", None) not in ("string", "large_string"):
-        problem = Problem(f"column {data.text_column!r} of {data.name} is {found}", key, expected="a column of text")
-        raise DataError(problem)
-    if source.rows.data["text"].null_count:
-        rows = (row for row, text in enumerate(source.rows["text"]) if text is None)
-        raise problems_error([Problem("the row has no text", data.text_column, source.origin(row)) for row in rows])
-    if not any(text.strip() for text in source.rows["text"]):
-        raise DataError(Problem("there is nothing but blank space", key, origin=source.origin(0)))
-    # A token is a byte or more, so this much can't be enough in any vocabulary.
-    if (size := sum(len(text.encode()) + 1 for text in islice(source.rows["text"], seq_len + 1))) <= seq_len:
-        expected = f"more than training.seq_len={seq_len} tokens"
-        raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
-
-
 def problems_error(problems: list[Problem]) -> DataError:
     """The error for a source's problems: the first :data:`MAX_PROBLEMS`, and how many more there are."""
     shown = problems[:MAX_PROBLEMS]
@@ -108,104 +94,77 @@ def problems_error(problems: list[Problem]) -> DataError:
     return DataError(shown)
 
 
-def _built_in(data: Data) -> Source:
-    from datasets import Dataset
-
-    if data.source == "stdlib":
-        pairs = stdlib_text.documents(data.split_part, data.limit)
-        texts, origins = [text for text, _ in pairs], [origin for _, origin in pairs]
-        return Source(Dataset.from_dict({"text": texts}), origins.__getitem__)
-    raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
+Reader = Callable[[Path], tuple[Unit, Iterable[tuple[int, str]]]]
+"""Gives the unit of a file's places, and its rows, each with its place."""
 
 
-def _from_files(data: Data, files: list[Path], cache: Path) -> Source:
-    from datasets import concatenate_datasets
+def write_source(found: LocalFiles, read: Reader, column: str, limit: int | None, cache: Path) -> Source:
+    """Reads files one after another into an Arrow file in ``cache``: texts as ``column``, and where each stands.
 
-    parts: list[Dataset] = []
-    origins: list[Callable[[int], str]] = []
-    for group in _groups(files):
-        part = _column(load_files(group, cache), data, f"{group[0]}")
-        parts.append(part)
-        origins.append(_group_origin(group, part))
-    rows = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
-    return Source(rows, _joined_origin([len(part) for part in parts], origins))
-
-
-def _groups(files: list[Path]) -> list[list[Path]]:
-    """Plain text files are loaded together, a row each; others one by one, so that a row's file is known."""
-    plain = [file for file in files if LOADERS[file.suffix] == "text"]
-    return [*([plain] if plain else []), *([file] for file in files if LOADERS[file.suffix] != "text")]
-
-
-def load_files(group: list[Path], cache: Path, loader: str = "") -> Dataset:
-    """Reads files of one kind: plain text a row a file, unless ``loader`` is given as ``text`` (a row a line).
+    Reading ends with row ``limit``.
 
     Raises:
-        DataError: they can't be read; says which line of which file, as far as a second look finds it.
+        DataError: a file can't be read.
     """
-    from datasets import load_dataset
+    from datasets import Dataset
 
-    options: dict[str, Any] = {}
-    if loader == "text":
-        options = {"chunksize": _CHUNK}
-    elif LOADERS[group[0].suffix] == "text":
-        options = {"sample_by": "document"}
-    loader = loader or LOADERS[group[0].suffix]
-    names = [str(file.absolute()) for file in group]
-    try:
-        if loader == "csv":
-            options = _as_texts(group[0])
-        return load_dataset(loader, data_files=names, split="train", cache_dir=str(cache), **options)
-    except Exception as error:  # each loader fails in its own way; what matters is where
-        if no_room(error):
-            raise
-        raise DataError(_reading_problems(group, error)) from error
+    files: list[SourceFile] = []
+
+    def rows() -> Iterator[tuple[str, int, int]]:
+        for number, file in enumerate(found.files):
+            unit, of_file = read(file)
+            files.append(SourceFile(str(file), unit))
+            yield from ((text, number, place) for place, text in of_file)
+
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"rows-{uuid.uuid4().hex}.arrow"
+    _write_arrow(path, column, islice(rows(), limit))
+    unread = Counter({"behind the limit": len(found.files) - len(files)})
+    return Source(Dataset.from_file(str(path)), files, dict(found.passed_over + unread))
 
 
-def _as_texts(file: Path) -> dict[str, Any]:
-    """Reads each column of a CSV file as text: "NA" is a word there, and 7 an answer."""
-    from datasets import Features, Value
+def _write_arrow(path: Path, column: str, rows: Iterable[tuple[str, int, int]]) -> None:
+    import pyarrow
 
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        header = next(csv.reader(lines), [])
-    return {"features": Features({name: Value("string") for name in header}), "keep_default_na": False}
+    # A single text may be larger than 2 GiB.
+    schema = pyarrow.schema({column: pyarrow.large_string(), FILE: pyarrow.int32(), PLACE: pyarrow.int64()})
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+        for batch in _batches(rows):
+            columns = [
+                pyarrow.array(values, kind) for values, kind in zip(zip(*batch, strict=True), schema.types, strict=True)
+            ]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
-def _reading_problems(group: list[Path], error: Exception) -> list[Problem]:
-    """Says which line of which file can't be read, as far as a second look finds it."""
-    key = "data.path"
-    problems: list[Problem] = []
-    for file in group:
-        raw = file.read_bytes()
-        lines = raw.split(b"\n") if file.suffix == ".jsonl" else [raw]
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode()
-                if LOADERS[file.suffix] == "json" and text.strip():
-                    json.loads(text)
-            except UnicodeDecodeError as fault:
-                if LOADERS[file.suffix] in ("json", "text", "csv"):
-                    problems.append(
-                        Problem(f"not UTF-8: {fault.reason} at byte {fault.start}", key, f"{file}:{number}")
-                    )
-            except json.JSONDecodeError as fault:
-                where = number if file.suffix == ".jsonl" else fault.lineno
-                problems.append(Problem(f"not JSON: {fault.msg} (column {fault.colno})", key, f"{file}:{where}"))
-    cause: BaseException = error.__cause__ or error
-    reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-    return problems[:MAX_PROBLEMS] or [Problem(f"can't be read: {reason}", key, origin=str(group[0]))]
+def _batches(rows: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
+    batch: list[tuple[str, int, int]] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += len(row[0])
+        if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def load_from_hub(data: Data) -> Dataset:
     """Reads a dataset of the Hub, or a local folder that ``datasets`` loads.
 
     Raises:
-        DataError: it can't be loaded.
+        DataError: it can't be loaded, or `datasets` would take its name as a pattern.
     """
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     assert data.dataset is not None
     folder = Path(data.dataset).expanduser()
+    if folder.is_dir() and (found := [part for part in ("[", "]", "?", "*", "::") if part in str(folder.absolute())]):
+        # `datasets` takes a folder's name as a pattern, and would read others' files or none.
+        hint = "rename the folder, or name it in data.path, where a name is a name"
+        raise DataError(
+            Problem(f"{folder.absolute()} has {' and '.join(found)} in its name", "data.dataset", "", "", hint)
+        )
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = load_from_disk(str(folder))
@@ -223,36 +182,3 @@ def load_from_hub(data: Data) -> Dataset:
         raise DataError(Problem(f"can't load {data.dataset}: {reason}", "data.dataset", hint=hint)) from error
     assert isinstance(rows, Dataset)
     return rows
-
-
-def _column(rows: Dataset, data: Data, where: str) -> Dataset:
-    """The one column that is asked for, as ``text``."""
-    asked = data.text_column
-    if asked not in rows.column_names:
-        columns = ", ".join(rows.column_names)
-        key, hint = "data.text_column", "set data.text_column to one of them"
-        raise DataError(Problem(f"{where} has no column {asked!r}; it has: {columns}", key, hint=hint))
-    rows = rows.select_columns([asked])
-    return rows if asked == "text" else rows.rename_column(asked, "text")
-
-
-def _group_origin(group: list[Path], rows: Dataset) -> Callable[[int], str]:
-    file = group[0]
-    if LOADERS[file.suffix] == "text":
-        return lambda row: f"{group[row]}:1"
-    if file.suffix == ".jsonl":
-        with file.open("rb") as lines:
-            numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
-        if len(numbers) == len(rows):
-            return lambda row: f"{file}:{numbers[row]}"
-    return lambda row: f"{file}:row {row + 1}"
-
-
-def _joined_origin(lengths: list[int], origins: list[Callable[[int], str]]) -> Callable[[int], str]:
-    starts = [sum(lengths[:index]) for index in range(len(lengths))]
-
-    def origin(row: int) -> str:
-        part = bisect.bisect_right(starts, row) - 1
-        return origins[part](row - starts[part])
-
-    return origin

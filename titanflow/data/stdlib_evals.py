@@ -27,7 +27,7 @@ def write_items(folder: Path) -> dict[str, Any]:
     ``xz_bits_per_byte`` is what ``xz -9e`` makes of the same held-out bytes, in one piece: a yardstick for a
     model's bits per byte.
     """
-    texts = [{"text": text, "file": Path(origin).name} for text, origin in stdlib_text.documents("heldout")]
+    texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents("heldout")]
     tasks = {"text": texts, "kind": kind_items(), "module": module_items(), "summary": summary_items()}
     for task, rows in tasks.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sysconfig
 import tokenize
+from itertools import islice
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
@@ -78,11 +79,10 @@ def read_source(file: Path) -> str:
         return source.read()
 
 
-def documents(part: str = "train", limit: int | None = None) -> list[tuple[str, str]]:
-    """``(text, origin)`` of each source file of ``part``, at most ``limit``; empty files are passed over."""
-    texts = ((read_source(file), f"{file}:1") for file in source_files(part))
-    filled = [(text, origin) for text, origin in texts if text.strip()]
-    return filled[:limit]
+def documents(part: str = "train", limit: int | None = None) -> list[tuple[str, Path]]:
+    """The text of each source file of ``part``, and the file, at most ``limit``; empty files are passed over."""
+    texts = ((read_source(file), file) for file in source_files(part))
+    return list(islice(((text, file) for text, file in texts if text.strip()), limit))
 
 
 def _walk(folder: Path) -> list[Path]:

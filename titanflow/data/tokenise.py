@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
+from titanflow.data.file_counts import count_files
 from titanflow.data.prepared import DatasetInfo, token_dtype, write_rows
 from titanflow.data.sources import Source
+from titanflow.data.text_source import TEXT
 from titanflow.data.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _BYTES_A_PROCESS = 32 << 20
 # A document is encoded in pieces of this many characters at most, so that a book needs no book's worth of memory.
 _PIECE = 1 << 18
+BLANK = "blank"
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,16 @@ class Work:
 def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, folder: Path, work: Work) -> None:
     """Writes documents as one stream of tokens, each followed by the end of text.
 
-    The rows have passed :func:`titanflow.data.sources.check_text`; blank ones are left out and counted.
+    The rows have passed :func:`titanflow.data.text_source.check_text`; blank ones are left out and counted.
     """
     loaded = load_tokenizer(tokenizer)
-    encoded = map_rows(source.rows, _encode_texts, {"tokenizer": str(tokenizer)}, data.name, work, batch_size=64)
+    encoded = map_rows(
+        source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}, data.name, work, batch_size=64
+    )
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
+    sizes = column_values(encoded, "bytes")
+    reasons = np.where(lengths > 0, "", BLANK).astype(object)
     info = DatasetInfo(
         kind="text",
         name=data.name,
@@ -60,12 +67,14 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
         documents=len(kept),
         tokens=int(kept.sum()),
         trained_tokens=int(kept.sum()),
-        bytes=int(column_values(encoded, "bytes").sum()),
+        bytes=int(sizes.sum()),
         dtype=token_dtype(loaded.vocab_size).__name__,
         vocab_size=loaded.vocab_size,
         pad_id=loaded.pad_id,
         longest=int(kept.max()),
-        dropped={"blank": blank} if (blank := len(lengths) - len(kept)) else {},
+        dropped={BLANK: blank} if (blank := len(lengths) - len(kept)) else {},
+        files=count_files(source.files, source.places()[:, 0], reasons, sizes),
+        passed_over=source.passed_over,
     )
     write_rows(folder, info, list_values(encoded, "ids"), kept)
 

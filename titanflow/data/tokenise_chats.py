@@ -17,11 +17,12 @@ from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat_format import ChatFormat, Conversation
 from titanflow.data.chat_render import Turns
-from titanflow.data.chat_source import ChatSource, decoded
+from titanflow.data.chat_source import decoded
+from titanflow.data.file_counts import count_files
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.packing import best_fit
 from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too_short, write_rows
-from titanflow.data.sources import problems_error
+from titanflow.data.sources import Source, problems_error
 from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.errors import Problem
@@ -60,7 +61,7 @@ class ChatPlan:
 
 
 def write_chats(
-    source: ChatSource, data: Data, tokenizer: Path, plan: ChatPlan, fingerprint: str, folder: Path, work: Work
+    source: Source, data: Data, tokenizer: Path, plan: ChatPlan, fingerprint: str, folder: Path, work: Work
 ) -> None:
     """Writes conversations with the mask of what is trained, packed where ``data.packing`` says so.
 
@@ -78,7 +79,7 @@ def write_chats(
     documents = lengths[kept]
     packs = best_fit(documents, plan.seq_len) if data.packing else None
     rows = len(packs[1]) - 1 if packs else len(documents)
-    numbers = column_values(encoded, "number")
+    places, sizes = source.places(), column_values(encoded, "bytes")
     info = DatasetInfo(
         kind="chat",
         name=data.name,
@@ -87,7 +88,7 @@ def write_chats(
         rows=rows,
         tokens=int(documents.sum()),
         trained_tokens=int(sum(int(chunk.sum()) for chunk in list_values(encoded, "trained"))),
-        bytes=int(column_values(encoded, "bytes").sum()),
+        bytes=int(sizes.sum()),
         dtype=token_dtype(loaded.vocab_size).__name__,
         vocab_size=loaded.vocab_size,
         pad_id=loaded.pad_id,
@@ -98,10 +99,11 @@ def write_chats(
         dropped_rows=shown,
         packing=data.packing,
         fill=round(float(documents.sum()) / max(rows * plan.seq_len, 1), 4),
-        proved=int(kept.sum() if plan.proof_rows is None else kept[numbers < plan.proof_rows].sum()),
+        proved=int(kept[: plan.proof_rows].sum()),
         template=plan.template_name,
         turns=plan.turns,
-        parts=source.parts.as_json(),
+        files=count_files(source.files, places[:, 0], column_values(encoded, "reason"), sizes),
+        passed_over=source.passed_over,
     )
     if info.documents == 0:
         raise too_short(info, plan.seq_len)
@@ -109,7 +111,7 @@ def write_chats(
     write_rows(
         *(folder, info, list_values(encoded, "ids"), documents),
         trained=list_values(encoded, "trained"),
-        source_rows=numbers[kept].astype(np.int64),
+        places=places[kept],
         packs=packs,
     )
 
@@ -125,7 +127,7 @@ def encode_rows(
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
     proof = MaskProof(encoder)
-    read = [(numbers[place], layout.conversation(row)) for place, row in decoded(batch)]
+    read = [(number, layout.conversation(row)) for number, row in zip(numbers, decoded(batch), strict=True)]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
     columns: dict[str, list[Any]] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
     for number, conversation in read:
@@ -186,7 +188,7 @@ def _append(
     columns["problem"].append(json.dumps(asdict(outcome.problem)) if outcome.problem else "")
 
 
-def _dropped(encoded: Dataset, source: ChatSource, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:
+def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:
     """What was left out, by reason: how often, and where the first of each stand.
 
     Raises:
@@ -196,14 +198,14 @@ def _dropped(encoded: Dataset, source: ChatSource, data: Data) -> tuple[dict[str
     shown: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for number, reason, text in _left_out(encoded):
-        problem = Problem(**{**json.loads(text), "origin": source.parts.origin(number)}) if text else None
+        problem = Problem(**{**json.loads(text), "origin": source.origin(number)}) if text else None
         is_fatal = reason == UNPROVED or (reason == TOO_LONG and text) or data.malformed == "error"
         if problem and is_fatal:
             problems.append(problem)
             continue
         counts[reason] += 1
         if len(places := shown.setdefault(reason, [])) < SHOWN:
-            places.append(str(problem).splitlines()[0] if problem else source.parts.origin(number))
+            places.append(str(problem).splitlines()[0] if problem else source.origin(number))
     if problems:
         raise problems_error(problems)
     for reason, count in counts.items():

@@ -40,6 +40,13 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
         ("{kind: chat, %s}" % (TWO % ("interleave", ", weight: 0")), ["sources.a.weight: found 0", "above 0"]),
         ("{kind: chat, %s}" % (TWO % ("concat", ", weight: 2")), ["sources.a.weight: sources that follow one another"]),
         ("{kind: chat, streaming: true, %s}" % (TWO % ("concat", "")), ["a mixture is read from prepared rows"]),
+        ("{kind: chat, path: a.jsonl, limit: 0}", ["sft.data.limit: found 0", "1 or more"]),
+        ("{kind: chat, path: a.jsonl, limit: -1}", ["sft.data.limit: found -1", "leave it out to read all rows"]),
+        ("{kind: chat, mixture: {sources: {a: {path: a, limit: 0}}}}", ["sources.a.limit: found 0"]),
+        (
+            "{kind: chat, path: a.jsonl, document: line}",
+            ["document: found 'line', which means nothing with kind: chat"],
+        ),
         (
             "{kind: chat, mixture: {sources: {a: {weight: 2}}}}",
             ["mixture.sources.a: the source names no rows"],
@@ -55,6 +62,14 @@ def test_each_contradiction_is_named(write, mistakes, data: str, expected: list[
     message = message_of(write, mistakes, data)
     for part in expected:
         assert part in message
+
+
+def test_a_way_to_part_plain_text_needs_files(write, mistakes) -> None:
+    overrides = "{data: {source: stdlib, document: line}}"
+    module = f"{{config: pretrain.yaml, model: tiny.yaml, overrides: {overrides}}}"
+    experiment = f"exp_name: e\nmodules:\n  pretrain: {module}\n"
+    message = mistakes(write(experiments__exp=experiment))
+    assert "pretrain.data.document: found 'line', which means nothing without data.path" in message
 
 
 def test_a_number_of_rows_to_prove_is_not_negative(write, mistakes) -> None:

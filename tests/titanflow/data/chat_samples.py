@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
+from titanflow.data.chat_source import ROW
+from titanflow.data.sources import FILE, PLACE, Source, SourceFile
 from titanflow.data.template import template_text
 from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
 
@@ -90,3 +94,9 @@ def add_special_tokens(source: Path, folder: Path, tokens: tuple[str, ...] = LLA
     ]
     (folder / "tokenizer.json").write_text(json.dumps(description))
     return load_tokenizer(folder)
+
+
+def source_of(texts: list[str]) -> Source:
+    """Conversations as a file of lines gives them."""
+    rows = {ROW: texts, FILE: [0] * len(texts), PLACE: range(1, len(texts) + 1)}
+    return Source(Dataset.from_dict(rows), [SourceFile("a.jsonl", "line")])

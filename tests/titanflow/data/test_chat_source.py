@@ -11,7 +11,8 @@ from chat_samples import call, turns
 
 from titanflow.config.additions import Data
 from titanflow.data.chat_format import ChatFormat, Unreadable
-from titanflow.data.chat_source import ChatSource, Part, Parts, load_chats, read_rows
+from titanflow.data.chat_source import load_chats, read_rows
+from titanflow.data.sources import Source
 from titanflow.errors import DataError
 
 CHATS = [turns("Hi", "Hello"), turns("Größe \u2028 🙂\n", "line\x85end\r\n"), turns("Q", "A", "B", "C", system="S")]
@@ -23,14 +24,14 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def load(cache: Path, *paths: Path, **config: Any) -> ChatSource:
+def load(cache: Path, *paths: Path, **config: Any) -> Source:
     names = [str(path) for path in paths]
     return load_chats(Data(kind="chat", name="c", path=names, **config), cache)
 
 
-def places(source: ChatSource) -> dict[str, Any]:
+def places(source: Source) -> dict[str, Any]:
     """Each row by where it stands."""
-    return {source.parts.origin(number): row for number, row in read_rows(source.rows)}
+    return {source.origin(number): row for number, row in enumerate(read_rows(source.rows))}
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def formats(tmp_path: Path, write_jsonl: Callable[..., Path]) -> dict[str, Data]
 @pytest.mark.parametrize("name", ["jsonl", "json", "parquet", "csv", "hub", "saved"])
 def test_every_format_gives_the_same_conversations(formats: dict[str, Data], cache: Path, name: str) -> None:
     data = formats[name]
-    rows = [row for _, row in read_rows(load_chats(data, cache).rows)]
+    rows = list(read_rows(load_chats(data, cache).rows))
     assert [ChatFormat.of(data).conversation(row).messages for row in rows] == CHATS
 
 
@@ -84,12 +85,6 @@ def test_a_folder_of_files_is_read_in_order(cache: Path, tmp_path: Path) -> None
         (tmp_path / "many").mkdir(exist_ok=True)
         (tmp_path / "many" / f"{number}.jsonl").write_text(json.dumps(row))
     assert list(places(load(cache, tmp_path / "many")).values()) == ROWS
-
-
-def test_parts_say_where_a_row_stands() -> None:
-    parts = Parts([Part("a", 2), Part("empty", 0), Part("b", 1, "row")])
-    assert [parts.origin(row) for row in range(3)] == ["a:1", "a:2", "b:row 1"]
-    assert parts.as_json()[2] == {"name": "b", "rows": 1, "unit": "row", "lines": None}
 
 
 def test_keys_that_arrow_filled_in_are_no_keys(cache: Path, tmp_path: Path) -> None:
@@ -135,17 +130,27 @@ def test_what_is_not_utf8_names_its_file_and_place(cache: Path, tmp_path: Path, 
         load(cache, path)
 
 
-def test_an_array_that_is_none_is_said(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_list_of_rows_and_a_row_a_line_are_read_whatever_the_ending_says(
+    cache: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    for text in (json.dumps(ROWS), "\n" + json.dumps(ROWS, indent=1), "\n".join(map(json.dumps, ROWS))):
+        path.write_text(text)
+        assert list(places(load(cache, path)).values()) == ROWS
+
+
+def test_a_json_file_of_one_row_is_one_row(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_text("\n".join(map(json.dumps, ROWS)))
-    with pytest.raises(
-        DataError, match=r"a\.json:1: data\.path: not JSON: Expecting '\['[\s\S]*row a line is called \.jsonl"
-    ):
-        load(cache, path)
-    path.write_text(json.dumps(ROWS[0]))
-    with pytest.raises(
-        DataError, match=r"a\.json:1: data\.path: not JSON: Expecting '\['.*\n\s+expected: a list of rows"
-    ):
+    for indent in (None, 2):
+        path.write_text(json.dumps(ROWS[0], indent=indent))
+        assert places(load(cache, path)) == {f"{path}:1": ROWS[0]}
+
+
+def test_half_an_array_is_said(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[\n" + json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1]) + "]")
+    with pytest.raises(DataError, match=r"a\.json:3: data\.path: not JSON: Expecting ','[\s\S]*a list of rows"):
         load(cache, path)
     path.write_text("[]")
     with pytest.raises(DataError, match=r"data\.path: c has no rows"):
@@ -172,17 +177,20 @@ def test_a_first_row_that_lacks_one_column_of_two_is_that_rows_problem(
     assert len(places(load(cache, path, chat_format="prompt_completion"))) == 2
 
 
-def test_files_of_different_kinds_are_refused(cache: Path, tmp_path: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_files_of_different_kinds_are_read_together(
+    cache: Path, tmp_path: Path, write_jsonl: Callable[..., Path]
+) -> None:
     datasets.Dataset.from_dict({"messages": CHATS}).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"data\.path: files of different kinds can't be read together"):
-        load(cache, write_jsonl("a.jsonl", *ROWS), tmp_path / "b.parquet")
+    found = places(load(cache, write_jsonl("a.jsonl", *ROWS[:1]), tmp_path / "b.parquet"))
+    assert list(found.values()) == [ROWS[0], *ROWS]
+    assert list(found)[1:] == [f"{tmp_path / 'b.parquet'}:row {row}" for row in (1, 2, 3)]
 
 
-def test_files_whose_columns_differ_are_refused_or_read(cache: Path, tmp_path: Path) -> None:
+def test_columns_of_different_types_are_read_each_as_its_file_has_it(cache: Path, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"prompt": ["Q"], "completion": ["A"]}).to_parquet(tmp_path / "a.parquet")
     datasets.Dataset.from_dict({"prompt": [3], "completion": ["A"]}).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"data\.path: .*a\.parquet.*b\.parquet"):
-        load(cache, tmp_path / "a.parquet", tmp_path / "b.parquet", chat_format="prompt_completion")
+    source = load(cache, tmp_path / "a.parquet", tmp_path / "b.parquet", chat_format="prompt_completion")
+    assert [row["prompt"] for row in places(source).values()] == ["Q", 3]
 
 
 def test_plain_text_is_refused(cache: Path, tmp_path: Path) -> None:
@@ -246,7 +254,7 @@ def test_a_csvs_cells_are_texts(cache: Path, tmp_path: Path) -> None:
         **{"kind": "chat", "name": "c", "path": str(path), "chat_format": "prompt_completion"},
         columns={"prompt": "question", "completion": "answer"},
     )
-    rows = [ChatFormat.of(data).conversation(row) for _, row in read_rows(load_chats(data, cache).rows)]
+    rows = [ChatFormat.of(data).conversation(row) for row in read_rows(load_chats(data, cache).rows)]
     assert [row.problems for row in rows] == [[], []]
     said = [[message["content"] for message in row.messages] for row in rows]
     assert said == [["What is 3, and 4?", "7"], ["NA or None?", "NA"]]

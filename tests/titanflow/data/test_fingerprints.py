@@ -27,6 +27,19 @@ def test_only_the_content_counts_not_where_it_is_or_what_it_is_called(text: dict
     assert data_fingerprint(text, "t") == data_fingerprint({"name": "b", "path": str(moved)}, "t")
 
 
+def test_the_same_bytes_under_another_ending_are_other_rows(text: dict[str, Any], tmp_path: Path) -> None:
+    plain = tmp_path / "a.txt"
+    plain.write_bytes(Path(text["path"]).read_bytes())
+    parted = {**text, "path": str(plain), "document": "line"}
+    found = [data_fingerprint(one, "t") for one in (text, {**text, "path": str(plain)}, parted)]
+    assert len(set(found)) == 3
+
+
+def test_a_way_to_part_plain_text_is_refused_where_there_is_none(text: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"data\.document: found 'line', and none of 1 files is plain text"):
+        data_fingerprint({**text, "document": "line"}, "t")
+
+
 CHAT_OPTIONS: list[dict[str, Any]] = [
     {"chat_format": "sharegpt"},
     {"columns": {"messages": "chat"}},

@@ -23,15 +23,15 @@ def names(files: list[Path], folder: Path) -> list[str]:
 
 
 def test_a_folder_gives_its_known_visible_filled_files_in_order(texts: Path) -> None:
-    assert names(local_files(str(texts)), texts) == ["a.md", "b.txt", "deep/c.jsonl"]
+    assert names(local_files(str(texts)).files, texts) == ["a.md", "b.txt", "deep/c.jsonl"]
 
 
 def test_a_pattern_reaches_below(texts: Path) -> None:
-    assert names(local_files(f"{texts}/**/*.jsonl"), texts) == ["deep/c.jsonl"]
+    assert names(local_files(f"{texts}/**/*.jsonl").files, texts) == ["deep/c.jsonl"]
 
 
 def test_entries_keep_their_order_and_files_count_once(texts: Path) -> None:
-    assert names(local_files([f"{texts}/b.txt", str(texts)]), texts) == ["b.txt", "a.md", "deep/c.jsonl"]
+    assert names(local_files([f"{texts}/b.txt", str(texts)]).files, texts) == ["b.txt", "a.md", "deep/c.jsonl"]
 
 
 def test_a_relative_path_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_all_bad_entries_are_reported_together(texts: Path) -> None:
     assert messages == [
         f"{texts}/none.txt isn't there",
         f"{texts}/empty.py is empty",
-        f"{texts}/image.png has an extension that isn't known: .png",
+        f"{texts}/image.png has an ending that isn't known: .png",
         f"the pattern {texts}/*.parquet has no file to read",
     ]
 

@@ -22,15 +22,14 @@ from chat_samples import (
     UNMARKED,
     add_special_tokens,
     call,
+    source_of,
     turns,
 )
-from datasets import Dataset
 
 from titan.dataloader import PreparedDataLoader
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, ChatRefused
 from titanflow.data.chat_format import ChatFormat, Conversation
-from titanflow.data.chat_source import ChatSource, Part, Parts
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, read_info
 from titanflow.data.tokenise import Work
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
@@ -60,10 +59,9 @@ class Prepared:
         made = self.folder / str(len(list(self.folder.iterdir())))
         made.mkdir()
         rows = [json.dumps({"messages": messages, "tools": tools}) for messages in chats]
-        source = ChatSource(Dataset.from_dict({"line": rows}), Parts([Part("a.jsonl", len(rows))]))
         data = Data(name="c", kind="chat", **options)
         plan = ChatPlan(TEMPLATES[self.name], self.name, seq_len, turns=turns)
-        write_chats(source, data, self.tokenizer.folder, plan, "f", made, Work(1, self.folder))
+        write_chats(source_of(rows), data, self.tokenizer.folder, plan, "f", made, Work(1, self.folder))
         return made
 
     def document(self, messages: Any, **options: Any) -> tuple[list[int], list[int]]:

@@ -32,14 +32,14 @@ def test_the_held_out_share_is_a_few_percent() -> None:
 
 def test_no_held_out_module_is_in_the_training_text() -> None:
     train = {text for text, _ in documents("train")}
-    assert not [origin for text, origin in documents("heldout") if text in train]
+    assert not [file for text, file in documents("heldout") if text in train]
 
 
 def test_documents_are_whole_files_in_a_fixed_order() -> None:
     pairs = documents("train", limit=5)
-    assert [origin for _, origin in pairs] == sorted(origin for _, origin in pairs)
-    for text, origin in pairs:
-        assert text == Path(origin.removesuffix(":1")).read_text(encoding="utf-8")
+    assert [file for _, file in pairs] == sorted(file for _, file in pairs)
+    for text, file in pairs:
+        assert text == file.read_text(encoding="utf-8")
 
 
 def test_an_interpreter_without_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

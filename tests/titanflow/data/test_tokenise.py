@@ -9,13 +9,13 @@ from datasets import Dataset
 
 from titanflow.config.additions import Data
 from titanflow.data.prepared import PreparedRows, read_info
-from titanflow.data.sources import Source
+from titanflow.data.sources import Source, SourceFile
 from titanflow.data.tokenise import Work, text_pieces, write_text
 from titanflow.data.tokenizer import LoadedTokenizer
 
 
 def source(column: str, values: list[Any]) -> Source:
-    return Source(Dataset.from_dict({column: values}), lambda row: f"rows:{row + 1}")
+    return Source(Dataset.from_dict({column: values}), [SourceFile("rows")])
 
 
 @pytest.mark.parametrize("processes", [1, 2])

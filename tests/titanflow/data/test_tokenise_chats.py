@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_samples import CHATML, FORGETFUL, UNMARKED, call, turns
+from chat_samples import CHATML, FORGETFUL, UNMARKED, call, source_of, turns
 from datasets import Dataset
 
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_source import LINE, ChatSource, Part, Parts
 from titanflow.data.prepared import DatasetInfo, PreparedRows, read_info
+from titanflow.data.sources import Source, SourceFile
 from titanflow.data.tokenise import Work
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
 from titanflow.data.tokenizer import LoadedTokenizer
@@ -24,12 +24,11 @@ from titanflow.fingerprint import folder_digests
 CHATS = [turns("Hi", "Hello there"), turns("Count", "one two three four five six seven"), turns("Q", "A", "B", "C")]
 
 
-def lines(*rows: Any) -> ChatSource:
-    texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    return ChatSource(Dataset.from_dict({LINE: texts}), Parts([Part("a.jsonl", len(texts))]))
+def lines(*rows: Any) -> Source:
+    return source_of([row if isinstance(row, str) else json.dumps(row) for row in rows])
 
 
-def source(*chats: Any) -> ChatSource:
+def source(*chats: Any) -> Source:
     return lines(*({"messages": messages} for messages in chats))
 
 
@@ -41,7 +40,7 @@ class Writer:
         self.folder = folder
         self.count = 0
 
-    def __call__(self, rows: ChatSource, processes: int | None = 1, **options: Any) -> DatasetInfo:
+    def __call__(self, rows: Source, processes: int | None = 1, **options: Any) -> DatasetInfo:
         plan = {key: options.pop(key) for key in ("turns", "proof_rows") if key in options}
         template, seq_len = options.pop("template", CHATML), options.pop("seq_len", 64)
         self.count += 1
@@ -81,9 +80,10 @@ def test_rows_are_the_conversations_and_labels_say_the_answers(write: Writer, to
     assert info.trained_tokens == total
     assert info.bytes == sum(len(message["content"]) for chat in CHATS for message in chat)
     assert (info.documents, info.rows, info.proved, info.dropped, info.end_of_turn_id) == (3, 3, 3, {}, 2)
-    assert np.load(write.made / "source_rows.npy").tolist() == [0, 1, 2]
+    assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 2], [0, 3]]
     assert (write.made / "chat_template.jinja").read_text() == CHATML
-    assert info.parts == [{"name": "a.jsonl", "rows": 3, "unit": "line", "lines": None}]
+    counts = {"rows": 3, "documents": 3, "bytes": info.bytes, "dropped": {}}
+    assert info.files == [{"name": "a.jsonl", "unit": "line", **counts}]
 
 
 def test_a_conversation_as_long_as_a_row_is_kept_and_a_longer_one_dropped(
@@ -95,14 +95,13 @@ def test_a_conversation_as_long_as_a_row_is_kept_and_a_longer_one_dropped(
     short = write(source(*CHATS), seq_len=longest - 1)
     assert (short.rows, short.dropped) == (2, {"too_long": 1})
     assert short.dropped_rows == {"too_long": ["a.jsonl:2"]}
-    assert np.load(write.made / "source_rows.npy").tolist() == [0, 2]
+    assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 3]]
 
 
 def test_each_reason_is_counted_with_its_places(write: Writer, capfd: pytest.CaptureFixture[str]) -> None:
     rows = lines(
         {"messages": CHATS[0]},
         "not json",
-        " ",
         {"messages": turns("Q")},
         {"messages": turns("Q", "x" * 300)},
         {"messages": [*turns("Q"), {"role": "assistant", "content": "A", "train": False}]},
@@ -114,12 +113,14 @@ def test_each_reason_is_counted_with_its_places(write: Writer, capfd: pytest.Cap
     assert info.dropped == {"malformed": 2, "too_long": 1, "nothing_trained": 1, "refused_by_template": 1}
     places = {reason: [where.split(": ")[0] for where in shown] for reason, shown in info.dropped_rows.items()}
     assert places == {
-        "malformed": ["a.jsonl:2", "a.jsonl:4"],
-        "too_long": ["a.jsonl:5"],
-        "nothing_trained": ["a.jsonl:6"],
-        "refused_by_template": ["a.jsonl:7"],
+        "malformed": ["a.jsonl:2", "a.jsonl:3"],
+        "too_long": ["a.jsonl:4"],
+        "nothing_trained": ["a.jsonl:5"],
+        "refused_by_template": ["a.jsonl:6"],
     }
-    assert np.load(write.made / "source_rows.npy").tolist() == [0, 7]
+    assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 7]]
+    counts = {"rows": 7, "documents": 2, "bytes": info.bytes, "dropped": info.dropped}
+    assert info.files == [{"name": "a.jsonl", "unit": "line", **counts}]
     assert "c: 2 left out, malformed: a.jsonl:2: row: not JSON" in capfd.readouterr().err
 
 
@@ -171,7 +172,7 @@ def test_conversations_none_of_which_fits_are_refused(write: Writer) -> None:
         write(source(*CHATS), seq_len=5)
 
 
-def many() -> ChatSource:
+def many() -> Source:
     chats = [turns(f"Question {number}?", "word " * (number * 7 % 40) + "end.") for number in range(120)]
     return source(*chats, turns("Q"), *chats[:9])
 
@@ -258,5 +259,5 @@ def test_columns_and_lines_give_the_same_rows(write: Writer, template: str) -> N
     write(source(*chats), template=template)
     first = folder_digests(write.made)
     columns = Dataset.from_dict({"messages": chats})
-    write(ChatSource(columns, Parts([Part("a.jsonl", len(chats))])), template=template)
+    write(Source(columns, [SourceFile("a.jsonl", "line")]), template=template)
     assert folder_digests(write.made) == first

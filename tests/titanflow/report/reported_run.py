@@ -126,10 +126,15 @@ def write_chats(folder: Path) -> None:
         **{"kind": "chat", "name": "chats", "fingerprint": "f", "documents": 1, "tokens": len(tokens)},
         **{"trained_tokens": len(answered), "bytes": 100, "dtype": "uint16", "vocab_size": 280, "pad_id": 3},
         **{"rows": 1, "seq_len": len(tokens), "dropped": {"too_long": 2}, "end_of_turn_id": 2},
-        parts=[{"name": "/home/someone/chats.jsonl", "rows": 1}],
+        files=[
+            {
+                **{"name": "/home/someone/chats.jsonl", "unit": "line", "rows": 3, "documents": 1, "bytes": 100},
+                "dropped": {"too_long": 2},
+            }
+        ],
     )
-    lengths, source_rows = np.array([len(tokens)]), np.array([0])
-    write_rows(rows, info, [tokens], lengths, [trained], source_rows)
+    lengths, places = np.array([len(tokens)]), np.array([[0, 1]])
+    write_rows(rows, info, [tokens], lengths, [trained], places)
     run = {"stage": "sft", "experiment": "tiny", "run": "main", "folder": folder / "sft", "tokenizer": tokenizer}
     StageRun(**run, data={"train": rows}).write()
 

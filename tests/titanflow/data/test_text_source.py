@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from titanflow.config.additions import Data
-from titanflow.data.sources import check_text, load_source
+from titanflow.data.text_source import check_text, load_text
 from titanflow.errors import DataError
 
 TEXTS = ["First.\nSecond line.\n", "Größe 🙂\n", 'Third, with "quotes", commas\nand lines.\n']
@@ -41,8 +41,7 @@ def formats(tmp_path: Path) -> dict[str, Data]:
 
 @pytest.mark.parametrize("name", ["txt", "jsonl", "json", "parquet", "csv", "hub", "saved"])
 def test_every_format_gives_the_same_documents(formats: dict[str, Data], cache: Path, name: str) -> None:
-    source = load_source(formats[name], cache)
-    assert source.rows.column_names == ["text"]
+    source = load_text(formats[name], cache)
     assert list(source.rows["text"]) == TEXTS
 
 
@@ -52,28 +51,28 @@ def test_a_row_knows_its_file_and_line(tmp_path: Path, cache: Path, write_jsonl:
     second = write_jsonl("b.jsonl", {"text": "three"})
     plain = tmp_path / "c.txt"
     plain.write_text("four")
-    source = load_source(Data(path=[str(first), str(second), str(plain)]), cache)
+    source = load_text(Data(path=[str(first), str(second), str(plain)]), cache)
     where = {text: source.origin(row) for row, text in enumerate(source.rows["text"])}
     assert where == {"one": f"{first}:1", "two": f"{first}:3", "three": f"{second}:1", "four": f"{plain}:1"}
 
 
 def test_a_column_of_another_name_and_a_limit(cache: Path, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", *({"body": f"text {number}"} for number in range(5)))
-    source = load_source(Data(path=str(path), text_column="body", limit=2), cache)
+    source = load_text(Data(path=str(path), text_column="body", limit=2), cache)
     assert list(source.rows["text"]) == ["text 0", "text 1"]
 
 
 def test_a_missing_column_names_those_that_there_are(cache: Path, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", {"body": "x", "id": 1})
     with pytest.raises(DataError, match=r"data.text_column: .*a\.jsonl has no column 'text'; it has: body, id"):
-        load_source(Data(path=str(path)), cache)
+        load_text(Data(path=str(path)), cache)
 
 
 def test_broken_json_names_its_lines(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n{"text": \nnot json\n')
     with pytest.raises(DataError) as caught:
-        load_source(Data(path=str(path)), cache)
+        load_text(Data(path=str(path)), cache)
     assert [problem.origin for problem in caught.value.problems] == [f"{path}:2", f"{path}:3"]
     assert "not JSON" in str(caught.value)
 
@@ -82,31 +81,31 @@ def test_text_that_is_not_utf8_names_its_file(cache: Path, tmp_path: Path) -> No
     path = tmp_path / "latin.txt"
     path.write_bytes("Größe".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.txt:1: data.path: not UTF-8: .* at byte 2"):
-        load_source(Data(path=str(path)), cache)
+        load_text(Data(path=str(path)), cache)
 
 
 def test_a_broken_parquet_file_is_named(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"a\.parquet: data.path: can't be read: "):
-        load_source(Data(path=str(path)), cache)
+        load_text(Data(path=str(path)), cache)
 
 
 @pytest.mark.parametrize("data", [Data(name="x"), Data(name="x", path="a.txt", source="stdlib")])
 def test_exactly_one_source_is_needed(cache: Path, data: Data) -> None:
     with pytest.raises(DataError, match=r"exactly one of data\.source, data\.path and data\.dataset"):
-        load_source(data, cache)
+        load_text(data, cache)
 
 
 def test_a_split_that_is_not_there_is_named(formats: dict[str, Data], cache: Path) -> None:
     formats["hub"].split = "dev"
     with pytest.raises(DataError, match=r"data.dataset: can't load .*Unknown split \"dev\""):
-        load_source(formats["hub"], cache)
+        load_text(formats["hub"], cache)
 
 
 def test_nothing_is_written_outside_the_cache(formats: dict[str, Data], cache: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    load_source(formats["jsonl"], cache)
+    load_text(formats["jsonl"], cache)
     assert sorted(path for path in tmp_path.rglob("*") if cache not in [path, *path.parents]) == before
 
 
@@ -114,14 +113,14 @@ def test_rows_without_text_are_named(cache: Path, write_jsonl: Callable[..., Pat
     path = write_jsonl("a.jsonl", {"text": "fine"}, {"text": None}, {"id": 3})
     data = Data(name="a", path=str(path))
     with pytest.raises(DataError) as caught:
-        check_text(load_source(data, cache), data, 4)
+        check_text(load_text(data, cache), data, 4)
     assert [problem.origin for problem in caught.value.problems] == [f"{path}:2", f"{path}:3"]
 
 
 def test_a_column_of_numbers_is_refused(cache: Path, write_jsonl: Callable[..., Path]) -> None:
     data = Data(name="a", path=str(write_jsonl("a.jsonl", {"text": 3})))
-    with pytest.raises(DataError, match=r"column 'text' of a is .*int64"):
-        check_text(load_source(data, cache), data, 4)
+    with pytest.raises(DataError, match=r"a\.jsonl:1: column 'text': found 3, which is int\n    expected: a text"):
+        check_text(load_text(data, cache), data, 4)
 
 
 def test_blank_text_is_refused(cache: Path, tmp_path: Path) -> None:
@@ -129,14 +128,24 @@ def test_blank_text_is_refused(cache: Path, tmp_path: Path) -> None:
     path.write_text(" \n\n")
     data = Data(name="blank", path=str(path))
     with pytest.raises(DataError, match=r"blank\.txt:1: data.text_column: there is nothing but blank space"):
-        check_text(load_source(data, cache), data, 4)
+        check_text(load_text(data, cache), data, 4)
 
 
 def test_a_text_too_short_for_any_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("12345")
     data = Data(name="short", path=str(path))
-    source = load_source(data, cache)
+    source = load_text(data, cache)
     check_text(source, data, 5)
     with pytest.raises(DataError, match=r"short holds only 6 bytes[\s\S]*more than training.seq_len=6"):
         check_text(source, data, 6)
+
+
+@pytest.mark.parametrize("name", ["d[1]", "d*", "a::b"])
+def test_a_dataset_whose_name_is_a_pattern_is_refused(cache: Path, tmp_path: Path, name: str) -> None:
+    for folder in (name, "d1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(json.dumps({"text": folder}))
+    with pytest.raises(DataError, match=r"data\.dataset: .* in its name\n[\s\S]*name it in data\.path"):
+        load_text(Data(dataset=str(tmp_path / name)), cache)
+    assert list(load_text(Data(path=str(tmp_path / name)), cache).rows["text"]) == [name]

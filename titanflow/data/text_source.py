@@ -1,0 +1,184 @@
+"""Where documents come from: local files, Hugging Face datasets and the built-in source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.config.additions import Data
+from titanflow.data import stdlib_text
+from titanflow.data.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
+from titanflow.data.local_files import Ending, local_files
+from titanflow.data.sources import (
+    FILE,
+    MAX_PROBLEMS,
+    PLACE,
+    Source,
+    SourceFile,
+    check_one_source,
+    load_from_hub,
+    problems_error,
+    write_source,
+)
+from titanflow.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT = "text"
+"""The column that holds a document."""
+
+
+def load_text(data: Data, cache: Path) -> Source:
+    """Reads what a data config names.
+
+    Args:
+        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
+        cache: a folder for what is written while local files are read; the caller removes it.
+
+    Raises:
+        DataError: nothing is there, it can't be read, or lacks the column.
+    """
+    key = check_one_source(data)
+    if data.source:
+        source = _built_in(data)
+    elif data.path:
+        source = write_source(local_files(data.path), lambda file: text_rows(file, data), TEXT, data.limit, cache)
+    else:
+        rows = _column(load_from_hub(data), data, str(data.dataset))
+        rows = rows if data.limit is None else rows.select(range(min(data.limit, len(rows))))
+        source = Source(rows, [SourceFile(str(data.dataset))])
+    if len(source.rows) == 0:
+        raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
+    return source
+
+
+def check_text(source: Source, data: Data, seq_len: int) -> None:
+    """Refuses text that can't fill a row, before any of it is tokenised.
+
+    Raises:
+        DataError: the column isn't text, rows lack it, all are blank, or together they are too short.
+    """
+    found = source.rows.features[TEXT]
+    key = "data.text_column"
+    if getattr(found, "dtype", None) not in ("string", "large_string"):
+        problem = Problem(f"column {data.text_column!r} of {data.name} is {found}", key, expected="a column of text")
+        raise DataError(problem)
+    if source.rows.data[TEXT].null_count:
+        rows = (row for row, text in enumerate(source.rows[TEXT]) if text is None)
+        raise problems_error([Problem("the row has no text", data.text_column, source.origin(row)) for row in rows])
+    if not any(text.strip() for text in source.rows[TEXT]):
+        raise DataError(Problem("there is nothing but blank space", key, origin=source.origin(0)))
+    # A token is a byte or more, so this much can't be enough in any vocabulary.
+    if (size := sum(len(text.encode()) + 1 for text in islice(source.rows[TEXT], seq_len + 1))) <= seq_len:
+        expected = f"more than training.seq_len={seq_len} tokens"
+        raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
+
+
+def text_rows(file: Path, data: Data) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The documents of a file; see :data:`Reader`.
+
+    Raises:
+        DataError: it can't be read, lacks the column, or has rows without text: the first :data:`MAX_PROBLEMS` of
+            them are named.
+    """
+    kind = Ending.of(file).format
+    if kind == "text":
+        return "line", texts_of(file, data.document)
+    if kind == "parquet":
+        _check_parquet(file, data.text_column)
+    found = rows_of(file, [data.text_column])
+    return found.unit, _texts(file, found, data.text_column)
+
+
+def _check_parquet(file: Path, column: str) -> None:
+    import pyarrow.types
+
+    schema = parquet_schema(file)
+    if column not in schema.names:
+        raise _no_column(str(file), column, schema.names)
+    found = schema.field(column).type
+    found = found.value_type if pyarrow.types.is_dictionary(found) else found
+    if not (pyarrow.types.is_string(found) or pyarrow.types.is_large_string(found)):
+        expected = "a column of text"
+        raise DataError(Problem(f"column {column!r} of {file} is {found}", "data.text_column", expected=expected))
+
+
+def _texts(file: Path, found: FileRows, column: str) -> Iterator[tuple[int, str]]:
+    where, problems = SourceFile(str(file), found.unit), list[Problem]()
+    without: list[str] | None = None
+    has_column = False
+    for place, read in found.rows:
+        row = as_mapping(read)
+        if isinstance(row, Problem):
+            problems.append(replace(row, origin=where.origin(place)))
+        elif column not in row:
+            without = without or list(row)
+            problems.append(Problem(f"the row has no {column!r}", "data.text_column", where.origin(place)))
+        elif fault := _fault(row[column]):
+            has_column = True
+            problems.append(Problem(fault, f"column {column!r}", where.origin(place), "a text"))
+        else:
+            has_column = True
+            yield place, row[column]
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(Problem(f"{file} was read no further"))
+            break
+    if without is not None and not has_column:
+        raise _no_column(str(file), column, without)
+    if problems:
+        raise DataError(problems)
+
+
+def as_mapping(row: Row) -> dict[str, Any] | Problem:
+    """A row's columns, or why it has none."""
+    try:
+        found = json.loads(row) if isinstance(row, str) else row
+    except json.JSONDecodeError as fault:
+        return Problem(f"not JSON: {fault.msg} (column {fault.colno})", "data.path", expected="a JSON object")
+    except (ValueError, RecursionError) as fault:
+        return Problem(f"not JSON: {fault}", "data.path", expected="a JSON object")
+    if isinstance(found, dict):
+        return found
+    return Problem(f"the row isn't a mapping but {type(found).__name__}", "data.path", expected="a JSON object")
+
+
+def _fault(text: Any) -> str:
+    """Why a value is no text; empty where it is one."""
+    if text is None:
+        return "the row has no text"
+    if not isinstance(text, str):
+        return f"found {text!r:.60}, which is {type(text).__name__}"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character ({text[error.start]!r}) at place {error.start}"
+    return ""
+
+
+def _built_in(data: Data) -> Source:
+    from datasets import Dataset
+
+    if data.source != "stdlib":
+        raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
+    found = stdlib_text.documents(data.split_part, data.limit)
+    columns = {TEXT: [text for text, _ in found], FILE: range(len(found)), PLACE: [1] * len(found)}
+    return Source(Dataset.from_dict(columns), [SourceFile(str(file), "line") for _, file in found])
+
+
+def _column(rows: Dataset, data: Data, where: str) -> Dataset:
+    """The one column that is asked for, as ``text``."""
+    asked = data.text_column
+    if asked not in rows.column_names:
+        raise _no_column(where, asked, rows.column_names)
+    rows = rows.select_columns([asked])
+    return rows if asked == TEXT else rows.rename_column(asked, TEXT)
+
+
+def _no_column(where: str, asked: str, columns: list[str]) -> DataError:
+    found = f"{where} has no column {asked!r}; it has: {', '.join(columns)}"
+    return DataError(Problem(found, "data.text_column", hint="set data.text_column to one of them"))
