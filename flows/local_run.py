@@ -68,7 +68,7 @@ def run_flow(
         ConfigError: the config can't be used.
         StageFailed: a stage failed; what was made before it stays.
     """
-    values = {setting.key: setting.value for setting in parse_settings(overrides)}
+    values = {setting.key: setting.parameter for setting in parse_settings(overrides)}
     with ended_after(INTERRUPTED_SECONDS), sigterm_as_exit(), _readable_log(), local_api(meanwhile=_load_flow):
         from flows.pretrain_sft import pretrain_sft
 

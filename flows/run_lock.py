@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from titanflow.errors import StageFailed
+from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.file_lock import LOCK_FILE, sign, take
 from titanflow.launch import STAGE_FOLDER
 from titanflow.stage import RUN_FILE, STAGES
@@ -36,10 +36,16 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
         say: told now and then who is waited for.
 
     Raises:
+        ConfigError: the folder can't be made, or written to.
         StageFailed: another run holds it, or a stage of a killed one doesn't end; names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("a+")
+    except OSError as error:
+        message = f"{folder} can't be made: {error.strerror}"
+        raise ConfigError(Problem(message, "workspace", expected="a folder that can be written to")) from error
+    with file:
         waited = _wait(lambda: take(file), folder, None if wait else 0.0, say)
         waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
         sign(file, f"process {os.getpid()} on {socket.gethostname()}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-import re
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from titanflow.changes import Change
 from titanflow.config.device import stage_device
 from titanflow.config.device_checks import device_problems
 from titanflow.config.experiment import Experiment, load_experiment
+from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
@@ -35,7 +36,6 @@ from titanflow.stage_inputs import StageInputs
 from titanflow.stage_state import StageState, StageStates, parents
 
 DEFAULT_RUN = "main"
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
@@ -139,6 +139,7 @@ def make_plan(
     config = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
     name = check_run_name(run or (config.night.run if config.night else DEFAULT_RUN))
     workspace = config.workspace.resolve()
+    check_workspace(workspace, config.origins.get("workspace", ""))
     folder = workspace / config.exp_name / name
     preparation = Preparation.of(config, workspace)
     manifest = Manifest.open(folder)
@@ -223,15 +224,31 @@ def run_folder(
     return config.workspace.resolve() / config.exp_name / check_run_name(run or DEFAULT_RUN)
 
 
+def check_workspace(workspace: Path, origin: str) -> None:
+    """Refuses a workspace that can't be made, or written to.
+
+    Raises:
+        ConfigError: what is there of it is no folder, or another's.
+    """
+    there = next(path for path in (workspace, *workspace.parents) if path.exists())
+    if not there.is_dir():
+        found = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        found = f"{there} can't be written to"
+    else:
+        return
+    raise ConfigError(Problem(f"{workspace}: {found}", "workspace", origin, "a folder that can be made"))
+
+
 def check_run_name(name: str) -> str:
     """A run's name, fit for a folder and for a tag.
 
     Raises:
         ConfigError: it isn't.
     """
-    if RUN_NAME.fullmatch(name):
-        return name
-    raise ConfigError(Problem(f"found {name!r}", key="--run", expected="letters, digits, dots, dashes, underscores"))
+    if problem := name_problem(name, "--run"):
+        raise ConfigError(problem)
+    return name
 
 
 def _stage_run(

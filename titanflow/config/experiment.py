@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from titanflow.config.checks import check_module, overruled
-from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec
+from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.schema import check, dataclass_schema
+from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from titanflow.night import Night
+
+
+_SECTIONS = ("overrides", "params")
 
 
 @dataclass
@@ -67,10 +70,12 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     problems: list[Problem] = []
     raw = load(path, problems)
     over, mistakes = lay_over(raw, settings)
+    raw = typed(raw, dataclass_schema(ExperimentSpec))
     problems += mistakes
     ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
     problems += check(own, dataclass_schema(ExperimentSpec))
+    problems += _check_name(own, path)
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
@@ -94,6 +99,15 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     )
 
 
+def _check_name(own: Tree, path: Path) -> list[Problem]:
+    named = own.get("exp_name")
+    if isinstance(named, Leaf) and named.value:
+        problem = name_problem(str(named.value), "exp_name", named.origin)
+    else:
+        problem = name_problem(path.stem, "exp_name", str(path))
+    return [problem] if problem else []
+
+
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
     """The values without sections that are written and left empty, which have their defaults."""
     sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
@@ -104,23 +118,36 @@ def _build_modules(
     raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, problems: list[Problem]
 ) -> dict[str, Module]:
     specs = raw.get("modules")
+    if isinstance(specs, Leaf) and isinstance(specs.value, list):
+        expected = "a mapping, each module under its name: `pretrain: {config: …}`"
+        problems.append(Problem("found a list", key="modules", origin=specs.origin, expected=expected))
+        return {}
     if not isinstance(specs, dict) or not specs:
-        problems.append(Problem("the experiment has no modules", key="modules", origin=str(path)))
+        origin = specs.origin if isinstance(specs, Leaf) else str(path)
+        problems.append(Problem("the experiment has no modules", key="modules", origin=origin))
         return {}
     modules: dict[str, Module] = {}
     for name, spec in specs.items():
         if not isinstance(spec, dict):
             problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=first_origin(spec)))
             continue
-        shallow = {key: {} if key in ("overrides", "params") else value for key, value in spec.items()}
+        # What lies below these is checked with the stage's config.
+        shallow = {key: {} if key in _SECTIONS and isinstance(value, dict) else value for key, value in spec.items()}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
         common = launcher if isinstance(launcher, dict) else {}
         entry = Entry(name, spec, over.get(name, {}), common, patterns(raw))
         module = build_module(entry, tree, modules, problems)
         if module is not None:
+            problems += _second(module, modules, first_origin(spec))
             modules[name] = module
     return modules
+
+
+def _second(module: Module, modules: dict[str, Module], origin: str) -> list[Problem]:
+    """A stage has one module: a second one would never run."""
+    names = [other.name for other in modules.values() if other.stage == module.stage]
+    return [Problem(f"is the stage of {name}, too", f"modules.{module.name}", origin, "one of both") for name in names]
 
 
 def patterns(raw: Tree) -> list[str]:

@@ -5,11 +5,15 @@ The string below a field is its documentation.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.config.additions import Launcher
+from titanflow.errors import Problem
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_NAME = 100
 OnStale = Literal["error", "rerun", "keep"]
 
 
@@ -105,3 +109,11 @@ class ExperimentSpec:
     """Keys that may stand in the files although nothing reads them: left out, and reported."""
     modules: dict[str, Any] = field(default_factory=dict)
     """The stages: pretrain, sft, evaluate, publish."""
+
+
+def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
+    """Why a name can't be a folder's and a tag's; None where it can. It must not lead out of the workspace."""
+    if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
+        return None
+    expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
+    return Problem(f"found {name!r}", key, origin, expected)

@@ -48,6 +48,9 @@ def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
     for other in set(params if isinstance(params, dict) else {}) - {"model_overrides"}:
         origin = next((leaf.origin for _, leaf in leaves({other: params[other]})), "")
         problems.append(Problem("unknown key", key=f"{key}.{other}", origin=origin, expected="model_overrides"))
+    if isinstance(overrides, Leaf) and overrides.value is not None:
+        expected = "a mapping: model.n_layers: 4"
+        problems.append(Problem(f"found {overrides.value!r}", f"{key}.model_overrides", overrides.origin, expected))
     if not isinstance(overrides, dict):
         return {}
     flat = dict(leaves(overrides))

@@ -20,6 +20,7 @@ from titanflow.config.schema import (
     defaults,
     inline,
     merge_schemas,
+    typed,
 )
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.tree import ConfigTree, load
@@ -112,7 +113,11 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     except ConfigError as error:
         problems += error.problems
         return None
+    if broken := _check_sections(merged, stage_schema(stage), name):
+        problems += broken
+        return None
     schema, base_origin = _schema(module, merged, problems)
+    merged = typed(merged, schema)
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
     module.ignored = remove_unknown(merged, entry.ignore, schema, name)
     problems += check(merged, schema, f"{name}.")
@@ -152,6 +157,14 @@ def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]
         if isinstance(leaf, Leaf) and leaf.value is not None:
             path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
             sources[name] = merge(load(path, problems), source)
+
+
+def _check_sections(merged: Tree, schema: Schema, name: str) -> list[Problem]:
+    """What stands in place of a section, without which nothing else can be looked at."""
+    sections = [key for key, one in schema["properties"].items() if "properties" in one]
+    return check(
+        {key: value for key, value in merged.items() if key in sections and isinstance(value, Leaf)}, schema, f"{name}."
+    )
 
 
 @cache

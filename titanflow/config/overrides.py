@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titanflow.config.schema import closest
-from titanflow.config.yaml_source import Leaf, Tree, parse_scalar, set_leaf
+from titanflow.config.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 from titanflow.errors import ConfigError, Problem
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
@@ -16,11 +16,28 @@ FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
 
 @dataclass(frozen=True)
 class Setting:
-    """One value from outside the files: its dotted key, the value, and where it came from."""
+    """One value from outside the files: its dotted key, the value, and where it came from.
+
+    ``text`` is what was written, where the value was read from a text: see :class:`titanflow.config.yaml_source.Leaf`.
+    """
 
     key: str
     value: Any
     origin: str
+    text: str | None = None
+
+    @property
+    def parameter(self) -> Any:
+        """The value of a flow's parameter that means the same."""
+        is_same = self.text is None or isinstance(self.value, list | dict) or str(self.value) == self.text
+        return self.value if is_same else self.text
+
+    @property
+    def tree(self) -> Leaf | Tree:
+        """The value as a tree."""
+        if isinstance(self.value, dict):
+            return as_tree(self.value, self.origin)
+        return Leaf(self.value, self.origin, self.text)
 
 
 def parse_settings(texts: Iterable[str]) -> list[Setting]:
@@ -34,13 +51,24 @@ def parse_settings(texts: Iterable[str]) -> list[Setting]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(Problem(f"found {text!r}", key="--set", expected="dotted.key=value"))
-        settings.append(Setting(key.strip(), parse_scalar(value), f"--set {text}"))
+        settings.append(_of_text(key.strip(), value, f"--set {text}"))
     return settings
 
 
 def parameter_settings(parameters: Mapping[str, Any]) -> list[Setting]:
-    """A flow's ``overrides``: the same dotted keys, with values that have their types already."""
-    return [Setting(key, value, f"flow parameter {key}") for key, value in parameters.items()]
+    """A flow's ``overrides``: the same dotted keys with values of their types; a text is read as ``--set`` reads it."""
+    origins = {key: f"flow parameter {key}" for key in parameters}
+    return [
+        _of_text(key, value, origins[key]) if isinstance(value, str) else Setting(key, value, origins[key])
+        for key, value in parameters.items()
+    ]
+
+
+def _of_text(key: str, text: str, origin: str) -> Setting:
+    value = parse_scalar(text)
+    # What is quoted, and what is empty, is as YAML has it.
+    is_itself = value is None or isinstance(value, list | dict) or text.strip()[:1] in ("'", '"')
+    return Setting(key, value, origin, None if is_itself else text)
 
 
 def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:
@@ -63,14 +91,27 @@ def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, T
 def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
     # The key as it stands in the experiment's file, `modules.pretrain.model`, is the same key.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
-    leaf = Leaf(setting.value, setting.origin)
-    if module not in specs:
+    if module not in specs or not isinstance(specs[module], dict):
         return _place_at_top(experiment, list(specs), setting)
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
-    is_of_spec = key in FILE_KEYS or key.startswith("params.")
-    set_leaf(specs[module] if is_of_spec else over[module], key, leaf)
+    # So is the way that the file has to it, `modules.pretrain.overrides.training.steps`.
+    if (short := key.removeprefix("overrides.")) != key:
+        set_leaf(over[module], short, setting.tree)
+    elif _is_of_spec(module, key):
+        set_leaf(specs[module], key, setting.tree)
+    else:
+        set_leaf(over[module], key, setting.tree)
     return None
+
+
+def _is_of_spec(module: str, key: str) -> bool:
+    """Whether a module's key is one of its entry in the experiment's file, and not one of its stage's config."""
+    from titanflow.config.module import STAGE_OF, stage_schema
+
+    stage = STAGE_OF.get(module)
+    is_of_stage = stage in ("evaluate", "publish") and key in stage_schema(stage)["properties"]
+    return (key in FILE_KEYS and not is_of_stage) or key == "params" or key.startswith("params.")
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
@@ -79,7 +120,7 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
 
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known and setting.key != "launcher":
-        set_leaf(experiment, setting.key, Leaf(setting.value, setting.origin))
+        set_leaf(experiment, setting.key, setting.tree)
         return None
     near = closest(setting.key, known)
     named = [f"{module}.{setting.key}" for module in modules]

@@ -8,6 +8,7 @@ and the bounds of numbers.
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Callable
 from functools import cache
@@ -87,6 +88,21 @@ def known_keys(schema: Schema, prefix: str = "") -> list[str]:
     return keys
 
 
+def typed(tree: Tree, schema: Schema) -> Tree:
+    """The tree with each value that stands where only a text fits as the text that was written: ``1001``, ``012``."""
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, dict) else {}
+    return {key: _typed(value, properties.get(key, others)) for key, value in tree.items()}
+
+
+def _typed(value: Leaf | Tree, schema: Schema) -> Leaf | Tree:
+    if isinstance(value, dict):
+        return typed(value, schema)
+    if value.text is None or accepts(value.value, schema) or not accepts(value.text, schema):
+        return value
+    return Leaf(value.text, value.origin)
+
+
 def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
     """Every mistake of ``tree``, each with its key, its origin and what would be right."""
     return _check_section(tree, schema, prefix, known_keys(schema))
@@ -148,7 +164,8 @@ def closest(key: str, known: list[str]) -> str | None:
     elsewhere = [known_key for known_key in known if known_key.rpartition(".")[2] == name]
     if elsewhere:
         return elsewhere[0]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    # Not the section that it stands in, which is no key to write in its place.
+    near = difflib.get_close_matches(key, [one for one in known if one != section], n=1, cutoff=0.8)
     return near[0] if near else None
 
 
@@ -161,7 +178,10 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
         hint = f"take the quotes off: {found}"
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
-    return Problem(message, key=key, origin=leaf.origin, expected=describe(schema), hint=hint)
+    expected = describe(schema)
+    if isinstance(found, float) and not math.isfinite(found):
+        expected = expected.replace("a number", "a finite number")
+    return Problem(message, key=key, origin=leaf.origin, expected=expected, hint=hint)
 
 
 def _numbers(text: str) -> list[Any]:
@@ -186,7 +206,9 @@ def accepts(value: Any, schema: Schema) -> bool:
         case "integer":
             return isinstance(value, int) and not isinstance(value, bool) and _within(value, schema)
         case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool) and _within(value, schema)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            # No bound of a training is infinite, and what is no number compares with nothing.
+            return is_number and math.isfinite(value) and _within(value, schema)
         case "string":
             return isinstance(value, str)
         case "boolean":

@@ -1,8 +1,8 @@
 """YAML with the file and line of each value kept.
 
 A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, which knows where it was written.
-Numbers follow YAML 1.2, so that ``1e-4`` is a number and not, as in YAML 1.1, a string; a day as ``2026-11-21`` is
-the text that it is written as.
+Numbers follow YAML 1.2, so that ``1e-4`` is a number, ``0100`` a hundred and ``10:30`` a text, which YAML 1.1 reads as
+text, 64 and 630; a day as ``2026-11-21`` is the text that it is written as.
 """
 
 from __future__ import annotations
@@ -21,30 +21,40 @@ from titanflow.errors import ConfigError, Problem
 FLOAT = re.compile(
     r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
 )
+INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_TAG = "tag:yaml.org,2002:"
+_REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats, and without dates."""
+    """PyYAML's safe loader with YAML 1.2's numbers, and without dates."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
-        ]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """A whole number: decimal also with zeros before it, ``0o17`` or ``0x1f``."""
+        text = node.value.replace("_", "")
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
+
+Loader.add_implicit_resolver(f"{_TAG}float", FLOAT, list("-+0123456789."))
+Loader.add_implicit_resolver(f"{_TAG}int", INTEGER, list("-+0123456789"))
+Loader.add_constructor(f"{_TAG}int", Loader.construct_integer)
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value and where it was written: ``file:line``, or the words of a command line."""
+    """A value and where it was written: ``file:line``, or the words of a command line.
+
+    ``text`` is what the value is where a text is wanted, as of ``1001`` for a user's name; None where it is the value.
+    """
 
     value: Any
     origin: str
+    text: Any = None
 
 
 Tree: TypeAlias = dict[str, Any]
@@ -52,53 +62,106 @@ Tree: TypeAlias = dict[str, Any]
 
 
 def parse_scalar(text: str) -> Any:
-    """The value that YAML gives to a piece of text: ``"3"`` → 3, ``"[a, b]"`` → a list, ``""`` → None."""
-    return yaml.load(text, Loader)
+    """The value that YAML gives to a piece of text: ``"3"`` → 3, ``"[a, b]"`` → a list, ``""`` → None.
+
+    Nothing of it is cut: what YAML can't read, or would take for a comment, is the text itself.
+    """
+    stripped = text.strip()
+    try:
+        if stripped[:1] in ("[", "{", '"', "'"):
+            return yaml.load(stripped, Loader)
+        return _construct(yaml.ScalarNode(Loader("").resolve(yaml.ScalarNode, stripped, (True, False)), stripped))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return stripped
 
 
 def read_tree(path: Path) -> Tree:
     """Reads a YAML file whose top is a mapping.
 
     Raises:
-        ConfigError: no such file, not YAML, a key twice, or a top that isn't a mapping.
+        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
+            mapping.
     """
     shown = display(path)
     try:
-        node = yaml.compose(path.read_text(), Loader)
+        text = path.read_bytes().decode("utf-8-sig")
+        node = yaml.compose(text, Loader)
+        problems: list[Problem] = []
+        tree = _tree(node, shown, problems)
     except FileNotFoundError:
         raise ConfigError(Problem("no such file", origin=shown)) from None
+    except OSError as error:
+        raise ConfigError(Problem(f"can't be read: {error.strerror}", origin=shown)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        message = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(Problem(f"not YAML: {error.problem}", origin=f"{shown}:{line}")) from None
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{shown}:1", expected="key: value"))
-    problems: list[Problem] = []
-    tree = _mapping(node, shown, problems)
+        mark = error.problem_mark or error.context_mark
+        message = f"not YAML: {error.problem or error.context}"
+        raise ConfigError(Problem(message, origin=f"{shown}:{mark.line + 1 if mark else 1}")) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        message = f"not YAML: the character {chr(error.character)!r} may not stand in it"
+        raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
+    except RecursionError:
+        raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
     if problems:
         raise ConfigError(problems)
     return tree
 
 
-def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem]) -> Tree:
+def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
+    if node is None or (isinstance(node, yaml.ScalarNode) and _construct(node) is None):
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{file}:1", expected="key: value"))
+    return _mapping(node, file, problems, ())
+
+
+def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+    """A mapping's tree. What ``<<`` merges into it lies below its own keys, wherever it stands, as YAML has it."""
     tree: Tree = {}
-    written: set[str] = set()
+    merged: Tree = {}
+    above = (*above, node)
+    if node.tag != f"{_TAG}map":
+        problems.append(
+            Problem(f"found the tag {node.tag}", origin=f"{file}:{node.start_mark.line + 1}", expected="no tag")
+        )
     for key_node, value_node in node.value:
         key, origin = key_node.value, f"{file}:{key_node.start_mark.line + 1}"
-        if key == "<<":
-            sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-            for source in reversed(sources):
-                tree = merge(_mapping(source, file, problems), tree)
-            continue
-        if key in written:
-            problems.append(Problem("stands here a second time", key=key, origin=origin))
-        written.add(key)
-        if isinstance(value_node, yaml.MappingNode):
-            tree[key] = _mapping(value_node, file, problems)
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem("a key is a text, not a list or a mapping", origin=origin))
+        elif value_node in above:
+            problems.append(Problem("stands within itself", key=key, origin=origin))
+        elif key == "<<":
+            merged = {**_merged(value_node, file, origin, problems, above), **merged}
         else:
-            tree[key] = Leaf(_construct(value_node), f"{file}:{value_node.start_mark.line + 1}")
+            if key in tree:
+                problems.append(Problem("stands here a second time", key=key, origin=origin))
+            tree[key] = _value(value_node, file, problems, above)
+    return {**merged, **tree}
+
+
+def _merged(node: yaml.Node, file: str, origin: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+    """What a merge key brings: of several mappings, the first goes before the others."""
+    sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    tree: Tree = {}
+    for source in sources:
+        if not isinstance(source, yaml.MappingNode):
+            problems.append(Problem("<< takes a mapping, or a list of them", key="<<", origin=origin))
+        elif source not in above:
+            tree = {**_mapping(source, file, problems, above), **tree}
     return tree
+
+
+def _value(node: yaml.Node, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Leaf | Tree:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, file, problems, above)
+    value = _construct(node)
+    is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    text = node.value if is_plain and isinstance(value, int | float) else None
+    return Leaf(value, f"{file}:{node.start_mark.line + 1}", text)
 
 
 def _construct(node: yaml.Node) -> Any:
@@ -109,11 +172,23 @@ def _construct(node: yaml.Node) -> Any:
         loader.dispose()
 
 
+def as_tree(value: Any, origin: str) -> Leaf | Tree:
+    """A plain value as a tree, each of whose leaves was written in the same place."""
+    if isinstance(value, dict):
+        return {str(key): as_tree(item, origin) for key, item in value.items()}
+    return Leaf(value, origin)
+
+
 def merge(base: Tree, over: Tree) -> Tree:
-    """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced."""
+    """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
+
+    A section that is written and left empty (null) changes nothing of the one below it.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, Leaf) and value.value is None:
+            continue
         merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
@@ -144,15 +219,15 @@ def plain(tree: Any) -> Any:
     return tree.value if isinstance(tree, Leaf) else tree
 
 
-def set_leaf(tree: Tree, dotted: str, leaf: Leaf) -> None:
-    """Sets one leaf by its dotted key, making the mappings above it."""
+def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
+    """Sets one leaf, or lays a section over what is there, by its dotted key, making the mappings above it."""
     *above, last = dotted.split(".")
     for key in above:
         below = tree.get(key)
         if not isinstance(below, dict):
             below = tree[key] = {}
         tree = below
-    tree[last] = leaf
+    tree[last] = merge(tree[last], leaf) if isinstance(leaf, dict) and isinstance(tree.get(last), dict) else leaf
 
 
 def first_origin(tree: Any) -> str:
