@@ -52,7 +52,7 @@ def prefect_file(nightly: Nightly, folder: Path) -> Deployed:
     Raises:
         ConfigError: no such experiment, time or time zone.
     """
-    deployments: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text())
+    deployments: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     deployment = next(one for one in deployments["deployments"] if one["name"] == NIGHTLY)
     schedule, parameters = deployment["schedules"][0], deployment["parameters"]
     schedule["cron"] = nightly.cron or schedule["cron"]
@@ -63,7 +63,7 @@ def prefect_file(nightly: Nightly, folder: Path) -> Deployed:
     _check("--timezone", zone, "a name as Europe/Berlin", lambda: CronSchedule(cron=cron, timezone=zone))
     experiment = load_experiment(parameters["experiment"])
     path = folder / DEPLOYMENTS.name
-    path.write_text(yaml.safe_dump(deployments, sort_keys=False))
+    path.write_text(yaml.safe_dump(deployments, sort_keys=False), encoding="utf-8")
     return Deployed(path, experiment, f"nightly runs {parameters['experiment']} at {cron} ({zone}).")
 
 

@@ -199,7 +199,9 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     log.unlink(missing_ok=True)
     with started(command, log, env, GRACE_SECONDS, cwd=HOME) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
-            raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace')}")
+            raise StageFailed(
+                f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace', encoding='utf-8')}"
+            )
 
 
 def welcome(url: str, logs: Path, nightly: str) -> str:

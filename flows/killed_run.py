@@ -136,7 +136,7 @@ class KilledRun:
                     kill.back = time.monotonic() - kill.at
                 return self.kills
             if len(self.kills) == killed_before:
-                lines = self.log.read_text(errors="replace").splitlines()[-20:]
+                lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines()[-20:]
                 raise StageFailed(
                     "\n    ".join([f"start {self.starts} of the killed run ended with {status}: {self.log}", *lines])
                 )

@@ -184,7 +184,7 @@ def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None
         while (status := process.wait(1.0)) is None:
             pass
     if status:
-        lines = log.read_text(errors="replace").splitlines()[-20:]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
         raise StageFailed("\n    ".join([f"the run that nobody killed ended with {status}; its log: {log}", *lines]))
 
 

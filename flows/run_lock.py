@@ -41,7 +41,7 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a+")
+        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
         message = f"{folder} can't be made: {error.strerror}"
         raise ConfigError(Problem(message, "workspace", expected="a folder that can be written to")) from error

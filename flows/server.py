@@ -87,5 +87,5 @@ def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) ->
 
 
 def _last_lines(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
     return "".join(f"\n    {line}" for line in lines) + f"\n    its log: {log}"

@@ -59,7 +59,7 @@ def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None =
 def _opened(place: Path, gpu: str) -> IO[str]:
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{gpu.replace('/', '-')}.lock"
-    file = path.open("a+")
+    file = path.open("a+", encoding="utf-8")
     for mine, mode in ((place, 0o1777), (path, 0o666)):
         # Whoever comes first makes them, for all users of the machine.
         with contextlib.suppress(PermissionError):

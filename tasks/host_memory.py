@@ -18,7 +18,7 @@ def oom_kills() -> int | None:
     """
     for path in (*_of_cgroup(), OF_HOST):
         try:
-            found = COUNT.search(path.read_text())
+            found = COUNT.search(path.read_text(encoding="utf-8"))
         except OSError:
             continue
         if found:
@@ -29,7 +29,7 @@ def oom_kills() -> int | None:
 def _of_cgroup() -> list[Path]:
     """The files that count this cgroup's kills: of version 2 and 1, and as a container sees its own."""
     try:
-        lines = [line.split(":", 2) for line in OF_PROCESS.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in OF_PROCESS.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return []
     paths = []

@@ -43,7 +43,7 @@ def launch(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{stage}.log"
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         log_start = file.tell()
         file.write(f"$ {by_hand(command, env or {})}\n")
     tail = MetricsTail(folder / METRICS_FILE)

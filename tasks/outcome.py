@@ -76,7 +76,7 @@ def log_tail(log: Path, start: int = 0) -> list[str]:
 
 
 def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError:
-    error = StageError.model_validate_json((folder / ERROR_FILE).read_text())
+    error = StageError.model_validate_json((folder / ERROR_FILE).read_text(encoding="utf-8"))
     where = f"\n    its traceback: {folder / ERROR_FILE}\n    its log: {log}"
     kind = getattr(errors, error.type.rpartition(".")[2], None)
     if isinstance(kind, type) and issubclass(kind, TitanflowError) and kind is not TitanflowError:

@@ -65,7 +65,7 @@ def _generation_problems(tokenizer: Path, turn: tuple[int, ...], name: str, expo
 
     recorded = _settings(make_generation_config(SpecialTokens.read(tokenizer, turn)).to_diff_dict())
     path = export / GENERATION_FILE
-    found = _settings(json.loads(path.read_text())) if path.is_file() else {}
+    found = _settings(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     return [
         _differs(f"{GENERATION_FILE} says {key}: {found.get(key)}", name, export, f"{key}: {recorded.get(key)}")
         for key in sorted({*recorded, *found})

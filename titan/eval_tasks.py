@@ -50,7 +50,7 @@ def render_tasks(include_path: Path, data: Path | None, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(include_path, out, ignore=shutil.ignore_patterns("__pycache__"))
     for path in out.rglob("*.yaml"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if DATA not in text:
             continue
         if data is None:
@@ -61,7 +61,7 @@ def render_tasks(include_path: Path, data: Path | None, out: Path) -> Path:
                     hint="give the evaluate module a `data` section",
                 )
             )
-        path.write_text(text.replace(DATA, str(data.absolute())))
+        path.write_text(text.replace(DATA, str(data.absolute())), encoding="utf-8")
     return out
 
 
@@ -69,7 +69,7 @@ def local_tasks(folder: Path) -> dict[str, dict[str, Any]]:
     """The tasks and groups of a folder's YAML files by name, functions unresolved."""
     found = {}
     for path in sorted(folder.rglob("*.yaml")):
-        config = yaml.load(path.read_text(), Loader=_TolerantLoader)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TolerantLoader)
         if isinstance(config, dict) and (name := config.get("group") or config.get("task")):
             found[str(name)] = config
     return found

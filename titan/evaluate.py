@@ -97,7 +97,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     greedy = {}
     metrics = MetricsFile(run.folder / METRICS_FILE)
     total = len(folders) * len(settings.tasks)
-    with (run.folder / LIBRARY_LOG).open("w") as log:
+    with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
         for name, folder in folders.items():
             loading = _loading(folder, settings)
             lm = ranks.load(load_lm, loading)
@@ -235,7 +235,7 @@ def _versions() -> dict[str, str]:
 def _reference(data: Path | None) -> dict[str, float]:
     """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
     path = data / "dataset.json" if data else None
-    described = json.loads(path.read_text()) if path and path.is_file() else {}
+    described = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
     value = described.get("xz_bits_per_byte")
     return {} if value is None else {"xz_bits_per_byte": float(value)}
 

@@ -149,11 +149,11 @@ def add_rope_for_transformers_4(folder: Path) -> None:
     4.57 knows no ``rope_parameters``: it would silently fall back to a theta of 10,000 without scaling.
     """
     path = folder / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     parameters = dict(config["rope_parameters"])
     config["rope_theta"] = parameters.pop("rope_theta")
     config["rope_scaling"] = None if parameters["rope_type"] == "default" else parameters
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
@@ -168,9 +168,9 @@ def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = No
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)
     if chat_template is not None:
-        (folder / "chat_template.jinja").write_text(chat_template)
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text()) if path.exists() else {}
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # transformers 5 writes a class that 4 doesn't have, and notes of how this very folder was loaded.
     if config.get("tokenizer_class") in (None, "TokenizersBackend"):
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -178,4 +178,4 @@ def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = No
         config.pop(key, None)
     if (folder / "chat_template.jinja").exists():
         config.pop("chat_template", None)
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
+from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import OWN_FAMILIES, packing_refusals
 from titanflow.stage import StageRun
@@ -142,6 +143,7 @@ def import_custom(run: StageRun) -> None:
     module = (run.config.get("experimental") or {}).get("custom_import")
     if not module:
         return
+    reach_own_code()
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -210,6 +212,7 @@ def merged_config_class(run: StageRun) -> type:
 
 
 def _user_config(module: str, key: str, run: StageRun) -> Any:
+    reach_own_code()
     try:
         return importlib.import_module(module).JobConfig
     except (ImportError, AttributeError) as error:

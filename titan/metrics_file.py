@@ -27,7 +27,7 @@ class MetricsFile:
         """
         line = json.dumps(record, allow_nan=False)
         try:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise StageFailed(

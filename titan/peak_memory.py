@@ -17,7 +17,7 @@ def peak_memory_bytes() -> int | None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_reserved())
     try:
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) * 1024

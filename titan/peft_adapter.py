@@ -78,7 +78,7 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     try:
         save_file(weights, partial / WEIGHTS_FILE, metadata={"format": "pt"})
         named = {"base_model_name_or_path": str(base), **config}
-        (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n")
+        (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
         make_readable(partial)
         put_in_place(partial, out)
     finally:

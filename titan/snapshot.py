@@ -76,5 +76,5 @@ def render(snapshot: dict[str, Any]) -> str:
 if __name__ == "__main__":
     taken = take_snapshot()
     path = snapshot_path(taken["torchtitan"])
-    path.write_text(render(taken))
+    path.write_text(render(taken), encoding="utf-8")
     print(path)

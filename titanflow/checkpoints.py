@@ -96,7 +96,7 @@ def flaw(path: Path) -> str:
     try:
         contents = read_contents(path)
     except FileNotFoundError:
-        return f"no {METADATA}: its save was interrupted"
+        return f"no {METADATA}: its save was interrupted" if path.is_dir() else "there is no such folder"
     except (OSError, ValueError) as error:
         return str(error)
     ends: dict[str, int] = {}

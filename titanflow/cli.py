@@ -7,7 +7,9 @@ with ``--json``), everything else to stderr. Prefect and torch are imported by t
 from __future__ import annotations
 
 import functools
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +30,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def prepare_process() -> None:
+    """What all commands need of the process: nothing is imported from the folder one stands in, and what a terminal's
+    encoding lacks is replaced.
+    """
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -286,7 +301,7 @@ def _print_results(planned: Any, as_json: bool) -> None:
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
-        print_json({path.parent.name: json.loads(path.read_text()) for path in files if path.exists()})
+        print_json({path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()})
     else:
         Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(render_summary(planned))
 

@@ -1,6 +1,7 @@
 """A user's own code that a training module names in ``experimental.custom_import``: found, and not imported.
 
-A stage imports it from the folder one stands in, or from the Python path.
+A stage imports it from the Python path, or from the folder one stands in, which comes last: a ``datasets.py`` of the
+user's doesn't take a library's place.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ def custom_import(config: Mapping[str, Any]) -> str:
     """The module that a training module's config names; empty where there is none, or it is this project's own."""
     name = (config.get("experimental") or {}).get("custom_import")
     return "" if not name or name in OWN_FAMILIES.values() else str(name)
+
+
+def reach_own_code() -> None:
+    """Puts the folder one stands in at the end of the import path, for code that a config names."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def source_files(name: str) -> list[Path]:
@@ -40,7 +48,7 @@ def code_digests(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _source(name: str) -> Path | None:
     """A module's file, or a package's folder."""
-    for place in [Path.cwd(), *map(Path, sys.path)] if name else []:
+    for place in [*map(Path, sys.path), Path.cwd()] if name else []:
         path = place.joinpath(*name.split("."))
         module = path.with_name(f"{path.name}.py")
         if module.is_file() and not (path / "__init__.py").is_file():

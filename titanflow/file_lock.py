@@ -33,7 +33,7 @@ def sign(file: IO[str], holder: str) -> None:
 def held(folder: Path, name: str = LOCK_FILE) -> Iterator[bool]:
     """Holds a folder for the length of the block, if nobody else does: False where somebody does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a+") as file:
+    with (folder / name).open("a+", encoding="utf-8") as file:
         mine = not take(file)
         if mine:
             sign(file, f"process {os.getpid()}")
@@ -44,5 +44,5 @@ def is_held(folder: Path) -> bool:
     """Whether another holds a folder now."""
     if not (folder / LOCK_FILE).exists():
         return False
-    with (folder / LOCK_FILE).open("a+") as file:
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
         return bool(take(file))

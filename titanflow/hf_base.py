@@ -36,7 +36,7 @@ def hugging_face(folder: Path) -> BaseArchitecture:
     """
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(Problem(f"can't be read: {error}", origin=str(path))) from None
     family, flavor, args = read_architecture(config, str(path))
@@ -86,7 +86,11 @@ def weight_files(folder: Path) -> list[Path]:
 def missing_weights(folder: Path) -> list[str]:
     """The files of weights that the folder should have and hasn't."""
     index = folder / INDEX
-    wanted = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    wanted = (
+        sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if index.is_file()
+        else [WEIGHTS]
+    )
     return [name for name in wanted if not (folder / name).is_file()]
 
 

@@ -50,7 +50,10 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "WANDB_NOTES": f"experiment {config.path}",
     }
     own = {
-        "PYTHONPATH": _python_path(),
+        # The folder one stands in may hold a `datasets.py`: see titanflow.custom_code.
+        "PYTHONSAFEPATH": "1",
+        # Files and logs are UTF-8 in whatever locale.
+        "PYTHONUTF8": "1",
         STAGE_FOLDER: str(run.folder),
     }
     if launcher.get("device") == "cpu":
@@ -62,9 +65,3 @@ def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
     """The line that runs a stage again in a shell; what looks like a secret is left out."""
     shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
     return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])
-
-
-def _python_path() -> str:
-    """The folder one stands in is importable, as ``python -m`` makes it: for the user's own modules."""
-    inherited = os.environ.get("PYTHONPATH", "")
-    return os.pathsep.join(part for part in (str(Path.cwd()), inherited) if part)

@@ -87,7 +87,7 @@ class Manifest(BaseModel):
     def open(cls, folder: Path) -> Manifest:
         """The run's manifest; an empty one where there is none yet."""
         path = folder / MANIFEST_FILE
-        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return cls(folder=folder, **stored)
 
     def is_done(self, stage: str, fingerprint: str) -> bool:
@@ -213,7 +213,10 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The checkout's commit, with ``+`` behind it where files differ from it; empty outside of a checkout."""
+    """The commit of this project's checkout, with ``+`` behind it where files differ from it; empty outside of one.
+
+    An environment that the package is installed in may lie within another repository, whose commit says nothing.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -222,6 +225,7 @@ def git_revision() -> str:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = git("rev-parse", "HEAD")
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

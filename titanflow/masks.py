@@ -184,7 +184,7 @@ def _training_run(plan: Plan, module: str | None) -> StageRun:
 def _raise(path: Path) -> None:
     if not path.is_file():
         raise StageFailed("preparing the data ended without saying why; its output is above")
-    error = StageError.model_validate(json.loads(path.read_text()))
+    error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
     if error.exit_code != 2:
         raise StageFailed(error.message)
     raise DataError(error.message)

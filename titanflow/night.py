@@ -62,7 +62,7 @@ class Night(BaseModel):
     def read(cls, folder: Path) -> Night | None:
         """The night that a run's folder belongs to; None where it isn't one's."""
         path = folder / NIGHT_FILE
-        return cls.model_validate_json(path.read_text()) if path.is_file() else None
+        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         """Writes ``night.json`` into the run's folder."""

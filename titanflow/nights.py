@@ -123,7 +123,7 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
     for stage in STAGES:
         path = folder / stage / ERROR_FILE
         if path.is_file():
-            error = StageError.model_validate_json(path.read_text())
+            error = StageError.model_validate_json(path.read_text(encoding="utf-8"))
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
     stages = Manifest.open(folder).stages
     begun = [stage for stage, record in stages.items() if not record.finished]
@@ -134,7 +134,11 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
 
 def _planned(folder: Path) -> set[str]:
     path = folder / "plan.json"
-    return {stage["stage"] for stage in json.loads(path.read_text())["stages"]} if path.is_file() else set()
+    return (
+        {stage["stage"] for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]}
+        if path.is_file()
+        else set()
+    )
 
 
 def _result(folder: Path, stage: str) -> StageResult | None:

@@ -37,7 +37,7 @@ def content_digest(path: Path) -> str:
     if path.name != RESULT_FILE:
         return file_digest(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return file_digest(path)
     return digest({key: value for key, value in content.items() if key not in VARYING})

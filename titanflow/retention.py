@@ -95,6 +95,6 @@ def _built_upon(folder: Path) -> str:
         if stage.parent == folder or (stage.name == "pretrain" and (stage / RESULT_FILE).exists()):
             continue
         # A long path may be folded over two lines.
-        if f"{folder}/" in " ".join(path.read_text().split()):
+        if f"{folder}/" in " ".join(path.read_text(encoding="utf-8").split()):
             return f"{stage.parent.parent.name}/{stage.parent.name}"
     return ""

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from titanflow.moved import told_from
 from titanflow.wandb_record import WandbRecord
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
 
 RUN_FILE = "run.yaml"
+_FOLDER_LINE = re.compile(r"^folder:.*(?:\n .*)*", re.M)
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.json"
 METRICS_FILE = "metrics.jsonl"
@@ -70,8 +73,9 @@ class StageRun(Strict):
 
     @classmethod
     def read(cls, path: Path) -> StageRun:
-        """Reads a ``run.yaml``."""
-        return cls.model_validate(yaml.safe_load(Path(path).read_text()))
+        """Reads a ``run.yaml``, also of a run that was moved or copied."""
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
 
 
 class PrepareResult(Strict):
@@ -241,7 +245,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -254,12 +258,13 @@ def write_result(folder: Path, result: BaseModel) -> None:
 
 
 def read_result(folder: Path) -> StageResult:
-    """Reads a stage's ``result.json``.
+    """Reads a stage's ``result.json``, also of a run that was moved or copied.
 
     Raises:
         FileNotFoundError: the stage has not finished.
     """
-    raw = json.loads((Path(folder) / RESULT_FILE).read_text())
+    raw = json.loads((Path(folder) / RESULT_FILE).read_text(encoding="utf-8"))
+    raw = told_from(raw, _written_for(Path(folder)), Path(folder).resolve())
     kinds: dict[str, type[BaseModel]] = {
         "prepare": PrepareResult,
         "pretrain": TrainResult,
@@ -270,11 +275,18 @@ def read_result(folder: Path) -> StageResult:
     return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
 
 
+def _written_for(folder: Path) -> Path:
+    """The folder of a stage as its ``run.yaml`` has it, of which only that line is read; its own without one."""
+    path = folder / RUN_FILE
+    found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
+
+
 def write_error(folder: Path, error: StageError) -> None:
     """Writes ``error.json`` unless another rank already did: the first to fail is the one that counts."""
     path = Path(folder) / ERROR_FILE
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(error.model_dump_json(indent=2) + "\n")
+    temporary.write_text(error.model_dump_json(indent=2) + "\n", encoding="utf-8")
     try:
         os.link(temporary, path)
     except FileExistsError:

@@ -41,9 +41,10 @@ NO_EFFECT = {
     "wandb",
     "log_samples",
     "token_block",
+    "include_path",
     "cache_requests",
 }
-"""Sections and keys that don't change a result; data, tokenizer and chat count by their own fingerprints."""
+"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them."""
 
 
 def stage_inputs(

@@ -75,7 +75,7 @@ def _sources(place: Path | None, prepared: Mapping[str, Any]) -> list[Path]:
 
 
 def _prepared(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()).get("datasets", {}) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")).get("datasets", {}) if path.is_file() else {}
 
 
 def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
     if str(place) in prepared:
         return dict(prepared[str(place)])
     path = place / DATASET_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:

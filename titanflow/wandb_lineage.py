@@ -32,7 +32,7 @@ def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
 def dataset_artifact(folder: Path) -> ArtifactRecord:
     """Prepared rows: their own fingerprint is their digest."""
     path = folder / DATASET_FILE
-    described = json.loads(path.read_text()) if path.is_file() else {}
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     name, fingerprint = described.get("name", folder.name), described.get("fingerprint", "")
     return ArtifactRecord(
         name=_name(name),

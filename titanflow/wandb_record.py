@@ -82,6 +82,6 @@ def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
 def read_wandb_record(folder: Path) -> WandbRecord | None:
     """What a stage's folder has of its run; None where it has none, or none that can be read."""
     try:
-        return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text())
+        return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

@@ -1,6 +1,9 @@
 """How each stage's process is started."""
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,3 +55,18 @@ def test_wandb_is_offline_in_the_experiments_project_unless_the_user_says_otherw
     }
     monkeypatch.setenv("WANDB_MODE", "online")
     assert environment(run, config)["WANDB_MODE"] == "online"  # type: ignore[arg-type]
+
+
+def test_the_folder_one_stands_in_takes_no_librarys_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a Latin-1 locale, too: a stage's files and its log are UTF-8."""
+    for name in ("datasets.py", "flows.py", "yaml.py"):
+        (tmp_path / name).write_text("raise RuntimeError('the user own')")
+    (tmp_path / "family.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    config = SimpleNamespace(exp_name="e", path=Path("e.yaml"))
+    run = StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path / "pretrain")
+    code = "import yaml, flows, titanflow.custom_code as own; own.reach_own_code(); import family; print('ä ✓')"
+    env = {**os.environ, "LC_ALL": "en_US.ISO-8859-1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env |= environment(run, config)  # type: ignore[arg-type]
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert done.stdout.decode() == "ä ✓\n", done.stderr.decode()

@@ -1,10 +1,12 @@
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from titanflow import manifest as manifest_module
 from titanflow.forecast.forecast import Forecast
-from titanflow.manifest import Manifest, checkpoint_digest
+from titanflow.manifest import Manifest, checkpoint_digest, git_revision
 from titanflow.plan import StagePlan
 from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
 from titanflow.wandb_record import ArtifactRecord, WandbRecord
@@ -148,3 +150,25 @@ def test_the_wandb_run_and_its_artifacts_are_on_record(tmp_path: Path) -> None:
     Manifest.open(tmp_path).record_finish(StagePlan("pretrain", "RUN", "new", run), result)
     record = Manifest.open(tmp_path).stages["pretrain"]
     assert (record.wandb_run, record.wandb) == ("abc", wandb)
+
+
+def test_a_repository_around_the_environment_is_not_this_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    installed = tmp_path / ".venv" / "titanflow" / "manifest.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    (tmp_path / "paper.tex").touch()
+    git("init", "-q")
+    git("add", "paper.tex")
+    git("commit", "-qm", "theirs")
+    monkeypatch.setattr(manifest_module, "__file__", str(installed))
+    assert git_revision() == ""
+    git("add", "-f", ".venv")
+    git("commit", "-qm", "as in a checkout")
+    assert git_revision() == git("rev-parse", "HEAD")

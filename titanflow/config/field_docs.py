@@ -11,7 +11,7 @@ from pathlib import Path
 @cache
 def field_docs(source: Path) -> dict[str, dict[str, str]]:
     """Class → field → the first paragraph of the string below it, on one line; of every class of a source file."""
-    tree = ast.parse(source.read_text())
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     return {node.name: _docs(node.body) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

@@ -109,7 +109,7 @@ def known_metrics(tasks: list[str], include_path: str | None, root: Path) -> dic
     local: dict[str, list[str]] = {}
     for path in sorted(folders[0].rglob("*.yaml")):
         try:
-            config = yaml.load(path.read_text(), Loader=_TaskLoader)
+            config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             continue
         if isinstance(config, dict) and isinstance(config.get("task"), str) and "group" not in config:

@@ -25,6 +25,7 @@ from titanflow.config.schema import (
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, merge, plain
+from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
 
 STAGE_OF = {
@@ -185,6 +186,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
     custom = plain(merged.get("experimental", {}).get("custom_args_module")) if "experimental" in merged else None
     custom = custom or (plain(merged.get("job", {}).get("custom_config_module")) if "job" in merged else None)
     if custom and custom != "titan.job_config":
+        reach_own_code()
         try:
             schema = merge_schemas(schema, dataclass_schema(importlib.import_module(str(custom)).JobConfig))
         except ImportError as error:

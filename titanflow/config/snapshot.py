@@ -41,4 +41,4 @@ def load_snapshot() -> dict[str, Any]:
             f"torchtitan {installed} is installed, and this project knows {', '.join(known)}; "
             f"install torchtitan=={known[-1]}"
         )
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

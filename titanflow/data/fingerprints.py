@@ -201,7 +201,7 @@ def _remembered(memory: Path | None) -> dict[str, str]:
     if memory is None or not memory.is_file():
         return {}
     try:
-        return dict(json.loads(memory.read_text()))
+        return dict(json.loads(memory.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         return {}
 

@@ -35,7 +35,7 @@ def write_mixture(
     templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
     for what, values in (
         ("vocabularies", {info.vocab_size for info in infos}),
-        ("chat templates", {path.read_text() for path in templates}),
+        ("chat templates", {path.read_text(encoding="utf-8") for path in templates}),
     ):
         if len(values) > 1:
             raise DataError(Problem(f"the sources of {name} were prepared with different {what}", "data.mixture"))
@@ -58,7 +58,7 @@ def write_mixture(
     )
     if templates:
         (folder / TEMPLATE_FILE).write_text(templates[0].read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
+    (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
 def open_rows(folder: Path | str, seq_len: int) -> PreparedRows | MixedRows:

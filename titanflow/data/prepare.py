@@ -178,7 +178,7 @@ def check_evals(data: Data) -> None:
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
     """Writes the built-in evaluation items and their ``dataset.json``."""
     facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **stdlib_evals.write_items(folder)}
-    (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
     Raises:
         DataError: the text is too short for one row.
     """
-    facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text())
+    facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text(encoding="utf-8"))
     # There may be a hundred thousand of them.
     facts.pop("files", None)
     if dataset.kind == "text":

@@ -113,7 +113,7 @@ def read_info(folder: Path | str) -> DatasetInfo:
                 hint="prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`",
             )
         )
-    return DatasetInfo(**json.loads(path.read_text()))
+    return DatasetInfo(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_rows(
@@ -148,7 +148,7 @@ def write_rows(
     if packs is not None:
         np.save(folder / MEMBERS_FILE, packs[0])
         np.save(folder / ROW_OFFSETS_FILE, packs[1])
-    (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
+    (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
 def _check_sums(info: DatasetInfo, documents: int) -> None:

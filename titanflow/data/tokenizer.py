@@ -144,7 +144,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: 
         "clean_up_tokenization_spaces": False,
     }
     (folder / TEMPLATE_FILE).write_text(template_text(CHATML), encoding="utf-8")
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -215,7 +215,7 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
     if isinstance(decoder, dict):
         plain = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
         decoder |= {str(tokenizer.token_to_id(token)): {"content": token, **plain} for token in tokens}
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTokenizer:

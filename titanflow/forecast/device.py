@@ -89,7 +89,7 @@ def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgrou
 
 def _total(meminfo: Path) -> int | None:
     try:
-        line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+        line = next(line for line in meminfo.read_text(encoding="utf-8").splitlines() if line.startswith("MemTotal:"))
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) * 1024
@@ -98,7 +98,7 @@ def _total(meminfo: Path) -> int | None:
 def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
     """The limit of each group that this process is in: a group's own, and those of the groups around it."""
     try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     limits = []
@@ -118,7 +118,7 @@ def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
 
 def _limit(file: Path) -> int | None:
     try:
-        text = file.read_text().strip()
+        text = file.read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
@@ -126,7 +126,7 @@ def _limit(file: Path) -> int | None:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

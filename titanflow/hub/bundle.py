@@ -105,7 +105,7 @@ def check_complete(folder: Path, names: list[str]) -> None:
     """
     needed = list(REQUIRED)
     if INDEX in names:
-        needed += sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        needed += sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         needed.append("model.safetensors")
     missing = [name for name in needed if name not in names]

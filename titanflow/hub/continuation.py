@@ -32,7 +32,7 @@ def wrong_continuation(folder: Path) -> str:
 
     A model without an evaluation has no continuation to compare with.
     """
-    if "greedy" not in json.loads((folder / LINEAGE).read_text()):
+    if "greedy" not in json.loads((folder / LINEAGE).read_text(encoding="utf-8")):
         log.info("no evaluation recorded a greedy continuation: the model isn't loaded again")
         return ""
     done = subprocess.run([*VERIFY, str(folder)], env=without_token(), capture_output=True, text=True, check=False)

@@ -116,7 +116,7 @@ def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
     """Compares with the result of the publish that wrote the folder, where that lies beside it."""
     path = folder.resolve().parent / RESULT_FILE
     try:
-        result = PublishResult.model_validate_json(path.read_text())
+        result = PublishResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []  # another stage's, or none
     # A publish that was held back leaves what stood there before.

@@ -100,5 +100,7 @@ def local_task_names(folder: Path) -> frozenset[str]:
     Read as text: a task's YAML may hold tags that only lm-eval knows.
     """
     return frozenset(
-        name for path in (folder / "tasks").rglob("*.yaml") for name in TASK_NAME.findall(path.read_text())
+        name
+        for path in (folder / "tasks").rglob("*.yaml")
+        for name in TASK_NAME.findall(path.read_text(encoding="utf-8"))
     )

@@ -52,7 +52,7 @@ def render_report(folder: Path) -> str:
     environment.filters |= {"short": short, "duration": duration}
     page = environment.get_template("report.html.jinja").render(
         run=run,
-        style=Markup((HERE / "report.css").read_text()),
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         state=run_state(run),
         tiles=tiles(run),
         pictures={
