@@ -6,6 +6,7 @@ A task's YAML may run code (``!function``, Jinja): use only task folders that yo
 from __future__ import annotations
 
 import difflib
+import glob
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -61,7 +62,8 @@ def render_tasks(include_path: Path, data: Path | None, out: Path) -> Path:
                     hint="give the evaluate module a `data` section",
                 )
             )
-        path.write_text(text.replace(DATA, str(data.absolute())), encoding="utf-8")
+        # `datasets` takes the names of data_files as patterns.
+        path.write_text(text.replace(DATA, glob.escape(str(data.absolute()))), encoding="utf-8")
     return out
 
 

@@ -1,6 +1,8 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import yaml
 from tiny_evals import write_evals
@@ -32,6 +34,17 @@ def test_the_data_folder_is_filled_in_and_the_rest_stays(rendered: Path, data: P
 
     assert config["dataset_kwargs"]["data_files"]["test"] == f"{data}/kind.jsonl"
     assert "${data}" in (data / "tasks" / "tiny_kind.yaml").read_text(), "the user's file is untouched"
+
+
+def test_items_in_a_folder_whose_name_is_a_pattern_are_the_folders_own(data: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(data, tmp_path / "w [1]*")
+    (tmp_path / "w 1").mkdir()
+    rendered = render_tasks(odd / "tasks", odd, tmp_path / "rendered")
+
+    files = yaml.safe_load((rendered / "tiny_kind.yaml").read_text())["dataset_kwargs"]["data_files"]
+    loaded = datasets.load_dataset("json", data_files=files, split="test", cache_dir=str(tmp_path / "cache"))
+
+    assert len(loaded) == len((data / "kind.jsonl").read_text().splitlines())
 
 
 def test_what_was_rendered_before_is_gone(data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_schedule
 from titanflow.config.module import Module
+from titanflow.config.named_values import check_named_values
 from titanflow.config.parallelism import check_parallelism, is_sharded
 from titanflow.errors import Problem
 from titanflow.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
@@ -36,6 +37,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_skip_rows(module),
             *check_family(module),
             *_check_refused(module),
+            *check_named_values(module),
             *_check_checkpoints(module),
             *_check_sft(module),
             *_check_sft_tokenizer(module),

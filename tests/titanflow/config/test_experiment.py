@@ -195,7 +195,8 @@ def test_a_tree_with_a_folder_per_framework(tmp_path: Path) -> None:
             "experimental:\n  custom_args_module: 'not.here'\nprimus_turbo:\n  enable_primus_turbo: true\n"
         ),
         "configs/models/torchtitan/llama3.1_8B.yaml": (
-            "job:\n  dump_folder: './outputs'\nmodel:\n  name: 'llama3'\n  flavor: '8B'\n  converters:\n    - turbo\n"
+            "job:\n  dump_folder: './outputs'\n"
+            "model:\n  name: 'llama3'\n  flavor: '8B'\n  converters: [document_attention]\n"
         ),
         "examples/exp.yaml": (
             "exp_name: llama\nmodules:\n  pre_trainer:\n    framework: torchtitan\n    config: pre_trainer.yaml\n"

@@ -1,0 +1,70 @@
+"""Values that torchtitan takes as a name and looks up once a stage runs: hours later, without this.
+
+Its own types say of them only that they are texts. A test asks the installed torchtitan and torch for each name here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from titanflow.config.module import Module
+from titanflow.custom_code import custom_import
+from titanflow.errors import Problem
+
+OPTIMIZERS = ("Adam", "AdamW")
+COMPILED = ("model", "loss")
+SCHEDULES = (
+    *("1F1B", "Interleaved1F1B", "GPipe", "LoopedBFS", "InterleavedZeroBubble"),
+    *("PipelineScheduleSingle", "PipelineScheduleMulti", "ZBVZeroBubble", "DualPipeV"),
+)
+"""torch's pipeline schedules, whose names it takes in any case."""
+CONVERTERS = (
+    *("quantize.linear.float8", "quantize.grouped_mm.float8", "quantize.linear.mx", "quantize.grouped_mm.mx"),
+    "document_attention",
+)
+"""torchtitan's model converters, and this project's."""
+
+
+def check_named_values(module: Module) -> list[Problem]:
+    """Names that nothing answers to, and what torchtitan can't do where it is installed alone."""
+    config = module.config
+    # Code of the user's may bring an optimizer, or register a converter.
+    is_own = bool(custom_import(config))
+    problems = [] if is_own else [*_unknown(module, "optimizer.name", [config["optimizer"]["name"]], OPTIMIZERS)]
+    problems += _unknown(module, "compile.components", config["compile"]["components"], COMPILED)
+    if not is_own:
+        problems += _unknown(module, "model.converters", config["model"]["converters"], CONVERTERS)
+    schedule = config["parallelism"]["pipeline_parallel_schedule"]
+    if (
+        schedule.lower() not in map(str.lower, SCHEDULES)
+        and not config["parallelism"]["pipeline_parallel_schedule_csv"]
+    ):
+        problems += _unknown(module, "parallelism.pipeline_parallel_schedule", [schedule], SCHEDULES)
+    option = config["activation_checkpoint"]["selective_ac_option"]
+    if option != "op" and not (option.isdigit() and int(option)):
+        key, expected = "activation_checkpoint.selective_ac_option", 'op, or every how many layers: "2"'
+        problems.append(module.problem(key, f"found {option!r}", expected))
+    if config["fault_tolerance"]["enable"] and importlib.util.find_spec("torchft") is None:
+        hint = "a stage that is killed goes on from its newest checkpoint without it"
+        problems.append(module.problem("fault_tolerance.enable", "torchft isn't installed", "false", hint))
+    return [*problems, *_check_initial(module)]
+
+
+def _unknown(module: Module, key: str, found: list[str], known: tuple[str, ...]) -> Iterator[Problem]:
+    for name in found:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            yield module.problem(key, f"found {name!r}", f"one of {', '.join(known)}", hint)
+
+
+def _check_initial(module: Module) -> list[Problem]:
+    """Whether what a pretraining begins with is there; an sft begins with its base."""
+    named = module.config["checkpoint"]["initial_load_path"]
+    if not named or module.stage == "sft" or "://" in named or Path(named).expanduser().exists():
+        return []
+    message = f"{named} isn't there" + ("" if Path(named).is_absolute() else f" (looked for it in {Path.cwd()})")
+    return [module.problem("checkpoint.initial_load_path", message, "a step-N folder, or a finished stage's")]
