@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 
 from titanflow.config.module import Module
 from titanflow.custom_code import custom_import
@@ -50,7 +49,7 @@ def check_named_values(module: Module) -> list[Problem]:
     if config["fault_tolerance"]["enable"] and importlib.util.find_spec("torchft") is None:
         hint = "a stage that is killed goes on from its newest checkpoint without it"
         problems.append(module.problem("fault_tolerance.enable", "torchft isn't installed", "false", hint))
-    return [*problems, *_check_initial(module)]
+    return problems
 
 
 def _unknown(module: Module, key: str, found: list[str], known: tuple[str, ...]) -> Iterator[Problem]:
@@ -59,12 +58,3 @@ def _unknown(module: Module, key: str, found: list[str], known: tuple[str, ...])
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else ""
             yield module.problem(key, f"found {name!r}", f"one of {', '.join(known)}", hint)
-
-
-def _check_initial(module: Module) -> list[Problem]:
-    """Whether what a pretraining begins with is there; an sft begins with its base."""
-    named = module.config["checkpoint"]["initial_load_path"]
-    if not named or module.stage == "sft" or "://" in named or Path(named).expanduser().exists():
-        return []
-    message = f"{named} isn't there" + ("" if Path(named).is_absolute() else f" (looked for it in {Path.cwd()})")
-    return [module.problem("checkpoint.initial_load_path", message, "a step-N folder, or a finished stage's")]

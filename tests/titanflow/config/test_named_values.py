@@ -12,7 +12,6 @@ CASES = {
         'op, or every how many layers: "2"',
     ),
     "activation_checkpoint.selective_ac_option=0": ("selective_ac_option: found '0'", "op, or"),
-    "checkpoint.initial_load_path=/nowhere/step-5": ("/nowhere/step-5 isn't there", "a step-N folder"),
 }
 
 
