@@ -69,15 +69,20 @@ class _References:
             return value, None
 
     def _text(self, value: str) -> tuple[Any, Any]:
+        if value.startswith("${") and _end(value, 0) == len(value):
+            found, is_default, _ = self._reference(value, 0)
+            return self._whole(found, is_default)
+        return self._joined(value), None
+
+    def _joined(self, text: str) -> str:
+        """A text with each of its references replaced."""
         pieces: list[str] = []
         position = 0
-        while (start := value.find("${", position)) >= 0:
-            found, is_default, end = self._reference(value, start)
-            if start == 0 and end == len(value):
-                return self._whole(found, is_default)
-            pieces += [value[position:start], found]
+        while (start := text.find("${", position)) >= 0:
+            found, _, end = self._reference(text, start)
+            pieces += [text[position:start], found]
             position = end
-        return "".join([*pieces, value[position:]]), None
+        return "".join([*pieces, text[position:]])
 
     def _whole(self, found: str, is_default: bool) -> tuple[Any, Any]:
         # A default is written in YAML; what the environment says is a text, quotation marks and all.
@@ -108,16 +113,7 @@ class _References:
             expected = f"export {name[0]}=…, or ${{{name[0]}:default}} here"
             self.problems.append(Problem(message, self.key, self.origin, expected))
             return "", False, end
-        return self._default(default), True, end
-
-    def _default(self, default: str) -> str:
-        pieces: list[str] = []
-        position = 0
-        while (start := default.find("${", position)) >= 0:
-            found, _, end = self._reference(default, start)
-            pieces += [default[position:start], found]
-            position = end
-        return "".join([*pieces, default[position:]])
+        return self._joined(default), True, end
 
 
 def _end(value: str, start: int) -> int:

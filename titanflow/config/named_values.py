@@ -31,11 +31,11 @@ def check_named_values(module: Module) -> list[Problem]:
     """Names that nothing answers to, and what torchtitan can't do where it is installed alone."""
     config = module.config
     # Code of the user's may bring an optimizer, or register a converter.
-    is_own = bool(custom_import(config))
-    problems = [] if is_own else [*_unknown(module, "optimizer.name", [config["optimizer"]["name"]], OPTIMIZERS)]
-    problems += _unknown(module, "compile.components", config["compile"]["components"], COMPILED)
-    if not is_own:
+    problems: list[Problem] = []
+    if not custom_import(config):
+        problems += _unknown(module, "optimizer.name", [config["optimizer"]["name"]], OPTIMIZERS)
         problems += _unknown(module, "model.converters", config["model"]["converters"], CONVERTERS)
+    problems += _unknown(module, "compile.components", config["compile"]["components"], COMPILED)
     schedule = config["parallelism"]["pipeline_parallel_schedule"]
     if (
         schedule.lower() not in map(str.lower, SCHEDULES)

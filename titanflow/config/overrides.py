@@ -96,12 +96,8 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
     # So is the way that the file has to it, `modules.pretrain.overrides.training.steps`.
-    if (short := key.removeprefix("overrides.")) != key:
-        set_leaf(over[module], short, setting.tree)
-    elif _is_of_spec(module, key):
-        set_leaf(specs[module], key, setting.tree)
-    else:
-        set_leaf(over[module], key, setting.tree)
+    target = specs[module] if _is_of_spec(module, key) else over[module]
+    set_leaf(target, key.removeprefix("overrides."), setting.tree)
     return None
 
 

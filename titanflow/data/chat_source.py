@@ -45,9 +45,7 @@ def load_chats(data: Data, cache: Path) -> Source:
     elif data.path:
         source = write_source(local_files(data.path), chat_rows, ROW, data.limit, cache)
     else:
-        rows = load_from_hub(data)
-        rows = rows if data.limit is None else rows.select(range(min(data.limit, len(rows))))
-        source = Source(rows, [SourceFile(str(data.dataset))])
+        source = Source(load_from_hub(data), [SourceFile(str(data.dataset))])
     first = next(iter(read_rows(source.rows)), None)
     if first is None:
         raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))

@@ -287,11 +287,14 @@ def _values(text: str) -> tuple[list[str], list[int]]:
     decoder = json.JSONDecoder()
     rows: list[str] = []
     lines: list[int] = []
+    line, counted = 1, 0
     position = _after_space(text, 0)
     while position < len(text):
         _, end = decoder.raw_decode(text, position)
+        line += text.count("\n", counted, position)
+        counted = position
         rows.append(text[position:end])
-        lines.append(1 + text.count("\n", 0, position))
+        lines.append(line)
         position = _after_space(text, end)
     return rows, lines
 

@@ -150,7 +150,7 @@ def _batches(rows: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, i
 
 
 def load_from_hub(data: Data) -> Dataset:
-    """Reads a dataset of the Hub, or a local folder that ``datasets`` loads.
+    """Reads a dataset of the Hub, or a local folder that ``datasets`` loads, up to ``data.limit``.
 
     Raises:
         DataError: it can't be loaded, or `datasets` would take its name as a pattern.
@@ -181,4 +181,4 @@ def load_from_hub(data: Data) -> Dataset:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(Problem(f"can't load {data.dataset}: {reason}", "data.dataset", hint=hint)) from error
     assert isinstance(rows, Dataset)
-    return rows
+    return rows if data.limit is None else rows.select(range(min(data.limit, len(rows))))

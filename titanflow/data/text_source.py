@@ -50,7 +50,6 @@ def load_text(data: Data, cache: Path) -> Source:
         source = write_source(local_files(data.path), lambda file: text_rows(file, data), TEXT, data.limit, cache)
     else:
         rows = _column(load_from_hub(data), data, str(data.dataset))
-        rows = rows if data.limit is None else rows.select(range(min(data.limit, len(rows))))
         source = Source(rows, [SourceFile(str(data.dataset))])
     if len(source.rows) == 0:
         raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
