@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Cli
 from fast import NoProcess
+from hypothesis import settings
 from tiny_experiment import write_tiny_experiment
 
 # What a developer's shell says of Prefect, W&B or the Hub is not what is tested.
@@ -21,6 +22,10 @@ MODULES = tempfile.TemporaryDirectory(prefix="transformers-modules-")
 os.environ["HF_MODULES_CACHE"] = MODULES.name
 # A shell starts its background jobs with SIGINT ignored, and what a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same examples each time, however slow the machine; `--hypothesis-profile many` tries ten times as many.
+settings.register_profile("few", max_examples=200, derandomize=True, deadline=None, database=None)
+settings.register_profile("many", settings.get_profile("few"), max_examples=2000)
+settings.load_profile("few")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,7 @@ from titanflow.config.model_args import (
     resolve_model_args,
     set_argument,
     split_overrides,
+    without_empty_sections,
 )
 from titanflow.config.schema import Schema
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
@@ -49,6 +50,7 @@ def resolve_architecture(
     section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)
     params = read_params(entry.spec.get("params", {}), f"{module.name}.params", problems)
     overrides = {**dict(leaves(overrides)), **params, **_set_last(overrides, entry.settings)}
+    overrides = without_empty_sections(overrides, args_schema)
     merged["model"] = section
     if not is_custom:
         wrong = check_flavor(name, flavor, module.name, first_origin(entry.spec))

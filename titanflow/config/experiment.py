@@ -21,7 +21,7 @@ from titanflow.config.module import Entry, Module, build_module, remove_unknown
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, plain
+from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def _build_modules(
     raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, problems: list[Problem]
 ) -> dict[str, Module]:
     specs = raw.get("modules")
+    specs = specs.value if isinstance(specs, Replacing) else specs
     if isinstance(specs, Leaf) and isinstance(specs.value, list):
         expected = "a mapping, each module under its name: `pretrain: {config: …}`"
         problems.append(Problem("found a list", key="modules", origin=specs.origin, expected=expected))
@@ -128,11 +129,11 @@ def _build_modules(
         return {}
     modules: dict[str, Module] = {}
     for name, spec in specs.items():
-        if not isinstance(spec, dict):
-            problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=first_origin(spec)))
+        if not isinstance(spec, dict) or isinstance(spec, Replacing):
+            origin = first_origin(spec.value if isinstance(spec, Replacing) else spec)
+            problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=origin))
             continue
-        # What lies below these is checked with the stage's config.
-        shallow = {key: {} if key in _SECTIONS and isinstance(value, dict) else value for key, value in spec.items()}
+        shallow = {key: _without_content(value) if key in _SECTIONS else value for key, value in spec.items()}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
         common = launcher if isinstance(launcher, dict) else {}
@@ -142,6 +143,12 @@ def _build_modules(
             problems += _second(module, modules, first_origin(spec))
             modules[name] = module
     return modules
+
+
+def _without_content(section: Leaf | Tree) -> Leaf | Tree:
+    """What says of a section only that it is one: what lies below is checked with the stage's config."""
+    is_section = isinstance(section, dict) and not isinstance(section, Replacing)
+    return {} if is_section else section
 
 
 def _second(module: Module, modules: dict[str, Module], origin: str) -> list[Problem]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from titanflow.config.yaml_source import Leaf, Tree, parse_scalar
+from titanflow.config.yaml_source import Leaf, Tree, parse_scalar, remade
 from titanflow.errors import Problem
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -24,10 +24,11 @@ def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
     variable without a default, another form of reference, and a variable that is named like a secret go to
     ``problems``: secrets stay in the environment, a config is written to disk.
     """
-    return {
+    replaced = {
         key: interpolate(value, problems) if isinstance(value, dict) else _interpolate_leaf(key, value, problems)
         for key, value in tree.items()
     }
+    return remade(tree, replaced)
 
 
 def _interpolate_leaf(key: str, leaf: Leaf, problems: list[Problem]) -> Leaf:

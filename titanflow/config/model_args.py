@@ -109,7 +109,7 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
     known = known_keys(found["schema"])
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
-        if field is None:
+        if field is None or "properties" in field:
             near = closest(dotted, known)
             problems.append(
                 Problem(
@@ -133,12 +133,19 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
     return args
 
 
+def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:
+    """The overrides, flat, without sections that are written and left empty: these change nothing."""
+    flat = dict(leaves(overrides))
+    fields = {dotted: _field(args_schema or {}, dotted) or {} for dotted in flat}
+    return {dotted: leaf for dotted, leaf in flat.items() if leaf.value or "properties" not in fields[dotted]}
+
+
 def _field(schema: Schema, dotted: str) -> Schema | None:
     for part in dotted.split("."):
         schema = schema.get("properties", {}).get(part)
         if schema is None:
             return None
-    return None if "properties" in schema else schema
+    return schema
 
 
 def set_argument(args: dict[str, Any], dotted: str, value: Any) -> None:

@@ -24,7 +24,7 @@ from titanflow.config.schema import (
 )
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, merge, plain
+from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
 from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
 
@@ -114,7 +114,8 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     except ConfigError as error:
         problems += error.problems
         return None
-    if broken := _check_sections(merged, stage_schema(stage), name):
+    merged = typed(_without_empty(merged, stage_schema(stage)), stage_schema(stage))
+    if broken := _check_kinds(merged, stage_schema(stage), name):
         problems += broken
         return None
     schema, base_origin = _schema(module, merged, problems)
@@ -132,7 +133,8 @@ def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[
     for room, name in (("modules", "config"), ("models", "model")):
         leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
-            merged = merge(merged, load(tree.file(room, leaf, f"{key}.{name}", module.framework), problems))
+            path = tree.file(room, leaf, f"{key}.{name}", module.framework)
+            merged = merge(merged, load(path, problems))
     for name in ("data", "validation_data"):
         leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
@@ -160,12 +162,22 @@ def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]
             sources[name] = merge(load(path, problems), source)
 
 
-def _check_sections(merged: Tree, schema: Schema, name: str) -> list[Problem]:
-    """What stands in place of a section, without which nothing else can be looked at."""
-    sections = [key for key, one in schema["properties"].items() if "properties" in one]
-    return check(
-        {key: value for key, value in merged.items() if key in sections and isinstance(value, Leaf)}, schema, f"{name}."
-    )
+def _check_kinds(merged: Tree, schema: Schema, name: str) -> list[Problem]:
+    """Values in place of sections, mappings and lists in place of values: with these nothing else can be looked at."""
+    return check(_other_than_values(merged, schema), schema, f"{name}.")
+
+
+def _other_than_values(tree: Tree, schema: Schema) -> Tree:
+    """Of the known keys, what stands in place of a section, and what is a mapping or a list."""
+    found: Tree = {}
+    for key, value in tree.items():
+        below = schema["properties"].get(key, {})
+        if "properties" in below:
+            is_section = isinstance(value, dict) and not isinstance(value, Replacing)
+            found[key] = _other_than_values(value, below) if is_section else value
+        elif below and (isinstance(value, dict) or isinstance(value.value, dict | list)):
+            found[key] = value
+    return found
 
 
 @cache
@@ -197,7 +209,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
     complete = merge(
         _as_leaves(defaults(schema)),
-        {key: value for key, value in merged.items() if key in schema["properties"] and not _is_empty(value)},
+        {key: value for key, value in merged.items() if key in schema["properties"]},
     )
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     module.config = plain(complete)
@@ -219,9 +231,16 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
         module.origins[f"model.{key}"] = args_origins.get(f"model.{key}", model_origin)
 
 
-def _is_empty(value: Leaf | Tree) -> bool:
-    """Whether null stands here: a section that is written and left empty has its defaults."""
-    return isinstance(value, Leaf) and value.value is None
+def _without_empty(tree: Tree, schema: Schema) -> Tree:
+    """The tree without its sections that are written and left empty (null): these have their defaults."""
+    kept: Tree = {}
+    for key, value in tree.items():
+        below = schema.get("properties", {}).get(key, {})
+        if isinstance(value, dict):
+            kept[key] = _without_empty(value, below)
+        elif value.value is not None or "properties" not in below:
+            kept[key] = value
+    return remade(tree, kept)
 
 
 def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = "") -> list[str]:

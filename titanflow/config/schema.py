@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, plain
+from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, plain, remade
 from titanflow.errors import Problem
 
 Schema = dict[str, Any]
@@ -92,7 +92,7 @@ def typed(tree: Tree, schema: Schema) -> Tree:
     """The tree with each value that stands where only a text fits as the text that was written: ``1001``, ``012``."""
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     others = others if isinstance(others, dict) else {}
-    return {key: _typed(value, properties.get(key, others)) for key, value in tree.items()}
+    return remade(tree, {key: _typed(value, properties.get(key, others)) for key, value in tree.items()})
 
 
 def _typed(value: Leaf | Tree, schema: Schema) -> Leaf | Tree:
@@ -128,6 +128,8 @@ def _fits(value: Any, schema: Schema) -> bool:
 
 
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
+    if isinstance(value, Replacing) and not _fits(value.value.value, schema):
+        return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
     if "properties" in schema:
         return _check_section(value, schema, prefix, known, f"{dotted}.")
     items = schema.get("additionalProperties")

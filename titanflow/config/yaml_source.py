@@ -179,28 +179,51 @@ def as_tree(value: Any, origin: str) -> Leaf | Tree:
     return Leaf(value, origin)
 
 
+class Replacing(dict[str, Any]):
+    """A mapping that was laid over a value, which nobody would look at again."""
+
+    def __init__(self, tree: Tree, value: Leaf) -> None:
+        super().__init__(tree)
+        self.value = value
+
+
+def remade(tree: Tree, made: Tree) -> Tree:
+    """What was made of a mapping, which remembers what the mapping does."""
+    return Replacing(made, tree.value) if isinstance(tree, Replacing) else made
+
+
 def merge(base: Tree, over: Tree) -> Tree:
     """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
 
-    A section that is written and left empty (null) changes nothing of the one below it.
+    A section that is written and left empty (null) changes nothing of the one below it. A mapping in the place of a
+    value remembers it (:class:`Replacing`), for the check.
     """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, Leaf) and value.value is None:
-            continue
-        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(value, dict):
+            merged[key] = _laid_over(below, value)
+        elif value.value is not None or not isinstance(below, dict):
+            merged[key] = value
     return merged
 
 
+def _laid_over(below: Leaf | Tree | None, over: Tree) -> Tree:
+    if isinstance(below, Leaf):
+        return over if below.value is None else Replacing(over, below)
+    replaced = next((one.value for one in (below, over) if isinstance(one, Replacing)), None)
+    merged = merge(below or {}, over)
+    return merged if replaced is None else Replacing(merged, replaced)
+
+
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Each leaf with its dotted key; an empty mapping has none."""
+    """Each leaf with its dotted key; an empty mapping below the top is a value, of no known origin."""
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from leaves(value, f"{dotted}.")
         else:
-            yield dotted, value
+            yield dotted, Leaf({}, "") if isinstance(value, dict) else value
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -220,14 +243,12 @@ def plain(tree: Any) -> Any:
 
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
-    """Sets one leaf, or lays a section over what is there, by its dotted key, making the mappings above it."""
-    *above, last = dotted.split(".")
-    for key in above:
-        below = tree.get(key)
-        if not isinstance(below, dict):
-            below = tree[key] = {}
-        tree = below
-    tree[last] = merge(tree[last], leaf) if isinstance(leaf, dict) and isinstance(tree.get(last), dict) else leaf
+    """Lays one value, or a section, over what is there, by its dotted key."""
+    over: Leaf | Tree = leaf
+    for key in reversed(dotted.split(".")):
+        over = {key: over}
+    assert isinstance(over, dict)
+    tree.update(merge(tree, over))
 
 
 def first_origin(tree: Any) -> str:

@@ -288,3 +288,53 @@ def test_another_form_of_reference_is_an_error(write: Write, mistakes: Callable[
 def test_104_a_reference_within_a_list_of_mappings_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_X", "1")
     assert interpolate({"a": Leaf([{"b": "${TF_X}"}, ["${TF_X}"]], "f:1")}, [])["a"].value == [{"b": 1}, [1]]
+
+
+REPLACED = {
+    105: ("optimizer: 1e-4", "{lr: 1e-3}", "pretrain.yaml:1: pretrain.optimizer: found 0.0001 (float)"),
+    106: ("optimizer: [AdamW]", "{lr: 1e-3}", "pretrain.yaml:1: pretrain.optimizer: found ['AdamW'] (list)"),
+    107: ("data: {columns: text}", "{}", "pretrain.yaml:1: pretrain.data.columns: found 'text' (text)"),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_what_a_section_is_laid_over_is_looked_at(write: Write, mistakes: Callable[..., str], case: int) -> None:
+    below, optimizer, message = REPLACED[case]
+    overrides = f"overrides: {{optimizer: {optimizer}, data: {{path: x.txt, columns: {{text: t}}}}}}"
+    said = mistakes(write(modules__pretrain=below, experiments__exp=experiment(overrides)))
+    assert f"{message}\n    expected: a mapping" in said
+
+
+def test_108_what_a_file_extends_is_looked_at_too(write: Write, mistakes: Callable[..., str]) -> None:
+    path = write(experiments__exp=experiment("overrides: {training: {steps: 3}}", "extends: below.yaml"))
+    (path.parent / "below.yaml").write_text("nightly: often\nmodules: {pretrain: {overrides: {training: 5}}}\n")
+    said = mistakes(path, "nightly.keep=2")
+    assert "below.yaml:1: nightly: found 'often' (text)\n    expected: a mapping" in said
+    assert "below.yaml:2: pretrain.training: found 5 (int)\n    expected: a mapping" in said
+
+
+def test_109_so_is_what_another_setting_is_laid_over(write: Write, mistakes: Callable[..., str]) -> None:
+    said = mistakes(write(), "pretrain.training=5", "pretrain.training.steps=3")
+    assert "--set pretrain.training=5: pretrain.training: found 5 (int)\n    expected: a mapping" in said
+
+
+@pytest.mark.parametrize("nothing", ["{}", "null", ""])
+def test_110_an_empty_section_of_the_models_arguments_changes_nothing(write: Write, load: Load, nothing: str) -> None:
+    model = f"model: {{name: llama3, flavor: 8B, rope_scaling_args: {nothing}}}\njob: {nothing}"
+    loaded = load(write(models__tiny=model, experiments__exp=experiment("overrides: {training: {mock_data: true}}")))
+    assert loaded.modules["pretrain"].model_overrides == {}
+    assert loaded.modules["pretrain"].model_args["rope_scaling_args"]["scaling_factor"] == 8.0
+
+
+NAMES = {111: "[llama3]", 112: "{x: 1}"}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_a_name_is_a_text(write: Write, mistakes: Callable[..., str], case: int) -> None:
+    said = mistakes(write(models__tiny=f"model: {{name: {NAMES[case]}, flavor: debugmodel}}"))
+    assert "tiny.yaml:1: pretrain.model.name: found" in said
+
+
+def test_113_no_argument_of_a_model_is_an_empty_mapping(write: Write, mistakes: Callable[..., str]) -> None:
+    said = mistakes(write(models__tiny="model: {name: llama3, flavor: debugmodel, n_heads: {}}"))
+    assert "pretrain.model.n_heads: found {}\n    expected: a whole number" in said
