@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.config.field_docs import field_docs
+from titanflow.config.json_schema import json_schema
 from titanflow.config.snapshot import FAMILIES, snapshot_path
 from titanflow.families import OWN_FAMILIES
 
@@ -25,8 +26,6 @@ def take_snapshot() -> dict[str, Any]:
         of what its source says of a field; ``models``: for each family the name and JSON schema of its ``ModelArgs``
         and the values of each flavor.
     """
-    from pydantic import TypeAdapter
-
     from titan.native_model import train_spec
 
     train_spec(FAMILIES[0])
@@ -38,12 +37,12 @@ def take_snapshot() -> dict[str, Any]:
         args_class = type(next(iter(flavors.values())))
         models[name] = {
             "args": args_class.__name__,
-            "schema": _without_private(TypeAdapter(args_class).json_schema()),
+            "schema": _without_private(json_schema(args_class)),
             "flavors": {flavor: _without_private(dataclasses.asdict(args)) for flavor, args in flavors.items()},
         }
     return {
         "torchtitan": version("torchtitan"),
-        "job_config": with_docs(TypeAdapter(job_config.JobConfig).json_schema(), Path(job_config.__file__)),
+        "job_config": with_docs(json_schema(job_config.JobConfig), Path(job_config.__file__)),
         "models": models,
     }
 

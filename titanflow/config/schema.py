@@ -39,9 +39,9 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 @cache
 def dataclass_schema(cls: type) -> Schema:
     """The schema of a dataclass, references resolved."""
-    from pydantic import TypeAdapter
+    from titanflow.config.json_schema import json_schema
 
-    return inline(TypeAdapter(cls).json_schema())
+    return inline(json_schema(cls))
 
 
 def inline(schema: Schema) -> Schema:
