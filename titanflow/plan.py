@@ -20,6 +20,7 @@ from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
+from titanflow.config.unusable_paths import named_by
 from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
@@ -138,6 +139,12 @@ def make_plan(
     config = load_experiment(experiment, configs, settings)
     config = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
     name = check_run_name(run or (config.night.run if config.night else DEFAULT_RUN))
+    anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
+    with named_by(config):
+        return _plan(config, name, runs_here, anew)
+
+
+def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Plan]) -> Plan:
     workspace = config.workspace.resolve()
     check_workspace(workspace, config.origins.get("workspace", ""))
     folder = workspace / config.exp_name / name
@@ -166,7 +173,6 @@ def make_plan(
     _check_devices(stages, config, runs_here)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
-    anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew)
 
 

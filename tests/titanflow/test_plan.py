@@ -245,3 +245,9 @@ def write_model(folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     return folder
+
+
+@pytest.mark.parametrize("key", ["pretrain.model.hf_assets_path", "pretrain.data.path", "sft.base", "pretrain.model"])
+def test_a_path_that_no_file_system_takes_is_named_by_its_key(configs: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){key.partition('.')[2]}.*aaa"):
+        make_plan("tiny", configs, overrides=[f"{key}={'a' * 300}"])

@@ -212,7 +212,8 @@ def accepts(value: Any, schema: Schema) -> bool:
             # No bound of a training is infinite, and what is no number compares with nothing.
             return is_number and math.isfinite(value) and _within(value, schema)
         case "string":
-            return isinstance(value, str)
+            # No file system, log or database takes a NUL.
+            return isinstance(value, str) and "\0" not in value
         case "boolean":
             return isinstance(value, bool)
         case "null":

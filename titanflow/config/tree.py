@@ -49,7 +49,7 @@ class ConfigTree:
             Path(name),
             *(self.root / "experiments" / f"{name}{suffix}" for suffix in ("", ".yaml")),
         ):
-            if path.is_file():
+            if _is_file(path):
                 return path
         known = sorted(path.stem for path in (self.root / "experiments").glob("*.yaml"))
         near = difflib.get_close_matches(name, known, n=1)
@@ -72,7 +72,7 @@ class ConfigTree:
         folders.append(self.root / room)
         for folder in folders:
             for path in (folder / name, folder / f"{name}.yaml"):
-                if path.is_file():
+                if _is_file(path):
                     return path
         there = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
         near = difflib.get_close_matches(name, there, n=1) or difflib.get_close_matches(f"{name}.yaml", there, n=1)
@@ -84,6 +84,14 @@ class ConfigTree:
                 hint=f"did you mean {near[0]}?" if near else f"there are: {', '.join(there[:12]) or 'none'}",
             )
         )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; no file has a name that no file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def load(path: Path, problems: list[Problem]) -> Tree:
@@ -106,7 +114,7 @@ def _extended(path: Path, below: tuple[Path, ...]) -> Tree:
         if parent in (*below, path):
             cycle = " → ".join(display(file) for file in (*below, path, parent))
             raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=origin))
-        if not parent.is_file():
+        if not _is_file(parent):
             raise ConfigError(Problem(f"no such file: {display(parent)}", key="extends", origin=origin))
         merged = merge(merged, _extended(parent, (*below, path)))
     return merge(merged, tree)

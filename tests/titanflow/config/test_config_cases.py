@@ -13,6 +13,7 @@ from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.interpolation import interpolate
 from titanflow.config.overrides import parameter_settings, parse_settings
 from titanflow.config.yaml_source import Leaf, plain, read_tree
+from titanflow.errors import ConfigError
 
 Write = Callable[..., Path]
 Load = Callable[..., Experiment]
@@ -338,3 +339,8 @@ def test_a_name_is_a_text(write: Write, mistakes: Callable[..., str], case: int)
 def test_113_no_argument_of_a_model_is_an_empty_mapping(write: Write, mistakes: Callable[..., str]) -> None:
     said = mistakes(write(models__tiny="model: {name: llama3, flavor: debugmodel, n_heads: {}}"))
     assert "pretrain.model.n_heads: found {}\n    expected: a whole number" in said
+
+
+def test_114_a_nul_is_no_text(write: Write) -> None:
+    with pytest.raises(ConfigError, match=r"pretrain\.job\.description: found 'a\\x00b'"):
+        load_experiment(str(write()), None, parameter_settings({"pretrain.job.description": "a\0b"}))
