@@ -11,7 +11,7 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_schedule
 from titanflow.config.module import Module
 from titanflow.config.named_values import check_named_values
-from titanflow.config.parallelism import check_parallelism, is_sharded
+from titanflow.config.parallelism import check_parallelism, check_processes, is_sharded
 from titanflow.errors import Problem
 from titanflow.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
 
@@ -45,9 +45,14 @@ def check_module(module: Module) -> list[Problem]:
             *_check_routing(module),
             *lora_problems(module),
             *_check_new_tokens(module),
-            *(_check_launcher(module) or check_parallelism(module)),
+            *check_parallelism(module),
         ]
-    return _check_launcher(module)
+    return []
+
+
+def check_launch(module: Module) -> list[Problem]:
+    """What a start of the module asks for and doesn't get: machines that meet, and as many processes as are needed."""
+    return _check_launcher(module) or (check_processes(module) if module.trains else [])
 
 
 def has_data(module: Module, section: str = "data") -> bool:

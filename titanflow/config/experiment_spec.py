@@ -105,8 +105,9 @@ class ExperimentSpec:
     """What the nightly deployment does."""
     notify: Notify = field(default_factory=Notify)
     """Who is told of what happens to a night."""
-    ignore: list[str] = field(default_factory=list)
-    """Keys that may stand in the files although nothing reads them: left out, and reported."""
+    ignore: list[str] | str = field(default_factory=list)
+    """Keys that may stand in the files although nothing reads them: left out, and reported. `primus` stands for all
+    that only Primus reads."""
     modules: dict[str, Any] = field(default_factory=dict)
     """The stages: pretrain, sft, evaluate, publish."""
 

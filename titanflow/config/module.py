@@ -13,6 +13,7 @@ from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.bounds import bounded
+from titanflow.config.ignored import Ignored, remove_unknown, remove_values
 from titanflow.config.schema import (
     Schema,
     check,
@@ -89,7 +90,7 @@ class Entry:
     spec: Tree
     settings: Tree
     launcher: Tree
-    ignore: list[str]
+    ignored: Ignored
 
 
 def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
@@ -117,10 +118,11 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     if broken := _check_sections(merged, stage_schema(stage), name):
         problems += broken
         return None
+    module.ignored = remove_values(merged, entry.ignored, name)
     schema, base_origin = _schema(module, merged, problems)
     merged = typed(merged, schema)
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
-    module.ignored = remove_unknown(merged, entry.ignore, schema, name)
+    module.ignored += remove_unknown(merged, entry.ignored, schema, name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module
@@ -222,26 +224,6 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
 def _is_empty(value: Leaf | Tree) -> bool:
     """Whether null stands here: a section that is written and left empty has its defaults."""
     return isinstance(value, Leaf) and value.value is None
-
-
-def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = "") -> list[str]:
-    """Takes each key out of ``tree`` that ``ignore`` names and the schema lacks; returns ``key (origin)`` of each.
-
-    ``ignore`` holds dotted keys, of a section or of a value, with or without the module's name before it.
-    """
-    removed = []
-    for pattern in ignore:
-        dotted = pattern.removeprefix(f"{module}.")
-        *above, last = dotted.split(".")
-        section: Any = tree
-        properties: Any = schema
-        for part in above:
-            section = section.get(part) if isinstance(section, dict) else None
-            properties = properties.get("properties", {}).get(part, {})
-        if isinstance(section, dict) and last in section and last not in properties.get("properties", {}):
-            key = f"{module}.{dotted}" if module else dotted
-            removed.append(f"{key} ({first_origin(section.pop(last))})")
-    return removed
 
 
 def _as_leaves(values: Any) -> Any:

@@ -23,6 +23,8 @@ FLOAT = re.compile(
 )
 INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
 _TAG = "tag:yaml.org,2002:"
+BY_NAME = "modules"
+"""The key at the top of a file that may be a list, of mappings that each have a ``name``."""
 _REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
 
 
@@ -116,7 +118,23 @@ def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{file}:1", expected="key: value"))
+    node.value = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
     return _mapping(node, file, problems, ())
+
+
+def _by_name(node: yaml.Node) -> yaml.Node:
+    """A list of mappings that each have a ``name`` as a mapping by these names; anything else as it is."""
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    names = [_name_of(item) for item in items]
+    if not names or not all(names):
+        return node
+    pairs = list(zip(names, items, strict=True))
+    return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
+
+
+def _name_of(node: yaml.Node) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if key.value == "name" and isinstance(value, yaml.ScalarNode)), None)
 
 
 def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
