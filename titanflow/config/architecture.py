@@ -23,7 +23,8 @@ from titanflow.families import OWN_FAMILIES
 from titanflow.outside_base import outside_base
 
 if TYPE_CHECKING:
-    from titanflow.config.module import Entry, Module
+    from titanflow.config.module import Module
+    from titanflow.config.module_files import Entry
 
 
 def resolve_architecture(

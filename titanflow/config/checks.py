@@ -37,6 +37,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_skip_rows(module),
             *check_family(module),
             *_check_refused(module),
+            *_check_config_file(module),
             *check_named_values(module),
             *_check_checkpoints(module),
             *_check_sft(module),
@@ -145,6 +146,14 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 def _check_refused(module: Module) -> list[Problem]:
     return [module.problem(key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
+
+
+def _check_config_file(module: Module) -> list[Problem]:
+    """torchtitan reads the file from its own command line alone; a stage has none."""
+    if not (found := _value(module, "job.config_file")):
+        return []
+    hint = f"write `modules: {{{module.name}: {{config: {found}}}}}`: torchtitan's TOML is read as a module file"
+    return [module.problem("job.config_file", f"found {found!r}, which a stage doesn't read", "null", hint)]
 
 
 def _check_checkpoints(module: Module) -> list[Problem]:

@@ -18,18 +18,19 @@ from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_pr
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.ignored import Ignored, read_ignored, remove_unknown
-from titanflow.config.module import Entry, Module, build_module
+from titanflow.config.module import Module, build_module
+from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, leaves, plain
+from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from titanflow.night import Night
 
 
-_SECTIONS = ("overrides", "params")
+_SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
 
 @dataclass
@@ -74,7 +75,7 @@ def load_experiment(
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)
     problems: list[Problem] = []
-    raw = load(path, problems)
+    raw = load(_in_yaml(path), problems)
     over, mistakes = lay_over(raw, settings)
     raw = typed(raw, dataclass_schema(ExperimentSpec))
     problems += mistakes
@@ -108,6 +109,14 @@ def load_experiment(
         ignored=ignored + [line for module in modules.values() for line in module.ignored],
         warnings=warnings + [line for one in modules.values() for line in (*one.warnings, *overruled(one))],
     )
+
+
+def _in_yaml(path: Path) -> Path:
+    """The experiment's file; torchtitan's TOML is the config of one training, which an experiment names."""
+    if path.suffix != ".toml":
+        return path
+    expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
+    raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
 
 
 def _check_name(own: Tree, path: Path) -> list[Problem]:
@@ -144,7 +153,7 @@ def _build_modules(
             continue
         ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
         # What lies below these is checked with the stage's config.
-        shallow = {key: {} if key in _SECTIONS and isinstance(value, dict) else value for key, value in spec.items()}
+        shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and isinstance(value, dict))}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
         common = launcher if isinstance(launcher, dict) else {}

@@ -13,7 +13,9 @@ from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.bounds import bounded
-from titanflow.config.ignored import Ignored, remove_unknown, remove_values
+from titanflow.config.ignored import remove_unknown, remove_values
+from titanflow.config.model_args import check_params
+from titanflow.config.module_files import Entry, merge_files
 from titanflow.config.schema import (
     Schema,
     check,
@@ -24,7 +26,7 @@ from titanflow.config.schema import (
     typed,
 )
 from titanflow.config.snapshot import load_snapshot
-from titanflow.config.tree import ConfigTree, load
+from titanflow.config.tree import ConfigTree
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, merge, plain
 from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
@@ -82,23 +84,12 @@ class Module:
         return {key: (value, self.origins.get(key, "")) for key, value in flat.items()}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of an experiment's ``modules``: as written, what is set over it, and what it shares with all."""
-
-    name: str
-    spec: Tree
-    settings: Tree
-    launcher: Tree
-    ignored: Ignored
-
-
 def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
     """Resolves one entry of an experiment's ``modules``; what is wrong goes to ``problems``.
 
     ``earlier`` holds the modules before it, of which an sft takes its architecture.
     """
-    name, spec, key = entry.name, entry.spec, f"modules.{entry.name}"
+    name, spec, key = entry.name, entry.spec, entry.key
     stage = STAGE_OF.get(name)
     if stage is None:
         problems.append(Problem("unknown module", key=key, origin=first_origin(spec), expected=", ".join(STAGE_OF)))
@@ -111,7 +102,7 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
         return None
     module = Module(name, stage, framework, {}, {})
     try:
-        merged = _merge_files(entry, tree, module, problems)
+        merged = merge_files(entry, tree, stage, framework, problems, module.warnings)
     except ConfigError as error:
         problems += error.problems
         return None
@@ -122,44 +113,11 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     schema, base_origin = _schema(module, merged, problems)
     merged = typed(merged, schema)
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
+    problems += check_params(entry.spec.get("params"), f"{name}.params", schema, module.trains)
     module.ignored += remove_unknown(merged, entry.ignored, schema, name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module
-
-
-def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
-    key = f"modules.{entry.name}"
-    merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
-    for room, name in (("modules", "config"), ("models", "model")):
-        leaf = entry.spec.get(name)
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            merged = merge(merged, load(tree.file(room, leaf, f"{key}.{name}", module.framework), problems))
-    for name in ("data", "validation_data"):
-        leaf = entry.spec.get(name)
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file("data", leaf, f"{key}.{name}")
-            merged = {**merged, name: {"name": Leaf(path.stem, leaf.origin), **load(path, problems)}}
-    overrides = entry.spec.get("overrides")
-    if isinstance(overrides, dict):
-        merged = merge(merged, overrides)
-    merged = merge(merged, entry.settings)
-    for name in ("data", "validation_data"):
-        _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
-    return merged
-
-
-def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
-    """Puts the data files that a mixture's sources name in their place."""
-    mixture = data.get("mixture") if isinstance(data, dict) else None
-    sources = mixture.get("sources") if isinstance(mixture, dict) else None
-    if not isinstance(sources, dict):
-        return
-    for name, source in sources.items():
-        leaf = source.pop("data", None) if isinstance(source, dict) else None
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
-            sources[name] = merge(load(path, problems), source)
 
 
 def _check_sections(merged: Tree, schema: Schema, name: str) -> list[Problem]:

@@ -7,6 +7,7 @@ text, 64 and 630; a day as ``2026-11-21`` is the text that it is written as.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -77,19 +78,15 @@ def parse_scalar(text: str) -> Any:
         return stripped
 
 
-def read_tree(path: Path) -> Tree:
-    """Reads a YAML file whose top is a mapping.
+def read_text(path: Path) -> str:
+    """A file in UTF-8.
 
     Raises:
-        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
-            mapping.
+        ConfigError: no such file, one that can't be read, or not UTF-8.
     """
     shown = display(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader)
-        problems: list[Problem] = []
-        tree = _tree(node, shown, problems)
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(Problem("no such file", origin=shown)) from None
     except OSError as error:
@@ -98,6 +95,20 @@ def read_tree(path: Path) -> Tree:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"not UTF-8: {error.reason} at byte {error.start}"
         raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
+
+
+def read_tree(path: Path) -> Tree:
+    """Reads a YAML file whose top is a mapping.
+
+    Raises:
+        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
+            mapping.
+    """
+    shown, text = display(path), read_text(path)
+    try:
+        node = yaml.compose(text, Loader)
+        problems: list[Problem] = []
+        tree = _tree(node, shown, problems)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not YAML: {error.problem or error.context}"
@@ -235,6 +246,11 @@ def plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: plain(value) for key, value in tree.items()}
     return tree.value if isinstance(tree, Leaf) else tree
+
+
+def in_one_line(tree: Tree) -> str:
+    """A mapping as one line of YAML, without braces around it: what a person would write."""
+    return yaml.safe_dump(plain(tree), default_flow_style=True, sort_keys=False, width=math.inf).strip()[1:-1]
 
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:

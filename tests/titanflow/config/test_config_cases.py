@@ -174,8 +174,8 @@ FILES: dict[int, tuple[bytes, str]] = {
     62: (b"ignore: " + b"[" * 600 + b"]" * 600, "exp.yaml: too many levels, one within another"),
     63: (b"modules: " + b"{a: " * 600 + b"1" + b"}" * 600, "exp.yaml: too many levels, one within another"),
     64: (
-        b"modules: [{name: pretrain, config: x}]\n",
-        "exp.yaml:1: modules: found a list\n    expected: a mapping, each",
+        b"modules: [{config: x}]\n",
+        "exp.yaml:1: modules: found a list\n    expected: each module under its name",
     ),
     65: (b"exp_name: tiny\nmodules: 5\n", "exp.yaml:2: modules: the experiment has no modules"),
     66: (b"exp_name: tiny\n\tx: 1\n", "exp.yaml:2: not YAML: found character '\\t'"),
