@@ -18,12 +18,12 @@ from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_pr
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.ignored import Ignored, read_ignored, remove_unknown
-from titanflow.config.module import Module, build_module
+from titanflow.config.module import STAGE_OF, Module, build_module, stage_schema
 from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, leaves, plain
+from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, in_one_line, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ def _build_modules(
         ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
         # What lies below these is checked with the stage's config.
         shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and isinstance(value, dict))}
+        misplaced = _misplaced(name, shallow)
+        problems += misplaced.values()
+        shallow = {key: value for key, value in shallow.items() if key not in misplaced}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
         common = launcher if isinstance(launcher, dict) else {}
@@ -164,6 +167,22 @@ def _build_modules(
             problems += _second(module, modules, first_origin(spec))
             modules[name] = module
     return modules
+
+
+def _misplaced(name: str, spec: Tree) -> dict[str, Problem]:
+    """What belongs to the stage's config and stands beside the names of its files, by its key."""
+    own = dataclass_schema(ModuleSpec)["properties"]
+    known = stage_schema(STAGE_OF[name])["properties"] if name in STAGE_OF else {}
+    return {
+        key: Problem(
+            "unknown key",
+            f"modules.{name}.{key}",
+            first_origin(value),
+            hint=f"write `{in_one_line({'overrides': {key: value}})}`",
+        )
+        for key, value in spec.items()
+        if key in known and key not in own
+    }
 
 
 def _second(module: Module, modules: dict[str, Module], origin: str) -> list[Problem]:

@@ -10,6 +10,7 @@ import copy
 import difflib
 from typing import Any
 
+from titanflow.config.foreign_names import foreign_key
 from titanflow.config.schema import Schema, accepts, closest, describe, inline, known_keys
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
@@ -122,13 +123,12 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
         if field is None:
-            near = closest(dotted, known)
             problems.append(
                 Problem(
                     f"{found['args']!r} has no field {dotted!r}",
                     key=f"{key}.model.{dotted}",
                     origin=leaf.origin,
-                    hint=f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}",
+                    hint=_field_hint(dotted, known),
                 )
             )
         elif not accepts(leaf.value, field):
@@ -143,6 +143,12 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
         else:
             set_argument(args, dotted, leaf.value)
     return args
+
+
+def _field_hint(dotted: str, known: list[str]) -> str:
+    here = foreign_key(dotted).removeprefix("model.")
+    near = here if here in known else closest(dotted, known)
+    return f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}"
 
 
 def _field(schema: Schema, dotted: str) -> Schema | None:

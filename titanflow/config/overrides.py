@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from titanflow.config.foreign_names import foreign_hint
 from titanflow.config.schema import closest
 from titanflow.config.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 from titanflow.errors import ConfigError, Problem
@@ -118,7 +119,9 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
     if setting.key in known and setting.key != "launcher":
         set_leaf(experiment, setting.key, setting.tree)
         return None
-    near = closest(setting.key, known)
-    named = [f"{module}.{setting.key}" for module in modules]
-    hint = f"did you mean `{near}`?" if near else f"a module's key starts with the module: {', '.join(named)}"
+    hint = foreign_hint([setting.key], known, "")
+    if not hint:
+        near = closest(setting.key, known)
+        named = [f"{module}.{setting.key}" for module in modules]
+        hint = f"did you mean `{near}`?" if near else f"a module's key starts with the module: {', '.join(named)}"
     return Problem("unknown key", key=setting.key, origin=setting.origin, hint=hint)
