@@ -165,3 +165,10 @@ def test_modules_may_be_a_list_of_mappings_with_names(write, load) -> None:
 )
 def test_a_list_of_modules_without_names_is_refused(write, mistakes, files: str, expected: str) -> None:
     assert expected in mistakes(write(experiments__exp=files))
+
+
+def test_a_stages_other_name_leads_to_the_modules_own(experiment: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean `pre_trainer\.training\.steps`\?"):
+        load(experiment, "ignore=primus", "pretrain.training.steps=5")
+    with pytest.raises(ConfigError, match=r"did you mean `pre_trainer\.model`\?"):
+        load(experiment, "ignore=primus", "modules.pretrain.model=moe.yaml")
