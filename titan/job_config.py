@@ -21,7 +21,7 @@ from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
 from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
-from titanflow.families import OWN_FAMILIES, packing_refusals
+from titanflow.families import packing_refusals
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -127,34 +127,6 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
         base_checkpoint(run)
     register_converter()
     config.model.converters = [*config.model.converters, CONVERTER]
-
-
-def import_custom(run: StageRun) -> None:
-    """Imports ``experimental.custom_import``, which registers a family, and this project's own family if it is one.
-
-    torchtitan's Trainer does so too, but only after the stage has looked up its model.
-
-    Raises:
-        ConfigError: there is no such module.
-    """
-    own = OWN_FAMILIES.get((run.config.get("model") or {}).get("name", ""))
-    if own:
-        importlib.import_module(own)
-    module = (run.config.get("experimental") or {}).get("custom_import")
-    if not module:
-        return
-    reach_own_code()
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            Problem(
-                f"found {module!r}: {error}",
-                key="experimental.custom_import",
-                origin=run.origins.get("experimental.custom_import", ""),
-                expected="a module on the Python path",
-            )
-        ) from error
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from titan.custom_family import import_custom
 from titan.inheritance import new_tokens, token_rows
-from titan.job_config import import_custom
 from titan.model_overrides import override_model_args
 from titan.native_model import model_args_from, train_spec
 from titan.parity import POSITIONS

@@ -113,7 +113,8 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     Raises:
         ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
     """
-    from titan.job_config import build_job_config, import_custom, settle
+    from titan.custom_family import import_custom
+    from titan.job_config import build_job_config, settle
     from titan.patches import PatchContext, apply_patches
 
     apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "peak_flops", "lone_checkpoint"])

@@ -151,7 +151,7 @@ def config(
     from titanflow.config.overrides import parse_settings
     from titanflow.config.values import resolved_values
 
-    loaded = load_experiment(experiment, configs, parse_settings(settings or []))
+    loaded = load_experiment(experiment, configs, parse_settings(settings or []), starts=False)
     _warn(loaded)
     values = resolved_values(loaded, module)
     if as_json:

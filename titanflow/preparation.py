@@ -20,6 +20,7 @@ from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.errors import ConfigError
 from titanflow.families import WORDS
 from titanflow.fingerprint import digest
+from titanflow.given_tokenizer import check_given, given_tokenizer, tokenizer_key
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
 
@@ -91,6 +92,7 @@ class Preparation:
         if module.stage == "sft":
             self._take_tokenizer(module, workspace)
             return
+        check_given(module)
         given = given_tokenizer(module)
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
         trains = has_data(module) and not module.config["training"]["mock_data"]
@@ -145,10 +147,9 @@ class Preparation:
         given = given_tokenizer(module)
         possible = _possible_fingerprints(base.tokenizer or folder, fingerprint)
         if given is not None and _fingerprint_of(given) not in possible:
-            key = "tokenizer.path" if module.config["tokenizer"]["path"] else "model.hf_assets_path"
             raise ConfigError(
                 module.problem(
-                    key,
+                    tokenizer_key(module),
                     f"found {given}, and {base.stage} has another tokenizer ({folder}): fine-tuning keeps its base's",
                     hint="leave it out here, or give it to the base and pretrain again",
                 )
@@ -282,15 +283,6 @@ def _fingerprint_of(tokenizer: str) -> str:
 def _possible_fingerprints(folder: Path, planned: str) -> set[str]:
     """What a tokenizer equal to the one in ``folder`` may be known by: as planned, and by its files once made."""
     return {planned} | ({_fingerprint_of(str(folder))} if folder.is_dir() else set())
-
-
-def given_tokenizer(module: Module) -> str | None:
-    """The tokenizer that a config names, as a folder; None where one is to be trained."""
-    own = module.config["tokenizer"]["path"]
-    if own:
-        return str(own)
-    is_default = module.origins.get("model.hf_assets_path", "").startswith("torchtitan ")
-    return None if is_default else module.config["model"]["hf_assets_path"]
 
 
 def _skips(module: Module, data: dict[str, Any]) -> bool:

@@ -56,9 +56,8 @@ FAMILY = f"""
         return model
 
 
-    register_train_spec(
-        "bag",
-        TrainSpec(
+    def get_train_spec():
+        return TrainSpec(
             model_cls=Bag,
             model_args={{"small": BagArgs()}},
             parallelize_fn=parallelize,
@@ -69,8 +68,10 @@ FAMILY = f"""
             build_tokenizer_fn=build_hf_tokenizer,
             build_loss_fn=build_cross_entropy_loss,
             build_validator_fn=build_validator,
-        ),
-    )
+        )
+
+
+    register_train_spec("bag", get_train_spec)
     """
 BAG = {
     "model": {"name": "bag", "flavor": "small"},

@@ -1,7 +1,7 @@
 import pytest
 
 from titan.inheritance import BaseArchitecture
-from titan.job_config import JobConfig, build_job_config, import_custom, settle, share_global_batch
+from titan.job_config import JobConfig, build_job_config, settle, share_global_batch
 from titanflow.config.additions import Data
 from titanflow.errors import ConfigError
 from titanflow.manifest import checkpoint_digest
@@ -143,15 +143,6 @@ def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):
     (export / "config.json").write_text("{ }")
     with pytest.raises(ConfigError, match="its files are others"):
         settle(build_job_config(stage), stage, base)
-
-
-def test_a_family_s_module_that_isnt_there_is_named(tmp_path):
-    run = StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path)
-    import_custom(run)
-    run.config = {"experimental": {"custom_import": "no_such_family"}}
-    run.origins = {"experimental.custom_import": "mine.yaml:3"}
-    with pytest.raises(ConfigError, match=r"mine\.yaml:3: experimental\.custom_import: found 'no_such_family'"):
-        import_custom(run)
 
 
 def test_a_stage_that_needs_a_gpu_doesnt_train_without(tmp_path, monkeypatch):

@@ -24,7 +24,8 @@ from titanflow.families import OWN_FAMILIES
 from titanflow.outside_base import outside_base
 
 if TYPE_CHECKING:
-    from titanflow.config.module import Entry, Module
+    from titanflow.config.module import Module
+    from titanflow.config.module_files import Entry
 
 
 def resolve_architecture(
@@ -52,6 +53,9 @@ def resolve_architecture(
     overrides = {**dict(leaves(overrides)), **params, **_set_last(overrides, entry.settings)}
     overrides = without_empty_sections(overrides, args_schema)
     merged["model"] = section
+    if base is not None and found is not None and not base.model_args:
+        # Its own module says what it lacks.
+        return {}
     if not is_custom:
         wrong = check_flavor(name, flavor, module.name, first_origin(entry.spec))
         problems += wrong

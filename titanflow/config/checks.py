@@ -11,7 +11,7 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_schedule
 from titanflow.config.module import Module
 from titanflow.config.named_values import check_named_values
-from titanflow.config.parallelism import check_parallelism, is_sharded
+from titanflow.config.parallelism import check_parallelism, check_processes, is_sharded
 from titanflow.errors import Problem
 from titanflow.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
 
@@ -37,6 +37,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_skip_rows(module),
             *check_family(module),
             *_check_refused(module),
+            *_check_config_file(module),
             *check_named_values(module),
             *_check_checkpoints(module),
             *_check_sft(module),
@@ -45,9 +46,14 @@ def check_module(module: Module) -> list[Problem]:
             *_check_routing(module),
             *lora_problems(module),
             *_check_new_tokens(module),
-            *(_check_launcher(module) or check_parallelism(module)),
+            *check_parallelism(module),
         ]
-    return _check_launcher(module)
+    return []
+
+
+def check_launch(module: Module) -> list[Problem]:
+    """What a start of the module asks for and doesn't get: machines that meet, and as many processes as are needed."""
+    return _check_launcher(module) or (check_processes(module) if module.trains else [])
 
 
 def has_data(module: Module, section: str = "data") -> bool:
@@ -140,6 +146,14 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 def _check_refused(module: Module) -> list[Problem]:
     return [module.problem(key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
+
+
+def _check_config_file(module: Module) -> list[Problem]:
+    """torchtitan reads the file from its own command line alone; a stage has none."""
+    if not (found := _value(module, "job.config_file")):
+        return []
+    hint = f"write `modules: {{{module.name}: {{config: {found}}}}}`: torchtitan's TOML is read as a module file"
+    return [module.problem("job.config_file", f"found {found!r}, which a stage doesn't read", "null", hint)]
 
 
 def _check_checkpoints(module: Module) -> list[Problem]:

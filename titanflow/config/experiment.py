@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from titanflow.config.checks import check_module, overruled
+from titanflow.config.checks import check_launch, check_module, overruled
 from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
-from titanflow.config.module import Entry, Module, build_module, remove_unknown
+from titanflow.config.ignored import Ignored, read_ignored, remove_unknown
+from titanflow.config.module import STAGE_OF, Module, build_module, stage_schema
+from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain
+from titanflow.config.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
 from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from titanflow.night import Night
 
 
-_SECTIONS = ("overrides", "params")
+_SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
 
 @dataclass
@@ -57,8 +59,13 @@ class Experiment:
         return next((module for module in self.modules.values() if module.stage == stage), None)
 
 
-def load_experiment(name: str, configs: str | Path | None = None, settings: Iterable[Setting] = ()) -> Experiment:
+def load_experiment(
+    name: str, configs: str | Path | None = None, settings: Iterable[Setting] = (), starts: bool = True
+) -> Experiment:
     """Loads an experiment by its name or its file.
+
+    With ``starts`` False, what only a start asks for (the processes that its parallelism needs) is no mistake but a
+    warning: a config may be read where it is never run.
 
     Raises:
         ConfigError: with every mistake that was found, each with file, line and key.
@@ -68,17 +75,22 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)
     problems: list[Problem] = []
-    raw = load(path, problems)
+    raw = load(_in_yaml(path), problems)
     over, mistakes = lay_over(raw, settings)
     raw = typed(raw, dataclass_schema(ExperimentSpec))
     problems += mistakes
-    ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
+    left_out = read_ignored(raw)
+    ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
     problems += check(own, dataclass_schema(ExperimentSpec))
     problems += _check_name(own, path)
-    modules = _build_modules(raw, over, tree, path, problems)
+    modules = _build_modules(raw, over, tree, path, left_out, problems)
+    warnings: list[str] = []
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
+        lacks = [problem for module in modules.values() for problem in check_launch(module)]
+        problems += lacks if starts else []
+        warnings = [] if starts else [f"a run would be refused: {problem}" for problem in lacks]
         problems += check_exports(modules)
         problems += check_gate(modules, tree.root)
     if problems:
@@ -95,8 +107,16 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
         spec=spec,
         origins={key: leaf.origin for key, leaf in leaves(own)},
         ignored=ignored + [line for module in modules.values() for line in module.ignored],
-        warnings=[line for module in modules.values() for line in (*module.warnings, *overruled(module))],
+        warnings=warnings + [line for one in modules.values() for line in (*one.warnings, *overruled(one))],
     )
+
+
+def _in_yaml(path: Path) -> Path:
+    """The experiment's file; torchtitan's TOML is the config of one training, which an experiment names."""
+    if path.suffix != ".toml":
+        return path
+    expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
+    raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
 
 
 def _check_name(own: Tree, path: Path) -> list[Problem]:
@@ -115,12 +135,12 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build_modules(
-    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, problems: list[Problem]
+    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, left_out: Ignored, problems: list[Problem]
 ) -> dict[str, Module]:
     specs = raw.get("modules")
     specs = specs.value if isinstance(specs, Replacing) else specs
     if isinstance(specs, Leaf) and isinstance(specs.value, list):
-        expected = "a mapping, each module under its name: `pretrain: {config: …}`"
+        expected = "each module under its name, `pretrain: {config: …}`, or a list of mappings that have a `name`"
         problems.append(Problem("found a list", key="modules", origin=specs.origin, expected=expected))
         return {}
     if not isinstance(specs, dict) or not specs:
@@ -133,31 +153,46 @@ def _build_modules(
             origin = first_origin(spec.value if isinstance(spec, Replacing) else spec)
             problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=origin))
             continue
-        shallow = {key: _without_content(value) if key in _SECTIONS else value for key, value in spec.items()}
+        ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
+        # What lies below these is checked with the stage's config.
+        shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and _is_section(value))}
+        misplaced = _misplaced(name, shallow)
+        problems += misplaced.values()
+        shallow = {key: value for key, value in shallow.items() if key not in misplaced}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         launcher = raw.get("launcher")
         common = launcher if isinstance(launcher, dict) else {}
-        entry = Entry(name, spec, over.get(name, {}), common, patterns(raw))
+        entry = Entry(name, spec, over.get(name, {}), common, left_out)
         module = build_module(entry, tree, modules, problems)
         if module is not None:
+            module.ignored = ignored + module.ignored
             problems += _second(module, modules, first_origin(spec))
             modules[name] = module
     return modules
 
 
-def _without_content(section: Leaf | Tree) -> Leaf | Tree:
-    """What says of a section only that it is one: what lies below is checked with the stage's config."""
-    is_section = isinstance(section, dict) and not isinstance(section, Replacing)
-    return {} if is_section else section
+def _is_section(value: Leaf | Tree) -> bool:
+    """Whether a mapping stands here, and stood in every file below it."""
+    return isinstance(value, dict) and not isinstance(value, Replacing)
+
+
+def _misplaced(name: str, spec: Tree) -> dict[str, Problem]:
+    """What belongs to the stage's config and stands beside the names of its files, by its key."""
+    own = dataclass_schema(ModuleSpec)["properties"]
+    known = stage_schema(STAGE_OF[name])["properties"] if name in STAGE_OF else {}
+    return {
+        key: Problem(
+            "unknown key",
+            f"modules.{name}.{key}",
+            first_origin(value),
+            hint=f"write `{in_one_line({'overrides': {key: value}})}`",
+        )
+        for key, value in spec.items()
+        if key in known and key not in own
+    }
 
 
 def _second(module: Module, modules: dict[str, Module], origin: str) -> list[Problem]:
     """A stage has one module: a second one would never run."""
     names = [other.name for other in modules.values() if other.stage == module.stage]
     return [Problem(f"is the stage of {name}, too", f"modules.{module.name}", origin, "one of both") for name in names]
-
-
-def patterns(raw: Tree) -> list[str]:
-    """The experiment's ``ignore:`` list."""
-    leaf = raw.get("ignore")
-    return [str(item) for item in leaf.value] if isinstance(leaf, Leaf) and isinstance(leaf.value, list) else []

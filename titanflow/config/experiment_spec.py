@@ -24,13 +24,13 @@ class ModuleSpec:
     framework: str | None = None
     """torchtitan for a training stage, lm_eval for evaluate, huggingface_hub for publish."""
     config: str | None = None
-    """The module file: a stage's defaults."""
-    model: str | None = None
-    """The model file."""
-    data: str | None = None
-    """The data file, from the config tree's data/ folder: becomes the section `data`."""
-    validation_data: str | None = None
-    """The data file of the section `validation_data`."""
+    """The module file: a stage's defaults, YAML or torchtitan's TOML. Left out, the stage's own; null, none."""
+    model: str | dict[str, Any] | None = None
+    """The model file, or in its place the section `model`: {name: llama3, flavor: debugmodel}."""
+    data: str | dict[str, Any] | None = None
+    """The data file, from the config tree's data/ folder, or in its place the section `data`."""
+    validation_data: str | dict[str, Any] | None = None
+    """The data file of the section `validation_data`, or that section."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """What this experiment sets otherwise than the files above."""
     params: dict[str, Any] = field(default_factory=dict)
@@ -105,8 +105,9 @@ class ExperimentSpec:
     """What the nightly deployment does."""
     notify: Notify = field(default_factory=Notify)
     """Who is told of what happens to a night."""
-    ignore: list[str] = field(default_factory=list)
-    """Keys that may stand in the files although nothing reads them: left out, and reported."""
+    ignore: list[str] | str = field(default_factory=list)
+    """Keys that may stand in the files although nothing reads them: left out, and reported. `primus` stands for all
+    that only Primus reads."""
     modules: dict[str, Any] = field(default_factory=dict)
     """The stages: pretrain, sft, evaluate, publish."""
 

@@ -56,8 +56,8 @@ def _check_validator(module: Module) -> list[Problem]:
 
 
 def _check_experts(module: Module) -> list[Problem]:
-    """Experts that ranks share: as many to each, and ranks that share the other weights as well."""
-    degrees, launcher = module.config["parallelism"], module.config["launcher"]
+    """Experts that ranks share: as many to each."""
+    degrees = module.config["parallelism"]
     tensor, ranks = degrees["tensor_parallel_degree"], degrees["expert_parallel_degree"]
     tensor_ranks = degrees["expert_tensor_parallel_degree"]
     if ranks < 2:
@@ -70,11 +70,6 @@ def _check_experts(module: Module) -> list[Problem]:
     if tensor_ranks not in (1, tensor):
         expected = f"1, or tensor_parallel_degree={tensor}"
         found.append(("expert_tensor_parallel_degree", f"found {tensor_ranks}", expected))
-    others = degrees["data_parallel_replicate_degree"] * degrees["pipeline_parallel_degree"]
-    sharing = launcher["nproc_per_node"] * launcher["nnodes"] // max(others, 1)
-    if sharing % (ranks * max(tensor_ranks, 1)):
-        message = f"found {ranks}, with {sharing} of the processes sharing the weights of a replica"
-        found.append(("expert_parallel_degree", message, f"a divisor of {sharing}"))
     return [module.problem(f"parallelism.{key}", message, expected) for key, message, expected in found]
 
 

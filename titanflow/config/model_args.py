@@ -10,9 +10,10 @@ import copy
 import difflib
 from typing import Any
 
+from titanflow.config.foreign_names import foreign_key
 from titanflow.config.schema import Schema, accepts, closest, describe, inline, known_keys
 from titanflow.config.snapshot import load_snapshot
-from titanflow.config.yaml_source import Leaf, Tree, leaves
+from titanflow.config.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
 from titanflow.errors import Problem
 
 
@@ -45,9 +46,6 @@ def split_overrides(
 def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
     """``params.model_overrides``, flat (``model.n_layers: 4``) or nested, without its ``model.``."""
     overrides = params.get("model_overrides") if isinstance(params, dict) else None
-    for other in set(params if isinstance(params, dict) else {}) - {"model_overrides"}:
-        origin = next((leaf.origin for _, leaf in leaves({other: params[other]})), "")
-        problems.append(Problem("unknown key", key=f"{key}.{other}", origin=origin, expected="model_overrides"))
     if isinstance(overrides, Leaf) and overrides.value is not None:
         expected = "a mapping: model.n_layers: 4"
         problems.append(Problem(f"found {overrides.value!r}", f"{key}.model_overrides", overrides.origin, expected))
@@ -65,6 +63,21 @@ def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
             )
         )
     return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}
+
+
+def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Problem]:
+    """What stands under ``params`` and isn't ``model_overrides``, each with the line to write in its place."""
+    problems = []
+    for name, value in params.items() if isinstance(params, dict) else ():
+        if name == "model_overrides" and trains:
+            continue
+        hint, expected = "", "model_overrides" if trains else "nothing: only a model that is trained has params"
+        if name.partition(".")[0] == "model" and trains:
+            hint = f"write `{in_one_line({'params': {'model_overrides': {name: value}}})}`"
+        elif name in schema["properties"]:
+            hint = f"write `{in_one_line({'overrides': {name: value}})}`"
+        problems.append(Problem("unknown key", f"{key}.{name}", first_origin(value), expected, hint))
+    return problems
 
 
 def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) -> list[Problem]:
@@ -110,13 +123,12 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
         if field is None or "properties" in field:
-            near = closest(dotted, known)
             problems.append(
                 Problem(
                     f"{found['args']!r} has no field {dotted!r}",
                     key=f"{key}.model.{dotted}",
                     origin=leaf.origin,
-                    hint=f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}",
+                    hint=_field_hint(dotted, known),
                 )
             )
         elif not accepts(leaf.value, field):
@@ -138,6 +150,12 @@ def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:
     flat = dict(leaves(overrides))
     fields = {dotted: _field(args_schema or {}, dotted) or {} for dotted in flat}
     return {dotted: leaf for dotted, leaf in flat.items() if leaf.value or "properties" not in fields[dotted]}
+
+
+def _field_hint(dotted: str, known: list[str]) -> str:
+    here = foreign_key(dotted).removeprefix("model.")
+    near = here if here in known else closest(dotted, known)
+    return f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}"
 
 
 def _field(schema: Schema, dotted: str) -> Schema | None:

@@ -13,6 +13,9 @@ from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.bounds import bounded
+from titanflow.config.ignored import remove_unknown, remove_values
+from titanflow.config.model_args import check_params
+from titanflow.config.module_files import Entry, merge_files
 from titanflow.config.schema import (
     Schema,
     check,
@@ -23,7 +26,7 @@ from titanflow.config.schema import (
     typed,
 )
 from titanflow.config.snapshot import load_snapshot
-from titanflow.config.tree import ConfigTree, load
+from titanflow.config.tree import ConfigTree
 from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
 from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
@@ -81,36 +84,25 @@ class Module:
         return {key: (value, self.origins.get(key, "")) for key, value in flat.items()}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of an experiment's ``modules``: as written, what is set over it, and what it shares with all."""
-
-    name: str
-    spec: Tree
-    settings: Tree
-    launcher: Tree
-    ignore: list[str]
-
-
 def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
     """Resolves one entry of an experiment's ``modules``; what is wrong goes to ``problems``.
 
     ``earlier`` holds the modules before it, of which an sft takes its architecture.
     """
-    name, spec, key = entry.name, entry.spec, f"modules.{entry.name}"
+    name, spec, key = entry.name, entry.spec, entry.key
     stage = STAGE_OF.get(name)
     if stage is None:
         problems.append(Problem("unknown module", key=key, origin=first_origin(spec), expected=", ".join(STAGE_OF)))
         return None
     named = spec.get("framework")
-    framework = str(named.value) if isinstance(named, Leaf) and named.value else FRAMEWORKS[stage]
+    framework = str(named.value) if isinstance(named, Leaf) and named.value is not None else FRAMEWORKS[stage]
     if framework != FRAMEWORKS[stage]:
         message, origin = f"found {framework!r}", first_origin(named)
         problems.append(Problem(message, key=f"{key}.framework", origin=origin, expected=FRAMEWORKS[stage]))
         return None
     module = Module(name, stage, framework, {}, {})
     try:
-        merged = _merge_files(entry, tree, module, problems)
+        merged = merge_files(entry, tree, stage, framework, problems, module.warnings)
     except ConfigError as error:
         problems += error.problems
         return None
@@ -118,48 +110,15 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     if broken := _check_kinds(merged, stage_schema(stage), name):
         problems += broken
         return None
+    module.ignored = remove_values(merged, entry.ignored, name)
     schema, base_origin = _schema(module, merged, problems)
     merged = typed(merged, schema)
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
-    module.ignored = remove_unknown(merged, entry.ignore, schema, name)
+    problems += check_params(entry.spec.get("params"), f"{name}.params", schema, module.trains)
+    module.ignored += remove_unknown(merged, entry.ignored, schema, name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module
-
-
-def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
-    key = f"modules.{entry.name}"
-    merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
-    for room, name in (("modules", "config"), ("models", "model")):
-        leaf = entry.spec.get(name)
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file(room, leaf, f"{key}.{name}", module.framework)
-            merged = merge(merged, load(path, problems))
-    for name in ("data", "validation_data"):
-        leaf = entry.spec.get(name)
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file("data", leaf, f"{key}.{name}")
-            merged = {**merged, name: {"name": Leaf(path.stem, leaf.origin), **load(path, problems)}}
-    overrides = entry.spec.get("overrides")
-    if isinstance(overrides, dict):
-        merged = merge(merged, overrides)
-    merged = merge(merged, entry.settings)
-    for name in ("data", "validation_data"):
-        _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
-    return merged
-
-
-def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
-    """Puts the data files that a mixture's sources name in their place."""
-    mixture = data.get("mixture") if isinstance(data, dict) else None
-    sources = mixture.get("sources") if isinstance(mixture, dict) else None
-    if not isinstance(sources, dict):
-        return
-    for name, source in sources.items():
-        leaf = source.pop("data", None) if isinstance(source, dict) else None
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
-            sources[name] = merge(load(path, problems), source)
 
 
 def _check_kinds(merged: Tree, schema: Schema, name: str) -> list[Problem]:
@@ -241,26 +200,6 @@ def _without_empty(tree: Tree, schema: Schema) -> Tree:
         elif value.value is not None or "properties" not in below:
             kept[key] = value
     return remade(tree, kept)
-
-
-def remove_unknown(tree: Tree, ignore: list[str], schema: Schema, module: str = "") -> list[str]:
-    """Takes each key out of ``tree`` that ``ignore`` names and the schema lacks; returns ``key (origin)`` of each.
-
-    ``ignore`` holds dotted keys, of a section or of a value, with or without the module's name before it.
-    """
-    removed = []
-    for pattern in ignore:
-        dotted = pattern.removeprefix(f"{module}.")
-        *above, last = dotted.split(".")
-        section: Any = tree
-        properties: Any = schema
-        for part in above:
-            section = section.get(part) if isinstance(section, dict) else None
-            properties = properties.get("properties", {}).get(part, {})
-        if isinstance(section, dict) and last in section and last not in properties.get("properties", {}):
-            key = f"{module}.{dotted}" if module else dotted
-            removed.append(f"{key} ({first_origin(section.pop(last))})")
-    return removed
 
 
 def _as_leaves(values: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from titanflow.config.foreign_names import foreign_hint
 from titanflow.config.schema import closest
 from titanflow.config.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 from titanflow.errors import ConfigError, Problem
@@ -118,7 +119,18 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
     if setting.key in known and setting.key != "launcher":
         set_leaf(experiment, setting.key, setting.tree)
         return None
-    near = closest(setting.key, known)
-    named = [f"{module}.{setting.key}" for module in modules]
-    hint = f"did you mean `{near}`?" if near else f"a module's key starts with the module: {', '.join(named)}"
+    hint = _by_stage(setting.key, modules) or foreign_hint([setting.key], known, "")
+    if not hint:
+        near = closest(setting.key, known)
+        named = [f"{module}.{setting.key}" for module in modules]
+        hint = f"did you mean `{near}`?" if near else f"a module's key starts with the module: {', '.join(named)}"
     return Problem("unknown key", key=setting.key, origin=setting.origin, hint=hint)
+
+
+def _by_stage(key: str, modules: list[str]) -> str:
+    """What to write where a key begins with another name of a stage than its module has here."""
+    from titanflow.config.module import STAGE_OF
+
+    named, _, rest = key.removeprefix("modules.").partition(".")
+    own = next((module for module in modules if STAGE_OF.get(module) == STAGE_OF.get(named, named)), None)
+    return f"did you mean `{own}.{rest}`?" if own and rest else ""

@@ -23,16 +23,29 @@ ONE_GROUP = (2, 13)
 
 
 def check_parallelism(module: Module) -> list[Problem]:
-    """Degrees that don't multiply to the number of processes, that don't divide what they part, or don't go together.
+    """Degrees that don't divide what they part, or don't go together, however many processes there are.
 
     torchtitan asserts the same when each rank has started and built its model.
     """
     degrees = module.config["parallelism"]
-    wrong = [key for key in OTHERS if degrees[key] < 1]
-    wrong += [SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else []
-    if wrong:
+    if wrong := _no_degrees(module):
         return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
-    return [*_check_processes(module), *_check_shares(module), *_check_tied(module), *_check_compiled(module)]
+    return [*_check_shares(module), *_check_tied_stages(module), *_check_compiled(module)]
+
+
+def check_processes(module: Module) -> list[Problem]:
+    """Degrees that the processes don't allow: they don't multiply to them, or what is asked for needs more of them."""
+    if _no_degrees(module):
+        return []
+    checks = (_check_degrees, _check_experts, _check_offload, _check_tied_shards)
+    return [problem for check in checks for problem in check(module)]
+
+
+def _no_degrees(module: Module) -> list[str]:
+    """The keys whose value is no degree of parallelism."""
+    degrees = module.config["parallelism"]
+    wrong = [key for key in OTHERS if degrees[key] < 1]
+    return wrong + ([SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else [])
 
 
 def is_sharded(module: Module) -> bool:
@@ -53,7 +66,7 @@ def _processes(module: Module) -> int:
     return int(launcher["nproc_per_node"]) * int(launcher["nnodes"])
 
 
-def _check_processes(module: Module) -> list[Problem]:
+def _check_degrees(module: Module) -> list[Problem]:
     degrees, processes = module.config["parallelism"], _processes(module)
     wanted = prod(degrees[key] for key in OTHERS)
     named = {key: degrees[key] for key in (*OTHERS, SHARD) if degrees[key] > 1}
@@ -99,21 +112,40 @@ def _check_shares(module: Module) -> list[Problem]:
         problems.append(
             module.problem("training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
         )
-    if config["training"]["enable_cpu_offload"] and not is_sharded(module):
-        message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
-        problems.append(module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))
     return problems
 
 
-def _check_tied(module: Module) -> list[Problem]:
+def _check_experts(module: Module) -> list[Problem]:
+    """Experts are parted among the ranks that share the other weights."""
     degrees = module.config["parallelism"]
-    if not module.model_args.get("enable_weight_tying"):
+    experts, tensor = degrees["expert_parallel_degree"], degrees["expert_tensor_parallel_degree"]
+    sharing = _processes(module) // (degrees["data_parallel_replicate_degree"] * degrees[PIPELINE])
+    if experts < 2 or sharing % (experts * max(tensor, 1)) == 0:
         return []
-    if degrees[PIPELINE] > 1:
-        message = f"found {degrees[PIPELINE]}: embedding and output are one weight, and lie on the first and last stage"
-        return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
+    message = f"found {experts}, with {sharing} of the processes sharing the weights of a replica"
+    hint = f"launcher.nproc_per_node: {experts} would start as many processes on one machine"
+    return [_problem(module, "expert_parallel_degree", message, f"a divisor of {sharing}", hint)]
+
+
+def _check_offload(module: Module) -> list[Problem]:
+    if not module.config["training"]["enable_cpu_offload"] or is_sharded(module):
+        return []
+    message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
+    return [module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false")]
+
+
+def _check_tied_stages(module: Module) -> list[Problem]:
+    degree = module.config["parallelism"][PIPELINE]
+    if not module.model_args.get("enable_weight_tying") or degree < 2:
+        return []
+    message = f"found {degree}: embedding and output are one weight, and lie on the first and last stage"
+    return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
+
+
+def _check_tied_shards(module: Module) -> list[Problem]:
+    degrees, is_tied = module.config["parallelism"], module.model_args.get("enable_weight_tying")
     is_one_group = module.config["model"]["name"] in OWN_FAMILIES
-    if is_one_group or not is_sharded(module) or _torch() < ONE_GROUP:
+    if not is_tied or degrees[PIPELINE] > 1 or is_one_group or not is_sharded(module) or _torch() < ONE_GROUP:
         return []
     shown = ".".join(map(str, _torch()))
     message = f"found {degrees[SHARD]}: embedding and output are one weight, which torch {shown}'s FSDP refuses"

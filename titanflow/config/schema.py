@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, plain, remade
+from titanflow.config.foreign_names import foreign_hint
+from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain, remade
 from titanflow.errors import Problem
 
 Schema = dict[str, Any]
@@ -114,7 +115,7 @@ def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], ab
     for key, value in tree.items():
         dotted = f"{above}{key}"
         if key not in properties:
-            problems.append(unknown_key(f"{prefix}{dotted}", first_origin(value), dotted, known, prefix))
+            problems.append(_unknown_key(dotted, value, known, prefix))
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
         elif not _fits(value.value, properties[key]):
@@ -148,11 +149,14 @@ def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) 
     return _check_section(item, schema, prefix, known_keys(schema, f"{above}."), f"{above}.")
 
 
-def unknown_key(key: str, origin: str, dotted: str, known: list[str], prefix: str = "") -> Problem:
-    """An unknown key, with the nearest known one."""
-    near = closest(dotted, known)
-    hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
-    return Problem("unknown key", key=key, origin=origin, hint=hint)
+def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:
+    """An unknown key, with what another trainer's is called here, or else the nearest known one."""
+    below = [f"{dotted}.{key}" for key, _ in leaves(value)] if isinstance(value, dict) else []
+    hint = foreign_hint([dotted, *below], known, prefix)
+    if not hint:
+        near = closest(dotted, known)
+        hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
+    return Problem("unknown key", key=f"{prefix}{dotted}", origin=first_origin(value), hint=hint)
 
 
 def closest(key: str, known: list[str]) -> str | None:

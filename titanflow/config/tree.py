@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.config.interpolation import interpolate
+from titanflow.config.toml_source import read_toml
 from titanflow.config.yaml_source import Leaf, Tree, display, merge, read_tree
 from titanflow.errors import ConfigError, Problem
 
@@ -64,6 +66,8 @@ class ConfigTree:
     def file(self, room: str, leaf: Leaf, key: str, framework: str | None = None) -> Path:
         """A file of ``modules/``, ``models/`` or ``data/`` that a config names; ``.yaml`` may be left out.
 
+        The folder one stands in comes last.
+
         Raises:
             ConfigError: it isn't there; names the nearest that is.
         """
@@ -74,6 +78,8 @@ class ConfigTree:
             for path in (folder / name, folder / f"{name}.yaml"):
                 if _is_file(path):
                     return path
+        if _is_file(Path(name)):
+            return Path(name)
         there = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
         near = difflib.get_close_matches(name, there, n=1) or difflib.get_close_matches(f"{name}.yaml", there, n=1)
         raise ConfigError(
@@ -85,27 +91,36 @@ class ConfigTree:
             )
         )
 
+    def stage_file(self, stage: str) -> Path:
+        """The module file of a stage's own name: this tree's, or where it has none the one that comes with the project.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        candidates = [root / "modules" / f"{stage}.yaml" for root in (self.root, CHECKOUT, PACKAGED)]
+        found = next((path for path in candidates if path.is_file()), None)
+        if found is None:
+            raise ConfigError(Problem(f"no module file {stage}.yaml", expected=f"one in {display(self.root)}/modules"))
+        return found
+
 
 def _is_file(path: Path) -> bool:
     """Whether a file is there; no file has a name that no file system takes."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return os.path.isfile(path)  # noqa: PTH113  (Path's own is an error for a name too long for a file)
 
 
 def load(path: Path, problems: list[Problem]) -> Tree:
     """A config file with what it ``extends`` below it and its ``${…}`` replaced.
 
     Raises:
-        ConfigError: a file that isn't there or isn't YAML, or a cycle.
+        ConfigError: a file that isn't there or is neither YAML nor TOML, or a cycle.
     """
     return interpolate(_extended(path, ()), problems)
 
 
 def _extended(path: Path, below: tuple[Path, ...]) -> Tree:
     path = path.resolve()
-    tree = read_tree(path)
+    tree = read_toml(path) if path.suffix == ".toml" else read_tree(path)
     extends = tree.pop("extends", None)
     if extends is None:
         return tree

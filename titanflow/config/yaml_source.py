@@ -7,6 +7,7 @@ text, 64 and 630; a day as ``2026-11-21`` is the text that it is written as.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ FLOAT = re.compile(
 )
 INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
 _TAG = "tag:yaml.org,2002:"
+BY_NAME = "modules"
+"""The key at the top of a file that may be a list, of mappings that each have a ``name``."""
 _REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
 
 
@@ -75,19 +78,15 @@ def parse_scalar(text: str) -> Any:
         return stripped
 
 
-def read_tree(path: Path) -> Tree:
-    """Reads a YAML file whose top is a mapping.
+def read_text(path: Path) -> str:
+    """A file in UTF-8.
 
     Raises:
-        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
-            mapping.
+        ConfigError: no such file, one that can't be read, or not UTF-8.
     """
     shown = display(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader)
-        problems: list[Problem] = []
-        tree = _tree(node, shown, problems)
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(Problem("no such file", origin=shown)) from None
     except OSError as error:
@@ -96,6 +95,20 @@ def read_tree(path: Path) -> Tree:
         line = error.object[: error.start].count(b"\n") + 1
         message = f"not UTF-8: {error.reason} at byte {error.start}"
         raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
+
+
+def read_tree(path: Path) -> Tree:
+    """Reads a YAML file whose top is a mapping.
+
+    Raises:
+        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
+            mapping.
+    """
+    shown, text = display(path), read_text(path)
+    try:
+        node = yaml.compose(text, Loader)
+        problems: list[Problem] = []
+        tree = _tree(node, shown, problems)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not YAML: {error.problem or error.context}"
@@ -116,7 +129,23 @@ def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
         return {}
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{file}:1", expected="key: value"))
+    node.value = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
     return _mapping(node, file, problems, ())
+
+
+def _by_name(node: yaml.Node) -> yaml.Node:
+    """A list of mappings that each have a ``name`` as a mapping by these names; anything else as it is."""
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    names = [_name_of(item) for item in items]
+    if not names or not all(names):
+        return node
+    pairs = list(zip(names, items, strict=True))
+    return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
+
+
+def _name_of(node: yaml.Node) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if key.value == "name" and isinstance(value, yaml.ScalarNode)), None)
 
 
 def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
@@ -240,6 +269,11 @@ def plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: plain(value) for key, value in tree.items()}
     return tree.value if isinstance(tree, Leaf) else tree
+
+
+def in_one_line(tree: Tree) -> str:
+    """A mapping as one line of YAML, without braces around it: what a person would write."""
+    return yaml.safe_dump(plain(tree), default_flow_style=True, sort_keys=False, width=math.inf).strip()[1:-1]
 
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:

@@ -118,7 +118,8 @@ def rewritten(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
         sets=place.sets,
         values=ODD[odd],
         is_error=not ODD[odd],
-        may_hold=any(is_same(one, value) for one in was for value in ODD[odd]) or place.sets == ("exp_name",),
+        # No file may be as good as the one that was named, which says what holds anyway.
+        may_hold=any(is_same(one, value) for one in was or [None] for value in ODD[odd]) or place.sets == ("exp_name",),
     )
 
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.config.overrides import parameter_settings, parse_settings
+from titanflow.config.overrides import FILE_KEYS, parameter_settings, parse_settings
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError
 
@@ -159,7 +159,17 @@ class Corpus:
     @cached_property
     def strongest(self) -> list[list[Place]]:
         """Of each root's lines those that no stronger layer overrules, and the sections that have such lines."""
-        return [[place for place in places if place.sets or _has_effect(place, places)] for places in self.places]
+        return [
+            [place for place in places if place.sets or _has_effect(place, places) or self._names_file(root, place)]
+            for root, places in enumerate(self.places)
+        ]
+
+    def _names_file(self, root: int, place: Place) -> bool:
+        """Whether a line names a module's file, and no setting another."""
+        _, settings = ROOTS[root]
+        keys = place.keys[1:]
+        is_named = place.keys[0] == "modules" and len(keys) == 2 and keys[1] in FILE_KEYS
+        return is_named and not any(setting.startswith(f"{'.'.join(keys)}=") for setting in settings)
 
     @cached_property
     def origins(self) -> list[dict[str, str]]:
@@ -230,7 +240,12 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 
 
 def holds(found: Mapping[str, Any], key: str, value: Any) -> bool:
-    """Whether a key came to a value; a mapping's values have keys of their own, and an experiment has a name."""
+    """Whether a key came to a value.
+
+    A mapping's values have keys of their own, null leaves an empty mapping as it is, and an experiment has a name.
+    """
+    if value is None and found.get(key) == {}:
+        return True
     if key == "exp_name" and not value:
         return bool(found[key])
     if isinstance(value, dict) and value:

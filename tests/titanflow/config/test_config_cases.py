@@ -175,8 +175,8 @@ FILES: dict[int, tuple[bytes, str]] = {
     62: (b"ignore: " + b"[" * 600 + b"]" * 600, "exp.yaml: too many levels, one within another"),
     63: (b"modules: " + b"{a: " * 600 + b"1" + b"}" * 600, "exp.yaml: too many levels, one within another"),
     64: (
-        b"modules: [{name: pretrain, config: x}]\n",
-        "exp.yaml:1: modules: found a list\n    expected: a mapping, each",
+        b"modules: [{config: x}]\n",
+        "exp.yaml:1: modules: found a list\n    expected: each module under its name",
     ),
     65: (b"exp_name: tiny\nmodules: 5\n", "exp.yaml:2: modules: the experiment has no modules"),
     66: (b"exp_name: tiny\n\tx: 1\n", "exp.yaml:2: not YAML: found character '\\t'"),
@@ -344,3 +344,23 @@ def test_113_no_argument_of_a_model_is_an_empty_mapping(write: Write, mistakes: 
 def test_114_a_nul_is_no_text(write: Write) -> None:
     with pytest.raises(ConfigError, match=r"pretrain\.job\.description: found 'a\\x00b'"):
         load_experiment(str(write()), None, parameter_settings({"pretrain.job.description": "a\0b"}))
+
+
+def test_115_an_sft_of_a_module_without_a_model_is_no_traceback(write: Write, mistakes: Callable[..., str]) -> None:
+    said = mistakes(
+        write(
+            experiments__exp="""
+                modules:
+                  pretrain: {config: pretrain.yaml}
+                  sft:
+                    config: sft.yaml
+                    model: {name: llama3, flavor: 8B, rope_scaling_args: {scaling_factor: 2.0}}
+                """
+        )
+    )
+    assert "pretrain.model: model.name is required" in said
+
+
+def test_116_a_framework_without_a_name_is_an_error(write: Write, mistakes: Callable[..., str]) -> None:
+    said = mistakes(write(experiments__exp="modules: {pretrain: {config: pretrain.yaml, framework: ''}}"))
+    assert "modules.pretrain.framework: found ''\n    expected: torchtitan" in said

@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from mutants import ROOTS, Corpus, Mutant
 
-from titanflow.config import module, yaml_source
+from titanflow.config import module, module_files, yaml_source
 from titanflow.config.schema import Schema, check
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import Problem
@@ -44,7 +44,7 @@ def empty_sections_take_all(patch: pytest.MonkeyPatch) -> None:
         both = {key: isinstance(base.get(key), dict) and isinstance(over[key], dict) for key in over}
         return {**base, **{key: merge(base[key], over[key]) if both[key] else over[key] for key in over}}
 
-    patch.setattr(module, "merge", merge)
+    patch.setattr(module_files, "merge", merge)
 
 
 def unknown_keys_are_dropped(patch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def values_below_sections_are_dropped(patch: pytest.MonkeyPatch) -> None:
             merged[key] = merge(base[key], value) if both else value
         return merged
 
-    patch.setattr(module, "merge", merge)
+    patch.setattr(module_files, "merge", merge)
 
 
 FAULTS = [empty_sections_take_all, values_below_sections_are_dropped, unknown_keys_are_dropped, numbers_are_yaml_1_1]

@@ -1,0 +1,101 @@
+"""What an experiment's ``ignore:`` leaves out of its files: keys that nothing here reads, each of them reported.
+
+Of another tool's files the whole list has a name: ``ignore: primus``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from titanflow.config.schema import Schema
+from titanflow.config.yaml_source import Leaf, Tree, first_origin
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Dotted keys of sections or values, and by dotted key the values that are left out where they stand there.
+
+    A key is left out only where the schema lacks it; a value is one that only the other tool could answer to.
+    """
+
+    keys: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NAMED: Mapping[str, Ignored] = {
+    "primus": Ignored(
+        keys=("platform", "trainable", "sink_level", "file_sink_level", "stderr_sink_level", "primus_turbo"),
+        values={
+            "model.converters": ("primus_turbo",),
+            "experimental.custom_args_module": ("primus.backends.torchtitan.primus_turbo_extensions.config_extension",),
+        },
+    ),
+}
+"""Lists by name. Primus: its loggers and platforms, whether a module trains, and AMD's kernels (Primus-Turbo): the
+section that sets them, the converter that puts them in, and the module that declares the section."""
+
+
+def read_ignored(experiment: Tree) -> Ignored:
+    """The experiment's ``ignore:``, a list's name or a list of names and dotted keys."""
+    leaf = experiment.get("ignore")
+    written = leaf.value if isinstance(leaf, Leaf) else None
+    words = [written] if isinstance(written, str) else map(str, written) if isinstance(written, list) else []
+    return _together(NAMED.get(word, Ignored((word,))) for word in words)
+
+
+def _together(lists: Iterable[Ignored]) -> Ignored:
+    keys: dict[str, None] = {}
+    values: dict[str, tuple[str, ...]] = {}
+    for one in lists:
+        keys |= dict.fromkeys(one.keys)
+        values |= {key: (*values.get(key, ()), *found) for key, found in one.values.items()}
+    return Ignored(tuple(keys), values)
+
+
+def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:
+    """Takes the ignored values out of ``tree``, a list's alone; returns ``key: value (origin)`` of each."""
+    removed = []
+    for dotted, values in ignored.values.items():
+        section, last = _above(tree, dotted)
+        leaf = section.get(last)
+        found = leaf.value if isinstance(leaf, Leaf) else None
+        taken = [one for one in (found if isinstance(found, list) else [found]) if one in values]
+        if not taken:
+            continue
+        assert isinstance(leaf, Leaf)
+        if isinstance(found, list):
+            rest = [one for one in found if one not in values]
+            section[last] = Leaf(rest, f"{leaf.origin}, without {', '.join(taken)}")
+        else:
+            del section[last]
+        removed += [f"{module}.{dotted}: {one} ({leaf.origin})" for one in taken]
+    return removed
+
+
+def remove_unknown(tree: Tree, ignored: Ignored, schema: Schema, module: str = "") -> list[str]:
+    """Takes each ignored key out of ``tree`` that the schema lacks; returns ``key (origin)`` of each.
+
+    A key is ignored with or without the module's name before it.
+    """
+    removed = []
+    for key in ignored.keys:
+        dotted = key.removeprefix(f"{module}.")
+        section, last = _above(tree, dotted)
+        properties: Any = schema
+        for part in dotted.split(".")[:-1]:
+            properties = properties.get("properties", {}).get(part, {})
+        if last in section and last not in properties.get("properties", {}):
+            shown = f"{module}.{dotted}" if module else dotted
+            removed.append(f"{shown} ({first_origin(section.pop(last))})")
+    return removed
+
+
+def _above(tree: Tree, dotted: str) -> tuple[Tree, str]:
+    """The section that a dotted key stands in, an empty one where there is none, and its last name."""
+    *above, last = dotted.split(".")
+    section: Any = tree
+    for part in above:
+        section = section.get(part) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}, last

@@ -1,0 +1,99 @@
+"""The files that a module of an experiment names, merged: module file, model file, data files, then its own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titanflow.config.ignored import Ignored
+from titanflow.config.tree import ConfigTree, load
+from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
+from titanflow.errors import Problem
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of an experiment's ``modules``: as written, what is set over it, and what it shares with all."""
+
+    name: str
+    spec: Tree
+    settings: Tree
+    launcher: Tree
+    ignored: Ignored
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the experiment's file."""
+        return f"modules.{self.name}"
+
+
+def merge_files(
+    entry: Entry, tree: ConfigTree, stage: str, framework: str, problems: list[Problem], said: list[str]
+) -> Tree:
+    """A module's config as its files and the experiment have it; what is wrong goes to ``problems``.
+
+    What is taken without being named goes to ``said``.
+
+    Raises:
+        ConfigError: a file that isn't there, or can't be read.
+    """
+    merged: Tree = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
+    path = _module_file(entry, tree, stage, framework, problems, said)
+    if path is not None:
+        merged = merge(merged, load(path, problems))
+    model = entry.spec.get("model")
+    if isinstance(model, dict):
+        merged = merge(merged, {"model": model})
+    elif isinstance(model, Leaf) and model.value is not None:
+        merged = merge(merged, load(tree.file("models", model, f"{entry.key}.model", framework), problems))
+    for name in ("data", "validation_data"):
+        if (section := _data(entry, name, tree, problems)) is not None:
+            merged = {**merged, name: section}
+    overrides = entry.spec.get("overrides")
+    if isinstance(overrides, dict):
+        merged = merge(merged, overrides)
+    merged = merge(merged, entry.settings)
+    for name in ("data", "validation_data"):
+        _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
+    return merged
+
+
+def _module_file(
+    entry: Entry, tree: ConfigTree, stage: str, framework: str, problems: list[Problem], said: list[str]
+) -> Path | None:
+    """The module's file: the one that is named, none for null, and its stage's where nothing is written."""
+    config, key = entry.spec.get("config"), f"{entry.key}.config"
+    if isinstance(config, dict):
+        hint = f"what this module sets itself stands under its overrides: `{in_one_line({'overrides': config})}`"
+        problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
+        return None
+    if config is None:
+        path = tree.stage_file(stage)
+        said.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
+        return path
+    return None if config.value is None else tree.file("modules", config, key, framework)
+
+
+def _data(entry: Entry, name: str, tree: ConfigTree, problems: list[Problem]) -> Tree | None:
+    """A data section: what a data file says, named after the file, or what stands in its place."""
+    named = entry.spec.get(name)
+    if isinstance(named, dict):
+        return named
+    if not isinstance(named, Leaf) or named.value is None:
+        return None
+    path = tree.file("data", named, f"{entry.key}.{name}")
+    return {"name": Leaf(path.stem, named.origin), **load(path, problems)}
+
+
+def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
+    """Puts the data files that a mixture's sources name in their place."""
+    mixture = data.get("mixture") if isinstance(data, dict) else None
+    sources = mixture.get("sources") if isinstance(mixture, dict) else None
+    if not isinstance(sources, dict):
+        return
+    for name, source in sources.items():
+        leaf = source.pop("data", None) if isinstance(source, dict) else None
+        if isinstance(leaf, Leaf) and leaf.value is not None:
+            path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
+            sources[name] = merge(load(path, problems), source)
