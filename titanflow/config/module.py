@@ -24,7 +24,7 @@ from titanflow.config.schema import (
 )
 from titanflow.config.snapshot import load_snapshot
 from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, merge, plain
+from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, flatten, leaves, merge, plain
 from titanflow.custom_code import reach_own_code
 from titanflow.errors import ConfigError, Problem
 
@@ -52,7 +52,8 @@ class Module:
 
     ``config`` is complete: every section and key, defaults included; ``origins`` says of each dotted key where
     its value comes from. For a training module ``model_overrides`` is flat and ``model_args`` the arguments
-    that the model will be built with; ``base`` is what an sft starts from.
+    that the model will be built with; ``base`` is what an sft starts from. ``named`` is what its entry in the
+    experiment names: framework and files, each as one opens it and with where it's written.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Module:
     model_overrides: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
     base: BaseArchitecture | None = None
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -109,6 +111,7 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
         problems.append(Problem(message, key=f"{key}.framework", origin=origin, expected=FRAMEWORKS[stage]))
         return None
     module = Module(name, stage, framework, {}, {})
+    module.named["framework"] = (framework, named.origin if isinstance(named, Leaf) else "default")
     try:
         merged = _merge_files(entry, tree, module, problems)
     except ConfigError as error:
@@ -132,11 +135,14 @@ def _merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[
     for room, name in (("modules", "config"), ("models", "model")):
         leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
-            merged = merge(merged, load(tree.file(room, leaf, f"{key}.{name}", module.framework), problems))
+            path = tree.file(room, leaf, f"{key}.{name}", module.framework)
+            module.named[name] = (display(path), leaf.origin)
+            merged = merge(merged, load(path, problems))
     for name in ("data", "validation_data"):
         leaf = entry.spec.get(name)
         if isinstance(leaf, Leaf) and leaf.value is not None:
             path = tree.file("data", leaf, f"{key}.{name}")
+            module.named[name] = (display(path), leaf.origin)
             merged = {**merged, name: {"name": Leaf(path.stem, leaf.origin), **load(path, problems)}}
     overrides = entry.spec.get("overrides")
     if isinstance(overrides, dict):
