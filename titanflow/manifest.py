@@ -74,11 +74,13 @@ class StageRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The record of one run; ``folder`` is the run's."""
+    """The record of one run; ``folder`` is the run's, ``work_group`` and ``user_name`` those of the last who ran it."""
 
     folder: Path = Field(exclude=True)
     experiment: str = ""
     run: str = ""
+    work_group: str = ""
+    user_name: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     git: str = ""
     stages: dict[str, StageRecord] = Field(default_factory=dict)
@@ -152,6 +154,7 @@ class Manifest(BaseModel):
 
     def _describe(self, plan: StagePlan) -> None:
         self.experiment, self.run = plan.run.experiment, plan.run.run
+        self.work_group, self.user_name = plan.run.work_group, plan.run.user_name
         self.versions = {"python": platform.python_version(), **installed_versions()}
         self.git = git_revision()
 

@@ -90,6 +90,7 @@ class Plan:
             "experiment": self.experiment,
             "run": self.run,
             "folder": str(self.folder),
+            **(self.config.who if self.config else {}),
             "night": self.config.night.model_dump(mode="json") if self.config and self.config.night else None,
             "stages": [
                 {
@@ -255,6 +256,7 @@ def _stage_run(
     stage: StageName, config: Experiment, run: str, folder: Path, preparation: Preparation
 ) -> StageRun | None:
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
+    common |= config.who
     if stage == "prepare":
         return StageRun(**common, config=preparation.config) if preparation.folders() else None
     module = config.stage(stage)

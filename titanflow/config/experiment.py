@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from titanflow.config.checks import check_module, overruled
-from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_problem
+from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.module import Entry, Module, build_module, remove_unknown
@@ -43,14 +43,17 @@ class Experiment:
     tree: ConfigTree
     exp_name: str
     workspace: Path
-    work_group: str
-    user_name: str
     modules: dict[str, Module]
     spec: ExperimentSpec = field(default_factory=ExperimentSpec)
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     night: Night | None = None
+
+    @property
+    def who(self) -> dict[str, str]:
+        """Whose it is: ``work_group`` and ``user_name``."""
+        return {key: getattr(self.spec, key) for key in WHO}
 
     def stage(self, stage: str) -> Module | None:
         """The module of a stage, or None where the experiment has none."""
@@ -75,7 +78,7 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     ignored = remove_unknown(raw, patterns(raw), dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
     problems += check(own, dataclass_schema(ExperimentSpec))
-    problems += _check_name(own, path)
+    problems += _check_names(own, path)
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
         problems = [problem for module in modules.values() for problem in check_module(module)]
@@ -89,8 +92,6 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
         tree=tree,
         exp_name=spec.exp_name or path.stem,
         workspace=Path(spec.workspace),
-        work_group=spec.work_group,
-        user_name=spec.user_name,
         modules=modules,
         spec=spec,
         origins={key: leaf.origin for key, leaf in leaves(own)},
@@ -99,13 +100,15 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     )
 
 
-def _check_name(own: Tree, path: Path) -> list[Problem]:
+def _check_names(own: Tree, path: Path) -> list[Problem]:
     named = own.get("exp_name")
     if isinstance(named, Leaf) and named.value:
         problem = name_problem(str(named.value), "exp_name", named.origin)
     else:
         problem = name_problem(path.stem, "exp_name", str(path))
-    return [problem] if problem else []
+    who = [(key, own[key]) for key in WHO if key in own]
+    tags = [tag_problem(str(leaf.value or ""), key, leaf.origin) for key, leaf in who if isinstance(leaf, Leaf)]
+    return [one for one in (problem, *tags) if one]
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:

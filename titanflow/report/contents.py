@@ -109,6 +109,8 @@ def read_contents(folder: Path) -> RunContents:
     manifest = Manifest.open(folder)
     manifest.experiment = manifest.experiment or plan.get("experiment", "")
     manifest.run = manifest.run or plan.get("run", folder.name)
+    manifest.work_group = manifest.work_group or plan.get("work_group", "")
+    manifest.user_name = manifest.user_name or plan.get("user_name", "")
     planned = {stage["stage"]: stage for stage in plan.get("stages", [])}
     names = [name for name in STAGES if name in planned or name in manifest.stages]
     stages = [_stage(folder / name, planned.get(name, {}), manifest.stages.get(name)) for name in names]
