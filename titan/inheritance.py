@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.base_model import FOLLOWS_SEQ_LEN, TOKENIZER_FILE, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.config.model_args import families_hint
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
 from titanflow.stage import StageRun
@@ -124,6 +125,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
             key=f"model.{key}",
             origin=run.origins.get(f"model.{key}", ""),
             expected=", ".join(sorted(args)),
+            hint=families_hint(key),
         )
         for key in overrides
         if args and key not in args

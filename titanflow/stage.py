@@ -46,9 +46,10 @@ class PreparedData(Strict):
 class StageRun(Strict):
     """``run.yaml``: everything a stage needs, resolved, with nothing left to look up.
 
-    ``work_group`` and ``user_name`` say whose it is, and change no result. ``config`` holds the module's sections as the
-    user may write them (for a training stage torchtitan's own and this project's); ``model_overrides`` is flat and without the ``model.`` prefix;
-    ``stages`` holds the folders of this run's other stages, ``base`` the stage that an sft starts from.
+    ``work_group`` and ``user_name`` say whose it is, and change no result. ``config`` holds the module's sections as
+    the user may write them (for a training stage torchtitan's own and this project's); ``model_overrides`` is flat and
+    without the ``model.`` prefix; ``stages`` holds the folders of this run's other stages, ``base`` the stage that an
+    sft starts from.
     """
 
     stage: StageName

@@ -13,6 +13,7 @@ from titanflow.config.additions import TRAINING_SECTIONS
 from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.bounds import bounded
+from titanflow.config.model_args import take_unknown
 from titanflow.config.schema import (
     Schema,
     check,
@@ -124,6 +125,8 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     merged = typed(merged, schema)
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
     module.ignored = remove_unknown(merged, entry.ignore, schema, name)
+    if module.trains and isinstance(merged.get("model"), dict):
+        problems += take_unknown(merged["model"], schema["properties"]["model"], name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module
