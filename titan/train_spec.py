@@ -15,7 +15,6 @@ from torchtitan.protocols.train_spec import TrainSpec
 from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
-from titan.inheritance import tokenizer_size
 from titan.metrics import metrics_builder
 from titan.model_overrides import override_model_args
 from titan.optimizer import with_parameter_groups
@@ -29,6 +28,7 @@ from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer import check_words
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
+from titanflow.new_tokens import tokenizer_size
 from titanflow.stage import StageRun
 
 MOCK_VALIDATION_ROWS = 64

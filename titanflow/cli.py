@@ -122,6 +122,7 @@ def plan(
 ) -> None:
     """Show what a run would do: each stage RUN, RESUME, CACHED or STALE, and of what is STALE what changed."""
     from titanflow.plan import make_plan
+    from titanflow.plan_view import inheritance_tables
 
     planned = make_plan(experiment, configs, run_name, _settings(settings, on_stale), runs_here=False)
     _warn(planned.config)
@@ -131,6 +132,7 @@ def plan(
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     _print_plan(planned, out)
     _print_forecast(out, planned)
+    out.print(inheritance_tables(planned))
     if commands:
         _print_commands(planned)
 

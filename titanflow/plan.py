@@ -24,6 +24,8 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
+from titanflow.inheritance import inheritance_table
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
@@ -79,6 +81,11 @@ class Plan:
         """A stage by its name, or None where the experiment has none."""
         return next((stage for stage in self.stages if stage.stage == name), None)
 
+    def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
+        """What a fine-tuning stage would keep and change of its base; empty for any other."""
+        module = self.config.stage(stage.stage) if self.config else None
+        return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
+
     @property
     def is_cached(self) -> bool:
         """Whether nothing is left to do, not even to note that something is kept."""
@@ -104,6 +111,7 @@ class Plan:
                     "command": stage.command,
                     "environment": stage.env,
                     "forecast": stage.forecast and stage.forecast.as_json(),
+                    "inheritance": [row.model_dump() for row in self.inheritance(stage)],
                 }
                 for stage in self.stages
             ],

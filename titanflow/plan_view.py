@@ -13,6 +13,7 @@ from rich.text import Text
 from titanflow.changes import Change
 from titanflow.config.values import one_line
 from titanflow.console import uncut
+from titanflow.inheritance_row import NOT_INHERITED
 from titanflow.launch import by_hand
 from titanflow.plan import Plan, StagePlan
 
@@ -45,6 +46,21 @@ def _changes_table(changes: list[Change]) -> Table:
         old, new = _values(change)
         table.add_row("", Text(change.key), Text(f"{old} → {new}"), Text(f"({change.origin})" if change.origin else ""))
     return uncut(table)
+
+
+def inheritance_tables(plan: Plan) -> RenderableType:
+    """Of each fine-tuning stage that would run what it keeps and changes of its base."""
+    parts: list[RenderableType] = []
+    for stage in plan.stages:
+        rows = plan.inheritance(stage) if stage.state != "CACHED" else []
+        if rows:
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for heading in (stage.stage, "", "value", "from"):
+                table.add_column(heading)
+            for row in rows:
+                table.add_row(Text(row.key), Text(row.how), Text(row.value), Text(row.origin, style="dim"))
+            parts += [uncut(table), Text(NOT_INHERITED, style="dim")]
+    return Group(*parts)
 
 
 def plan_markdown(plan: Plan) -> str:

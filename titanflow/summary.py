@@ -13,6 +13,7 @@ from rich.text import Text
 from titanflow.console import uncut
 from titanflow.forecast.reconcile import headline, reconciled
 from titanflow.gate_figures import figures
+from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
 from titanflow.score_table import is_stderr
@@ -40,7 +41,7 @@ def render_summary(plan: Plan) -> RenderableType:
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
         parts.append(_training(training, plan.folder))
-        parts += [_inheritance(result) for result in training if result.inherited]
+        parts += [_inheritance(result) for result in training if result.inheritance]
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
@@ -70,9 +71,8 @@ def _training(results: Iterable[TrainResult], folder: Path) -> Table:
 
 
 def _inheritance(result: TrainResult) -> Text:
-    kept, changed = len(result.inherited), len(result.changed)
     where = f"listed in {result.stage}/{RESULT_FILE}"
-    return Text(f"{result.stage} inherited {kept} settings from its base and changed {changed}: {where}", style="dim")
+    return Text(f"{result.stage}, of its base's settings: {counted(result.inheritance)} ({where})", style="dim")
 
 
 def _left_out(data: Iterable[TrainingData]) -> list[Text]:
