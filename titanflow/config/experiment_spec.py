@@ -38,8 +38,6 @@ class ModuleSpec:
     """What this experiment sets otherwise than the files above."""
     params: dict[str, Any] = field(default_factory=dict)
     """`model_overrides`: fields of the model's arguments, each under `model.`"""
-    name: str | None = None
-    """A name for people; not used."""
 
 
 @dataclass
