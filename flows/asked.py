@@ -20,7 +20,9 @@ class Asked(NamedTuple):
     def elsewhere(self, plan: Plan, stage: StagePlan) -> Asked:
         """What makes the same ``plan`` in another folder, where the ``stage`` runs on the spot."""
         module = plan.config.stage(stage.stage)
-        own = {f"{module.name}.launcher.pool": None} if module is not None else {}
+        own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
+        # Another machine has another $USER.
+        own |= {key: name for key, name in plan.config.who.items() if name}
         settings = {**self.settings, "workspace": str(plan.config.workspace.resolve()), **own}
         configs = str(Path(self.configs).resolve()) if self.configs else None
         experiment = Path(self.experiment)

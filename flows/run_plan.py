@@ -58,7 +58,7 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
     check_stale(plan)
     check_token(plan.stage("publish"))
     check_pools(plan)
-    label_run(plan.config.spec.retries)
+    label_run(plan.config.spec.retries, plan.config.who)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
         # Again: what was cached may run after all.

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed, State
 from flows.run_plan import TASKS
 from tasks.run_labels import label_run
 from tasks.stage_task import gone_on
-from titanflow.config.experiment_spec import Retries
+from titanflow.config.experiment_spec import WHO, Retries
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, StagePlan, make_plan
@@ -41,7 +41,7 @@ def run_stage(
     """
     try:
         # The holder starts it again, this flow doesn't.
-        label_run(Retries(lost=0))
+        label_run(Retries(lost=0), {key: settings.get(key, "") for key in WHO})
         # Whether other stages could run on this machine is no matter here.
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)

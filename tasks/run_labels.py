@@ -1,9 +1,11 @@
-"""What is written at a flow run for whoever looks after it when the flow itself is gone."""
+"""What is written at a flow run: whose it is, and what to know of it when the flow itself is gone."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -17,12 +19,15 @@ LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
 """A run's ``retries``."""
 PROCESS_LABEL = "titanflow.process"
 """A run's process: host, id, start."""
+WHO_LABEL = "titanflow."
+"""What stands before ``work_group`` and ``user_name``, as far as a run has them."""
 
 
-def label_run(retries: Retries) -> None:
-    """Writes what has to be known of a flow run when the flow itself is gone; a server that is away costs no run."""
+def label_run(retries: Retries, who: Mapping[str, str]) -> None:
+    """Writes a flow run's labels; a server that is away costs no run."""
     own = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
-    labels = {LOST_LABEL: retries.lost, DELAY_LABEL: retries.delay, PROCESS_LABEL: own}
+    labels: dict[str, Any] = {LOST_LABEL: retries.lost, DELAY_LABEL: retries.delay, PROCESS_LABEL: own}
+    labels |= {f"{WHO_LABEL}{key}": name for key, name in who.items() if name}
     try:
         with get_client(sync_client=True) as client:
             client.update_flow_run_labels(UUID(flow_run.id), labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 from tasks.artifacts import Logger
 from tasks.results import Row
@@ -11,8 +10,6 @@ from titanflow.stage import StageResult, StageRun, TrainResult
 
 Table = tuple[str, list[Row], str]
 """What it shows, its rows, and a description."""
-INHERITED = re.compile(r"Inherited (?P<key>[^=]+)=(?P<value>.*) from (?P<base>\S+)", re.DOTALL)
-CHANGED = re.compile(r"(?P<key>\S+): (?P<before>.*) → (?P<value>.*?)(?: from (?P<origin>\S+))?", re.DOTALL)
 MASKED_ROWS = 5
 LONGEST_SPAN = 200
 """Characters that are shown of one part of a conversation."""
@@ -30,28 +27,17 @@ def begin_tables(run: StageRun, logger: Logger) -> list[Table]:
 
 def finish_tables(result: StageResult) -> list[Table]:
     """What is shown of a finished stage beside its results."""
-    if not isinstance(result, TrainResult) or not result.inherited:
+    if not isinstance(result, TrainResult) or not result.inheritance:
         return []
-    return [("inheritance", inheritance_rows(result), "What is the base's, and what is set otherwise")]
+    return [("inheritance", inheritance_rows(result), "What is kept of the base, and what is set otherwise")]
 
 
 def inheritance_rows(result: TrainResult) -> list[Row]:
-    """What a stage set otherwise than its base, then what it took from it."""
-    return [_row(line, CHANGED, "changed") for line in result.changed] + [
-        _row(line, INHERITED, "inherited") for line in result.inherited
+    """What a stage set otherwise than its base, what it has in common with it, and what it took from it."""
+    return [
+        {"setting": row.key, "how": row.how, "base": row.base, "here": row.here, "from": row.origin}
+        for row in result.inheritance
     ]
-
-
-def _row(line: str, form: re.Pattern[str], how: str) -> Row:
-    match = form.fullmatch(line)
-    said = match.groupdict() if match else {"key": line}
-    return {
-        "setting": said["key"],
-        "how": how,
-        "base": said.get("before", said.get("value")) or "",
-        "here": said.get("value") or "",
-        "from": said.get("origin") or said.get("base") or "",
-    }
 
 
 def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:

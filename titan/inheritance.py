@@ -6,45 +6,20 @@ plan can say so before anything runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from titanflow.base_model import FOLLOWS_SEQ_LEN, TOKENIZER_FILE, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable, tokenizer_digest
+from titanflow.config.model_args import families_hint
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
+from titanflow.inheritance import inheritance_table
+from titanflow.inheritance_row import InheritanceRow
+from titanflow.new_tokens import new_tokens, token_rows, vocabulary
 from titanflow.stage import StageRun
 
-SECTIONS = (
-    "training",
-    "chat",
-    "optimizer",
-    "lr_scheduler",
-    "parallelism",
-    "activation_checkpoint",
-    "compile",
-    "quantize",
-    "debug",
-    "lora",
-)
-"""Sections of which the table shows what differs from the base's."""
 
-NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
-
-
-@dataclass(frozen=True)
-class InheritanceTable:
-    """What is the base's (``inherited``) and what is not (``changed``), a line each, for people."""
-
-    inherited: list[str]
-    changed: list[str]
-
-    def __str__(self) -> str:
-        return "\n".join([*self.inherited, *self.changed, NOT_INHERITED])
-
-
-def check_inheritance(base: BaseArchitecture, run: StageRun) -> InheritanceTable:
-    """Compares a fine-tuning stage with its base.
+def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:
+    """Compares a fine-tuning stage with its base; returns the table of what it keeps and changes.
 
     Raises:
         ConfigError: another model or flavor, another value of an argument, another tokenizer, or rows longer than
@@ -54,9 +29,7 @@ def check_inheritance(base: BaseArchitecture, run: StageRun) -> InheritanceTable
     problems = [*_architecture_problems(base, run), *_tokenizer_problems(base, run), *_length_problems(base, run)]
     if problems:
         raise ConfigError(problems)
-    changed = _changed_args(base, run)
-    lines = [*_changed_lines(base, run, changed), *_longer(base, run), *_grown(base, run)]
-    return InheritanceTable(_inherited(base, run, changed), lines)
+    return inheritance_table(base, run)
 
 
 def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
@@ -73,36 +46,12 @@ def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
     return args
 
 
-def new_tokens(run: StageRun) -> list[str]:
-    """The control tokens that the stage adds to its base's."""
-    return list((run.config.get("sft") or {}).get("new_special_tokens") or [])
-
-
-def token_rows(rows: int, run: StageRun) -> int:
-    """How many rows for tokens the stage's model has, where its base has ``rows``: more only if new ones need them."""
-    return max(rows, tokenizer_size(run) if new_tokens(run) else 0)
-
-
-def tokenizer_size(run: StageRun) -> int:
-    """How many embeddings a stage's tokenizer needs: its highest id and one; 0 without a tokenizer."""
-    return max(_vocabulary(run.tokenizer).values(), default=-1) + 1
-
-
-def _vocabulary(folder: Path | None) -> dict[str, int]:
-    from tokenizers import Tokenizer
-
-    path = folder / TOKENIZER_FILE if folder else None
-    if path is None or not path.is_file():
-        return {}
-    return dict(Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True))
-
-
 def _only_adds(base: BaseArchitecture, run: StageRun) -> bool:
     """Whether the stage's tokenizer is the base's with the new tokens behind it, and nothing else."""
     added = set(new_tokens(run))
     if not added:
         return False
-    before, after = _vocabulary(base.tokenizer), _vocabulary(run.tokenizer)
+    before, after = vocabulary(base.tokenizer), vocabulary(run.tokenizer)
     return {key: after.get(key) for key in before} == before and set(after) - set(before) == added
 
 
@@ -124,6 +73,7 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
             key=f"model.{key}",
             origin=run.origins.get(f"model.{key}", ""),
             expected=", ".join(sorted(args)),
+            hint=families_hint(key),
         )
         for key in overrides
         if args and key not in args
@@ -172,61 +122,3 @@ def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
 
 def _may_be_longer(run: StageRun) -> bool:
     return bool((run.config.get("sft") or {}).get("allow_longer_context"))
-
-
-def _inherited(base: BaseArchitecture, run: StageRun, changed: dict[str, Any]) -> list[str]:
-    values = {"model": base.model_name, "flavor": base.flavor, **flatten(base.model_args)}
-    left_out = {FOLLOWS_SEQ_LEN, *changed, *(["vocab_size"] if new_tokens(run) else [])}
-    shown = {key: value for key, value in values.items() if key not in left_out and not key.startswith("_")}
-    if base.tokenizer:
-        shown["tokenizer"] = base.tokenizer.name
-    if base.checkpoint:
-        shown["weights"] = base.checkpoint.name
-    return [f"Inherited {key}={value} from {base.stage}" for key, value in shown.items()]
-
-
-def _changed_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
-    args = flatten(base.model_args)
-    own = {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
-    return {key: value for key, value in own.items() if value != args.get(key)}
-
-
-def _changed_lines(base: BaseArchitecture, run: StageRun, changed: dict[str, Any]) -> list[str]:
-    args = flatten(base.model_args)
-    lines = [
-        f"model.{key}: {_shown(args.get(key))} → {_shown(value)}{_from(run.origins.get(f'model.{key}', ''))}"
-        for key, value in changed.items()
-    ]
-    own, theirs = ({key: flatten(config.get(key) or {}) for key in SECTIONS} for config in (run.config, base.config))
-    for section in SECTIONS:
-        for key, value in own[section].items():
-            before = theirs[section].get(key)
-            if base.config and value != before:
-                origin = run.origins.get(f"{section}.{key}", "")
-                lines.append(f"{section}.{key}: {_shown(before)} → {_shown(value)}{_from(origin)}")
-    return lines
-
-
-def _longer(base: BaseArchitecture, run: StageRun) -> list[str]:
-    if not base.seq_len or _seq_len(run) <= base.seq_len:
-        return []
-    return [f"Longer context than {base.stage}'s {base.seq_len}, by sft.allow_longer_context"]
-
-
-def _grown(base: BaseArchitecture, run: StageRun) -> list[str]:
-    if not new_tokens(run):
-        return []
-    rows = base.model_args.get("vocab_size", 0)
-    shown = ", ".join(new_tokens(run))
-    return [f"model.vocab_size: {rows} → {token_rows(rows, run)}, with {shown}, by sft.new_special_tokens"]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        # The lines are published with the model, and a machine's paths are nobody's business.
-        return value.rpartition("/")[2]
-    return "unset" if value is None else str(value)
-
-
-def _from(origin: str) -> str:
-    return f" from {origin.rpartition('/')[2]}" if origin else ""

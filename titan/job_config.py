@@ -7,6 +7,7 @@ user names in ``experimental.custom_args_module`` is merged on top.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from dataclasses import field, fields, make_dataclass, replace
@@ -161,8 +162,8 @@ def _refuse(config: TitanJobConfig, run: StageRun) -> None:
     problems = []
     for key, why in REFUSED.items():
         section, _, name = key.partition(".")
-        if getattr(getattr(config, section), name):
-            problems.append(Problem("found true", key=key, origin=run.origins.get(key, ""), hint=why))
+        if value := getattr(getattr(config, section), name):
+            problems.append(Problem(f"found {json.dumps(value)}", key=key, origin=run.origins.get(key, ""), hint=why))
     if reason := exclusion_refusal(config.checkpoint.exclude_from_loading):
         key = "checkpoint.exclude_from_loading"
         problems.append(Problem(reason, key=key, origin=run.origins.get(key, "")))

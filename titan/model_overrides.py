@@ -75,7 +75,9 @@ def _require_field(args: Any, name: str, dotted: str) -> Any:
     fields = {field.name for field in dataclasses.fields(args)} if dataclasses.is_dataclass(args) else set()
     if name not in fields:
         where = "" if name == dotted else f" (in model.{dotted})"
-        raise AttributeError(f"{type(args).__name__!r} has no field {name!r}{where}; fields: {_fields(fields)}")
+        raise AttributeError(
+            f"{type(args).__name__!r} has no field {name!r}{where}; fields: {_fields(fields)}", name=dotted
+        )
     return get_type_hints(type(args))[name]
 
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
+from titan.inheritance import check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
 from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import repository_of
+from titanflow.inheritance_row import NOT_INHERITED, InheritanceRow
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
 from titanflow.stage import (
@@ -89,11 +90,11 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
     from titan.peak_memory import peak_memory_bytes
 
     base = read_base(run.base) if run.base else None
-    table = check_inheritance(base, run) if base else InheritanceTable([], [])
+    table = check_inheritance(base, run) if base else []
     run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
     job_config, spec = prepare(run, base)
     if rank() == 0 and base:
-        print(f"{run.stage} starts from {base.stage}:\n{table}", flush=True)
+        print(f"{run.stage} starts from {base.stage}:", *table, NOT_INHERITED, sep="\n", flush=True)
     peak = None
     if not is_trained(job_config):
         finished = train(job_config, interruption)
@@ -184,7 +185,11 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
 
 
 def finish(
-    run: StageRun, job_config: JobConfig, spec: TrainSpec, table: InheritanceTable, peak_memory: int | None = None
+    run: StageRun,
+    job_config: JobConfig,
+    spec: TrainSpec,
+    table: list[InheritanceRow],
+    peak_memory: int | None = None,
 ) -> None:
     """Exports the last checkpoint, where the family has an export, ends the W&B run, and writes ``result.json``."""
     from titan.checkpoint import complete_checkpoints
@@ -208,8 +213,7 @@ def finish(
         seq_len=job_config.training.seq_len,
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),
-        inherited=table.inherited,
-        changed=table.changed,
+        inheritance=table,
         base_model=repository_of(run.base) if run.base else "",
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),

@@ -15,7 +15,6 @@ from torchtitan.protocols.train_spec import TrainSpec
 from torchtitan.tools import utils
 
 from titan.dataloader import MockRows, PreparedDataLoader, Rows
-from titan.inheritance import tokenizer_size
 from titan.metrics import metrics_builder
 from titan.model_overrides import override_model_args
 from titan.optimizer import with_parameter_groups
@@ -24,10 +23,12 @@ from titan.routers import RoutedModel
 from titan.streaming import WithinDocuments, streamed
 from titan.validate import StageValidator, TextValidator
 from titanflow.config.additions import names_rows
+from titanflow.config.model_args import families_hint
 from titanflow.data.mixture import open_rows
 from titanflow.data.tokenizer import check_words
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
+from titanflow.new_tokens import tokenizer_size
 from titanflow.stage import StageRun
 
 MOCK_VALIDATION_ROWS = 64
@@ -43,7 +44,8 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
     try:
         model_args = override_model_args(spec.model_args, model.name, model.flavor, overrides)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(Problem(f"{type(error).__name__}: {error.args[0]}", key="model")) from error
+        hint = families_hint(error.name) if isinstance(error, AttributeError) and error.name else ""
+        raise ConfigError(Problem(f"{type(error).__name__}: {error.args[0]}", key="model", hint=hint)) from error
     vocab_size = getattr(model_args[model.flavor], "vocab_size", 0)
     groups = PARAMETER_GROUPS.get(model.name, {})
     return dataclasses.replace(

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from titanflow.console import Output
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.hf_base import REPO_ID
 from titanflow.hub.bundle import LINEAGE
@@ -187,11 +188,9 @@ def _is_tie(model: Any, tokens: list[int], start: int) -> bool:
 
 def show(verified: Verified) -> None:
     """Prints a line for each check."""
-    from rich.console import Console
     from rich.text import Text
 
-    # No table of rich's: it would cut off digests where the terminal is narrow.
-    console = Console(highlight=False, soft_wrap=True)
+    console = Output()
     console.print(Text(verified.source, style="bold"))
     width = max(len(check.name) for check in verified.checks)
     for check in verified.checks:

@@ -18,10 +18,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from titanflow.config.experiment_spec import OnStale
+from titanflow.console import Output
 from titanflow.errors import TitanflowError
 
 app = typer.Typer(
@@ -43,8 +43,7 @@ def prepare_process() -> None:
             stream.reconfigure(errors="replace")
 
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out, err = Output(), Output(stderr=True)
 
 INTERRUPTED = 130
 
@@ -123,6 +122,7 @@ def plan(
 ) -> None:
     """Show what a run would do: each stage RUN, RESUME, CACHED or STALE, and of what is STALE what changed."""
     from titanflow.plan import make_plan
+    from titanflow.plan_view import inheritance_tables
 
     planned = make_plan(experiment, configs, run_name, _settings(settings, on_stale), runs_here=False)
     _warn(planned.config)
@@ -132,6 +132,7 @@ def plan(
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     _print_plan(planned, out)
     _print_forecast(out, planned)
+    out.print(inheritance_tables(planned))
     if commands:
         _print_commands(planned)
 
@@ -149,7 +150,7 @@ def config(
     """Print what a stage will get."""
     from titanflow.config.experiment import load_experiment
     from titanflow.config.overrides import parse_settings
-    from titanflow.config.values import resolved_values
+    from titanflow.config.values import resolved_values, value_lines
 
     loaded = load_experiment(experiment, configs, parse_settings(settings or []), starts=False)
     _warn(loaded)
@@ -157,10 +158,8 @@ def config(
     if as_json:
         print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for key, (value, where) in values.items():
-        table.add_row(key, Text(json.dumps(value, default=str)), *([Text(where, style="dim")] if origin else []))
-    out.print(table)
+    for line in value_lines(values, origin):
+        out.print(line)
 
 
 @app.command()
@@ -272,10 +271,9 @@ def _settings(settings: list[str] | None, on_stale: str | None) -> list[str]:
 
 
 def _print_plan(planned: Any, console: Console) -> None:
-    from titanflow.plan_view import WIDTH, plan_table
+    from titanflow.plan_view import plan_table
 
-    width = None if console.is_terminal else WIDTH
-    Console(file=console.file, highlight=False, width=width).print(plan_table(planned))
+    console.print(plan_table(planned))
 
 
 def _print_commands(planned: Any) -> None:
@@ -297,13 +295,13 @@ def _print_forecast(console: Console, planned: Any) -> None:
 
 def _print_results(planned: Any, as_json: bool) -> None:
     from titanflow.stage import RESULT_FILE
-    from titanflow.summary import WIDTH, render_summary
+    from titanflow.summary import render_summary
 
     if as_json:
         files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
         print_json({path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()})
     else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(render_summary(planned))
+        out.print(render_summary(planned))
 
 
 def print_json(value: Any) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from titanflow.changes import Change
 from titanflow.fingerprint import digest, file_digest
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.outputs import OutputCheck, OutputFile, at_once
 from titanflow.stage import (
     RESULT_FILE,
@@ -45,7 +46,7 @@ class StageRecord(BaseModel):
 
     ``outputs`` has paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found
     changed. ``kept`` says in what the config differs from what the stage was made from, where the last run used it all
-    the same. ``inherited`` and ``changed`` say what a fine-tuning stage took from its base and what it set otherwise;
+    the same. ``inheritance`` says what a fine-tuning stage took from its base and what it set itself;
     ``forecast`` is what was expected of it when it began. ``parents`` are the digests of the results of the stages
     before it and, as ``<run>/pretrain``, of the night's that it continues.
     """
@@ -59,8 +60,7 @@ class StageRecord(BaseModel):
     kept: list[Change] = Field(default_factory=list)
     digest: str = ""
     parents: dict[str, str] = Field(default_factory=dict)
-    inherited: list[str] = Field(default_factory=list)
-    changed: list[str] = Field(default_factory=list)
+    inheritance: list[InheritanceRow] = Field(default_factory=list)
     forecast: dict[str, Any] = Field(default_factory=dict)
     prefect_run: str = ""
     wandb_run: str = ""
@@ -74,11 +74,13 @@ class StageRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The record of one run; ``folder`` is the run's."""
+    """The record of one run; ``folder`` is the run's, ``work_group`` and ``user_name`` those of the last who ran it."""
 
     folder: Path = Field(exclude=True)
     experiment: str = ""
     run: str = ""
+    work_group: str = ""
+    user_name: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     git: str = ""
     stages: dict[str, StageRecord] = Field(default_factory=dict)
@@ -146,12 +148,13 @@ class Manifest(BaseModel):
         record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
         record.digest = file_digest(plan.run.folder / RESULT_FILE)
         record.wandb_run, record.wandb = getattr(result, "wandb_id", ""), getattr(result, "wandb", None)
-        record.inherited, record.changed = getattr(result, "inherited", []), getattr(result, "changed", [])
+        record.inheritance = getattr(result, "inheritance", [])
         self.stages[plan.stage] = record
         self._write()
 
     def _describe(self, plan: StagePlan) -> None:
         self.experiment, self.run = plan.run.experiment, plan.run.run
+        self.work_group, self.user_name = plan.run.work_group, plan.run.user_name
         self.versions = {"python": platform.python_version(), **installed_versions()}
         self.git = git_revision()
 

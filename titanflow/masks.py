@@ -20,6 +20,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.console import uncut
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.plan import Plan
 from titanflow.stage import ERROR_FILE, StageError, StageRun
@@ -131,7 +132,7 @@ def counts(info: DatasetInfo, end_of_turn: str) -> Table:
     for reason, count in info.dropped.items():
         places = ", ".join(info.dropped_rows.get(reason, []))
         table.add_row("left out", Text(f"{count:,} {reason}: {places}{', …' if count > 5 else ''}"))
-    return table
+    return uncut(table)
 
 
 def prepare_masks(plan: Plan, module: str | None = None) -> Masks:

@@ -165,7 +165,7 @@ def as_parent(folder: Path) -> Parent | None:
     if not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
         return None
     before = int(run.config["training"].get("skip_rows", 0))
-    rows = before + result.step * global_batch_size(run.config)
+    rows = before + result.step * (global_batch_size(run.config) or 0)
     return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +15,9 @@ from titanflow.cli import (
     print_json,
     reports_errors,
 )
+from titanflow.console import uncut
 
 STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
-WIDTH = 160
-"""Columns that the table takes where the output is no terminal."""
 
 
 @app.command()
@@ -51,6 +47,6 @@ def nights(
     for row in rows:
         night, state, *others = row.cells()
         table.add_row(night, Text(state, style=STYLES.get(state, "")), *map(Text, others))
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    out.print(uncut(table))
     if old.removed:
         out.print(f"the next night removes {', '.join(old.removed)}")

@@ -25,6 +25,8 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
+from titanflow.inheritance import inheritance_table
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
@@ -80,6 +82,11 @@ class Plan:
         """A stage by its name, or None where the experiment has none."""
         return next((stage for stage in self.stages if stage.stage == name), None)
 
+    def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
+        """What a fine-tuning stage would keep and change of its base; empty for any other."""
+        module = self.config.stage(stage.stage) if self.config else None
+        return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
+
     @property
     def is_cached(self) -> bool:
         """Whether nothing is left to do, not even to note that something is kept."""
@@ -91,6 +98,7 @@ class Plan:
             "experiment": self.experiment,
             "run": self.run,
             "folder": str(self.folder),
+            **(self.config.who if self.config else {}),
             "night": self.config.night.model_dump(mode="json") if self.config and self.config.night else None,
             "stages": [
                 {
@@ -104,6 +112,7 @@ class Plan:
                     "command": stage.command,
                     "environment": stage.env,
                     "forecast": stage.forecast and stage.forecast.as_json(),
+                    "inheritance": [row.model_dump() for row in self.inheritance(stage)],
                 }
                 for stage in self.stages
             ],
@@ -261,6 +270,7 @@ def _stage_run(
     stage: StageName, config: Experiment, run: str, folder: Path, preparation: Preparation
 ) -> StageRun | None:
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
+    common |= config.who
     if stage == "prepare":
         return StageRun(**common, config=preparation.config) if preparation.folders() else None
     module = config.stage(stage)

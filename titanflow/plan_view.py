@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from titanflow.changes import Change
+from titanflow.config.values import one_line
+from titanflow.console import uncut
+from titanflow.inheritance_row import NOT_INHERITED
 from titanflow.launch import by_hand
 from titanflow.plan import Plan, StagePlan
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
-STAGE_WIDTH = 8
-VALUE_WIDTH = 60
-"""Characters of a value that are shown."""
-CONTEXT = 8
-"""Characters shown before the first that differs, of two long texts."""
-WIDTH = 160
-"""Columns that a plan takes where the output is no terminal."""
+STAGE_WIDTH, STATE_WIDTH = 8, 6
+"""Columns of the longest stage's name, and of the longest state."""
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -30,11 +27,10 @@ def plan_table(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = []
     for stage in plan.stages:
         row = Table(box=None, pad_edge=False, show_header=False)
-        row.add_column(width=STAGE_WIDTH, no_wrap=True)
-        row.add_column(width=6, no_wrap=True)
-        row.add_column(overflow="fold")
+        row.add_column(width=STAGE_WIDTH)
+        row.add_column(width=STATE_WIDTH)
         row.add_row(stage.stage, Text(stage.state, style=STATE_STYLES[stage.state]), Text(stage.reason))
-        parts.append(row)
+        parts.append(uncut(row))
         if rows := [change for change in stage.changes if not change.parent]:
             parts.append(_changes_table(rows))
     return Group(*parts)
@@ -43,13 +39,28 @@ def plan_table(plan: Plan) -> RenderableType:
 def _changes_table(changes: list[Change]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(width=STAGE_WIDTH)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold", style="dim")
+    table.add_column()
+    table.add_column()
+    table.add_column(style="dim")
     for change in changes:
-        old, new = shortened(change.old, change.new)
+        old, new = _values(change)
         table.add_row("", Text(change.key), Text(f"{old} → {new}"), Text(f"({change.origin})" if change.origin else ""))
-    return table
+    return uncut(table)
+
+
+def inheritance_tables(plan: Plan) -> RenderableType:
+    """Of each fine-tuning stage that would run what it keeps and changes of its base."""
+    parts: list[RenderableType] = []
+    for stage in plan.stages:
+        rows = plan.inheritance(stage) if stage.state != "CACHED" else []
+        if rows:
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for heading in (stage.stage, "", "value", "from"):
+                table.add_column(heading)
+            for row in rows:
+                table.add_row(Text(row.key), Text(row.how), Text(row.value), Text(row.origin, style="dim"))
+            parts += [uncut(table), Text(NOT_INHERITED, style="dim")]
+    return Group(*parts)
 
 
 def plan_markdown(plan: Plan) -> str:
@@ -60,7 +71,7 @@ def plan_markdown(plan: Plan) -> str:
     if changes:
         lines += ["", "| stage | what changed | from | to | written in |", "| --- | --- | --- | --- | --- |"]
     for stage, change in changes:
-        old, new = shortened(change.old, change.new)
+        old, new = _values(change)
         lines.append(f"| {stage} | {' | '.join(_cell(text) for text in (change.key, old, new, change.origin))} |")
     return "\n".join(lines)
 
@@ -78,31 +89,19 @@ def stale_lines(stage: StagePlan) -> Iterator[str]:
     if not own:
         yield f"{stage.stage}: {stage.reason}"
     for change in own:
-        old, new = shortened(change.old, change.new)
+        old, new = _values(change)
         yield f"{stage.stage}: {change.key}: {old} → {new}" + (f" ({change.origin})" if change.origin else "")
 
 
-def shortened(old: Any, new: Any) -> tuple[str, str]:
-    """Two values as text, cut to what fits: of long ones the part that begins to differ; ``–`` for none."""
-    texts = [_text(value) for value in (old, new)]
-    if all(len(text) <= VALUE_WIDTH for text in texts) or None in (old, new):
-        return _cut(texts[0], 0), _cut(texts[1], 0)
-    pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-    same = sum(1 for _ in pairs)
-    return _cut(texts[0], same), _cut(texts[1], same)
+def _values(change: Change) -> tuple[str, str]:
+    """The old and the new value, each whole and on one line; ``–`` for none."""
+    return _text(change.old), _text(change.new)
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _cut(text: str, differs_at: int) -> str:
-    text = text.replace("\n", "⏎")
-    start = 0 if differs_at < VALUE_WIDTH // 2 else differs_at - CONTEXT
-    shown = text[start : start + VALUE_WIDTH]
-    return ("…" if start else "") + shown + ("…" if start + VALUE_WIDTH < len(text) else "")
+    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _cell(text: str) -> str:

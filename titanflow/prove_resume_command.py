@@ -24,6 +24,7 @@ from titanflow.cli import (
     print_json,
     reports_errors,
 )
+from titanflow.console import uncut
 
 if TYPE_CHECKING:
     from flows.prove_resume import Proof
@@ -93,7 +94,7 @@ def render(proof: Proof) -> Group:
     """The kills and the comparison as tables, and the verdict."""
     kills = Table(box=None, pad_edge=False)
     for column in ("kill", "stage", "moment", "killed", "step", "resumed from", "redone", "lost"):
-        kills.add_column(column, no_wrap=True)
+        kills.add_column(column)
     for kill in proof.kills:
         trains = kill.resumed_from is not None
         kills.add_row(
@@ -114,4 +115,4 @@ def render(proof: Proof) -> Group:
     met = f"{len(proof.kills)} kills" + (f" ({proof.unmet} more found the run finished)" if proof.unmet else "")
     verdict = "The killed run is the uninterrupted one." if proof.holds else "The killed run is another."
     last = f"{verdict} {met}, {proof.starts} starts, {killed:.0f} s in place of {calm:.0f} s."
-    return Group(kills, "", checks, "", last)
+    return Group(uncut(kills), "", uncut(checks), "", last)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from titanflow.errors import DataError, Problem
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.moved import told_from
 from titanflow.wandb_record import WandbRecord
 
@@ -46,14 +48,17 @@ class PreparedData(Strict):
 class StageRun(Strict):
     """``run.yaml``: everything a stage needs, resolved, with nothing left to look up.
 
-    ``config`` holds the module's sections as the user may write them (for a training stage torchtitan's own
-    and this project's); ``model_overrides`` is flat and without the ``model.`` prefix;
-    ``stages`` holds the folders of this run's other stages, ``base`` the stage that an sft starts from.
+    ``work_group`` and ``user_name`` say whose it is, and change no result. ``config`` holds the module's sections as
+    the user may write them (for a training stage torchtitan's own and this project's); ``model_overrides`` is flat and
+    without the ``model.`` prefix; ``stages`` holds the folders of this run's other stages, ``base`` the stage that an
+    sft starts from.
     """
 
     stage: StageName
     experiment: str
     run: str
+    work_group: str = ""
+    user_name: str = ""
     folder: Path
     fingerprint: str = ""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -92,7 +97,7 @@ class TrainResult(Strict):
 
     ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
     was built with, ``export`` the folder that transformers loads (None where the family has no export),
-    ``inherited`` and ``changed`` the rows of the SFT's table. ``parameters`` counts the model's own; with LoRA
+    ``inheritance`` the table of an sft. ``parameters`` counts the model's own; with LoRA
     ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
     alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
     ``base_model`` is the Hub's repository that it started from (empty where it was none). ``peak_memory_bytes`` is the
@@ -121,8 +126,7 @@ class TrainResult(Strict):
     export_digests: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, float] = Field(default_factory=dict)
     adapter: Path | None = None
-    inherited: list[str] = Field(default_factory=list)
-    changed: list[str] = Field(default_factory=list)
+    inheritance: list[InheritanceRow] = Field(default_factory=list)
     base_model: str = ""
     wandb_id: str = ""
     wandb: WandbRecord = Field(default_factory=WandbRecord)
@@ -262,6 +266,7 @@ def read_result(folder: Path) -> StageResult:
 
     Raises:
         FileNotFoundError: the stage has not finished.
+        DataError: another version wrote it.
     """
     raw = json.loads((Path(folder) / RESULT_FILE).read_text(encoding="utf-8"))
     raw = told_from(raw, _written_for(Path(folder)), Path(folder).resolve())
@@ -272,7 +277,11 @@ def read_result(folder: Path) -> StageResult:
         "evaluate": EvaluateResult,
         "publish": PublishResult,
     }
-    return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
+    try:
+        return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
+    except ValidationError as error:
+        found, hint = "another version of titanflow wrote it", "--run NAME makes a run beside this one"
+        raise DataError(Problem(found, origin=str(Path(folder) / RESULT_FILE), hint=hint)) from error
 
 
 def _written_for(folder: Path) -> Path:

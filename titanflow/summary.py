@@ -10,8 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.console import uncut
 from titanflow.forecast.reconcile import headline, reconciled
 from titanflow.gate_figures import figures
+from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
 from titanflow.score_table import is_stderr
@@ -30,8 +32,6 @@ LEFT_OUT = 0.1
 """Share of a source's rows from which on the summary says that they were left out."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
-WIDTH = 108
-"""Columns that the summary needs, and takes where the output is no terminal."""
 
 
 def render_summary(plan: Plan) -> RenderableType:
@@ -41,7 +41,7 @@ def render_summary(plan: Plan) -> RenderableType:
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
         parts.append(_training(training, plan.folder))
-        parts += [_inheritance(result) for result in training if result.inherited]
+        parts += [_inheritance(result) for result in training if result.inheritance]
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
@@ -50,13 +50,13 @@ def render_summary(plan: Plan) -> RenderableType:
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
         parts += [Text(), Text(line, style="dim")]
-    return Panel(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
+    return Panel.fit(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
 
 
 def _training(results: Iterable[TrainResult], folder: Path) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "loss", "", "validation", "tokens", "tokens/s", "time"):
-        table.add_column(column, justify="left" if column in ("stage", "") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in ("stage", "") else "right")
     for result in results:
         table.add_row(
             result.stage,
@@ -67,13 +67,12 @@ def _training(results: Iterable[TrainResult], folder: Path) -> Table:
             "" if result.tokens_per_second is None else f"{result.tokens_per_second:,.0f}",
             f"{result.seconds:.0f} s",
         )
-    return table
+    return uncut(table)
 
 
 def _inheritance(result: TrainResult) -> Text:
-    kept, changed = len(result.inherited), len(result.changed)
     where = f"listed in {result.stage}/{RESULT_FILE}"
-    return Text(f"{result.stage} inherited {kept} settings from its base and changed {changed}: {where}", style="dim")
+    return Text(f"{result.stage}, of its base's settings: {counted(result.inheritance)} ({where})", style="dim")
 
 
 def _left_out(data: Iterable[TrainingData]) -> list[Text]:
@@ -109,7 +108,7 @@ def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
 def _scores(result: EvaluateResult) -> Table:
     models = list(result.scores)
     table = Table(box=None, title="Evaluation", title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("task", no_wrap=True)
+    table.add_column("task")
     table.add_column("metric")
     for model in models:
         table.add_column(model, justify="right")
@@ -122,7 +121,7 @@ def _scores(result: EvaluateResult) -> Table:
         table.add_row(task, metric, *cells, *([xz] if reference is not None else []))
     if result.limit is not None:
         table.caption = f"limited to {result.limit:g} items a task: not comparable"
-    return table
+    return uncut(table)
 
 
 def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
@@ -148,10 +147,10 @@ def _examples(result: EvaluateResult) -> list[RenderableType]:
     table = Table(box=None, title="Some of its answers", title_justify="left", title_style="bold", pad_edge=False)
     columns = [column for column in result.examples[0] if column != "task"]
     for column in columns:
-        table.add_column(column, max_width=34, no_wrap=True, overflow="ellipsis")
+        table.add_column(column)
     for example in result.examples:
         table.add_row(*(Text(example.get(column, "")) for column in columns))
-    return [Text(), table]
+    return [Text(), uncut(table)]
 
 
 def _published(result: PublishResult) -> RenderableType:
@@ -168,7 +167,7 @@ def _gate(gate: GateDecision) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, found in figures(gate):
         table.add_row(Text(name), Text(found))
-    return table
+    return uncut(table)
 
 
 def _written(result: PublishResult) -> Text:

@@ -64,7 +64,7 @@ def wandb_mode() -> str:
 
 def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
     """The identity of a stage's run; the id is the one that the stage's folder has, if it has one."""
-    own = [run.experiment, run.stage, *([model] if model else [])]
+    own = [run.experiment, run.stage, model, run.work_group, run.user_name]
     users = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
     stored = read_wandb_record(run.folder)
     return WandbRecord(

@@ -84,10 +84,8 @@ def small_plan(folder: Path, **programs: str) -> Plan:
         tree=ConfigTree(folder),
         exp_name="tiny",
         workspace=folder,
-        work_group="",
-        user_name="",
         modules={},
-        spec=ExperimentSpec(retries=Retries(lost=1, delay=0)),
+        spec=ExperimentSpec(work_group="speech", retries=Retries(lost=1, delay=0)),
     )
     return Plan("tiny", "main", folder / "run", stages, config)
 

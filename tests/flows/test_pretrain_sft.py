@@ -142,6 +142,7 @@ def test_a_run_says_how_often_it_may_be_tried_and_which_process_it_is(api, plann
     planned(publish=PUBLISHES)
     pretrain_sft("tiny")
     labels = newest_run().labels
+    assert (labels["titanflow.work_group"], "titanflow.user_name" in labels) == ("speech", False)
     assert (labels[LOST_LABEL], labels[DELAY_LABEL]) == (1, 0)
     assert labelled_process_lives(labels[PROCESS_LABEL])
 

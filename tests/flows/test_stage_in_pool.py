@@ -71,6 +71,7 @@ def test_it_is_asked_for_the_planned_stage_and_started_again_when_it_is_lost(api
     parameters = pool.asked[0][1]
     assert parameters["settings"] == {
         "pretrain.training.steps": 4,
+        "work_group": "speech",
         "workspace": str(tmp_path),
         "pretrain.launcher.pool": None,
     }

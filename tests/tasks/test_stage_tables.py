@@ -6,6 +6,7 @@ import pytest
 
 from tasks import stage_tables
 from tasks.stage_tables import begin_tables, finish_tables, inheritance_rows, masked_rows
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import MaskedRow
 from titanflow.stage import PreparedData, PublishResult, StageRun, TrainResult
 
@@ -18,11 +19,10 @@ TRAINED = TrainResult(
     model_args={},
     parameters=1,
     seq_len=8,
-    inherited=["Inherited dim=128 from pretrain", "Inherited rope_scaling_args.a=b=c from base"],
-    changed=[
-        "optimizer.lr: 0.004 → 0.002 from stdlib.yaml:39",
-        "optimizer.name: AdamW → Adam",
-        "Longer context than pretrain's 8, by sft.allow_longer_context",
+    inheritance=[
+        InheritanceRow(key="optimizer.lr", how="changed", base="0.004", here="0.002", origin="stdlib.yaml:39"),
+        InheritanceRow(key="debug.seed", how="kept", base="0", here="0"),
+        InheritanceRow(key="model.dim", how="inherited", base="128", here="128", origin="pretrain"),
     ],
 )
 
@@ -66,25 +66,18 @@ def chats(tmp_path, monkeypatch):
     )
 
 
-def test_what_is_set_otherwise_comes_first_and_says_where():
-    lr, name, longer, dim, scaling = inheritance_rows(TRAINED)
-    assert lr == {
-        "setting": "optimizer.lr",
-        "how": "changed",
-        "base": "0.004",
-        "here": "0.002",
-        "from": "stdlib.yaml:39",
-    }
-    assert (name["here"], name["from"]) == ("Adam", "")
-    assert longer["setting"].startswith("Longer context than")
-    assert dim == {"setting": "dim", "how": "inherited", "base": "128", "here": "128", "from": "pretrain"}
-    assert (scaling["setting"], scaling["base"], scaling["from"]) == ("rope_scaling_args.a", "b=c", "base")
+def test_the_table_is_the_result_s_in_its_order():
+    assert inheritance_rows(TRAINED) == [
+        {"setting": "optimizer.lr", "how": "changed", "base": "0.004", "here": "0.002", "from": "stdlib.yaml:39"},
+        {"setting": "debug.seed", "how": "kept", "base": "0", "here": "0", "from": ""},
+        {"setting": "model.dim", "how": "inherited", "base": "128", "here": "128", "from": "pretrain"},
+    ]
 
 
 def test_only_a_training_with_a_base_has_the_table():
     ((what, _, _),) = finish_tables(TRAINED)
     assert what == "inheritance"
-    assert finish_tables(TRAINED.model_copy(update={"inherited": []})) == []
+    assert finish_tables(TRAINED.model_copy(update={"inheritance": []})) == []
     assert finish_tables(PublishResult(target="folder", location="here")) == []
 
 

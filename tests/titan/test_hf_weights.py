@@ -139,4 +139,4 @@ def test_an_sft_starts_from_it_and_exports_it(bench, llama: Path) -> None:
     assert config["max_position_embeddings"] == POSITIONS
     assert config["intermediate_size"] == 160
     assert result.tokenizer_digest == base.tokenizer_digest
-    assert "Inherited dim=64 from base" in result.inherited
+    assert "Inherited model.dim: 64 from base" in map(str, result.inheritance)

@@ -260,9 +260,12 @@ def test_sft_starts_from_its_bases_weights(bench, uninterrupted):
     assert result.validation_loss == pytest.approx(base.validation_loss, abs=1e-5)
     assert result.stage == "sft"
     assert result.model_args["n_layers"] == MODEL["n_layers"]
-    assert "Inherited n_layers=2 from pretrain" in result.inherited
-    assert "training.local_batch_size: 8 → 4 from sft.yaml:12" in result.changed
-    assert "Inherited n_layers=2 from pretrain" in log_of(run)
+    table = [str(row) for row in result.inheritance]
+    assert "Inherited model.n_layers: 2 from pretrain" in table
+    assert "Changed training.local_batch_size: 8 → 4 from sft.yaml:12" in table
+    assert table[0].startswith("Changed loss_mask: off → on, ")
+    assert table[0].endswith(" tokens trained")
+    assert "\n".join(table) in log_of(run)
     trained = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])
     assert 0 < trained["trained_tokens_per_second"] < trained["tokens_per_second"]
 

@@ -50,6 +50,8 @@ def test_what_the_overrides_get_wrong_is_bad_input(tmp_path):
         spec_of(stage(tmp_path, {"model": {"flavor": "x"}}))
     with pytest.raises(ConfigError, match="AttributeError: 'TransformerModelArgs' has no field 'n_layer'"):
         spec_of(stage(tmp_path), {"n_layer": 3})
+    with pytest.raises(ConfigError, match=r"no field 'dropout'; fields: (?s:.*)families that have it: dtf, mod, qwen2"):
+        spec_of(stage(tmp_path), {"dropout": 0.1})
 
 
 def test_prepared_rows_are_read_in_the_seeds_order(tmp_path, shared_data):

@@ -6,6 +6,7 @@ import pytest
 
 from titanflow import manifest as manifest_module
 from titanflow.forecast.forecast import Forecast
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import Manifest, checkpoint_digest, git_revision
 from titanflow.plan import StagePlan
 from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
@@ -94,13 +95,12 @@ def test_what_an_sft_inherited_and_changed_is_recorded(tmp_path: Path) -> None:
         model_args={},
         parameters=1,
         seq_len=8,
-        inherited=["Inherited n_layers=4 from pretrain"],
-        changed=["optimizer.lr: 0.1 → 0.2"],
+        inheritance=[InheritanceRow(key="optimizer.lr", how="changed", base="0.1", here="0.2", origin="exp.yaml:3")],
     )
     write_result(run.folder, result)
     Manifest.open(tmp_path).record_finish(StagePlan("sft", "RUN", "new", run), result)
     record = Manifest.open(tmp_path).stages["sft"]
-    assert (record.inherited, record.changed) == (result.inherited, result.changed)
+    assert record.inheritance == result.inheritance
 
 
 def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: StagePlan) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.errors import DataError
 from titanflow.stage import EvaluateResult, PreparedData, StageRun, TrainResult, read_result, write_result
 
 
@@ -68,3 +69,9 @@ def test_what_was_made_again_knows_its_own_folder(workspace: Path) -> None:
     result, stage = read_result(old), StageRun.read(old / "run.yaml")
     assert isinstance(result, TrainResult)
     assert (result.checkpoint, stage.stages["evaluate"]) == (old / "checkpoint" / "step-4", run / "evaluate")
+
+
+def test_a_result_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"stage": "publish", "target": "folder", "location": "/m", "of_then": 1}')
+    with pytest.raises(DataError, match=r"result\.json: another version of titanflow wrote it"):
+        read_result(tmp_path)

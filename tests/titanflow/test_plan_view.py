@@ -5,7 +5,7 @@ from rich.console import Console
 
 from titanflow.changes import Change
 from titanflow.plan import Plan, StagePlan
-from titanflow.plan_view import plan_markdown, plan_table, shortened
+from titanflow.plan_view import plan_markdown, plan_table, stale_lines
 from titanflow.stage import StageRun
 
 
@@ -53,15 +53,18 @@ def test_a_narrow_terminal_loses_nothing(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (None, 3, ("–", "3")),
-        ("linear", "cosine", ("linear", "cosine")),
-        (["a"], [], ('["a"]', "[]")),
-        ("x" * 60 + "old", "x" * 60 + "new", ("…xxxxxxxxold", "…xxxxxxxxnew")),
-        ("a\n" * 40, None, ("a⏎" * 30 + "…", "–")),
+        (None, 3, "– → 3"),
+        ("linear", "cosine", "linear → cosine"),
+        (["a"], [], '["a"] → []'),
+        ("Größe", ["Größe"], 'Größe → ["Größe"]'),
+        ("x" * 500 + "old", "x" * 500 + "new", "x" * 500 + "old → " + "x" * 500 + "new"),
+        ("a\n" * 40, None, "a\\n" * 40 + " → –"),
     ],
 )
-def test_long_values_are_cut_to_where_they_differ(old: object, new: object, expected: tuple[str, str]) -> None:
-    assert shortened(old, new) == expected
+def test_a_value_is_shown_whole_on_one_line(plan: Plan, old: object, new: object, expected: str) -> None:
+    plan.stages[1].changes = [Change(key="k", old=old, new=new)]
+    assert shown(plan, 5000)[2].rstrip().endswith(f" k  {expected}")
+    assert f"pretrain: k: {expected}" in stale_lines(plan.stages[1])
 
 
 def test_the_artifact_is_a_table_whatever_stands_in_it(plan: Plan) -> None:

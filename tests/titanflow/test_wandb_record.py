@@ -26,6 +26,12 @@ def test_a_resumed_stage_goes_on_in_its_run_and_one_that_starts_anew_has_its_own
     assert noted(run) != first
 
 
+def test_whose_a_run_is_stands_among_its_tags(run):
+    theirs = run.model_copy(update={"work_group": "speech", "user_name": "Größe"})
+    assert wandb_record(theirs, "llama3 demo").tags == ["stdlib", "sft", "llama3 demo", "speech", "Größe"]
+    assert wandb_record(run).tags == ["stdlib", "sft"]
+
+
 def test_runs_are_grouped_by_run_and_told_apart_by_stage(run, monkeypatch):
     monkeypatch.setenv("WANDB_TAGS", "night, ,cluster," + "x" * 65)
     # An id for all stages would make one run of them.

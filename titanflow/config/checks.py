@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
@@ -19,8 +21,11 @@ REFUSED = {
     "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
     "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
     "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
+    "memory_estimation.enable": "a script of torchtitan's alone reads it; `titanflow plan` forecasts the memory",
+    "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
+    "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
 }
-"""Keys that can't be true in a stage, and why."""
+"""Keys that can't be set in a stage, and why: it does without, or nothing in it would read them."""
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -145,7 +150,14 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 
 def _check_refused(module: Module) -> list[Problem]:
-    return [module.problem(key, "found true", hint=why) for key, why in REFUSED.items() if _value(module, key)]
+    found = {key: _value(module, key) for key in REFUSED}
+    problems = [
+        module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items() if value
+    ]
+    if (mode := _value(module, "comm.mode")) != "default":
+        why = "the ranks would exchange nothing, and each train a model of its own"
+        problems.append(module.problem("comm.mode", f"found {mode!r}", "default", why))
+    return problems
 
 
 def _check_config_file(module: Module) -> list[Problem]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from titanflow.config.checks import check_launch, check_module, overruled
-from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_problem
+from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.ignored import Ignored, read_ignored, remove_unknown
@@ -45,14 +45,17 @@ class Experiment:
     tree: ConfigTree
     exp_name: str
     workspace: Path
-    work_group: str
-    user_name: str
     modules: dict[str, Module]
     spec: ExperimentSpec = field(default_factory=ExperimentSpec)
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     night: Night | None = None
+
+    @property
+    def who(self) -> dict[str, str]:
+        """Whose it is: ``work_group`` and ``user_name``."""
+        return {key: getattr(self.spec, key) for key in WHO}
 
     def stage(self, stage: str) -> Module | None:
         """The module of a stage, or None where the experiment has none."""
@@ -83,7 +86,7 @@ def load_experiment(
     ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
     problems += check(own, dataclass_schema(ExperimentSpec))
-    problems += _check_name(own, path)
+    problems += _check_names(own, path)
     modules = _build_modules(raw, over, tree, path, left_out, problems)
     warnings: list[str] = []
     if not problems:
@@ -101,8 +104,6 @@ def load_experiment(
         tree=tree,
         exp_name=spec.exp_name or path.stem,
         workspace=Path(spec.workspace),
-        work_group=spec.work_group,
-        user_name=spec.user_name,
         modules=modules,
         spec=spec,
         origins={key: leaf.origin for key, leaf in leaves(own)},
@@ -119,13 +120,15 @@ def _in_yaml(path: Path) -> Path:
     raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
 
 
-def _check_name(own: Tree, path: Path) -> list[Problem]:
+def _check_names(own: Tree, path: Path) -> list[Problem]:
     named = own.get("exp_name")
     if isinstance(named, Leaf) and named.value:
         problem = name_problem(str(named.value), "exp_name", named.origin)
     else:
         problem = name_problem(path.stem, "exp_name", str(path))
-    return [problem] if problem else []
+    who = [(key, own[key]) for key in WHO if key in own]
+    tags = [tag_problem(str(leaf.value or ""), key, leaf.origin) for key, leaf in who if isinstance(leaf, Leaf)]
+    return [one for one in (problem, *tags) if one]
 
 
 def _without_empty(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from titanflow.config.additions import Launcher
 from titanflow.errors import Problem
+from titanflow.wandb_record import LONGEST_TAG
 
+WHO = ("work_group", "user_name")
+"""The keys that say whose a run is."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
 OnStale = Literal["error", "rerun", "keep"]
@@ -35,8 +38,6 @@ class ModuleSpec:
     """What this experiment sets otherwise than the files above."""
     params: dict[str, Any] = field(default_factory=dict)
     """`model_overrides`: fields of the model's arguments, each under `model.`"""
-    name: str | None = None
-    """A name for people; not used."""
 
 
 @dataclass
@@ -84,10 +85,10 @@ class Notify:
 class ExperimentSpec:
     """The experiment file itself."""
 
-    work_group: str = "research"
-    """The team."""
-    user_name: str = "root"
-    """The user."""
+    work_group: str = ""
+    """The team: in the manifest, the report, the labels of the Prefect run, and W&B's tags. Changes no result."""
+    user_name: str = ""
+    """The user, in the same places."""
     exp_name: str = ""
     """What the experiment is called: a folder in the workspace."""
     workspace: str = "./runs"
@@ -118,3 +119,10 @@ def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
         return None
     expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
     return Problem(f"found {name!r}", key, origin, expected)
+
+
+def tag_problem(text: str, key: str, origin: str = "") -> Problem | None:
+    """Why a text can't be a tag in W&B; None where it can, or where it's empty and there is none."""
+    if len(text) <= LONGEST_TAG and text.isprintable():
+        return None
+    return Problem(f"found {text!r}", key, origin, f"a line of at most {LONGEST_TAG} characters, which W&B's tags have")

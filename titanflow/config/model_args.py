@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+from functools import cache
 from typing import Any
 
 from titanflow.config.foreign_names import foreign_key
@@ -20,7 +21,12 @@ from titanflow.errors import Problem
 def family(name: str) -> dict[str, Any] | None:
     """What the snapshot holds of a model family; None for one that isn't torchtitan's."""
     found = load_snapshot()["models"].get(name)
-    return found and {**found, "schema": inline(found["schema"])}
+    return found and {**found, "schema": _schema(name)}
+
+
+@cache
+def _schema(name: str) -> Schema:
+    return inline(load_snapshot()["models"][name]["schema"])
 
 
 def split_overrides(
@@ -123,14 +129,8 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
         if field is None or "properties" in field:
-            problems.append(
-                Problem(
-                    f"{found['args']!r} has no field {dotted!r}",
-                    key=f"{key}.model.{dotted}",
-                    origin=leaf.origin,
-                    hint=_field_hint(dotted, known),
-                )
-            )
+            message = f"{found['args']!r} has no field {dotted!r}"
+            problems.append(Problem(message, f"{key}.model.{dotted}", leaf.origin, hint=_field_hint(dotted, known)))
         elif not accepts(leaf.value, field):
             problems.append(
                 Problem(
@@ -152,10 +152,32 @@ def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:
     return {dotted: leaf for dotted, leaf in flat.items() if leaf.value or "properties" not in fields[dotted]}
 
 
+def take_unknown(section: Tree, model_schema: Schema, key: str) -> list[Problem]:
+    """Takes each key out of a ``model:`` section that neither torchtitan's section nor the family's arguments have."""
+    name = section.get("name")
+    found = family(str(name.value)) if isinstance(name, Leaf) else None
+    if found is None:
+        return []
+    known = [*known_keys(model_schema), *known_keys(found["schema"])]
+    unknown = [one for one in section if one not in model_schema["properties"]]
+    return [
+        Problem("unknown key", f"{key}.model.{one}", first_origin(section.pop(one)), hint=_field_hint(one, known))
+        for one in unknown
+    ]
+
+
 def _field_hint(dotted: str, known: list[str]) -> str:
     here = foreign_key(dotted).removeprefix("model.")
-    near = here if here in known else closest(dotted, known)
-    return f"did you mean `model.{near}`?" if near else f"fields: {', '.join(known)}"
+    near, owners = here if here in known else closest(dotted, known), families_hint(dotted)
+    if near:
+        return f"did you mean `model.{near}`?" + (f" ({owners})" if owners else "")
+    return owners or f"fields: {', '.join(known)}"
+
+
+def families_hint(dotted: str) -> str:
+    """Which families have an argument that another lacks; empty where none has."""
+    owners = [name for name in load_snapshot()["models"] if dotted in known_keys(_schema(name))]
+    return f"families that have it: {', '.join(owners)}" if owners else ""
 
 
 def _field(schema: Schema, dotted: str) -> Schema | None:

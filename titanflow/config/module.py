@@ -14,7 +14,7 @@ from titanflow.config.after_training import Evaluate, Publish
 from titanflow.config.architecture import resolve_architecture
 from titanflow.config.bounds import bounded
 from titanflow.config.ignored import remove_unknown, remove_values
-from titanflow.config.model_args import check_params
+from titanflow.config.model_args import check_params, take_unknown
 from titanflow.config.module_files import Entry, merge_files
 from titanflow.config.schema import (
     Schema,
@@ -55,7 +55,8 @@ class Module:
 
     ``config`` is complete: every section and key, defaults included; ``origins`` says of each dotted key where
     its value comes from. For a training module ``model_overrides`` is flat and ``model_args`` the arguments
-    that the model will be built with; ``base`` is what an sft starts from.
+    that the model will be built with; ``base`` is what an sft starts from. ``named`` is what its entry in the
+    experiment names: framework and files, each as one opens it and with where it's written.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Module:
     model_overrides: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
     base: BaseArchitecture | None = None
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -101,8 +103,9 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
         problems.append(Problem(message, key=f"{key}.framework", origin=origin, expected=FRAMEWORKS[stage]))
         return None
     module = Module(name, stage, framework, {}, {})
+    module.named["framework"] = (framework, named.origin if isinstance(named, Leaf) else "default")
     try:
-        merged = merge_files(entry, tree, stage, framework, problems, module.warnings)
+        merged = merge_files(entry, tree, module, problems)
     except ConfigError as error:
         problems += error.problems
         return None
@@ -116,6 +119,8 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     overrides = resolve_architecture(module, merged, entry, schema, earlier, problems) if module.trains else {}
     problems += check_params(entry.spec.get("params"), f"{name}.params", schema, module.trains)
     module.ignored += remove_unknown(merged, entry.ignored, schema, name)
+    if module.trains and isinstance(merged.get("model"), dict):
+        problems += take_unknown(merged["model"], schema["properties"]["model"], name)
     problems += check(merged, schema, f"{name}.")
     _complete(module, merged, schema, base_origin, overrides)
     return module

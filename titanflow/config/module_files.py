@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titanflow.config.ignored import Ignored
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
 from titanflow.errors import Problem
+
+if TYPE_CHECKING:
+    from titanflow.config.module import Module
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,27 @@ class Entry:
         return f"modules.{self.name}"
 
 
-def merge_files(
-    entry: Entry, tree: ConfigTree, stage: str, framework: str, problems: list[Problem], said: list[str]
-) -> Tree:
+def merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
     """A module's config as its files and the experiment have it; what is wrong goes to ``problems``.
 
-    What is taken without being named goes to ``said``.
+    The files go to ``module.named``, and what is taken without being named to ``module.warnings``.
 
     Raises:
         ConfigError: a file that isn't there, or can't be read.
     """
-    merged: Tree = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
-    path = _module_file(entry, tree, stage, framework, problems, said)
+    merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
+    path = _module_file(entry, tree, module, problems)
     if path is not None:
         merged = merge(merged, load(path, problems))
     model = entry.spec.get("model")
     if isinstance(model, dict):
         merged = merge(merged, {"model": model})
     elif isinstance(model, Leaf) and model.value is not None:
-        merged = merge(merged, load(tree.file("models", model, f"{entry.key}.model", framework), problems))
+        path = tree.file("models", model, f"{entry.key}.model", module.framework)
+        module.named["model"] = (display(path), model.origin)
+        merged = merge(merged, load(path, problems))
     for name in ("data", "validation_data"):
-        if (section := _data(entry, name, tree, problems)) is not None:
+        if (section := _data(entry, name, tree, module, problems)) is not None:
             merged = {**merged, name: section}
     overrides = entry.spec.get("overrides")
     if isinstance(overrides, dict):
@@ -59,9 +62,7 @@ def merge_files(
     return merged
 
 
-def _module_file(
-    entry: Entry, tree: ConfigTree, stage: str, framework: str, problems: list[Problem], said: list[str]
-) -> Path | None:
+def _module_file(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Path | None:
     """The module's file: the one that is named, none for null, and its stage's where nothing is written."""
     config, key = entry.spec.get("config"), f"{entry.key}.config"
     if isinstance(config, dict):
@@ -69,13 +70,18 @@ def _module_file(
         problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
         return None
     if config is None:
-        path = tree.stage_file(stage)
-        said.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
+        path = tree.stage_file(module.stage)
+        module.named["config"] = (display(path), "default")
+        module.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
         return path
-    return None if config.value is None else tree.file("modules", config, key, framework)
+    if config.value is None:
+        return None
+    path = tree.file("modules", config, key, module.framework)
+    module.named["config"] = (display(path), config.origin)
+    return path
 
 
-def _data(entry: Entry, name: str, tree: ConfigTree, problems: list[Problem]) -> Tree | None:
+def _data(entry: Entry, name: str, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree | None:
     """A data section: what a data file says, named after the file, or what stands in its place."""
     named = entry.spec.get(name)
     if isinstance(named, dict):
@@ -83,6 +89,7 @@ def _data(entry: Entry, name: str, tree: ConfigTree, problems: list[Problem]) ->
     if not isinstance(named, Leaf) or named.value is None:
         return None
     path = tree.file("data", named, f"{entry.key}.{name}")
+    module.named[name] = (display(path), named.origin)
     return {"name": Leaf(path.stem, named.origin), **load(path, problems)}
 
 

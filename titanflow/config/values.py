@@ -1,24 +1,35 @@
-"""A resolved experiment as dotted keys, each with its value and where it comes from."""
+"""A resolved experiment as dotted keys, each with its value and where it comes from: in memory and as lines."""
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from titanflow.config.experiment import Experiment
+from titanflow.config.module import Module
+from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
+
+KEY_WIDTH, VALUE_WIDTH = 60, 36
+"""Columns up to which keys and values are filled with spaces, so that what follows stands below each other."""
 
 
 def resolved_values(experiment: Experiment, module: str | None = None) -> dict[str, tuple[Any, str]]:
     """Dotted key → (value, origin): of one module with keys as in its files, or of all with the module in front.
 
+    Both have each module's framework and files under the experiment's own keys, ``modules.<name>.…``.
+
     Raises:
         ConfigError: the experiment has no such module.
     """
     if module is None:
-        return {
-            f"{name}.{key}": entry for name, one in experiment.modules.items() for key, entry in one.values().items()
-        }
+        values = _own_values(experiment)
+        for name, one in experiment.modules.items():
+            values |= _named(one) | {f"{name}.{key}": entry for key, entry in one.values().items()}
+        return values
     if module not in experiment.modules:
         near = difflib.get_close_matches(module, experiment.modules, n=1)
         raise ConfigError(
@@ -29,4 +40,32 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
                 hint=f"did you mean {near[0]}?" if near else "",
             )
         )
-    return experiment.modules[module].values()
+    return _named(experiment.modules[module]) | experiment.modules[module].values()
+
+
+def _own_values(experiment: Experiment) -> dict[str, tuple[Any, str]]:
+    """The experiment's own keys; its launcher stands in each module, which may have another."""
+    own = {key: value for key, value in asdict(experiment.spec).items() if key not in ("modules", "launcher")}
+    own["exp_name"] = experiment.exp_name
+    return {key: (value, experiment.origins.get(key, "default")) for key, value in flatten(own).items()}
+
+
+def _named(module: Module) -> dict[str, tuple[Any, str]]:
+    """The module's framework and files, under the keys that they have in the experiment."""
+    return {f"modules.{module.name}.{key}": entry for key, entry in module.named.items()}
+
+
+def value_lines(values: Mapping[str, tuple[Any, str]], origins: bool = False) -> Iterator[str]:
+    """Each key with its value as JSON, and with ``origins`` where it comes from: a line each, whatever is in it."""
+    shown = [
+        (one_line(key), one_line(json.dumps(value, default=str, ensure_ascii=False)), one_line(origin))
+        for key, (value, origin) in values.items()
+    ]
+    keys = min(KEY_WIDTH, max((len(key) for key, _, _ in shown), default=0))
+    for key, value, origin in shown:
+        yield (f"{key:<{keys}}  {value:<{VALUE_WIDTH}}  {origin}" if origins else f"{key:<{keys}}  {value}")
+
+
+def one_line(text: str) -> str:
+    """The text with what would begin a line or move the cursor as JSON writes it: ``\\n``, ``\\u2028``, ``\\u001b``."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)

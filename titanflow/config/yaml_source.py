@@ -139,6 +139,8 @@ def _by_name(node: yaml.Node) -> yaml.Node:
     names = [_name_of(item) for item in items]
     if not names or not all(names):
         return node
+    for item in items:
+        item.value = [(key, value) for key, value in item.value if key.value != "name"]
     pairs = list(zip(names, items, strict=True))
     return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
 

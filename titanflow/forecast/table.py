@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from titanflow.console import uncut
 from titanflow.forecast.forecast import Forecast
 from titanflow.quantities import duration, price, short, size
 
@@ -30,7 +31,7 @@ def forecast_table(stages: Iterable[StagePlan]) -> RenderableType:
     for stage, forecast in forecasts.items():
         cells = forecast_cells(forecast)
         table.add_row(stage, *cells.values())
-    return Group(table, Text(total_line(forecasts.values()), style="dim"))
+    return Group(uncut(table), Text(total_line(forecasts.values()), style="dim"))
 
 
 def forecast_rows(stages: Iterable[StagePlan]) -> list[dict[str, str]]:

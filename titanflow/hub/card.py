@@ -28,6 +28,7 @@ from titanflow.hub.card_tables import (
 from titanflow.hub.lineage import Lineage
 from titanflow.hub.markdown import code, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
+from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import LastPublished, seeds_text
 from titanflow.stage import METRICS_FILE
@@ -50,7 +51,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "code": code}
+    environment.filters |= {"plain": plain, "code": code, "counted": counted}
     card = environment.get_template(TEMPLATE.name).render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,

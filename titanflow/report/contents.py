@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.errors import ConfigError, Problem
+from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
 from titanflow.stage import (
@@ -39,6 +40,7 @@ class StageContents:
     reason: str = ""
     fingerprint: str = ""
     command: list[str] = field(default_factory=list)
+    inheritance: list[InheritanceRow] = field(default_factory=list)
     record: StageRecord | None = None
     run: StageRun | None = None
     result: StageResult | None = None
@@ -109,6 +111,8 @@ def read_contents(folder: Path) -> RunContents:
     manifest = Manifest.open(folder)
     manifest.experiment = manifest.experiment or plan.get("experiment", "")
     manifest.run = manifest.run or plan.get("run", folder.name)
+    manifest.work_group = manifest.work_group or plan.get("work_group", "")
+    manifest.user_name = manifest.user_name or plan.get("user_name", "")
     planned = {stage["stage"]: stage for stage in plan.get("stages", [])}
     names = [name for name in STAGES if name in planned or name in manifest.stages]
     stages = [_stage(folder / name, planned.get(name, {}), manifest.stages.get(name)) for name in names]
@@ -123,6 +127,7 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
         reason=planned.get("reason", ""),
         fingerprint=planned.get("fingerprint") or (record.fingerprint if record else ""),
         command=planned.get("command", []),
+        inheritance=[InheritanceRow(**row) for row in planned.get("inheritance", [])],
         record=record,
         run=_read_or_none(StageRun.read, folder / RUN_FILE),
         result=_read_or_none(lambda path: read_result(path.parent), folder / RESULT_FILE),
@@ -135,7 +140,7 @@ def _read_or_none(read: Any, path: Path) -> Any:
     """A file's content; None where it isn't there, or where another version wrote what this one can't read."""
     try:
         return read(path)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, DataError):
         return None
 
 

@@ -17,7 +17,7 @@ from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svg, smaller_svgs
 from titanflow.report.sections import inheritance, masked_rows, result_table, tiles, timings
 from titanflow.score_table import seeds_text
-from titanflow.stage import TrainResult, write_text_atomically
+from titanflow.stage import write_text_atomically
 from titanflow.training_data import training_data
 
 HERE = Path(__file__).parent
@@ -66,11 +66,7 @@ def render_report(folder: Path) -> str:
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
         data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
-        inheritance={
-            stage.name: inheritance(stage)
-            for stage in run.stages
-            if isinstance(stage.result, TrainResult) and (stage.result.inherited or stage.result.changed)
-        },
+        inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )
     return page + "\n"
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from titanflow.errors import TitanflowError
+from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import Masks
 from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, StageContents
 from titanflow.score_table import Score, columns, score_rows
-from titanflow.stage import EvaluateResult
+from titanflow.stage import EvaluateResult, TrainResult
 
 MASK_ROWS = 3
 """Conversations that are shown of each stage."""
@@ -129,12 +130,13 @@ def _forecast_of(run: RunContents, name: str) -> str:
     return f", forecast {duration(found.expected_seconds)}"
 
 
-def inheritance(stage: StageContents) -> dict[str, list[tuple[str, str]]]:
-    """What a fine-tuning stage took from its base and what it set otherwise, as name and value."""
-    result = stage.result
-    inherited = [_parted(line.removeprefix("Inherited "), "=") for line in getattr(result, "inherited", [])]
-    changed = [_parted(line, ": ") for line in getattr(result, "changed", [])]
-    return {"inherited": inherited, "changed": changed}
+def inheritance(stage: StageContents) -> dict[str, list[InheritanceRow]]:
+    """What a fine-tuning stage set itself, and what it took from its base; as planned, where it isn't finished."""
+    rows = stage.result.inheritance if isinstance(stage.result, TrainResult) else stage.inheritance
+    return {
+        "own": [row for row in rows if row.how != "inherited"],
+        "inherited": [row for row in rows if row.how == "inherited"],
+    }
 
 
 def masked_rows(stage: StageContents) -> list[MaskedText]:
@@ -160,8 +162,3 @@ def _masked(masks: Masks) -> Iterator[MaskedText]:
         runs = itertools.groupby(zip(row.input_ids, row.trained, strict=True), lambda pair: pair[1])
         pieces = [(decode([token for token, _ in run]), is_trained) for is_trained, run in runs]
         yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)
-
-
-def _parted(line: str, separator: str) -> tuple[str, str]:
-    name, _, value = line.partition(separator)
-    return name, value

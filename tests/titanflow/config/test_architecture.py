@@ -86,6 +86,52 @@ def test_an_argument_that_the_family_lacks_is_unknown(with_base: Path, mistakes,
     assert f"sft.model.{key}: unknown key" in mistakes(with_base, f"sft.model.{setting}")
 
 
+OWNERS = "families that have it: "
+
+
+@pytest.mark.parametrize(
+    ("settings", "found", "hint"),
+    [
+        (["model.dropout=0.1"], "pretrain.model.dropout: unknown key", f"{OWNERS}dtf, mod, qwen2, tdtf"),
+        (["model.n_layer=3"], "pretrain.model.n_layer: unknown key", "did you mean `model.n_layers`?"),
+        (["model.nam=x"], "pretrain.model.nam: unknown key", "did you mean `model.name`?"),
+        (
+            ["model.flavr=x", "model.name=nosuch"],
+            "pretrain.model.flavr: unknown key",
+            "did you mean `pretrain.model.fl",
+        ),
+        (
+            ["model.name=qwen3", "model.rope_scaling_args.scaling_factor=2.0"],
+            "pretrain.model.rope_scaling_args: unknown key",
+            f"{OWNERS}llama3, llama4",
+        ),
+        (["model.zzz=1"], "pretrain.model.zzz: unknown key", "fields: "),
+    ],
+)
+def test_an_unknown_argument_names_the_families_that_have_it(
+    write, mistakes, settings: list[str], found: str, hint: str
+) -> None:
+    message = mistakes(write(), *(f"pretrain.{setting}" for setting in settings))
+    assert found in message
+    assert hint in message
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("dropout", f"'TransformerModelArgs' has no field 'dropout'\n    {OWNERS}dtf, mod, qwen2, tdtf"),
+        ("moe_args.num_experts", f"no field 'moe_args.num_experts'\n    {OWNERS}deepseek_v3, gpt_oss, llama4, qwen3"),
+    ],
+)
+def test_so_does_one_of_the_overrides(write, mistakes, key: str, hint: str) -> None:
+    overrides = "{model.n_layers: 2, model.dim: 64}"
+    path = write()
+    text = path.read_text()
+    assert overrides in text
+    path.write_text(text.replace(overrides, f"{{model.{key}: 1}}"))
+    assert hint in mistakes(path)
+
+
 def test_a_base_that_isnt_there_is_named(write, mistakes) -> None:
     message = mistakes(write(experiments__exp=SFT.format(base="/nowhere/pretrain")))
     assert "exp.yaml:5: sft.sft.base: found '/nowhere/pretrain'" in message

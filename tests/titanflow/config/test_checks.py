@@ -24,6 +24,22 @@ def test_what_a_stage_cant_do_is_refused_in_the_plan(write, mistakes, key: str) 
     assert f"--set pretrain.checkpoint.{key}=true: pretrain.checkpoint.{key}: found true" in message
 
 
+@pytest.mark.parametrize(
+    ("setting", "found", "instead"),
+    [
+        ("memory_estimation.enable=true", "found true", "`titanflow plan` forecasts the memory"),
+        ("memory_estimation.disable_fake_mode=true", "found true", "a script of torchtitan's"),
+        ("model.tokenizer_path=./tokenizer", 'found "./tokenizer"', "write `tokenizer.path`"),
+        ("comm.mode=fake_backend", "found 'fake_backend'", "expected: default"),
+    ],
+)
+def test_what_no_stage_reads_is_refused(write, load, mistakes, setting: str, found: str, instead: str) -> None:
+    message = mistakes(write(), f"pretrain.{setting}")
+    assert f"--set pretrain.{setting}: pretrain.{setting.partition('=')[0]}: {found}" in message
+    assert instead in message
+    load(write(), "pretrain.memory_estimation.enable=false", "pretrain.comm.mode=default")
+
+
 def test_one_checkpoint_is_too_few(write, mistakes, load) -> None:
     message = mistakes(write(), "pretrain.checkpoint.keep_latest_k=1")
     assert "pretrain.checkpoint.keep_latest_k: found 1" in message

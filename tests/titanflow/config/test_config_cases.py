@@ -126,8 +126,8 @@ def test_32_which_model_is_published_can_be_set(write: Write, load: Load) -> Non
 
 def test_33_a_name_is_a_text(write: Write, load: Load) -> None:
     assert load(write(), "exp_name=012").exp_name == "012"
-    assert load(write(), "user_name=1001").user_name == "1001"
-    assert load(write(experiments__exp=experiment("", "exp_name: 012\nuser_name: no"))).user_name == "no"
+    assert load(write(), "user_name=1001").spec.user_name == "1001"
+    assert load(write(experiments__exp=experiment("", "exp_name: 012\nuser_name: no"))).spec.user_name == "no"
 
 
 SET_MISTAKES = {
@@ -242,7 +242,7 @@ def test_the_environment_says_a_value_once(
     monkeypatch.delenv("TF_X", raising=False)
     if said is not None:
         monkeypatch.setenv("TF_X", said)
-    assert load(write(experiments__exp=experiment("", top))).user_name == value
+    assert load(write(experiments__exp=experiment("", top))).spec.user_name == value
 
 
 TYPES = {

@@ -80,7 +80,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.load_in_4bit=true", "`load_in_4bit`: no base is quantised"),
         ("sft.init_from_model=x", "`init_from_model` is `sft.sft.base` here"),
         ("pretrain.hub_model_id=a/b", "`hub_model_id` is `modules.publish.overrides.repo_id` here: with target: hub"),
-        ("pretrain.model.n_layer=3", "`n_layer` is `pretrain.model.n_layers` here"),
+        ("pretrain.model.n_layer=3", "did you mean `model.n_layers`?"),
         ("pretrain.params.model_overrides={model.n_embd: 3}", "did you mean `model.dim`?"),
         ("pretrain.trainable=true", "`trainable`: `ignore: primus` in the experiment"),
         ("learning_rate=1e-4", "`learning_rate` is `modules.pretrain.overrides.optimizer.lr` here"),

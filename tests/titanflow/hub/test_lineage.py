@@ -6,9 +6,10 @@ import pytest
 from finished_run import FinishedRun
 
 from titanflow.changes import Change
+from titanflow.config.batch import global_batch_size
 from titanflow.errors import DataError
 from titanflow.hub.bundle import from_export
-from titanflow.hub.lineage import global_batch_size, lineage_json, read_lineage
+from titanflow.hub.lineage import lineage_json, read_lineage
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.night import Night, Parent
 

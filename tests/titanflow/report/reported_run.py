@@ -107,8 +107,11 @@ def write_training(folder: Path, stage: str, **changes: Any) -> None:
         "parity": {"relative_error": 1.25e-7},
     }
     if stage == "sft":
-        values["inherited"] = ["Inherited dim=32 from pretrain", "Inherited model=llama3 from pretrain"]
-        values["changed"] = [f"optimizer.lr: 0.001 → 0.0001 from {EVIL}"]
+        values["inheritance"] = [
+            {"key": "optimizer.lr", "how": "changed", "base": "0.001", "here": "0.0001", "origin": EVIL},
+            {"key": "debug.seed", "how": "kept", "base": "7", "here": "7"},
+            {"key": "model.dim", "how": "inherited", "base": "32", "here": "32", "origin": "pretrain"},
+        ]
     write_result(folder / stage, TrainResult(**(values | changes)))
     (folder / stage / "metrics.jsonl").write_text(lines)
 

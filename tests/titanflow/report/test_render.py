@@ -48,7 +48,7 @@ def test_a_finished_run_has_every_section(run_folder: Path) -> None:
     text = render_report(run_folder)
     assert headings(Page(text), text) == [
         *("Training", "Results", "Publishing", "Time", "Data", "What sft trains", "Plan"),
-        *("What sft took from its base", "Lineage"),
+        *("What sft keeps and changes", "Lineage"),
     ]
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,26 @@ def test_bars_are_shares_of_the_longest(run_folder: Path) -> None:
     ]
 
 
-def test_inheritance_is_parted_into_name_and_value(run_folder: Path) -> None:
+def test_what_is_the_stage_s_own_comes_before_what_is_inherited(run_folder: Path) -> None:
     stage = read_contents(run_folder).stage("sft")
     assert stage is not None
     table = inheritance(stage)
-    assert table["inherited"] == [("dim", "32 from pretrain"), ("model", "llama3 from pretrain")]
-    assert table["changed"][0][0] == "optimizer.lr"
+    assert [(row.key, row.value) for row in table["own"]] == [
+        ("optimizer.lr", "0.001 → 0.0001"),
+        ("debug.seed", "7"),
+    ]
+    assert [row.key for row in table["inherited"]] == ["model.dim"]
+
+
+def test_of_a_stage_that_isn_t_finished_the_plan_s_table_is_shown(run_folder: Path) -> None:
+    (run_folder / "sft" / "result.json").unlink()
+    plan = json.loads((run_folder / "plan.json").read_text())
+    row = {"key": "loss_mask", "how": "changed", "base": "off", "here": "on"}
+    next(stage for stage in plan["stages"] if stage["stage"] == "sft")["inheritance"] = [row]
+    (run_folder / "plan.json").write_text(json.dumps(plan))
+    stage = read_contents(run_folder).stage("sft")
+    assert stage is not None
+    assert [str(found) for found in inheritance(stage)["own"]] == ["Changed loss_mask: off → on"]
 
 
 @pytest.mark.parametrize(
