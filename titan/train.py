@@ -23,7 +23,7 @@ from titan.wandb_run import end_open_run, record_model
 from titanflow.base_model import BaseArchitecture, tokenizer_digest
 from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem
-from titanflow.hf_base import repository_of
+from titanflow.hf_snapshot import repository_of
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
 from titanflow.stage import (

@@ -15,6 +15,7 @@ from titanflow.custom_code import code_digests, custom_import
 from titanflow.data_inputs import add_data
 from titanflow.evaluated import models_state
 from titanflow.fingerprint import file_digest
+from titanflow.initial_weights import PATH
 from titanflow.preparation import Preparation
 from titanflow.stage import StageRun
 from titanflow.stage_inputs import StageInputs
@@ -35,6 +36,9 @@ NO_EFFECT = {
     "training.gc_debug",
     "training.dataloader",
     "checkpoint.folder",
+    "checkpoint.initial_load_revision",
+    "model.hf_assets_revision",
+    "sft.base_revision",
     "checkpoint.interval",
     "checkpoint.keep_latest_k",
     "checkpoint.async_mode",
@@ -44,7 +48,8 @@ NO_EFFECT = {
     "include_path",
     "cache_requests",
 }
-"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them."""
+"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them, a revision
+of the Hub by its commit."""
 
 
 def stage_inputs(
@@ -75,6 +80,9 @@ def stage_inputs(
 
 def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
     config = flatten(without_effect_left_out(run.config))
+    if module.trains:
+        # As written: where the weights lie on this machine changes no result.
+        config[PATH] = module.config["checkpoint"]["initial_load_path"]
     arguments = {f"model.{key}": value for key, value in flatten(module.model_args).items()}
     for key, value in (config | arguments).items():
         origin = module.origins.get(key, "")

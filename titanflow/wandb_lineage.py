@@ -8,7 +8,7 @@ from pathlib import Path
 
 from titanflow.data.prepared import DATASET_FILE
 from titanflow.fingerprint import digest
-from titanflow.hf_base import repository_of
+from titanflow.hf_snapshot import repository_of
 from titanflow.stage import RESULT_FILE, RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
 from titanflow.wandb_record import ArtifactRecord
 

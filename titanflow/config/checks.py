@@ -6,6 +6,7 @@ from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.family_checks import check_family
+from titanflow.config.hub_names import idle_revisions
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_schedule
@@ -66,16 +67,15 @@ def _check_dataset(module: Module, section: str) -> list[Problem]:
 
 
 def _is_written(module: Module, key: str) -> bool:
-    """Whether someone wrote the key, rather than a default filling it in."""
-    origin = module.origins.get(key, "default")
-    return origin != "default" and not origin.startswith("torchtitan ")
+    return module.is_written(key)
 
 
 def overruled(module: Module) -> list[str]:
     """What is written and has no effect, because a stage sets it itself; each with the reason."""
     if not module.trains:
         return []
-    reasons = {"job.dump_folder": "a stage writes into its run's folder"}
+    reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
+    reasons["model.tokenizer_path"] = "it is torchtitan's old name of model.hf_assets_path"
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.stage == "sft":

@@ -1,0 +1,116 @@
+"""The weights that a pretraining begins with: a checkpoint, or with ``checkpoint.initial_load_in_hf`` a model in
+transformers' format, in a folder or on the Hub.
+
+Only a stage that still begins needs them: one that is finished, or goes on from a checkpoint of its own, is planned
+without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.config.hub_names import revision, value
+from titanflow.config.module import Module
+from titanflow.errors import ConfigError, Problem
+from titanflow.hf_base import check_weights_there, describe_repository
+from titanflow.hf_snapshot import names_repository
+from titanflow.manifest import Manifest
+
+if TYPE_CHECKING:
+    from titanflow.config.experiment import Experiment
+    from titanflow.plan import StagePlan
+
+PATH = "checkpoint.initial_load_path"
+ASSETS = "model.hf_assets_path"
+FORMAT = "checkpoint.initial_load_in_hf"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where the weights lie; of a repository of the Hub they are brought there by the prepare step.
+
+    ``key`` is the one that names them, ``commit`` the repository's. Where no stage could begin with them, ``problems``
+    say why, and ``folder`` is None.
+    """
+
+    key: str
+    folder: Path | None = None
+    repo_id: str = ""
+    commit: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def commit_key(self) -> str:
+        """The leaf of a stage's inputs that holds the commit."""
+        return f"{self.key}: commit"
+
+    @classmethod
+    def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
+        """What a module begins with; None where it draws its weights, or is fine-tuned.
+
+        Where the Hub and its cache have the repository no more, its commit is the one that the stage's record has.
+        """
+        in_hf = bool(module.config["checkpoint"]["initial_load_in_hf"])
+        key = PATH if value(module, PATH) or not in_hf else ASSETS
+        named = value(module, key)
+        if module.stage != "pretrain" or not (named or in_hf):
+            return None
+        try:
+            if not named:
+                expected = f"a folder with safetensors, or owner/name on the Hub, in {PATH} or {ASSETS}"
+                raise ConfigError(Problem("found true, and nothing names the weights", FORMAT, expected=expected))
+            if in_hf and names_repository(named):
+                folder = describe_repository(named, revision(module, key))
+                return cls(key, folder, named, folder.name)
+            return cls(key, _local(named, in_hf))
+        except ConfigError as error:
+            found = cls(key, problems=tuple(_placed(problem, module, key) for problem in error.problems))
+            record = manifest.stages.get(module.stage)
+            values = record.inputs.values if record is not None and record.inputs is not None else {}
+            return replace(found, commit=values.get(f"{module.name}.{found.commit_key}", ""))
+
+
+def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
+    """A stage's config with the folder of the weights in transformers' format that it begins with, whichever key named
+    them."""
+    checkpoint = config.get("checkpoint") or {}
+    if initial is None or initial.folder is None or not checkpoint["initial_load_in_hf"]:
+        return config
+    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder)}}
+
+
+def check_beginnings(
+    stages: Iterable[StagePlan], initial: Mapping[str, InitialWeights], experiment: Experiment
+) -> None:
+    """Refuses a stage that has yet to begin, and can't have the weights that it begins with.
+
+    Raises:
+        ConfigError: names each key.
+    """
+    begins = ("RUN", "STALE") if experiment.spec.on_stale == "rerun" else ("RUN",)
+    modules = [experiment.stage(plan.stage) for plan in stages if plan.state in begins]
+    found = [initial[module.name] for module in modules if module is not None and module.name in initial]
+    if problems := [problem for weights in found for problem in weights.problems]:
+        raise ConfigError(problems)
+
+
+def _local(named: str, in_hf: bool) -> Path:
+    folder = Path(named).expanduser()
+    if in_hf and folder.is_dir():
+        check_weights_there(folder)
+    if folder.exists() or "://" in named:
+        return folder
+    message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
+    if in_hf:
+        raise ConfigError(Problem(message, expected="a folder that transformers loads, or owner/name on the Hub"))
+    hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
+    raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
+
+
+def _placed(problem: Problem, module: Module, key: str) -> Problem:
+    key = problem.key if problem.key == FORMAT else key
+    message = f"{problem.origin}: {problem.message}" if problem.origin else problem.message
+    return replace(problem, key=f"{module.name}.{key}", origin=module.origins.get(key, ""), message=message)
