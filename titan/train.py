@@ -20,7 +20,7 @@ import psutil
 from titan.inheritance import InheritanceTable, check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
 from titan.wandb_run import end_open_run, record_model
-from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.base_model import BaseArchitecture, begins_with, tokenizer_digest
 from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_snapshot import repository_of
@@ -209,7 +209,7 @@ def finish(
         tokenizer_digest=tokenizer_digest(run.tokenizer),
         inherited=table.inherited,
         changed=table.changed,
-        base_model=repository_of(run.base) if run.base else "",
+        base_model=repository_of(begun) if (begun := begins_with(run)) else "",
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),
     )

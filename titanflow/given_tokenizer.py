@@ -8,12 +8,14 @@ from pathlib import Path
 
 from titanflow.config.experiment import Experiment
 from titanflow.config.family_checks import EXPORTED, loaded_exports
-from titanflow.config.hub_names import revision, value
+from titanflow.config.hub_names import REVISIONS, revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
 from titanflow.hf_snapshot import names_repository
 from titanflow.hf_tokenizer import download_tokenizer
+from titanflow.hub_record import COMMIT, recorded
+from titanflow.manifest import Manifest
 
 KEYS = ("tokenizer.path", "model.hf_assets_path")
 """The keys that name a tokenizer; the first that does counts."""
@@ -22,11 +24,12 @@ EXPECTED = "a folder with tokenizer.json and tokenizer_config.json, or owner/nam
 
 @dataclass(frozen=True)
 class GivenTokenizer:
-    """A tokenizer's folder, the key that names it, and of one from the Hub its repository and commit."""
+    """A tokenizer's folder, the key that names it, and of one from the Hub its repository, revision and commit."""
 
     key: str
     folder: Path
     repo_id: str = ""
+    revision: str | None = None
     commit: str = ""
 
     @property
@@ -47,10 +50,13 @@ class GivenTokenizer:
         return digest(self.files)
 
     @property
-    def parts(self) -> dict[str, str]:
-        """What a stage's fingerprint holds of it: files, and the commit that they are of."""
-        commit = {f"{self.key}: commit": self.commit} if self.commit else {}
-        return {**{f"{self.key}: {name}": sha256 for name, sha256 in self.files.items()}, **commit}
+    def parts(self) -> dict[str, str | None]:
+        """What a stage's fingerprint holds of it: the files, and of the Hub's what names them and their commit."""
+        files: dict[str, str | None] = {f"{self.key}: {name}": sha256 for name, sha256 in self.files.items()}
+        if not self.repo_id:
+            return files
+        named = {self.key: self.repo_id, REVISIONS[self.key]: self.revision}
+        return {**files, **named, f"{self.key}: {COMMIT}": self.commit}
 
 
 def naming_key(module: Module) -> str:
@@ -58,12 +64,14 @@ def naming_key(module: Module) -> str:
     return next((key for key in KEYS if value(module, key)), "")
 
 
-def given_tokenizer(module: Module, reader: str) -> GivenTokenizer | None:
+def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Manifest) -> GivenTokenizer | None:
     """The tokenizer that a module names; None where it names none, or one that isn't here and that nothing reads.
 
     Args:
         module: a training module.
         reader: what reads the tokenizer, as :func:`reader_of` says.
+        workspace: where the run's own copy lies, which serves where the Hub and its cache have the repository no more.
+        manifest: the run's.
 
     Raises:
         ConfigError: it can't be had, or is no tokenizer.
@@ -77,13 +85,27 @@ def given_tokenizer(module: Module, reader: str) -> GivenTokenizer | None:
     try:
         if names_repository(named):
             folder = download_tokenizer(named, revision(module, key))
-            return GivenTokenizer(key, folder, named, folder.name)
+            return GivenTokenizer(key, folder, named, revision(module, key), folder.name)
         return GivenTokenizer(key, check_tokenizer(named))
     except ConfigError as error:
+        if copied := _copied_before(module, key, workspace, manifest):
+            return copied
         why = f"; {reader}" if module.config["training"]["mock_data"] else ""
         raise ConfigError(
             [module.problem(key, f"{one.message}{why}", EXPECTED, one.hint) for one in error.problems]
         ) from None
+
+
+def _copied_before(module: Module, key: str, workspace: Path, manifest: Manifest) -> GivenTokenizer | None:
+    """The copy that the run's stage was made with, if it is still there."""
+    from titanflow.data.fingerprints import tokenizer_folder
+
+    files = recorded(module, key, manifest)
+    commit = files.pop(COMMIT, "")
+    folder = tokenizer_folder(workspace, digest(files))
+    if not commit or not folder.is_dir():
+        return None
+    return GivenTokenizer(key, folder, value(module, key), revision(module, key), commit)
 
 
 def reader_of(module: Module, experiment: Experiment) -> str:

@@ -7,7 +7,7 @@ without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from titanflow.config.hub_names import revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
-from titanflow.hf_base import check_weights_there, describe_repository
+from titanflow.families import PARAMETER_GROUPS
+from titanflow.hf_base import CONFIG_FILE, check_weights_there, describe_repository, hugging_face
 from titanflow.hf_snapshot import names_repository
+from titanflow.hub_record import COMMIT, recorded
 from titanflow.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -26,14 +28,19 @@ if TYPE_CHECKING:
 PATH = "checkpoint.initial_load_path"
 ASSETS = "model.hf_assets_path"
 FORMAT = "checkpoint.initial_load_in_hf"
+ARGUMENTS = (
+    *("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "enable_weight_tying"),
+    *("norm_eps", "qk_norm", "rope_theta", "rope_scaling_args"),
+)
+"""The model's arguments that its weights were trained with, as ``config.json`` has each."""
 
 
 @dataclass(frozen=True)
 class InitialWeights:
     """Where the weights lie; of a repository of the Hub they are brought there by the prepare step.
 
-    ``key`` is the one that names them, ``commit`` the repository's. Where no stage could begin with them, ``problems``
-    say why, and ``folder`` is None.
+    ``key`` is the one that names them, ``commit`` the repository's, ``folder`` None where they can't be had.
+    ``problems`` say why no stage could begin with them.
     """
 
     key: str
@@ -45,7 +52,7 @@ class InitialWeights:
     @property
     def commit_key(self) -> str:
         """The leaf of a stage's inputs that holds the commit."""
-        return f"{self.key}: commit"
+        return f"{self.key}: {COMMIT}"
 
     @classmethod
     def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
@@ -64,13 +71,13 @@ class InitialWeights:
                 raise ConfigError(Problem("found true, and nothing names the weights", FORMAT, expected=expected))
             if in_hf and names_repository(named):
                 folder = describe_repository(named, revision(module, key))
-                return cls(key, folder, named, folder.name)
-            return cls(key, _local(named, in_hf))
+                found = cls(key, folder, named, folder.name)
+            else:
+                found = cls(key, _local(named, in_hf))
+            return replace(found, problems=tuple(_other_model(found.folder, module, key)) if in_hf else ())
         except ConfigError as error:
             found = cls(key, problems=tuple(_placed(problem, module, key) for problem in error.problems))
-            record = manifest.stages.get(module.stage)
-            values = record.inputs.values if record is not None and record.inputs is not None else {}
-            return replace(found, commit=values.get(f"{module.name}.{found.commit_key}", ""))
+            return replace(found, commit=recorded(module, key, manifest).get(COMMIT, ""))
 
 
 def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
@@ -108,6 +115,29 @@ def _local(named: str, in_hf: bool) -> Path:
         raise ConfigError(Problem(message, expected="a folder that transformers loads, or owner/name on the Hub"))
     hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
     raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
+
+
+def _other_model(folder: Path | None, module: Module, key: str) -> Iterator[Problem]:
+    """What ``config.json`` says of the model otherwise than the module does: most of it no tensor's shape would show.
+
+    torchtitan's adapters read more families than are understood here; nothing is said of those.
+    """
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        return
+    try:
+        given = hugging_face(folder)
+    except ConfigError:
+        return
+    name, own = module.config["model"]["name"], module.model_args
+    if own and name not in (given.model_name, *PARAMETER_GROUPS):
+        yield module.problem(key, f"found {given.stage}, a {given.model_name}, and the model is a {name}")
+        return
+    for argument in ARGUMENTS:
+        found = given.model_args.get(argument)
+        if argument in own and argument in given.model_args and own[argument] != found:
+            message = f"found {given.stage}, whose {argument} is {found!r}, and the model's is {own[argument]!r}"
+            hint = f"take its flavor, or set model.{argument}: {found!r}"
+            yield module.problem(key, message, hint=hint)
 
 
 def _placed(problem: Problem, module: Module, key: str) -> Problem:

@@ -50,7 +50,7 @@ class Preparation:
             DataError: a source isn't there.
         """
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
-        preparation = cls(config, TokenizerPlans(workspace))
+        preparation = cls(config, TokenizerPlans(workspace, manifest))
         for module in experiment.modules.values():
             if module.trains:
                 preparation.tokenizers.add(module, reader_of(module, experiment))

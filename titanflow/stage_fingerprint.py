@@ -36,9 +36,6 @@ NO_EFFECT = {
     "training.gc_debug",
     "training.dataloader",
     "checkpoint.folder",
-    "checkpoint.initial_load_revision",
-    "model.hf_assets_revision",
-    "sft.base_revision",
     "checkpoint.interval",
     "checkpoint.keep_latest_k",
     "checkpoint.async_mode",
@@ -48,8 +45,7 @@ NO_EFFECT = {
     "include_path",
     "cache_requests",
 }
-"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them, a revision
-of the Hub by its commit."""
+"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them."""
 
 
 def stage_inputs(

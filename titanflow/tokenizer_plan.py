@@ -15,16 +15,18 @@ from titanflow.errors import ConfigError
 from titanflow.families import WORDS
 from titanflow.fingerprint import digest
 from titanflow.given_tokenizer import EXPECTED, KEYS, GivenTokenizer, given_tokenizer
+from titanflow.manifest import Manifest
 
 
 @dataclass
 class TokenizerPlans:
     """What the prepare step makes (``config``; None for nothing), and of each module folder, fingerprint and parts.
 
-    A module's ``parts`` say what its tokenizer is made of, by the key that each stands for.
+    ``manifest`` is the run's. A module's ``parts`` say what its tokenizer is made of, by the key that each stands for.
     """
 
     workspace: Path
+    manifest: Manifest
     config: dict[str, Any] | None = None
     folders: dict[str, Path] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class TokenizerPlans:
             ConfigError: it is missing, can't be had, or doesn't fit.
             DataError: the text that it is to be trained on isn't there.
         """
-        given = given_tokenizer(module, reader)
+        given = given_tokenizer(module, reader, self.workspace, self.manifest)
         if module.stage == "sft":
             self._take(module, given)
         elif given is not None:

@@ -32,11 +32,8 @@ FILES = {
 
 
 @pytest.fixture
-def model(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def model(hub: LocalHub, cache: Path) -> Repo:
     """owner/model on the local Hub, and an empty cache."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     repo = hub.repos["owner/model"] = Repo(private=False)
     commit(repo, {"model.safetensors": b"weights"})
     return repo
