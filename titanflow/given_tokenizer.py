@@ -8,7 +8,7 @@ from pathlib import Path
 
 from titanflow.config.experiment import Experiment
 from titanflow.config.family_checks import EXPORTED, loaded_exports
-from titanflow.config.hub_names import REVISIONS, revision, value
+from titanflow.config.hub_names import REVISIONS, misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
@@ -90,9 +90,10 @@ def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Mani
     except ConfigError as error:
         if copied := _copied_before(module, key, workspace, manifest):
             return copied
+        hint = misplaced_revision(key, named)
         why = f"; {reader}" if module.config["training"]["mock_data"] else ""
         raise ConfigError(
-            [module.problem(key, f"{one.message}{why}", EXPECTED, one.hint) for one in error.problems]
+            [module.problem(key, f"{one.message}{why}", EXPECTED, hint or one.hint) for one in error.problems]
         ) from None
 
 

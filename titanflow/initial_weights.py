@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.config.hub_names import revision, value
+from titanflow.config.hub_names import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import PARAMETER_GROUPS
@@ -73,7 +73,7 @@ class InitialWeights:
                 folder = describe_repository(named, revision(module, key))
                 found = cls(key, folder, named, folder.name)
             else:
-                found = cls(key, _local(named, in_hf))
+                found = cls(key, _local(named, in_hf, misplaced_revision(key, named)))
             return replace(found, problems=tuple(_other_model(found.folder, module, key)) if in_hf else ())
         except ConfigError as error:
             found = cls(key, problems=tuple(_placed(problem, module, key) for problem in error.problems))
@@ -104,7 +104,7 @@ def check_beginnings(
         raise ConfigError(problems)
 
 
-def _local(named: str, in_hf: bool) -> Path:
+def _local(named: str, in_hf: bool, hint: str) -> Path:
     folder = Path(named).expanduser()
     if in_hf and folder.is_dir():
         check_weights_there(folder)
@@ -112,7 +112,9 @@ def _local(named: str, in_hf: bool) -> Path:
         return folder
     message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
     if in_hf:
-        raise ConfigError(Problem(message, expected="a folder that transformers loads, or owner/name on the Hub"))
+        raise ConfigError(
+            Problem(message, expected="a folder that transformers loads, or owner/name on the Hub", hint=hint)
+        )
     hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
     raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
 

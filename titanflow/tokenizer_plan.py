@@ -63,6 +63,8 @@ class TokenizerPlans:
 
     def _copy(self, module: Module, given: GivenTokenizer) -> None:
         self._plan(module, given.fingerprint, _copied(given))
+        if not self.folders[module.name].is_dir():
+            _check_size(module, given)
         self.parts[module.name] = given.parts
 
     def _train(self, module: Module) -> None:
@@ -160,6 +162,23 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
     message = f"found {given.named}, and {other}: fine-tuning keeps its base's"
     hint = "leave it out here, or give it to the base and pretrain again"
     raise ConfigError(module.problem(given.key, message, hint=hint))
+
+
+def _check_size(module: Module, given: GivenTokenizer) -> None:
+    """Refuses a tokenizer with more tokens than the model has embeddings, where these are known."""
+    from titanflow.data.tokenizer import described_size
+
+    rows = module.model_args.get("vocab_size")
+    try:
+        tokens = described_size(given.folder)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            module.problem(given.key, f"{given.named}: {TOKENIZER_FILE} can't be read: {error}")
+        ) from None
+    if rows and tokens > rows:
+        message = f"{given.named} has {tokens:,} tokens, and the model's vocab_size is {rows:,}"
+        hint = f"set model.vocab_size to {tokens} or more, or take a smaller tokenizer"
+        raise ConfigError(module.problem(given.key, message, f"at most {rows:,} tokens", hint))
 
 
 def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:

@@ -79,7 +79,8 @@ def overruled(module: Module) -> list[str]:
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.stage == "sft":
-        reasons["checkpoint.initial_load_path"] = "an sft starts from its base's checkpoint"
+        initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
+        reasons |= dict.fromkeys(initial, "an sft starts from its base's checkpoint")
     written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
     if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
         reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
@@ -148,6 +149,12 @@ def _check_checkpoints(module: Module) -> list[Problem]:
     if config["keep_latest_k"] == 1:
         found = "found 1: while the next one is saved, the last may be all there is"
         problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
+    if config["initial_load_in_hf"] and not config["initial_load_model_only"]:
+        found = "found false, and a model in transformers' format has weights alone (initial_load_in_hf)"
+        problems.append(module.problem("checkpoint.initial_load_model_only", found, "true"))
+    if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
+        found = "found true, and only a model in transformers' format is quantized so"
+        problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
     if reason := exclusion_refusal(config["exclude_from_loading"]):
         expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
         problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))

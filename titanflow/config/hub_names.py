@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from titanflow.hf_snapshot import names_repository
+from titanflow.hub.names import is_repo_id
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
@@ -26,6 +27,12 @@ def value(module: Module, key: str) -> str:
 def revision(module: Module, key: str) -> str | None:
     """The revision of the repository that a key names; None for its main branch."""
     return value(module, REVISIONS[key]) or None
+
+
+def misplaced_revision(key: str, named: str) -> str:
+    """What to do about a revision written behind a repository's name; empty where there is none."""
+    repo_id, _, behind = named.partition("@")
+    return f"the revision has a key of its own: {REVISIONS[key]}: {behind}" if behind and is_repo_id(repo_id) else ""
 
 
 def idle_revisions(module: Module) -> dict[str, str]:

@@ -181,6 +181,15 @@ def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
     raise DataError(Problem(found, key, expected=f"a folder with {TOKENIZER_FILE} and {CONFIG_FILE}", hint=hint))
 
 
+def described_size(folder: Path) -> int:
+    """How many tokens ``tokenizer.json`` describes: the highest id and one, read without loading it; 0 without any."""
+    described = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    vocabulary = (described.get("model") or {}).get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    added = (token["id"] for token in described.get("added_tokens") or [] if "id" in token)
+    return max((*ids, *added), default=-1) + 1
+
+
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copies a given tokenizer's files, and nothing else that lies beside them, into ``folder``."""
     for name in GIVEN_FILES:

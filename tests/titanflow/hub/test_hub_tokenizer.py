@@ -202,3 +202,34 @@ def test_unset_is_torchtitan_s_own_default() -> None:
 
     section = load_snapshot()["job_config"]["$defs"]["Model"]["properties"]
     assert ModelAdditions().hf_assets_path == section["hf_assets_path"]["default"]
+
+
+def test_more_tokens_than_the_model_has_embeddings_are_refused(repo: Repo, configs: Path) -> None:
+    named = f"pretrain.model.hf_assets_path={REPO}"
+    size = len(json.loads(repo.at("main").files["tokenizer.json"].data)["model"]["vocab"])
+    assert planned(configs, named, f"pretrain.model.vocab_size={size}").stages
+    reason = rf"pretrain\.model\.hf_assets_path: {REPO} has {size} tokens, and the model's vocab_size is {size - 1}"
+    with pytest.raises(ConfigError, match=reason):
+        planned(configs, named, f"pretrain.model.vocab_size={size - 1}")
+
+
+def test_a_tokenizer_that_is_no_json_is_refused_with_its_key(hub: LocalHub, repo: Repo, configs: Path) -> None:
+    for broken in (b"{", b"[]"):
+        upload(hub, None, tokenizer__json=broken, tokenizer_config__json=b"{}")
+        with pytest.raises(ConfigError, match=rf"hf_assets_path: {REPO}: tokenizer\.json can't be read"):
+            planned(configs, f"pretrain.model.hf_assets_path={REPO}")
+
+
+def test_a_revision_behind_the_name_is_told_its_key(hub: LocalHub, cache: Path, configs: Path) -> None:
+    weights = "pretrain.checkpoint.initial_load_path"
+    cases = {
+        "pretrain.tokenizer.path": [],
+        "pretrain.model.hf_assets_path": [],
+        "sft.sft.base": [],
+        weights: ["pretrain.checkpoint.initial_load_in_hf=true"],
+    }
+    keys = {**REVISIONS, "sft.base": "sft.base_revision", "checkpoint.initial_load_path": "initial_load_revision"}
+    for key, more in cases.items():
+        with pytest.raises(ConfigError) as caught:
+            planned(configs, f"{key}={REPO}@v1", *more)
+        assert f"{keys[key.partition('.')[2]]}: v1" in str(caught.value)
