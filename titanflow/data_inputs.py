@@ -55,12 +55,11 @@ class DataSource:
 
 
 def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> None:
-    """Adds what a module's tokenizer and rows are made of, and the commit of weights from the Hub."""
-    for key, value in preparation.tokenizers.parts.get(module.name, {}).items():
-        inputs.add(f"{module.name}.{key}", value, _origin(module, key))
+    """Adds what a module's tokenizer and rows are made of, and the weights that it begins with."""
     initial = preparation.initial.get(module.name)
-    if initial is not None and initial.commit:
-        inputs.add(f"{module.name}.{initial.commit_key}", initial.commit, _origin(module, initial.key))
+    given = preparation.tokenizers.parts.get(module.name, {}) | (initial.parts if initial is not None else {})
+    for key, value in given.items():
+        inputs.add(f"{module.name}.{key}", value, _origin(module, key))
     for section in SECTIONS:
         for source in preparation.sources.get(f"{module.name}.{section}", []):
             _add_source(inputs, module, source)

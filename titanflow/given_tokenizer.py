@@ -14,7 +14,7 @@ from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
 from titanflow.hf_snapshot import names_repository
 from titanflow.hf_tokenizer import download_tokenizer
-from titanflow.hub_record import COMMIT, recorded
+from titanflow.hub_record import COMMIT, WEIGHTS, recorded
 from titanflow.manifest import Manifest
 
 KEYS = ("tokenizer.path", "model.hf_assets_path")
@@ -84,7 +84,7 @@ def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Mani
         return None
     try:
         if names_repository(named):
-            folder = download_tokenizer(named, revision(module, key))
+            folder = check_tokenizer(download_tokenizer(named, revision(module, key)))
             return GivenTokenizer(key, folder, named, revision(module, key), folder.name)
         return GivenTokenizer(key, check_tokenizer(named))
     except ConfigError as error:
@@ -102,7 +102,7 @@ def _copied_before(module: Module, key: str, workspace: Path, manifest: Manifest
     from titanflow.data.fingerprints import tokenizer_folder
 
     files = recorded(module, key, manifest)
-    commit = files.pop(COMMIT, "")
+    commit, _ = files.pop(COMMIT, ""), files.pop(WEIGHTS, "")
     folder = tokenizer_folder(workspace, digest(files))
     if not commit or not folder.is_dir():
         return None

@@ -36,6 +36,8 @@ def hugging_face(folder: Path) -> BaseArchitecture:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(Problem(f"can't be read: {error}", origin=str(path))) from None
+    if not isinstance(config, dict):
+        raise ConfigError(Problem(f"found a {type(config).__name__}", origin=str(path), expected="a model's config"))
     family, flavor, args = read_architecture(config, str(path))
     tokenizer = folder if (folder / TOKENIZER_FILE).is_file() else None
     return BaseArchitecture(
@@ -49,7 +51,7 @@ def hugging_face(folder: Path) -> BaseArchitecture:
         tokenizer_digest=tokenizer_digest(tokenizer),
         checkpoint=folder.resolve(),
         folder=folder.resolve(),
-        digest=_identity(folder),
+        digest=identity(folder),
         in_hf=True,
     )
 
@@ -59,12 +61,13 @@ def is_hugging_face(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def _identity(folder: Path) -> str:
+def identity(folder: Path) -> str:
     """What the fingerprint of a stage holds: a snapshot's commit, or a folder's files with size and time."""
     if repository_of(folder):
         return folder.resolve().name
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weight_files(folder)]
-    return digest([file_digest(folder / CONFIG_FILE), tokenizer_digest(folder), *weights])
+    config = folder / CONFIG_FILE
+    return digest([file_digest(config) if config.is_file() else "", tokenizer_digest(folder), *weights])
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -73,14 +76,19 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The files of weights that the folder should have and hasn't."""
-    index = folder / INDEX
-    wanted = (
-        sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if index.is_file()
-        else [WEIGHTS]
-    )
-    return [name for name in wanted if not (folder / name).is_file()]
+    """The files of weights that the folder should have and hasn't.
+
+    Raises:
+        ConfigError: its index can't be read.
+    """
+    index, wanted = folder / INDEX, {WEIGHTS}
+    try:
+        if index.is_file():
+            wanted = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = "weight_map: the file of each weight"
+        raise ConfigError(Problem(f"can't be read: {error!r}", origin=str(index), expected=expected)) from None
+    return sorted(name for name in wanted if not (folder / name).is_file())
 
 
 def check_weights_there(folder: Path) -> None:

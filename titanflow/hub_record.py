@@ -1,4 +1,4 @@
-"""What a run's record holds of a repository of the Hub, for when neither the Hub nor its cache has it any more."""
+"""What a run's record holds of a tokenizer and weights, for when they can't be had any more."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from titanflow.config.hub_names import REVISIONS, revision, value
 from titanflow.config.module import Module
 from titanflow.manifest import Manifest
 
-COMMIT = "commit"
+COMMIT, WEIGHTS = "commit", "weights"
+"""What stands behind a key in the leaves of a stage's inputs: a tokenizer's commit, and what identifies weights."""
 
 
 def recorded(module: Module, key: str, manifest: Manifest) -> dict[str, str]:
-    """The ``commit`` that a stage was made with, and the digests of the tokenizer's files by name.
+    """What a stage was made with: the tokenizer's commit, its files' digests by name, and the weights' content.
 
     Empty where there is no record, or where the key or its revision said something else then.
     """

@@ -16,9 +16,9 @@ from titanflow.config.hub_names import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import PARAMETER_GROUPS
-from titanflow.hf_base import CONFIG_FILE, check_weights_there, describe_repository, hugging_face
+from titanflow.hf_base import CONFIG_FILE, check_weights_there, describe_repository, hugging_face, identity
 from titanflow.hf_snapshot import names_repository
-from titanflow.hub_record import COMMIT, recorded
+from titanflow.hub_record import WEIGHTS, recorded
 from titanflow.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -39,26 +39,21 @@ ARGUMENTS = (
 class InitialWeights:
     """Where the weights lie; of a repository of the Hub they are brought there by the prepare step.
 
-    ``key`` is the one that names them, ``commit`` the repository's, ``folder`` None where they can't be had.
-    ``problems`` say why no stage could begin with them.
+    ``key`` is the one that names them, ``content`` what a stage's fingerprint holds of them: the repository's commit,
+    or a folder's files; of a checkpoint nothing. ``folder`` is None where they can't be had. ``problems`` say why no
+    stage could begin with them.
     """
 
     key: str
     folder: Path | None = None
-    repo_id: str = ""
-    commit: str = ""
+    content: str = ""
     problems: tuple[Problem, ...] = ()
-
-    @property
-    def commit_key(self) -> str:
-        """The leaf of a stage's inputs that holds the commit."""
-        return f"{self.key}: {COMMIT}"
 
     @classmethod
     def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
         """What a module begins with; None where it draws its weights, or is fine-tuned.
 
-        Where the Hub and its cache have the repository no more, its commit is the one that the stage's record has.
+        Where they can't be had any more, their content is the one that the stage's record has.
         """
         in_hf = bool(module.config["checkpoint"]["initial_load_in_hf"])
         key = PATH if value(module, PATH) or not in_hf else ASSETS
@@ -71,13 +66,19 @@ class InitialWeights:
                 raise ConfigError(Problem("found true, and nothing names the weights", FORMAT, expected=expected))
             if in_hf and names_repository(named):
                 folder = describe_repository(named, revision(module, key))
-                found = cls(key, folder, named, folder.name)
             else:
-                found = cls(key, _local(named, in_hf, misplaced_revision(key, named)))
-            return replace(found, problems=tuple(_other_model(found.folder, module, key)) if in_hf else ())
+                folder = _local(named, in_hf, misplaced_revision(key, named))
+            if not in_hf:
+                return cls(key, folder)
+            return cls(key, folder, identity(folder), tuple(_other_model(folder, module, key)))
         except ConfigError as error:
-            found = cls(key, problems=tuple(_placed(problem, module, key) for problem in error.problems))
-            return replace(found, commit=recorded(module, key, manifest).get(COMMIT, ""))
+            problems = tuple(_placed(problem, module, key) for problem in error.problems)
+            return cls(key, None, recorded(module, key, manifest).get(WEIGHTS, ""), problems)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What a stage's fingerprint holds of them, by the key that names them."""
+        return {f"{self.key}: {WEIGHTS}": self.content} if self.content else {}
 
 
 def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
@@ -119,12 +120,12 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
     raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
 
 
-def _other_model(folder: Path | None, module: Module, key: str) -> Iterator[Problem]:
+def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
     """What ``config.json`` says of the model otherwise than the module does: most of it no tensor's shape would show.
 
     torchtitan's adapters read more families than are understood here; nothing is said of those.
     """
-    if folder is None or not (folder / CONFIG_FILE).is_file():
+    if not (folder / CONFIG_FILE).is_file():
         return
     try:
         given = hugging_face(folder)

@@ -213,11 +213,14 @@ def test_more_tokens_than_the_model_has_embeddings_are_refused(repo: Repo, confi
         planned(configs, named, f"pretrain.model.vocab_size={size - 1}")
 
 
-def test_a_tokenizer_that_is_no_json_is_refused_with_its_key(hub: LocalHub, repo: Repo, configs: Path) -> None:
-    for broken in (b"{", b"[]"):
-        upload(hub, None, tokenizer__json=broken, tokenizer_config__json=b"{}")
-        with pytest.raises(ConfigError, match=rf"hf_assets_path: {REPO}: tokenizer\.json can't be read"):
-            planned(configs, f"pretrain.model.hf_assets_path={REPO}")
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff"])
+def test_a_tokenizer_whose_files_are_broken_is_refused(
+    hub: LocalHub, repo: Repo, configs: Path, tokenizer: Path, name: str, data: bytes
+) -> None:
+    upload(hub, tokenizer, **{name.replace(".", "__"): data})
+    with pytest.raises(ConfigError, match=rf"pretrain\.model\.hf_assets_path: .*{name}"):
+        planned(configs, f"pretrain.model.hf_assets_path={REPO}")
 
 
 def test_a_revision_behind_the_name_is_told_its_key(hub: LocalHub, cache: Path, configs: Path) -> None:

@@ -34,8 +34,8 @@ def configs(tmp_path: Path) -> Path:
     return configs
 
 
-def planned(configs: Path, *settings: str) -> Plan:
-    return make_plan("alone", configs, overrides=settings)
+def planned(configs: Path, *settings: str, experiment: str = "alone") -> Plan:
+    return make_plan(experiment, configs, overrides=settings)
 
 
 def stage(plan: Plan, name: str) -> StagePlan:
@@ -74,7 +74,7 @@ def test_they_are_brought_when_they_are_prepared_at_the_commit_of_the_plan(
     folder = Path(pretrain.run.config["checkpoint"]["initial_load_path"])
     assert folder.name == commit
     assert pretrain.inputs is not None
-    assert pretrain.inputs.values[f"pretrain.{key}: commit"] == commit
+    assert pretrain.inputs.values[f"pretrain.{key}: weights"] == commit
     assert pretrain.inputs.values[f"pretrain.{key}"] == REPO
     repo.commit("main", "trained on", {**repo.at("main").files})
     run.config["datasets"] = []
@@ -150,9 +150,9 @@ def test_a_finished_fine_tuning_needs_its_base_s_no_more(repo: Repo, configs: Pa
     assert (stage(without, "prepare").state, weights(without)) == ("CACHED", [])
 
 
-def refused(configs: Path, pattern: str, *settings: str) -> str:
+def refused(configs: Path, pattern: str, *settings: str, experiment: str = "alone") -> str:
     with pytest.raises(ConfigError, match=pattern) as caught:
-        planned(configs, *settings)
+        planned(configs, *settings, experiment=experiment)
     return str(caught.value)
 
 
@@ -194,3 +194,17 @@ def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
     plan = planned(configs, *settings)
     assert stage(plan, "pretrain").run.config["checkpoint"]["initial_load_path"] == str(folder)
     assert (weights(plan), hub.log) == ([], [])
+    (folder / "model.safetensors").write_bytes(b"others")
+    assert stage(planned(configs, *settings), "pretrain").run.fingerprint != stage(plan, "pretrain").run.fingerprint
+    settings = (*settings, f"pretrain.tokenizer.path={write_tokenizer(tmp_path / 'their-tokenizer')}")
+    finish(planned(configs, *settings))
+    (folder / "model.safetensors").unlink()
+    assert stage(planned(configs, *settings), "pretrain").state == "CACHED"
+
+
+def test_files_of_a_repository_that_are_broken_are_refused(hub: LocalHub, repo: Repo, configs: Path) -> None:
+    for index in (b"{", b"[]", b'{"weight_map": 1}'):
+        upload(hub, None, **{"model.safetensors.index__json": index})
+        refused(configs, r"initial_load_path: .*index\.json: can't be read", *BY_PATH)
+    upload(hub, None, **{"model.safetensors.index__json": b'{"weight_map": {}}'}, config__json=b"[]")
+    refused(configs, r"sft\.base: .*config\.json: found a list", f"sft.sft.base={REPO}", experiment="tiny")
