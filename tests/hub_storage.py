@@ -67,6 +67,7 @@ class PullRequest:
 @dataclass
 class Repo:
     private: bool
+    gated: bool = False
     commits: list[Commit] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)

@@ -139,6 +139,9 @@ class LocalHub(Faults):
             raise HubRefusalError(401, "Invalid credentials in Authorization header")
         if not call.token and not (reading and repo is not None and not repo.private):
             raise HubRefusalError(401, "Invalid username or password.", "RepoNotFound" if repo is None else "")
+        if repo is not None and repo.gated and "/resolve/" in call.path and call.token != self.token:
+            # What there is may be seen by all, the files by those who were let in.
+            raise HubRefusalError(403, "Access to this model is restricted", "GatedRepo")
         if not reading and call.token == self.read_token:
             raise HubRefusalError(403, "You don't have the rights to create or change this model")
 

@@ -13,7 +13,8 @@ from transformers import TextStreamer
 
 from titan.hf_load import load_folder, load_tokenizer
 from titanflow.errors import ConfigError, DataError, Problem
-from titanflow.hf_base import REPO_ID, describe_repository, download_model, is_hugging_face
+from titanflow.hf_base import describe_repository, download_model, is_hugging_face
+from titanflow.hf_snapshot import names_repository
 
 BELOW = ("", "export", "model")
 """Where a folder's model lies: in itself, or in that of a training or of a publish stage."""
@@ -34,7 +35,7 @@ def model_folder(source: str) -> Path:
         if is_hugging_face(Path(source) / below):
             return Path(source) / below
     repo_id, _, revision = source.partition("@")
-    if Path(source).exists() or not REPO_ID.fullmatch(repo_id):
+    if Path(source).exists() or not names_repository(repo_id):
         expected = "a folder that transformers loads, a finished stage's, or owner/name on the Hub"
         raise ConfigError(Problem(f"{source!r} is no model", expected=expected))
     return download_model(repo_id, describe_repository(repo_id, revision or None).name)

@@ -20,10 +20,10 @@ import psutil
 from titan.inheritance import check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
 from titan.wandb_run import end_open_run, record_model
-from titanflow.base_model import BaseArchitecture, tokenizer_digest
+from titanflow.base_model import BaseArchitecture, begins_with, tokenizer_digest
 from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem
-from titanflow.hf_base import repository_of
+from titanflow.hf_snapshot import repository_of
 from titanflow.inheritance_row import NOT_INHERITED, InheritanceRow
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
@@ -214,7 +214,7 @@ def finish(
         tokenizer=run.tokenizer,
         tokenizer_digest=tokenizer_digest(run.tokenizer),
         inheritance=table,
-        base_model=repository_of(run.base) if run.base else "",
+        base_model=repository_of(begun) if (begun := begins_with(run)) else "",
         versions={name: version(name) for name in VERSIONS},
         **summarize(run.folder / METRICS_FILE),
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from titanflow.console import Output
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
-from titanflow.hf_base import REPO_ID
+from titanflow.hf_snapshot import names_repository
 from titanflow.hub.bundle import LINEAGE
 from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
 from titanflow.hub.integrity import Check, check_folder, check_tree
@@ -64,7 +64,7 @@ def verify(source: str, revision: str | None = None) -> Verified:
         if revision:
             raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
         folder, commit = Path(source), ""
-    elif REPO_ID.fullmatch(source):
+    elif names_repository(source):
         folder, commit, checks = download(source, revision)
     else:
         raise ConfigError(Problem(f"{source!r} isn't there", expected="a folder, or owner/name on the Hub"))

@@ -85,6 +85,13 @@ class BaseArchitecture:
         )
 
 
+def begins_with(run: StageRun) -> Path | None:
+    """The base of a fine-tuning, or the model in transformers' format that a pretraining begins with; None without."""
+    checkpoint = run.config.get("checkpoint") or {}
+    path = checkpoint.get("initial_load_path") if checkpoint.get("initial_load_in_hf") else None
+    return run.base or (Path(path) if path else None)
+
+
 def is_mutable(argument: str) -> bool:
     """Whether a fine-tuning stage may set an argument of the model, by its dotted name."""
     return MUTABLE.fullmatch(argument) is not None

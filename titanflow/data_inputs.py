@@ -55,8 +55,10 @@ class DataSource:
 
 
 def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> None:
-    """Adds what a module's tokenizer and rows are made of."""
-    for key, value in preparation.tokenizer_parts.get(module.name, {}).items():
+    """Adds what a module's tokenizer and rows are made of, and the weights that it begins with."""
+    initial = preparation.initial.get(module.name)
+    given = preparation.tokenizers.parts.get(module.name, {}) | (initial.parts if initial is not None else {})
+    for key, value in given.items():
         inputs.add(f"{module.name}.{key}", value, _origin(module, key))
     for section in SECTIONS:
         for source in preparation.sources.get(f"{module.name}.{section}", []):

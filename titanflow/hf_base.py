@@ -6,21 +6,18 @@ Weights are read from safetensors alone: a ``.bin`` file is a pickle, which runs
 from __future__ import annotations
 
 import json
-import re
-import sys
 from pathlib import Path
-from typing import Any
 
 from titanflow.base_model import TOKENIZER_FILE, BaseArchitecture, tokenizer_digest
 from titanflow.errors import ConfigError, Problem
 from titanflow.fingerprint import digest, file_digest
 from titanflow.hf_architecture import read_architecture
+from titanflow.hf_snapshot import file_names, repository_of, snapshot
 
 CONFIG_FILE = "config.json"
 SUFFIX = ".safetensors"
 WEIGHTS = f"model{SUFFIX}"
 INDEX = "model.safetensors.index.json"
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DESCRIPTION = (
     *(CONFIG_FILE, INDEX, TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
@@ -39,6 +36,8 @@ def hugging_face(folder: Path) -> BaseArchitecture:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(Problem(f"can't be read: {error}", origin=str(path))) from None
+    if not isinstance(config, dict):
+        raise ConfigError(Problem(f"found a {type(config).__name__}", origin=str(path), expected="a model's config"))
     family, flavor, args = read_architecture(config, str(path))
     tokenizer = folder if (folder / TOKENIZER_FILE).is_file() else None
     return BaseArchitecture(
@@ -52,7 +51,7 @@ def hugging_face(folder: Path) -> BaseArchitecture:
         tokenizer_digest=tokenizer_digest(tokenizer),
         checkpoint=folder.resolve(),
         folder=folder.resolve(),
-        digest=_identity(folder),
+        digest=identity(folder),
         in_hf=True,
     )
 
@@ -62,20 +61,13 @@ def is_hugging_face(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def repository_of(folder: Path) -> str:
-    """The repository that a folder is a snapshot of in the Hub's cache; empty where it is none."""
-    cached = folder.resolve().parent.parent
-    if folder.resolve().parent.name != "snapshots" or not cached.name.startswith("models--"):
-        return ""
-    return "/".join(cached.name.split("--")[1:])
-
-
-def _identity(folder: Path) -> str:
+def identity(folder: Path) -> str:
     """What the fingerprint of a stage holds: a snapshot's commit, or a folder's files with size and time."""
     if repository_of(folder):
         return folder.resolve().name
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weight_files(folder)]
-    return digest([file_digest(folder / CONFIG_FILE), tokenizer_digest(folder), *weights])
+    config = folder / CONFIG_FILE
+    return digest([file_digest(config) if config.is_file() else "", tokenizer_digest(folder), *weights])
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -84,14 +76,19 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The files of weights that the folder should have and hasn't."""
-    index = folder / INDEX
-    wanted = (
-        sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if index.is_file()
-        else [WEIGHTS]
-    )
-    return [name for name in wanted if not (folder / name).is_file()]
+    """The files of weights that the folder should have and hasn't.
+
+    Raises:
+        ConfigError: its index can't be read.
+    """
+    index, wanted = folder / INDEX, {WEIGHTS}
+    try:
+        if index.is_file():
+            wanted = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = "weight_map: the file of each weight"
+        raise ConfigError(Problem(f"can't be read: {error!r}", origin=str(index), expected=expected)) from None
+    return sorted(name for name in wanted if not (folder / name).is_file())
 
 
 def check_weights_there(folder: Path) -> None:
@@ -124,11 +121,11 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
     Raises:
         ConfigError: there is no such repository or revision, it has no safetensors, or neither Hub nor cache has it.
     """
-    folder = Path(_download(repo_id, revision, list(DESCRIPTION)))
+    folder = snapshot(repo_id, revision, DESCRIPTION)
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(Problem(f"{repo_id} has no {CONFIG_FILE}", expected="a model that transformers loads"))
     if missing_weights(folder):
-        names = _names(repo_id, folder.name)
+        names = file_names(repo_id, folder.name)
         pickled = [name for name in names if name.endswith(".bin")]
         if names and not any(name.endswith(SUFFIX) for name in names):
             raise ConfigError(_no_weights(repo_id, missing_weights(folder), pickled))
@@ -141,7 +138,7 @@ def download_weights(repo_id: str, revision: str, folder: Path) -> None:
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of them.
     """
-    _download(repo_id, revision, missing_weights(folder))
+    snapshot(repo_id, revision, missing_weights(folder))
     check_weights_there(folder)
 
 
@@ -151,47 +148,13 @@ def download_model(repo_id: str, commit: str) -> Path:
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of it.
     """
-    folder = Path(_download(repo_id, commit, [*DESCRIPTION, "generation_config.json", "*.py"]))
+    folder = snapshot(repo_id, commit, [*DESCRIPTION, "generation_config.json", "*.py"])
     download_weights(repo_id, commit, folder)
     return folder
 
 
-def _download(repo_id: str, revision: str | None, names: list[str]) -> str:
-    from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
-
-    endpoint = hub_endpoint()
-    use_plain_transfer(endpoint)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    is_watched = sys.stderr.isatty() and any(name.endswith(SUFFIX) for name in names)
-    (enable_progress_bars if is_watched else disable_progress_bars)()
-    try:
-        return str(snapshot_download(repo_id, revision=revision, allow_patterns=names, endpoint=endpoint))
-    except Exception as error:  # the client raises a kind of its own for each answer, and for none
-        reason = redact(str(error)).strip().splitlines()[0]
-        raise ConfigError(
-            Problem(
-                f"{repo_id}{f' at {revision}' if revision else ''} can't be had from {endpoint}: {reason}",
-                expected="a folder that is there, or a model of the Hub as owner/name",
-                hint="a private or gated model needs HF_TOKEN, and that its owner let you in",
-            )
-        ) from None
-
-
-def _names(repo_id: str, revision: str) -> list[str]:
-    """The names of a repository's files; none where the Hub can't be asked."""
-    from huggingface_hub import HfApi
-
-    from titanflow.hub.endpoint import hub_endpoint
-
-    try:
-        return list(HfApi(endpoint=hub_endpoint()).list_repo_files(repo_id, revision=revision))
-    except Exception:  # without an answer there is nothing to add to what the cache has
-        return []
-
-
-def download_plan(base: BaseArchitecture) -> dict[str, Any] | None:
-    """What the prepare step has to bring of a base: its weights, where it is a repository's."""
-    repo_id = repository_of(base.folder) if base.folder is not None and base.in_hf else ""
-    return {"repo_id": repo_id, "revision": base.digest, "folder": str(base.folder)} if repo_id else None
+def download_plan(folder: Path) -> dict[str, str] | None:
+    """What the prepare step has to bring of a model: its weights, where the folder is a repository's snapshot."""
+    folder = folder.resolve()
+    repo_id = repository_of(folder)
+    return {"repo_id": repo_id, "revision": folder.name, "folder": str(folder)} if repo_id else None

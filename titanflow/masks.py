@@ -158,7 +158,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
             wanted |= set(dataset.get("members", {}).values())
     datasets = [dataset for dataset in config["datasets"] if dataset["folder"] in wanted]
     # The rows need the base's tokenizer, not its weights.
-    config = {**config, "base": None, "datasets": datasets}
+    config = {**config, "weights": [], "datasets": datasets}
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
         done = subprocess.run([sys.executable, "-m", "titanflow.data.prepare", str(stage.write())], check=False)

@@ -180,6 +180,9 @@ def _continued(night: Night, config: Experiment) -> list[Setting]:
     assert parent is not None
     origin = f"night {night.date}, which continues {parent.run}"
     settings = [Setting(f"{module.name}.checkpoint.initial_load_path", str(parent.checkpoint), origin)]
+    if module.config["checkpoint"]["initial_load_in_hf"]:
+        # Only the first night begins with a model in transformers' format.
+        settings.append(Setting(f"{module.name}.checkpoint.initial_load_in_hf", False, origin))
     if not module.config["data"]["streaming"]:
         settings.append(Setting(f"{module.name}.training.skip_rows", parent.rows, origin))
     return settings

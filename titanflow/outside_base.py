@@ -8,12 +8,12 @@ from titanflow.base_model import BaseArchitecture
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import (
     CONFIG_FILE,
-    REPO_ID,
     check_weights_there,
     describe_repository,
     hugging_face,
     is_hugging_face,
 )
+from titanflow.hf_snapshot import names_repository
 from titanflow.stage import RESULT_FILE
 
 
@@ -31,7 +31,7 @@ def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | 
         if base.in_hf:
             check_weights_there(folder)
         return base
-    if REPO_ID.fullmatch(named):
+    if names_repository(named):
         return hugging_face(describe_repository(named, revision))
     return None
 

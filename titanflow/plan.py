@@ -27,6 +27,7 @@ from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.inheritance import inheritance_table
 from titanflow.inheritance_row import InheritanceRow
+from titanflow.initial_weights import check_beginnings, with_weights
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
@@ -157,11 +158,14 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
     workspace = config.workspace.resolve()
     check_workspace(workspace, config.origins.get("workspace", ""))
     folder = workspace / config.exp_name / name
-    preparation = Preparation.of(config, workspace)
     manifest = Manifest.open(folder)
+    preparation = Preparation.of(config, workspace, manifest)
     states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
-    for stage in STAGES:
+    # Last what prepares: a model of the Hub is brought only for a stage that still loads it.
+    for stage in sorted(STAGES, key="prepare".__eq__):
+        if stage == "prepare":
+            preparation.bring_weights(config, {plan.stage for plan in stages if plan.state != "CACHED"})
         stage_run = _stage_run(stage, config, name, folder, preparation)
         if stage_run is None:
             continue
@@ -179,6 +183,8 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
+    stages.sort(key=lambda plan: STAGES.index(plan.stage))
+    check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
@@ -286,7 +292,7 @@ def _stage_run(
             stages[BASE] = sft.base.folder
     stage_run = StageRun(
         **common,
-        config=_with_paths(module, config),
+        config=with_weights(_with_paths(module, config), preparation.initial.get(module.name)),
         model_overrides=module.model_overrides,
         origins=module.origins,
         tokenizer=preparation.tokenizer_of(module),

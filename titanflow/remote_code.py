@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import ConfigError, Problem
-from titanflow.hf_base import repository_of
+from titanflow.hf_snapshot import repository_of
 
 PACKAGE = "models/remote_code"
 """Where in ``titan`` the modelling files are that an export may bring."""

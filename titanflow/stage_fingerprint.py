@@ -16,6 +16,7 @@ from titanflow.custom_code import code_digests, custom_import
 from titanflow.data_inputs import add_data
 from titanflow.evaluated import models_state
 from titanflow.fingerprint import file_digest
+from titanflow.initial_weights import PATH
 from titanflow.preparation import Preparation
 from titanflow.stage import StageRun
 from titanflow.stage_inputs import StageInputs
@@ -76,6 +77,9 @@ def stage_inputs(
 
 def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
     config = flatten(without_effect_left_out(run.config))
+    if module.trains:
+        # As written: where the weights lie on this machine changes no result.
+        config[PATH] = module.config["checkpoint"]["initial_load_path"]
     arguments = {f"model.{key}": value for key, value in flatten(module.model_args).items()}
     for key, value in (config | arguments).items():
         origin = module.origins.get(key, "")

@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
+from titanflow.base_model import begins_with
 from titanflow.data.prepared import DATASET_FILE
 from titanflow.fingerprint import digest
-from titanflow.hf_base import repository_of
+from titanflow.hf_snapshot import repository_of
 from titanflow.stage import RESULT_FILE, RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
 from titanflow.wandb_record import ArtifactRecord
 
@@ -18,7 +19,8 @@ LONGEST_NAME = 128
 def used_artifacts(run: StageRun) -> list[ArtifactRecord]:
     """The data that a stage reads, and the model that it starts from."""
     data = [dataset_artifact(folder) for folder in (run.data.train, run.data.validation) if folder]
-    return [*data, *([base_artifact(run.base)] if run.base else [])]
+    begun = begins_with(run)
+    return [*data, *([base_artifact(begun)] if begun else [])]
 
 
 def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from titanflow.errors import DataError
+from titanflow.errors import ConfigError
 from titanflow.plan import make_plan
 
 MODULE = {"config": None, "model": {"name": "llama3", "flavor": "debugmodel"}}
@@ -19,9 +19,9 @@ MODULE = {"config": None, "model": {"name": "llama3", "flavor": "debugmodel"}}
 )
 def test_the_key_that_names_it_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch, overrides: dict, key: str) -> None:
     monkeypatch.chdir(tmp_path)
-    overrides["training"] = {"mock_data": True}
+    overrides["data"] = {"source": "stdlib"}
     experiment = {"workspace": "runs", "modules": {"pretrain": {**MODULE, "overrides": overrides}}}
     (tmp_path / "exp.yaml").write_text(json.dumps(experiment))
-    with pytest.raises(DataError, match=rf"exp\.yaml:1: pretrain\.{key}: nowhere isn't there \(looked for it in "):
+    with pytest.raises(ConfigError, match=rf"exp\.yaml:1: pretrain\.{key}: nowhere isn't there \(looked for it in "):
         make_plan("exp.yaml")
     assert not (tmp_path / "runs").exists()

@@ -72,6 +72,18 @@ def test_the_newest_earlier_night_that_trained_is_continued(configs: Path) -> No
     assert fingerprint(plan) != fingerprint(anew)
 
 
+def test_a_continued_night_begins_with_the_last_one_s_checkpoint_whatever_the_first_began_with(configs: Path) -> None:
+    train(write_night(runs(configs), "2026-11-04"))
+    settings = [*TONIGHT, "nightly.start=continue"]
+    stage = make_plan("tiny", configs, overrides=settings).stage("pretrain")
+    model = configs / "models" / "tiny.yaml"
+    model.write_text(f"{model.read_text()}checkpoint: {{initial_load_in_hf: true, initial_load_path: owner/model}}\n")
+    again = make_plan("tiny", configs, overrides=settings).stage("pretrain")
+    assert stage is not None
+    assert again is not None
+    assert again.run.config["checkpoint"] == stage.run.config["checkpoint"]
+
+
 def test_the_first_night_has_nothing_to_continue(configs: Path) -> None:
     plan = make_plan("tiny", configs, overrides=[*TONIGHT, "nightly.start=continue"])
     assert reason(plan) == "new; starts anew: no earlier night has finished its training"

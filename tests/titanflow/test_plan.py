@@ -106,7 +106,7 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     prepare, sft = plan.stages[0].run, plan.stages[1].run
     assert (sft.base, sft.config["model"]["name"], sft.model_overrides["hidden_dim"]) == (folder, "qwen3", 96)
     assert prepare.config["tokenizer"]["path"] == str(folder)
-    assert prepare.config["base"] is None
+    assert prepare.config["weights"] == []
     with pytest.raises(ConfigError, match="found 3, and their-model has 2"):
         make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.model.n_layers=3"])
     with pytest.raises(ConfigError, match="found 65, and their-model was trained with 64"):

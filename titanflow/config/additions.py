@@ -106,7 +106,10 @@ class Tokenizer:
     """Which tokenizer a model is trained with."""
 
     path: str | None = None
-    """A folder with tokenizer.json; unset, a byte-level BPE is trained on the pretraining text."""
+    """A folder with tokenizer.json, or owner/name on the Hub; unset, `model.hf_assets_path` names it, and where that is
+    unset, too, a byte-level BPE is trained on the pretraining text."""
+    revision: str | None = None
+    """The revision of `path` on the Hub: a branch, a tag or a commit."""
     vocab_size: int | None = None
     """Size of the trained vocabulary; unset, the model's own vocab_size."""
 
@@ -194,6 +197,26 @@ class TrainingAdditions:
 
 
 @dataclass
+class ModelAdditions:
+    """This project's keys inside torchtitan's own ``model`` section."""
+
+    hf_assets_path: str | None = "./tests/assets/tokenizer"
+    """The tokenizer, and with `checkpoint.initial_load_in_hf` the weights: a folder, or owner/name on the Hub. Null, or
+    unset (torchtitan's default lies in its own sources), names none."""
+    hf_assets_revision: str | None = None
+    """The revision of `hf_assets_path` on the Hub: a branch, a tag or a commit."""
+
+
+@dataclass
+class CheckpointAdditions:
+    """This project's keys inside torchtitan's own ``checkpoint`` section."""
+
+    initial_load_revision: str | None = None
+    """The revision of `initial_load_path` on the Hub, which it may name (owner/name) with `initial_load_in_hf`: a
+    branch, a tag or a commit."""
+
+
+@dataclass
 class OptimizerAdditions:
     """This project's keys inside torchtitan's own ``optimizer`` section."""
 
@@ -224,3 +247,7 @@ class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torc
     """Additions to torchtitan's `optimizer`."""
     training: TrainingAdditions = field(default_factory=TrainingAdditions)
     """Additions to torchtitan's `training`."""
+    model: ModelAdditions = field(default_factory=ModelAdditions)
+    """Additions to torchtitan's `model`."""
+    checkpoint: CheckpointAdditions = field(default_factory=CheckpointAdditions)
+    """Additions to torchtitan's `checkpoint`."""

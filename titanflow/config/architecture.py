@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.config.hub_names import misplaced_revision
 from titanflow.config.model_args import (
     check_flavor,
     family,
@@ -109,6 +110,7 @@ def find_base(
                 origin=origin,
                 expected="a training module before this one, the folder of a finished stage or of a model that "
                 "transformers loads, or owner/name on the Hub",
+                hint=misplaced_revision("sft.base", wanted),
             )
         )
     return base

@@ -8,6 +8,7 @@ from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
 from titanflow.config.family_checks import check_family
+from titanflow.config.hub_names import idle_revisions
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_schedule
@@ -77,20 +78,19 @@ def _check_dataset(module: Module, section: str) -> list[Problem]:
 
 
 def _is_written(module: Module, key: str) -> bool:
-    """Whether someone wrote the key, rather than a default filling it in."""
-    origin = module.origins.get(key, "default")
-    return origin != "default" and not origin.startswith("torchtitan ")
+    return module.is_written(key)
 
 
 def overruled(module: Module) -> list[str]:
     """What is written and has no effect, because a stage sets it itself; each with the reason."""
     if not module.trains:
         return []
-    reasons = {"job.dump_folder": "a stage writes into its run's folder"}
+    reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
     if module.config["data"]["streaming"]:
         reasons["training.skip_rows"] = "streamed data has no order to begin later in"
     if module.stage == "sft":
-        reasons["checkpoint.initial_load_path"] = "an sft starts from its base's checkpoint"
+        initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
+        reasons |= dict.fromkeys(initial, "an sft starts from its base's checkpoint")
     written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
     if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
         reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
@@ -174,6 +174,12 @@ def _check_checkpoints(module: Module) -> list[Problem]:
     if config["keep_latest_k"] == 1:
         found = "found 1: while the next one is saved, the last may be all there is"
         problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
+    if config["initial_load_in_hf"] and not config["initial_load_model_only"]:
+        found = "found false, and a model in transformers' format has weights alone (initial_load_in_hf)"
+        problems.append(module.problem("checkpoint.initial_load_model_only", found, "true"))
+    if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
+        found = "found true, and only a model in transformers' format is quantized so"
+        problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
     if reason := exclusion_refusal(config["exclude_from_loading"]):
         expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
         problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))

@@ -91,13 +91,24 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
     by_stage = {module.stage: module for module in modules.values()}
     problems = []
     for stage, key in EXPORTED.items():
-        found = by_stage[stage].config.get(key) if stage in by_stage else None
-        names = [found] if isinstance(found, str) else found
-        for reason, refused in _refused_exports(by_stage, names).items() if isinstance(names, list) else ():
+        names = named_exports(by_stage[stage]) if stage in by_stage else []
+        for reason, refused in _refused_exports(by_stage, names).items():
+            found = by_stage[stage].config[key]
             message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
             hint = f"change the model, or leave the module {by_stage[stage].name} out"
             problems.append(by_stage[stage].problem(key, message, hint=hint))
     return problems
+
+
+def named_exports(module: Module) -> list[str]:
+    """The exports of its own experiment that an evaluate or publish module loads, as it names them."""
+    found = module.config.get(EXPORTED[module.stage])
+    return [found] if isinstance(found, str) else found if isinstance(found, list) else []
+
+
+def loaded_exports(module: Module) -> set[str]:
+    """The stages whose exports an evaluate or publish module loads."""
+    return {STAGE_OF.get(name, name) for name in named_exports(module)}
 
 
 def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:

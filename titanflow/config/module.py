@@ -76,6 +76,11 @@ class Module:
         """Whether torchtitan runs it."""
         return self.framework == "torchtitan"
 
+    def is_written(self, key: str) -> bool:
+        """Whether someone wrote the key, rather than a default filling it in."""
+        origin = self.origins.get(key, "default")
+        return origin != "default" and not origin.startswith("torchtitan ")
+
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
         """What is wrong with one of its values, with where that was written."""
         return Problem(message, f"{self.name}.{key}", self.origins.get(key, ""), expected, hint)

@@ -43,6 +43,7 @@ from titanflow.data.tokenizer import (
 )
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.hf_base import download_weights, missing_weights
+from titanflow.hf_tokenizer import download_tokenizer
 from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
 
@@ -70,7 +71,7 @@ class Preparation:
         if missing:
             show_progress()
         self._check(missing)
-        self._download_base()
+        self._download_weights()
         mixtures = [dataset for dataset in missing if dataset.kind == "mixture"]
         missing = [dataset for dataset in missing if dataset.kind != "mixture"]
         late = [dataset for dataset in missing if self._takes_long(dataset)]
@@ -105,22 +106,29 @@ class Preparation:
             else:
                 self._source(dataset.config)
 
-    def _download_base(self) -> None:
-        base = self.plan.base
-        if base is not None and missing_weights(base.folder):
-            with timed(f"the weights of {base.repo_id}"):
-                download_weights(base.repo_id, base.revision, base.folder)
+    def _download_weights(self) -> None:
+        for model in self.plan.weights:
+            if missing_weights(model.folder):
+                with timed(f"the weights of {model.repo_id}"):
+                    download_weights(model.repo_id, model.revision, model.folder)
 
     def _check_tokenizer(self) -> None:
         tokenizer = self.plan.tokenizer
         if tokenizer is None or tokenizer.is_there:
             return
-        if tokenizer.path:
-            load_tokenizer(tokenizer.path)
+        if given := self._given_tokenizer():
+            load_tokenizer(given)
         else:
             check_vocab_size(tokenizer.vocab_size)
             for text in tokenizer.texts:
                 check_text(self._source(text), text, seq_len=0)
+
+    def _given_tokenizer(self) -> Path | None:
+        """The folder to copy: brought again where the Hub's cache, or that of another machine, lacks it."""
+        plan = self.plan.tokenizer
+        if plan is None or not plan.repo_id:
+            return plan.path if plan else None
+        return download_tokenizer(plan.repo_id, plan.revision)
 
     def _takes_long(self, dataset: DatasetPlan) -> bool:
         # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
@@ -138,8 +146,8 @@ class Preparation:
         if plan is None or plan.is_there:
             return plan.folder if plan else None
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
-        if plan.path is not None:
-            copy_tokenizer(plan.path, folder)
+        if given := self._given_tokenizer():
+            copy_tokenizer(given, folder)
             add_special_tokens(folder, plan.new_special_tokens)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):

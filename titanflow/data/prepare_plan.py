@@ -4,8 +4,8 @@
 
     workspace: ./runs
     num_proc: null            # processes; null: as many as the data is worth
-    tokenizer: {folder: …, path: null, vocab_size: 2048, train_on: {…}}
-    base: null                # of a fine-tuning stage: a model of the Hub to download
+    tokenizer: {folder: …, vocab_size: 2048, train_on: {…}}
+    weights: []               # models of the Hub that stages begin with: {repo_id, revision, folder}
     datasets:
       - {folder: …, kind: text, data: {…}, seq_len: 256, chat: {…}, fingerprint: …}
 
@@ -29,10 +29,15 @@ from titanflow.stage import Strict
 
 
 class TokenizerPlan(Strict):
-    """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``."""
+    """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``.
+
+    With a ``repo_id`` it is the Hub's at ``revision``, a commit; ``path`` is then its place in the plan's cache.
+    """
 
     folder: Path
     path: Path | None = None
+    repo_id: str = ""
+    revision: str = ""
     vocab_size: int = 0
     words: str = ""
     train_on: dict[str, Any] = Field(default_factory=dict)
@@ -82,8 +87,8 @@ class DatasetPlan(Strict):
         return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
 
 
-class BasePlan(Strict):
-    """A base on the Hub, whose weights are to be brought into the Hub's cache before a training stage starts."""
+class WeightsPlan(Strict):
+    """A model of the Hub, whose weights are to be brought into the Hub's cache before a stage loads them."""
 
     repo_id: str
     revision: str
@@ -96,5 +101,5 @@ class PreparePlan(Strict):
     workspace: Path
     num_proc: int | None = None
     tokenizer: TokenizerPlan | None = None
-    base: BasePlan | None = None
+    weights: list[WeightsPlan] = Field(default_factory=list)
     datasets: list[DatasetPlan] = Field(default_factory=list)

@@ -167,7 +167,7 @@ def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
     """A given tokenizer's folder, checked without loading it.
 
     Raises:
-        DataError: the folder or one of the two files that every loader needs isn't there.
+        DataError: the folder or one of the two files that every loader needs isn't there, or its config is broken.
     """
     folder = Path(path).expanduser()
     missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]
@@ -175,10 +175,30 @@ def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
         found = f"{path} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
     elif missing:
         found = f"{path} lacks {' and '.join(missing)}"
+    elif broken := _broken_config(folder):
+        found = f"{path}: {CONFIG_FILE} {broken}"
     else:
         return folder
     hint = "save one with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(folder)"
     raise DataError(Problem(found, key, expected=f"a folder with {TOKENIZER_FILE} and {CONFIG_FILE}", hint=hint))
+
+
+def _broken_config(folder: Path) -> str:
+    """What is wrong with the one of the two files that is small enough to be read in a plan."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"can't be read: {error}"
+    return "" if isinstance(config, dict) else "is no mapping"
+
+
+def described_size(folder: Path) -> int:
+    """How many tokens ``tokenizer.json`` describes: the highest id and one, read without loading it; 0 without any."""
+    described = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    vocabulary = (described.get("model") or {}).get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    added = (token["id"] for token in described.get("added_tokens") or [] if "id" in token)
+    return max((*ids, *added), default=-1) + 1
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

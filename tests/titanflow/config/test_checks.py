@@ -66,3 +66,23 @@ def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> No
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
     assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)
+
+
+def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistakes) -> None:
+    checkpoint = "pretrain.checkpoint"
+    for settings, key in (
+        (["initial_load_in_hf=true", "initial_load_model_only=false"], "initial_load_model_only: found false"),
+        (["initial_load_in_hf_quantized=true"], "initial_load_in_hf_quantized: found true"),
+    ):
+        assert f"{checkpoint}.{key}" in mistakes(write(), *(f"{checkpoint}.{one}" for one in settings))
+
+
+def test_keys_that_name_no_tokenizer_or_weights_are_warned_of(write, load) -> None:
+    settings = {
+        "sft.checkpoint.initial_load_in_hf": ("true", "an sft starts from its base's checkpoint"),
+        "sft.sft.base_revision": ("v1", "sft.base names no repository of the Hub"),
+        "pretrain.model.hf_assets_revision": ("v1", "model.hf_assets_path names no repository of the Hub"),
+    }
+    warnings = load(write(), *(f"{key}={value}" for key, (value, _) in settings.items())).warnings
+    for key, (_, reason) in settings.items():
+        assert any(f"{key} (--set" in one and reason in one for one in warnings), key

@@ -8,7 +8,8 @@ from local_hub import LocalHub
 
 from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
-from titanflow.hf_base import download_model, download_plan, download_weights, missing_weights, repository_of
+from titanflow.hf_base import download_model, download_plan, download_weights, missing_weights
+from titanflow.hf_snapshot import repository_of
 from titanflow.outside_base import outside_base, read_base
 from titanflow.stage import StageRun
 
@@ -31,11 +32,8 @@ FILES = {
 
 
 @pytest.fixture
-def model(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def model(hub: LocalHub, cache: Path) -> Repo:
     """owner/model on the local Hub, and an empty cache."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     repo = hub.repos["owner/model"] = Repo(private=False)
     commit(repo, {"model.safetensors": b"weights"})
     return repo
@@ -66,7 +64,7 @@ def test_a_plan_reads_the_description_and_leaves_the_weights(hub: LocalHub, mode
 
 def test_the_weights_come_when_they_are_prepared(hub: LocalHub, model: Repo) -> None:
     base = found("owner/model")
-    plan = download_plan(base)
+    plan = download_plan(base.folder)
     assert plan == {"repo_id": "owner/model", "revision": base.digest, "folder": str(base.folder)}
     download_weights("owner/model", base.digest, base.folder)
     assert (base.folder / "model.safetensors").read_bytes() == b"weights"
@@ -76,7 +74,7 @@ def test_the_weights_come_when_they_are_prepared(hub: LocalHub, model: Repo) -> 
 
 def test_the_prepare_step_brings_them(hub: LocalHub, model: Repo, tmp_path: Path) -> None:
     base = found("owner/model")
-    config = {"workspace": str(tmp_path), "base": download_plan(base)}
+    config = {"workspace": str(tmp_path), "weights": [download_plan(base.folder)]}
     run = StageRun(stage="prepare", experiment="e", run="main", folder=tmp_path / "prepare", config=config)
     for _ in range(2):
         prepare(run)
@@ -151,7 +149,7 @@ def test_a_folder_that_transformers_loads(tmp_path: Path) -> None:
     assert base.overrides["n_layers"] == 2
     assert len(base.tokenizer_digest) == 64
     assert repository_of(tmp_path / "my-model") == ""
-    assert download_plan(base) is None
+    assert download_plan(base.folder) is None
     (tmp_path / "my-model" / "model.safetensors").write_bytes(b"others")
     assert found(str(tmp_path / "my-model")).digest != base.digest
 
