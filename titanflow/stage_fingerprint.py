@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import titanflow
+from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.config.snapshot import load_snapshot
@@ -120,21 +121,6 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
             values = {key: value for key, value in values.items() if f"{section}.{key}" not in NO_EFFECT}
         kept[section] = values
     return kept
-
-
-def global_batch_size(config: dict[str, Any]) -> int:
-    """Where it isn't set, torchtitan's: the local one times the data-parallel ranks."""
-    size = int(config["training"]["global_batch_size"])
-    if size > 0:
-        return size
-    launcher, parallelism = config["launcher"], config["parallelism"]
-    others = (
-        parallelism["tensor_parallel_degree"]
-        * parallelism["pipeline_parallel_degree"]
-        * parallelism["context_parallel_degree"]
-    )
-    ranks = launcher["nproc_per_node"] * launcher["nnodes"] // others
-    return int(config["training"]["local_batch_size"]) * max(1, ranks)
 
 
 def _task_files(include_path: str | None) -> dict[str, str]:

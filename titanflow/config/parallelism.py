@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 
+from titanflow.config.batch import check_batch
 from titanflow.config.module import Module
+from titanflow.config.pipeline_checks import check_pipeline
 from titanflow.errors import Problem
 from titanflow.families import OWN_FAMILIES
 
@@ -32,7 +34,9 @@ def check_parallelism(module: Module) -> list[Problem]:
     wrong += [SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else []
     if wrong:
         return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
-    return [*_check_processes(module), *_check_shares(module), *_check_tied(module), *_check_compiled(module)]
+    others = [*_check_shares(module), *_check_tied(module), *_check_compiled(module)]
+    # Which ranks read different rows is known once the degrees fit.
+    return [*(_check_processes(module) or check_batch(module) or check_pipeline(module)), *others]
 
 
 def is_sharded(module: Module) -> bool:
@@ -93,12 +97,12 @@ def _check_shares(module: Module) -> list[Problem]:
         if count and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
             problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
-    divisor, seq_len = tensor * (2 * context if context > 1 else 1), config["training"]["seq_len"]
-    if seq_len % divisor:
-        parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
-        problems.append(
-            module.problem("training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
-        )
+    divisor = tensor * (2 * context if context > 1 else 1)
+    parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
+    for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
+        seq_len, expected = config[section]["seq_len"], f"a multiple of {divisor}, which is {parts}"
+        if seq_len % divisor:
+            problems.append(module.problem(f"{section}.seq_len", f"found {seq_len}", expected))
     if config["training"]["enable_cpu_offload"] and not is_sharded(module):
         message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
         problems.append(module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from titanflow import __version__
 from titanflow.config.additions import Lora
+from titanflow.config.batch import global_batch_size
 from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.hub.integrity import seal
@@ -252,17 +253,3 @@ def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
         "dtype": training.get("dtype"),
         "lora": asdict(lora) if lora.rank else None,
     }
-
-
-def global_batch_size(config: dict[str, Any]) -> int | None:
-    """Rows in one optimizer step, by torchtitan's rule: the global size, or the local one on each data rank."""
-    training, parallelism = config.get("training") or {}, config.get("parallelism") or {}
-    launcher = config.get("launcher") or {}
-    if (training.get("global_batch_size") or -1) > 0:
-        return int(training["global_batch_size"])
-    if not training.get("local_batch_size"):
-        return None
-    ranks = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
-    for kind in ("tensor", "pipeline", "context"):
-        ranks //= int(parallelism.get(f"{kind}_parallel_degree") or 1)
-    return int(training["local_batch_size"]) * max(ranks, 1)
