@@ -101,13 +101,17 @@ class Publish:
     model: str = "sft"
     """The module whose export is published."""
     license: str = "apache-2.0"
-    """The licence's identifier on the Hub."""
+    """The licence's identifier on the Hub; `other` for one that the Hub doesn't list."""
+    license_name: str | None = None
+    """The name of such a licence: my-license-1.0."""
+    license_link: str | None = None
+    """Where its text is: https://…"""
     revision: str = "main"
     """The branch that is committed to."""
     commit_message: str | None = None
     """The commit's message; unset, one that names the run."""
     language: list[str] = field(default_factory=list)
-    """Languages of the text, as ISO 639 codes."""
+    """Languages of the text, as ISO 639 codes (`en`, `deu`), and `code` or `multilingual`."""
     tags: list[str] = field(default_factory=list)
     """Tags on the card."""
     example: str = "What can you tell me?"
