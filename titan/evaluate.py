@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from titan.eval_cache import CACHE_FOLDER, cached
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
-from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
+from titan.eval_tasks import load_task, render_tasks, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
 from titan.interrupt import leave
@@ -34,6 +34,8 @@ from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.task_checks import needs_network
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
 from titanflow.score_table import is_stderr
@@ -60,19 +62,22 @@ ALONE = Ranks()
 logger = logging.getLogger("titanflow.evaluate")
 
 
-def prepare_tasks(run: StageRun, settings: Evaluate) -> Path | None:
-    """Renders the local tasks into the stage's folder; turns the Hub off where nothing can need it.
+def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
+    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
+    where nothing can need it.
 
     To be called before lm-eval or transformers are imported: they read the switch when they are.
     """
-    if not settings.tasks:
-        raise ConfigError(Problem("no task to evaluate", key="tasks", expected="names of tasks or groups"))
-    if settings.include_path is None:
-        return None
-    folder = render_tasks(Path(settings.include_path), run.data.train, run.folder / TASKS_FOLDER)
-    if not settings.remote_code and not needs_network(settings.tasks, local_tasks(folder)):
+    named = settings.include_path
+    if named is not None and not Path(named).is_dir():
+        raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
+    asked = asked_by(asdict(settings), origins=run.origins)
+    if asked.problems:
+        raise ConfigError(asked.problems)
+    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER) if named else None
+    if not settings.remote_code and not any(map(needs_network, asked.single)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return folder
+    return asked, folder
 
 
 def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
@@ -85,12 +90,12 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     """
     started = time.monotonic()
     settings = _settings(run)
-    tasks_folder = prepare_tasks(run, settings)
+    asked, tasks_folder = prepare_tasks(run, settings)
     folders = model_folders(run, settings)
     digests = {name: folder_digests(folder) for name, folder in folders.items()}
     quiet_transformers()
     quiet_lm_eval()
-    manager = task_manager(settings.tasks, tasks_folder, run.origins.get("tasks", ""))
+    manager = task_manager(asked, tasks_folder)
     # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
     ranks.join()
     collected: dict[str, list[Scored]] = {name: [] for name in folders}

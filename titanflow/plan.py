@@ -21,6 +21,8 @@ from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import tasks_folder
+from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
@@ -164,6 +166,9 @@ def make_plan(
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)
+    for plan in stages:
+        if plan.stage == "evaluate" and plan.state != "CACHED":
+            check_tasks(config.modules["evaluate"], plan.run)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
     anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
@@ -288,7 +293,7 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
     named = module.config.get("include_path")
     if not named:
         return module.config
-    found = next((path for path in (Path(named), config.tree.root / named) if path.is_dir()), None)
+    found = tasks_folder(named, config.tree.root)
     if found is None:
         raise ConfigError(
             Problem(

@@ -14,6 +14,8 @@ from titanflow.config.snapshot import load_snapshot
 from titanflow.config.yaml_source import flatten
 from titanflow.custom_code import code_digests, custom_import
 from titanflow.data_inputs import add_data
+from titanflow.evals.asked_tasks import asked_by
+from titanflow.evals.task_checks import data_files
 from titanflow.evaluated import models_state
 from titanflow.fingerprint import file_digest
 from titanflow.preparation import Preparation
@@ -101,7 +103,7 @@ def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
 
 def _add_evaluation(inputs: StageInputs, module: Module, run: StageRun) -> None:
     origin = module.origins.get("include_path", "")
-    for name, digest in _task_files(run.config["include_path"]).items():
+    for name, digest in _task_files(run).items():
         inputs.add(f"{module.name}.include_path: {name}", digest, origin)
     for model, files in models_state(run.config["models"]).items():
         origin = module.origins.get(f"models.{model}", "")
@@ -123,8 +125,13 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _task_files(include_path: str | None) -> dict[str, str]:
-    if not include_path:
+def _task_files(run: StageRun) -> dict[str, str]:
+    """The digests of what an evaluation reads beside its prepared items: the files of the tasks that it asks for, all
+    Python files beside them, and the items that a task names by their own path."""
+    if not run.config["include_path"]:
         return {}
-    files = sorted(path for path in Path(include_path).rglob("*") if path.suffix in (".yaml", ".py"))
-    return {path.relative_to(include_path).as_posix(): file_digest(path) for path in files}
+    folder, asked = Path(run.config["include_path"]), asked_by(run.config)
+    files = {path.relative_to(folder).as_posix(): path for path in [*asked.files, *folder.rglob("*.py")]}
+    items = (Path(name) for task in asked.single if not task.of_library for name in data_files(task.config))
+    files |= {str(path): path for path in items if path.is_file()}
+    return {name: file_digest(path) for name, path in sorted(files.items())}

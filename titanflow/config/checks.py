@@ -5,6 +5,7 @@ from __future__ import annotations
 from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.eval_checks import check_evaluation
 from titanflow.config.family_checks import check_family
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
@@ -47,7 +48,8 @@ def check_module(module: Module) -> list[Problem]:
             *_check_new_tokens(module),
             *(_check_launcher(module) or check_parallelism(module)),
         ]
-    return _check_launcher(module)
+    evaluates = module.stage == "evaluate"
+    return [*_check_launcher(module), *(check_evaluation(module) if evaluates else [])]
 
 
 def has_data(module: Module, section: str = "data") -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -82,12 +83,21 @@ def read_tree(path: Path) -> Tree:
         ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
             mapping.
     """
+    problems: list[Problem] = []
+    with refusing_what_is_no_yaml(path):
+        node = yaml.compose(path.read_bytes().decode("utf-8-sig"), Loader)
+        tree = _tree(node, display(path), problems)
+    if problems:
+        raise ConfigError(problems)
+    return tree
+
+
+@contextmanager
+def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
+    """Turns what goes wrong when a file is read as YAML into a :class:`ConfigError` with its line."""
     shown = display(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader)
-        problems: list[Problem] = []
-        tree = _tree(node, shown, problems)
+        yield
     except FileNotFoundError:
         raise ConfigError(Problem("no such file", origin=shown)) from None
     except OSError as error:
@@ -101,14 +111,11 @@ def read_tree(path: Path) -> Tree:
         message = f"not YAML: {error.problem or error.context}"
         raise ConfigError(Problem(message, origin=f"{shown}:{mark.line + 1 if mark else 1}")) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = path.read_bytes().decode("utf-8-sig").count("\n", 0, error.position) + 1
         message = f"not YAML: the character {chr(error.character)!r} may not stand in it"
         raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
     except RecursionError:
         raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
-    if problems:
-        raise ConfigError(problems)
-    return tree
 
 
 def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
