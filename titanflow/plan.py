@@ -152,7 +152,8 @@ def make_plan(
         if stage_run is None:
             continue
         made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
-        inputs = stage_inputs(stage_run, made_of, config, preparation)
+        before = manifest.stages.get(stage)
+        inputs = stage_inputs(stage_run, made_of, config, preparation, before.inputs if before else None)
         stage_run.fingerprint = inputs.fingerprint
         found = states.of(stage_run, inputs, stages)
         # What comes after a stage that is kept was, or will be, made from what lies there.

@@ -59,7 +59,7 @@ def test_what_was_rendered_before_is_gone(data: Path, tmp_path: Path) -> None:
 
 def test_only_what_is_asked_for_is_rendered(data: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(data / "tasks", tmp_path / "mine")
-    (folder / "broken.yaml").write_text("task: broken\n  - [\n")
+    (folder / "broken.yaml").write_text("task: broken\nmetric_list: [\n")
     (folder / "base").mkdir()
     (folder / "base" / "_template").write_text('dataset_path: json\ndataset_kwargs: {data_files: "${data}/x"}\n')
     (folder / "mine.yaml").write_text("include: base/_template\ntask: mine\ntest_split: test\n")

@@ -41,7 +41,7 @@ def test_names_of_tasks_groups_and_tags_of_both_places(installed: Path, mine: Wr
 
 
 def test_the_files_that_they_need(installed: Path, mine: Write) -> None:
-    folder = mine({**FILES, "broken.yaml": "task: broken\n  - ["})
+    folder = mine({**FILES, "broken.yaml": "task: broken\nmetric_list: ["})
     asked = ask(folder, "hard", "sums")
     assert [path.relative_to(folder).as_posix() for path in asked.files] == ["hard.yaml", "base/_template"]
     assert [path.name for path in asked.library_files] == ["sums.yaml"]
