@@ -9,15 +9,38 @@ import glob
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import AskedTasks
-from titanflow.evals.task_checks import DATA
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.task_checks import DATA, needs_network
+from titanflow.stage import StageRun
 
+TASKS_FOLDER = "tasks"
+"""Where a stage keeps the task files that it ran, data filled in."""
 KEPT_TEMPLATES = 1024
+
+
+def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
+    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
+    where nothing can need it.
+
+    To be called before lm-eval or transformers are imported: they read the switch when they are.
+    """
+    named = settings.include_path
+    if named is not None and not Path(named).is_dir():
+        raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
+    asked = asked_by(asdict(settings), origins=run.origins)
+    if asked.problems:
+        raise ConfigError(asked.problems)
+    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER) if named else None
+    if not settings.remote_code and not any(map(needs_network, asked.single)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return asked, folder
 
 
 def render_tasks(asked: AskedTasks, data: Path | None, out: Path) -> Path:

@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,14 @@ from titan.eval_cache import CACHE_FOLDER, cached
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
-from titan.eval_tasks import load_task, render_tasks, task_manager
+from titan.eval_tasks import load_task, prepare_tasks, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
 from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
-from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import AskedTasks, asked_by
-from titanflow.evals.task_checks import needs_network
+from titanflow.errors import ConfigError
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
 from titanflow.score_table import is_stderr
@@ -51,8 +49,6 @@ from titanflow.stage import (
 from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun
 
-TASKS_FOLDER = "tasks"
-"""Where a stage keeps the task files that it ran, data filled in."""
 LIBRARY_LOG = "lm_eval.log"
 """What lm-eval and its libraries print, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
@@ -60,24 +56,6 @@ PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 ALONE = Ranks()
 
 logger = logging.getLogger("titanflow.evaluate")
-
-
-def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
-    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
-    where nothing can need it.
-
-    To be called before lm-eval or transformers are imported: they read the switch when they are.
-    """
-    named = settings.include_path
-    if named is not None and not Path(named).is_dir():
-        raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
-    asked = asked_by(asdict(settings), origins=run.origins)
-    if asked.problems:
-        raise ConfigError(asked.problems)
-    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER) if named else None
-    if not settings.remote_code and not any(map(needs_network, asked.single)):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return asked, folder
 
 
 def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:

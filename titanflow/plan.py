@@ -167,9 +167,7 @@ def make_plan(
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     _check_devices(stages, config, runs_here)
-    for plan in stages:
-        if plan.stage == "evaluate" and plan.state != "CACHED":
-            check_tasks(config.modules["evaluate"], plan.run)
+    check_tasks(stages, config.modules)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
     anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)

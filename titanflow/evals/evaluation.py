@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from titanflow.config.module import Module
 from titanflow.data.eval_items import item_names
@@ -11,13 +12,24 @@ from titanflow.evals.asked_tasks import SingleTask, asked_by
 from titanflow.evals.task_checks import missing_items, task_problems
 from titanflow.stage import StageRun
 
+if TYPE_CHECKING:
+    from titanflow.plan import StagePlan
 
-def check_tasks(module: Module, run: StageRun) -> None:
-    """Refuses an evaluation that lm-eval would refuse once everything is trained.
+
+def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> None:
+    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained.
 
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
+    to_run = (plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED")
+    problems = [problem for run in to_run for problem in evaluation_problems(modules["evaluate"], run)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
+    """Everything that is wrong with the tasks of an evaluate module, each once."""
     asked = asked_by(run.config, module.name, module.origins)
     items = _items(module, run)
     problems = [*asked.problems]
@@ -25,8 +37,7 @@ def check_tasks(module: Module, run: StageRun) -> None:
         problems += [*task_problems(task), *missing_items(task, items)]
     if run.config["apply_chat_template"] == "auto":
         problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+    return list(dict.fromkeys(problems))
 
 
 def _items(module: Module, run: StageRun) -> list[str] | None:
