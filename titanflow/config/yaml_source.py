@@ -116,6 +116,8 @@ def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
         raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
     except RecursionError:
         raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
+    except ValueError as error:
+        raise ConfigError(Problem(f"not YAML: {error}", origin=shown)) from None
 
 
 def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:

@@ -108,16 +108,14 @@ def known_metrics(asked: AskedTasks) -> dict[str, list[str]]:
 
     Nothing at all where something that is asked for isn't known.
     """
-    if asked.problems:
+    if asked.problems or not all(asked.tasks.values()):
         return {}
     metrics = {task.name: _metrics(task.config, "metric_list") for task in asked.single}
     return metrics | {name: _metrics(config, "aggregate_metric_list") for name, config in asked.groups.items()}
 
 
 def _metrics(config: Mapping[str, Any], key: str) -> list[str]:
-    listed = config.get(key)
-    entries = [listed] if isinstance(listed, Mapping) else listed or []
-    named = [entry.get("metric") if isinstance(entry, Mapping) else None for entry in entries]
+    named = [entry.get("metric") if isinstance(entry, Mapping) else None for entry in as_list(config.get(key))]
     return [name for name in named if isinstance(name, str)] if all(isinstance(name, str) for name in named) else []
 
 
@@ -176,7 +174,10 @@ class _Search:
         inside = replace(self, refuse=refuse, above=(*self.above, group))
         over = {key: value for key, value in config.items() if key not in GROUP_KEYS}
         found: list[SingleTask] = []
-        for member in as_list(config.get("task")):
+        members = as_list(config.get("task"))
+        if not members:
+            self.asked.problems.append(yaml.problem("task", f"the group {group} has no tasks", "task: [a name, …]"))
+        for member in members:
             item = member if isinstance(member, dict) else {"task": member}
             key = "group" if "group" in item else "task"
             name, settings = str(item.get(key)), {**over, **{one: item[one] for one in item if one != key}}

@@ -8,6 +8,7 @@ import fnmatch
 import glob
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,14 +114,15 @@ def _function_problems(task: SingleTask) -> Iterator[Problem]:
 
 
 def _functions(value: Any) -> Iterator[Function]:
-    if isinstance(value, Function):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _functions(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _functions(item)
+    """The functions in a value, which may hold itself by an alias."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Function):
+            yield one
+        elif isinstance(one, Mapping | list) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, Mapping) else one
 
 
 def _unfound(function: str, folder: Path) -> str:
@@ -131,7 +133,10 @@ def _unfound(function: str, folder: Path) -> str:
         return "it names no module"
     if path.is_file():
         return _undefined(name, path)
-    return "" if find_spec(module.partition(".")[0]) else f"there is no {path.name}, and no such module is installed"
+    with suppress(ValueError):
+        if find_spec(module.partition(".")[0]):
+            return ""
+    return f"there is no {path.name}, and no such module is installed"
 
 
 def _undefined(name: str, path: Path) -> str:
@@ -175,9 +180,8 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
     if evaluated is None:
         expected = "test_split or validation_split: a split of the dataset"
         yield task.yaml.problem("task", f"{task.name} names no split to be evaluated on", expected)
-    elif config.get("dataset_path") in FILE_FORMATS and is_named:
-        files = kwargs.get("data_files")
-        splits = list(files) if isinstance(files, Mapping) else ["train"]
+    elif config.get("dataset_path") in FILE_FORMATS and is_named and (files := kwargs.get("data_files")):
+        splits = list(map(str, files)) if isinstance(files, Mapping) else ["train"]
         for key in (evaluated, "fewshot_split"):
             if config.get(key) and config[key] not in splits:
                 message = f"found {config[key]!r}, and data_files has {', '.join(splits)}"

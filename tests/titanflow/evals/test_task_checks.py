@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_library import Write
 
-from titanflow.evals.asked_tasks import SingleTask, asked_by
+from titanflow.evals.asked_tasks import SingleTask, asked_by, known_metrics
 from titanflow.evals.library import index, package_folder
 from titanflow.evals.task_checks import missing_items, task_problems
 
@@ -110,6 +110,38 @@ def test_items_that_are_there(
     folder = mine({"a.yaml": GOOD.replace("${data}/a.jsonl", name), "own.py": OWN, "items/a.jsonl": "{}\n"})
     monkeypatch.chdir(folder)
     assert missing_items(task_of(folder), ["a.jsonl"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task: a\nx: &x [*x]\n",
+        "task: a\nmetric_list: 3\n",
+        "task: a\nmetric_list: acc\n",
+        "task: a\ndataset_path: [json]\ndataset_kwargs: json\n",
+        "task: a\ndataset_path: json\ntest_split: [test]\ndataset_kwargs: {data_files: {1: x}}\n",
+        "task: a\ndataset_path: json\ntest_split: 1\ndataset_kwargs: {data_files: [[x]]}\nmetadata: 1\n",
+        "task: a\nprocess_docs: !function __main__.x\n",
+        "task: a\nwhen: 2026-13-45\n",
+        "task: a\n? [x]\n: y\n",
+        "task: a\ninclude: {x: y}\n",
+        "group: a\ntask: [{x: y}, 3, null, [x]]\n",
+        "group: a\n",
+        "task: a\n\x01\n",
+    ],
+)
+def test_whatever_stands_in_a_file_is_a_problem_and_no_traceback(installed: Path, mine: Write, text: str) -> None:
+    asked = asked_by({"tasks": ["a"], "include_path": mine({"a.yaml": text})})
+    problems = [*asked.problems]
+    for task in asked.single:
+        problems += [*task_problems(task), *missing_items(task, None)]
+    assert problems
+    assert known_metrics(asked) in ({}, {"a": []})
+
+
+def test_data_of_a_folder_has_the_splits_that_its_files_say(installed: Path, mine: Write) -> None:
+    text = GOOD.replace('data_files: {test: "${data}/a.jsonl"}', "data_dir: items")
+    assert task_problems(task_of(mine({"a.yaml": text, "own.py": OWN}))) == []
 
 
 def test_lm_evals_own_tasks_are_taken_as_they_are(installed: Path) -> None:
