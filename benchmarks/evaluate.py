@@ -25,6 +25,7 @@ from typing import NamedTuple
 from titan.eval_scores import metric_scores
 from titan.eval_tasks import render_tasks
 from titanflow.config.additions import Launcher
+from titanflow.evals.asked_tasks import asked_by
 from titanflow.launch import command
 from titanflow.stage import PreparedData, StageRun, read_result
 
@@ -149,7 +150,8 @@ def main() -> None:
         folder = Path(place)
         models = given.model or [untrained_export(folder / "untrained")]
         items = given.items or prepared_items(folder / "items")
-        tasks = render_tasks(ROOT / "configs" / "evals", items, folder / "tasks")
+        asked = asked_by({"tasks": list(TASKS), "include_path": ROOT / "configs" / "evals"})
+        tasks = render_tasks(asked, items, folder / "tasks")
         print(f"{'':6}{'lm_eval':>10}{'titanflow':>11}{'ratio':>7}{'processor':>22}{'ratio':>7}{'scores differ':>15}")
         wall, processor = [], []
         for pair in range(given.pairs):

@@ -112,7 +112,7 @@ def load_vllm(loading: Loading, ranks: Ranks) -> Any:
         pretrained=str(loading.folder),
         dtype=loading.dtype,
         seed=loading.seed,
-        batch_size="auto" if loading.batch_size == "auto" else int(loading.batch_size),
+        batch_size=loading.batch_size,
         trust_remote_code=loading.trusted,
         prefix_token_id=eos if loading.trained_here else None,
         add_bos_token=False if loading.trained_here else None,

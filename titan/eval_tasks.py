@@ -5,123 +5,89 @@ A task's YAML may run code (``!function``, Jinja): use only task folders that yo
 
 from __future__ import annotations
 
-import difflib
 import glob
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.task_checks import DATA, needs_network
+from titanflow.stage import StageRun
 
-DATA = "${data}"
-"""In a task's YAML, the folder of the prepared evaluation items."""
-FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
-"""Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
-
-
+TASKS_FOLDER = "tasks"
+"""Where a stage keeps the task files that it ran, data filled in."""
 KEPT_TEMPLATES = 1024
 
 
-class _TolerantLoader(yaml.SafeLoader):
-    """Reads a task's names although its ``!function`` tags mean nothing here."""
+def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
+    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
+    where nothing can need it.
+
+    To be called before lm-eval or transformers are imported: they read the switch when they are.
+    """
+    named = settings.include_path
+    if named is not None and not Path(named).is_dir():
+        raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
+    asked = asked_by(asdict(settings), origins=run.origins)
+    if asked.problems:
+        raise ConfigError(asked.problems)
+    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER) if named else None
+    if not settings.remote_code and not any(map(needs_network, asked.single)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return asked, folder
 
 
-_TolerantLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def render_tasks(include_path: Path, data: Path | None, out: Path) -> Path:
+def render_tasks(asked: AskedTasks, data: Path | None, out: Path) -> Path:
     """Copies a task folder with :data:`DATA` filled in, so that what was evaluated is kept as it was run.
 
+    Of its YAML files only those are copied that the asked-for tasks need; of the others (Python files, templates) all.
+
     Args:
-        include_path: a folder with task YAMLs, and the Python files and bases that they name.
+        asked: what is evaluated, of a folder of one's own.
         data: the prepared items; its path becomes absolute.
         out: the folder to make; what is there goes.
 
     Raises:
-        ConfigError: the folder isn't there, or a task wants data and none was prepared.
+        ConfigError: a task wants data and none was prepared.
     """
-    if not include_path.is_dir():
-        raise ConfigError(
-            Problem("no such folder", key="include_path", origin=str(include_path), expected="a folder of task YAMLs")
-        )
+    assert asked.folder is not None
+    needed = {os.path.normpath(path) for path in asked.files}
+
+    def others(folder: str, names: list[str]) -> list[str]:
+        yaml = (name for name in names if name.endswith(".yaml"))
+        return ["__pycache__", *(name for name in yaml if os.path.normpath(Path(folder, name)) not in needed)]
+
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(include_path, out, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in out.rglob("*.yaml"):
+    shutil.copytree(asked.folder, out, ignore=others)
+    for path in asked.files:
         text = path.read_text(encoding="utf-8")
         if DATA not in text:
             continue
         if data is None:
-            raise ConfigError(
-                Problem(
-                    f"the task wants {DATA}, and no evaluation data was prepared",
-                    origin=str(include_path / path.relative_to(out)),
-                    hint="give the evaluate module a `data` section",
-                )
-            )
+            message, hint = f"the task wants {DATA}, and no evaluation data was prepared", "give it a `data` section"
+            raise ConfigError(Problem(message, origin=str(path), hint=hint))
         # `datasets` takes the names of data_files as patterns.
-        path.write_text(text.replace(DATA, glob.escape(str(data.absolute()))), encoding="utf-8")
+        text = text.replace(DATA, glob.escape(str(data.absolute())))
+        (out / path.relative_to(asked.folder)).write_text(text, encoding="utf-8")
     return out
 
 
-def local_tasks(folder: Path) -> dict[str, dict[str, Any]]:
-    """The tasks and groups of a folder's YAML files by name, functions unresolved."""
-    found = {}
-    for path in sorted(folder.rglob("*.yaml")):
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TolerantLoader)
-        if isinstance(config, dict) and (name := config.get("group") or config.get("task")):
-            found[str(name)] = config
-    return found
+def task_manager(asked: AskedTasks, folder: Path | None) -> Any:
+    """lm-eval's ``TaskManager`` over the files that the asked-for tasks need; it takes long to index all its library.
 
-
-def needs_network(names: Iterable[str], local: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether any of the tasks may have to download something; False only where all read local files."""
-    for name in names:
-        config = local.get(name)
-        if config is None:
-            return True
-        if "group" in config:
-            members = config.get("task") or []
-            if needs_network([member for member in members if isinstance(member, str)], local):
-                return True
-            if not all(isinstance(member, str) for member in members):
-                return True
-        elif (path := config.get("dataset_path")) not in FILE_FORMATS and not Path(str(path)).exists():
-            return True
-    return False
-
-
-def task_manager(names: Sequence[str], folder: Path | None, origin: str = "") -> Any:
-    """lm-eval's ``TaskManager``, with its library only where a name isn't local: indexing it takes seconds.
-
-    Raises:
-        ConfigError: names that neither has, with close ones.
+    ``folder`` holds the user's own, rendered; they go before the library's.
     """
     from lm_eval.tasks import TaskManager
 
     keep_templates()
-    include_path = str(folder) if folder else None
-    manager = TaskManager(include_path=include_path, include_defaults=False)
-    if any(name not in manager.all_tasks for name in names):
-        manager = TaskManager(include_path=include_path, include_defaults=True)
-    problems = []
-    for name in names:
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-            problems.append(
-                Problem(
-                    f"no task or group {name!r}",
-                    key="tasks",
-                    origin=origin,
-                    hint=f"did you mean {', '.join(near)}?" if near else f"local tasks: {folder}",
-                )
-            )
-    if problems:
-        raise ConfigError(problems)
-    return manager
+    library = dict.fromkeys(path.parent for path in asked.library_files)
+    return TaskManager(include_path=[*map(str, library), *([str(folder)] if folder else [])], include_defaults=False)
 
 
 def keep_templates() -> None:

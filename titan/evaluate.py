@@ -26,14 +26,14 @@ from titan.eval_cache import CACHE_FOLDER, cached
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
-from titan.eval_tasks import load_task, local_tasks, needs_network, render_tasks, task_manager
+from titan.eval_tasks import load_task, prepare_tasks, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
 from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
-from titanflow.errors import ConfigError, Problem
+from titanflow.errors import ConfigError
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
 from titanflow.score_table import is_stderr
@@ -49,8 +49,6 @@ from titanflow.stage import (
 from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun
 
-TASKS_FOLDER = "tasks"
-"""Where a stage keeps the task files that it ran, data filled in."""
 LIBRARY_LOG = "lm_eval.log"
 """What lm-eval and its libraries print, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
@@ -58,21 +56,6 @@ PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 ALONE = Ranks()
 
 logger = logging.getLogger("titanflow.evaluate")
-
-
-def prepare_tasks(run: StageRun, settings: Evaluate) -> Path | None:
-    """Renders the local tasks into the stage's folder; turns the Hub off where nothing can need it.
-
-    To be called before lm-eval or transformers are imported: they read the switch when they are.
-    """
-    if not settings.tasks:
-        raise ConfigError(Problem("no task to evaluate", key="tasks", expected="names of tasks or groups"))
-    if settings.include_path is None:
-        return None
-    folder = render_tasks(Path(settings.include_path), run.data.train, run.folder / TASKS_FOLDER)
-    if not settings.remote_code and not needs_network(settings.tasks, local_tasks(folder)):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return folder
 
 
 def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
@@ -85,12 +68,12 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     """
     started = time.monotonic()
     settings = _settings(run)
-    tasks_folder = prepare_tasks(run, settings)
+    asked, tasks_folder = prepare_tasks(run, settings)
     folders = model_folders(run, settings)
     digests = {name: folder_digests(folder) for name, folder in folders.items()}
     quiet_transformers()
     quiet_lm_eval()
-    manager = task_manager(settings.tasks, tasks_folder, run.origins.get("tasks", ""))
+    manager = task_manager(asked, tasks_folder)
     # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
     ranks.join()
     collected: dict[str, list[Scored]] = {name: [] for name in folders}

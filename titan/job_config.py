@@ -17,6 +17,7 @@ from titan.inheritance import inherited_args
 from titanflow.base_model import BaseArchitecture
 from titanflow.checkpoints import exclusion_refusal
 from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.config.batch import data_parallel_share, local_share, unshared
 from titanflow.config.checks import REFUSED
 from titanflow.config.lora import other_problems
 from titanflow.config.mixture import packs_rows
@@ -133,29 +134,19 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:
     """Makes the local batch smaller where the ranks' batches together would exceed the global one, and says so.
 
-    The global batch is what training depends on; the local one only says how much of it a rank takes at a time.
-
     Raises:
         ConfigError: the ranks can't share the global batch evenly.
     """
-    training, parallelism = config.training, config.parallelism
-    rows, degree = training.global_batch_size, parallelism.tensor_parallel_degree
-    degree *= parallelism.pipeline_parallel_degree * parallelism.context_parallel_degree
-    ranks = max(world_size // degree, 1)
-    if rows <= 0 or rows % (training.local_batch_size * ranks) == 0:
-        return
-    if rows % ranks or training.local_batch_size * ranks < rows:
-        raise ConfigError(
-            Problem(
-                f"found {rows}, with {ranks} data-parallel ranks of {training.local_batch_size} rows",
-                key="training.global_batch_size",
-                origin=run.origins.get("training.global_batch_size", ""),
-                expected=f"a multiple of {ranks * training.local_batch_size}, or of {ranks} and smaller",
-            )
-        )
-    share = rows // ranks
-    print(f"training.local_batch_size: {training.local_batch_size} → {share}, so that {ranks} ranks share {rows} rows")
-    training.local_batch_size = share
+    training = config.training
+    rows, local = training.global_batch_size, training.local_batch_size
+    ranks = data_parallel_share(world_size, vars(config.parallelism))
+    share = local_share(rows, local, ranks)
+    if share is None:
+        key, (found, expected) = "training.global_batch_size", unshared(rows, local, ranks)
+        raise ConfigError(Problem(found, key=key, origin=run.origins.get(key, ""), expected=expected))
+    if share != local:
+        print(f"training.local_batch_size: {local} → {share}, so that {ranks} ranks share {rows} rows")
+        training.local_batch_size = share
 
 
 def _refuse(config: TitanJobConfig, run: StageRun) -> None:

@@ -15,12 +15,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.checkpoints import METADATA
+from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.errors import ConfigError, Problem
 from titanflow.manifest import Manifest
 from titanflow.stage import RUN_FILE, StageRun, TrainResult, read_result, write_text_atomically
-from titanflow.stage_fingerprint import global_batch_size
 
 NIGHT_FILE = "night.json"
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

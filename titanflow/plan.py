@@ -22,6 +22,8 @@ from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.config.unusable_paths import named_by
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import tasks_folder
+from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
@@ -170,7 +172,8 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
         if stage_run is None:
             continue
         made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
-        inputs = stage_inputs(stage_run, made_of, config, preparation)
+        before = manifest.stages.get(stage)
+        inputs = stage_inputs(stage_run, made_of, config, preparation, before.inputs if before else None)
         stage_run.fingerprint = inputs.fingerprint
         found = states.of(stage_run, inputs, stages)
         # What comes after a stage that is kept was, or will be, made from what lies there.
@@ -186,6 +189,7 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
     stages.sort(key=lambda plan: STAGES.index(plan.stage))
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
+    check_tasks(stages, config.modules)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew)
@@ -310,7 +314,7 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
     named = module.config.get("include_path")
     if not named:
         return module.config
-    found = next((path for path in (Path(named), config.tree.root / named) if path.is_dir()), None)
+    found = tasks_folder(named, config.tree.root)
     if found is None:
         raise ConfigError(
             Problem(

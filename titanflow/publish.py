@@ -20,6 +20,7 @@ from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, HubError, Problem
 from titanflow.evaluated import unpublishable
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
+from titanflow.hub.card_metadata import card_problems
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
@@ -69,7 +70,7 @@ def read_settings(run: StageRun) -> Publish:
     if problems:
         raise ConfigError(problems)
     settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
-    problems = check_names(settings, run)
+    problems = [*check_names(settings, run), *card_problems(settings, run)]
     if problems:
         raise ConfigError(problems)
     return settings

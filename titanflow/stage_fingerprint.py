@@ -11,9 +11,11 @@ from titanflow.config.batch import global_batch_size
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.config.snapshot import load_snapshot
-from titanflow.config.yaml_source import flatten
+from titanflow.config.yaml_source import display, flatten
 from titanflow.custom_code import code_digests, custom_import
 from titanflow.data_inputs import add_data
+from titanflow.evals.asked_tasks import asked_by
+from titanflow.evals.task_checks import data_files
 from titanflow.evaluated import models_state
 from titanflow.fingerprint import file_digest
 from titanflow.initial_weights import PATH
@@ -50,9 +52,16 @@ NO_EFFECT = {
 
 
 def stage_inputs(
-    run: StageRun, parents: Mapping[str, str], experiment: Experiment, preparation: Preparation
+    run: StageRun,
+    parents: Mapping[str, str],
+    experiment: Experiment,
+    preparation: Preparation,
+    recorded: StageInputs | None = None,
 ) -> StageInputs:
-    """What a stage is made from; ``parents`` are the fingerprints of the stages whose results it reads."""
+    """What a stage is made from.
+
+    ``parents`` are the fingerprints of the stages whose results it reads, ``recorded`` what it was made from before.
+    """
     inputs = StageInputs()
     if run.stage == "prepare":
         for folder in sorted(map(str, preparation.folders())):
@@ -67,7 +76,8 @@ def stage_inputs(
     if run.stage == "pretrain" and experiment.night is not None and experiment.night.parent is not None:
         inputs.add("night.parent", experiment.night.parent.digest, "the night before")
     if run.stage == "evaluate":
-        _add_evaluation(inputs, module, run)
+        _add_tasks(inputs, module, run, recorded.values if recorded else {})
+        _add_models(inputs, module, run)
     for stage, fingerprint in parents.items():
         inputs.add(f"parent.{stage}", fingerprint)
     inputs.add("version.titanflow", titanflow.__version__, "installed")
@@ -103,10 +113,7 @@ def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
             inputs.add(f"code.{path}", digest, module.origins.get("experimental.custom_import", ""))
 
 
-def _add_evaluation(inputs: StageInputs, module: Module, run: StageRun) -> None:
-    origin = module.origins.get("include_path", "")
-    for name, digest in _task_files(run.config["include_path"]).items():
-        inputs.add(f"{module.name}.include_path: {name}", digest, origin)
+def _add_models(inputs: StageInputs, module: Module, run: StageRun) -> None:
     for model, files in models_state(run.config["models"]).items():
         origin = module.origins.get(f"models.{model}", "")
         for name, size, changed in files:
@@ -127,8 +134,18 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _task_files(include_path: str | None) -> dict[str, str]:
-    if not include_path:
-        return {}
-    files = sorted(path for path in Path(include_path).rglob("*") if path.suffix in (".yaml", ".py"))
-    return {path.relative_to(include_path).as_posix(): file_digest(path) for path in files}
+def _add_tasks(inputs: StageInputs, module: Module, run: StageRun, recorded: Mapping[str, Any]) -> None:
+    """The files of the tasks that are asked for, all Python files beside them, and the items that a task names by their
+    own path. Items that are gone count as ``recorded``: whoever has the scores doesn't need them any more."""
+    if not run.config["include_path"]:
+        return
+    folder, asked = Path(run.config["include_path"]), asked_by(run.config)
+    for path in sorted({*asked.files, *folder.rglob("*.py")}):
+        key = f"{module.name}.include_path: {path.relative_to(folder).as_posix()}"
+        inputs.add(key, file_digest(path), module.origins.get("include_path", ""))
+    for task in asked.single:
+        for name in data_files(task.config) if not task.of_library else ():
+            key = f"{module.name}.data_files: {name}"
+            found = file_digest(name) if Path(name).is_file() else recorded.get(key)
+            if found is not None:
+                inputs.add(key, found, display(task.yaml.stands.get("dataset_kwargs", task.yaml.path)))

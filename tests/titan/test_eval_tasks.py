@@ -5,18 +5,13 @@ from typing import Any
 import datasets
 import pytest
 import yaml
-from tiny_evals import write_evals
+from tiny_evals import GROUPS, TASKS, write_evals
 
-from titan.eval_tasks import (
-    keep_templates,
-    load_task,
-    local_tasks,
-    needs_network,
-    render_tasks,
-    task_manager,
-    wants_chat,
-)
+from titan.eval_tasks import keep_templates, load_task, render_tasks, task_manager, wants_chat
 from titanflow.errors import ConfigError
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+
+ALL = (*TASKS, *GROUPS)
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +19,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_evals(tmp_path_factory.mktemp("evals"))
 
 
+def asked_of(folder: Path, *names: str) -> AskedTasks:
+    return asked_by({"tasks": names or ALL, "include_path": folder})
+
+
+def manager_of(folder: Path, *names: str) -> Any:
+    return task_manager(asked_of(folder, *names), folder)
+
+
 @pytest.fixture(scope="module")
 def rendered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return render_tasks(data / "tasks", data, tmp_path_factory.mktemp("rendered") / "tasks")
+    return render_tasks(asked_of(data / "tasks"), data, tmp_path_factory.mktemp("rendered") / "tasks")
 
 
 def test_the_data_folder_is_filled_in_and_the_rest_stays(rendered: Path, data: Path) -> None:
@@ -39,7 +42,7 @@ def test_the_data_folder_is_filled_in_and_the_rest_stays(rendered: Path, data: P
 def test_items_in_a_folder_whose_name_is_a_pattern_are_the_folders_own(data: Path, tmp_path: Path) -> None:
     odd = shutil.copytree(data, tmp_path / "w [1]*")
     (tmp_path / "w 1").mkdir()
-    rendered = render_tasks(odd / "tasks", odd, tmp_path / "rendered")
+    rendered = render_tasks(asked_of(odd / "tasks"), odd, tmp_path / "rendered")
 
     files = yaml.safe_load((rendered / "tiny_kind.yaml").read_text())["dataset_kwargs"]["data_files"]
     loaded = datasets.load_dataset("json", data_files=files, split="test", cache_dir=str(tmp_path / "cache"))
@@ -51,69 +54,49 @@ def test_what_was_rendered_before_is_gone(data: Path, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "older.yaml").touch()
 
-    assert not (render_tasks(data / "tasks", data, tmp_path / "tasks") / "older.yaml").exists()
+    assert not (render_tasks(asked_of(data / "tasks"), data, tmp_path / "tasks") / "older.yaml").exists()
+
+
+def test_only_what_is_asked_for_is_rendered(data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data / "tasks", tmp_path / "mine")
+    (folder / "broken.yaml").write_text("task: broken\nmetric_list: [\n")
+    (folder / "base").mkdir()
+    (folder / "base" / "_template").write_text('dataset_path: json\ndataset_kwargs: {data_files: "${data}/x"}\n')
+    (folder / "mine.yaml").write_text("include: base/_template\ntask: mine\ntest_split: test\n")
+    (folder / "scores.py").write_text("def acc(): ...\n")
+
+    rendered = render_tasks(asked_of(folder, "mine", "tiny_group"), data, tmp_path / "out")
+
+    files = {path.relative_to(rendered).as_posix() for path in rendered.rglob("*") if path.is_file()}
+    assert files == {
+        "mine.yaml",
+        "base/_template",
+        "scores.py",
+        "tiny_group.yaml",
+        "tiny_kind.yaml",
+        "tiny_module.yaml",
+    }
+    assert str(data) in (rendered / "base" / "_template").read_text(), "a base without an ending is filled in, too"
 
 
 def test_a_task_that_wants_data_is_refused_without(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no evaluation data was prepared"):
-        render_tasks(data / "tasks", None, tmp_path / "tasks")
-
-
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such folder"):
-        render_tasks(tmp_path / "nowhere", None, tmp_path / "tasks")
-
-
-def test_local_tasks_are_read_although_they_name_functions(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("task: a\ndataset_path: json\nprocess_results: !function mine.score\n")
-    (tmp_path / "g.yaml").write_text("group: g\ntask: [a, b]\n")
-    (tmp_path / "base.yaml").write_text("dataset_path: json\n")
-
-    assert set(local_tasks(tmp_path)) == {"a", "g"}
-
-
-@pytest.mark.parametrize(
-    ("names", "needed"),
-    [
-        (["files"], False),
-        (["files", "folder"], False),
-        (["group_of_files"], False),
-        (["hub"], True),
-        (["library"], True),
-        (["inherits"], True),
-        (["group_with_hub"], True),
-        (["group_with_overrides"], True),
-    ],
-)
-def test_the_hub_is_needed_unless_every_task_reads_local_files(names: list[str], needed: bool, tmp_path: Path) -> None:
-    local: dict[str, dict[str, Any]] = {
-        "files": {"task": "files", "dataset_path": "json"},
-        "folder": {"task": "folder", "dataset_path": str(tmp_path)},
-        "hub": {"task": "hub", "dataset_path": "somebody/a-dataset"},
-        "inherits": {"task": "inherits", "include": "base.yaml"},
-        "group_of_files": {"group": "group_of_files", "task": ["files", "folder"]},
-        "group_with_hub": {"group": "group_with_hub", "task": ["files", "hub"]},
-        "group_with_overrides": {"group": "group_with_overrides", "task": [{"task": "files"}]},
-    }
-
-    assert needs_network(names, local) is needed
+        render_tasks(asked_of(data / "tasks"), None, tmp_path / "tasks")
 
 
 def test_the_library_is_not_indexed_for_local_tasks(rendered: Path) -> None:
-    manager = task_manager(["tiny_kind", "tiny_bytes"], rendered)
+    manager = manager_of(rendered, "tiny_kind", "tiny_bytes")
 
     assert set(manager.all_tasks) == {"tiny_bytes", "tiny_kind", "tiny_module", "tiny_group", "tiny_mixed"}
 
 
-def test_unknown_tasks_are_all_named_with_close_ones(rendered: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        task_manager(["tiny_kidn", "hellaswga", "tiny_kind"], rendered, origin="evaluate.yaml:3")
+def test_of_the_library_only_the_folders_of_the_asked_for_tasks_are_indexed(tmp_path: Path) -> None:
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [arc_easy, copa]\n")
+    manager = manager_of(tmp_path, "both")
 
-    message = str(caught.value)
-    assert "2 problems" in message
-    assert "evaluate.yaml:3: tasks: no task or group 'tiny_kidn'" in message
-    assert "did you mean tiny_kind" in message
-    assert "hellaswag" in message
+    assert {"both", "arc_easy", "arc_challenge", "ai2_arc", "copa"} <= set(manager.all_tasks)
+    assert len(manager.all_tasks) < 100
+    assert {manager.task_index[name].kind.name for name in ("arc_easy", "copa")} == {"TASK"}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +106,7 @@ def test_unknown_tasks_are_all_named_with_close_ones(rendered: Path) -> None:
 def test_the_number_of_examples_is_the_tasks_unless_asked_otherwise(
     rendered: Path, task: str, asked: int | None, shots: int
 ) -> None:
-    loaded = load_task(task_manager([task], rendered), task, asked, seed=1)
+    loaded = load_task(manager_of(rendered, task), task, asked, seed=1)
 
     assert loaded["tasks"][task].get_config("num_fewshot") == shots
 
@@ -142,11 +125,11 @@ def test_the_number_of_examples_is_the_tasks_unless_asked_otherwise(
 def test_the_chat_template_is_the_tasks_wish_or_the_settings(
     rendered: Path, name: str, setting: bool | str, chat: bool
 ) -> None:
-    assert wants_chat(load_task(task_manager([name], rendered), name, None, seed=1), setting) is chat
+    assert wants_chat(load_task(manager_of(rendered, name), name, None, seed=1), setting) is chat
 
 
 def test_a_group_that_mixes_both_is_refused(rendered: Path) -> None:
-    loaded = load_task(task_manager(["tiny_mixed"], rendered), "tiny_mixed", None, seed=1)
+    loaded = load_task(manager_of(rendered, "tiny_mixed"), "tiny_mixed", None, seed=1)
 
     with pytest.raises(ConfigError, match="mixes tasks with and without the chat template"):
         wants_chat(loaded, "auto")

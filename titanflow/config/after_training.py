@@ -8,7 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titanflow.config.additions import Data, Launcher
+from titanflow.config.additions import Launcher
+
+
+@dataclass
+class Items:
+    """Where evaluation items come from, one of ``source`` and ``path``."""
+
+    name: str = ""
+    """What the prepared folder is called; the file's own name unless said otherwise."""
+    kind: Literal["evals"] = "evals"
+    """The items of local evaluation tasks."""
+    source: Literal["stdlib_evals"] | None = None
+    """A built-in source: questions about the running interpreter's standard library."""
+    path: str | list[str] | None = None
+    """Files of your own, folders or patterns: .jsonl, .json, .csv, .txt, also compressed, and .parquet. A task's YAML
+    finds them below ${data} by their name, those of a folder by their path in it."""
 
 
 @dataclass
@@ -16,10 +31,10 @@ class Evaluate:
     """The evaluate module: lm-evaluation-harness on the exported folders, side by side."""
 
     tasks: list[str] = field(default_factory=list)
-    """Task or group names: of `include_path`, or of lm-eval's library."""
+    """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library."""
     include_path: str | None = "evals"
     """A folder with task files of your own; a relative one is looked for in the config tree."""
-    data: Data = field(default_factory=Data)
+    data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
     """`base` and `sft` of this run, or a mapping from a name to any folder that transformers loads; with the native
@@ -28,8 +43,8 @@ class Evaluate:
     """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
     while it trains), or vLLM, which is installed separately."""
     batch_size: int | str = 16
-    """Sequences at a time on each process, or `auto`; on a CPU more where they are short, and fewer where they are long
-    enough to be slower together."""
+    """Sequences at a time on each process; or `auto`, or `auto:N` to look for the largest N times. On a CPU more where
+    they are short, and fewer where they are long enough to be slower together."""
     limit: float | None = None
     """Items a task (a share of them below 1): for a quick look; the result is marked as limited."""
     num_fewshot: int | None = None
@@ -101,13 +116,17 @@ class Publish:
     model: str = "sft"
     """The module whose export is published."""
     license: str = "apache-2.0"
-    """The licence's identifier on the Hub."""
+    """The licence's identifier on the Hub; `other` for one that the Hub doesn't list."""
+    license_name: str | None = None
+    """The name of such a licence: my-license-1.0."""
+    license_link: str | None = None
+    """Where its text is: https://…"""
     revision: str = "main"
     """The branch that is committed to."""
     commit_message: str | None = None
     """The commit's message; unset, one that names the run."""
     language: list[str] = field(default_factory=list)
-    """Languages of the text, as ISO 639 codes."""
+    """Languages of the text, as ISO 639 codes (`en`, `deu`), and `code` or `multilingual`."""
     tags: list[str] = field(default_factory=list)
     """Tags on the card."""
     example: str = "What can you tell me?"

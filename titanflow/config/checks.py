@@ -7,6 +7,7 @@ import json
 from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.eval_checks import check_evaluation
 from titanflow.config.family_checks import check_family
 from titanflow.config.hub_names import idle_revisions
 from titanflow.config.lora import lora_problems, lora_warnings
@@ -54,7 +55,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_new_tokens(module),
             *check_parallelism(module),
         ]
-    return []
+    return check_evaluation(module) if module.stage == "evaluate" else []
 
 
 def check_launch(module: Module) -> list[Problem]:

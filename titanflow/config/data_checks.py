@@ -13,6 +13,8 @@ ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packi
 """Keys that mean nothing for text."""
 ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that mean nothing for conversations."""
+KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
+"""What each built-in source holds."""
 
 
 def check_data(module: Module, section: str) -> list[Problem]:
@@ -51,6 +53,13 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
         message = f"found {data['document']!r}, which means nothing without data.path"
         problems.append(module.problem(f"{section}.document", message, hint="leave it out"))
     kind = data.get("kind", "text")
+    if kind == "evals":
+        message = "found 'evals': a stage trains on text or conversations"
+        return [*problems, module.problem(f"{section}.kind", message, expected="text or chat")]
+    if KINDS.get(data.get("source") or "", kind) != kind:
+        message = f"found {data['source']!r}, which holds no {kind}"
+        expected = next(source for source, held in KINDS.items() if held == kind)
+        problems.append(module.problem(f"{section}.source", message, f"{expected}, with kind: {kind}"))
     for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
         if key in written and data.get(key):
             message = f"found {data[key]!r}, which means nothing with kind: {kind}"

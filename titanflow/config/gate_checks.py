@@ -7,10 +7,9 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
 from titanflow.config.module import Module
 from titanflow.errors import Problem
+from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folder
 
 LEAST_RESAMPLES = 100
 """Fewer say nothing about the last few percent."""
@@ -39,8 +38,13 @@ def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
         message = "found none, and in a run's own folder there is never a model of another to be better than"
         hint = "name a folder that the runs share, or set target: hub"
         problems.append(publish.problem("folder", message, hint=hint))
-    known = known_metrics(evaluate.config["tasks"], evaluate.config["include_path"], root)
-    return problems + (_check_names(publish, known) if known else [])
+    named = evaluate.config["include_path"]
+    folder = tasks_folder(named, root)
+    if named and folder is None:
+        return problems
+    asked = asked_by({**evaluate.config, "include_path": folder})
+    known = known_metrics(asked)
+    return problems + (_check_names(publish, known, asked.groups) if known else [])
 
 
 def _check_numbers(publish: Module) -> list[Problem]:
@@ -60,8 +64,9 @@ def _check_numbers(publish: Module) -> list[Problem]:
     return problems
 
 
-def _check_names(publish: Module, known: Mapping[str, list[str]]) -> list[Problem]:
-    """Tasks and metrics that the evaluation won't have; ``known`` is task → metrics, empty where they aren't known."""
+def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterable[str]) -> list[Problem]:
+    """Tasks and metrics that the evaluation won't have; ``known`` is task or group → metrics, empty where they aren't
+    known. A group has scores and no samples to compare."""
     gate, problems = publish.config["gate"], []
     for name in gate["thresholds"]:
         task, _, metric = name.rpartition("/")
@@ -73,6 +78,7 @@ def _check_names(publish: Module, known: Mapping[str, list[str]]) -> list[Proble
     if not gate["better_than_last"]:
         return problems
     metric = gate["metric"]
+    known = {name: metrics for name, metrics in known.items() if name not in groups}
     for task in gate["tasks"]:
         if task not in known:
             problems.append(_unknown(publish, "gate.tasks", f"no task {task!r} is evaluated", task, known))
@@ -95,32 +101,3 @@ def _unknown(publish: Module, key: str, message: str, given: str, known: Iterabl
     names = list(known)
     near = difflib.get_close_matches(given, names, n=1)
     return publish.problem(key, message, ", ".join(names), f"did you mean {near[0]}?" if near else "")
-
-
-def known_metrics(tasks: list[str], include_path: str | None, root: Path) -> dict[str, list[str]]:
-    """Task → metrics of the tasks that are evaluated, where all are of one's own folder; else nothing.
-
-    lm-eval's library, and groups, would have to be looked up in an index that takes seconds to make. A task whose
-    file takes its metrics from another has none here.
-    """
-    folders = [path for path in (Path(include_path or "."), root / (include_path or ".")) if path.is_dir()]
-    if not include_path or not folders:
-        return {}
-    local: dict[str, list[str]] = {}
-    for path in sorted(folders[0].rglob("*.yaml")):
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue
-        if isinstance(config, dict) and isinstance(config.get("task"), str) and "group" not in config:
-            metrics = config.get("metric_list") or []
-            named = [one.get("metric") for one in metrics if isinstance(one, dict)]
-            local[config["task"]] = [str(name) for name in named] if all(named) else []
-    return {task: local[task] for task in tasks} if all(task in local for task in tasks) else {}
-
-
-class _TaskLoader(yaml.SafeLoader):
-    """Reads a task's names although its ``!function`` tags mean nothing here."""
-
-
-_TaskLoader.add_multi_constructor("!", lambda loader, suffix, node: None)

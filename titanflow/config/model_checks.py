@@ -33,7 +33,12 @@ def check_model(module: Module) -> list[Problem]:
     """
     args, problems = module.model_args, []
     name = module.config["model"]["name"]
-    for keys, message, expected in list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args)]:
+    for keys, message, expected in list(_sizes(args)) or [
+        *_heads(name, args),
+        *_dropout(args),
+        *_routing(name, args),
+        *_experts(args),
+    ]:
         written = [key for key in keys if _is_written(module, key)]
         if written or module.base is None:
             problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
@@ -105,6 +110,27 @@ def warn_of_schedule(module: Module) -> list[str]:
         return []
     place, found = f"{module.name}.model.{key}", module.model_args[key]
     return [f"{place} is {found} and training.steps {steps}: β stays at model.beta_start all the while"]
+
+
+def _experts(args: dict[str, Any]) -> Found:
+    """What torchtitan's router refuses in the first step (``models/moe/moe.py``)."""
+    experts = args.get("moe_args") or {}
+    count, chosen, groups = (experts.get(key) for key in ("num_experts", "top_k", "num_expert_groups"))
+    limited, score = experts.get("num_limited_groups"), experts.get("score_func", "softmax")
+    if score not in ("softmax", "sigmoid"):
+        yield ("moe_args.score_func",), f"found {score!r}", "softmax or sigmoid"
+    if not count:
+        return
+    keys, of = ("moe_args.num_experts",), f"and the model has {count} experts"
+    if chosen is not None and not 1 <= chosen <= count:
+        yield ("moe_args.top_k", *keys), f"found {chosen}, {of}", f"1 to {count}"
+    if groups is None:
+        return
+    if groups < 1 or count % groups or count // groups < 2:
+        yield ("moe_args.num_expert_groups", *keys), f"found {groups}, {of}", f"a divisor of {count}, two in each group"
+    elif limited is None or not 1 <= limited <= groups:
+        found = f"{groups} groups of experts, and num_limited_groups is {limited}"
+        yield ("moe_args.num_limited_groups", "moe_args.num_expert_groups"), found, f"num_limited_groups: 1 to {groups}"
 
 
 def _is_number(value: Any) -> bool:

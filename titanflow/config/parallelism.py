@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 
+from titanflow.config.batch import check_batch
 from titanflow.config.module import Module
+from titanflow.config.pipeline_checks import check_pipeline
 from titanflow.errors import Problem
 from titanflow.families import OWN_FAMILIES
 
@@ -38,7 +40,9 @@ def check_processes(module: Module) -> list[Problem]:
     if _no_degrees(module):
         return []
     checks = (_check_degrees, _check_experts, _check_offload, _check_tied_shards)
-    return [problem for check in checks for problem in check(module)]
+    problems = [problem for check in checks for problem in check(module)]
+    # Which ranks read different rows is known once the degrees fit.
+    return problems or check_batch(module) or check_pipeline(module)
 
 
 def _no_degrees(module: Module) -> list[str]:
@@ -106,12 +110,12 @@ def _check_shares(module: Module) -> list[Problem]:
         if count and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
             problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
-    divisor, seq_len = tensor * (2 * context if context > 1 else 1), config["training"]["seq_len"]
-    if seq_len % divisor:
-        parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
-        problems.append(
-            module.problem("training.seq_len", f"found {seq_len}", f"a multiple of {divisor}, which is {parts}")
-        )
+    divisor = tensor * (2 * context if context > 1 else 1)
+    parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
+    for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
+        seq_len, expected = config[section]["seq_len"], f"a multiple of {divisor}, which is {parts}"
+        if seq_len % divisor:
+            problems.append(module.problem(f"{section}.seq_len", f"found {seq_len}", expected))
     return problems
 
 

@@ -182,6 +182,8 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
     hint = ""
     if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
         hint = f"take the quotes off: {found}"
+    elif isinstance(found, list) and any(isinstance(one, bool) for one in found):
+        hint = "YAML reads yes, no, on and off as true and false: put quotes around such a text"
     elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
         hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
     expected = describe(schema)

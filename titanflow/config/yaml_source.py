@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -84,17 +85,8 @@ def read_text(path: Path) -> str:
     Raises:
         ConfigError: no such file, one that can't be read, or not UTF-8.
     """
-    shown = display(path)
-    try:
+    with refusing_what_is_no_yaml(path):
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(Problem("no such file", origin=shown)) from None
-    except OSError as error:
-        raise ConfigError(Problem(f"can't be read: {error.strerror}", origin=shown)) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        message = f"not UTF-8: {error.reason} at byte {error.start}"
-        raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
 
 
 def read_tree(path: Path) -> Tree:
@@ -104,24 +96,41 @@ def read_tree(path: Path) -> Tree:
         ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
             mapping.
     """
-    shown, text = display(path), read_text(path)
+    problems: list[Problem] = []
+    with refusing_what_is_no_yaml(path):
+        node = yaml.compose(read_text(path), Loader)
+        tree = _tree(node, display(path), problems)
+    if problems:
+        raise ConfigError(problems)
+    return tree
+
+
+@contextmanager
+def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
+    """Turns what goes wrong when a file is read as YAML into a :class:`ConfigError` with its line."""
+    shown = display(path)
     try:
-        node = yaml.compose(text, Loader)
-        problems: list[Problem] = []
-        tree = _tree(node, shown, problems)
+        yield
+    except FileNotFoundError:
+        raise ConfigError(Problem("no such file", origin=shown)) from None
+    except OSError as error:
+        raise ConfigError(Problem(f"can't be read: {error.strerror}", origin=shown)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        message = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not YAML: {error.problem or error.context}"
         raise ConfigError(Problem(message, origin=f"{shown}:{mark.line + 1 if mark else 1}")) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = path.read_bytes().decode("utf-8-sig").count("\n", 0, error.position) + 1
         message = f"not YAML: the character {chr(error.character)!r} may not stand in it"
         raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
     except RecursionError:
         raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
-    if problems:
-        raise ConfigError(problems)
-    return tree
+    except ValueError as error:
+        raise ConfigError(Problem(f"not YAML: {error}", origin=shown)) from None
 
 
 def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:

@@ -16,6 +16,7 @@ from typing import Any
 
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_members, mixture_spec
+from titanflow.data.eval_items import named_files
 from titanflow.data.local_files import Ending, local_files
 from titanflow.data.stdlib_text import source_files, stdlib_folder
 from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
@@ -149,7 +150,9 @@ def _source(config: Data, workspace: Path | None) -> Any:
         # What bytes mean depends on the ending.
         files = local_files(config.path).files
         _check_document(config, files)
-        return list(zip((str(Ending.of(file)) for file in files), _digests(files, workspace), strict=True))
+        # A task finds its items by their names.
+        known_by = named_files(config.path) if config.kind == "evals" else [str(Ending.of(file)) for file in files]
+        return list(zip(known_by, _digests(files, workspace), strict=True))
     if config.dataset and Path(config.dataset).expanduser().is_dir():
         folder = Path(config.dataset).expanduser()
         files = _folder_files(folder)

@@ -22,8 +22,8 @@ import psutil
 
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_spec
-from titanflow.data import stdlib_evals
 from titanflow.data.chat_source import load_chats
+from titanflow.data.eval_items import check_items, write_items
 from titanflow.data.file_counts import account
 from titanflow.data.mixture import write_mixture
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
@@ -98,7 +98,7 @@ class Preparation:
             if dataset.kind == "mixture":
                 continue
             if dataset.kind == "evals":
-                check_evals(dataset.config)
+                check_items(dataset.config)
             elif self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
@@ -171,21 +171,9 @@ class Preparation:
             print(*account(read_info(folder), data), sep="\n", file=sys.stderr, flush=True)
 
 
-def check_evals(data: Data) -> None:
-    """Refuses evaluation items that nothing here makes.
-
-    Raises:
-        DataError: the source isn't ``stdlib_evals``.
-    """
-    if data.source != "stdlib_evals":
-        found = f"{data.name} isn't made from data.source=stdlib_evals"
-        hint = "a task of your own names its files itself, in data_files"
-        raise DataError(Problem(found, "data.kind", expected="text or chat", hint=hint))
-
-
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
-    """Writes the built-in evaluation items and their ``dataset.json``."""
-    facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **stdlib_evals.write_items(folder)}
+    """Writes evaluation items and their ``dataset.json``."""
+    facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **write_items(data, folder)}
     (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

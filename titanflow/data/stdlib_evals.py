@@ -15,6 +15,8 @@ from typing import Any
 from titanflow.data import stdlib_chats, stdlib_text
 from titanflow.data.stdlib_names import PublicName
 
+TASKS = ("text", "kind", "module", "summary")
+"""What is asked: each a JSONL file."""
 ITEMS = 200
 """Items of each task about names."""
 CHOICES = 4
@@ -28,7 +30,7 @@ def write_items(folder: Path) -> dict[str, Any]:
     model's bits per byte.
     """
     texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents("heldout")]
-    tasks = {"text": texts, "kind": kind_items(), "module": module_items(), "summary": summary_items()}
+    tasks = dict(zip(TASKS, (texts, kind_items(), module_items(), summary_items()), strict=True))
     for task, rows in tasks.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from titanflow.config.batch import data_parallel_ranks, local_share
+
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of a number, by torchtitan's names of types."""
 
@@ -42,7 +44,9 @@ class Layout:
         shard = int(degrees["data_parallel_shard_degree"])
         if shard == -1:
             shard = max(1, processes // (replicate * tensor * context * pipeline))
-        rows, batch = int(training["local_batch_size"]), int(training["global_batch_size"])
+        local, ranks = int(training["local_batch_size"]), data_parallel_ranks(config)
+        batch = int(training["global_batch_size"])
+        rows = local_share(batch, local, ranks) or local
         return cls(
             processes=processes,
             replicate=replicate,
@@ -51,7 +55,7 @@ class Layout:
             context=context,
             pipeline=pipeline,
             rows=rows,
-            batch=batch if batch > 0 else rows * replicate * shard,
+            batch=batch if batch > 0 else rows * ranks,
             seq_len=int(training["seq_len"]),
             weight_bytes=BYTES[training["dtype"]],
             compute_bytes=BYTES[training["mixed_precision_param"]],

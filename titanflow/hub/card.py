@@ -97,6 +97,8 @@ def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
     return ModelCardData(
         model_name=name,
         license=settings.license,
+        license_name=settings.license_name,
+        license_link=settings.license_link,
         language=settings.language or None,
         library_name="transformers",
         pipeline_tag=LANGUAGE_MODELING,

@@ -6,20 +6,19 @@ as a benchmark (https://huggingface.co/docs/hub/eval-results).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
+from titanflow.evals.library import index
 from titanflow.score_table import metrics
 from titanflow.stage import EvaluateResult
 
 LANGUAGE_MODELING = "text-generation"
 EVAL_RESULTS = ".eval_results"
 HARNESS_URL = "https://github.com/EleutherAI/lm-evaluation-harness"
-TASK_NAME = re.compile(r"^(?:task|group):[ \t]*['\"]?([^\s'\"\[#]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,6 @@ def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str
 
 
 def local_task_names(folder: Path) -> frozenset[str]:
-    """The names of the tasks that an evaluate stage took from the user's own files, which it copies to ``tasks``.
-
-    Read as text: a task's YAML may hold tags that only lm-eval knows.
-    """
-    return frozenset(
-        name
-        for path in (folder / "tasks").rglob("*.yaml")
-        for name in TASK_NAME.findall(path.read_text(encoding="utf-8"))
-    )
+    """The names of the tasks that an evaluate stage took from the user's own files, which it copies to ``tasks``."""
+    own = index(folder / "tasks")
+    return frozenset([*own.tasks, *own.groups])

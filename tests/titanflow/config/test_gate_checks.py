@@ -90,9 +90,22 @@ def test_a_comparison_needs_a_place_where_runs_meet(gated: Gated) -> None:
 
 
 def test_names_that_cannot_be_known_are_left_to_the_evaluation(gated: Gated) -> None:
-    gated("{thresholds: {mmlu_stem/acc: 0.5}}", "[kind, mmlu]")
-    gated("{thresholds: {derived/acc: 0.5}}", "[derived]")
+    gated("{thresholds: {mmlu_stem/acc: 0.5}}", "[kind, no_such_task]")
     gated("{thresholds: {'answer/exact_match,strict': 0.5}}")
+
+
+def test_metrics_are_known_through_groups_bases_and_the_library(gated: Gated) -> None:
+    gated("{thresholds: {derived/acc_norm: 0.5}}", "[derived]")
+    gated("{thresholds: {arc_easy/acc_norm: 0.5}}", "[arc_easy]")
+    for gate, tasks, says in (
+        ("{thresholds: {derived/exact_match: 0.5}}", "[derived]", "derived has no metric 'exact_match'"),
+        ("{thresholds: {arc_easy/acc_nrom: 0.5}}", "[arc_easy]", "did you mean acc_norm?"),
+        ("{thresholds: {mmlu_stm/acc: 0.5}}", "[kind, mmlu]", "did you mean mmlu_stem?"),
+        ("{better_than_last: true, tasks: [mmlu_stem]}", "[mmlu]", "no task 'mmlu_stem' is evaluated"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            gated(gate, tasks)
+        assert says in str(caught.value)
 
 
 def test_nothing_is_asked_without_a_gate(gated: Gated) -> None:

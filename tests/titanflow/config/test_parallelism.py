@@ -52,6 +52,10 @@ def test_degrees_that_fit_as_torchtitan_has_it(write, load, processes: int, nnod
         (settings(3, tensor_parallel=3), "found 3, and the model's n_heads is 16"),
         (settings(2, tensor_parallel=2, training__seq_len=63), "training.seq_len: found 63"),
         (settings(2, context_parallel=2, training__seq_len=62), "a multiple of 4, which is"),
+        (
+            settings(2, tensor_parallel=2, validation__enable="true", validation__seq_len=33),
+            "validation.seq_len: found",
+        ),
         (settings(1, training__enable_cpu_offload="true"), "found true, and only FSDP offloads"),
         (settings(1, activation_checkpoint__mode="memory_budget"), "compile.enable: true, with model among"),
         (

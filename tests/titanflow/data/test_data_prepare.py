@@ -237,12 +237,6 @@ def test_evaluation_items_need_no_tokenizer_and_rows_do(
         stage.prepare(run)
 
 
-def test_evaluation_items_of_ones_own_are_refused(prepare_run: Callable[..., StageRun], text: dict[str, Any]) -> None:
-    run = prepare_run({**text, "kind": "evals"}, train_on=text)
-    with pytest.raises(DataError, match=r"data.kind: corpus isn't made from data.source=stdlib_evals"):
-        stage.prepare(run)
-
-
 def test_one_folder_for_two_row_lengths_is_made_once(
     prepare_run: Callable[..., StageRun], text: dict[str, Any]
 ) -> None:

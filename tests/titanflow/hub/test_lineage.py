@@ -6,7 +6,6 @@ import pytest
 from finished_run import FinishedRun
 
 from titanflow.changes import Change
-from titanflow.config.batch import global_batch_size
 from titanflow.errors import DataError
 from titanflow.hub.bundle import from_export
 from titanflow.hub.lineage import lineage_json, read_lineage
@@ -97,27 +96,6 @@ def test_a_model_is_known_by_its_folder_whatever_the_evaluation_calls_it(finishe
     (finished.root / "pretrain" / "export").mkdir()
     finished.evaluate()
     assert read_lineage(finished.to_publish(), "pretrain").evaluated_as == "base"
-
-
-@pytest.mark.parametrize(
-    ("config", "rows"),
-    [
-        ({"training": {"local_batch_size": 8, "global_batch_size": -1}}, 8),
-        ({"training": {"local_batch_size": 8, "global_batch_size": 64}, "launcher": {"nproc_per_node": 2}}, 64),
-        ({"training": {"local_batch_size": 8}, "launcher": {"nproc_per_node": 4, "nnodes": 2}}, 64),
-        (
-            {
-                "training": {"local_batch_size": 8},
-                "launcher": {"nproc_per_node": 8},
-                "parallelism": {"tensor_parallel_degree": 2, "pipeline_parallel_degree": 2},
-            },
-            16,
-        ),
-        ({}, None),
-    ],
-)
-def test_global_batch_size(config: dict[str, Any], rows: int | None) -> None:
-    assert global_batch_size(config) == rows
 
 
 def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedRun) -> None:

@@ -1,0 +1,70 @@
+"""Values of an evaluate module that would end it once everything is trained."""
+
+import pytest
+
+MODULES = {"modules__evaluate": "models: [pretrain]\ninclude_path: null\n"}
+EXPERIMENT = """
+    exp_name: evaluated
+    modules:
+      pretrain: {config: pretrain.yaml, model: tiny.yaml}
+      evaluate: {config: evaluate.yaml, overrides: {tasks: [some]}}
+    """
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["batch_size=x"], "found 'x'"),
+        (["batch_size=auto:0"], "found 'auto:0'"),
+        (["batch_size=auto:many"], "auto, or auto:N, as auto:4"),
+        (["batch_size='16'"], "take the quotes off: 16"),
+        (["batch_size=0"], "found '0'"),
+        (["batch_size=1.5"], "expected: a whole number above 0"),
+        (["limit=2.5"], "so many items, as a whole number, or a share of them below 1"),
+        (["limit=0"], "found 0"),
+        (["num_fewshot=-1"], "found -1"),
+        (["num_fewshot=two"], "found 'two'"),
+        (["device=gpu"], "expected: cpu, cuda, cuda:1, …"),
+        (["device=cuda:1", "launcher.nproc_per_node=2"], "expected: cuda: each process takes its own"),
+        (["launcher.nproc_per_node=2", "backend=vllm"], "vLLM starts its processes itself"),
+        (["data={source: stdlib_evals, path: items}"], "two sources: source and path"),
+        (["data={kind: chat, path: items}"], "expected: evals"),
+        (["data={source: stdlib_chats}"], "expected: stdlib_evals"),
+        (["data={dataset: me/items}"], "data.dataset: unknown key"),
+        (["data={path: items, split_part: heldout}"], "data.split_part: unknown key"),
+        (["tasks=[3]"], "a list, each item text"),
+    ],
+)
+def test_a_value_that_nothing_could_evaluate_with(write, mistakes, settings: list[str], says: str) -> None:
+    message = mistakes(write(**MODULES, experiments__exp=EXPERIMENT), *(f"evaluate.{one}" for one in settings))
+    assert says in message
+    assert "--set evaluate." in message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["batch_size=4"],
+        ["batch_size=auto"],
+        ["batch_size=auto:4"],
+        ["limit=10"],
+        ["limit=0.5"],
+        ["device=cuda:1"],
+        ["device=cpu", "launcher.nproc_per_node=2"],
+        ["data={path: [a.jsonl, b]}"],
+    ],
+)
+def test_values_that_can_be_evaluated_with(write, load, settings: list[str]) -> None:
+    load(write(**MODULES, experiments__exp=EXPERIMENT), *(f"evaluate.{one}" for one in settings))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (["kind=evals", "path=items.jsonl"], "a stage trains on text or conversations"),
+        (["source=stdlib_chats"], "found 'stdlib_chats', which holds no text"),
+        (["kind=chat", "source=stdlib"], "expected: stdlib_chats, with kind: chat"),
+    ],
+)
+def test_a_training_reads_no_items(write, mistakes, data: list[str], says: str) -> None:
+    assert says in mistakes(write(), *(f"pretrain.data.{setting}" for setting in data))

@@ -1,0 +1,110 @@
+"""An evaluation that would fail once everything is trained is refused in the plan, unless it is done already."""
+
+from pathlib import Path
+
+import pytest
+from finished_without_training import finish
+from tiny_experiment import write_tiny_experiment
+
+from titanflow.errors import ConfigError
+from titanflow.plan import Plan, make_plan
+
+ITEMS = '{"question": "What colour is the sky?", "choices": ["blue", "red"], "answer": "blue"}\n'
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return write_tiny_experiment(tmp_path)
+
+
+def refusal(configs: Path, *settings: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        make_plan("tiny", configs, overrides=settings)
+    return str(caught.value)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def state(plan: Plan) -> str:
+    return next(stage.state for stage in plan.stages if stage.stage == "evaluate")
+
+
+def test_a_task_that_nothing_knows_is_refused_before_anything_is_trained(configs: Path) -> None:
+    edit(configs / "experiments" / "tiny.yaml", "tasks: [tiny_colour]", "tasks: [tiny_color]")
+    message = refusal(configs)
+    assert "experiments/tiny.yaml:" in message
+    assert "evaluate.tasks: no task or group 'tiny_color'" in message
+    assert "did you mean tiny_colour" in message
+    assert not (configs.parent / "runs").exists()
+
+
+def test_all_that_is_wrong_with_a_task_is_said_at_once(configs: Path) -> None:
+    task = configs / "evals" / "tiny_colour.yaml"
+    edit(task, "output_type", "output_typ")
+    edit(task, "items.jsonl", "itmes.jsonl")
+    message = refusal(configs)
+    assert message.startswith("2 problems")
+    assert "tiny_colour.yaml:6: output_typ: unknown key" in message
+    assert "tiny_colour.yaml:3: dataset_kwargs.data_files: no such file" in message
+
+
+def test_a_broken_file_that_nobody_asks_for_stops_nothing(configs: Path) -> None:
+    (configs / "evals" / "broken.yaml").write_text("task: broken\nmetric_list: [\n")
+    assert state(make_plan("tiny", configs)) == "RUN"
+    assert "broken.yaml:3: not YAML" in refusal(configs, "evaluate.tasks=[broken]")
+
+
+def test_a_finished_evaluation_needs_its_items_no_longer(configs: Path) -> None:
+    finish(configs)
+    (configs.parent / "items.jsonl").unlink()
+    assert state(make_plan("tiny", configs)) == "CACHED"
+
+
+def test_other_items_are_another_evaluation(configs: Path) -> None:
+    finish(configs)
+    (configs.parent / "items.jsonl").write_text(ITEMS)
+    (evaluate,) = (stage for stage in make_plan("tiny", configs).stages if stage.stage == "evaluate")
+    assert evaluate.state == "STALE"
+    assert [change.key for change in evaluate.changes] == [f"evaluate.data_files: {configs.parent}/items.jsonl"]
+
+
+def test_only_the_files_that_are_asked_for_count(configs: Path) -> None:
+    evals = configs / "evals"
+    edit(evals / "tiny_colour.yaml", "task: tiny_colour\n", "task: tiny_colour\ninclude: _base\n")
+    (evals / "_base").write_text("doc_to_text: ''\n")
+    finish(configs)
+    (evals / "other.yaml").write_text("task: other\n")
+    assert state(make_plan("tiny", configs)) == "CACHED"
+    (evals / "_base").write_text("doc_to_text: '?'\n")
+    assert state(make_plan("tiny", configs)) == "STALE"
+
+
+def test_items_of_ones_own_are_found_below_data(configs: Path) -> None:
+    edit(configs / "evals" / "tiny_colour.yaml", f"{configs.parent}/items.jsonl", '"${data}/colours.jsonl"')
+    assert "the task wants ${data}, and no evaluation data is prepared" in refusal(configs)
+    items = configs.parent / "items"
+    items.mkdir()
+    (items / "colors.jsonl").write_text(ITEMS)
+    mine = f"evaluate.data.path={items}"
+    message = refusal(configs, mine)
+    assert "${data}/colours.jsonl isn't among the prepared items" in message
+    assert "did you mean ${data}/colors.jsonl?" in message
+    (items / "colors.jsonl").rename(items / "colours.jsonl")
+    plan = make_plan("tiny", configs, overrides=[mine])
+    assert [dataset["kind"] for dataset in plan.stages[0].run.config["datasets"]].count("evals") == 1
+
+
+def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
+    evals = configs / "evals"
+    text = (evals / "tiny_colour.yaml").read_text()
+    (evals / "plain.yaml").write_text(text.replace("tiny_colour", "plain").replace("chat: true", "chat: false"))
+    (evals / "both.yaml").write_text("group: both\ntask: [tiny_colour, plain]\n")
+    message = refusal(configs, "evaluate.tasks=[both]")
+    assert "evaluate.apply_chat_template: found auto, and both mixes tasks with and without" in message
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.apply_chat_template=false"])
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])

@@ -1,0 +1,84 @@
+"""Evaluation items: the built-in ones, or the user's own files, which a task's YAML finds below ``${data}``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.config.additions import Data
+from titanflow.data import stdlib_evals
+from titanflow.data.file_rows import parquet_schema, rows_of
+from titanflow.data.local_files import Ending, local_files
+from titanflow.errors import DataError, Problem
+
+KEY = "data.path"
+
+
+def item_names(data: Mapping[str, Any]) -> list[str]:
+    """The files that a data config's prepared folder holds, by their path in it.
+
+    Raises:
+        DataError: a file isn't there, or two have the same name.
+    """
+    if not data.get("path"):
+        return [f"{task}.jsonl" for task in stdlib_evals.TASKS]
+    return list(named_files(data["path"]))
+
+
+def named_files(path: str | list[str]) -> dict[str, Path]:
+    """The user's own files by the names that they are prepared under: those of a folder by their path in it.
+
+    Raises:
+        DataError: a file isn't there, or two have the same name.
+    """
+    folders = [Path(entry).expanduser() for entry in ([path] if isinstance(path, str) else path)]
+    folders = [folder for folder in folders if folder.is_dir()]
+    found: dict[str, Path] = {}
+    for file in local_files(path).files:
+        folder = next((one for one in folders if file.is_relative_to(one)), file.parent)
+        name = file.relative_to(folder).as_posix()
+        if name == "dataset.json":
+            message, hint = f"{file} has the name of the file that says what is prepared", "call it otherwise"
+            raise DataError(Problem(message, KEY, expected="any other name", hint=hint))
+        if name in found:
+            message, hint = f"{found[name]} and {file} would both be {name}", "name the folder above both"
+            raise DataError(Problem(message, KEY, expected="each name once", hint=hint))
+        found[name] = file
+    return found
+
+
+def check_items(data: Data) -> None:
+    """Reads the user's own items to their end, so that what is wrong with a row isn't found when a model is asked.
+
+    Raises:
+        DataError: a file can't be read, or a row of it isn't one; with file and line.
+    """
+    for file in named_files(data.path).values() if data.path else ():
+        if Ending.of(file).format == "parquet":
+            parquet_schema(file)
+        elif Ending.of(file).format != "text":
+            for place, row in rows_of(file).rows:
+                _check_row(file, place, row)
+
+
+def _check_row(file: Path, place: int, row: Any) -> None:
+    try:
+        item = json.loads(row) if isinstance(row, str) else row
+    except ValueError as error:
+        raise DataError(Problem(f"not JSON: {error}", KEY, f"{file}:{place}")) from None
+    if not isinstance(item, dict):
+        raise DataError(Problem(f"found {row!r:.60}", KEY, f"{file}:{place}", "an item: columns and their values"))
+
+
+def write_items(data: Data, folder: Path) -> dict[str, Any]:
+    """Writes the items into ``folder`` and returns what ``dataset.json`` says of them."""
+    if not data.path:
+        return stdlib_evals.write_items(folder)
+    files = named_files(data.path)
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
+    return {"items": list(files)}

@@ -1,0 +1,219 @@
+"""What an evaluation asks for: each name of a task, group or tag as the single tasks behind it, and their files."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from titanflow.config.yaml_source import display
+from titanflow.errors import ConfigError, Problem
+from titanflow.evals.library import Library, index, installed_library, read_again
+from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
+
+INLINE = ("dataset_path", "custom_dataset")
+"""Keys by one of which a group describes a task of its own, rather than naming one."""
+GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")
+"""What a group says of itself; its other keys are its tasks'."""
+SHOWN = 8
+"""How many matches of a pattern are named."""
+Refuse = Callable[[str, str, str], Problem]
+"""Makes a problem of a name: what was found, what was expected, a hint."""
+
+
+@dataclass
+class SingleTask:
+    """One task of those behind a name. ``config`` is merged with what its groups set over it."""
+
+    name: str
+    config: dict[str, Any]
+    yaml: TaskYaml
+    of_library: bool = False
+
+
+@dataclass
+class AskedTasks:
+    """The single tasks of each name that was asked for; ``problems`` says which names nothing answers to.
+
+    Attributes:
+        folder: the user's own tasks.
+        tasks: the single tasks of each name that was asked for.
+        groups: the merged config of each group on the way.
+        files: the files of ``folder`` that these need.
+        library_files: the files of lm-eval's library that they need.
+    """
+
+    folder: Path | None
+    tasks: dict[str, list[SingleTask]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    library_files: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, names: Sequence[str], folder: Path | None, refuse: Refuse) -> AskedTasks:
+        """Looks the names up in ``folder``, then in lm-eval's library, as lm-eval does.
+
+        Where lm-eval isn't installed, a name that ``folder`` lacks is let pass.
+        """
+        asked = cls(folder)
+        search = _Search(asked, index(folder) if folder is not None else Library(""), refuse)
+        for name in names:
+            if name in asked.tasks:
+                asked.problems.append(refuse(f"found {name} twice", "each name once", ""))
+            asked.tasks[name] = search.expand(name)
+        asked._refuse_shared(refuse)
+        return asked
+
+    @property
+    def single(self) -> list[SingleTask]:
+        """All tasks, one after the other."""
+        return [task for tasks in self.tasks.values() for task in tasks]
+
+    def _refuse_shared(self, refuse: Refuse) -> None:
+        """lm-eval refuses a task that it is asked for twice; asked one by one, the second score would stand."""
+        behind: dict[str, str] = {}
+        for name, tasks in self.tasks.items():
+            shared = [task.name for task in tasks if behind.setdefault(task.name, name) != name]
+            if shared:
+                message = f"{name} and {behind[shared[0]]} both hold {', '.join(shared[:SHOWN])}"
+                self.problems.append(refuse(message, "each task once", f"leave out {name} or {behind[shared[0]]}"))
+
+
+def tasks_folder(named: str | None, root: Path) -> Path | None:
+    """The folder that ``include_path`` names, as it stands or in the config tree ``root``; None where there is none."""
+    candidates = (Path(named), root / named) if named else ()
+    return next((path for path in candidates if path.is_dir()), None)
+
+
+def asked_by(config: Mapping[str, Any], name: str = "evaluate", origins: Mapping[str, str] | None = None) -> AskedTasks:
+    """The tasks that an evaluate module's config asks for; its ``include_path`` is a folder, or None."""
+    key, origin = f"{name}.tasks", (origins or {}).get("tasks", "")
+
+    def refuse(message: str, expected: str, hint: str) -> Problem:
+        return Problem(message, key, origin, expected, hint)
+
+    folder = Path(config["include_path"]) if config.get("include_path") else None
+    asked = AskedTasks.of(config["tasks"], folder, refuse)
+    if not config["tasks"]:
+        asked.problems.append(refuse("no task to evaluate", "names of tasks or groups", ""))
+    return asked
+
+
+def known_metrics(asked: AskedTasks) -> dict[str, list[str]]:
+    """Task or group → metrics that its results will have; none where a task's file doesn't list them.
+
+    Nothing at all where something that is asked for isn't known.
+    """
+    if asked.problems or not all(asked.tasks.values()):
+        return {}
+    metrics = {task.name: _metrics(task.config, "metric_list") for task in asked.single}
+    return metrics | {name: _metrics(config, "aggregate_metric_list") for name, config in asked.groups.items()}
+
+
+def _metrics(config: Mapping[str, Any], key: str) -> list[str]:
+    named = [entry.get("metric") if isinstance(entry, Mapping) else None for entry in as_list(config.get(key))]
+    return [name for name in named if isinstance(name, str)] if all(isinstance(name, str) for name in named) else []
+
+
+@dataclass
+class _Search:
+    """Looks names up and keeps what it finds in ``asked``; ``above`` are the groups on the way."""
+
+    asked: AskedTasks
+    own: Library
+    refuse: Refuse
+    above: tuple[str, ...] = ()
+
+    def expand(self, name: str, over: Mapping[str, Any] | None = None) -> list[SingleTask]:
+        """The single tasks of a name; ``over`` is what the groups above it set."""
+        found = self.own if name in self.own else _library_with(name)
+        if name in self.above:
+            self.asked.problems.append(self.refuse(f"the group {name} holds itself", "groups without circles", ""))
+            return []
+        if found is None:
+            # Without lm-eval nobody can say what its library has; the plan says that it isn't installed.
+            if installed_library() is not None:
+                self.asked.problems.append(self.refuse(*self.unknown(name)))
+            return []
+        if name in found.tags:
+            return [task for member in found.tags[name] for task in self.expand(member, over)]
+        yaml = self.read(name, found)
+        if yaml is None:
+            return []
+        config = {**yaml.config, **(over or {})}
+        if name in found.tasks:
+            return [SingleTask(name, config, yaml, found is not self.own)]
+        self.asked.groups[name] = config
+        return self.members(name, config, yaml)
+
+    def read(self, name: str, found: Library) -> TaskYaml | None:
+        """The file of a task or group; None where something is wrong with it, which is kept."""
+        path = Path(found.root, found.file(name) or "")
+        try:
+            if found is self.own and name in found.again:
+                others = f"{display(path)} and {display(Path(found.root, found.again[name]))}"
+                raise ConfigError(self.refuse(f"{name} stands in {others}", "one file", "rename one of them"))
+            task = read_task(path, Path(found.root))
+        except ConfigError as error:
+            self.asked.problems += [problem for problem in error.problems if problem not in self.asked.problems]
+            return None
+        files = self.asked.files if found is self.own else self.asked.library_files
+        files += [file for file in task.files if file not in files]
+        return task
+
+    def members(self, group: str, config: Mapping[str, Any], yaml: TaskYaml) -> list[SingleTask]:
+        """The single tasks of a group: what it names, perhaps with settings, and what it describes itself."""
+
+        def refuse(message: str, expected: str, hint: str) -> Problem:
+            return yaml.problem("task", message, expected, hint)
+
+        inside = replace(self, refuse=refuse, above=(*self.above, group))
+        over = {key: value for key, value in config.items() if key not in GROUP_KEYS}
+        found: list[SingleTask] = []
+        members = as_list(config.get("task"))
+        if not members:
+            self.asked.problems.append(yaml.problem("task", f"the group {group} has no tasks", "task: [a name, …]"))
+        for member in members:
+            item = member if isinstance(member, dict) else {"task": member}
+            key = "group" if "group" in item else "task"
+            name, settings = str(item.get(key)), {**over, **{one: item[one] for one in item if one != key}}
+            if inside.knows(name) or not (key == "group" or any(one in settings for one in INLINE)):
+                found += inside.expand(name, settings)
+            elif key == "group":
+                found += inside.members(f"{group}::{name}", {**over, **item}, yaml)
+            else:
+                found.append(SingleTask(f"{group}::{name}", settings, yaml))
+        return found
+
+    def knows(self, name: str) -> bool:
+        """Whether a name is told apart from one that a group describes itself."""
+        return name in self.own or name in (installed_library() or ())
+
+    def unknown(self, name: str) -> tuple[str, str, str]:
+        """What was found, what was expected, and what is likely meant by a name that nothing answers to."""
+        known, folder = [*self.own, *(installed_library() or ())], self.asked.folder
+        if any(sign in name for sign in "*?["):
+            matches = sorted(fnmatch.filter(known, name))
+            more = f", … ({len(matches)})" if len(matches) > SHOWN else ""
+            shown = f"it matches {', '.join(matches[:SHOWN])}{more}" if matches else "nothing matches it"
+            return f"found the pattern {name!r}", "each task by its name", shown
+        if name.endswith((".yaml", ".yml")):
+            hint = "set include_path to the folder of the file"
+            return f"found the file {name!r}", "the name that stands in it", hint
+        near = difflib.get_close_matches(name, known, n=3)
+        where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
+        hint = f"did you mean {', '.join(near)}?" if near else ""
+        return f"no task or group {name!r}", f"names of tasks, groups or tags{where}", hint
+
+
+def _library_with(name: str) -> Library | None:
+    """lm-eval's library, if it has the name; its files are read again before a name counts as unknown."""
+    for library in (installed_library, read_again):
+        found = library()
+        if found is not None and name in found:
+            return found
+    return None

@@ -1,0 +1,246 @@
+"""What lm-eval refuses of a task's YAML once it loads the task: after everything was trained, unless a plan asks."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+import glob
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import Problem
+from titanflow.evals.asked_tasks import INLINE, SingleTask
+from titanflow.evals.library import package_folder
+from titanflow.evals.task_yaml import Function, as_list
+
+DATA = "${data}"
+"""In a task's YAML, the folder of the prepared evaluation items."""
+FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
+"""Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
+OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
+STRUCTURE = ("tag", "group", "task_list")
+"""Keys that lm-eval takes out before it makes a task of the others."""
+AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
+"""What a Python file names that makes functions as it is imported."""
+_METRIC = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)")
+_AGGREGATION = re.compile(r"@register_aggregation\(\s*[\"']([^\"']+)")
+
+
+def task_problems(task: SingleTask) -> list[Problem]:
+    """Everything that is wrong with a task of the user's own, whatever lies on the disk beside it."""
+    if task.of_library:
+        return []
+    found = list(_function_problems(task))
+    if "class" in task.config:
+        return found
+    return [*found, *_key_problems(task), *_dataset_problems(task), *_score_problems(task)]
+
+
+def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Problem]:
+    """The files of items that a task of the user's own reads and that aren't there.
+
+    ``items`` are the files below the folder that :data:`DATA` stands for; None where nothing is prepared.
+    """
+    if task.of_library:
+        return []
+    problems = [task.yaml.problem(DATA_FILES, *found) for found in _missing(data_files(task.config), items)]
+    uses_data = any(DATA in file.read_text(encoding="utf-8", errors="replace") for file in task.yaml.files)
+    if uses_data and items is None and not problems:
+        problems.append(task.yaml.problem("dataset_kwargs", *_UNPREPARED))
+    return problems
+
+
+def data_files(config: Mapping[str, Any]) -> list[str]:
+    """The files that a task's ``dataset_kwargs.data_files`` names, of all splits."""
+    kwargs = config.get("dataset_kwargs")
+    files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    each = files.values() if isinstance(files, Mapping) else [files]
+    return [str(name) for names in each for name in as_list(names)]
+
+
+def is_remote(name: str) -> bool:
+    """Whether a data file is an address, rather than a path."""
+    return "://" in name
+
+
+def needs_network(task: SingleTask) -> bool:
+    """Whether a task may have to download something; not where it reads local files."""
+    path = task.config.get("dataset_path")
+    if path in FILE_FORMATS:
+        return any(map(is_remote, data_files(task.config)))
+    return path is None or not Path(str(path)).exists()
+
+
+DATA_FILES = "dataset_kwargs.data_files"
+_UNPREPARED = (
+    f"the task wants {DATA}, and no evaluation data is prepared",
+    "a `data` section in the evaluate module",
+    "data: {kind: evals, path: a file or folder of items}",
+)
+
+
+def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tuple[str, str, str]]:
+    for name in names:
+        if is_remote(name):
+            continue
+        if not name.startswith(DATA):
+            if not Path(name).exists() and not any(glob.iglob(name, recursive=True)):  # noqa: PTH207
+                expected = "a file, by its whole path or from the folder of the command"
+                yield f"no such file: {name}", expected, f"or {DATA}/… for one of the evaluate module's `data`"
+            continue
+        if items is None:
+            yield _UNPREPARED
+            continue
+        wanted = name.removeprefix(DATA).lstrip("/")
+        if not any(fnmatch.fnmatch(item, wanted) for item in items):
+            near = difflib.get_close_matches(wanted, items, n=1)
+            hint = f"did you mean {DATA}/{near[0]}?" if near else ""
+            yield f"{name} isn't among the prepared items", f"one of {', '.join(sorted(items)[:20])}", hint
+
+
+def _function_problems(task: SingleTask) -> Iterator[Problem]:
+    for key, value in task.config.items():
+        for function in _functions(value):
+            path = task.yaml.stands.get(key, task.yaml.path)
+            if reason := _unfound(function.name, path.parent):
+                expected = f"module.function, of a file in {path.parent.name}/ or an installed module"
+                yield task.yaml.problem(key, f"found !function {function.name}: {reason}", expected)
+
+
+def _functions(value: Any) -> Iterator[Function]:
+    """The functions in a value, which may hold itself by an alias."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Function):
+            yield one
+        elif isinstance(one, Mapping | list) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, Mapping) else one
+
+
+def _unfound(function: str, folder: Path) -> str:
+    """Why lm-eval wouldn't find a function, which it looks for beside the YAML first; empty where it would."""
+    module, _, name = function.rpartition(".")
+    path = folder.joinpath(*module.split(".")).with_suffix(".py") if module else folder
+    if not module:
+        return "it names no module"
+    if path.is_file():
+        return _undefined(name, path)
+    with suppress(ValueError):
+        if find_spec(module.partition(".")[0]):
+            return ""
+    return f"there is no {path.name}, and no such module is installed"
+
+
+def _undefined(name: str, path: Path) -> str:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        return f"{path.name} isn't Python: {error}"
+    names: set[str] = set()
+    nodes = list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    # What a star brings, and what is made at run time, can't be read here.
+    is_open = "*" in names or any(isinstance(node, ast.Name) and node.id in AT_RUN_TIME for node in nodes)
+    return "" if name in names or is_open else f"{path.name} has no {name}"
+
+
+def _key_problems(task: SingleTask) -> Iterator[Problem]:
+    known = _task_keys()
+    for key in task.config if known else ():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            yield task.yaml.problem(key, "unknown key", "a key of lm-eval's tasks", _did_you_mean(near))
+
+
+def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
+    config = task.config
+    if not any(config.get(key) for key in INLINE):
+        expected = f"dataset_path: one of {', '.join(FILE_FORMATS)}, a folder, or a dataset on the Hub"
+        yield task.yaml.problem("task", f"{task.name} reads no data", expected)
+    kwargs = config.get("dataset_kwargs") or {}
+    is_named = isinstance(kwargs, Mapping) and (kwargs.get("data_files") or kwargs.get("data_dir"))
+    if config.get("dataset_path") in FILE_FORMATS and not is_named:
+        expected = f'dataset_kwargs: {{data_files: {{test: "{DATA}/items.jsonl"}}}}'
+        yield task.yaml.problem("dataset_path", f"found {config['dataset_path']!r}, and no files to read", expected)
+    evaluated = next((key for key in ("test_split", "validation_split") if config.get(key)), None)
+    if evaluated is None:
+        expected = "test_split or validation_split: a split of the dataset"
+        yield task.yaml.problem("task", f"{task.name} names no split to be evaluated on", expected)
+    elif config.get("dataset_path") in FILE_FORMATS and is_named and (files := kwargs.get("data_files")):
+        splits = list(map(str, files)) if isinstance(files, Mapping) else ["train"]
+        for key in (evaluated, "fewshot_split"):
+            if config.get(key) and config[key] not in splits:
+                message = f"found {config[key]!r}, and data_files has {', '.join(splits)}"
+                yield task.yaml.problem(key, message, "one of them")
+
+
+def _score_problems(task: SingleTask) -> Iterator[Problem]:
+    config = task.config
+    output = config.get("output_type", "generate_until")
+    if output not in OUTPUT_TYPES:
+        near = difflib.get_close_matches(str(output), OUTPUT_TYPES, n=1)
+        yield task.yaml.problem(
+            "output_type", f"found {output!r}", f"one of {', '.join(OUTPUT_TYPES)}", _did_you_mean(near)
+        )
+    metrics, aggregations = _registered()
+    for entry in as_list(config.get("metric_list")):
+        metric = entry.get("metric") if isinstance(entry, Mapping) else None
+        if metric is None:
+            yield task.yaml.problem("metric_list", f"found {entry!r}", "a list, each item {metric: a name, …}")
+            continue
+        is_own = isinstance(metric, Function) or config.get("process_results") is not None or entry.get("hf_evaluate")
+        if not is_own and metrics and metric not in metrics:
+            near = difflib.get_close_matches(str(metric), metrics, n=1)
+            hint = _did_you_mean(near) or "or one of your own, by process_results or !function"
+            yield task.yaml.problem("metric_list", f"no metric {metric!r}", f"one of {', '.join(metrics)}", hint)
+        aggregation = entry.get("aggregation")
+        if isinstance(aggregation, str) and aggregations and aggregation not in aggregations:
+            near = difflib.get_close_matches(aggregation, aggregations, n=1)
+            expected = f"one of {', '.join(aggregations)}"
+            yield task.yaml.problem("metric_list", f"no aggregation {aggregation!r}", expected, _did_you_mean(near))
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f"did you mean {near[0]}?" if near else ""
+
+
+@cache
+def _task_keys() -> tuple[str, ...]:
+    """The fields of lm-eval's ``TaskConfig``, read and not imported; empty where they aren't found."""
+    folder = package_folder()
+    try:
+        tree = ast.parse((folder / "config" / "task.py").read_bytes()) if folder else ast.Module([], [])
+    except (OSError, SyntaxError):
+        return ()
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TaskConfig"]
+    fields = [line.target.id for one in classes for line in one.body if _is_field(line)]  # type: ignore[attr-defined]
+    return (*fields, *STRUCTURE) if fields else ()
+
+
+def _is_field(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+
+
+@cache
+def _registered() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of lm-eval's metrics and aggregations, read and not imported; empty where they aren't found."""
+    folder = package_folder()
+    try:
+        text = (folder / "api" / "metrics.py").read_text(encoding="utf-8") if folder else ""
+    except OSError:
+        text = ""
+    return tuple(_METRIC.findall(text)), tuple(_AGGREGATION.findall(text))

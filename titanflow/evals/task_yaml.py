@@ -1,0 +1,110 @@
+"""A task's YAML as lm-eval reads it: its own keys over those of what it includes; functions are named, not run."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from titanflow.config.yaml_source import display, refusing_what_is_no_yaml
+from titanflow.errors import ConfigError, Problem
+
+_Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+@dataclass(frozen=True)
+class Function:
+    """What ``!function module.name`` names: a function of a file beside the YAML, or of an installed module."""
+
+    name: str
+
+
+class _Loader(_Base):
+    """Takes ``!function`` for its name."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: Function(str(loader.construct_scalar(node))))
+
+
+@dataclass
+class TaskYaml:
+    """A task's or a group's config, merged; ``stands`` has the file of each key, ``files`` all that were read."""
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    stands: dict[str, Path] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
+        """What is wrong with one of its values, with the file and line of its key."""
+        path = self.stands.get(key, self.path)
+        return Problem(message, key, f"{display(path)}:{line_of(path, key)}", expected, hint)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file's own keys.
+
+    Raises:
+        ConfigError: it can't be read, isn't YAML, or its top isn't a mapping; with file and line.
+    """
+    with refusing_what_is_no_yaml(path):
+        config = yaml.load(path.read_bytes().decode("utf-8-sig"), _Loader)
+    if not isinstance(config, dict):
+        origin = f"{display(path)}:1"
+        raise ConfigError(Problem("the top of the file isn't a mapping", origin=origin, expected="task: a name, …"))
+    return {str(key): value for key, value in config.items()}
+
+
+def read_task(path: Path, folder: Path) -> TaskYaml:
+    """A task file of ``folder``, merged with what it includes: of two included files the later goes before.
+
+    Raises:
+        ConfigError: as :func:`read_yaml`, of any of the files; one that is included isn't there or lies outside of the
+            folder, of which a run takes a copy.
+    """
+    task = TaskYaml(path)
+    _merge(task, path, folder)
+    return task
+
+
+def _merge(task: TaskYaml, path: Path, folder: Path) -> None:
+    task.files.append(path)
+    own = read_yaml(path)
+    included = own.pop("include", None)
+    for name in as_list(included):
+        _merge(task, _included(task, path, str(name), folder), folder)
+    task.config |= own
+    task.stands |= dict.fromkeys(own, path)
+
+
+def _included(task: TaskYaml, path: Path, name: str, folder: Path) -> Path:
+    # Without its detours (``../``), links left as they are.
+    found = Path(os.path.normpath(path.parent / name))
+    origin = f"{display(path)}:{line_of(path, 'include')}"
+    if not found.is_file():
+        raise ConfigError(Problem(f"no such file: {name}", "include", origin, f"a path from {display(path.parent)}"))
+    if Path(name).is_absolute() or not found.is_relative_to(os.path.normpath(folder)):
+        message, expected = f"{name} leads out of the tasks' folder", f"a path within {display(folder)}"
+        hint = "a run keeps a copy of that folder"
+        raise ConfigError(Problem(message, "include", origin, expected, hint))
+    if any(found.samefile(read) for read in task.files):
+        raise ConfigError(Problem(f"{name} is included twice", "include", origin, "each file once"))
+    return found
+
+
+def line_of(path: Path, key: str) -> int:
+    """The line on which a key stands at the top of a file, or 1."""
+    name = re.escape(key.partition(".")[0])
+    found = re.search(rf"^[\"']?{name}[\"']?[ \t]*:", path.read_text(encoding="utf-8", errors="replace"), re.M)
+    return found.string.count("\n", 0, found.start()) + 1 if found else 1
+
+
+def as_list(value: Any) -> list[Any]:
+    """What may be written as one or as a list of some."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
