@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.apart import apart_problems
 from titanflow.base_model import TOKENIZER_FILE, BaseArchitecture
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
@@ -22,6 +23,7 @@ from titanflow.families import WORDS
 from titanflow.fingerprint import digest
 from titanflow.hf_base import download_plan, missing_weights
 from titanflow.stage import PreparedData
+from titanflow.trained_tokenizer import untrainable
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Preparation:
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "tokenizer": None, "datasets": []}
         config["base"] = None
         preparation = cls(config)
+        if problems := apart_problems(experiment):
+            raise ConfigError(problems)
         for module in experiment.modules.values():
             if module.trains:
                 preparation._plan_tokenizer(module, workspace)
@@ -96,23 +100,8 @@ class Preparation:
         trains = has_data(module) and not module.config["training"]["mock_data"]
         if given is None and not trains:
             return
-        if given is None and module.config["data"]["streaming"]:
-            raise ConfigError(
-                module.problem(
-                    "data.streaming",
-                    "a tokenizer can't be trained on a stream",
-                    expected="a tokenizer's folder in `tokenizer.path` or `model.hf_assets_path`",
-                )
-            )
-        if given is None and not vocab_size:
-            raise ConfigError(
-                module.problem(
-                    "tokenizer.vocab_size",
-                    "unset, and of a family of one's own a plan doesn't know the model's vocabulary",
-                    expected="the number of tokens that the tokenizer is to have, at most the model's vocab_size",
-                    hint="or name a tokenizer's folder in `tokenizer.path`",
-                )
-            )
+        if given is None and (problems := untrainable(module, vocab_size)):
+            raise ConfigError(problems)
         train_on = {} if given else module.config["data"]
         words = "" if given else WORDS.get(module.config["model"]["name"], "")
         described = {"path": given, "words": words}
@@ -203,7 +192,9 @@ class Preparation:
             self.mixtures[f"{module.name}.{section}"] = mixture_spec(data)
             fingerprint = mixture_fingerprint(data, {name: one["fingerprint"] for name, one in members.items()})
             folders = {name: one["folder"] for name, one in members.items()}
-            planned = self._add_dataset(data, "mixture", fingerprint, workspace, seq_len=seq_len, members=folders)
+            planned = self._add_dataset(
+                *(data, "mixture", fingerprint, workspace), seq_len=seq_len, members=folders, trains=section == "data"
+            )
         else:
             planned = self._add_source(module, section, data, seq_len, workspace)
         self.fingerprints[f"{module.name}.{section}"] = planned["fingerprint"]
@@ -216,12 +207,14 @@ class Preparation:
         """Plans the folder of one source."""
         from titanflow.data.fingerprints import data_parts
 
-        chat = self._chat(module) if data["kind"] == "chat" else None
+        chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
         tokenizer = self.fingerprints.get(f"{module.name}.tokenizer", "")
         parts = data_parts(data, tokenizer, seq_len, chat, workspace)
         of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
         of_section.append(DataSource(section, data, parts))
-        return self._add_dataset(data, data["kind"], digest(parts), workspace, seq_len=seq_len, chat=chat)
+        kind = data["kind"] if module.trains else "evals"
+        trains = module.trains and section.partition(".")[0] == "data"
+        return self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
 
     def _add_dataset(
         self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
 from titanflow.config.data_checks import check_data
+from titanflow.config.division import check_items
 from titanflow.config.family_checks import check_family
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
@@ -47,7 +48,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_new_tokens(module),
             *(_check_launcher(module) or check_parallelism(module)),
         ]
-    return _check_launcher(module)
+    return [*_check_launcher(module), *check_items(module)]
 
 
 def has_data(module: Module, section: str = "data") -> bool:
@@ -112,7 +113,8 @@ def _check_validation(module: Module) -> list[Problem]:
             module.problem(
                 "validation.enable",
                 "validation is on, and there is nothing to validate on",
-                expected="a data file in the module's `validation_data:`",
+                expected="a data file in the module's `validation_data:`, or rows that its data holds out",
+                hint=f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on",
             )
         ]
     return []

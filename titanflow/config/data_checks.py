@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.config.additions import SOURCE_KEYS, Data
+from titanflow.config.additions import SOURCE_KEYS, Data, is_divided
+from titanflow.config.division import division_problems
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
@@ -23,7 +24,11 @@ def check_data(module: Module, section: str) -> list[Problem]:
     problems = _check_mixture(module, section, data) if members else _check_one(module, section, data, written)
     for name, member in members.items():
         own = set(data["mixture"]["sources"][name])
-        problems += _check_one(module, f"{section}.mixture.sources.{name}", member, own | written)
+        key = f"{section}.mixture.sources.{name}"
+        problems += _check_one(module, key, member, own | written)
+        problems += division_problems(module, section, key, member, own)
+    if data and not any(is_divided(member) for member in members.values()):
+        problems += division_problems(module, section, section, data, written)
     proof_rows = module.config["chat"]["proof_rows"]
     if proof_rows is not None and proof_rows < 0:
         problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
@@ -51,6 +56,8 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
         message = f"found {data['document']!r}, which means nothing without data.path"
         problems.append(module.problem(f"{section}.document", message, hint="leave it out"))
     kind = data.get("kind", "text")
+    if kind == "evals":
+        problems.append(module.problem(f"{section}.kind", "found evals, which is for evaluation", "text or chat"))
     for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
         if key in written and data.get(key):
             message = f"found {data[key]!r}, which means nothing with kind: {kind}"

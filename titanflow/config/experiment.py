@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from titanflow.config.checks import check_module, overruled
+from titanflow.config.division import settle_parts
 from titanflow.config.experiment_spec import ExperimentSpec, ModuleSpec, name_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
@@ -78,6 +79,8 @@ def load_experiment(name: str, configs: str | Path | None = None, settings: Iter
     problems += _check_name(own, path)
     modules = _build_modules(raw, over, tree, path, problems)
     if not problems:
+        for module in modules.values():
+            settle_parts(module)
         problems = [problem for module in modules.values() for problem in check_module(module)]
         problems += check_exports(modules)
         problems += check_gate(modules, tree.root)

@@ -14,18 +14,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import Data, HeldOut
 from titanflow.config.mixture import mixture_spec
 from titanflow.data import stdlib_evals
 from titanflow.data.chat_source import load_chats
 from titanflow.data.file_counts import account
+from titanflow.data.items import write_items
 from titanflow.data.mixture import write_mixture
+from titanflow.data.overlap import check_overlap
+from titanflow.data.parts import part_of
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
 from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, read_info
 from titanflow.data.sources import Source
@@ -78,18 +81,22 @@ class Preparation:
             tokenizer = self._tokenizer(together)
             early = [dataset for dataset in missing if dataset not in late]
             # Chats first: their mistakes are the ones that only a close look finds.
+            made = {}
             for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
-                self._make(dataset, tokenizer, together.enter_context(staged_folder(dataset.folder, DATASET_FILE)))
+                made[dataset.folder] = together.enter_context(staged_folder(dataset.folder, DATASET_FILE))
+                self._make(dataset, tokenizer, made[dataset.folder])
+            self._check_overlap(made)
         tokenizer = self.plan.tokenizer.folder if self.plan.tokenizer else None
         for dataset in late:
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 self._make(dataset, tokenizer, folder)
+                self._check_overlap({dataset.folder: folder})
         for dataset in mixtures:
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 spec = mixture_spec(dataset.data)
                 write_mixture(folder, dataset.config.name, dataset.fingerprint, spec, dataset.members)
-        made = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
-        return PrepareResult(tokenizer=tokenizer, datasets=made, seconds=round(time.monotonic() - started, 3))
+        reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
+        return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
 
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
@@ -97,13 +104,23 @@ class Preparation:
             if dataset.kind == "mixture":
                 continue
             if dataset.kind == "evals":
-                check_evals(dataset.config)
+                if not dataset.config.source:
+                    self._source(dataset.config)
             elif self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
                 check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
             else:
                 self._source(dataset.config)
+
+    def _check_overlap(self, staged: dict[Path, Path]) -> None:
+        """Compares the rows of what there is; ``staged`` says where the folders lie that are being written."""
+        folders: dict[bool, dict[str, Path]] = {True: {}, False: {}}
+        for dataset in self.plan.datasets:
+            there = staged.get(dataset.folder, dataset.folder)
+            if dataset.kind != "mixture" and is_complete(there):
+                folders[dataset.trains][dataset.folder.name] = there
+        check_overlap(folders[True], folders[False])
 
     def _download_base(self) -> None:
         base = self.plan.base
@@ -127,10 +144,15 @@ class Preparation:
         return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
 
     def _source(self, data: Data) -> Source:
+        """The rows of a data config, or of the part of them that it names; each file is read once for all parts."""
         key = json.dumps(asdict(data), sort_keys=True)
         if key not in self._sources:
-            load = load_chats if data.kind == "chat" else load_text
-            self._sources[key] = load(data, self.work.scratch)
+            if data.held_out != HeldOut():
+                whole = self._source(replace(data, held_out=HeldOut(), part=None))
+                self._sources[key] = part_of(whole, data, self.work)
+            else:
+                load = load_chats if data.kind == "chat" else load_text
+                self._sources[key] = load(data, self.work.scratch)
         return self._sources[key]
 
     def _tokenizer(self, together: ExitStack) -> Path | None:
@@ -151,7 +173,9 @@ class Preparation:
     def _make(self, dataset: DatasetPlan, tokenizer: Path | None, folder: Path) -> None:
         data = dataset.config
         with timed(f"{data.name}: {dataset.kind}"):
-            if tokenizer is None or dataset.kind == "evals":
+            if dataset.kind == "evals" and not data.source:
+                write_items(self._source(data), data, dataset.fingerprint, folder)
+            elif tokenizer is None or dataset.kind == "evals":
                 write_evals(data, dataset.fingerprint, folder)
             elif dataset.kind == "chat":
                 rows, plan = self._source(data), dataset.chat_plan
@@ -163,21 +187,10 @@ class Preparation:
             print(*account(read_info(folder), data), sep="\n", file=sys.stderr, flush=True)
 
 
-def check_evals(data: Data) -> None:
-    """Refuses evaluation items that nothing here makes.
-
-    Raises:
-        DataError: the source isn't ``stdlib_evals``.
-    """
-    if data.source != "stdlib_evals":
-        found = f"{data.name} isn't made from data.source=stdlib_evals"
-        hint = "a task of your own names its files itself, in data_files"
-        raise DataError(Problem(found, "data.kind", expected="text or chat", hint=hint))
-
-
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
     """Writes the built-in evaluation items and their ``dataset.json``."""
-    facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **stdlib_evals.write_items(folder)}
+    items = stdlib_evals.write_items(folder, data.part or "test")
+    facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **items}
     (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

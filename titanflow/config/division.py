@@ -1,0 +1,142 @@
+"""Which part of a divided source each section reads: what follows from the section, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from titanflow.config.additions import HeldOut, is_divided, names_rows
+from titanflow.config.mixture import mixture_members
+from titanflow.config.module import Module
+from titanflow.errors import Problem
+
+_TRAINING = {"data": ("train",), "validation_data": ("dev",)}
+_EVALUATION = {"data": ("test", "dev")}
+_BY_ITSELF = "as data.held_out.dev"
+_EXPECTED = "a share between 0 and 1 (0.01), or a number of rows from 1 (200)"
+
+
+def parts_read(module: Module, section: str) -> tuple[str, ...]:
+    """The parts that a section may read of a divided source, the one that it reads by itself first."""
+    return (_TRAINING if module.trains else _EVALUATION)[section]
+
+
+def sources(data: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
+    """The config of each source of a section, by the key where it stands; of a mixture each member's."""
+    members = mixture_members(data)
+    return {f"{section}.mixture.sources.{name}": one for name, one in members.items()} if members else {section: data}
+
+
+def settle_parts(module: Module) -> None:
+    """Sets, in place, which part each section of a module reads where its sources are divided and nobody said.
+
+    A training module without ``validation_data`` validates on the dev part of its data, if that has one.
+    """
+    if module.trains and module.config["validation"]["enable"] and not names_rows(module.config["validation_data"]):
+        _validate_on_dev(module)
+    for section in _TRAINING if module.trains else _EVALUATION:
+        data = module.config.get(section)
+        if data and not data["part"] and any(is_divided(one) for one in sources(data, section).values()):
+            data["part"] = parts_read(module, section)[0]
+
+
+def _validate_on_dev(module: Module) -> None:
+    data = module.config["data"]
+    with_dev = [key for key, one in sources(data, "data").items() if one["source"] or _held_out(one).dev is not None]
+    if not with_dev:
+        return
+    validation = module.config["validation_data"] = {**copy.deepcopy(data), "part": "dev"}
+    if members := mixture_members(data):
+        mixed = validation["mixture"]["sources"]
+        validation["mixture"]["sources"] = {
+            name: mixed[name] for key, name in zip(sources(data, "data"), members, strict=True) if key in with_dev
+        }
+    of_data = [(key, origin) for key, origin in module.origins.items() if key.startswith("data.")]
+    module.origins.update({f"validation_{key}": origin for key, origin in of_data})
+    module.origins["validation_data.part"] = _BY_ITSELF
+
+
+def validation_note(module: Module | None) -> str:
+    """What a plan says of a module that validates on rows held out of its own data; empty for any other."""
+    if module is None or module.origins.get("validation_data.part") != _BY_ITSELF:
+        return ""
+    return f"validates on the dev part of {module.config['data']['name'] or 'its data'}"
+
+
+def division_problems(module: Module, section: str, key: str, data: dict[str, Any], written: set[str]) -> list[Problem]:
+    """What one source holds out that can't be, and a part that isn't there or isn't for this section.
+
+    Args:
+        module: the module.
+        section: ``data`` or ``validation_data``.
+        key: where the source stands: the section, or ``<section>.mixture.sources.<name>``.
+        data: the source's config.
+        written: the keys that someone wrote.
+    """
+    held_out = _held_out(data)
+    if problems := _held_out_problems(module, key, data, held_out):
+        return problems
+    part, allowed = data.get("part"), parts_read(module, section)
+    if not is_divided(data):
+        if not part or "part" not in written:
+            return []
+        hint = "hold rows out, held_out: {dev: 0.01, test: 200}, wherever these rows are named, or leave it out"
+        return [module.problem(f"{key}.part", f"found {part}, and nothing of the source is held out", "", hint)]
+    if part not in allowed:
+        hint = "rows that are held out are never trained on" if allowed == ("train",) else ""
+        hint = hint or "training reads train, validation dev, and evaluation test, or dev to choose by"
+        return [module.problem(f"{key}.part", f"found {part}", " or ".join(allowed), hint)]
+    if part != "train" and not data.get("source") and getattr(held_out, str(part)) is None:
+        message = f"{section} reads the {part} part, and the source holds none out"
+        return [module.problem(f"{key}.held_out", message, f"{part}: {_EXPECTED}")]
+    return []
+
+
+def _held_out(data: dict[str, Any]) -> HeldOut:
+    return HeldOut(**data.get("held_out") or {})
+
+
+def _held_out_problems(module: Module, key: str, data: dict[str, Any], held_out: HeldOut) -> list[Problem]:
+    found = {name: value for name in ("dev", "test") if (value := getattr(held_out, name)) is not None}
+    key = f"{key}.held_out"
+    if found and data.get("source"):
+        message, hint = f"{data['source']} has parts of its own", "leave it out; `part` says which one is read"
+        return [module.problem(key, message, hint=hint)]
+    problems = []
+    for name, value in found.items():
+        if not (0 < value < 1 if isinstance(value, float) else value >= 1):
+            problems.append(module.problem(f"{key}.{name}", f"found {value}", _EXPECTED))
+        elif data.get("streaming") and isinstance(value, int):
+            message = f"found {value}, and a stream is divided row by row, before its rows are known"
+            problems.append(module.problem(f"{key}.{name}", message, "a share between 0 and 1"))
+    shares = [value for value in found.values() if isinstance(value, float)]
+    if not problems and sum(shares) >= 1:
+        message = f"found {' and '.join(map(str, shares))}, which leaves nothing to train on"
+        problems.append(module.problem(f"{key}.{next(iter(found))}", message, "shares that are below 1 together"))
+    return problems
+
+
+def check_items(module: Module) -> list[Problem]:
+    """What evaluation items can't be made of."""
+    data = module.config.get("data") or {}
+    if not names_rows(data):
+        return []
+    if mixture_members(data):
+        expected = "one source: source, path or dataset"
+        return [module.problem("data.mixture", "evaluation items are made of one source", expected)]
+    if data["streaming"]:
+        return [module.problem("data.streaming", "evaluation items are prepared", "false")]
+    if (data["kind"] == "evals") != (data["source"] == "stdlib_evals"):
+        return [_wrong_kind(module, data)]
+    if not is_divided(data):
+        message = "evaluation items are rows that are held out, and the source holds none out"
+        hint = "where all of a file is meant, a task's YAML names it itself, in data_files"
+        return [module.problem("data.held_out", message, f"test: {_EXPECTED}", hint)]
+    return division_problems(module, "data", "data", data, set())
+
+
+def _wrong_kind(module: Module, data: dict[str, Any]) -> Problem:
+    if data["kind"] == "evals":
+        hint = "items are the rows of a part that training holds out, read as training reads them"
+        return module.problem("data.kind", "found evals, which only data.source: stdlib_evals is", "text or chat", hint)
+    return module.problem("data.kind", f"found {data['kind']}, and the source makes items", "evals")
