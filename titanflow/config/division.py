@@ -12,7 +12,7 @@ from titanflow.errors import Problem
 
 _TRAINING = {"data": ("train",), "validation_data": ("dev",)}
 _EVALUATION = {"data": ("test", "dev")}
-_BY_ITSELF = "as data.held_out.dev"
+_BY_ITSELF = "the dev part of data"
 _EXPECTED = "a share between 0 and 1 (0.01), or a number of rows from 1 (200)"
 
 

@@ -211,7 +211,7 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
         "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin) if module.trains else ""
     )
     for key in flatten(module.config):
-        section, _, name = key.partition(".")
+        section, name = [*key.split("."), ""][:2]
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
         module.origins[key] = written.get(key) or ("default" if is_ours else base_origin)
     args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}

@@ -15,7 +15,7 @@ from titanflow.config.additions import Data
 from titanflow.data.chat_format import ChatFormat
 from titanflow.data.chat_source import read_rows
 from titanflow.data.file_counts import check_sums, count_files, totals
-from titanflow.data.prepared import DATASET_FILE, write_origins
+from titanflow.data.prepared import DATASET_FILE, HASHES_FILE, PLACES_FILE
 from titanflow.data.row_hash import chat_hash, text_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.text_source import TEXT
@@ -56,7 +56,8 @@ def write_items(source: Source, data: Data, fingerprint: str, folder: Path) -> N
     facts: dict[str, Any] = {"bytes": sum(sizes), "dropped": totals(file["dropped"] for file in files)}
     facts["elsewhere"] = totals(file["elsewhere"] for file in files)
     check_sums(files, len(hashes), facts["bytes"], facts["dropped"], facts["elsewhere"])
-    write_origins(folder, source.places()[given], np.array(hashes, np.uint64))
+    np.save(folder / PLACES_FILE, source.places()[given])
+    np.save(folder / HASHES_FILE, np.array(hashes, np.uint64))
     described: dict[str, Any] = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, "part": data.part}
     described |= {"items": {"items": len(hashes)}, **facts, "files": files, "passed_over": source.passed_over}
     (folder / DATASET_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

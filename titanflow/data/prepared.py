@@ -137,18 +137,14 @@ def write_rows(
     _write_array(folder / TOKENS_FILE, tokens, info.tokens, np.dtype(info.dtype))
     if trained is not None:
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
-    if places is not None and hashes is not None:
-        write_origins(folder, places, hashes)
+    if places is not None:
+        np.save(folder / PLACES_FILE, places)
+    if hashes is not None:
+        np.save(folder / HASHES_FILE, hashes)
     if packs is not None:
         np.save(folder / MEMBERS_FILE, packs[0])
         np.save(folder / ROW_OFFSETS_FILE, packs[1])
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
-
-
-def write_origins(folder: Path, places: NDArray[np.int64], hashes: NDArray[np.uint64]) -> None:
-    """Writes where each document stands, and the hash of what it holds."""
-    np.save(folder / PLACES_FILE, places)
-    np.save(folder / HASHES_FILE, hashes)
 
 
 def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dtype) -> None:

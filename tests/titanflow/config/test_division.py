@@ -41,7 +41,7 @@ def test_one_data_file_is_trained_on_validated_on_and_evaluated_in_its_own_parts
     assert pretrain["validation_data"] | {"part": "train"} == pretrain["data"]
     origins = modules["pretrain"].origins
     assert origins["validation_data.path"] == origins["data.path"]
-    assert origins["validation_data.part"] == "as data.held_out.dev"
+    assert origins["validation_data.part"] == "the dev part of data"
 
 
 def test_a_file_that_is_named_for_validation_is_read_in_the_same_part(write, load) -> None:
@@ -141,3 +141,9 @@ def test_shares_that_are_held_out_of_a_stream_are_taken(write, load) -> None:
     experiment = (EXPERIMENT % "").replace("      evaluate:\n        data: mine.yaml\n", "      evaluate:\n")
     path = write(data__mine="path: a.jsonl\nheld_out: {dev: 0.1}\nstreaming: true\n", experiments__exp=experiment)
     assert load(path).modules["pretrain"].config["validation_data"]["streaming"]
+
+
+def test_what_nobody_wrote_is_a_default_of_this_project(write, load) -> None:
+    origins = load(write()).modules["pretrain"].origins
+    nested = ("data.held_out.dev", "data.mixture.strategy", "validation_data.held_out.test")
+    assert {origins[key] for key in nested} == {"default"}
