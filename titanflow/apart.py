@@ -6,15 +6,15 @@ What files say under other names is compared when they are prepared: :mod:`titan
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from titanflow.config.additions import SOURCE_KEYS, Data, is_divided
+from titanflow.config.additions import SOURCE_KEYS, Data, HeldOut, is_divided
 from titanflow.config.checks import has_data
-from titanflow.config.division import sources
+from titanflow.config.division import sources, written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.data_inputs import SECTIONS
@@ -48,8 +48,8 @@ def apart_problems(experiment: Experiment) -> list[Problem]:
     readings = [one for module in experiment.modules.values() for one in _readings(module)]
     if all(one.trains for one in readings) and not any(is_divided(one.data) for one in readings):
         return []
-    found = (_problem(first, second) for first, second in combinations(readings, 2))
-    return [problem for problem in found if problem is not None]
+    found = [problem for pair in combinations(readings, 2) if (problem := _problem(*pair))]
+    return list({problem.key: problem for problem in reversed(found)}.values())[::-1]
 
 
 def _readings(module: Module) -> Iterator[_Reading]:
@@ -91,24 +91,29 @@ def _problem(first: _Reading, second: _Reading) -> Problem | None:
     if not is_divided(judged.data) and not is_divided(other.data):
         message = f"{what} is trained on, too: {other.name} ({_origin(other)})"
         hint = "hold rows out in both, held_out: {dev: 0.01, test: 200}, or name other files"
-        return judged.module.problem(_named(judged), message, "rows that nothing trains on", hint)
+        return _refused(judged, _named(judged), message, "rows that nothing trains on", hint)
     differing = next((key for key in ROW_KEYS if _value(judged, key) != _value(other, key)), None)
     if differing is None and judged.reads == other.reads:
         return None
-    key = differing or next(key for key in SOURCE_KEYS if judged.data.get(key))
-    values = f"{judged.data.get(key)!r} here, and {other.data.get(key)!r} in {other.name} ({_origin(other)})"
-    message = f"{what} is divided in two ways: found {values}"
+    key = differing or _named(judged)
+    values = f"{_value(judged, key)!r} here, and {_value(other, key)!r} in {other.name} ({_origin(other)})"
     hint = "name the same data file in both, so that no row is in two parts"
-    return judged.module.problem(f"{judged.key}.{key}", message, "the same in both", hint)
+    return _refused(judged, key, f"{what} is divided in two ways: found {values}", "the same in both", hint)
+
+
+def _refused(reading: _Reading, key: str, message: str, expected: str, hint: str) -> Problem:
+    return Problem(message, f"{reading.name}.{key}", written_at(reading.module, reading.key, key), expected, hint)
 
 
 def _value(reading: _Reading, key: str) -> Any:
-    return getattr(Data(**reading.data), key)
+    value = getattr(Data(**reading.data), key)
+    return {part: size for part, size in asdict(value).items() if size} if isinstance(value, HeldOut) else value
 
 
 def _named(reading: _Reading) -> str:
-    return f"{reading.key}.{next(key for key in SOURCE_KEYS if reading.data.get(key))}"
+    """The key that names the files or the dataset."""
+    return next(key for key in SOURCE_KEYS if reading.data.get(key))
 
 
 def _origin(reading: _Reading) -> str:
-    return reading.module.origins.get(_named(reading), "")
+    return written_at(reading.module, reading.key, _named(reading))

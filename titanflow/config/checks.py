@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from titanflow.checkpoints import TRAINING_STATE, exclusion_refusal
 from titanflow.config.additions import names_rows
-from titanflow.config.data_checks import check_data
-from titanflow.config.division import check_items
+from titanflow.config.data_checks import check_data, check_evaluation_data
 from titanflow.config.family_checks import check_family
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
@@ -48,7 +47,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_new_tokens(module),
             *(_check_launcher(module) or check_parallelism(module)),
         ]
-    return [*_check_launcher(module), *check_items(module)]
+    return [*_check_launcher(module), *check_evaluation_data(module)]
 
 
 def has_data(module: Module, section: str = "data") -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.config.additions import SOURCE_KEYS, Data, is_divided
-from titanflow.config.division import division_problems
+from titanflow.config.additions import SOURCE_KEYS, Data, is_divided, names_rows
+from titanflow.config.division import check_items, division_problems, written_keys
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
@@ -20,7 +20,7 @@ def check_data(module: Module, section: str) -> list[Problem]:
     """Every contradiction in one ``data`` section of a training module."""
     data = module.config.get(section) or {}
     members = mixture_members(data)
-    written = _written(module, section)
+    written = written_keys(module, section)
     problems = _check_mixture(module, section, data) if members else _check_one(module, section, data, written)
     for name, member in members.items():
         own = set(data["mixture"]["sources"][name])
@@ -35,11 +35,12 @@ def check_data(module: Module, section: str) -> list[Problem]:
     return problems
 
 
-def _written(module: Module, section: str) -> set[str]:
-    """The keys of a section that someone wrote, rather than a default filling them in."""
-    prefix = f"{section}."
-    written = (key for key, origin in module.origins.items() if origin != "default" and key.startswith(prefix))
-    return {key.removeprefix(prefix).partition(".")[0] for key in written}
+def check_evaluation_data(module: Module) -> list[Problem]:
+    """Every contradiction in the ``data`` section of an evaluate module."""
+    data = module.config.get("data") or {}
+    if (problems := check_items(module)) or not names_rows(data) or data["kind"] == "evals":
+        return problems
+    return _check_one(module, "data", data, set())
 
 
 def _check_one(module: Module, section: str, data: dict[str, Any], written: set[str]) -> list[Problem]:

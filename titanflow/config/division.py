@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from titanflow.config.additions import HeldOut, is_divided, names_rows
+from titanflow.config.additions import SOURCE_KEYS, HeldOut, is_divided, names_rows
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import Problem
@@ -45,15 +45,24 @@ def _validate_on_dev(module: Module) -> None:
     with_dev = [key for key, one in sources(data, "data").items() if one["source"] or _held_out(one).dev is not None]
     if not with_dev:
         return
-    validation = module.config["validation_data"] = {**copy.deepcopy(data), "part": "dev"}
+    own = written_keys(module, "validation_data")
+    validation = {**copy.deepcopy(data), "part": "dev", **{key: module.config["validation_data"][key] for key in own}}
     if members := mixture_members(data):
         mixed = validation["mixture"]["sources"]
         validation["mixture"]["sources"] = {
             name: mixed[name] for key, name in zip(sources(data, "data"), members, strict=True) if key in with_dev
         }
-    of_data = [(key, origin) for key, origin in module.origins.items() if key.startswith("data.")]
-    module.origins.update({f"validation_{key}": origin for key, origin in of_data})
-    module.origins["validation_data.part"] = _BY_ITSELF
+    module.config["validation_data"] = validation
+    taken = {f"validation_{key}": origin for key, origin in module.origins.items() if key.startswith("data.")}
+    module.origins |= {key: origin for key, origin in taken.items() if key.split(".")[1] not in own}
+    if "part" not in own:
+        module.origins["validation_data.part"] = _BY_ITSELF
+
+
+def written_keys(module: Module, section: str) -> set[str]:
+    """The keys of a section that someone wrote, rather than a default filling them in."""
+    found = (key.split(".") for key, origin in module.origins.items() if origin != "default")
+    return {parts[1] for parts in found if parts[0] == section}
 
 
 def validation_note(module: Module | None) -> str:
@@ -81,14 +90,14 @@ def division_problems(module: Module, section: str, key: str, data: dict[str, An
         if not part or "part" not in written:
             return []
         hint = "hold rows out, held_out: {dev: 0.01, test: 200}, wherever these rows are named, or leave it out"
-        return [module.problem(f"{key}.part", f"found {part}, and nothing of the source is held out", "", hint)]
+        return [_problem(module, key, "part", f"found {part}, and nothing of the source is held out", "", hint)]
     if part not in allowed:
         hint = "rows that are held out are never trained on" if allowed == ("train",) else ""
         hint = hint or "training reads train, validation dev, and evaluation test, or dev to choose by"
-        return [module.problem(f"{key}.part", f"found {part}", " or ".join(allowed), hint)]
+        return [_problem(module, key, "part", f"found {part}", " or ".join(allowed), hint)]
     if part != "train" and not data.get("source") and getattr(held_out, str(part)) is None:
         message = f"{section} reads the {part} part, and the source holds none out"
-        return [module.problem(f"{key}.held_out", message, f"{part}: {_EXPECTED}")]
+        return [_problem(module, key, "held_out", message, f"{part}: {_EXPECTED}")]
     return []
 
 
@@ -98,21 +107,22 @@ def _held_out(data: dict[str, Any]) -> HeldOut:
 
 def _held_out_problems(module: Module, key: str, data: dict[str, Any], held_out: HeldOut) -> list[Problem]:
     found = {name: value for name in ("dev", "test") if (value := getattr(held_out, name)) is not None}
-    key = f"{key}.held_out"
     if found and data.get("source"):
         message, hint = f"{data['source']} has parts of its own", "leave it out; `part` says which one is read"
-        return [module.problem(key, message, hint=hint)]
+        return [_problem(module, key, "held_out", message, hint=hint)]
     problems = []
     for name, value in found.items():
         if not (0 < value < 1 if isinstance(value, float) else value >= 1):
-            problems.append(module.problem(f"{key}.{name}", f"found {value}", _EXPECTED))
+            problems.append(_problem(module, key, f"held_out.{name}", f"found {value}", _EXPECTED))
         elif data.get("streaming") and isinstance(value, int):
             message = f"found {value}, and a stream is divided row by row, before its rows are known"
-            problems.append(module.problem(f"{key}.{name}", message, "a share between 0 and 1"))
+            problems.append(_problem(module, key, f"held_out.{name}", message, "a share between 0 and 1"))
     shares = [value for value in found.values() if isinstance(value, float)]
     if not problems and sum(shares) >= 1:
         message = f"found {' and '.join(map(str, shares))}, which leaves nothing to train on"
-        problems.append(module.problem(f"{key}.{next(iter(found))}", message, "shares that are below 1 together"))
+        problems.append(
+            _problem(module, key, f"held_out.{next(iter(found))}", message, "shares that are below 1 together")
+        )
     return problems
 
 
@@ -131,8 +141,25 @@ def check_items(module: Module) -> list[Problem]:
     if not is_divided(data):
         message = "evaluation items are rows that are held out, and the source holds none out"
         hint = "where all of a file is meant, a task's YAML names it itself, in data_files"
-        return [module.problem("data.held_out", message, f"test: {_EXPECTED}", hint)]
+        return [_problem(module, "data", "held_out", message, f"test: {_EXPECTED}", hint)]
     return division_problems(module, "data", "data", data, set())
+
+
+def written_at(module: Module, key: str, name: str) -> str:
+    """Where a value of a source was written: with it, in the section around it, or else where its rows are named.
+
+    ``name`` may be of a section, of which any value counts.
+    """
+    around = key.partition(".")[0]
+    for dotted in (f"{key}.{name}", f"{around}.{name}", *(f"{key}.{one}" for one in SOURCE_KEYS)):
+        for one, origin in module.origins.items():
+            if origin != "default" and (one == dotted or one.startswith(f"{dotted}.")):
+                return origin
+    return ""
+
+
+def _problem(module: Module, key: str, name: str, message: str, expected: str = "", hint: str = "") -> Problem:
+    return Problem(message, f"{module.name}.{key}.{name}", written_at(module, key, name), expected, hint)
 
 
 def _wrong_kind(module: Module, data: dict[str, Any]) -> Problem:

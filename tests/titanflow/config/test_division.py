@@ -54,6 +54,20 @@ def test_other_rows_to_validate_on_go_before_the_dev_part(write, load) -> None:
     assert (found["path"], found["part"]) == ("other.jsonl", None)
 
 
+def test_what_is_written_for_validation_goes_before_what_its_data_says(write, load, mistakes) -> None:
+    module = resolved(write, load, "pretrain.validation_data.name=mine-to-choose-by")["pretrain"]
+    assert module.config["validation_data"] == {**module.config["data"], "name": "mine-to-choose-by", "part": "dev"}
+    assert module.origins["validation_data.name"] == "--set pretrain.validation_data.name=mine-to-choose-by"
+    assert "pretrain.validation_data.part: found train" in refused(
+        write, mistakes, "pretrain.validation_data.part=train"
+    )
+
+
+def test_evaluation_data_is_looked_at_as_training_data_is(write, mistakes) -> None:
+    assert "evaluate.data.limit: found 0" in refused(write, mistakes, "evaluate.data.limit=0")
+    assert "evaluate.data.dataset: two sources" in refused(write, mistakes, "evaluate.data.dataset=a/b")
+
+
 def test_validation_that_is_off_reads_nothing(write, load) -> None:
     config = resolved(write, load, "pretrain.validation.enable=false")["pretrain"].config
     assert config["validation_data"]["path"] is None
@@ -141,6 +155,13 @@ def test_shares_that_are_held_out_of_a_stream_are_taken(write, load) -> None:
     experiment = (EXPERIMENT % "").replace("      evaluate:\n        data: mine.yaml\n", "      evaluate:\n")
     path = write(data__mine="path: a.jsonl\nheld_out: {dev: 0.1}\nstreaming: true\n", experiments__exp=experiment)
     assert load(path).modules["pretrain"].config["validation_data"]["streaming"]
+
+
+def test_what_a_source_takes_from_the_mixture_around_it_is_found_there(write, mistakes) -> None:
+    data = "held_out: {dev: 1.5}\nmixture: {sources: {a: {path: a.jsonl}, b: {path: b.jsonl, held_out: {dev: 0}}}}\n"
+    message = refused(write, mistakes, data=data)
+    assert "configs/data/mine.yaml:1: pretrain.data.mixture.sources.a.held_out.dev: found 1.5" in message
+    assert "configs/data/mine.yaml:2: pretrain.data.mixture.sources.b.held_out.dev: found 0" in message
 
 
 def test_what_nobody_wrote_is_a_default_of_this_project(write, load) -> None:
