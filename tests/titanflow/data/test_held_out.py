@@ -219,3 +219,17 @@ def test_a_row_in_two_sources_with_the_same_shares_is_in_one_part(
     otherwise = {**second, "held_out": {"dev": 0.05}}
     with pytest.raises(DataError, match="are trained on, in copy"):
         stage.prepare(judged(prepare_run(first, otherwise, {**first, "part": "dev"}), 2))
+
+
+def test_what_is_kept_as_soon_as_it_is_done_is_compared_before(
+    prepare_run: Callable[..., StageRun],
+    text: dict[str, Any],
+    write_jsonl: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "_TAKES_LONG", 0)
+    path = write_jsonl("mine.jsonl", {"text": TEXTS[7]}, {"text": "A few more words. " * 9})
+    run = judged(prepare_run({"name": "trained", "path": text["path"]}, {"name": "mine", "path": str(path)}), 1)
+    with pytest.raises(DataError, match="1 of the 2 rows of mine-"):
+        stage.prepare(run)
+    assert [folder.exists() for folder in folders(run)] == [True, False]
