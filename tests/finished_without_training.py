@@ -70,7 +70,7 @@ def _outputs(stage: StagePlan) -> StageResult:
             Path(part["folder"]).mkdir(parents=True, exist_ok=True)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (Path(run.config["tokenizer"]["folder"]) / name).write_text("{}")
-        return PrepareResult()
+        return PrepareResult(datasets={dataset["folder"]: {} for dataset in run.config["datasets"]})
     if stage.stage in ("pretrain", "sft"):
         write_text_atomically(folder / "export" / "model.safetensors", "exported")
         return TrainResult(

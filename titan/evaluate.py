@@ -180,6 +180,7 @@ def _result(
         name: {task: items for item in scored for task, items in item.answers.items()}
         for name, scored in collected.items()
     }
+    items = _prepared_items(run.data.train)
     result = EvaluateResult(
         scores=scores,
         folders=dict(folders),
@@ -194,7 +195,8 @@ def _result(
             for results in first
             for task, metrics in results["higher_is_better"].items()
         },
-        reference=_reference(run.data.train),
+        reference=_reference(items),
+        part=items.get("part", ""),
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
         seeds=_seeds(settings),
@@ -215,11 +217,15 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
-def _reference(data: Path | None) -> dict[str, float]:
-    """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
+def _prepared_items(data: Path | None) -> dict[str, Any]:
+    """What is said of the prepared items; empty where there are none."""
     path = data / "dataset.json" if data else None
-    described = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
-    value = described.get("xz_bits_per_byte")
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def _reference(items: Mapping[str, Any]) -> dict[str, float]:
+    """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
+    value = items.get("xz_bits_per_byte")
     return {} if value is None else {"xz_bits_per_byte": float(value)}
 
 

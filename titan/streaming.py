@@ -17,8 +17,10 @@ from torchtitan.config import JobConfig
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import Data, HeldOut
 from titanflow.data.local_files import local_files
+from titanflow.data.parts import part_by_share
+from titanflow.data.row_hash import text_hash
 from titanflow.data.text_source import TEXT, text_rows
 from titanflow.errors import ConfigError, DataError, Problem
 
@@ -71,7 +73,8 @@ def open_stream(data: Data) -> datasets.IterableDataset:
     """The stream that a ``data`` section describes: a dataset by name, or local files, read as they are prepared.
 
     Raises:
-        DataError: neither is given, or no file is there; also while it is gone through, where a row can't be read.
+        DataError: neither is given, no file is there, or no row is in the part; also while it is gone through, where a
+            row can't be read.
     """
     if data.dataset:
         stream = datasets.load_dataset(
@@ -81,7 +84,27 @@ def open_stream(data: Data) -> datasets.IterableDataset:
         # A list among the arguments is what the ranks share.
         files = [str(file) for file in local_files(data.path or []).files]
         stream = datasets.IterableDataset.from_generator(_documents, gen_kwargs={"files": files, "data": data})
-    return stream if data.limit is None else stream.take(data.limit)
+    stream = stream if data.limit is None else stream.take(data.limit)
+    return stream if data.held_out == HeldOut() else _part_of(stream, data)
+
+
+def _part_of(stream: datasets.IterableDataset, data: Data) -> datasets.IterableDataset:
+    """The rows of a stream's part; a share is all that can be held out of a stream.
+
+    Raises:
+        DataError: there are none.
+    """
+    column = data.text_column if data.dataset else TEXT
+    rows = stream.filter(partial(_is_in_part, column=column, held_out=data.held_out, part=data.part or "train"))
+    if next(iter(rows), None) is None:
+        # The loader would go through the stream again and again.
+        message = f"the stream has no row of the {data.part or 'train'} part"
+        raise DataError(Problem(message, "data.held_out", expected="larger shares, or more data"))
+    return rows
+
+
+def _is_in_part(row: Mapping[str, Any], column: str, held_out: HeldOut, part: str) -> bool:
+    return part_by_share(text_hash(_text(row, column)), held_out) == part
 
 
 def _documents(files: list[str], data: Data) -> Iterator[dict[str, str]]:

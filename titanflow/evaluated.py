@@ -88,17 +88,22 @@ def check_publishable(module: Module, publish: Module) -> None:
     Raises:
         ConfigError: names the setting.
     """
-    problem = unpublishable(module.config.get("limit"), module.config.get("backend", "hf"), module.origins)
+    config = module.config
+    part = (config.get("data") or {}).get("part") or ""
+    problem = unpublishable(config.get("limit"), config.get("backend", "hf"), part, module.origins)
     if problem is not None and not publish.config.get("dry_run"):
         raise ConfigError(problem)
 
 
-def unpublishable(limit: float | None, backend: str, origins: Mapping[str, str] | None = None) -> Problem | None:
+def unpublishable(
+    limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
+) -> Problem | None:
     """Why no model may be published on scores of this kind; None where one may.
 
     Args:
         limit: items a task.
         backend: what computed.
+        part: the part of the held-out rows that the items are.
         origins: where the settings stand.
     """
     if limit is not None:
@@ -106,6 +111,8 @@ def unpublishable(limit: float | None, backend: str, origins: Mapping[str, str] 
     elif backend == "native":
         key, found = "backend", "a checkpoint is scored, and what would be published is its export"
         expected = "hf or vllm"
+    elif part == "dev":
+        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
     else:
         return None
     hint = "evaluate without it, or look at what would be published: publish.dry_run: true"

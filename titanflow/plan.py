@@ -16,6 +16,7 @@ from typing import Any
 from titanflow.changes import Change
 from titanflow.config.device import stage_device
 from titanflow.config.device_checks import device_problems
+from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
@@ -182,6 +183,8 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
         if stage == "pretrain" and config.night is not None:
             plan.night_parent = config.night.parent
             plan.reason += f"; {config.night.described}" if found.state == "RUN" else ""
+        if found.state == "RUN" and (note := validation_note(config.stage(stage))):
+            plan.reason += f"; {note}"
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.apart import apart_problems
 from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
@@ -49,6 +50,8 @@ class Preparation:
             ConfigError: a tokenizer is missing or doesn't fit.
             DataError: a source isn't there.
         """
+        if problems := apart_problems(experiment):
+            raise ConfigError(problems)
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
         preparation = cls(config, TokenizerPlans(workspace, manifest))
         for module in experiment.modules.values():
@@ -116,7 +119,9 @@ class Preparation:
             self.mixtures[f"{module.name}.{section}"] = mixture_spec(data)
             fingerprint = mixture_fingerprint(data, {name: one["fingerprint"] for name, one in members.items()})
             folders = {name: one["folder"] for name, one in members.items()}
-            planned = self._add_dataset(data, "mixture", fingerprint, workspace, seq_len=seq_len, members=folders)
+            planned = self._add_dataset(
+                *(data, "mixture", fingerprint, workspace), seq_len=seq_len, members=folders, trains=section == "data"
+            )
         else:
             planned = self._add_source(module, section, data, seq_len, workspace)
         paths = self.data.setdefault(module.name, PreparedData())
@@ -128,12 +133,14 @@ class Preparation:
         """Plans the folder of one source."""
         from titanflow.data.fingerprints import data_parts
 
-        chat = self._chat(module) if data["kind"] == "chat" else None
+        chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
         tokenizer = self.tokenizers.fingerprints.get(module.name, "")
         parts = data_parts(data, tokenizer, seq_len, chat, workspace)
         of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
         of_section.append(DataSource(section, data, parts))
-        return self._add_dataset(data, data["kind"], digest(parts), workspace, seq_len=seq_len, chat=chat)
+        kind = data["kind"] if module.trains else "evals"
+        trains = module.trains and section.partition(".")[0] == "data"
+        return self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
 
     def _add_dataset(
         self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any

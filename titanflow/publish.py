@@ -117,7 +117,7 @@ def check_scored(lineage: Lineage, settings: Publish) -> None:
         ConfigError: the evaluation was limited, or scored a checkpoint.
     """
     evaluation = lineage.evaluation
-    problem = unpublishable(evaluation.limit, evaluation.backend) if evaluation is not None else None
+    problem = unpublishable(evaluation.limit, evaluation.backend, evaluation.part) if evaluation is not None else None
     if problem is not None and not settings.dry_run:
         raise ConfigError(problem)
 

@@ -145,8 +145,8 @@ class EvaluateResult(Strict):
 
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
     of each evaluated file; ``greedy[model]`` what each said to a prompt; ``reference`` holds what no model made
-    (``xz_bits_per_byte``). With the backend ``native`` folders and digests are checkpoints', and nothing that could be
-    published was scored.
+    (``xz_bits_per_byte``), ``part`` which held-out rows the prepared items are. With the backend ``native`` folders and
+    digests are checkpoints', and nothing that could be published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -162,6 +162,7 @@ class EvaluateResult(Strict):
     reference: dict[str, float] = Field(default_factory=dict)
     examples: list[dict[str, str]] = Field(default_factory=list)
     limit: float | None = None
+    part: str = ""
     seeds: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0

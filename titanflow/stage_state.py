@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from titanflow.changes import Change, changes_reason, find_changes, values
@@ -12,7 +13,7 @@ from titanflow.config.experiment_spec import OnStale
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.outputs import OutputCheck
 from titanflow.preparation import Preparation
-from titanflow.stage import RESULT_FILE, RUN_FILE, PublishResult, StageRun, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, PrepareResult, PublishResult, StageRun, read_result
 from titanflow.stage_inputs import StageInputs
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class StageStates:
         missing, total = self.preparation.missing(), len(self.preparation.folders())
         if missing:
             return Verdict("RUN", f"{len(missing)} of {total} to prepare")
-        if not (run.folder / RESULT_FILE).exists():
+        result = read_result(run.folder) if (run.folder / RESULT_FILE).exists() else None
+        if not isinstance(result, PrepareResult) or not _looked_at(result, self.preparation):
             return Verdict("RUN", f"to note what other runs prepared: {total} of {total}")
         return Verdict("CACHED", f"{total} prepared")
 
@@ -112,6 +114,12 @@ class StageStates:
             differ = f"{values(len(changes))} differ{'s' if len(changes) == 1 else ''}" if changes else UNRECORDED
             return Verdict("CACHED", f"kept: {differ}", changes, kept=True, made_from=record.fingerprint)
         return Verdict("STALE", reason, changes)
+
+
+def _looked_at(result: PrepareResult, preparation: Preparation) -> bool:
+    """Whether a prepare step compared all that this run reads; a folder has its name wherever the workspace lies."""
+    noted = {Path(folder).name for folder in result.datasets}
+    return all(Path(dataset["folder"]).name in noted for dataset in preparation.config["datasets"])
 
 
 def runs_again(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> str:

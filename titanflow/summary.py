@@ -107,7 +107,8 @@ def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
 
 def _scores(result: EvaluateResult) -> Table:
     models = list(result.scores)
-    table = Table(box=None, title="Evaluation", title_justify="left", title_style="bold", pad_edge=False)
+    title = f"Evaluation on the {result.part} part" if result.part == "dev" else "Evaluation"
+    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("task")
     table.add_column("metric")
     for model in models:

@@ -16,6 +16,7 @@ from titanflow.families import WORDS
 from titanflow.fingerprint import digest
 from titanflow.given_tokenizer import EXPECTED, KEYS, GivenTokenizer, given_tokenizer
 from titanflow.manifest import Manifest
+from titanflow.trained_tokenizer import untrainable
 
 
 @dataclass
@@ -71,18 +72,8 @@ class TokenizerPlans:
         from titanflow.data.fingerprints import tokenizer_fingerprint
 
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
-        if module.config["data"]["streaming"]:
-            message = "a tokenizer can't be trained on a stream"
-            raise ConfigError(module.problem("data.streaming", message, f"in {' or '.join(KEYS)}: {EXPECTED}"))
-        if not vocab_size:
-            raise ConfigError(
-                module.problem(
-                    "tokenizer.vocab_size",
-                    "unset, and of a family of one's own a plan doesn't know the model's vocabulary",
-                    expected="the number of tokens that the tokenizer is to have, at most the model's vocab_size",
-                    hint=f"or name a tokenizer in `{KEYS[0]}`: {EXPECTED}",
-                )
-            )
+        if problems := untrainable(module, vocab_size):
+            raise ConfigError(problems)
         train_on, words = module.config["data"], WORDS.get(module.config["model"]["name"], "")
         fingerprint = tokenizer_fingerprint({"words": words}, train_on, vocab_size, self.workspace)
         self._plan(module, fingerprint, {"vocab_size": vocab_size, "words": words, "train_on": train_on})

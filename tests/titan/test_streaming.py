@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -8,8 +9,10 @@ from torchtitan.config import JobConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, build_text_dataloader
 
 from titan.streaming import check_ranks, open_stream, streamed
-from titanflow.config.additions import Data
+from titanflow.config.additions import PARTS, Data, HeldOut
+from titanflow.data.parts import part_of
 from titanflow.data.text_source import load_text
+from titanflow.data.tokenise import Work
 from titanflow.errors import ConfigError, DataError
 
 WORDS = ["the quick brown fox", "jumps over", "the lazy dog", "and the fox", "is quick"]
@@ -104,3 +107,48 @@ def test_files_that_are_not_there_or_not_known_are_refused(tmp_path):
     (tmp_path / "c.xyz").write_text("c")
     with pytest.raises(DataError, match=r"an ending that isn't known: \.xyz"):
         open_stream(Data(path=str(tmp_path / "c.xyz")))
+
+
+@pytest.fixture
+def divided(tmp_path):
+    for number in range(2):
+        rows = (json.dumps({"text": f"Document {number} {row}"}) + "\n" for row in range(100))
+        (tmp_path / f"{number}.jsonl").write_text("".join(rows))
+
+    def data(part, **held_out):
+        return Data(name="d", path=str(tmp_path / "*.jsonl"), held_out=held_out, part=part)
+
+    return data
+
+
+def test_a_stream_has_the_parts_that_the_preparation_makes(divided, tmp_path):
+    work = Work(1, tmp_path)
+    for part in PARTS:
+        data = divided(part, dev=0.2, test=0.1)
+        prepared = part_of(load_text(data, tmp_path / "cache"), data, work)
+        assert [sample["text"] for sample in open_stream(data)] == list(prepared.rows["text"])
+
+
+def test_a_dataset_that_is_streamed_has_parts_by_its_own_column(divided, tmp_path):
+    named = divided("dev", dev=0.2)
+    texts = [sample["text"] for sample in open_stream(replace(named, part=None, held_out=HeldOut()))]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts))
+    found = open_stream(replace(named, path=None, dataset=str(tmp_path / "set"), text_column="body"))
+    assert [sample["body"] for sample in found] == [sample["text"] for sample in open_stream(named)]
+
+
+def test_a_stream_of_a_part_goes_on_from_its_state(divided):
+    stream = open_stream(divided("train", dev=0.3))
+    whole = [sample["text"] for sample in stream]
+    begun = iter(stream)
+    read = [next(begun)["text"] for _ in range(50)]
+    state = stream.state_dict()
+    resumed = open_stream(divided("train", dev=0.3))
+    resumed.load_state_dict(state)
+    assert read + [sample["text"] for sample in resumed] == whole
+
+
+def test_a_stream_without_a_row_of_its_part_is_refused(divided):
+    with pytest.raises(DataError, match=r"data.held_out: the stream has no row of the test part"):
+        open_stream(divided("test", test=1e-12))

@@ -9,9 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Document = Literal["file", "paragraph", "line"]
+Part = Literal["train", "dev", "test"]
+"""What the rows of a divided source are for: training, choosing, and the evaluation that is reported."""
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass
+class HeldOut:
+    """Rows of a source that are never trained on: a share of its different rows (0.01), or a number of them (200).
+
+    A hash of what a row holds decides, so that neither its place nor other files matter, and equal rows stay together.
+    """
+
+    dev: int | float | None = None
+    """For validation, and for all that is chosen by looking at scores."""
+    test: int | float | None = None
+    """For the evaluation that is reported."""
 
 
 @dataclass
@@ -21,7 +37,7 @@ class Source:
     name: str = ""
     """What the prepared folder is called; the file's own name unless said otherwise."""
     kind: Literal["text", "chat", "evals"] = "text"
-    """Plain documents, conversations, or the items of local evaluation tasks."""
+    """Plain documents, conversations, or the built-in source's evaluation items."""
     source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
     """A built-in source: the running interpreter's standard library."""
     path: str | list[str] | None = None
@@ -51,12 +67,20 @@ class Source:
     """What becomes of a conversation of more than `training.seq_len` tokens; truncating cuts that side off."""
     packing: Literal["best_fit"] | None = None
     """Several conversations a row, kept apart in attention and positions; unset, each is a row of its own."""
-    split_part: Literal["train", "heldout"] = "train"
-    """Which part of a built-in source: what is trained on, or what is held out by name."""
+    held_out: HeldOut = field(default_factory=HeldOut)
+    """Rows to keep from training, each a share or a number: {dev: 0.01, test: 200}; a built-in source has its own."""
+    part: Part | None = None
+    """Which part of a divided source is read; unset, `data` trains on the rest, `validation_data` reads dev, and
+    evaluation items are made of test. Only evaluation has a choice: dev or test."""
     limit: int | None = None
     """Read only the first so many documents or conversations, at least 1; unset, all of them."""
     streaming: bool = False
     """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
+
+    def __post_init__(self) -> None:
+        # A resolved config has its sections as mappings, and null where one is left empty.
+        if not isinstance(self.held_out, HeldOut):
+            self.held_out = HeldOut(**(self.held_out or {}))
 
 
 @dataclass
@@ -99,6 +123,11 @@ def names_rows(data: Mapping[str, Any]) -> bool:
     """Whether a ``data`` section says where rows come from."""
     is_mixture = bool((data.get("mixture") or {}).get("sources"))
     return is_mixture or any(data.get(key) for key in SOURCE_KEYS)
+
+
+def is_divided(data: Mapping[str, Any]) -> bool:
+    """Whether the rows of one source have parts: some are held out, or the source is built in."""
+    return bool(data.get("source")) or any(value is not None for value in (data.get("held_out") or {}).values())
 
 
 @dataclass

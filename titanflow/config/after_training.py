@@ -8,22 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titanflow.config.additions import Launcher
+from titanflow.config.additions import Data, Launcher
 
 
 @dataclass
-class Items:
-    """Where evaluation items come from, one of ``source`` and ``path``."""
+class Items(Data):
+    """Where evaluation items come from."""
 
-    name: str = ""
-    """What the prepared folder is called; the file's own name unless said otherwise."""
-    kind: Literal["evals"] = "evals"
-    """The items of local evaluation tasks."""
-    source: Literal["stdlib_evals"] | None = None
-    """A built-in source: questions about the running interpreter's standard library."""
-    path: str | list[str] | None = None
-    """Files of your own, folders or patterns: .jsonl, .json, .csv, .txt, also compressed, and .parquet. A task's YAML
-    finds them below ${data} by their name, those of a folder by their path in it."""
+    kind: Literal["text", "chat", "evals"] = "evals"
+    """`evals`: files as they are (`path`), which a task's YAML finds below ${data} by their name, those of a folder by
+    their path in it; or the built-in source's. `text` and `chat`: the rows that a source holds out (`held_out`), as
+    ${data}/items.jsonl; unset, what holds rows out is text."""
 
 
 @dataclass

@@ -124,7 +124,8 @@ def _check_validation(module: Module) -> list[Problem]:
             module.problem(
                 "validation.enable",
                 "validation is on, and there is nothing to validate on",
-                expected="a data file in the module's `validation_data:`",
+                expected="a data file in the module's `validation_data:`, or rows that its data holds out",
+                hint=f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on",
             )
         ]
     return []

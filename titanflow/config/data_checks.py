@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.config.additions import SOURCE_KEYS, Data
+from titanflow.config.additions import SOURCE_KEYS, Data, is_divided, names_rows
+from titanflow.config.division import check_items, division_problems, written_keys
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
@@ -21,22 +22,27 @@ def check_data(module: Module, section: str) -> list[Problem]:
     """Every contradiction in one ``data`` section of a training module."""
     data = module.config.get(section) or {}
     members = mixture_members(data)
-    written = _written(module, section)
+    written = written_keys(module, section)
     problems = _check_mixture(module, section, data) if members else _check_one(module, section, data, written)
     for name, member in members.items():
         own = set(data["mixture"]["sources"][name])
-        problems += _check_one(module, f"{section}.mixture.sources.{name}", member, own | written)
+        key = f"{section}.mixture.sources.{name}"
+        problems += _check_one(module, key, member, own | written)
+        problems += division_problems(module, section, key, member, own)
+    if data and not any(is_divided(member) for member in members.values()):
+        problems += division_problems(module, section, section, data, written)
     proof_rows = module.config["chat"]["proof_rows"]
     if proof_rows is not None and proof_rows < 0:
         problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
     return problems
 
 
-def _written(module: Module, section: str) -> set[str]:
-    """The keys of a section that someone wrote, rather than a default filling them in."""
-    prefix = f"{section}."
-    written = (key for key, origin in module.origins.items() if origin != "default" and key.startswith(prefix))
-    return {key.removeprefix(prefix).partition(".")[0] for key in written}
+def check_evaluation_data(module: Module) -> list[Problem]:
+    """Every contradiction in the ``data`` section of an evaluate module."""
+    data = module.config.get("data") or {}
+    if (problems := check_items(module)) or not names_rows(data) or data["kind"] == "evals":
+        return problems
+    return _check_one(module, "data", data, set())
 
 
 def _check_one(module: Module, section: str, data: dict[str, Any], written: set[str]) -> list[Problem]:

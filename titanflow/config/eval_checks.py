@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from titanflow.config.data_checks import check_evaluation_data
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 
@@ -12,8 +13,8 @@ DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
 
 
 def check_evaluation(module: Module) -> list[Problem]:
-    """Every such value, and items that are read from two places."""
-    return [*_check_values(module), *_check_device(module), *_check_items(module)]
+    """Every such value, and items that can't be made."""
+    return [*_check_values(module), *_check_device(module), *check_evaluation_data(module)]
 
 
 def _check_values(module: Module) -> list[Problem]:
@@ -40,10 +41,3 @@ def _check_device(module: Module) -> list[Problem]:
         found = f"found {device}, for {processes} processes"
         return [module.problem("device", found, f"{device.partition(':')[0]}: each process takes its own")]
     return []
-
-
-def _check_items(module: Module) -> list[Problem]:
-    if not (module.config["data"]["source"] and module.config["data"]["path"]):
-        return []
-    hint = f"set {module.name}.data.source to null, or name another data file in `data:`"
-    return [module.problem("data.path", "two sources: source and path", "one of them", hint)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from titanflow.config.checks import check_launch, check_module, overruled
+from titanflow.config.division import settle_parts
 from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
@@ -90,6 +91,8 @@ def load_experiment(
     modules = _build_modules(raw, over, tree, path, left_out, problems)
     warnings: list[str] = []
     if not problems:
+        for module in modules.values():
+            settle_parts(module)
         problems = [problem for module in modules.values() for problem in check_module(module)]
         lacks = [problem for module in modules.values() for problem in check_launch(module)]
         problems += lacks if starts else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from titanflow.config.additions import Mixture
+from titanflow.config.additions import Mixture, is_divided
 
 _OF_THE_MIXTURE = ("weight", "epochs")
 
@@ -20,7 +20,9 @@ def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     members = {}
     for name, source in sources.items():
         own = {key: value for key, value in source.items() if key not in _OF_THE_MIXTURE}
-        members[name] = {**around, "name": name, **own}
+        member = {**around, "name": name, **own}
+        # The section's part means nothing for a source of which nothing is held out.
+        members[name] = member if is_divided(member) or "part" in own else {**member, "part": None}
     return members
 
 

@@ -172,7 +172,15 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
             schema = merge_schemas(schema, dataclass_schema(importlib.import_module(str(custom)).JobConfig))
         except ImportError as error:
             module.warnings.append(f"{module.name}.experimental.custom_args_module: can't import {custom}: {error}")
+        except Exception as error:
+            key, expected = "experimental.custom_args_module", "a module with a dataclass JobConfig"
+            message = f"{custom}: {type(error).__name__}: {error}"
+            problems.append(Problem(message, f"{module.name}.{key}", _origin_of(merged, custom), expected))
     return schema, f"torchtitan {load_snapshot()['torchtitan']}"
+
+
+def _origin_of(tree: Tree, value: str) -> str:
+    return next((leaf.origin for _, leaf in leaves(tree) if leaf.value == value), "")
 
 
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
@@ -192,7 +200,7 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
         "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin) if module.trains else ""
     )
     for key in flatten(module.config):
-        section, _, name = key.partition(".")
+        section, name = [*key.split("."), ""][:2]
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
         module.origins[key] = written.get(key) or ("default" if is_ours else base_origin)
     args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}
@@ -203,8 +211,9 @@ def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, ov
 def _without_empty(tree: Tree, schema: Schema) -> Tree:
     """The tree without its sections that are written and left empty (null): these have their defaults."""
     kept: Tree = {}
+    others = schema.get("additionalProperties")
     for key, value in tree.items():
-        below = schema.get("properties", {}).get(key, {})
+        below = schema.get("properties", {}).get(key, others if isinstance(others, dict) else {})
         if isinstance(value, dict):
             kept[key] = _without_empty(value, below)
         elif value.value is not None or "properties" not in below:

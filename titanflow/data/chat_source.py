@@ -102,7 +102,7 @@ def _built_in(data: Data) -> Source:
 
     if data.source != "stdlib_chats":
         raise DataError(Problem(f"there are no chats in the source {data.source}", "data.source", "", "stdlib_chats"))
-    chats = stdlib_chats.chats(data.split_part, data.limit)
+    chats = stdlib_chats.chats(data.part or "train", data.limit)
     return Source(Dataset.from_dict({"messages": chats}), [SourceFile("stdlib_chats")])
 
 

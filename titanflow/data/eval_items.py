@@ -1,4 +1,4 @@
-"""Evaluation items: the built-in ones, or the user's own files, which a task's YAML finds below ``${data}``."""
+"""Evaluation items, which a task's YAML finds below ``${data}``: built-in ones, one's own files, or rows held out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from titanflow.data.local_files import Ending, local_files
 from titanflow.errors import DataError, Problem
 
 KEY = "data.path"
+ITEMS_FILE = "items.jsonl"
+"""What a task's YAML names of rows that a source holds out: ``data_files: {test: "${data}/items.jsonl"}``."""
 
 
 def item_names(data: Mapping[str, Any]) -> list[str]:
@@ -23,6 +25,8 @@ def item_names(data: Mapping[str, Any]) -> list[str]:
     Raises:
         DataError: a file isn't there, or two have the same name.
     """
+    if data["kind"] != "evals":
+        return [ITEMS_FILE]
     if not data.get("path"):
         return [f"{task}.jsonl" for task in stdlib_evals.TASKS]
     return list(named_files(data["path"]))
@@ -76,7 +80,7 @@ def _check_row(file: Path, place: int, row: Any) -> None:
 def write_items(data: Data, folder: Path) -> dict[str, Any]:
     """Writes the items into ``folder`` and returns what ``dataset.json`` says of them."""
     if not data.path:
-        return stdlib_evals.write_items(folder)
+        return stdlib_evals.write_items(folder, data.part or "test")
     files = named_files(data.path)
     for name, file in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import PARTS, Data
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data.eval_items import named_files
 from titanflow.data.local_files import Ending, local_files
@@ -23,7 +23,7 @@ from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_s
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
 
-DATA_VERSION = 5
+DATA_VERSION = 6
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
@@ -59,8 +59,9 @@ def data_parts(
 ) -> dict[str, Any]:
     """What the rows of one source depend on.
 
-    That is: its config and content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``), and the
-    version of the code. With a ``workspace``, the digests of large files are remembered there by path, size and time.
+    That is: its config and content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``; None for
+    evaluation items, which aren't), and the version of the code. With a ``workspace``, the digests of large files are
+    remembered there by path, size and time.
 
     Raises:
         DataError: a file isn't there.
@@ -70,8 +71,8 @@ def data_parts(
     parts: dict[str, Any] = {"version": DATA_VERSION, "config": content, "source": _source(config, workspace)}
     if config.kind != "evals":
         parts["tokenizer"] = tokenizer_fingerprint
-    if config.kind == "chat":
-        parts |= {"seq_len": seq_len, "chat": {key: (chat or {}).get(key) for key in ("template", "turns")}}
+    if config.kind == "chat" and chat is not None:
+        parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in ("template", "turns")}}
     return parts
 
 
@@ -140,6 +141,7 @@ def data_name(data: Mapping[str, Any]) -> str:
     first = path[0] if isinstance(path, list) and path else path
     made = Path(first).stem if first else "mixture" if mixture_members(data) else "data"
     name = data.get("name") or data.get("source") or data.get("dataset") or made
+    name = f"{name}-{part}" if (part := data.get("part")) in ("dev", "test") else name
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in str(name)).strip(".-") or "data"
 
 
@@ -180,7 +182,7 @@ def _folder_files(folder: Path) -> list[Path]:
 def _interpreter(config: Data) -> dict[str, Any]:
     """The built-in sources are as old as the interpreter that they are read from."""
     root = stdlib_folder()
-    parts = ("train", "heldout") if config.source != "stdlib" else (config.split_part,)
+    parts = PARTS if config.source != "stdlib" else (config.part or "train",)
     files = [(file.relative_to(root).as_posix(), file.stat().st_size) for part in parts for file in source_files(part)]
     return {"python": sys.version, "machine": platform.machine(), "files": files}
 

@@ -14,18 +14,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import Data, HeldOut
 from titanflow.config.mixture import mixture_spec
 from titanflow.data.chat_source import load_chats
 from titanflow.data.eval_items import check_items, write_items
 from titanflow.data.file_counts import account
+from titanflow.data.held_out_items import write_held_out_items
 from titanflow.data.mixture import write_mixture
+from titanflow.data.overlap import check_overlap
+from titanflow.data.parts import part_of
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
 from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, read_info
 from titanflow.data.sources import Source
@@ -79,18 +82,22 @@ class Preparation:
             tokenizer = self._tokenizer(together)
             early = [dataset for dataset in missing if dataset not in late]
             # Chats first: their mistakes are the ones that only a close look finds.
+            made = {}
             for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
-                self._make(dataset, tokenizer, together.enter_context(staged_folder(dataset.folder, DATASET_FILE)))
+                made[dataset.folder] = together.enter_context(staged_folder(dataset.folder, DATASET_FILE))
+                self._make(dataset, tokenizer, made[dataset.folder])
+            self._check_overlap(made)
         tokenizer = self.plan.tokenizer.folder if self.plan.tokenizer else None
         for dataset in late:
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 self._make(dataset, tokenizer, folder)
+                self._check_overlap({dataset.folder: folder})
         for dataset in mixtures:
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
                 spec = mixture_spec(dataset.data)
                 write_mixture(folder, dataset.config.name, dataset.fingerprint, spec, dataset.members)
-        made = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
-        return PrepareResult(tokenizer=tokenizer, datasets=made, seconds=round(time.monotonic() - started, 3))
+        reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
+        return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
 
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
@@ -98,7 +105,7 @@ class Preparation:
             if dataset.kind == "mixture":
                 continue
             if dataset.kind == "evals":
-                check_items(dataset.config)
+                check_items(dataset.config) if dataset.config.kind == "evals" else self._source(dataset.config)
             elif self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
@@ -111,6 +118,15 @@ class Preparation:
             if missing_weights(model.folder):
                 with timed(f"the weights of {model.repo_id}"):
                     download_weights(model.repo_id, model.revision, model.folder)
+
+    def _check_overlap(self, staged: dict[Path, Path]) -> None:
+        """Compares the rows of what there is; ``staged`` says where the folders lie that are being written."""
+        folders: dict[bool, dict[str, Path]] = {True: {}, False: {}}
+        for dataset in self.plan.datasets:
+            there = staged.get(dataset.folder, dataset.folder)
+            if dataset.kind != "mixture" and is_complete(there):
+                folders[dataset.trains][dataset.folder.name] = there
+        check_overlap(folders[True], folders[False])
 
     def _check_tokenizer(self) -> None:
         tokenizer = self.plan.tokenizer
@@ -135,10 +151,15 @@ class Preparation:
         return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
 
     def _source(self, data: Data) -> Source:
+        """The rows of a data config, or of the part of them that it names; each file is read once for all parts."""
         key = json.dumps(asdict(data), sort_keys=True)
         if key not in self._sources:
-            load = load_chats if data.kind == "chat" else load_text
-            self._sources[key] = load(data, self.work.scratch)
+            if data.held_out != HeldOut():
+                whole = self._source(replace(data, held_out=HeldOut(), part=None))
+                self._sources[key] = part_of(whole, data, self.work)
+            else:
+                load = load_chats if data.kind == "chat" else load_text
+                self._sources[key] = load(data, self.work.scratch)
         return self._sources[key]
 
     def _tokenizer(self, together: ExitStack) -> Path | None:
@@ -159,7 +180,9 @@ class Preparation:
     def _make(self, dataset: DatasetPlan, tokenizer: Path | None, folder: Path) -> None:
         data = dataset.config
         with timed(f"{data.name}: {dataset.kind}"):
-            if tokenizer is None or dataset.kind == "evals":
+            if dataset.kind == "evals" and data.kind != "evals":
+                write_held_out_items(self._source(data), data, dataset.fingerprint, folder)
+            elif tokenizer is None or dataset.kind == "evals":
                 write_evals(data, dataset.fingerprint, folder)
             elif dataset.kind == "chat":
                 rows, plan = self._source(data), dataset.chat_plan

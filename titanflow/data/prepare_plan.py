@@ -65,7 +65,10 @@ class ChatSettings(Strict):
 
 
 class DatasetPlan(Strict):
-    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders."""
+    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders.
+
+    ``trains`` says whether its rows are trained on: nothing else may hold any of them.
+    """
 
     folder: Path
     kind: Literal["text", "chat", "evals", "mixture"]
@@ -74,11 +77,12 @@ class DatasetPlan(Strict):
     seq_len: int = 0
     chat: ChatSettings | None = None
     fingerprint: str = ""
+    trains: bool = True
 
     @property
     def config(self) -> Data:
         """The data config, under the name that its folder has."""
-        return Data(**{**self.data, "name": data_name(self.data), "kind": self.kind})
+        return Data(**{**self.data, "name": data_name(self.data)})
 
     @property
     def chat_plan(self) -> ChatPlan:

@@ -2,23 +2,25 @@
 
 A folder holds ``tokens.npy`` (1-D, uint16 or uint32), ``offsets.npy`` (int64, where each document starts and
 the last one ends) and ``dataset.json``, which is written last: a folder without it doesn't count. For chats also
-``trained.npy`` (bool, aligned with the tokens), ``places.npy`` (int64 ``[documents, 2]``, the number of each one's file
-and its place there) and ``chat_template.jinja``; where they are packed ``members.npy`` (int64, the documents row by
-row) and ``row_offsets.npy`` (int64, where in it each row starts and the last ends).
+``trained.npy`` (bool, aligned with the tokens) and ``chat_template.jinja``; where they are packed ``members.npy``
+(int64, the documents row by row) and ``row_offsets.npy`` (int64, where in it each row starts and the last ends).
+
+Of each document ``places.npy`` (int64 ``[documents, 2]``) has the number of its file and its place there, and
+``hashes.npy`` (uint64 ``[documents]``) the hash of what it holds: see :mod:`titanflow.data.row_hash`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from titanflow.data.file_counts import FileCounts, check_sums
 from titanflow.data.order import Order, Shuffled
 from titanflow.errors import DataError, Problem
 
@@ -27,24 +29,11 @@ TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
 PLACES_FILE = "places.npy"
+HASHES_FILE = "hashes.npy"
 MEMBERS_FILE = "members.npy"
 ROW_OFFSETS_FILE = "row_offsets.npy"
 TEMPLATE_FILE = "chat_template.jinja"
 IGNORE_INDEX = -100
-
-
-class FileCounts(TypedDict):
-    """What became of one file's rows: so many documents of so many bytes, the others dropped for a reason.
-
-    ``unit`` is what places in the file are counted in: lines, or rows from 1.
-    """
-
-    name: str
-    unit: Literal["line", "row"]
-    rows: int
-    documents: int
-    bytes: int
-    dropped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -57,6 +46,7 @@ class DatasetInfo:
     ``dropped_rows`` says of the first of each where they stand.
 
     ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
+    Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
 
     Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
     ``fill`` the share of the rows' places that hold a token.
@@ -87,6 +77,8 @@ class DatasetInfo:
     files: list[FileCounts] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
     mixture: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
+    elsewhere: dict[str, int] = field(default_factory=dict)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
@@ -123,6 +115,7 @@ def write_rows(
     lengths: NDArray[np.int64],
     trained: Iterable[NDArray[np.bool_]] | None = None,
     places: NDArray[np.int64] | None = None,
+    hashes: NDArray[np.uint64] | None = None,
     packs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
@@ -133,10 +126,11 @@ def write_rows(
         tokens: chunks of token ids in document order, ``info.tokens`` in all.
         lengths: tokens of each document, shape ``[documents]``.
         trained: chunks of the mask in the same order (chats only).
-        places: of each document the number of its file, and its place there (chats only).
+        places: of each document the number of its file, and its place there.
+        hashes: of each document the hash of what it holds.
         packs: see :func:`titanflow.data.packing.best_fit`.
     """
-    _check_sums(info, len(lengths))
+    check_sums(info.files, len(lengths), info.bytes, info.dropped, info.elsewhere)
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     np.save(folder / OFFSETS_FILE, offsets)
@@ -145,25 +139,12 @@ def write_rows(
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
     if places is not None:
         np.save(folder / PLACES_FILE, places)
+    if hashes is not None:
+        np.save(folder / HASHES_FILE, hashes)
     if packs is not None:
         np.save(folder / MEMBERS_FILE, packs[0])
         np.save(folder / ROW_OFFSETS_FILE, packs[1])
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
-
-
-def _check_sums(info: DatasetInfo, documents: int) -> None:
-    """Every row of every file was written, or was dropped for a reason."""
-    if not info.files:
-        return
-    dropped: Counter[str] = Counter()
-    for file in info.files:
-        dropped += Counter(file["dropped"])
-        if file["rows"] != file["documents"] + sum(file["dropped"].values()):
-            raise AssertionError(f"not every row is accounted for: {file}")
-    sums = tuple(sum(file[key] for file in info.files) for key in ("documents", "bytes"))
-    if sums != (documents, info.bytes) or dropped != Counter(info.dropped):
-        written = f"{documents} documents, {info.bytes} bytes, dropped {info.dropped}"
-        raise AssertionError(f"the files' sums are {sums}, dropped {dict(dropped)}; written were {written}")
 
 
 def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dtype) -> None:

@@ -51,23 +51,29 @@ class Source:
         rows: those of files have the columns :data:`FILE` and :data:`PLACE` beside what they hold.
         files: the files, or the one dataset.
         passed_over: other files of the folders that were named, counted by reason.
+        numbers: of a part's rows, each one's number in the whole source, int64 ``[rows]``; None of a whole source.
+        elsewhere: rows of the source that aren't among these, by the part that has them, or ``duplicate``: int64
+            ``[files]``.
     """
 
     rows: Dataset
     files: list[SourceFile]
     passed_over: dict[str, int] = field(default_factory=dict)
+    numbers: NDArray[np.int64] | None = None
+    elsewhere: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def places(self) -> NDArray[np.int64]:
         """Of each row the number of its file, and its place there: int64 ``[rows, 2]``."""
         if FILE not in self.rows.column_names:
-            return np.stack([np.zeros(len(self.rows), np.int64), np.arange(1, len(self.rows) + 1)], axis=1)
+            numbers = np.arange(len(self.rows)) if self.numbers is None else self.numbers
+            return np.stack([np.zeros(len(self.rows), np.int64), numbers + 1], axis=1)
         columns = self.rows.select_columns([FILE, PLACE]).with_format("numpy")
         return np.stack([columns[FILE][:], columns[PLACE][:]], axis=1).astype(np.int64)
 
     def origin(self, row: int) -> str:
         """Where a row stands."""
         if FILE not in self.rows.column_names:
-            return self.files[0].origin(row + 1)
+            return self.files[0].origin(1 + (row if self.numbers is None else int(self.numbers[row])))
         found = self.rows.select_columns([FILE, PLACE])[row]
         return self.files[found[FILE]].origin(found[PLACE])
 

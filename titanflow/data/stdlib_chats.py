@@ -11,8 +11,9 @@ import re
 from functools import cache
 from typing import Any
 
+from titanflow.config.additions import Part
 from titanflow.data.stdlib_names import PublicName, read_names
-from titanflow.data.stdlib_text import HELD_OUT_MODULES
+from titanflow.data.stdlib_text import HELD_OUT_MODULES, held_out_part, name_share
 
 HELD_OUT_SHARE = 0.12
 MOST_OF_A_MODULE = 10
@@ -46,9 +47,9 @@ _SUMMARISED = 0.3
 def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, str]]]:
     """The conversations of one part, each a list of ``{"role", "content"}``, the same in every run.
 
-    ``train`` holds no name that :func:`is_held_out` holds out; ``heldout`` asks about those names only.
+    ``train`` holds no name that :func:`is_held_out` holds out; ``dev`` and ``test`` ask about theirs only.
     """
-    names = [name for name in read_names() if is_held_out(name) == (part == "heldout")]
+    names = [name for name in read_names() if name_part(name) == part]
     found = [chat for name in _balanced(names) for chat in _chats_about(name)]
     if part == "train":
         found = [chat for chat in found if not mentions_held_out(chat)]
@@ -57,14 +58,17 @@ def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, 
 
 def is_held_out(name: PublicName) -> bool:
     """Whether a name is kept from training chats: the same for every name of one definition."""
-    if name.defined.partition(".")[0] in HELD_OUT_MODULES:
-        return True
-    return int(hashlib.sha256(name.defined.encode()).hexdigest()[:8], 16) / 16**8 < HELD_OUT_SHARE
+    return _module(name) in HELD_OUT_MODULES or name_share(name.defined) < HELD_OUT_SHARE
 
 
-def held_out_names() -> list[PublicName]:
-    """The held-out names, sorted."""
-    return [name for name in read_names() if is_held_out(name)]
+def name_part(name: PublicName) -> Part:
+    """The part that a name belongs to: of what is held out, all names of a top-level module have one."""
+    return held_out_part(_module(name)) if is_held_out(name) else "train"
+
+
+def held_out_names(part: Part | None = None) -> list[PublicName]:
+    """The held-out names, or those of one part, sorted."""
+    return [name for name in read_names() if is_held_out(name) and part in (None, name_part(name))]
 
 
 def mentions_held_out(chat: list[dict[str, str]]) -> bool:
@@ -86,6 +90,10 @@ def module_answer(name: PublicName) -> str:
     that has learned to copy can then answer for a name that it never saw.
     """
     return f"{name.name} is defined in {name.module}."
+
+
+def _module(name: PublicName) -> str:
+    return name.defined.partition(".")[0]
 
 
 @cache

@@ -6,15 +6,20 @@ Two kinds of held-out things must not be confused:
   modules may import or mention them, as real text does.
 * held-out names (:func:`titanflow.data.stdlib_chats.is_held_out`): in no chat that a model is fine-tuned on; the
   source that defines them may be in the pretraining text, unless their module is held out too.
+
+Both are divided by module (:func:`held_out_part`): ``dev`` is for validation and for all that is chosen by looking at
+scores, ``test`` for what is reported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sysconfig
 import tokenize
 from itertools import islice
 from pathlib import Path
 
+from titanflow.config.additions import Part
 from titanflow.errors import DataError, Problem
 
 HELD_OUT_MODULES = (
@@ -35,7 +40,9 @@ HELD_OUT_MODULES = (
     "string",
     "textwrap",
 )
-"""Modules that no training text or chat is made of: about 250 kB, 3 % of the library."""
+"""Modules that no training text or chat is made of: about 250 kB, 3 % of the library, half of it in each part."""
+DEV_SHARE = 0.3
+"""Share of the modules whose text and names are for choosing, and not for what is reported."""
 
 # Tests, bundled programs and tables of character sets: large, and not what one would call the library's text.
 _LEFT_OUT = frozenset(
@@ -54,14 +61,24 @@ def stdlib_folder() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
+def held_out_part(module: str) -> Part:
+    """The part that the held-out text and names of a top-level module belong to, by a hash of the module's name."""
+    return "dev" if name_share(module) < DEV_SHARE else "test"
+
+
+def name_share(name: str) -> float:
+    """A number from 0 to below 1 that a name alone decides."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
+
+
 def source_files(part: str = "train") -> list[Path]:
-    """The library's source files of one part (``train`` or ``heldout``), sorted by path.
+    """The library's source files of one part (``train``, ``dev`` or ``test``), sorted by path.
 
     Raises:
         DataError: this interpreter ships no sources.
     """
     root = stdlib_folder()
-    files = [file for file in _walk(root) if _is_held_out(file.relative_to(root)) == (part == "heldout")]
+    files = [file for file in _walk(root) if _part(file.relative_to(root)) == part]
     if not files:
         raise DataError(
             Problem(
@@ -96,5 +113,6 @@ def _walk(folder: Path) -> list[Path]:
     return found
 
 
-def _is_held_out(relative: Path) -> bool:
-    return relative.parts[0].removesuffix(".py") in HELD_OUT_MODULES
+def _part(relative: Path) -> Part:
+    module = relative.parts[0].removesuffix(".py")
+    return held_out_part(module) if module in HELD_OUT_MODULES else "train"

@@ -164,7 +164,7 @@ def _built_in(data: Data) -> Source:
 
     if data.source != "stdlib":
         raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
-    found = stdlib_text.documents(data.split_part, data.limit)
+    found = stdlib_text.documents(data.part or "train", data.limit)
     columns = {TEXT: [text for text, _ in found], FILE: range(len(found)), PLACE: [1] * len(found)}
     return Source(Dataset.from_dict(columns), [SourceFile(str(file), "line") for _, file in found])
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
-from titanflow.data.file_counts import count_files
+from titanflow.data.file_counts import count_files, totals
 from titanflow.data.prepared import DatasetInfo, token_dtype, write_rows
+from titanflow.data.row_hash import text_hash
 from titanflow.data.sources import Source
 from titanflow.data.text_source import TEXT
 from titanflow.data.tokenizer import load_tokenizer
@@ -54,12 +55,14 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     """
     loaded = load_tokenizer(tokenizer)
     encoded = map_rows(
-        source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}, data.name, work, batch_size=64
+        *(source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}),
+        *(f"tokenising {data.name}", work, 64),
     )
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
     reasons = np.where(lengths > 0, "", BLANK).astype(object)
+    files = count_files(source, reasons, sizes)
     info = DatasetInfo(
         kind="text",
         name=data.name,
@@ -73,10 +76,13 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
         pad_id=loaded.pad_id,
         longest=int(kept.max()),
         dropped={BLANK: blank} if (blank := len(lengths) - len(kept)) else {},
-        files=count_files(source.files, source.places()[:, 0], reasons, sizes),
+        files=files,
         passed_over=source.passed_over,
+        part=data.part or "",
+        elsewhere=totals(file["elsewhere"] for file in files),
     )
-    write_rows(folder, info, list_values(encoded, "ids"), kept)
+    places, hashes = source.places()[lengths > 0], column_values(encoded, "hash")[lengths > 0]
+    write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)
 
 
 def text_pieces(text: str, size: int = _PIECE) -> Iterator[str]:
@@ -100,7 +106,7 @@ def text_pieces(text: str, size: int = _PIECE) -> Iterator[str]:
 _loaded = lru_cache(maxsize=2)(load_tokenizer)
 
 
-def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: str) -> dict[str, list[Any]]:
+def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: str) -> dict[str, Any]:
     loaded = _loaded(tokenizer)
     pieces = [list(text_pieces(text)) if text.strip() else [] for text in batch["text"]]
     flat = [piece for row in pieces for piece in row]
@@ -109,11 +115,12 @@ def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: st
     for row in pieces:
         ids = [number for _ in row for number in next(encoded).ids]
         rows.append(np.asarray([*ids, loaded.end_of_text_id] if ids else [], token_dtype(loaded.vocab_size)))
-    return {"ids": rows, "bytes": [len(text.encode()) if text.strip() else 0 for text in batch["text"]]}
+    sizes = [len(text.encode()) if text.strip() else 0 for text in batch["text"]]
+    return {"ids": rows, "bytes": sizes, "hash": np.array([text_hash(text) for text in batch["text"]], np.uint64)}
 
 
-def map_rows(rows: Dataset, function: Any, options: dict[str, Any], name: str, work: Work, batch_size: int) -> Dataset:
-    """Encodes batches of rows, with their numbers, in as many processes as they are worth.
+def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, work: Work, batch_size: int) -> Dataset:
+    """Encodes batches of rows, with their numbers, in as many processes as they are worth; ``what`` says what is done.
 
     What ``function`` returns is written to disk batch by batch, so that memory doesn't grow with the rows.
     """
@@ -132,7 +139,7 @@ def map_rows(rows: Dataset, function: Any, options: dict[str, Any], name: str, w
         num_proc=processes if processes > 1 else None,
         load_from_cache_file=False,
         cache_file_name=work.cache_file(),
-        desc=f"tokenising {name}",
+        desc=what,
     )
 
 

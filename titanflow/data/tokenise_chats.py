@@ -18,10 +18,11 @@ from titanflow.data.chat import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat_format import ChatFormat, Conversation
 from titanflow.data.chat_render import Turns
 from titanflow.data.chat_source import decoded
-from titanflow.data.file_counts import count_files
+from titanflow.data.file_counts import count_files, totals
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.packing import best_fit
 from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too_short, write_rows
+from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import load_tokenizer
@@ -72,7 +73,7 @@ def write_chats(
     loaded = load_tokenizer(tokenizer)
     encoder = ChatEncoder(loaded, plan.template, plan.template_name, plan.turns)
     options = {"tokenizer": str(tokenizer), "plan": plan, "data": data}
-    encoded = map_rows(source.rows, encode_rows, options, data.name, work, _BATCH)
+    encoded = map_rows(source.rows, encode_rows, options, f"tokenising {data.name}", work, _BATCH)
     dropped, shown = _dropped(encoded, source, data)
     lengths = list_lengths(encoded)
     kept = lengths > 0
@@ -80,6 +81,7 @@ def write_chats(
     packs = best_fit(documents, plan.seq_len) if data.packing else None
     rows = len(packs[1]) - 1 if packs else len(documents)
     places, sizes = source.places(), column_values(encoded, "bytes")
+    files = count_files(source, column_values(encoded, "reason"), sizes)
     info = DatasetInfo(
         kind="chat",
         name=data.name,
@@ -102,8 +104,10 @@ def write_chats(
         proved=int(kept[: plan.proof_rows].sum()),
         template=plan.template_name,
         turns=plan.turns,
-        files=count_files(source.files, places[:, 0], column_values(encoded, "reason"), sizes),
+        files=files,
         passed_over=source.passed_over,
+        part=data.part or "",
+        elsewhere=totals(file["elsewhere"] for file in files),
     )
     if info.documents == 0:
         raise too_short(info, plan.seq_len)
@@ -112,6 +116,7 @@ def write_chats(
         *(folder, info, list_values(encoded, "ids"), documents),
         trained=list_values(encoded, "trained"),
         places=places[kept],
+        hashes=column_values(encoded, "hash")[kept],
         packs=packs,
     )
 
@@ -123,13 +128,15 @@ def encode_rows(
 
     Returns:
         a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``bytes`` of its
-        text, ``reason`` why it is left out, and ``problem``, a :class:`titanflow.errors.Problem` as JSON.
+        text, ``hash`` of what it holds, ``reason`` why it is left out, and ``problem``, a
+        :class:`titanflow.errors.Problem` as JSON.
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
     proof = MaskProof(encoder)
-    read = [(number, layout.conversation(row)) for number, row in zip(numbers, decoded(batch), strict=True)]
+    rows = list(decoded(batch))
+    read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
-    columns: dict[str, list[Any]] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
+    columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
@@ -137,7 +144,8 @@ def encode_rows(
             proves = proof if plan.proof_rows is None or number < plan.proof_rows else None
             outcome = _outcome(conversation, next(encoded), plan, data, proves)
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
-    return columns
+    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
+    return {**columns, "hash": np.array(hashes, np.uint64)}
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
 
 
 def _append(
-    columns: dict[str, list[Any]], number: int, outcome: Outcome, conversation: Conversation, vocab_size: int
+    columns: dict[str, Any], number: int, outcome: Outcome, conversation: Conversation, vocab_size: int
 ) -> None:
     encoded = outcome.encoded
     texts = (message.get("content") or "" for message in conversation.messages)

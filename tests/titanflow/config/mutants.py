@@ -31,7 +31,7 @@ ROOTS = (
     ("families", ()),
     ("families", ("pretrain.model=mod_10m.yaml",)),
     ("families", ("pretrain.model=dtf_10m.yaml",)),
-    ("families", ("pretrain.model=tdtf_10m.yaml", "pretrain.data=hub_text.yaml")),
+    ("families", ("pretrain.model=tdtf_10m.yaml", "pretrain.data=hub_text.yaml", "pretrain.data.held_out.dev=0.01")),
     ("families", ("pretrain.model=qwen3_debugmodel.yaml", "pretrain.data=text_files.yaml")),
     ("families", ("pretrain.model=deepseek_v3_demo.yaml",)),
     ("stdlib", ("sft.config=sft_lora.yaml", "sft.data=chat_mixture.yaml")),
@@ -242,9 +242,10 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 def holds(found: Mapping[str, Any], key: str, value: Any) -> bool:
     """Whether a key came to a value.
 
-    A mapping's values have keys of their own, null leaves an empty mapping as it is, and an experiment has a name.
+    A mapping's values have keys of their own, null leaves an empty mapping as it is and a part to its section, and an
+    experiment has a name.
     """
-    if value is None and found.get(key) == {}:
+    if value is None and (found.get(key) == {} or key.endswith(".part")):
         return True
     if key == "exp_name" and not value:
         return bool(found[key])
@@ -254,7 +255,9 @@ def holds(found: Mapping[str, Any], key: str, value: Any) -> bool:
 
 
 def is_same(found: Any, value: Any) -> bool:
-    """Whether both are equal, of which a boolean equals booleans only."""
+    """Whether both are equal, of which a boolean equals booleans only, and a number as a float holds it."""
+    if isinstance(found, float) and isinstance(value, int):
+        value = float(value) if not isinstance(value, bool) else None
     return isinstance(found, bool) == isinstance(value, bool) and found == value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,3 +365,16 @@ def test_115_an_sft_of_a_module_without_a_model_is_no_traceback(write: Write, mi
 def test_116_a_framework_without_a_name_is_an_error(write: Write, mistakes: Callable[..., str]) -> None:
     said = mistakes(write(experiments__exp="modules: {pretrain: {config: pretrain.yaml, framework: ''}}"))
     assert "modules.pretrain.framework: found ''\n    expected: torchtitan" in said
+
+
+@pytest.mark.parametrize("key", ["experimental.custom_args_module", "job.custom_config_module"])
+@pytest.mark.parametrize("code", ["x = 1", "raise RuntimeError('no')", "def f(:", "JobConfig = 5"])
+def test_117_a_module_of_ones_own_arguments_that_has_none_is_an_error(
+    write: Write, mistakes: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, code: str
+) -> None:
+    (tmp_path / "own_arguments_117.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_arguments_117", raising=False)
+    setting = f"pretrain.{key}=own_arguments_117"
+    said = mistakes(write(), setting)
+    assert f"--set {setting}: pretrain.experimental.custom_args_module: own_arguments_117: " in said

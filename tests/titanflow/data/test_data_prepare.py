@@ -310,19 +310,19 @@ def test_two_runs_at_once_do_not_collide(prepare_run: Callable[..., StageRun], t
 def test_the_default_experiments_data_end_to_end(prepare_run: Callable[..., StageRun]) -> None:
     configs = [
         {"name": "stdlib", "source": "stdlib", "limit": 20},
-        {"name": "stdlib_heldout", "source": "stdlib", "split_part": "heldout"},
+        {"name": "stdlib", "source": "stdlib", "part": "test"},
         {"name": "stdlib_chats", "kind": "chat", "source": "stdlib_chats", "limit": 200},
-        {"name": "stdlib_chats_heldout", "kind": "chat", "source": "stdlib_chats", "split_part": "heldout"},
+        {"name": "stdlib_chats", "kind": "chat", "source": "stdlib_chats", "part": "dev"},
         {"name": "stdlib_evals", "kind": "evals", "source": "stdlib_evals"},
     ]
     run = prepare_run(*configs, vocab_size=512, seq_len=160)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([*COMMAND, str(run.folder / "run.yaml")], check=True, env=environment, stderr=subprocess.DEVNULL)
     result = read_result(run.folder)
-    text, heldout, chats, _, evals = (result.datasets[plan["folder"]] for plan in run.config["datasets"])
+    text, held_out, chats, _, evals = (result.datasets[plan["folder"]] for plan in run.config["datasets"])
     assert (text["documents"], chats["rows"] + chats["dropped"].get("too_long", 0)) == (20, 200)
-    assert heldout["bytes"] == evals["bytes"]
-    assert evals["items"] == {"text": 16, "kind": 200, "module": 200, "summary": 200}
+    assert held_out["bytes"] == evals["bytes"]
+    assert evals["items"] == {"text": 10, "kind": 200, "module": 200, "summary": 160}
     tokenizer = load_tokenizer(Path(run.config["tokenizer"]["folder"]))
     assert tokenizer.vocab_size == 512
     rows = PreparedRows.open(run.config["datasets"][2]["folder"], 160)

@@ -89,7 +89,7 @@ def test_evaluation_items_depend_on_no_tokenizer() -> None:
 
 def test_parts_of_the_built_in_source_differ() -> None:
     source = {"source": "stdlib"}
-    assert data_fingerprint(source) != data_fingerprint({**source, "split_part": "heldout"})
+    assert data_fingerprint(source) != data_fingerprint({**source, "part": "dev"})
 
 
 def test_the_hub_is_not_asked() -> None:

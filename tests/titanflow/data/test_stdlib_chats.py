@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from titanflow.config.additions import Part
 from titanflow.data.chat_check import chat_problems
 from titanflow.data.stdlib_chats import chats, held_out_names, is_held_out, mentions_held_out
 from titanflow.data.stdlib_names import PublicName, read_names
@@ -34,10 +35,19 @@ def test_a_chat_that_mentions_one_is_noticed() -> None:
     assert not mentions_held_out([{"role": "assistant", "content": "Return a string. Like a queue."}])
 
 
-def test_held_out_chats_ask_about_held_out_names_only() -> None:
-    held_out = {name.name for name in held_out_names()}
-    for chat in chats("heldout"):
+@pytest.mark.parametrize("part", ["dev", "test"])
+def test_held_out_chats_ask_about_the_held_out_names_of_their_part_only(part: Part) -> None:
+    held_out = {name.name for name in held_out_names(part)}
+    found = chats(part)
+    assert len(found) > 200
+    for chat in found:
         assert {word.rstrip(".?:") for word in chat[0]["content"].split()} & held_out
+
+
+def test_all_held_out_names_of_a_module_are_in_one_part() -> None:
+    modules = [{name.defined.partition(".")[0] for name in held_out_names(part)} for part in ("dev", "test")]
+    assert not modules[0] & modules[1]
+    assert len(held_out_names("dev")) + len(held_out_names("test")) == len(held_out_names())
 
 
 def test_all_names_of_a_definition_are_held_out_together() -> None:

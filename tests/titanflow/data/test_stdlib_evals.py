@@ -29,7 +29,7 @@ def rows(folder: Path, task: str) -> list[dict[str, Any]]:
 
 
 def test_every_item_asks_about_a_held_out_name_once(folder: Path, facts: dict[str, Any]) -> None:
-    held_out = {name.name for name in stdlib_chats.held_out_names()}
+    held_out = {name.name for name in stdlib_chats.held_out_names("test")}
     trained = {turn["content"] for chat in stdlib_chats.chats("train") for turn in chat}
     for task in ("kind", "module", "summary"):
         questions = [row["question"] for row in rows(folder, task)]
@@ -68,7 +68,7 @@ def test_no_offered_summary_was_an_answer_in_training(folder: Path, facts: dict[
 
 def test_the_text_is_the_held_out_modules(folder: Path, facts: dict[str, Any]) -> None:
     texts = [row["text"] for row in rows(folder, "text")]
-    assert texts == [text for text, _ in stdlib_text.documents("heldout")]
+    assert texts == [text for text, _ in stdlib_text.documents("test")]
     assert facts["bytes"] == len("".join(texts).encode())
 
 
@@ -82,6 +82,17 @@ def test_xz_is_measured_on_the_same_bytes(folder: Path, facts: dict[str, Any]) -
     except FileNotFoundError:
         pytest.skip("this machine has no xz to compare with")
     assert len(shell) * 8 / len(whole) == pytest.approx(bits, rel=1e-3)
+
+
+def test_the_items_of_dev_share_nothing_with_those_of_test(folder: Path, facts: dict[str, Any], tmp_path: Path) -> None:
+    dev = stdlib_evals.write_items(tmp_path, "dev")
+    assert (facts["part"], dev["part"]) == ("test", "dev")
+    assert not set(facts["held_out_modules"]) & set(dev["held_out_modules"])
+    assert min(dev["items"].values()) >= 6
+    for task in ("kind", "module", "summary"):
+        asked = [{row["question"] for row in rows(where, task)} for where in (folder, tmp_path)]
+        assert min(map(len, asked)) > 80
+        assert not asked[0] & asked[1]
 
 
 def task_configs(folder: Path) -> list[dict[str, Any]]:

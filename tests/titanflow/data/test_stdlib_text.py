@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from titanflow.data import stdlib_text
-from titanflow.data.stdlib_text import HELD_OUT_MODULES, documents, source_files, stdlib_folder
+from titanflow.data.stdlib_text import HELD_OUT_MODULES, documents, held_out_part, source_files, stdlib_folder
 from titanflow.errors import DataError
 
 
@@ -14,10 +14,13 @@ def names(part: str) -> set[str]:
 
 
 def test_the_parts_share_nothing_and_hold_what_they_should() -> None:
-    train, held_out = names("train"), names("heldout")
+    train, dev, test = names("train"), names("dev"), names("test")
+    held_out = dev | test
     assert not train & held_out
+    assert not dev & test
     assert {"json/decoder.py", "asyncio/locks.py", "shutil.py"} <= train
-    assert {"textwrap.py", "heapq.py", "statistics.py"} <= held_out
+    assert {"textwrap.py", "heapq.py", "csv.py"} <= test
+    assert {"statistics.py", "shlex.py"} <= dev
     assert {Path(name).parts[0].removesuffix(".py") for name in held_out} == set(HELD_OUT_MODULES)
 
 
@@ -26,13 +29,18 @@ def test_tests_and_installed_packages_are_left_out() -> None:
 
 
 def test_the_held_out_share_is_a_few_percent() -> None:
-    sizes = {part: sum(len(text) for text, _ in documents(part)) for part in ("train", "heldout")}
-    assert 0.02 < sizes["heldout"] / sizes["train"] < 0.08
+    sizes = {part: sum(len(text) for text, _ in documents(part)) for part in ("train", "dev", "test")}
+    assert all(0.01 < sizes[part] / sizes["train"] < 0.04 for part in ("dev", "test"))
 
 
 def test_no_held_out_module_is_in_the_training_text() -> None:
     train = {text for text, _ in documents("train")}
-    assert not [file for text, file in documents("heldout") if text in train]
+    assert not [file for part in ("dev", "test") for text, file in documents(part) if text in train]
+
+
+def test_a_module_is_in_a_part_by_its_name_alone() -> None:
+    parts = {"statistics": "dev", "json": "dev", "textwrap": "test", "asyncio": "test"}
+    assert {name: held_out_part(name) for name in parts} == parts
 
 
 def test_documents_are_whole_files_in_a_fixed_order() -> None:

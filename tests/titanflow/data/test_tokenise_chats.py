@@ -82,7 +82,7 @@ def test_rows_are_the_conversations_and_labels_say_the_answers(write: Writer, to
     assert (info.documents, info.rows, info.proved, info.dropped, info.end_of_turn_id) == (3, 3, 3, {}, 2)
     assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 2], [0, 3]]
     assert (write.made / "chat_template.jinja").read_text() == CHATML
-    counts = {"rows": 3, "documents": 3, "bytes": info.bytes, "dropped": {}}
+    counts = {"rows": 3, "documents": 3, "bytes": info.bytes, "dropped": {}, "elsewhere": {}}
     assert info.files == [{"name": "a.jsonl", "unit": "line", **counts}]
 
 
@@ -119,7 +119,7 @@ def test_each_reason_is_counted_with_its_places(write: Writer, capfd: pytest.Cap
         "refused_by_template": ["a.jsonl:6"],
     }
     assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 7]]
-    counts = {"rows": 7, "documents": 2, "bytes": info.bytes, "dropped": info.dropped}
+    counts = {"rows": 7, "documents": 2, "bytes": info.bytes, "dropped": info.dropped, "elsewhere": {}}
     assert info.files == [{"name": "a.jsonl", "unit": "line", **counts}]
     assert "c: 2 left out, malformed: a.jsonl:2: row: not JSON" in capfd.readouterr().err
 

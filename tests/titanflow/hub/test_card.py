@@ -67,6 +67,15 @@ def test_results_side_by_side(finished: FinishedRun) -> None:
     assert "2.153 bits per byte" in card
 
 
+def test_the_card_says_which_held_out_rows_were_evaluated(finished: FinishedRun) -> None:
+    assert "held-out part" not in card_of(finished)
+    finished.evaluate(part="test")
+    said = " ".join(card_of(finished).split())
+    assert (
+        "The items that were prepared here are the held-out part `test`, on which nothing was trained or valid" in said
+    )
+
+
 def test_a_score_that_one_model_lacks(finished: FinishedRun) -> None:
     finished.evaluate(scores={"base": {"a": {}}, "sft": {"a": {"acc": 0.5}, "b": {"f1": 0.25}}})
     card = card_of(finished)

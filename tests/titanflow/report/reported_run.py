@@ -132,7 +132,7 @@ def write_chats(folder: Path) -> None:
         files=[
             {
                 **{"name": "/home/someone/chats.jsonl", "unit": "line", "rows": 3, "documents": 1, "bytes": 100},
-                "dropped": {"too_long": 2},
+                **{"dropped": {"too_long": 2}, "elsewhere": {}},
             }
         ],
     )
