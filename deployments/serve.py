@@ -25,6 +25,7 @@ from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process import started
 from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
+from titanflow.utf8_mode import restart_in_utf8_mode
 
 HOME = Path(__file__).resolve().parents[1]
 """The project's folder, which runs start in."""
@@ -65,6 +66,7 @@ def main(
     ] = None,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
+    restart_in_utf8_mode()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:

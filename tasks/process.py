@@ -24,6 +24,7 @@ import psutil
 from tasks import bound
 from tasks.held_signals import held_signals
 from titanflow import torchrun
+from titanflow.utf8_mode import STREAMS
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
@@ -48,7 +49,7 @@ class Process:
         marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
         self._popen = psutil.Popen(
             [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
-            env={**inherited_environment(), "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
+            env={**inherited_environment(), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", **(env or {}), MARK: marks},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -155,12 +156,13 @@ def _stop(process: Process, grace: float) -> None:
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment without what would change a stage's torchrun behind its command line.
+    """This process's environment without what would change a stage's torchrun behind its command line, or its log.
 
     A cluster's operator sets such variables for a torchrun of its own; with ``PET_NNODES=2`` a stage would wait for a
-    second machine.
+    second machine. Logs are UTF-8, whatever a terminal is.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith(torchrun.DEFAULTS)}
+    kept = os.environ.items()
+    return {name: value for name, value in kept if not name.startswith(torchrun.DEFAULTS) and name != STREAMS}
 
 
 def signal_name(number: int) -> str:
