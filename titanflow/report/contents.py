@@ -11,6 +11,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
+from titanflow.moved import told_from
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
@@ -122,7 +123,7 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
         planned=planned.get("state", ""),
         reason=planned.get("reason", ""),
         fingerprint=planned.get("fingerprint") or (record.fingerprint if record else ""),
-        command=planned.get("command", []),
+        command=told_from(planned.get("command", []), Path(planned.get("folder", folder)), folder),
         record=record,
         run=_read_or_none(StageRun.read, folder / RUN_FILE),
         result=_read_or_none(lambda path: read_result(path.parent), folder / RESULT_FILE),
