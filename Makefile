@@ -12,6 +12,11 @@ RUN ?= runs/stdlib/main
 # What `make lock` keeps: the newest torch of which this project has measured figures, all on a CPU.
 TORCH ?= 2.13.0
 
+# titanflow/__init__.py refuses other systems, too, and says why not; here nothing is installed yet.
+ifneq ($(shell uname -s),Linux)
+$(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
+endif
+
 .PHONY: run plan report screenshots test test-fast test-newest test-oldest survival lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.

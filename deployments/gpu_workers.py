@@ -29,9 +29,8 @@ def gpu_shares(
     names = gpu_names(machine, environ)
     if names:
         return {f"-gpu{name}": {VISIBLE: name} for name in names}
-    found = machine.found if machine is not None else "GPUs are counted on Linux alone"
     hint = f"name them in {VISIBLE}, or leave the option out: one worker then has the whole machine"
-    raise ConfigError(Problem(f"no GPU to count: {found}", key="--one-worker-per-gpu", hint=hint))
+    raise ConfigError(Problem(f"no GPU to count: {machine.found}", key="--one-worker-per-gpu", hint=hint))
 
 
 def allow_runs(url: str, number: int) -> None:

@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.errors import ConfigError, Problem, TitanflowError
+from titanflow.utf8_mode import restart_in_utf8_mode
 
 Kind = Literal["failed", "not started", "published", "held back"]
 KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")
@@ -59,6 +60,7 @@ def main(
     configs: Annotated[str | None, typer.Option(help="Another folder of configs.")] = None,
 ) -> None:
     """Makes the automations that an experiment's `notify` asks for, on the server that PREFECT_API_URL names."""
+    restart_in_utf8_mode()
     try:
         for name in ensure_notifications(load_experiment(experiment, configs)):
             print(name)

@@ -17,6 +17,7 @@ import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
+from deployments.home import home
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.stage_pool import deploy_stages, running_server
@@ -25,9 +26,8 @@ from deployments.work_pool import POOL, cancel_runs, ensure_pool
 from flows.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process import started
 from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
+from titanflow.utf8_mode import restart_in_utf8_mode
 
-HOME = Path(__file__).resolve().parents[1]
-"""The project's folder, which runs start in."""
 DEFAULT_PORT = 4200
 DEPLOY_SECONDS = 120.0
 GRACE_SECONDS = 20.0
@@ -65,6 +65,7 @@ def main(
     ] = None,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
+    restart_in_utf8_mode()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
@@ -83,17 +84,18 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
     """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
 
     Raises:
-        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, there is no GPU, or what
-            nightly is to do can't be done.
+        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, there is no GPU, what
+            nightly is to do can't be done, or no run can start in this folder.
         StageFailed: the server or a worker ended again and again, or a deployment was refused.
     """
+    here = home()
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     deployed = prefect_file(nightly, logs)
     with contextlib.ExitStack() as stack:
         url, server = stack.enter_context(server_or_running_one(port, logs))
-        env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
+        env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
         ensure_pool(url)
         workers = stack.enter_context(working_for_each(shares, env, limit, logs))
         deploy(env, logs, deployed.path)
@@ -108,20 +110,22 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
     """Works for a pool of stages until it is interrupted, on the server that the runs are on.
 
     Raises:
-        ConfigError: that server doesn't answer, the pool is the runs' own, or there is no GPU.
+        ConfigError: that server doesn't answer, the pool is the runs' own, there is no GPU, or no stage can start in
+            this folder.
         StageFailed: a worker ended again and again.
     """
     if pool == POOL:
         hint = "stages without launcher.pool run there"
         raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
+    here = home()
     url = running_server(port)
     logs = PREFECT_HOME.value() / "titanflow" / pool
     logs.mkdir(parents=True, exist_ok=True)
     ensure_pool(url, pool)
-    env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(HOME)}
+    env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     with working_for_each(shares, env, limit, logs, pool) as workers:
-        deploy_stages(url, pool, HOME)
+        deploy_stages(url, pool, here)
         print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
         watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
 
@@ -176,7 +180,7 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
     name = f"{socket.gethostname()}-{os.getpid()}{share}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
-    worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, HOME, name)
+    worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, name=name)
     try:
         yield worker
     finally:
@@ -197,7 +201,7 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     command += ["--prefect-file", str(deployments)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
-    with started(command, log, env, GRACE_SECONDS, cwd=HOME) as process:
+    with started(command, log, env, GRACE_SECONDS) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
             raise StageFailed(
                 f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace', encoding='utf-8')}"

@@ -13,7 +13,7 @@ from flows.stage import run_stage
 from flows.stage_in_pool import FLOW
 from titanflow.errors import ConfigError, Problem
 
-ENTRYPOINT = "flows/stage.py:run_stage"
+ENTRYPOINT = "flows.stage.run_stage"
 
 
 def running_server(port: int) -> str:

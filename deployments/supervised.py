@@ -27,12 +27,11 @@ class Supervised:
         command: Sequence[str],
         log: Path,
         env: Mapping[str, str],
-        cwd: Path | None = None,
         name: str = "",
         is_up: Callable[[Process], None] = lambda process: None,
     ) -> None:
         self.kind, self.name, self._is_up = kind, name, is_up
-        self.command, self.log, self.env, self.cwd = command, log, env, cwd
+        self.command, self.log, self.env = command, log, env
         self._restarts: list[float] = []
         log.unlink(missing_ok=True)
         self.process = self._start()
@@ -64,7 +63,7 @@ class Supervised:
 
     def _start(self) -> Process:
         with self.log.open("ab") as output:
-            process = Process(self.command, output, self.env, self.cwd)
+            process = Process(self.command, output, self.env)
         try:
             self._is_up(process)
         except BaseException:

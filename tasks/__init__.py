@@ -1,0 +1,1 @@
+import titanflow  # noqa: F401 - refuses every system but Linux

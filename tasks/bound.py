@@ -1,8 +1,8 @@
 """Replaces itself by a command that ends when its starter does: ``python -I -S bound.py PARENT_PID COMMAND…``.
 
 A file of its own, run before the command, because Python code between fork and exec (``preexec_fn``) may deadlock
-in a process with threads, and every Prefect flow has some. Linux only for the bond (``PR_SET_PDEATHSIG``);
-elsewhere the command simply runs. Signals that a shell's ``&`` had set to ignored are answered again.
+in a process with threads, and every Prefect flow has some. The bond is Linux's ``PR_SET_PDEATHSIG``. Signals that a
+shell's ``&`` had set to ignored are answered again.
 """
 
 import ctypes
@@ -18,8 +18,7 @@ def main() -> None:
     parent, command = int(sys.argv[1]), sys.argv[2:]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     # The parent may have died before the bond was made; then no signal will come.
     if os.getppid() != parent:
         sys.exit(128 + signal.SIGTERM)

@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def stage_gpus(run: StageRun, machine: Device | None, environ: Mapping[str, str]) -> list[str]:
+def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
     """The GPUs of this machine that a stage takes, by the names that CUDA knows them by: one a process.
 
     Empty where it runs on the CPU, where nobody can tell how many there are, and with ``launcher.share_device``.
@@ -30,9 +30,9 @@ def stage_gpus(run: StageRun, machine: Device | None, environ: Mapping[str, str]
     return gpu_names(machine, environ)[: launcher.get("nproc_per_node", 1)]
 
 
-def gpu_names(machine: Device | None, environ: Mapping[str, str] = os.environ) -> list[str]:
+def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[str]:
     """What CUDA calls the GPUs that this process may use: numbers, unless the environment names them otherwise."""
-    if machine is None or machine.kind != "cuda":
+    if machine.kind != "cuda":
         return []
     if VISIBLE in environ:
         return [name.strip() for name in environ[VISIBLE].split(",") if name.strip()]

@@ -24,9 +24,12 @@ import psutil
 from tasks import bound
 from tasks.held_signals import held_signals
 from titanflow import torchrun
+from titanflow.utf8_mode import STREAMS
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
+OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
+"""What each process is told: logs are written at once and in UTF-8, and nothing is imported from its folder."""
 SETTLE_SECONDS = 1.0
 """How long descendants may outlive a process that ended by itself before they are told to stop."""
 KILLED_SECONDS = 20.0
@@ -41,15 +44,13 @@ class Process:
         command: Sequence[str],
         output: IO[bytes],
         env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
     ) -> None:
         """Starts ``command`` in a session of its own, its output appended to ``output``."""
         self.mark = uuid.uuid4().hex
         marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
         self._popen = psutil.Popen(
             [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *command],
-            env={**inherited_environment(), "PYTHONUNBUFFERED": "1", **(env or {}), MARK: marks},
-            cwd=cwd,
+            env={**inherited_environment(), **OF_PYTHON, **(env or {}), MARK: marks},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -128,7 +129,6 @@ def started(
     log: Path,
     env: Mapping[str, str] | None = None,
     grace: float = 20.0,
-    cwd: Path | None = None,
 ) -> Iterator[Process]:
     """Runs a command for as long as the block lasts; whatever ends the block, nothing of it is left.
 
@@ -138,7 +138,7 @@ def started(
     try:
         # A process is known by its object: an interrupt between the two would leave it behind.
         with held_signals(), log.open("ab") as output:
-            process = Process(command, output, env, cwd)
+            process = Process(command, output, env)
         yield process
     finally:
         if process is not None:
@@ -155,12 +155,13 @@ def _stop(process: Process, grace: float) -> None:
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment without what would change a stage's torchrun behind its command line.
+    """This process's environment without what would change a stage's torchrun behind its command line, or its log.
 
     A cluster's operator sets such variables for a torchrun of its own; with ``PET_NNODES=2`` a stage would wait for a
-    second machine.
+    second machine. Logs are UTF-8, whatever a terminal is.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith(torchrun.DEFAULTS)}
+    kept = os.environ.items()
+    return {name: value for name, value in kept if not name.startswith(torchrun.DEFAULTS) and name != STREAMS}
 
 
 def signal_name(number: int) -> str:

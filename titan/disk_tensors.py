@@ -40,8 +40,7 @@ class DiskTensors:
         with tempfile.NamedTemporaryFile(dir=self.folder) as file:
             try:
                 # A hole in the file that can't be filled later would end the process without a word (SIGBUS).
-                if hasattr(os, "posix_fallocate"):  # macOS has none
-                    os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
+                os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
             except OSError as error:
                 raise StageFailed(
                     f"{self.folder}: no room for the weights ({error.strerror}): an export needs three times their "

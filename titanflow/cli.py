@@ -23,6 +23,7 @@ from rich.text import Text
 from titanflow.config.experiment_spec import OnStale
 from titanflow.console import Output
 from titanflow.errors import TitanflowError
+from titanflow.utf8_mode import STREAMS, restart_in_utf8_mode, stream_encoding
 
 app = typer.Typer(
     help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
@@ -32,15 +33,18 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def prepare_process() -> None:
-    """What all commands need of the process: nothing is imported from the folder one stands in, and what a terminal's
-    encoding lacks is replaced.
+def main() -> None:
+    """The command. Nothing is imported from the folder one stands in, names are UTF-8 in whatever locale, and what the
+    terminal's encoding lacks is replaced.
     """
+    restart_in_utf8_mode()
     os.environ.setdefault("PYTHONSAFEPATH", "1")
+    # How the terminal is written to is no affair of what is started: logs are UTF-8.
+    os.environ.pop(STREAMS, None)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    app()
 
 
 out, err = Output(), Output(stderr=True)
@@ -257,7 +261,8 @@ def patches(as_json: JsonOption = False) -> None:
 
 def _start(module: str, *arguments: str) -> None:
     """Runs a module that needs torch, and ends with its exit status."""
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    environ = {**os.environ, STREAMS: stream_encoding()}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ)
     while True:
         try:
             raise typer.Exit(process.wait())
@@ -320,4 +325,4 @@ def _warn(loaded: Any) -> None:
 from titanflow import cli, nights_command, prove_resume_command  # noqa: E402, F401
 
 if __name__ == "__main__":
-    cli.app()
+    cli.main()

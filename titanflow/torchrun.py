@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,8 +43,8 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
 
 
 def end_with_torchrun() -> None:
-    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way (Linux)."""
-    if sys.platform == "linux" and RUN_ID in os.environ:
+    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way."""
+    if RUN_ID in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

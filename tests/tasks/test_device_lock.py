@@ -43,7 +43,6 @@ def run_of(stage="pretrain", **launcher):
         (run_of(device="cpu"), GPUS, {}, []),
         (run_of(share_device=True), GPUS, {}, []),
         (run_of(), CPU, {}, []),
-        (run_of(), None, {}, []),
     ],
 )
 def test_a_stage_takes_a_gpu_a_process(run, machine, environ, gpus):

@@ -126,7 +126,6 @@ def test_a_process_inside_a_process_belongs_to_both(tmp_path):
     assert not alive(inner)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the bond to the parent's life is Linux's")
 def test_a_process_ends_when_its_starter_is_killed(tmp_path):
     log = tmp_path / "log"
     starter = f"""

@@ -3,7 +3,6 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
 from watching import PATIENCE
 
 from titanflow.stage import INTERRUPTED_EXIT
@@ -109,7 +108,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the bond to the parent's life is Linux's")
 def test_a_rank_is_told_when_its_torchrun_is_killed():
     torchrun = start(
         f"""

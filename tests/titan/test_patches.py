@@ -93,6 +93,17 @@ def test_cpu_device_is_needed_and_mends_what_torchtitan_asks_of_a_device():
     assert (before, after, name, barrier) == ("cuda", "cpu", "True", "refused")
 
 
+@on_a_cpu
+def test_a_cpus_peak_is_not_that_of_the_process_that_started_the_training():
+    code = """
+        from titan.patches.cpu_device import make_device_module
+        print(make_device_module().memory_stats()["reserved_bytes.all.peak"])
+        """
+    (alone,) = in_a_new_process(code)
+    held = b"1" * (int(alone) + (64 << 20))
+    assert int(in_a_new_process(code)[0]) < len(held)
+
+
 def test_an_unknown_device_counts_as_an_a100_without_the_patch():
     patch = next(patch for patch in all_patches() if patch.name == "peak_flops")
     assert patch.needed()

@@ -28,10 +28,10 @@ def make_device_module() -> ModuleType:
 
     The memory is the process's: "active" what it holds now, "reserved" the most it has held.
     """
-    import resource
-
     import psutil
     import torch
+
+    from titan.peak_memory import resident_peak_bytes
 
     class CpuDevice(ModuleType):
         def __getattr__(self, name: str) -> Any:
@@ -44,10 +44,10 @@ def make_device_module() -> ModuleType:
             return SimpleNamespace(total_memory=psutil.virtual_memory().total)
 
         def memory_stats(self, device: torch.device | None = None) -> dict[str, int]:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            resident = psutil.Process().memory_info().rss
             return {
-                "active_bytes.all.peak": psutil.Process().memory_info().rss,
-                "reserved_bytes.all.peak": peak,
+                "active_bytes.all.peak": resident,
+                "reserved_bytes.all.peak": resident_peak_bytes() or resident,
                 "num_alloc_retries": 0,
                 "num_ooms": 0,
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -40,10 +39,8 @@ def stage_device(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.en
     return None if launcher.get("nnodes", 1) > 1 else this_machine(environ)
 
 
-def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Device | None:
-    """What torch would find here; None on a system whose drivers aren't known by their files (not Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
+def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Device:
+    """What torch would find here, told from the files that the drivers make."""
     if _torch_build().endswith("+cpu"):
         return Device("cpu", found=f"torch {_torch_build()} is installed")
     visible = environ.get("CUDA_VISIBLE_DEVICES")

@@ -26,6 +26,7 @@ from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
 from titanflow.errors import ConfigError, Problem
+from titanflow.utf8_mode import check_utf8_mode, utf8_problem
 
 if TYPE_CHECKING:
     from titanflow.night import Night
@@ -74,8 +75,11 @@ def load_experiment(
     Raises:
         ConfigError: with every mistake that was found, each with file, line and key.
     """
+    check_utf8_mode()
     tree = ConfigTree.locate(configs)
     path = tree.experiment(name)
+    if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
+        raise ConfigError(problem)
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)
     problems: list[Problem] = []
@@ -102,6 +106,9 @@ def load_experiment(
     if problems:
         raise ConfigError(problems)
     spec = TypeAdapter(ExperimentSpec).validate_python(_without_empty(plain(own)))
+    origins = {key: leaf.origin for key, leaf in leaves(own)}
+    if problem := utf8_problem(str(Path(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
+        raise ConfigError(problem)
     return Experiment(
         path=path,
         tree=tree,
@@ -109,7 +116,7 @@ def load_experiment(
         workspace=Path(spec.workspace),
         modules=modules,
         spec=spec,
-        origins={key: leaf.origin for key, leaf in leaves(own)},
+        origins=origins,
         ignored=ignored + [line for module in modules.values() for line in module.ignored],
         warnings=warnings + [line for one in modules.values() for line in (*one.warnings, *overruled(one))],
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from titanflow.config.yaml_source import Leaf, Tree, parse_scalar, remade
 from titanflow.errors import Problem
+from titanflow.utf8_mode import utf8_problem
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?)(?![A-Z])", re.I)
@@ -108,6 +109,8 @@ class _References:
             self.problems.append(Problem(message, self.key, self.origin, hint=hint))
             return "", False, end
         if (found := os.environ.get(name[0])) is not None:
+            if problem := utf8_problem(found, self.key, f"{self.origin} (${name[0]})"):
+                self.problems.append(problem)
             return found, False, end
         if default is None:
             message = f"the environment has no {name[0]}, and there is no default"

@@ -10,6 +10,7 @@ from titanflow.config.foreign_names import foreign_hint
 from titanflow.config.schema import closest
 from titanflow.config.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 from titanflow.errors import ConfigError, Problem
+from titanflow.utf8_mode import utf8_problem
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
 """Keys of a module that name a file; the same names with something below them are sections."""
@@ -45,7 +46,7 @@ def parse_settings(texts: Iterable[str]) -> list[Setting]:
     """``--set`` arguments, each ``dotted.key=value`` with the value read as YAML.
 
     Raises:
-        ConfigError: an argument without ``=``.
+        ConfigError: an argument without ``=``, or one that isn't UTF-8.
     """
     settings = []
     for text in texts:
@@ -66,6 +67,8 @@ def parameter_settings(parameters: Mapping[str, Any]) -> list[Setting]:
 
 
 def _of_text(key: str, text: str, origin: str) -> Setting:
+    if problem := utf8_problem(text, key):
+        raise ConfigError(problem)
     value = parse_scalar(text)
     # What is quoted, and what is empty, is as YAML has it.
     is_itself = value is None or isinstance(value, list | dict) or text.strip()[:1] in ("'", '"')

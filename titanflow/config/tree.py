@@ -37,7 +37,7 @@ class ConfigTree:
             if not Path(configs).is_dir():
                 raise ConfigError(Problem(f"no such folder: {configs}", key="--configs"))
             return cls(Path(configs))
-        candidates = [Path("configs"), CHECKOUT, PACKAGED]
+        candidates = [Path("configs"), PACKAGED, CHECKOUT]
         found = next((path for path in candidates if (path / "modules").is_dir()), PACKAGED)
         return cls(found)
 

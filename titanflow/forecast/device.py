@@ -56,7 +56,7 @@ class DeviceSpec:
 @cache
 def cpu() -> DeviceSpec:
     """This machine's CPU and memory, as far as this process may use them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     return DeviceSpec("cpu", f"{_cpu_model()} × {cores}", memory_limit(), cores)
 
 

@@ -60,7 +60,7 @@ def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.envir
     Of several machines this one is taken for all.
     """
     device = stage_device(launcher, environ) or this_machine(environ)
-    if device is None or device.kind == "cpu":
+    if device.kind == "cpu":
         return devices.cpu()
     found = _visible(devices.gpus(), environ.get("CUDA_VISIBLE_DEVICES"))
     return min(found, key=lambda gpu: gpu.memory or 0, default=UNKNOWN_GPU)

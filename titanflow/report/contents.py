@@ -12,6 +12,7 @@ from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
+from titanflow.moved import told_from
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
@@ -126,7 +127,7 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
         planned=planned.get("state", ""),
         reason=planned.get("reason", ""),
         fingerprint=planned.get("fingerprint") or (record.fingerprint if record else ""),
-        command=planned.get("command", []),
+        command=told_from(planned.get("command", []), Path(planned.get("folder", folder)), folder),
         inheritance=[InheritanceRow(**row) for row in planned.get("inheritance", [])],
         record=record,
         run=_read_or_none(StageRun.read, folder / RUN_FILE),

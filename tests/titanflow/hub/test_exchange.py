@@ -1,6 +1,5 @@
 import ctypes
 import errno
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +8,6 @@ import pytest
 from titanflow.hub.exchange import exchange
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 def test_two_folders_change_places(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -19,7 +17,6 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "old").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         exchange(tmp_path / "old", tmp_path / "new")

@@ -3,7 +3,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from titanflow.hub import folder as hub_folder
 from titanflow.hub.bundle import Entry, bytes_entry, from_export
 from titanflow.hub.difference import Difference
 from titanflow.hub.folder import preview_folder, write_folder
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 
 
 def bundle_of(export: Path) -> dict[str, Entry]:
@@ -64,7 +61,7 @@ def test_a_new_bundle_replaces_the_old_one_whole(export: Path, tmp_path: Path) -
     assert not list(tmp_path.glob(".model*"))
 
 
-@pytest.mark.parametrize("exchanges", [pytest.param(True, marks=LINUX), False])
+@pytest.mark.parametrize("exchanges", [True, False])
 def test_a_new_bundle_takes_its_place_whole(
     export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
 ) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from reported_run import publication
@@ -28,3 +29,14 @@ def test_without_a_plan_the_manifest_says_which_stages_there_are(run_folder: Pat
     run = read_contents(run_folder)
     assert [stage.name for stage in run.stages] == ["prepare", "pretrain", "sft", "evaluate", "publish"]
     assert run.stages[0].fingerprint == "prepare-fingerprint"
+
+
+def test_the_commands_of_a_run_that_was_moved_run_it_where_it_is(run_folder: Path, tmp_path: Path) -> None:
+    plan = json.loads((run_folder / "plan.json").read_text(encoding="utf-8"))
+    for stage in plan["stages"]:
+        folder = str(run_folder / stage["stage"])
+        stage |= {"folder": folder, "command": ["python", "-m", "titan.train", f"{folder}/run.yaml"]}
+    (run_folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    moved = run_folder.rename(tmp_path / "elsewhere")
+    for stage in read_contents(moved).stages:
+        assert stage.command[-1] == str(moved / stage.name / "run.yaml")

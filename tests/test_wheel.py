@@ -1,0 +1,87 @@
+"""The package as a wheel has it, used from a folder whose files are called as its libraries are."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny_experiment import write_tiny_experiment
+
+ROOT = Path(__file__).parent.parent
+HOSTILE = (
+    *("datasets.py", "deployments.py", "flows.py", "json.py", "logging.py", "numpy.py", "prefect.py", "psutil.py"),
+    *("tasks.py", "titanflow.py", "torch.py", "transformers.py", "typing.py", "yaml.py"),
+    *("titan/__init__.py", "torchtitan/__init__.py", "lm_eval/__init__.py"),
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unpacked wheel of this project, as it lies in site-packages."""
+    built = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (file,) = built.glob("*.whl")
+    place = tmp_path_factory.mktemp("site-packages")
+    zipfile.ZipFile(file).extractall(place)
+    return place
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder whose modules end every process that imports them."""
+    folder = tmp_path / "hostile"
+    for name in HOSTILE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("raise SystemExit(f'{__file__} was imported')\n", encoding="utf-8")
+    return folder
+
+
+def titanflow(wheel: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as the wheel's script starts it."""
+    script = "import sys, titanflow.cli as cli; assert cli.__file__.startswith(sys.argv.pop(1)), cli; cli.main()"
+    environ = {**os.environ, "PYTHONPATH": str(wheel), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-P", "-c", script, str(wheel), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environ)
+
+
+def test_every_file_is_in_it(wheel: Path) -> None:
+    packages = ("flows", "tasks", "titan", "titanflow", "deployments")
+    there = {path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*") if path.is_file()}
+    configs = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    wanted = {path for path in there if "__pycache__" not in path.parts} | {
+        Path("titanflow") / path for path in configs
+    }
+    found = {path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file()}
+    assert {path for path in found if "dist-info" not in path.parts[0]} == wanted
+
+
+def test_the_plan_of_its_own_experiment(wheel: Path, hostile: Path) -> None:
+    done = titanflow(wheel, hostile, "plan", "stdlib", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["folder"] == str(hostile / "runs" / "stdlib" / "main")
+    assert [stage["state"] for stage in plan["stages"]] == ["RUN"] * 5
+    assert sorted(path.name for path in hostile.iterdir()) == sorted({name.split("/")[0] for name in HOSTILE})
+
+
+def test_its_configs_are_its_own(wheel: Path, hostile: Path) -> None:
+    # Another package may have put a `configs` into site-packages.
+    (wheel / "configs" / "modules").mkdir(parents=True, exist_ok=True)
+    done = titanflow(wheel, hostile, "config", "stdlib", "--origin")
+    assert done.returncode == 0, done.stderr
+    assert str(wheel / "titanflow" / "configs" / "experiments" / "stdlib.yaml") in done.stdout
+
+
+def test_a_process_that_prepares_data(wheel: Path, hostile: Path, tmp_path: Path) -> None:
+    configs = write_tiny_experiment(tmp_path / "tiny")
+    assert "proved" in titanflow(wheel, hostile, "masks", "tiny", "--configs", str(configs)).stdout
+
+
+def test_a_program_that_imports_torch(wheel: Path, hostile: Path) -> None:
+    done = titanflow(wheel, hostile, "export", "nothing", "exported")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no run.yaml" in done.stderr
