@@ -154,17 +154,26 @@ def test_a_killed_run_comes_to_what_an_uninterrupted_one_comes_to(finished: Cli,
 
 
 def test_a_failing_stage_says_why_and_the_rest_is_kept(finished: Cli) -> None:
-    changed = ["--set", "evaluate.tasks=[tiny_color]"]
+    changed = ["--set", "evaluate.device=cuda:99"]
     refused = finished("run", *changed)
     assert refused.returncode == 2
-    assert 'evaluate.tasks: ["tiny_colour"] → ["tiny_color"] (--set evaluate.tasks=[tiny_color])' in refused.stderr
+    assert "evaluate.device: – → cuda:99 (--set evaluate.device=cuda:99)" in refused.stderr
     assert list(states(finished).values()) == ["CACHED"] * 5
     done = finished("run", *changed, "--on-stale", "rerun")
-    assert done.returncode == 2
-    assert "tiny_color" in done.stderr
+    assert done.returncode == 1
+    assert "evaluate" in done.stderr
+    assert "CUDA" in done.stderr
     assert "Traceback" not in done.stderr
     assert json.loads((finished.run_folder / "sft/result.json").read_text())["step"] == 8
     assert finished("run").returncode == 0
+
+
+def test_what_can_be_known_is_refused_before_what_is_there_is_moved(finished: Cli) -> None:
+    refused = finished("run", "--set", "evaluate.tasks=[tiny_color]", "--on-stale", "rerun")
+    assert refused.returncode == 2
+    assert "did you mean tiny_colour" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert list(states(finished).values()) == ["CACHED"] * 5
 
 
 def test_no_process_is_left_by_a_run_that_is_interrupted(tiny: Cli) -> None:
