@@ -71,11 +71,19 @@ def has_data(module: Module, section: str = "data") -> bool:
 def _check_dataset(module: Module, section: str) -> list[Problem]:
     """torchtitan's own way to name a dataset, beside this project's."""
     titans = f"{'training' if section == 'data' else 'validation'}.dataset"
-    written = [key for key in (titans, f"{titans}_path") if _is_written(module, key)]
+    written = [key for key in (titans, f"{titans}_path") if _names_one(module, key)]
     if has_data(module, section) and written:
-        message = f"two sources: {written[0]} and {section}"
-        return [module.problem(written[0], message, expected="one of them")]
+        message, hint = (
+            f"two sources: {written[0]} and {section}",
+            f'set {module.name}.{written[0]}: "" to leave it out',
+        )
+        return [module.problem(written[0], message, expected="one of them", hint=hint)]
     return []
+
+
+def _names_one(module: Module, key: str) -> bool:
+    """Whether someone wrote a dataset's name or path: neither torchtitan's default, nor an empty one over it."""
+    return _is_written(module, key) and bool(_value(module, key))
 
 
 def _is_written(module: Module, key: str) -> bool:
@@ -189,7 +197,7 @@ def _check_checkpoints(module: Module) -> list[Problem]:
 
 
 def _check_sft(module: Module) -> list[Problem]:
-    if module.stage != "sft" or module.config["training"]["mock_data"] or _is_written(module, "training.dataset"):
+    if module.stage != "sft" or module.config["training"]["mock_data"] or _names_one(module, "training.dataset"):
         return []
     if not has_data(module):
         expected = f"a data file in `modules.{module.name}.data`, or a section `data`"

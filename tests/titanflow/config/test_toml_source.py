@@ -131,3 +131,19 @@ def test_the_key_that_torchtitans_command_line_has_for_it_is_refused(write, mist
     message = mistakes(write(), "pretrain.job.config_file=run.toml")
     assert "pretrain.job.config_file: found 'run.toml', which a stage doesn't read" in message
     assert "write `modules: {pretrain: {config: run.toml}}`" in message
+
+
+def test_its_dataset_gives_way_to_data_of_ones_own_once_it_is_empty(experiment: Path, load, mistakes) -> None:
+    path = experiment.parents[1] / "modules" / "run.toml"
+    path.write_text(TRAINING.replace("steps = 9 ", 'dataset = "c4_test" '))
+    data = "pretrain.data.path=a.txt"
+    message = mistakes(experiment, data)
+    assert "run.toml:11: pretrain.training.dataset: two sources: training.dataset and data" in message
+    assert 'set pretrain.training.dataset: "" to leave it out' in message
+    pretrain = load(experiment, data, 'pretrain.training.dataset=""', "pretrain.training.dataset_path=null")
+    assert pretrain.modules["pretrain"].config["training"]["dataset"] == ""
+
+
+def test_an_empty_dataset_is_nothing_to_fine_tune_on(write, mistakes) -> None:
+    settings = ("sft.data.path=null", 'sft.training.dataset=""')
+    assert "fine-tuning has nothing to train on" in mistakes(write(), *settings)
