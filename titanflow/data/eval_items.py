@@ -25,7 +25,7 @@ def item_names(data: Mapping[str, Any]) -> list[str]:
     Raises:
         DataError: a file isn't there, or two have the same name.
     """
-    if data["kind"] != "evals":
+    if data.get("kind", "evals") != "evals":
         return [ITEMS_FILE]
     if not data.get("path"):
         return [f"{task}.jsonl" for task in stdlib_evals.TASKS]
