@@ -18,7 +18,7 @@ from titanflow.config.division import settle_parts
 from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
-from titanflow.config.ignored import Ignored, read_ignored, remove_unknown
+from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
 from titanflow.config.module import STAGE_OF, Module, build_module, stage_schema
 from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
@@ -109,6 +109,8 @@ def load_experiment(
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     if problem := utf8_problem(str(Path(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
+    ignored += [line for module in modules.values() for line in module.ignored]
+    warnings += idle_names(raw, ignored)
     return Experiment(
         path=path,
         tree=tree,
@@ -117,7 +119,7 @@ def load_experiment(
         modules=modules,
         spec=spec,
         origins=origins,
-        ignored=ignored + [line for module in modules.values() for line in module.ignored],
+        ignored=ignored,
         warnings=warnings + [line for one in modules.values() for line in (*one.warnings, *overruled(one))],
     )
 

@@ -39,10 +39,24 @@ section that sets them, the converter that puts them in, and the module that dec
 
 def read_ignored(experiment: Tree) -> Ignored:
     """The experiment's ``ignore:``, a list's name or a list of names and dotted keys."""
+    return _together(NAMED.get(word, Ignored((word,))) for word in _words(experiment))
+
+
+def idle_names(experiment: Tree, removed: Iterable[str]) -> list[str]:
+    """Of the ``ignore:`` list each key that left nothing out, with why; ``removed`` is all that was left out."""
+    keys = {line.partition(" ")[0] for line in removed}
+    leaf = experiment.get("ignore")
+    return [
+        f"ignore: {word} ({first_origin(leaf)}) leaves nothing out: no file has such a key, or it is one that is read"
+        for word in _words(experiment)
+        if word not in NAMED and not any(key == word or key.endswith(f".{word}") for key in keys)
+    ]
+
+
+def _words(experiment: Tree) -> list[str]:
     leaf = experiment.get("ignore")
     written = leaf.value if isinstance(leaf, Leaf) else None
-    words = [written] if isinstance(written, str) else map(str, written) if isinstance(written, list) else []
-    return _together(NAMED.get(word, Ignored((word,))) for word in words)
+    return [written] if isinstance(written, str) else [str(one) for one in written] if isinstance(written, list) else []
 
 
 def _together(lists: Iterable[Ignored]) -> Ignored:

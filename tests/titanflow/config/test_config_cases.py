@@ -378,3 +378,10 @@ def test_117_a_module_of_ones_own_arguments_that_has_none_is_an_error(
     setting = f"pretrain.{key}=own_arguments_117"
     said = mistakes(write(), setting)
     assert f"--set {setting}: pretrain.experimental.custom_args_module: own_arguments_117: " in said
+
+
+@pytest.mark.parametrize("name", ["training.steps", "nonesuch"])
+def test_118_an_ignored_key_that_leaves_nothing_out_is_said(write: Write, load: Load, name: str) -> None:
+    loaded = load(write(), f"ignore=[{name}, primus]")
+    assert [line for line in loaded.warnings if line.startswith(f"ignore: {name} (--set ")]
+    assert loaded.ignored == []
