@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from titanflow.config.additions import Document
 from titanflow.data.local_files import Ending
+from titanflow.data.members import Members
 from titanflow.data.staging import no_room
 from titanflow.errors import DataError, Problem
 
@@ -73,9 +74,9 @@ def _decompressed(file: Path) -> Any:
     if compression == ".gz":
         return gzip.open(file)
     if compression == ".bz2":
-        return bz2.open(file)
+        return io.BufferedReader(Members(file, bz2.BZ2Decompressor), 1 << 20)
     if compression == ".xz":
-        return lzma.open(file)
+        return io.BufferedReader(Members(file, lzma.LZMADecompressor), 1 << 20)
     if compression == ".zst":
         import pyarrow
 

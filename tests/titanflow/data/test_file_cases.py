@@ -104,6 +104,18 @@ def test_half_a_compressed_file_is_refused(tmp_path: Path, compression: str) -> 
             load(tmp_path, file)
 
 
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_what_stands_behind_a_compressed_file_is_read_or_refused(tmp_path: Path, compression: str) -> None:
+    first, second = (COMPRESS[compression](b"%s\n" % word * 200_000) for word in (b"red", b"green"))
+    file = tmp_path / f"d.txt{compression}"
+    file.write_bytes(first + second[:2] + b"????" + second[6:])
+    with pytest.raises(DataError, match=f"^{file}: data.path: can't be read: "):
+        load(tmp_path, file)
+    if compression != ".zst":
+        file.write_bytes(first + bytes(64) + second + bytes(4))
+        assert found(load(tmp_path, file)) == {f"{file}:1": "red\n" * 200_000 + "green\n" * 200_000}
+
+
 @pytest.mark.parametrize(
     ("rows", "line", "cells"),
     [
