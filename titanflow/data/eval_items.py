@@ -13,6 +13,7 @@ from titanflow.data import stdlib_evals
 from titanflow.data.file_rows import parquet_schema, rows_of
 from titanflow.data.local_files import Ending, local_files
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 KEY = "data.path"
 ITEMS_FILE = "items.jsonl"
@@ -38,7 +39,7 @@ def named_files(path: str | list[str]) -> dict[str, Path]:
     Raises:
         DataError: a file isn't there, or two have the same name.
     """
-    folders = [Path(entry).expanduser() for entry in ([path] if isinstance(path, str) else path)]
+    folders = [expanded(entry) for entry in ([path] if isinstance(path, str) else path)]
     folders = [folder for folder in folders if folder.is_dir()]
     found: dict[str, Path] = {}
     for file in local_files(path).files:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 FORMATS = {
     ".txt": "text",
@@ -90,7 +91,7 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
 
 
 def _files_of(entry: str, key: str) -> LocalFiles:
-    path = Path(entry).expanduser()
+    path = expanded(entry)
     if path.is_file():
         return _named(path, key)
     if path.is_dir():

@@ -252,3 +252,8 @@ def test_every_model_file_that_ships_resolves(path: Path, write, load: Callable)
     )
     module = load(tree, "pretrain.model.n_layers=2").modules["pretrain"]
     assert module.model_args["n_layers"] == 2
+
+
+def test_a_workspace_may_lie_in_the_home_folder(write, load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(write(), "workspace=~/runs").workspace == tmp_path / "runs"

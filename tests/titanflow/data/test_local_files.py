@@ -34,6 +34,13 @@ def test_entries_keep_their_order_and_files_count_once(texts: Path) -> None:
     assert names(local_files([f"{texts}/b.txt", str(texts)]).files, texts) == ["b.txt", "a.md", "deep/c.jsonl"]
 
 
+def test_a_tilde_is_the_home_folder_of_a_user_who_is_there(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(texts.parent))
+    assert names(local_files("~/texts/b.txt").files, texts) == ["b.txt"]
+    with pytest.raises(DataError, match=r"~nosuchuser/b\.txt isn't there"):
+        local_files("~nosuchuser/b.txt")
+
+
 def test_a_relative_path_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
