@@ -99,10 +99,12 @@ def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: it can't be read, or isn't UTF-8.
     """
-    if document == "line":
-        yield from _text_lines(file)
-        return
     with opened(file) as stream:
+        if document == "line":
+            for number, read in enumerate(_decoded(file, io.TextIOWrapper(stream, "utf-8-sig")), 1):
+                if read.strip():
+                    yield number, read.removesuffix("\n")
+            return
         text = _text(file, stream.read())
     if document == "file":
         yield 1, text
@@ -163,28 +165,33 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
     with opened(file) as stream:
         lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
         # Strict: a quotation mark that nothing closes would swallow the rest of the file.
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(_decoded(file, lines), strict=True)
         header, began = None, 1
         try:
             for cells in reader:
                 began, line = reader.line_num + 1, began
-                if header is None:
-                    header = _header(file, cells)
-                elif cells:
+                if cells and header is None:
+                    header = _header(file, cells, line)
+                elif cells and header is not None:
                     yield line, _cells(header, cells, f"{file}:{line}")
         except csv.Error as error:
             raise DataError(Problem(f"not CSV: {error}", _KEY, f"{file}:{began}")) from error
-        except UnicodeDecodeError:
-            # It came up somewhere in a block of lines: a second look finds the one.
-            for _ in _text_lines(file):
-                pass
-            raise
 
 
-def _header(file: Path, cells: list[str]) -> list[str]:
+def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        # It came up somewhere in a block of lines: a second look finds the one.
+        for _ in _text_lines(file):
+            pass
+        raise
+
+
+def _header(file: Path, cells: list[str], line: int) -> list[str]:
     if repeated := sorted({name for name in cells if cells.count(name) > 1}):
         message = f"columns of the same name: {', '.join(map(repr, repeated))}"
-        raise DataError(Problem(message, _KEY, f"{file}:1", expected="a name of its own for each column"))
+        raise DataError(Problem(message, _KEY, f"{file}:{line}", expected="a name of its own for each column"))
     return cells
 
 

@@ -220,6 +220,21 @@ def test_plain_text_is_parted_as_it_is_asked_for(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_as_it_does_in_every_other_document(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeffone\n \ntwo\u2028\x0b\nthree".replace("\n", end).encode())
+    lines = {f"{file}:1": "one", f"{file}:3": "two\u2028\x0b", f"{file}:4": "three"}
+    assert found(load(tmp_path, file, document="line")) == lines
+    assert found(load(tmp_path, file)) == {f"{file}:1": "one\n \ntwo\u2028\x0b\nthree"}
+
+
+def test_blank_lines_before_a_header_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("\n\ntext,id\none,1\n")
+    assert found(load(tmp_path, file)) == {f"{file}:4": "one"}
+
+
 def test_a_limit_reads_no_further(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.txt"):
         written(tmp_path / "d" / name, name)
