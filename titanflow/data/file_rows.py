@@ -144,7 +144,9 @@ def parquet_schema(file: Path) -> pyarrow.Schema:
     from pyarrow import parquet
 
     with opened(file) as stream:
-        return parquet.ParquetFile(stream).schema_arrow
+        schema = parquet.ParquetFile(stream).schema_arrow
+        _check_names(str(file), schema.names)
+        return schema
 
 
 def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
@@ -152,7 +154,9 @@ def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, 
 
     number = 0
     with opened(file) as stream:
-        for batch in parquet.ParquetFile(stream).iter_batches(_BATCH, columns=columns):
+        opened_file = parquet.ParquetFile(stream)
+        _check_names(str(file), opened_file.schema_arrow.names)
+        for batch in opened_file.iter_batches(_BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -171,7 +175,8 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
             for cells in reader:
                 began, line = reader.line_num + 1, began
                 if cells and header is None:
-                    header = _header(file, cells, line)
+                    _check_names(f"{file}:{line}", cells)
+                    header = cells
                 elif cells and header is not None:
                     yield line, _cells(header, cells, f"{file}:{line}")
         except csv.Error as error:
@@ -188,11 +193,10 @@ def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
         raise
 
 
-def _header(file: Path, cells: list[str], line: int) -> list[str]:
-    if repeated := sorted({name for name in cells if cells.count(name) > 1}):
+def _check_names(origin: str, names: list[str]) -> None:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         message = f"columns of the same name: {', '.join(map(repr, repeated))}"
-        raise DataError(Problem(message, _KEY, f"{file}:{line}", expected="a name of its own for each column"))
-    return cells
+        raise DataError(Problem(message, _KEY, origin, expected="a name of its own for each column"))
 
 
 def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:

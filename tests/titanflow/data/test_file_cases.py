@@ -181,13 +181,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
 def test_text_of_every_type_of_parquet_stands_beside_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     written(folder / "a.jsonl", "one")
-    for number, kind in enumerate([pyarrow.string(), pyarrow.large_string()]):
+    for number, kind in enumerate([pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()]):
         table = pyarrow.table({"text": pyarrow.array(["two"], kind), "n": [1]})
         pyarrow.parquet.write_table(table, folder / f"b{number}.parquet")
     pyarrow.parquet.write_table(
         pyarrow.table({"text": pyarrow.array(["three"]).dictionary_encode()}), folder / "c.parquet"
     )
-    assert list(load(tmp_path, folder).rows["text"]) == ["one", "two", "two", "three"]
+    assert list(load(tmp_path, folder).rows["text"]) == ["one", "two", "two", "two", "three"]
     pyarrow.parquet.write_table(pyarrow.table({"text": [3]}), folder / "d.parquet")
     with pytest.raises(DataError, match=r"column 'text' of .*d\.parquet is int64"):
         load(tmp_path, folder)
@@ -233,6 +233,15 @@ def test_blank_lines_before_a_header_are_none(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("\n\ntext,id\none,1\n")
     assert found(load(tmp_path, file)) == {f"{file}:4": "one"}
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    columns = [pyarrow.array(["one"]), pyarrow.array(["two"])]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "text"]), file)
+    for kind, read in (("text", load_text), ("chat", load_chats)):
+        with pytest.raises(DataError, match=f"^{file}: data.path: columns of the same name: 'text'"):
+            read(Data(name="d", kind=kind, path=str(file)), tmp_path / "cache")
 
 
 def test_a_limit_reads_no_further(tmp_path: Path) -> None:
