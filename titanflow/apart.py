@@ -19,6 +19,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.data_inputs import SECTIONS
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 ROW_KEYS = ("held_out", "kind", "document", "text_column", "chat_format", "columns", "roles", "revision", "limit")
 """What decides, beside the files, which rows a source has and which part each is in."""
@@ -74,7 +75,7 @@ def _reads(data: dict[str, Any]) -> Iterator[Any]:
         except DataError:
             return  # What isn't there is refused with all that is wrong with it, where it is planned.
     elif dataset:
-        folder = Path(dataset).expanduser()
+        folder = expanded(dataset)
         yield str(folder.resolve() if folder.is_dir() else dataset), data.get("config"), data.get("split")
 
 

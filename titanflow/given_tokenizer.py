@@ -14,6 +14,7 @@ from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
 from titanflow.hf_snapshot import names_repository
 from titanflow.hf_tokenizer import download_tokenizer
+from titanflow.home import expanded
 from titanflow.hub_record import COMMIT, WEIGHTS, recorded
 from titanflow.manifest import Manifest
 
@@ -80,7 +81,7 @@ def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Mani
 
     key = naming_key(module)
     named = value(module, key) if key else ""
-    if not named or not (reader or Path(named).expanduser().is_dir()):
+    if not named or not (reader or expanded(named).is_dir()):
         return None
     try:
         if names_repository(named):

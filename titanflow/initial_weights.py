@@ -18,6 +18,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.families import PARAMETER_GROUPS
 from titanflow.hf_base import CONFIG_FILE, check_weights_there, describe_repository, hugging_face, identity
 from titanflow.hf_snapshot import names_repository
+from titanflow.home import expanded
 from titanflow.hub_record import WEIGHTS, recorded
 from titanflow.manifest import Manifest
 
@@ -106,7 +107,7 @@ def check_beginnings(
 
 
 def _local(named: str, in_hf: bool, hint: str) -> Path:
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if in_hf and folder.is_dir():
         check_weights_there(folder)
     if folder.exists() or "://" in named:

@@ -172,8 +172,8 @@ def _training_run(plan: Plan, module: str | None) -> StageRun:
     names = {name: one.stage for name, one in plan.config.modules.items()}
     if module is not None and module not in names:
         raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(names)))
-    asked = [module] if module is not None else [name for name in names if plan.config.modules[name].trains]
-    for name in asked:
+    asked = [module] if module is not None else list(names)
+    for name in (name for name in asked if plan.config.modules[name].trains):
         planned = plan.stage(names[name])
         section = plan.config.modules[name].config.get("data") or {}
         if planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":

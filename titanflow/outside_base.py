@@ -14,6 +14,7 @@ from titanflow.hf_base import (
     is_hugging_face,
 )
 from titanflow.hf_snapshot import names_repository
+from titanflow.home import expanded
 from titanflow.stage import RESULT_FILE
 
 
@@ -25,7 +26,7 @@ def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | 
     Raises:
         ConfigError: there is something that can't be a base.
     """
-    folder = Path(named).expanduser()
+    folder = expanded(named)
     if folder.is_dir():
         base = read_base(folder)
         if base.in_hf:

@@ -22,6 +22,7 @@ from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.config.unusable_paths import named_by
+from titanflow.data_mistakes import check_streams
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import tasks_folder
 from titanflow.evals.evaluation import check_tasks
@@ -190,6 +191,8 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
         stages.append(plan)
     stages.sort(key=lambda plan: STAGES.index(plan.stage))
+    at_work = [config.stage(plan.stage) for plan in stages if plan.state != "CACHED"]
+    check_streams(module for module in at_work if module is not None)
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     check_tasks(stages, config.modules)

@@ -17,6 +17,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.data_inputs import SECTIONS, DataSource
+from titanflow.data_mistakes import named_in
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
 from titanflow.given_tokenizer import EXPECTED, reader_of
@@ -56,7 +57,8 @@ class Preparation:
         preparation = cls(config, TokenizerPlans(workspace, manifest))
         for module in experiment.modules.values():
             if module.trains:
-                preparation.tokenizers.add(module, reader_of(module, experiment))
+                with named_in(module):
+                    preparation.tokenizers.add(module, reader_of(module, experiment))
                 if initial := InitialWeights.of(module, manifest):
                     preparation.initial[module.name] = initial
             for section, part in SECTIONS.items():
@@ -133,9 +135,10 @@ class Preparation:
         """Plans the folder of one source."""
         from titanflow.data.fingerprints import data_parts
 
-        chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
         tokenizer = self.tokenizers.fingerprints.get(module.name, "")
-        parts = data_parts(data, tokenizer, seq_len, chat, workspace)
+        with named_in(module, section):
+            chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
+            parts = data_parts(data, tokenizer, seq_len, chat, workspace)
         of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
         of_section.append(DataSource(section, data, parts))
         kind = data["kind"] if module.trains else "evals"

@@ -19,6 +19,7 @@ from titanflow.config.schema import check, dataclass_schema
 from titanflow.config.yaml_source import Leaf, Tree
 from titanflow.errors import ConfigError, HubError, Problem
 from titanflow.evaluated import unpublishable
+from titanflow.home import expanded
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.card_metadata import card_problems
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
@@ -175,7 +176,7 @@ def refuse_private(name: str, text: str) -> None:
 def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     """Writes the model to ``folder``, by default ``model`` in the stage's folder."""
     settings = candidate.settings
-    folder = Path(settings.folder).expanduser() if settings.folder else run.folder / "model"
+    folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.meet(last_in_folder(folder, candidate.exported))
     result = PublishResult(
         target="folder", location=str(folder), tag=settings.tag or run.run, gate=lineage.gate, status="held back"

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from outside_base import write_finished_stage
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
 from titanflow.begin_stage import begin_stage
-from titanflow.errors import ConfigError
+from titanflow.errors import ConfigError, DataError
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, make_plan
 from titanflow.stage import RESULT_FILE, EvaluateResult, PublishResult, TrainResult, write_result
@@ -251,3 +252,21 @@ def write_model(folder: Path) -> Path:
 def test_a_path_that_no_file_system_takes_is_named_by_its_key(configs: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){key.partition('.')[2]}.*aaa"):
         make_plan("tiny", configs, overrides=[f"{key}={'a' * 300}"])
+
+
+@pytest.mark.parametrize("setting", ["pretrain.data.path=", "sft.data.path=", "pretrain.validation_data.path="])
+def test_a_file_that_is_not_there_is_a_mistake_in_a_config(tmp_path: Path, setting: str) -> None:
+    configs = write_tiny_experiment(tmp_path)
+    where = re.escape(f"--set {setting}{tmp_path}/nowhere.txt: {setting[:-1]}: {tmp_path}/nowhere.txt isn't there")
+    with pytest.raises(DataError, match=f"^{where}"):
+        make_plan("tiny", configs, overrides=[f"{setting}{tmp_path}/nowhere.txt"])
+
+
+def test_the_files_of_a_stream_are_looked_for_before_it_is_trained_on(tmp_path: Path, base: Path) -> None:
+    configs = write_tiny_experiment(tmp_path)
+    for section in ("pretrain.data", "pretrain.validation_data"):
+        settings = [f"{section}.streaming=true", f"pretrain.tokenizer.path={base / 'tokenizer'}"]
+        make_plan("tiny", configs, overrides=settings)
+        gone = f"{section}.path={tmp_path}/nowhere.txt"
+        with pytest.raises(DataError, match=f"^--set {gone}: {section}.path: {tmp_path}/nowhere.txt isn't there"):
+            make_plan("tiny", configs, overrides=[*settings, gone])

@@ -14,6 +14,8 @@ ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packi
 """Keys that mean nothing for text."""
 ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that mean nothing for conversations."""
+ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
+"""Keys that mean nothing for files and built-in sources, with their defaults."""
 KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
 """What each built-in source holds."""
 
@@ -58,6 +60,11 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
     if data.get("document", "file") != "file" and not data.get("path"):
         message = f"found {data['document']!r}, which means nothing without data.path"
         problems.append(module.problem(f"{section}.document", message, hint="leave it out"))
+    for key, default in ONLY_DATASETS.items():
+        is_written = module.origins.get(f"{section}.{key}", "default") != "default"
+        if named and not data.get("dataset") and is_written and data.get(key, default) != default:
+            message = f"found {data[key]!r}, which means nothing without data.dataset"
+            problems.append(module.problem(f"{section}.{key}", message, hint="leave it out"))
     kind = data.get("kind", "text")
     if kind == "evals":
         message = "found 'evals': a stage trains on text or conversations"

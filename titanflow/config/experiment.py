@@ -26,6 +26,7 @@ from titanflow.config.schema import check, dataclass_schema, typed
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
 from titanflow.errors import ConfigError, Problem
+from titanflow.home import expanded
 from titanflow.utf8_mode import check_utf8_mode, utf8_problem
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def load_experiment(
         raise ConfigError(problems)
     spec = TypeAdapter(ExperimentSpec).validate_python(_without_empty(plain(own)))
     origins = {key: leaf.origin for key, leaf in leaves(own)}
-    if problem := utf8_problem(str(Path(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
+    if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
     ignored += [line for module in modules.values() for line in module.ignored]
     warnings += idle_names(raw, ignored)
@@ -115,7 +116,7 @@ def load_experiment(
         path=path,
         tree=tree,
         exp_name=spec.exp_name or path.stem,
-        workspace=Path(spec.workspace),
+        workspace=expanded(spec.workspace),
         modules=modules,
         spec=spec,
         origins=origins,

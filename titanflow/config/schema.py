@@ -153,7 +153,10 @@ def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str)
     """An unknown key, with what another trainer's is called here, or else the nearest known one."""
     below = [f"{dotted}.{key}" for key, _ in leaves(value)] if isinstance(value, dict) else []
     hint = foreign_hint([dotted, *below], known, prefix)
-    if not hint:
+    if dotted in known:
+        above, _, last = dotted.rpartition(".")
+        hint = f"it stands in its section: {above}: {{{last}: …}}"
+    elif not hint:
         near = closest(dotted, known)
         hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
     return Problem("unknown key", key=f"{prefix}{dotted}", origin=first_origin(value), hint=hint)

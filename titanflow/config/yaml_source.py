@@ -145,18 +145,22 @@ def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
 def _by_name(node: yaml.Node) -> yaml.Node:
     """A list of mappings that each have a ``name`` as a mapping by these names; anything else as it is."""
     items = node.value if isinstance(node, yaml.SequenceNode) else []
-    names = [_name_of(item) for item in items]
-    if not names or not all(names):
+    named = [_name_of(item) for item in items]
+    if not named or not all(named):
         return node
-    for item in items:
-        item.value = [(key, value) for key, value in item.value if key.value != "name"]
-    pairs = list(zip(names, items, strict=True))
+    pairs = []
+    for item, pair in zip(items, named, strict=True):
+        assert pair is not None
+        # A second name is left, to be refused as any key that a module doesn't have.
+        item.value = [other for other in item.value if other is not pair]
+        pairs.append((pair[1], item))
     return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
 
 
-def _name_of(node: yaml.Node) -> yaml.Node | None:
+def _name_of(node: yaml.Node) -> tuple[yaml.Node, yaml.Node] | None:
+    """The first pair of a mapping that names it."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((value for key, value in pairs if key.value == "name" and isinstance(value, yaml.ScalarNode)), None)
+    return next((pair for pair in pairs if pair[0].value == "name" and isinstance(pair[1], yaml.ScalarNode)), None)
 
 
 def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:

@@ -125,10 +125,18 @@ class ChatFormat:
             messages = self._prompt_completion(row, problems)
         else:
             messages = self._list(self._value(row, "messages"), self.columns["messages"], problems)
-        system = self._value(row, "system")
-        if isinstance(system, str) and system and isinstance(messages, list):
+        if (system := self._text(row, "system", problems)) and isinstance(messages, list):
             return [{"role": "system", "content": system}, *messages]
         return messages
+
+    def _text(self, row: Mapping[str, Any], name: str, problems: list[Problem]) -> str:
+        """A text that a row may have; empty where it hasn't."""
+        value = self._value(row, name)
+        if value is not None and not isinstance(value, str):
+            problems.append(
+                Problem(f"found {shown(value)}, which is {type(value).__name__}", self.columns[name], "", "text")
+            )
+        return value if isinstance(value, str) else ""
 
     def _list(self, messages: Any, column: str, problems: list[Problem]) -> Any:
         if isinstance(messages, str):
@@ -143,7 +151,9 @@ class ChatFormat:
         names = {self.columns.get(name, name): name for name in ("role", "content")}
         read: dict[str, Any] = {}
         for name, value in message.items():
-            if value is not None or name in names:
+            # Of two keys that would be one, the declared one counts.
+            is_other = name in names.values() and name not in names
+            if (value is not None and not is_other) or name in names:
                 read[names.get(name, str(name))] = value
         role = read.get("role")
         if isinstance(role, str):
@@ -163,7 +173,7 @@ class ChatFormat:
             problems.append(Problem("a turn of the history isn't a pair", self.columns["history"]))
             return turns
         asked = self._value(row, "instruction")
-        if (extra := self._value(row, "input")) and isinstance(asked, str):
+        if (extra := self._text(row, "input", problems)) and isinstance(asked, str):
             asked = f"{asked}\n{extra}" if asked else extra
         for question, answer in [*history, (asked, self._value(row, "output"))]:
             turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -255,7 +265,7 @@ def _tools(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]
 def _parsed(text: str, key: str, problems: list[Problem]) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(Problem(f"{shown(text)} isn't JSON: {error}", key))
         return None
 

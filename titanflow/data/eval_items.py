@@ -10,9 +10,11 @@ from typing import Any
 
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
-from titanflow.data.file_rows import parquet_schema, rows_of
+from titanflow.data.file_rows import rows_of, texts_of
 from titanflow.data.local_files import Ending, local_files
+from titanflow.data.sources import SourceFile
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 KEY = "data.path"
 ITEMS_FILE = "items.jsonl"
@@ -38,7 +40,7 @@ def named_files(path: str | list[str]) -> dict[str, Path]:
     Raises:
         DataError: a file isn't there, or two have the same name.
     """
-    folders = [Path(entry).expanduser() for entry in ([path] if isinstance(path, str) else path)]
+    folders = [expanded(entry) for entry in ([path] if isinstance(path, str) else path)]
     folders = [folder for folder in folders if folder.is_dir()]
     found: dict[str, Path] = {}
     for file in local_files(path).files:
@@ -61,20 +63,22 @@ def check_items(data: Data) -> None:
         DataError: a file can't be read, or a row of it isn't one; with file and line.
     """
     for file in named_files(data.path).values() if data.path else ():
-        if Ending.of(file).format == "parquet":
-            parquet_schema(file)
-        elif Ending.of(file).format != "text":
-            for place, row in rows_of(file).rows:
-                _check_row(file, place, row)
+        if Ending.of(file).format == "text":
+            for _ in texts_of(file, "line"):
+                pass
+        else:
+            found = rows_of(file)
+            for place, row in found.rows:
+                _check_row(SourceFile(str(file), found.unit).origin(place), row)
 
 
-def _check_row(file: Path, place: int, row: Any) -> None:
+def _check_row(origin: str, row: Any) -> None:
     try:
         item = json.loads(row) if isinstance(row, str) else row
-    except ValueError as error:
-        raise DataError(Problem(f"not JSON: {error}", KEY, f"{file}:{place}")) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(Problem(f"not JSON: {error}", KEY, origin)) from None
     if not isinstance(item, dict):
-        raise DataError(Problem(f"found {row!r:.60}", KEY, f"{file}:{place}", "an item: columns and their values"))
+        raise DataError(Problem(f"found {row!r:.60}", KEY, origin, "an item: columns and their values"))
 
 
 def write_items(data: Data, folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from titanflow.config.additions import Document
 from titanflow.data.local_files import Ending
+from titanflow.data.members import Members
 from titanflow.data.staging import no_room
 from titanflow.errors import DataError, Problem
 
@@ -73,9 +74,9 @@ def _decompressed(file: Path) -> Any:
     if compression == ".gz":
         return gzip.open(file)
     if compression == ".bz2":
-        return bz2.open(file)
+        return io.BufferedReader(Members(file, bz2.BZ2Decompressor), 1 << 20)
     if compression == ".xz":
-        return lzma.open(file)
+        return io.BufferedReader(Members(file, lzma.LZMADecompressor), 1 << 20)
     if compression == ".zst":
         import pyarrow
 
@@ -98,10 +99,12 @@ def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: it can't be read, or isn't UTF-8.
     """
-    if document == "line":
-        yield from _text_lines(file)
-        return
     with opened(file) as stream:
+        if document == "line":
+            for number, read in enumerate(_decoded(file, io.TextIOWrapper(stream, "utf-8-sig")), 1):
+                if read.strip():
+                    yield number, read.removesuffix("\n")
+            return
         text = _text(file, stream.read())
     if document == "file":
         yield 1, text
@@ -141,7 +144,9 @@ def parquet_schema(file: Path) -> pyarrow.Schema:
     from pyarrow import parquet
 
     with opened(file) as stream:
-        return parquet.ParquetFile(stream).schema_arrow
+        schema = parquet.ParquetFile(stream).schema_arrow
+        _check_names(str(file), schema.names)
+        return schema
 
 
 def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
@@ -149,7 +154,9 @@ def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, 
 
     number = 0
     with opened(file) as stream:
-        for batch in parquet.ParquetFile(stream).iter_batches(_BATCH, columns=columns):
+        opened_file = parquet.ParquetFile(stream)
+        _check_names(str(file), opened_file.schema_arrow.names)
+        for batch in opened_file.iter_batches(_BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -162,29 +169,34 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
     with opened(file) as stream:
         lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
         # Strict: a quotation mark that nothing closes would swallow the rest of the file.
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(_decoded(file, lines), strict=True)
         header, began = None, 1
         try:
             for cells in reader:
                 began, line = reader.line_num + 1, began
-                if header is None:
-                    header = _header(file, cells)
-                elif cells:
+                if cells and header is None:
+                    _check_names(f"{file}:{line}", cells)
+                    header = cells
+                elif cells and header is not None:
                     yield line, _cells(header, cells, f"{file}:{line}")
         except csv.Error as error:
             raise DataError(Problem(f"not CSV: {error}", _KEY, f"{file}:{began}")) from error
-        except UnicodeDecodeError:
-            # It came up somewhere in a block of lines: a second look finds the one.
-            for _ in _text_lines(file):
-                pass
-            raise
 
 
-def _header(file: Path, cells: list[str]) -> list[str]:
-    if repeated := sorted({name for name in cells if cells.count(name) > 1}):
+def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except UnicodeDecodeError:
+        # It came up somewhere in a block of lines: a second look finds the one.
+        for _ in _text_lines(file):
+            pass
+        raise
+
+
+def _check_names(origin: str, names: list[str]) -> None:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         message = f"columns of the same name: {', '.join(map(repr, repeated))}"
-        raise DataError(Problem(message, _KEY, f"{file}:1", expected="a name of its own for each column"))
-    return cells
+        raise DataError(Problem(message, _KEY, origin, expected="a name of its own for each column"))
 
 
 def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:

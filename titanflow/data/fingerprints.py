@@ -22,6 +22,7 @@ from titanflow.data.stdlib_text import source_files, stdlib_folder
 from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
+from titanflow.home import expanded
 
 DATA_VERSION = 6
 """Counts up whenever the same data would be prepared into other bytes."""
@@ -85,7 +86,7 @@ def data_files(data: Mapping[str, Any]) -> list[Path]:
     if path := data.get("path"):
         return local_files(path).files
     dataset = data.get("dataset")
-    return _folder_files(Path(dataset).expanduser()) if dataset else []
+    return _folder_files(expanded(dataset)) if dataset else []
 
 
 def mixture_fingerprint(data: Mapping[str, Any], members: Mapping[str, str]) -> str:
@@ -155,8 +156,8 @@ def _source(config: Data, workspace: Path | None) -> Any:
         # A task finds its items by their names.
         known_by = named_files(config.path) if config.kind == "evals" else [str(Ending.of(file)) for file in files]
         return list(zip(known_by, _digests(files, workspace), strict=True))
-    if config.dataset and Path(config.dataset).expanduser().is_dir():
-        folder = Path(config.dataset).expanduser()
+    if config.dataset and expanded(config.dataset).is_dir():
+        folder = expanded(config.dataset)
         files = _folder_files(folder)
         names = [file.relative_to(folder).as_posix() for file in files]
         return list(zip(names, _digests(files, workspace), strict=True))

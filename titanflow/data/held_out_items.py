@@ -69,7 +69,21 @@ def _rows(source: Source, data: Data) -> Iterator[tuple[Any, int, Problem | str]
         layout = ChatFormat.of(data)
         for row in read_rows(source.rows):
             conversation = layout.conversation(row)
-            yield row, chat_hash(conversation, row), conversation.problems[0] if conversation.problems else ""
+            faults = conversation.problems or _unwritable(row)
+            yield row, chat_hash(conversation, row), faults[0] if faults else ""
     else:
         for text in source.rows[TEXT]:
             yield {TEXT: text}, text_hash(text), "" if text.strip() else BLANK
+
+
+def _unwritable(row: Any) -> list[Problem]:
+    """Why a row can't be written in UTF-8: a column, perhaps one that nothing trains on, holds half a character."""
+    columns = row.items() if isinstance(row, dict) else [("row", row)]
+    problems = []
+    for name, value in columns:
+        try:
+            f"{name}{json.dumps(value, ensure_ascii=False, default=str)}".encode()
+        except UnicodeEncodeError as error:
+            found = f"half a character ({error.object[error.start]!r})"
+            problems.append(Problem(found, f"column {name!a}", expected="text that UTF-8 can hold"))
+    return problems

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 FORMATS = {
     ".txt": "text",
@@ -30,6 +31,7 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _KNOWN = f"{', '.join(FORMATS)}; all but .parquet also with {', '.join(COMPRESSIONS)} behind"
 _A_DOCUMENT = "at least one document"
 _EMPTY, _SAME_FILE, _HIDDEN, _LINKED, _NO_FILE = "empty", "the same file again", "hidden", "linked folder", "no file"
+_FOLDER = "folder that a pattern matches"
 
 
 @dataclass
@@ -90,7 +92,7 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
 
 
 def _files_of(entry: str, key: str) -> LocalFiles:
-    path = Path(entry).expanduser()
+    path = expanded(entry)
     if path.is_file():
         return _named(path, key)
     if path.is_dir():
@@ -99,6 +101,9 @@ def _files_of(entry: str, key: str) -> LocalFiles:
         found, what = _matched(path, key), f"the pattern {entry}{_looked_in(path)}"
     else:
         expected = "a file, a folder or a pattern such as texts/**/*.txt"
+        if os.path.lexists(path):
+            what = "leads nowhere" if path.is_symlink() else "is neither a file nor a folder"
+            raise DataError(Problem(f"{entry} {what}", key, "", expected))
         raise DataError(Problem(f"{entry} isn't there{_looked_in(path)}", key, "", expected, _first_missing(path)))
     if found.files:
         return found
@@ -119,8 +124,13 @@ def _named(path: Path, key: str) -> LocalFiles:
 
 def _matched(pattern: Path, key: str) -> LocalFiles:
     # Path.glob takes no absolute pattern.
-    files = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
-    found = _filled(file for file in files if file.is_file())
+    matches = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
+    files = [file for file in matches if file.is_file()]
+    read_from = {folder for file in files for folder in file.parents}
+    folders = [one for one in matches if one.is_dir() and one not in read_from]
+    found = _filled(files)
+    others = Counter({_FOLDER: len(folders), _NO_FILE: sum(not one.is_file() and not one.is_dir() for one in matches)})
+    found.passed_over += +others
     if unknown := [problem for file in found.files if (problem := _unknown(file, key))]:
         raise DataError(unknown)
     return found

@@ -18,6 +18,7 @@ from titanflow.data.file_rows import Unit
 from titanflow.data.local_files import LocalFiles
 from titanflow.data.staging import no_room
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -164,7 +165,7 @@ def load_from_hub(data: Data) -> Dataset:
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     assert data.dataset is not None
-    folder = Path(data.dataset).expanduser()
+    folder = expanded(data.dataset)
     if folder.is_dir() and (found := [part for part in ("[", "]", "?", "*", "::") if part in str(folder.absolute())]):
         # `datasets` takes a folder's name as a pattern, and would read others' files or none.
         hint = "rename the folder, or name it in data.path, where a name is a name"

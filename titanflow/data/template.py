@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 CHATML = "chatml"
 LLAMA3 = "llama3"
@@ -24,7 +25,7 @@ def template_text(template: str, key: str = "chat.template") -> str:
     Raises:
         DataError: there is no such template.
     """
-    path = _BUILT_IN.get(template, Path(template).expanduser())
+    path = _BUILT_IN.get(template, expanded(template))
     if not path.is_file():
         raise DataError(
             Problem(

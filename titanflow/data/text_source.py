@@ -95,14 +95,14 @@ def text_rows(file: Path, data: Data) -> tuple[Unit, Iterable[tuple[int, str]]]:
 
 
 def _check_parquet(file: Path, column: str) -> None:
-    import pyarrow.types
+    from pyarrow import types
 
     schema = parquet_schema(file)
     if column not in schema.names:
         raise _no_column(str(file), column, schema.names)
     found = schema.field(column).type
-    found = found.value_type if pyarrow.types.is_dictionary(found) else found
-    if not (pyarrow.types.is_string(found) or pyarrow.types.is_large_string(found)):
+    found = found.value_type if types.is_dictionary(found) else found
+    if not any(is_text(found) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
         expected = "a column of text"
         raise DataError(Problem(f"column {column!r} of {file} is {found}", "data.text_column", expected=expected))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.data.template import CHATML, template_text
 from titanflow.errors import DataError, Problem
+from titanflow.home import expanded
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -169,7 +170,7 @@ def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
     Raises:
         DataError: the folder or one of the two files that every loader needs isn't there, or its config is broken.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]
     if not folder.is_dir():
         found = f"{path} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")

@@ -13,6 +13,7 @@ from titanflow.config.yaml_source import display
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.library import Library, index, installed_library, read_again
 from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
+from titanflow.home import expanded
 
 INLINE = ("dataset_path", "custom_dataset")
 """Keys by one of which a group describes a task of its own, rather than naming one."""
@@ -85,7 +86,7 @@ class AskedTasks:
 
 def tasks_folder(named: str | None, root: Path) -> Path | None:
     """The folder that ``include_path`` names, as it stands or in the config tree ``root``; None where there is none."""
-    candidates = (Path(named), root / named) if named else ()
+    candidates = (expanded(named), root / named) if named else ()
     return next((path for path in candidates if path.is_dir()), None)
 
 

@@ -48,6 +48,14 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
             ["document: found 'line', which means nothing with kind: chat"],
         ),
         (
+            "{kind: chat, path: a.jsonl, split: test, revision: v1}",
+            ["data.split: found 'test', which means nothing without data.dataset", "data.revision: found 'v1'"],
+        ),
+        (
+            "{kind: chat, mixture: {sources: {a: {path: a, config: en}}}}",
+            ["sources.a.config: found 'en', which means nothing without data.dataset"],
+        ),
+        (
             "{kind: chat, mixture: {sources: {a: {weight: 2}}}}",
             ["mixture.sources.a: the source names no rows"],
         ),

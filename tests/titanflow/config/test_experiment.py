@@ -252,3 +252,20 @@ def test_every_model_file_that_ships_resolves(path: Path, write, load: Callable)
     )
     module = load(tree, "pretrain.model.n_layers=2").modules["pretrain"]
     assert module.model_args["n_layers"] == 2
+
+
+def test_a_dotted_key_says_where_it_stands(write, mistakes) -> None:
+    path = write()
+    path.write_text("modules:\n  pretrain: {overrides: {training.steps: 5}}\n")
+    assert "pretrain.training.steps: unknown key\n    it stands in its section: training: {steps: …}" in mistakes(path)
+
+
+def test_a_module_has_one_name(write, mistakes) -> None:
+    path = write()
+    path.write_text("modules:\n- name: pretrain\n  name: sft\n")
+    assert f"{path}:3: modules.pretrain.name: unknown key" in mistakes(path)
+
+
+def test_a_workspace_may_lie_in_the_home_folder(write, load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(write(), "workspace=~/runs").workspace == tmp_path / "runs"

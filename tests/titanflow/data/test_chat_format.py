@@ -249,6 +249,27 @@ def test_a_row_that_is_no_mapping_is_said(row: Any) -> None:
     assert "not JSON: why" in problem(Unreadable("not JSON: why"))
 
 
+@pytest.mark.parametrize("value", [5, ["be brief"], {"text": "be brief"}, False])
+def test_what_should_be_a_text_is_not_left_out(value: Any) -> None:
+    said = f"found {value!r}, which is {type(value).__name__}"
+    assert f"system: {said}" in problem({"messages": [USER, ANSWER], "system": value})
+    row = {"instruction": "Hi", "input": value, "output": "Hello"}
+    assert f"input: {said}" in problem(row, chat_format="alpaca")
+
+
+def test_json_of_too_many_levels_is_said() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    assert "isn't JSON" in problem({"messages": deep})
+    assert "isn't JSON" in problem({"messages": [USER, ANSWER], "tools": deep})
+
+
+@pytest.mark.parametrize("first", [{}, {"content": "no", "role": "system"}])
+def test_a_declared_key_goes_before_one_of_its_meaning(first: dict[str, Any]) -> None:
+    said = [{**first, "from": "human", "value": "Hi", "content": "no"}, {"from": "gpt", "value": "Hello"}]
+    messages = ChatFormat.of(Data(kind="chat", chat_format="sharegpt")).conversation({"conversations": said}).messages
+    assert messages == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
 def test_a_missing_column_names_those_that_there_are() -> None:
     said = problem({"messages": [USER], "id": 3}, chat_format="sharegpt")
     assert said.startswith("data.columns: there is no column 'conversations'; the row has: messages, id")

@@ -1,9 +1,12 @@
 """Evaluation items of one's own: prepared under their names, known by content and name, read to their end first."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from titanflow.config.additions import Data
@@ -88,3 +91,21 @@ def test_a_row_that_is_no_item_is_found_before_a_model_is_asked(items: Path, nam
 def test_a_list_of_items_is_read(items: Path) -> None:
     (items / "list.json").write_text(json.dumps([{"q": 1}, {"q": 2}]))
     check_items(Data(**evals(str(items))))
+
+
+def test_items_of_every_format_are_read_to_their_end(tmp_path: Path) -> None:
+    deep, half = tmp_path / "deep.jsonl", tmp_path / "half.txt.gz"
+    deep.write_text('{"a": 1}\n' + "[" * 100_000 + "]" * 100_000 + "\n")
+    half.write_bytes(gzip.compress(b"red\n" * 1000)[:-4])
+    spoilt = tmp_path / "spoilt.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"{number} " * 20 for number in range(20_000)]}), spoilt)
+    raw = bytearray(spoilt.read_bytes())
+    raw[1000:1500] = b"?" * 500
+    spoilt.write_bytes(raw)
+    for file, message in (
+        (deep, "2: data.path: not JSON"),
+        (half, " data.path: can't be"),
+        (spoilt, " data.path: can't"),
+    ):
+        with pytest.raises(DataError, match=f"^{file}:{message}"):
+            check_items(Data(kind="evals", path=str(file)))

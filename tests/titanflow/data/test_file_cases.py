@@ -104,6 +104,18 @@ def test_half_a_compressed_file_is_refused(tmp_path: Path, compression: str) -> 
             load(tmp_path, file)
 
 
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_what_stands_behind_a_compressed_file_is_read_or_refused(tmp_path: Path, compression: str) -> None:
+    first, second = (COMPRESS[compression](b"%s\n" % word * 200_000) for word in (b"red", b"green"))
+    file = tmp_path / f"d.txt{compression}"
+    file.write_bytes(first + second[:2] + b"????" + second[6:])
+    with pytest.raises(DataError, match=f"^{file}: data.path: can't be read: "):
+        load(tmp_path, file)
+    if compression != ".zst":
+        file.write_bytes(first + bytes(64) + second + bytes(4))
+        assert found(load(tmp_path, file)) == {f"{file}:1": "red\n" * 200_000 + "green\n" * 200_000}
+
+
 @pytest.mark.parametrize(
     ("rows", "line", "cells"),
     [
@@ -169,13 +181,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
 def test_text_of_every_type_of_parquet_stands_beside_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     written(folder / "a.jsonl", "one")
-    for number, kind in enumerate([pyarrow.string(), pyarrow.large_string()]):
+    for number, kind in enumerate([pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()]):
         table = pyarrow.table({"text": pyarrow.array(["two"], kind), "n": [1]})
         pyarrow.parquet.write_table(table, folder / f"b{number}.parquet")
     pyarrow.parquet.write_table(
         pyarrow.table({"text": pyarrow.array(["three"]).dictionary_encode()}), folder / "c.parquet"
     )
-    assert list(load(tmp_path, folder).rows["text"]) == ["one", "two", "two", "three"]
+    assert list(load(tmp_path, folder).rows["text"]) == ["one", "two", "two", "two", "three"]
     pyarrow.parquet.write_table(pyarrow.table({"text": [3]}), folder / "d.parquet")
     with pytest.raises(DataError, match=r"column 'text' of .*d\.parquet is int64"):
         load(tmp_path, folder)
@@ -206,6 +218,30 @@ def test_plain_text_is_parted_as_it_is_asked_for(tmp_path: Path) -> None:
     assert found(load(tmp_path, file, document="line")) == {
         f"{file}:{line}": text for line, text in {1: "one", 2: "still one", 5: "two"}.items()
     }
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_as_it_does_in_every_other_document(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeffone\n \ntwo\u2028\x0b\nthree".replace("\n", end).encode())
+    lines = {f"{file}:1": "one", f"{file}:3": "two\u2028\x0b", f"{file}:4": "three"}
+    assert found(load(tmp_path, file, document="line")) == lines
+    assert found(load(tmp_path, file)) == {f"{file}:1": "one\n \ntwo\u2028\x0b\nthree"}
+
+
+def test_blank_lines_before_a_header_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("\n\ntext,id\none,1\n")
+    assert found(load(tmp_path, file)) == {f"{file}:4": "one"}
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    columns = [pyarrow.array(["one"]), pyarrow.array(["two"])]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "text"]), file)
+    for kind, read in (("text", load_text), ("chat", load_chats)):
+        with pytest.raises(DataError, match=f"^{file}: data.path: columns of the same name: 'text'"):
+            read(Data(name="d", kind=kind, path=str(file)), tmp_path / "cache")
 
 
 def test_a_limit_reads_no_further(tmp_path: Path) -> None:

@@ -157,6 +157,16 @@ def test_items_are_held_to_what_training_asks_of_a_row(
         assert facts["dropped"]["malformed"] + facts["items"]["items"] == 60 - facts["elsewhere"]["train"]
 
 
+def test_an_item_that_utf8_can_not_hold_is_said(
+    prepare_run: Callable[..., StageRun], tmp_path: Path, text: dict[str, Any]
+) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps({"note": "\ud83d", **chat(number)}) + "\n" for number in range(30)))
+    data = {"name": "c", "kind": "chat", "path": str(path), "held_out": {"test": 0.5}, "part": "test"}
+    with pytest.raises(DataError, match=r"c.jsonl:\d+: column 'note': half a character"):
+        stage.prepare(as_items(prepare_run(data, train_on=text), 0))
+
+
 def test_members_of_a_mixture_hold_rows_out_each(
     prepare_run: Callable[..., StageRun], text: dict[str, Any], write_jsonl: Callable[..., Path]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,29 @@ def test_a_pattern_reaches_below(texts: Path) -> None:
 
 def test_entries_keep_their_order_and_files_count_once(texts: Path) -> None:
     assert names(local_files([f"{texts}/b.txt", str(texts)]).files, texts) == ["b.txt", "a.md", "deep/c.jsonl"]
+
+
+def test_a_tilde_is_the_home_folder_of_a_user_who_is_there(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(texts.parent))
+    assert names(local_files("~/texts/b.txt").files, texts) == ["b.txt"]
+    with pytest.raises(DataError, match=r"~nosuchuser/b\.txt isn't there"):
+        local_files("~nosuchuser/b.txt")
+
+
+def test_folders_that_a_pattern_matches_are_counted(texts: Path) -> None:
+    found = local_files(f"{texts}/[!i]*")
+    assert names(found.files, texts) == ["a.md", "b.txt"]
+    assert found.passed_over == {"folder that a pattern matches": 1, "empty": 1}
+    assert local_files(f"{texts}/deep/**").passed_over == {}
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_not_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to("nowhere.txt")
+    with pytest.raises(DataError, match=r"pipe\.txt is neither a file nor a folder"):
+        local_files(str(tmp_path / "pipe.txt"))
+    with pytest.raises(DataError, match=r"link\.txt leads nowhere"):
+        local_files(str(tmp_path / "link.txt"))
 
 
 def test_a_relative_path_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
