@@ -251,3 +251,15 @@ def write_model(folder: Path) -> Path:
 def test_a_path_that_no_file_system_takes_is_named_by_its_key(configs: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){key.partition('.')[2]}.*aaa"):
         make_plan("tiny", configs, overrides=[f"{key}={'a' * 300}"])
+
+
+def test_files_that_are_not_there_are_named_together_by_key_and_file(configs: Path, tmp_path: Path) -> None:
+    (configs / "data" / "text.yaml").write_text(f"kind: text\npath: {tmp_path}/txet.txt\n")
+    members = f"    a: {{path: {tmp_path}/chats.jsonl}}\n    b: {{path: {tmp_path}/chast/}}\n"
+    (configs / "data" / "chats.yaml").write_text("kind: chat\nmixture:\n  sources:\n" + members)
+    with pytest.raises(ConfigError) as raised:
+        make_plan("tiny", configs)
+    first, second = raised.value.problems
+    assert (first.key, first.origin) == ("pretrain.data.path", f"{configs}/data/text.yaml:2")
+    assert (second.key, second.origin) == ("sft.data.mixture.sources.b.path", f"{configs}/data/chats.yaml:5")
+    assert "txet.txt isn't there" in first.message
