@@ -24,6 +24,7 @@ from tasks.retries import retrying
 from tasks.run_labels import label_run
 from tasks.sft import sft
 from tasks.stage_links import links
+from titanflow.evals.evaluation import check_tasks
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
 from titanflow.plan import Plan, StagePlan, check_stale
@@ -91,7 +92,11 @@ def _run(stage: StagePlan, plan: Plan, asked: Asked) -> StageResult:
         return cast(StageResult, retrying(stage_in_pool, retries)(stage, elsewhere, return_state=True).result())
     # Read anew each time: a stage in another pool has written into it.
     manifest = Manifest.open(plan.folder)
-    return cast(StageResult, retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result())
+    result = cast(StageResult, retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result())
+    if stage.stage == "prepare" and stage.state != "CACHED":
+        # Now the items are there, and what tasks ask of them is known before anything is trained.
+        check_tasks(plan.stages, plan.config.modules)
+    return result
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:

@@ -6,19 +6,20 @@ mistaken for the old one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from titanflow.apart import apart_problems
 from titanflow.config.checks import has_data
+from titanflow.config.division import sources, written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.data_mistakes import named_in
-from titanflow.errors import ConfigError
+from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.fingerprint import digest
 from titanflow.given_tokenizer import EXPECTED, reader_of
 from titanflow.hf_base import download_plan, missing_weights
@@ -55,15 +56,10 @@ class Preparation:
             raise ConfigError(problems)
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
         preparation = cls(config, TokenizerPlans(workspace, manifest))
-        for module in experiment.modules.values():
-            if module.trains:
-                with named_in(module):
-                    preparation.tokenizers.add(module, reader_of(module, experiment))
-                if initial := InitialWeights.of(module, manifest):
-                    preparation.initial[module.name] = initial
-            for section, part in SECTIONS.items():
-                if has_data(module, section) and not _skips(module, module.config[section]):
-                    preparation._plan_dataset(module, section, part, workspace)
+        try:
+            preparation._plan(experiment, workspace, manifest)
+        except DataError as error:
+            raise DataError(_source_problems(experiment, workspace) or error.problems) from error
         config["tokenizer"] = preparation.tokenizers.config
         return preparation
 
@@ -104,6 +100,17 @@ class Preparation:
 
     def _weights(self) -> list[Path]:
         return [Path(one["folder"]) for one in self.config["weights"]]
+
+    def _plan(self, experiment: Experiment, workspace: Path, manifest: Manifest) -> None:
+        for module in experiment.modules.values():
+            if module.trains:
+                with named_in(module):
+                    self.tokenizers.add(module, reader_of(module, experiment))
+                if initial := InitialWeights.of(module, manifest):
+                    self.initial[module.name] = initial
+            for section, part in SECTIONS.items():
+                if has_data(module, section) and not _skips(module, module.config[section]):
+                    self._plan_dataset(module, section, part, workspace)
 
     def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
         from titanflow.config.mixture import mixture_spec
@@ -164,13 +171,41 @@ class Preparation:
         return {**chat, "template": resolve_template(chat["template"], tokenizer), "template_name": name}
 
 
+def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
+    """What is wrong with the experiment's sources, each with its key and where that was written."""
+    from titanflow.data.fingerprints import data_parts
+
+    found: dict[tuple[str, str], Problem] = {}
+    for module, key, data in _sources(experiment):
+        try:
+            data_parts(data, workspace=workspace)
+        except DataError as error:
+            for problem in error.problems:
+                name = problem.key.removeprefix("data").removeprefix(".")
+                origin = problem.origin or written_at(module, key, name)
+                located = replace(problem, key=f"{module.name}.{key}.{name}".rstrip("."), origin=origin)
+                # Sections that name the same data file have the same mistake.
+                found.setdefault((origin, problem.message), located)
+    return list(found.values())
+
+
+def _sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
+    """Each source that a stage reads: its module, the key where it stands, and its config."""
+    for module in experiment.modules.values():
+        for section in SECTIONS:
+            if has_data(module, section) and _is_read(module, module.config[section]):
+                for key, data in sources(module.config[section], section).items():
+                    yield module, key, data
+
+
 def _skips(module: Module, data: dict[str, Any]) -> bool:
-    """What needs no preparation: random tokens, a stream, validation that is off."""
+    """What needs no preparation: what isn't read, and a stream."""
+    return not _is_read(module, data) or (module.trains and data["streaming"])
+
+
+def _is_read(module: Module, data: dict[str, Any]) -> bool:
+    """Whether a stage reads a section's rows: not beside random tokens, nor to validate on while that is off."""
     if not module.trains:
-        return False
+        return True
     is_validation = data is module.config["validation_data"]
-    return (
-        module.config["training"]["mock_data"]
-        or data["streaming"]
-        or (is_validation and not module.config["validation"]["enable"])
-    )
+    return not module.config["training"]["mock_data"] and (not is_validation or module.config["validation"]["enable"])

@@ -10,6 +10,12 @@ from titanflow.config.tree import ConfigTree
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import StageRun
 
+PREPARES = """
+    import sys
+    from pathlib import Path
+    from titanflow.stage import PrepareResult, write_result
+    write_result(Path(sys.argv[1]), PrepareResult(tokenizer=None, datasets={}, seconds=0.1))
+"""
 TRAINS = """
     import json, sys
     from pathlib import Path

@@ -7,7 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime.flow_run import FIELDS
-from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PUBLISHES, TRAINS, small_plan
+from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PREPARES, PUBLISHES, TRAINS, small_plan
 
 from flows import pretrain_sft as module
 from flows import run_plan
@@ -118,6 +118,19 @@ def test_a_failed_stage_fails_the_run_with_its_own_words(api, planned, wait_for_
     flow_run = newest_run()
     assert "ValueError: loss is nan" in flow_run.state.message
     wait_for_states(flow_run, {"pretrain": "Failed"})
+
+
+def test_tasks_are_held_against_prepared_items_before_anything_is_trained(api, planned, monkeypatch, tmp_path):
+    planned(prepare=PREPARES, pretrain=TRAINS)
+
+    def check_tasks(stages, modules):
+        assert (tmp_path / "run/prepare/result.json").exists()
+        raise ConfigError("no item has 'messages'")
+
+    monkeypatch.setattr(run_plan, "check_tasks", check_tasks)
+    with pytest.raises(ConfigError, match="no item has 'messages'"):
+        pretrain_sft("tiny")
+    assert not (tmp_path / "run/pretrain").exists()
 
 
 def test_a_stage_that_was_killed_goes_on_in_its_folder_in_a_second_attempt(api, planned, tmp_path, caplog):

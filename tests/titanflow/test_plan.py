@@ -270,3 +270,15 @@ def test_the_files_of_a_stream_are_looked_for_before_it_is_trained_on(tmp_path: 
         gone = f"{section}.path={tmp_path}/nowhere.txt"
         with pytest.raises(DataError, match=f"^--set {gone}: {section}.path: {tmp_path}/nowhere.txt isn't there"):
             make_plan("tiny", configs, overrides=[*settings, gone])
+
+
+def test_files_that_are_not_there_are_named_together_by_key_and_file(configs: Path, tmp_path: Path) -> None:
+    (configs / "data" / "text.yaml").write_text(f"kind: text\npath: {tmp_path}/txet.txt\n")
+    members = f"    a: {{path: {tmp_path}/chats.jsonl}}\n    b: {{path: {tmp_path}/chast/}}\n"
+    (configs / "data" / "chats.yaml").write_text("kind: chat\nmixture:\n  sources:\n" + members)
+    with pytest.raises(ConfigError) as raised:
+        make_plan("tiny", configs)
+    first, second = raised.value.problems
+    assert (first.key, first.origin) == ("pretrain.data.path", f"{configs}/data/text.yaml:2")
+    assert (second.key, second.origin) == ("sft.data.mixture.sources.b.path", f"{configs}/data/chats.yaml:5")
+    assert "txet.txt isn't there" in first.message

@@ -6,7 +6,9 @@ import pytest
 from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 
+from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
+from titanflow.evals.evaluation import check_tasks
 from titanflow.plan import Plan, make_plan
 
 ITEMS = '{"question": "What colour is the sky?", "choices": ["blue", "red"], "answer": "blue"}\n'
@@ -108,3 +110,57 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     assert "evaluate.apply_chat_template: found auto, and both mixes tasks with and without" in message
     make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.apply_chat_template=false"])
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
+
+
+def test_a_template_that_cannot_be_read_is_refused(configs: Path) -> None:
+    edit(configs / "evals" / "tiny_colour.yaml", "{{question}}", "{{question}")
+    assert "tiny_colour.yaml:7: doc_to_text: no Jinja template: unexpected '}'" in refusal(configs)
+
+
+def test_a_column_that_no_item_has_is_refused(configs: Path) -> None:
+    task = configs / "evals" / "tiny_colour.yaml"
+    edit(task, "{{question}}", "{{messages[0].content}}")
+    edit(task, "{{answer}}", "{{anwser}}")
+    message = refusal(configs)
+    assert message.startswith("2 problems")
+    assert "tiny_colour.yaml:7: doc_to_text: no item has 'messages': items.jsonl" in message
+    assert "expected: one of question, choices, answer" in message
+    assert "did you mean answer?" in message
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "question",
+        "{{range(3) | join}} {% for one in choices %}{{one}}{% endfor %}",
+        "{{messages | default('')}}{% if tools is defined %}{{tools}}{% endif %}",
+        "{{rare}}",
+        "{{question | regex_replace('a', 'b')}}",
+    ],
+)
+def test_templates_that_ask_for_what_is_there(configs: Path, template: str) -> None:
+    with (configs.parent / "items.jsonl").open("a") as items:
+        items.write('{"rare": 1}\n')
+    edit(configs / "evals" / "tiny_colour.yaml", "{{question}}", template)
+    make_plan("tiny", configs)
+
+
+def test_items_that_code_makes_have_columns_of_their_own(configs: Path) -> None:
+    task = configs / "evals" / "tiny_colour.yaml"
+    edit(task, "{{question}}", "{{messages}}")
+    (configs / "evals" / "own.py").write_text("def made(rows):\n    return rows\n")
+    task.write_text(task.read_text() + "process_docs: !function own.made\n")
+    make_plan("tiny", configs)
+
+
+def test_the_columns_of_held_out_rows_are_known_once_they_are_prepared(configs: Path) -> None:
+    edit(configs / "evals" / "tiny_colour.yaml", f"{configs.parent}/items.jsonl", '"${data}/items.jsonl"')
+    edit(configs / "data" / "chats.yaml", "kind: chat", "held_out: {dev: 1, test: 2}\nkind: chat")
+    edit(configs / "experiments" / "tiny.yaml", "config: evaluate.yaml", "config: evaluate.yaml\n    data: chats.yaml")
+    plan = make_plan("tiny", configs)
+    prepare(plan.stages[0].run)
+    message = refusal(configs)
+    assert "doc_to_text: no item has 'question': items.jsonl" in message
+    assert "expected: one of messages" in message
+    with pytest.raises(ConfigError, match="no item has 'question'"):
+        check_tasks(plan.stages, plan.config.modules)

@@ -146,7 +146,8 @@ def check_items(module: Module) -> list[Problem]:
         return []
     if mixture_members(data):
         expected = "one source: source, path or dataset"
-        return [module.problem("data.mixture", "evaluation items are made of one source", expected)]
+        hint = "name the data file of one of its sources, which sets held_out itself"
+        return [_problem(module, "data", "mixture", "evaluation items are made of one source", expected, hint)]
     if data["streaming"]:
         return [module.problem("data.streaming", "evaluation items are prepared", "false")]
     if data["kind"] == "evals":

@@ -142,7 +142,7 @@ FOREIGN = (
     Foreign("max_samples max_train_samples", "data.limit"),
     Foreign("interleave_probs mix_strategy", "data.mixture"),
     Foreign("eval_dataset eval_dataset_path valid_data_path test_datasets", "validation_data.path"),
-    Foreign("val_set_size val_size eval_split", "validation_data.path", "data of its own: nothing is split off"),
+    Foreign("val_set_size val_size eval_split", "data.held_out.dev", "a share of the rows, or a number of them"),
     Foreign("tokenizer_name tokenizer_name_or_path tokenizer_path tokenizer_model tokenizer_config", "tokenizer.path"),
     Foreign("sample_packing packing neat_packing pad_to_sequence_len", "data.packing", "best_fit"),
     Foreign("chat_template template conversation_template", "chat.template"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.config.ignored import Ignored
 from titanflow.config.tree import ConfigTree, load
 from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
-from titanflow.errors import Problem
+from titanflow.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
@@ -40,26 +42,41 @@ def merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[P
         ConfigError: a file that isn't there, or can't be read.
     """
     merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
-    path = _module_file(entry, tree, module, problems)
-    if path is not None:
-        merged = merge(merged, load(path, problems))
+    missing: list[Problem] = []
+    with _gathered(missing):
+        path = _module_file(entry, tree, module, problems)
+        merged = merged if path is None else merge(merged, load(path, problems))
     model = entry.spec.get("model")
     if isinstance(model, dict):
         merged = merge(merged, {"model": model})
     elif isinstance(model, Leaf) and model.value is not None:
-        path = tree.file("models", model, f"{entry.key}.model", module.framework)
-        module.named["model"] = (display(path), model.origin)
-        merged = merge(merged, load(path, problems))
+        with _gathered(missing):
+            path = tree.file("models", model, f"{entry.key}.model", module.framework)
+            module.named["model"] = (display(path), model.origin)
+            merged = merge(merged, load(path, problems))
     for name in ("data", "validation_data"):
-        if (section := _data(entry, name, tree, module, problems)) is not None:
-            merged = {**merged, name: section}
+        with _gathered(missing):
+            if (section := _data(entry, name, tree, module, problems)) is not None:
+                merged = {**merged, name: section}
     overrides = entry.spec.get("overrides")
     if isinstance(overrides, dict):
         merged = merge(merged, overrides)
     merged = merge(merged, entry.settings)
     for name in ("data", "validation_data"):
-        _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
+        with _gathered(missing):
+            _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
+    if missing:
+        raise ConfigError(missing)
     return merged
+
+
+@contextmanager
+def _gathered(problems: list[Problem]) -> Iterator[None]:
+    """Goes on behind a file that isn't there, or can't be read: the next may have a mistake of its own."""
+    try:
+        yield
+    except ConfigError as error:
+        problems += error.problems
 
 
 def _module_file(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Path | None:

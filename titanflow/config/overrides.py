@@ -100,18 +100,19 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
     # So is the way that the file has to it, `modules.pretrain.overrides.training.steps`.
-    target = specs[module] if _is_of_spec(module, key) else over[module]
+    target = specs[module] if _is_of_spec(module, key, setting.tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), setting.tree)
     return None
 
 
-def _is_of_spec(module: str, key: str) -> bool:
+def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
     """Whether a module's key is one of its entry in the experiment's file, and not one of its stage's config."""
-    from titanflow.config.module import STAGE_OF, stage_schema
+    from titanflow.config.module import STAGE_OF
 
-    stage = STAGE_OF.get(module)
-    is_of_stage = stage in ("evaluate", "publish") and key in stage_schema(stage)["properties"]
-    return (key in FILE_KEYS and not is_of_stage) or key == "params" or key.startswith("params.")
+    if key in FILE_KEYS:
+        # A section goes over what the file says. A publication's `model` is the name of a stage.
+        return isinstance(value, Leaf) and not (key == "model" and STAGE_OF.get(module) == "publish")
+    return key == "params" or key.startswith("params.")
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:

@@ -20,6 +20,9 @@ KEY = "data.path"
 ITEMS_FILE = "items.jsonl"
 """What a task's YAML names of rows that a source holds out: ``data_files: {test: "${data}/items.jsonl"}``."""
 
+DESCRIPTION = "dataset.json"
+"""The file beside the items that says what they are."""
+
 
 def item_names(data: Mapping[str, Any]) -> list[str]:
     """The files that a data config's prepared folder holds, by their path in it.
@@ -46,7 +49,7 @@ def named_files(path: str | list[str]) -> dict[str, Path]:
     for file in local_files(path).files:
         folder = next((one for one in folders if file.is_relative_to(one)), file.parent)
         name = file.relative_to(folder).as_posix()
-        if name == "dataset.json":
+        if name == DESCRIPTION:
             message, hint = f"{file} has the name of the file that says what is prepared", "call it otherwise"
             raise DataError(Problem(message, KEY, expected="any other name", hint=hint))
         if name in found:

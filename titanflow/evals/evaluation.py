@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from titanflow.config.module import Module
-from titanflow.data.eval_items import item_names
+from titanflow.data.eval_items import DESCRIPTION, item_names
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import SingleTask, asked_by
-from titanflow.evals.task_checks import missing_items, task_problems
+from titanflow.evals.task_checks import item_files, missing_items, task_problems
+from titanflow.evals.templates import column_problems
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     problems = [*asked.problems]
     for task in {task.name: task for task in asked.single}.values():
         problems += [*task_problems(task), *missing_items(task, items)]
+        problems += column_problems(task, item_files(task, run.data.train))
     if run.config["apply_chat_template"] == "auto":
         problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
     return list(dict.fromkeys(problems))
@@ -45,9 +47,10 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
     folder = run.data.train
     if folder is None:
         return None
-    if folder.is_dir():
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return item_names(module.config["data"])
+    if module.config["data"]["kind"] != "evals" or not folder.is_dir():
+        return item_names(module.config["data"])
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [name for name in names if name != DESCRIPTION]
 
 
 def _check_chat(module: Module, name: str, tasks: list[SingleTask]) -> list[Problem]:

@@ -18,14 +18,13 @@ from titanflow.errors import Problem
 from titanflow.evals.asked_tasks import INLINE, SingleTask
 from titanflow.evals.library import package_folder
 from titanflow.evals.task_yaml import Function, as_list
+from titanflow.evals.templates import syntax_problems
 
 DATA = "${data}"
 """In a task's YAML, the folder of the prepared evaluation items."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
 OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
-TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description")
-"""Keys whose text is a template."""
 STRUCTURE = ("tag", "group", "task_list")
 """Keys that lm-eval takes out before it makes a task of the others."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
@@ -41,7 +40,7 @@ def task_problems(task: SingleTask) -> list[Problem]:
     found = list(_function_problems(task))
     if "class" in task.config:
         return found
-    return [*found, *_template_problems(task), *_key_problems(task), *_dataset_problems(task), *_score_problems(task)]
+    return [*found, *_key_problems(task), *_dataset_problems(task), *_score_problems(task), *syntax_problems(task)]
 
 
 def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Problem]:
@@ -64,6 +63,24 @@ def data_files(config: Mapping[str, Any]) -> list[str]:
     files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
     each = files.values() if isinstance(files, Mapping) else [files]
     return [str(name) for names in each for name in as_list(names)]
+
+
+def item_files(task: SingleTask, folder: Path | None) -> list[Path]:
+    """The files of the split that a task of the user's own is evaluated on, with :data:`DATA` for ``folder``.
+
+    None where one of them isn't there, or columns aren't what its rows have.
+    """
+    config = task.config
+    kwargs = config.get("dataset_kwargs")
+    if task.of_library or config.get("dataset_path") not in ("json", "csv") or not isinstance(kwargs, Mapping):
+        return []
+    files = kwargs.get("data_files")
+    split = config.get("test_split") or config.get("validation_split")
+    names = as_list(files.get(split) if isinstance(files, Mapping) else files)
+    if set(kwargs) != {"data_files"} or (folder is None and any(DATA in str(name) for name in names)):
+        return []
+    paths = [Path(str(name).replace(DATA, str(folder))) for name in names]
+    return paths if all(path.is_file() for path in paths) else []
 
 
 def is_remote(name: str) -> bool:
@@ -113,17 +130,6 @@ def _function_problems(task: SingleTask) -> Iterator[Problem]:
             if reason := _unfound(function.name, path.parent):
                 expected = f"module.function, of a file in {path.parent.name}/ or an installed module"
                 yield task.yaml.problem(key, f"found !function {function.name}: {reason}", expected)
-
-
-def _template_problems(task: SingleTask) -> Iterator[Problem]:
-    import jinja2
-
-    for key in TEMPLATES:
-        if isinstance(value := task.config.get(key), str):
-            try:
-                jinja2.Environment().parse(value)
-            except jinja2.TemplateSyntaxError as error:
-                yield task.yaml.problem(key, f"not Jinja: {error.message}", "a column's name, or a template")
 
 
 def _functions(value: Any) -> Iterator[Function]:

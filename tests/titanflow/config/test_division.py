@@ -131,7 +131,7 @@ def held_out(value: str) -> str:
         (DATA + "streaming: true\n", ["data.held_out.test: found 200, and a stream is divided row by row"]),
         ("source: stdlib\nheld_out: {dev: 0.1}\n", ["data.held_out: stdlib has parts of its own"]),
         (DATA + "kind: evals\n", ["pretrain.data.kind: found 'evals'", "evaluate.data.held_out: means nothing"]),
-        (MIXTURE, ["evaluate.data.mixture: evaluation items are made of one source"]),
+        (MIXTURE, ["mine.yaml:5: evaluate.data.mixture: evaluation items are made of", "the data file of one of its"]),
     ],
 )
 def test_what_can_not_be_is_refused_with_file_and_line(write, mistakes, data: str, expected: list[str]) -> None:

@@ -77,6 +77,7 @@ def test_every_key_that_the_page_names_is_known() -> None:
         ("sft.peft={enabled: true, r: 8}", "`peft` is `sft.lora.rank` here: 0 is no LoRA"),
         ("sft.system.precision=bf16", "`system.precision` is `sft.training.mixed_precision_param` here"),
         ("sft.train_on_inputs=true", "`train_on_inputs` is `sft.chat.turns` here: no token of the user's"),
+        ("sft.val_set_size=0.05", "`val_set_size` is `sft.data.held_out.dev` here: a share of the rows"),
         ("sft.load_in_4bit=true", "`load_in_4bit`: no base is quantised"),
         ("sft.init_from_model=x", "`init_from_model` is `sft.sft.base` here"),
         ("pretrain.hub_model_id=a/b", "`hub_model_id` is `modules.publish.overrides.repo_id` here: with target: hub"),

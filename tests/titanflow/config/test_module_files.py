@@ -106,3 +106,25 @@ def test_a_tree_without_the_stages_file_has_the_one_that_comes_with_the_project(
 def test_a_name_too_long_for_a_file_is_no_file(write, mistakes) -> None:
     assert "no file 'aaa" in mistakes(write(), f"pretrain.config={'a' * 5000}")
     assert "no experiment 'aaa" in mistakes("a" * 5000)
+
+
+def test_an_evaluation_s_data_is_named_as_any_module_s(write, load) -> None:
+    modules = "modules:\n  evaluate:\n    overrides: {tasks: [a]}\n    data: mine.yaml\n"
+    path = write(experiments__exp=modules, data__mine="kind: evals\npath: a.jsonl\n", data__other="path: b.jsonl\n")
+    assert load(path, "evaluate.data=other.yaml").modules["evaluate"].config["data"]["path"] == "b.jsonl"
+    assert load(path, "evaluate.data={path: c.jsonl}").modules["evaluate"].config["data"]["path"] == "c.jsonl"
+
+
+def test_a_section_that_is_set_goes_over_the_file_that_is_named(write, load) -> None:
+    path = write(experiments__exp=module("model: tiny.yaml\n    data: mine.yaml"), data__mine="path: a\nlimit: 3\n")
+    pretrain = load(path, "pretrain.data={path: b}", "pretrain.model={n_layers: 2}").modules["pretrain"]
+    assert (pretrain.config["data"]["path"], pretrain.config["data"]["limit"]) == ("b", 3)
+    assert pretrain.model_args["n_layers"] == 2
+
+
+def test_all_files_that_are_not_there_are_named_at_once(write, mistakes) -> None:
+    message = mistakes(
+        write(experiments__exp=module("model: tinny.yaml\n    data: dta.yaml")), "pretrain.config=p.yaml"
+    )
+    for name in ("config: no file 'p.yaml'", "model: no file 'tinny.yaml'", "data: no file 'dta.yaml'"):
+        assert f"modules.pretrain.{name}" in message
