@@ -164,3 +164,14 @@ def test_the_columns_of_held_out_rows_are_known_once_they_are_prepared(configs: 
     assert "expected: one of messages" in message
     with pytest.raises(ConfigError, match="no item has 'question'"):
         check_tasks(plan.stages, plan.config.modules)
+
+
+def test_items_by_their_own_path_are_not_of_a_file_that_is_trained_on(configs: Path) -> None:
+    task = configs / "evals" / "tiny_colour.yaml"
+    edit(task, f"{configs.parent}/items.jsonl", f"{configs.parent}/../{configs.parent.name}/chats.jsonl")
+    edit(task, "{{question}}", "{{messages}}")
+    edit(task, "{{choices}}", "{{messages}}")
+    edit(task, "{{answer}}", "{{messages}}")
+    message = refusal(configs)
+    assert f"tiny_colour.yaml:3: dataset_kwargs: {configs.parent}/chats.jsonl is trained on, in sft.data" in message
+    assert "rows that nothing trains on: ${data}/items.jsonl" in message

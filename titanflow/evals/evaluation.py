@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from titanflow.config.division import sources
 from titanflow.config.module import Module
-from titanflow.data.eval_items import DESCRIPTION, item_names
-from titanflow.errors import ConfigError, Problem
+from titanflow.data.eval_items import DESCRIPTION, ITEMS_FILE, item_names
+from titanflow.data.fingerprints import data_files
+from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_tasks import SingleTask, asked_by
-from titanflow.evals.task_checks import item_files, missing_items, task_problems
+from titanflow.evals.task_checks import DATA, DATA_FILES, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.stage import StageRun
 
@@ -23,8 +25,9 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> No
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    to_run = (plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED")
+    to_run = [plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"]
     problems = [problem for run in to_run for problem in evaluation_problems(modules["evaluate"], run)]
+    problems += [problem for run in to_run for problem in _trained_on(modules, run)]
     if problems:
         raise ConfigError(problems)
 
@@ -40,6 +43,25 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     if run.config["apply_chat_template"] == "auto":
         problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
     return list(dict.fromkeys(problems))
+
+
+def _trained_on(modules: Mapping[str, Module], run: StageRun) -> Iterator[Problem]:
+    """Items by their own path in a file that is trained on; those of the evaluate module's data are compared before."""
+    asked = asked_by(run.config)
+    files = {path.resolve(): task for task in asked.single for path in item_files(task, None)}
+    for module in modules.values() if files else ():
+        if not module.trains or module.config["training"]["mock_data"]:
+            continue
+        for key, data in sources(module.config["data"], "data").items():
+            try:
+                shared = files.keys() & {file.resolve() for file in data_files(data)}
+            except DataError:
+                continue  # What isn't there is refused where it is planned.
+            for path in sorted(shared):
+                message = f"{path} is trained on, in {module.name}.{key}"
+                hint = "hold rows out, held_out: {test: 200}, and name the data file in the evaluate module's `data:`"
+                expected = f"rows that nothing trains on: {DATA}/{ITEMS_FILE}"
+                yield files[path].yaml.problem(DATA_FILES.partition(".")[0], message, expected, hint)
 
 
 def _items(module: Module, run: StageRun) -> list[str] | None:
