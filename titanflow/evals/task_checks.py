@@ -24,6 +24,8 @@ DATA = "${data}"
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
 OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
+TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description")
+"""Keys whose text is a template."""
 STRUCTURE = ("tag", "group", "task_list")
 """Keys that lm-eval takes out before it makes a task of the others."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
@@ -39,7 +41,7 @@ def task_problems(task: SingleTask) -> list[Problem]:
     found = list(_function_problems(task))
     if "class" in task.config:
         return found
-    return [*found, *_key_problems(task), *_dataset_problems(task), *_score_problems(task)]
+    return [*found, *_template_problems(task), *_key_problems(task), *_dataset_problems(task), *_score_problems(task)]
 
 
 def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Problem]:
@@ -111,6 +113,17 @@ def _function_problems(task: SingleTask) -> Iterator[Problem]:
             if reason := _unfound(function.name, path.parent):
                 expected = f"module.function, of a file in {path.parent.name}/ or an installed module"
                 yield task.yaml.problem(key, f"found !function {function.name}: {reason}", expected)
+
+
+def _template_problems(task: SingleTask) -> Iterator[Problem]:
+    import jinja2
+
+    for key in TEMPLATES:
+        if isinstance(value := task.config.get(key), str):
+            try:
+                jinja2.Environment().parse(value)
+            except jinja2.TemplateSyntaxError as error:
+                yield task.yaml.problem(key, f"not Jinja: {error.message}", "a column's name, or a template")
 
 
 def _functions(value: Any) -> Iterator[Function]:
