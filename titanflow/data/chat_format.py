@@ -40,6 +40,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 """The columns without which a row is no conversation."""
 
+LEFT_OUT = "(left out)"
+"""Behind a key that is unread because ``data.leave_out`` names it."""
 _TOOLS = "functions"
 """What OpenAI called tools before."""
 
@@ -102,7 +104,7 @@ class ChatFormat:
             return Conversation([], problems=[Problem(row.reason, "row", expected="a JSON object a line")])
         if not isinstance(row, dict):
             return Conversation([], problems=[Problem(f"the row isn't a mapping but {type(row).__name__}", "row")])
-        reading = _Reading(self, _without(row, self.leave_out))
+        reading = _Reading(self, row)
         messages, tools = reading.messages(), reading.tools()
         problems = reading.problems or chat_problems(messages)
         return Conversation(messages if isinstance(messages, list) else [], tools, problems, reading.unread)
@@ -126,9 +128,9 @@ class _Reading:
     def __init__(self, layout: ChatFormat, row: Mapping[str, Any]) -> None:
         self.layout = layout
         self.columns = layout.columns
-        self.row = row
-        self.problems = layout.missing(row)
         self.unread: Counter[str] = Counter()
+        self.row = self._left(row)
+        self.problems = layout.missing(self.row)
         self.names = {self.columns[name]: name for name in ("role", "content", "train") if name in self.columns}
 
     def messages(self) -> Any:
@@ -185,8 +187,15 @@ class _Reading:
         return [self._message(one, f"{column}[{index}]") for index, one in enumerate(messages)]
 
     def _message(self, message: Any, key: str) -> Any:
-        left = _without(message, self.layout.leave_out) if isinstance(message, dict) else message
+        left = self._left(message, f"{key.partition('[')[0]}[].") if isinstance(message, dict) else message
         return read_message(left, self.names, self.layout.roles, key, self.problems, self.unread)
+
+    def _left(self, found: Mapping[str, Any], place: str = "") -> Mapping[str, Any]:
+        """What ``data.leave_out`` leaves of a row or message."""
+        if not (out := [name for name in found if name in self.layout.leave_out]):
+            return found
+        self.unread.update(f"{place}{name} {LEFT_OUT}" for name in out if found[name] is not None)
+        return {name: value for name, value in found.items() if name not in out}
 
     def _with_thoughts(self, messages: list[dict[str, Any]], rest: dict[str, Any]) -> list[dict[str, Any]]:
         """The last answer with what a column says of its thoughts."""
@@ -218,10 +227,6 @@ class _Reading:
         if isinstance(completion, list):
             return [*asked, *self._list(completion, self.columns["completion"])]
         return self._with_thoughts([*asked, {"role": "assistant", "content": completion}], rest)
-
-
-def _without(found: Mapping[str, Any], names: frozenset[str]) -> Mapping[str, Any]:
-    return {key: value for key, value in found.items() if key not in names} if names else found
 
 
 def check_declaration(data: Data, key: str = "data") -> None:

@@ -158,7 +158,7 @@ def test_images_and_sound_are_refused_by_name(name: str) -> None:
 def test_what_nothing_understands_is_counted() -> None:
     row = {"messages": [{**USER, "score": 3}, {**ANSWER, "score": None, "name": "Ann"}], "id": 7, "source": ""}
     assert read(row).unread == {"messages[].score": 1, "id": 1}
-    assert read(row, leave_out=["id", "score"]).unread == {}
+    assert read(row, leave_out=["id", "score"]).unread == {"messages[].score (left out)": 1, "id (left out)": 1}
     shared = {"conversations": [{"from": "human", "value": "Hi", "x": 1}, {"from": "gpt", "value": "Yo", "x": 1}]}
     assert read(shared, chat_format="sharegpt").unread == {"conversations[].x": 2}
 
