@@ -18,7 +18,6 @@ from titanflow.errors import Problem
 SUN = {"role": "tool", "content": '{"sky": "sun"}'}
 CALLED = [*turns("Weather?", system="Be brief."), call("weather", city="Köln", days=2), SUN, *turns("x", "Sun.")[1:]]
 THINKS = {"role": "assistant", "content": "Two.", "reasoning_content": "One and one.\nThat is it."}
-WITH_TOOLS = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}" + UNMARKED
 
 
 def look(
@@ -33,7 +32,7 @@ def without(role: str, template: str = UNMARKED) -> str:
     return template.replace("for m in messages %}", f"for m in messages if m.role != '{role}' %}}", 1)
 
 
-@pytest.mark.parametrize("template", [CHATML, LLAMA3, WITH_TOOLS])
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, UNMARKED])
 def test_all_that_is_said_is_found(tokenizer_folder: Path, tmp_path: Path, template: str) -> None:
     loaded = add_special_tokens(tokenizer_folder, tmp_path)
     named = {"role": "user", "content": "A long question, with <|im_end|> in it.", "train": False}
@@ -63,11 +62,11 @@ def test_an_equal_text_elsewhere_is_no_proof(tokenizer: LoadedTokenizer) -> None
 
 
 def test_tools_that_are_left_out_are_named(tokenizer: LoadedTokenizer) -> None:
-    fault, _ = look(tokenizer, UNMARKED, Conversation(CALLED, TOOLS))
+    fault, _ = look(tokenizer, UNMARKED.replace("if tools", "if false"), Conversation(CALLED, TOOLS))
     assert fault is not None
     assert (fault.key, fault.message) == ("tools", "template own leaves out 'weather' of the tool weather")
     assert "data.leave_out: [tools]" in fault.hint
-    names = WITH_TOOLS.replace("tools | tojson", "tools | map(attribute='function.name') | join(' ')")
+    names = UNMARKED.replace("tools | tojson", "tools | map(attribute='function.name') | join(' ')")
     assert "'Of a city.' of the tool weather" in str(look(tokenizer, names, Conversation(CALLED, TOOLS))[0])
 
 
