@@ -230,10 +230,10 @@ class _Reading:
 
 
 def check_declaration(data: Data, key: str = "data") -> None:
-    """Refuses columns that the layout doesn't have and roles that nothing here renders.
+    """Refuses columns that the layout doesn't have, roles that nothing here renders, and to leave out what is read.
 
     Raises:
-        DataError: either of the two, all of them together.
+        DataError: any of the three, all of them together.
     """
     known, roles = COLUMNS[data.chat_format], ("system", "user", "assistant", "tool", CALL)
     problems = [
@@ -245,6 +245,15 @@ def check_declaration(data: Data, key: str = "data") -> None:
         Problem(f"{name!r} is given the role {role!r}", f"{key}.roles", expected=", ".join(roles))
         for name, role in data.roles.items()
         if role not in roles
+    ]
+    columns = {**known, **data.columns}
+    needed = [columns[name] for name in (*REQUIRED[data.chat_format], "role", "content") if name in columns]
+    problems += [
+        Problem(
+            f"{name!r} is what a conversation is read from", f"{key}.leave_out", hint=f"take it out of {key}.leave_out"
+        )
+        for name in data.leave_out
+        if name in needed
     ]
     if problems:
         raise DataError(problems)

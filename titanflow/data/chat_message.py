@@ -54,8 +54,10 @@ def read_message(
     _take_calls(read, place, problems)
     if read.get("role") == "assistant":
         _take_thoughts(read, place, problems)
-    _take_mark(read, place, problems)
+    is_trained = _take_mark(read, place, problems)
     column = key.partition("[")[0]
+    if is_trained and read.get("role") in ("system", "user", "tool"):
+        unread[f"{column}[].train of the {read['role']}"] += 1
     unread.update(f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and name != THOUGHTS[0])
     return read
 
@@ -83,13 +85,14 @@ def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) ->
         read[THOUGHTS[0]] = said
 
 
-def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
-    """Whether the turn is trained, as ``train: false`` where it isn't."""
+def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> bool | None:
+    """Whether the turn is trained, as ``train: false`` where it isn't; gives back what the message said."""
     is_trained = trains(read, place, problems)
     for name in MASKS:
         read.pop(name, None)
     if is_trained is False:
         read["train"] = False
+    return is_trained
 
 
 def _joined(parts: list[Any], key: str, problems: list[Problem]) -> Any:

@@ -257,10 +257,12 @@ def test_a_missing_column_names_those_that_there_are() -> None:
 
 
 def test_a_declaration_that_nothing_reads_is_refused() -> None:
-    data = Data(kind="chat", chat_format="alpaca", columns={"prompt": "p"}, roles={"bot": "robot"})
+    data = Data(
+        kind="chat", chat_format="alpaca", columns={"prompt": "p"}, roles={"bot": "robot"}, leave_out=["output", "id"]
+    )
     with pytest.raises(DataError) as caught:
         check_declaration(data)
-    assert [one.key for one in caught.value.problems] == ["data.columns", "data.roles"]
+    assert [one.key for one in caught.value.problems] == ["data.columns", "data.roles", "data.leave_out"]
     assert "expected: instruction, input, output, history, tools, system, train" in str(caught.value)
 
 

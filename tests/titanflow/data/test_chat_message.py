@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from chat_samples import CHATML, spoken
 
 from titanflow.config.additions import Data
+from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import ChatFormat, Conversation
+from titanflow.data.tokenizer import LoadedTokenizer
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 FUNCTION = {"name": "weather", "arguments": {"city": "Köln"}}
@@ -70,6 +73,16 @@ def test_no_call_is_none(name: str) -> None:
     assert problem(row).startswith("messages[1].content: the message has no content")
 
 
+def test_openais_older_call_is_trained(tokenizer: LoadedTokenizer) -> None:
+    older = {"role": "assistant", "content": None, "function_call": AS_TEXT}
+    result = {"role": "function", "name": "weather", "content": "sun"}
+    row = {"messages": [USER, older, result, ANSWER], "functions": [{"name": "weather"}]}
+    found = read(row, roles={"function": "tool"})
+    said = spoken(ChatEncoder(tokenizer, CHATML), found)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call><|im_end|>'
+    assert (found.problems, said) == ([], [call, "Hello<|im_end|>"])
+
+
 def test_calls_by_two_names_are_refused() -> None:
     both = {**ANSWER, "tool_calls": [CALL], "function_call": FUNCTION}
     assert problem({"messages": [USER, both]}).startswith("messages[1]: found tool_calls and function_call")
@@ -111,6 +124,12 @@ def test_a_column_says_whether_a_row_is_trained(name: str, layout: Any) -> None:
     assert read({**row, name: 0}, chat_format=layout).messages[1] == UNTRAINED
     assert read({**row, name: 1}, chat_format=layout).messages[1] == ANSWER
     assert problem({**row, name: 0.5}, chat_format=layout).startswith(f"{name}: found 0.5")
+
+
+def test_to_train_what_is_never_trained_is_counted() -> None:
+    row = {"messages": [{**USER, "train": True}, {**ANSWER, "train": True}]}
+    found = read(row)
+    assert (found.messages, found.unread) == ([USER, ANSWER], {"messages[].train of the user": 1})
 
 
 def test_marks_that_contradict_are_refused() -> None:
