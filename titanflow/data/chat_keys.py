@@ -82,7 +82,7 @@ def spelled(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any
         return messages
     return [
         {**{key: value for key, value in one.items() if key != THOUGHTS[0]}, **dict.fromkeys(names, one[THOUGHTS[0]])}
-        if THOUGHTS[0] in one
+        if THOUGHTS[0] in one and one["role"] == "assistant"
         else one
         for one in messages
     ]

@@ -52,13 +52,15 @@ def read_message(
     if isinstance(read.get("content"), list):
         read["content"] = _joined(read["content"], f"{key}.content", problems)
     _take_calls(read, place, problems)
-    if read.get("role") == "assistant":
+    if thinks := read.get("role") == "assistant":
         _take_thoughts(read, place, problems)
     is_trained = _take_mark(read, place, problems)
     column = key.partition("[")[0]
     if is_trained and read.get("role") in ("system", "user", "tool"):
         unread[f"{column}[].train of the {read['role']}"] += 1
-    unread.update(f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and name != THOUGHTS[0])
+    unread.update(
+        f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and not (thinks and name == THOUGHTS[0])
+    )
     return read
 
 

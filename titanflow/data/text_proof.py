@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from titanflow.data.chat_keys import THOUGHTS
 from titanflow.errors import Problem
 
 _CLOSED = "</think>"
+_HALF = re.compile("[\ud800-\udfff]")
 # In place of a text that was found, so that an equal one must stand somewhere else.
 _FOUND = "\0"
 _FORGOTTEN = "the template leaves out the thoughts of earlier turns"
@@ -74,7 +76,8 @@ class TextProof:
 
     def _message(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
         role, key = message["role"], f"messages[{number}]"
-        content, thoughts = message.get("content") or "", message.get(THOUGHTS[0]) or ""
+        content = message.get("content") or ""
+        thoughts = message.get(THOUGHTS[0], "") if role == "assistant" else ""
         where = row.trained if is_trained else row.context
         if is_trained:
             # What it says without the blanks around it is proved with the mask.
@@ -152,7 +155,9 @@ class TextProof:
         return _loosely(text, where) if exact is None else exact
 
     def _forms(self, text: str) -> Iterator[tuple[str, str]]:
-        """How a text may stand in a row, and what was done to it then."""
+        """How a text may stand in a row, and what was done to it then; half a character can't stand there."""
+        if not text.isascii() and _HALF.search(text):
+            return
         yield text, ""
         yield self._text(self.backend.encode(text, add_special_tokens=False).ids), ""
         yield text.strip(), "trims"

@@ -45,6 +45,12 @@ def test_thoughts_have_one_name(name: str) -> None:
     assert said.startswith(f"messages[1].{name}: found ['Hm']\n    expected: text")
 
 
+def test_only_an_assistant_thinks() -> None:
+    row = {"messages": [{**USER, "reasoning_content": {"a": 1}}, {**ANSWER, "thought": "Hm"}]}
+    found = read(row)
+    assert (found.problems, found.unread) == ([], {"messages[].reasoning_content": 1})
+
+
 def test_thoughts_that_differ_are_refused() -> None:
     said = problem({"messages": [USER, {**ANSWER, "reasoning": "Hm", "thinking": "Ho"}]})
     assert said.startswith("messages[1]: reasoning and thinking say different things")

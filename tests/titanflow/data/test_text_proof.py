@@ -139,6 +139,12 @@ def test_a_name_is_written_or_refused(tokenizer: LoadedTokenizer) -> None:
     assert look(tokenizer, UNMARKED, tool) == (None, ["the template leaves out the name of a tool's message"])
 
 
+def test_half_a_character_that_no_template_writes_is_refused(tokenizer: LoadedTokenizer) -> None:
+    fault, _ = look(tokenizer, UNMARKED, Conversation([*turns("Q"), {**THINKS, "reasoning_content": "\ud83d"}]))
+    assert fault is not None
+    assert fault.message == "template own leaves out the assistant's thoughts '\\ud83d'"
+
+
 def test_an_answer_of_nothing_is_noted(tokenizer: LoadedTokenizer) -> None:
     assert look(tokenizer, CHATML, Conversation(turns("Hi", ""))) == (None, ["an assistant's turn says nothing"])
 
