@@ -21,7 +21,18 @@ from titanflow.data_inputs import SECTIONS
 from titanflow.errors import DataError, Problem
 from titanflow.home import expanded
 
-ROW_KEYS = ("held_out", "kind", "document", "text_column", "chat_format", "columns", "roles", "revision", "limit")
+ROW_KEYS = (
+    "held_out",
+    "kind",
+    "document",
+    "text_column",
+    "chat_format",
+    "columns",
+    "roles",
+    "leave_out",
+    "revision",
+    "limit",
+)
 """What decides, beside the files, which rows a source has and which part each is in."""
 
 

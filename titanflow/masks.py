@@ -72,11 +72,12 @@ class Masks:
     @property
     def dropped(self) -> dict[str, int]:
         """Rows that were left out, by reason."""
-        counts: dict[str, int] = {}
-        for _, info in self.infos:
-            for reason, count in info.dropped.items():
-                counts[reason] = counts.get(reason, 0) + count
-        return counts
+        return self._sums("dropped")
+
+    def _sums(self, name: str) -> dict[str, int]:
+        from titanflow.data.file_counts import totals
+
+        return totals(getattr(info, name) for _, info in self.infos)
 
     def rows(self) -> Iterator[MaskedRow]:
         """Every conversation, in its source's order."""
@@ -97,7 +98,7 @@ class Masks:
     def as_json(self, limit: int | None) -> dict[str, Any]:
         """What ``--json`` prints."""
         rows = [row.as_json() for row in itertools.islice(self.rows(), limit)]
-        return {"rows": rows, "dropped": self.dropped}
+        return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
 
     def render(self, limit: int) -> RenderableType:
         """The first rows in colour, and the counts."""
@@ -132,6 +133,10 @@ def counts(info: DatasetInfo, end_of_turn: str) -> Table:
     for reason, count in info.dropped.items():
         places = ", ".join(info.dropped_rows.get(reason, []))
         table.add_row("left out", Text(f"{count:,} {reason}: {places}{', …' if count > 5 else ''}"))
+    for name, count in info.unread.items():
+        table.add_row("read by nothing", Text(f"{count:,} × {name}"))
+    for note, count in info.notes.items():
+        table.add_row("note", Text(f"{note}, in {count:,} rows"))
     return uncut(table)
 
 

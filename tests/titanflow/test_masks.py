@@ -12,15 +12,16 @@ from titanflow.data.tokenizer import load_tokenizer
 
 END = "<|im_end|>"
 CHATS = [
-    {"messages": [{"role": "user", "content": "What colour is it?"}, {"role": "assistant", "content": "red"}]},
+    {"messages": [{"role": "user", "content": "What colour is it?"}, {"role": "assistant", "content": "red"}], "id": 1},
     {"messages": [{"role": "user", "content": "The river? " * 40}, {"role": "assistant", "content": "far too long"}]},
     {
         "messages": [
             {"role": "user", "content": "And?"},
             {"role": "assistant", "content": "blue", "train": False},
-            {"role": "user", "content": "Sure?"},
+            {"role": "user", "content": "Sure?", "score": 3},
             {"role": "assistant", "content": "Yes."},
-        ]
+        ],
+        "id": 2,
     },
 ]
 LONGER = ("--set", "pretrain.training.seq_len=96", "--set", "sft.training.seq_len=96")
@@ -64,11 +65,14 @@ def test_for_people_what_is_trained_stands_between_marks(configs: Path) -> None:
     assert "the mask of 2 of 2 conversations is proved" in out
     assert "1 too_long" in out
     assert "chats.jsonl:2" in out
+    assert "read by nothing  2 × id" in out
+    assert "1 × messages[].score" in out
 
 
 def test_as_many_rows_as_asked_for(configs: Path) -> None:
     assert len(json.loads(masks(configs, "--json", "--rows", "1")[0])["rows"]) == 1
-    assert json.loads(masks(configs, "--json", "--rows", "0")[0]) == {"rows": [], "dropped": {"too_long": 1}}
+    nothing = {"rows": [], "dropped": {"too_long": 1}, "unread": {"id": 2, "messages[].score": 1}, "notes": {}}
+    assert json.loads(masks(configs, "--json", "--rows", "0")[0]) == nothing
 
 
 def test_packing_shows_the_same_rows_and_how_full_they_are(configs: Path) -> None:

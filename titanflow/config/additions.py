@@ -61,6 +61,8 @@ class Source:
     """What the layout's columns, and the keys of a message, are called here: {messages: chat, role: speaker}."""
     roles: dict[str, str] = field(default_factory=dict)
     """Names of roles beside the layout's own: {bot: assistant}."""
+    leave_out: list[str] = field(default_factory=list)
+    """Columns of a row and keys of a message that are taken as absent: [reasoning_content, name]."""
     malformed: Literal["error", "drop"] = "error"
     """Whether a row that can't be trained on stops the run, or is left out and counted."""
     overlong: Literal["drop", "truncate_left", "truncate_right", "error"] = "drop"

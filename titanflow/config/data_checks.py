@@ -10,7 +10,7 @@ from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
 
-ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
+ONLY_CHATS = ("chat_format", "columns", "roles", "leave_out", "malformed", "overlong", "packing")
 """Keys that mean nothing for text."""
 ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that mean nothing for conversations."""
@@ -84,7 +84,7 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
 def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
     from titanflow.data.chat_format import check_declaration
 
-    known = {key: data[key] for key in ("chat_format", "columns", "roles") if key in data}
+    known = {key: data[key] for key in ("chat_format", "columns", "roles", "leave_out") if key in data}
     try:
         check_declaration(Data(**known), section)
     except DataError as error:

@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Lora
+from titanflow.data.template import template_of
 from titanflow.errors import Problem
 from titanflow.module_names import EMBEDDINGS, HEAD, LINEARS, module_names
 
 if TYPE_CHECKING:
+    from titanflow.base_model import BaseArchitecture
     from titanflow.config.module import Module
 
 DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
@@ -29,8 +31,8 @@ QUANTIZERS = "quantize."
 """What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
 
 UNTRAINED_TOKENS = (
-    "{}.lora leaves embeddings and output head as pretraining made them, and the chat template's tokens aren't in "
-    "its text: the model may not learn to end a turn. {}"
+    "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
+    "it read: the model may not learn to end a turn. {}"
 )
 SAVE_THEM = "lora.modules_to_save: [tok_embeddings, output] trains them too"
 THEY_ARE_TIED = "Here the two are one weight, which can't be trained beside adapters; lora.rank: 0 trains everything"
@@ -179,15 +181,28 @@ def other_problems(config: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
+def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
+    """Whether an sft's base can have read its chat template's tokens.
+
+    What pretraining reads is plain text, and a published model without a template of its own has read no other.
+    """
+    from titanflow.config.module import STAGE_OF
+
+    if not base.in_hf:
+        return STAGE_OF.get(base.stage) != "pretrain"
+    has_template = base.tokenizer is not None and template_of(base.tokenizer) is not None
+    return has_template and not sft["new_special_tokens"]
+
+
 def lora_warnings(module: Module) -> list[str]:
     """Keys that are written although no adapter is trained; tokens that no one trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
         saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
-        # What pretraining has read is plain text.
-        is_pretrained = module.config["sft"]["base"] in ("pretrain", "pre_trainer")
         advice = THEY_ARE_TIED if module.model_args.get("enable_weight_tying") else SAVE_THEM
-        return [UNTRAINED_TOKENS.format(module.name, advice)] if is_pretrained and not saved else []
+        if saved or module.base is None or _knows_template(module.base, module.config["sft"]):
+            return []
+        return [UNTRAINED_TOKENS.format(module.name, module.base.stage, advice)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
     return [
         f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"

@@ -8,6 +8,15 @@ from titanflow.errors import Problem
 
 ROLES = ("system", "user", "assistant", "tool")
 
+_MEANT = {
+    "assistant": ("chatgpt", "gpt", "bot", "model", "ai", "bing", "claude", "chatbot"),
+    "user": ("human", "person", "prompter", "customer"),
+    "system": ("developer", "context", "instruction"),
+    "tool": ("function", "ipython", "observation", "tool_response", "tool_result", "function_response", "environment"),
+    "function_call": ("tool_call",),
+}
+"""Which role other names most likely stand for."""
+
 
 def chat_problems(messages: Any, origin: str = "") -> list[Problem]:
     """Everything that is wrong with one conversation; empty when it can be trained on.
@@ -48,8 +57,20 @@ def _message_problems(message: Any, key: str, origin: str) -> list[Problem]:
     role = message.get("role")
     if role not in ROLES:
         found = "the message has no role" if role is None else f"there is no role {shown(role)}"
-        problems.append(Problem(found, f"{key}.role", origin, f"one of {', '.join(ROLES)}"))
+        problems.append(Problem(found, f"{key}.role", origin, f"one of {', '.join(ROLES)}", _role_hint(role)))
     return problems + _content_problems(message, role, key, origin)
+
+
+def _role_hint(role: Any) -> str:
+    """The line of the config that gives an unknown role one that is known."""
+    if not isinstance(role, str) or not role:
+        return ""
+    plain = role.strip().lower()
+    meant = plain if plain in ROLES else next((name for name, others in _MEANT.items() if plain in others), "")
+    name = role if role.replace("_", "").isalnum() else repr(role)
+    if meant:
+        return f"data.roles: {{{name}: {meant}}} reads it so, if that is what it is"
+    return f"data.roles gives it one of them, as in {{{name}: user}}"
 
 
 def _content_problems(message: dict[str, Any], role: Any, key: str, origin: str) -> list[Problem]:

@@ -10,26 +10,25 @@ Four layouts are known, each declared by its columns and roles in a data config:
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from titanflow.config.additions import Data
+from titanflow.data.chat_calls import parsed, tools_of
 from titanflow.data.chat_check import chat_problems, shown
+from titanflow.data.chat_keys import MASKS, MEDIA, THOUGHTS, UNCLEAR, refused, thoughts, trains
+from titanflow.data.chat_message import CALL, read_message
 from titanflow.errors import DataError, Problem
 
-CALL = "function_call"
-"""A role whose content is the JSON of the functions that the assistant calls."""
-
+_MESSAGE = {"role": "role", "content": "content"}
+_ROW = {"tools": "tools", "system": "system", "train": "train"}
 COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "messages": {"messages": "messages", "role": "role", "content": "content", "tools": "tools", "system": "system"},
-    "sharegpt": {"messages": "conversations", "role": "from", "content": "value", "tools": "tools", "system": "system"},
-    "alpaca": {
-        **{"instruction": "instruction", "input": "input", "output": "output"},
-        **{"system": "system", "history": "history"},
-    },
-    "prompt_completion": {"prompt": "prompt", "completion": "completion", "tools": "tools", "system": "system"},
+    "messages": {"messages": "messages", **_MESSAGE, **_ROW},
+    "sharegpt": {"messages": "conversations", "role": "from", "content": "value", **_ROW},
+    "alpaca": {"instruction": "instruction", "input": "input", "output": "output", "history": "history", **_ROW},
+    "prompt_completion": {"prompt": "prompt", "completion": "completion", **_MESSAGE, **_ROW},
 }
 """What each layout calls its columns, and the keys of a message, unless ``data.columns`` says otherwise."""
 
@@ -40,6 +39,11 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "prompt_completion": ("prompt", "completion"),
 }
 """The columns without which a row is no conversation."""
+
+LEFT_OUT = "(left out)"
+"""Behind a key that is unread because ``data.leave_out`` names it."""
+_TOOLS = "functions"
+"""What OpenAI called tools before."""
 
 ROLES: Mapping[str, Mapping[str, str]] = {
     "messages": {"developer": "system"},
@@ -61,13 +65,15 @@ class Unreadable:
 class Conversation:
     """One conversation; ``problems`` says why it can't be trained on, and is empty where it can.
 
-    An assistant's message may carry ``tool_calls`` (OpenAI's, with the arguments as a mapping), and any message
-    ``train: false``, which keeps it in the context and out of the loss.
+    An assistant's message may carry ``tool_calls`` (OpenAI's, with the arguments as a mapping) and its thoughts as
+    ``reasoning_content``, and any message ``train: false``, which keeps it in the context and out of the loss.
+    ``unread`` counts the columns and keys of messages that nothing here understands.
     """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     problems: list[Problem] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class ChatFormat:
     layout: str
     columns: Mapping[str, str]
     roles: Mapping[str, str]
+    leave_out: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, data: Data) -> ChatFormat:
@@ -85,6 +92,7 @@ class ChatFormat:
             data.chat_format,
             {**COLUMNS[data.chat_format], **data.columns},
             {**ROLES[data.chat_format], **data.roles},
+            frozenset(data.leave_out),
         )
 
     def conversation(self, row: Any) -> Conversation:
@@ -96,12 +104,10 @@ class ChatFormat:
             return Conversation([], problems=[Problem(row.reason, "row", expected="a JSON object a line")])
         if not isinstance(row, dict):
             return Conversation([], problems=[Problem(f"the row isn't a mapping but {type(row).__name__}", "row")])
-        problems: list[Problem] = self.missing(row)
-        messages: Any = [] if problems else self._messages(row, problems)
-        tools = _tools(self._value(row, "tools"), self.columns.get("tools", "tools"), problems)
-        if not problems:
-            problems += chat_problems(messages)
-        return Conversation(messages if isinstance(messages, list) else [], tools, problems)
+        reading = _Reading(self, row)
+        messages, tools = reading.messages(), reading.tools()
+        problems = reading.problems or chat_problems(messages)
+        return Conversation(messages if isinstance(messages, list) else [], tools, problems, reading.unread)
 
     def missing(self, row: Mapping[str, Any]) -> list[Problem]:
         """The columns that a row of this layout must have and this one hasn't."""
@@ -115,84 +121,126 @@ class ChatFormat:
             for column in missing
         ]
 
-    def _value(self, row: Mapping[str, Any], name: str) -> Any:
-        return row.get(self.columns[name]) if name in self.columns else None
 
-    def _messages(self, row: Mapping[str, Any], problems: list[Problem]) -> Any:
-        if self.layout == "alpaca":
-            messages = self._alpaca(row, problems)
-        elif self.layout == "prompt_completion":
-            messages = self._prompt_completion(row, problems)
-        else:
-            messages = self._list(self._value(row, "messages"), self.columns["messages"], problems)
-        if (system := self._text(row, "system", problems)) and isinstance(messages, list):
-            return [{"role": "system", "content": system}, *messages]
-        return messages
+class _Reading:
+    """One row as it is read: what is wrong with it, and what nothing understands."""
 
-    def _text(self, row: Mapping[str, Any], name: str, problems: list[Problem]) -> str:
-        """A text that a row may have; empty where it hasn't."""
-        value = self._value(row, name)
-        if value is not None and not isinstance(value, str):
-            problems.append(
-                Problem(f"found {shown(value)}, which is {type(value).__name__}", self.columns[name], "", "text")
-            )
-        return value if isinstance(value, str) else ""
+    def __init__(self, layout: ChatFormat, row: Mapping[str, Any]) -> None:
+        self.layout = layout
+        self.columns = layout.columns
+        self.unread: Counter[str] = Counter()
+        self.row = self._left(row)
+        self.problems = layout.missing(self.row)
+        self.names = {self.columns[name]: name for name in ("role", "content", "train") if name in self.columns}
 
-    def _list(self, messages: Any, column: str, problems: list[Problem]) -> Any:
-        if isinstance(messages, str):
-            messages = _parsed(messages, column, problems)
+    def messages(self) -> Any:
+        """The row's messages; anything but a list is to be refused."""
+        if self.problems:
+            return []
+        rest = self._rest()
+        self.problems += refused(rest, "")
+        is_trained = trains(rest, "", self.problems)
+        messages = self._of_layout(rest)
+        self.unread.update(
+            name
+            for name, value in rest.items()
+            if name not in (*MASKS, *MEDIA, *UNCLEAR, _TOOLS) and value not in (None, "", [], {})
+        )
         if not isinstance(messages, list):
             return messages
-        return [self._message(one, f"{column}[{index}]", problems) for index, one in enumerate(messages)]
+        if system := self._text("system"):
+            messages = [{"role": "system", "content": system}, *messages]
+        if is_trained is not False:
+            return messages
+        return [{**one, "train": False} if isinstance(one, dict) else one for one in messages]
 
-    def _message(self, message: Any, key: str, problems: list[Problem]) -> Any:
-        if not isinstance(message, dict):
-            return message
-        names = {self.columns.get(name, name): name for name in ("role", "content")}
-        read: dict[str, Any] = {}
-        for name, value in message.items():
-            # Of two keys that would be one, the declared one counts.
-            is_other = name in names.values() and name not in names
-            if (value is not None and not is_other) or name in names:
-                read[names.get(name, str(name))] = value
-        role = read.get("role")
-        if isinstance(role, str):
-            read["role"] = self.roles.get(role, role)
-        if read.get("role") == CALL:
-            read = {**read, "role": "assistant", "content": "", "tool_calls": read.get("content")}
-        if read.get("tool_calls"):
-            read["tool_calls"] = _calls(read["tool_calls"], f"{key}.tool_calls", problems)
-        if isinstance(read.get("content"), list):
-            read["content"] = _joined(read["content"])
-        return _with_train(read, key, problems)
+    def tools(self) -> list[dict[str, Any]] | None:
+        """The functions that may be called; OpenAI called them ``functions`` before."""
+        name = self.columns["tools"]
+        given = {key: value for key in (name, _TOOLS) if (value := self.row.get(key))}
+        if len(given) > 1:
+            self.problems.append(Problem(f"the row has {name} and {_TOOLS}", name, expected="one of them"))
+        return tools_of(self.row.get(next(iter(given), name)), next(iter(given), name), self.problems)
 
-    def _alpaca(self, row: Mapping[str, Any], problems: list[Problem]) -> list[dict[str, Any]]:
+    def _rest(self) -> dict[str, Any]:
+        """The columns beside those of the layout; the one that says what is trained is called ``train``."""
+        known = {column for name, column in self.columns.items() if name not in ("role", "content", "train")}
+        train = self.columns["train"]
+        return {"train" if name == train else str(name): self.row[name] for name in self.row if name not in known}
+
+    def _value(self, name: str) -> Any:
+        return self.row.get(self.columns[name]) if name in self.columns else None
+
+    def _text(self, name: str) -> str:
+        """A text that a row may have; empty where it hasn't."""
+        value = self._value(name)
+        if value is not None and not isinstance(value, str):
+            found = f"found {shown(value)}, which is {type(value).__name__}"
+            self.problems.append(Problem(found, self.columns[name], expected="text"))
+        return value if isinstance(value, str) else ""
+
+    def _of_layout(self, rest: dict[str, Any]) -> Any:
+        if self.layout.layout == "alpaca":
+            return self._with_thoughts(self._alpaca(), rest)
+        if self.layout.layout == "prompt_completion":
+            return self._prompt_completion(rest)
+        return self._list(self._value("messages"), self.columns["messages"])
+
+    def _list(self, messages: Any, column: str) -> Any:
+        if isinstance(messages, str):
+            messages = parsed(messages, column, self.problems)
+        if not isinstance(messages, list):
+            return messages
+        return [self._message(one, f"{column}[{index}]") for index, one in enumerate(messages)]
+
+    def _message(self, message: Any, key: str) -> Any:
+        left = self._left(message, f"{key.partition('[')[0]}[].") if isinstance(message, dict) else message
+        return read_message(left, self.names, self.layout.roles, key, self.problems, self.unread)
+
+    def _left(self, found: Mapping[str, Any], place: str = "") -> Mapping[str, Any]:
+        """What ``data.leave_out`` leaves of a row or message."""
+        if not (out := [name for name in found if name in self.layout.leave_out]):
+            return found
+        self.unread.update(f"{place}{name} {LEFT_OUT}" for name in out if found[name] is not None)
+        return {name: value for name, value in found.items() if name not in out}
+
+    def _with_thoughts(self, messages: list[dict[str, Any]], rest: dict[str, Any]) -> list[dict[str, Any]]:
+        """The last answer with what a column says of its thoughts."""
+        said = thoughts(rest, "", self.problems)
+        for name in THOUGHTS:
+            rest.pop(name, None)
+        return [*messages[:-1], {**messages[-1], THOUGHTS[0]: said}] if said and messages else messages
+
+    def _alpaca(self) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
-        history = self._value(row, "history") or []
+        history = self._value("history") or []
         if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-            problems.append(Problem("a turn of the history isn't a pair", self.columns["history"]))
+            self.problems.append(Problem("a turn of the history isn't a pair", self.columns["history"]))
             return turns
-        asked = self._value(row, "instruction")
-        if (extra := self._text(row, "input", problems)) and isinstance(asked, str):
+        asked = self._value("instruction")
+        if (extra := self._text("input")) and isinstance(asked, str):
             asked = f"{asked}\n{extra}" if asked else extra
-        for question, answer in [*history, (asked, self._value(row, "output"))]:
+        for question, answer in [*history, (asked, self._value("output"))]:
             turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return turns
 
-    def _prompt_completion(self, row: Mapping[str, Any], problems: list[Problem]) -> Any:
-        prompt, completion = self._value(row, "prompt"), self._value(row, "completion")
-        if isinstance(prompt, list) and isinstance(completion, list):
-            asked = self._list(prompt, self.columns["prompt"], problems)
-            context = [{**one, "train": False} if isinstance(one, dict) else one for one in asked]
-            return [*context, *self._list(completion, self.columns["completion"], problems)]
-        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    def _prompt_completion(self, rest: dict[str, Any]) -> list[Any]:
+        """Each of the two is a text or a list of messages; where one is a list, the second alone is trained."""
+        prompt, completion = self._value("prompt"), self._value("completion")
+        asked: Any = [{"role": "user", "content": prompt}]
+        if isinstance(prompt, list):
+            read = self._list(prompt, self.columns["prompt"])
+            asked = [{**one, "train": False} if isinstance(one, dict) else one for one in read]
+        if isinstance(completion, list):
+            return [*asked, *self._list(completion, self.columns["completion"])]
+        return self._with_thoughts([*asked, {"role": "assistant", "content": completion}], rest)
 
 
 def check_declaration(data: Data, key: str = "data") -> None:
-    """Refuses columns that the layout doesn't have and roles that nothing here renders.
+    """Refuses columns that the layout doesn't have, roles that nothing here renders, and to leave out what is read.
 
     Raises:
-        DataError: either of the two, all of them together.
+        DataError: any of the three, all of them together.
     """
     known, roles = COLUMNS[data.chat_format], ("system", "user", "assistant", "tool", CALL)
     problems = [
@@ -205,74 +253,14 @@ def check_declaration(data: Data, key: str = "data") -> None:
         for name, role in data.roles.items()
         if role not in roles
     ]
+    columns = {**known, **data.columns}
+    needed = [columns[name] for name in (*REQUIRED[data.chat_format], "role", "content") if name in columns]
+    problems += [
+        Problem(
+            f"{name!r} is what a conversation is read from", f"{key}.leave_out", hint=f"take it out of {key}.leave_out"
+        )
+        for name in data.leave_out
+        if name in needed
+    ]
     if problems:
         raise DataError(problems)
-
-
-def _with_train(message: dict[str, Any], key: str, problems: list[Problem]) -> dict[str, Any]:
-    """OpenAI's ``weight`` (0 or 1) as ``train``; anything between can't be a mask."""
-    weight = message.pop("weight", 1)
-    if weight not in (0, 1):
-        problems.append(Problem(f"found {weight!r}", f"{key}.weight", expected="0 or 1"))
-    train = message.pop("train", bool(weight))
-    if not isinstance(train, bool):
-        problems.append(Problem(f"found {train!r}", f"{key}.train", expected="true or false"))
-    return message if train else {**message, "train": False}
-
-
-def _calls(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]]:
-    """OpenAI's ``tool_calls`` with their arguments as a mapping, which is what templates render."""
-    if isinstance(value, str):
-        value = _parsed(value, key, problems)
-    calls = []
-    for call in value if isinstance(value, list) else [value]:
-        inner = call.get("function", call) if isinstance(call, dict) else None
-        if isinstance(inner, str):
-            inner = _parsed(inner, key, problems)
-        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-            if call is not None:
-                problems.append(Problem(f"found {shown(call)}", key, expected='{"name": …, "arguments": {…}}'))
-            continue
-        arguments = inner.get("arguments")
-        arguments = {} if arguments in (None, "") else arguments
-        if isinstance(arguments, str):
-            arguments = _parsed(arguments, f"{key}.arguments", problems)
-        if arguments is not None and not isinstance(arguments, dict):
-            problems.append(Problem(f"found {shown(arguments)}", f"{key}.arguments", expected="a JSON object"))
-        function = {"name": inner["name"], "arguments": arguments}
-        identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-        calls.append({**identity, "type": "function", "function": function})
-    return calls
-
-
-def _tools(value: Any, key: str, problems: list[Problem]) -> list[dict[str, Any]] | None:
-    """Function descriptions in OpenAI's form: ``{"type": "function", "function": {…}}``."""
-    if isinstance(value, str):
-        value = _parsed(value, key, problems) if value.strip() else None
-    if not value:
-        return None
-    tools = value if isinstance(value, list) else [value]
-    known = len(problems)
-    tools = [_parsed(tool, key, problems) if isinstance(tool, str) else tool for tool in tools]
-    if len(problems) > known:
-        return None
-    if wrong := [tool for tool in tools if not isinstance(tool, dict)]:
-        problems.append(Problem(f"found {shown(wrong[0])}", key, expected="a list of function descriptions"))
-        return None
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
-
-
-def _parsed(text: str, key: str, problems: list[Problem]) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problems.append(Problem(f"{shown(text)} isn't JSON: {error}", key))
-        return None
-
-
-def _joined(parts: list[Any]) -> Any:
-    """OpenAI's content in parts, where all are text; anything else as it was, to be refused."""
-    are_texts = all(
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts
-    )
-    return "".join(part["text"] for part in parts) if parts and are_texts else parts

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.data.chat_format import Conversation
+from titanflow.data.chat_keys import spelled
 from titanflow.data.template import is_built_in, marks_generation
 
 Turns = Literal["all", "last"]
@@ -188,7 +189,7 @@ class ChatRenderer:
 
     def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
         """Messages and tools with a stand-in for each special token that they quote."""
-        messages, tools = conversation.messages, conversation.tools
+        messages, tools = spelled(conversation.messages, self.template), conversation.tools
         everything = "\n".join(_strings([messages, tools]))
         if not self.special.search(everything):
             return messages, tools, {}

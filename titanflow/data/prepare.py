@@ -44,6 +44,7 @@ from titanflow.data.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
+from titanflow.data.unread import unread_lines
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.hf_base import download_weights, missing_weights
 from titanflow.hf_tokenizer import download_tokenizer
@@ -191,7 +192,8 @@ class Preparation:
                 write_text(self._source(data), data, tokenizer, dataset.fingerprint, folder, self.work)
                 PreparedRows.open(folder, dataset.seq_len)
         if dataset.kind != "evals":
-            print(*account(read_info(folder), data), sep="\n", file=sys.stderr, flush=True)
+            info = read_info(folder)
+            print(*account(info, data), *unread_lines(info, data), sep="\n", file=sys.stderr, flush=True)
 
 
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:

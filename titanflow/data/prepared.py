@@ -49,7 +49,8 @@ class DatasetInfo:
     Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
 
     Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
-    ``fill`` the share of the rows' places that hold a token.
+    ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of messages that
+    nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
     ``mixture`` says of a mixture how it is mixed, and where its members lie.
     """
 
@@ -79,6 +80,8 @@ class DatasetInfo:
     mixture: dict[str, Any] = field(default_factory=dict)
     part: str = ""
     elsewhere: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:

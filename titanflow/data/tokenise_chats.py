@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +24,10 @@ from titanflow.data.packing import best_fit
 from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too_short, write_rows
 from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
+from titanflow.data.text_proof import TextProof
 from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import load_tokenizer
+from titanflow.data.unread import row_said, said_in_all
 from titanflow.errors import Problem
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def write_chats(
     rows = len(packs[1]) - 1 if packs else len(documents)
     places, sizes = source.places(), column_values(encoded, "bytes")
     files = count_files(source, column_values(encoded, "reason"), sizes)
+    unread, notes = said_in_all(encoded)
     info = DatasetInfo(
         kind="chat",
         name=data.name,
@@ -108,6 +111,8 @@ def write_chats(
         passed_over=source.passed_over,
         part=data.part or "",
         elsewhere=totals(file["elsewhere"] for file in files),
+        unread=unread,
+        notes=notes,
     )
     if info.documents == 0:
         raise too_short(info, plan.seq_len)
@@ -128,43 +133,56 @@ def encode_rows(
 
     Returns:
         a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``bytes`` of its
-        text, ``hash`` of what it holds, ``reason`` why it is left out, and ``problem``, a
-        :class:`titanflow.errors.Problem` as JSON.
+        text, ``hash`` of what it holds, ``reason`` why it is left out, ``problem``, a
+        :class:`titanflow.errors.Problem` as JSON, and ``said``, see :func:`titanflow.data.unread.row_said`.
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
-    proof = MaskProof(encoder)
+    proofs = (MaskProof(encoder), TextProof(encoder))
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
-    columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
+    columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem", "said")}
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
         else:
-            proves = proof if plan.proof_rows is None or number < plan.proof_rows else None
-            outcome = _outcome(conversation, next(encoded), plan, data, proves)
+            is_proved = plan.proof_rows is None or number < plan.proof_rows
+            outcome = _outcome(conversation, next(encoded), plan, data, proofs if is_proved else None)
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
+        columns["said"].append(row_said(conversation, outcome.notes, plan.template))
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     return {**columns, "hash": np.array(hashes, np.uint64)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: its tokens, or the reason why it is left out, with the problem if it is one."""
+    """What became of a row: its tokens, or the reason why it is left out, with the problem if it is one.
+
+    ``notes`` says what the template writes otherwise than the conversation has it.
+    """
 
     reason: str = ""
     problem: Problem | None = None
     encoded: Encoded | None = None
+    notes: Sequence[str] = ()
 
 
 def _outcome(
-    conversation: Conversation, encoded: Encoded | ChatRefused, plan: ChatPlan, data: Data, proof: MaskProof | None
+    conversation: Conversation,
+    encoded: Encoded | ChatRefused,
+    plan: ChatPlan,
+    data: Data,
+    proofs: tuple[MaskProof, TextProof] | None,
 ) -> Outcome:
     if isinstance(encoded, ChatRefused):
         return Outcome(REFUSED, Problem(str(encoded), "messages"))
-    if proof and (fault := proof.fault(conversation, encoded)):
+    if proofs is None:
+        return _fitted(encoded, plan.seq_len, data.overlong)
+    of_mask, of_text = proofs
+    if fault := of_mask.fault(conversation, encoded):
         return Outcome(UNPROVED, fault)
-    return _fitted(encoded, plan.seq_len, data.overlong)
+    fault, notes = of_text.look(conversation, encoded)
+    return Outcome(REFUSED, fault) if fault else replace(_fitted(encoded, plan.seq_len, data.overlong), notes=notes)
 
 
 def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:

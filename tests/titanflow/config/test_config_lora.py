@@ -1,8 +1,17 @@
-import pytest
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import pytest
+from outside_base import write_finished_stage
+
+from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import Lora
-from titanflow.config.lora import find_modules, matches
+from titanflow.config.lora import find_modules, lora_warnings, matches
+from titanflow.config.module import Module
 from titanflow.module_names import module_names
+from titanflow.outside_base import read_base
 
 LINEARS, OTHERS = module_names("llama3", {"n_layers": 12})
 
@@ -97,6 +106,38 @@ def test_what_cannot_be_adapted_is_refused_in_the_plan(write, mistakes, settings
 def test_tokens_that_no_one_trains_are_warned_of(write, load):
     both = "sft.lora.modules_to_save=[tok_embeddings, output]"
     assert load(write(), "sft.lora.rank=4", both).warnings == []
+
+
+def model_folder(folder: Path, **tokenizer_config: str) -> Path:
+    """A model in transformers' format, as far as a plan reads it."""
+    folder.mkdir()
+    config = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config |= {"architectures": ["LlamaForCausalLM"], "vocab_size": 300, "max_position_embeddings": 256}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    return folder
+
+
+def warned(base: BaseArchitecture, **sft: Any) -> bool:
+    """Whether the plan warns of tokens that no one trains."""
+    lora = {"rank": 4, "modules_to_save": []}
+    config = {"lora": lora, "sft": {"new_special_tokens": [], **sft}}
+    warnings = lora_warnings(Module("sft", "sft", "torchtitan", config, {}, base=base))
+    assert all(f"as {base.stage} made them" in warning for warning in warnings)
+    return bool(warnings)
+
+
+def test_a_base_is_asked_what_it_read_whatever_it_is_called(tmp_path):
+    finished = read_base(write_finished_stage(tmp_path / "sft"))
+    assert warned(finished)
+    assert warned(replace(finished, stage="pre_trainer"))
+    assert not warned(replace(finished, stage="sft"))
+    instruct = read_base(model_folder(tmp_path / "pretrain", chat_template="{{ messages }}"))
+    assert instruct.stage == "pretrain"
+    assert not warned(instruct)
+    assert warned(instruct, new_special_tokens=["<|im_end|>"])
+    assert warned(read_base(model_folder(tmp_path / "plain")))
 
 
 def test_what_is_set_without_a_rank_is_said_to_have_no_effect(write, load):

@@ -29,6 +29,14 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
         ),
         ("{kind: chat, path: a.jsonl, roles: {bot: robot}}", ["'bot' is given the role 'robot'"]),
         (
+            "{kind: chat, path: a.jsonl, leave_out: [id, messages]}",
+            ["sft.data.leave_out: 'messages' is what a conversation is read from"],
+        ),
+        (
+            "{kind: text, path: a.jsonl, leave_out: [id]}",
+            ["leave_out: found ['id'], which means nothing with kind: text"],
+        ),
+        (
             "{kind: chat, path: a.jsonl, text_column: body}",
             ["text_column: found 'body', which means nothing"],
         ),

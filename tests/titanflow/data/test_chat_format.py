@@ -142,8 +142,6 @@ def test_a_mask_that_is_none_is_refused(mark: dict[str, Any], said: str) -> None
 def test_content_in_parts_is_joined_where_all_are_text() -> None:
     parts = [{"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]
     assert good({"messages": [{"role": "user", "content": parts}, ANSWER]})[0]["content"] == "Hi there"
-    picture = [*parts, {"type": "image_url", "image_url": {"url": "x"}}]
-    assert "messages[0].content: content is list" in problem({"messages": [{**USER, "content": picture}, ANSWER]})
 
 
 def test_sharegpt() -> None:
@@ -201,8 +199,11 @@ def test_prompt_and_completion_as_messages_train_the_second_only() -> None:
     assert [one["content"] for one in messages] == ["Hi", "Hello", "Hi", "Hello"]
 
 
-def test_a_prompt_as_text_and_a_completion_as_messages_are_refused() -> None:
-    assert "content is list" in problem({"prompt": "Hi", "completion": [ANSWER]}, chat_format="prompt_completion")
+def test_of_prompt_and_completion_either_may_be_a_text_beside_messages() -> None:
+    assert good({"prompt": "Hi", "completion": [ANSWER]}, chat_format="prompt_completion") == [USER, ANSWER]
+    messages = good({"prompt": [USER, ANSWER, USER], "completion": "Hello"}, chat_format="prompt_completion")
+    assert [one.get("train", True) for one in messages] == [False, False, False, True]
+    assert messages[-1] == ANSWER
 
 
 MALFORMED = {
@@ -211,7 +212,7 @@ MALFORMED = {
     "a role that is a number": ([USER, {**ANSWER, "role": 3}], "messages[1].role: there is no role 3"),
     "null content": ([USER, {**ANSWER, "content": None}], "messages[1].content: the message has no content"),
     "nested lists": ([[USER, ANSWER]], "messages[0]: the message isn't a mapping but list"),
-    "nested content": ([USER, {**ANSWER, "content": [["Hello"]]}], "messages[1].content: content is list"),
+    "nested content": ([USER, {**ANSWER, "content": [["Hello"]]}], "messages[1].content[0]: a part that is list"),
     "a number": (3, "messages: messages isn't a list but int 3"),
     "a mapping": (USER, "messages: messages isn't a list but dict"),
     "nothing": (None, "messages: messages isn't a list but nothing"),
@@ -277,11 +278,13 @@ def test_a_missing_column_names_those_that_there_are() -> None:
 
 
 def test_a_declaration_that_nothing_reads_is_refused() -> None:
-    data = Data(kind="chat", chat_format="alpaca", columns={"prompt": "p"}, roles={"bot": "robot"})
+    data = Data(
+        kind="chat", chat_format="alpaca", columns={"prompt": "p"}, roles={"bot": "robot"}, leave_out=["output", "id"]
+    )
     with pytest.raises(DataError) as caught:
         check_declaration(data)
-    assert [one.key for one in caught.value.problems] == ["data.columns", "data.roles"]
-    assert "expected: instruction, input, output, system, history" in str(caught.value)
+    assert [one.key for one in caught.value.problems] == ["data.columns", "data.roles", "data.leave_out"]
+    assert "expected: instruction, input, output, history, tools, system, train" in str(caught.value)
 
 
 PROBES = {

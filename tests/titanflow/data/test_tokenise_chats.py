@@ -261,3 +261,32 @@ def test_columns_and_lines_give_the_same_rows(write: Writer, template: str) -> N
     columns = Dataset.from_dict({"messages": chats})
     write(Source(columns, [SourceFile("a.jsonl", "line")]), template=template)
     assert folder_digests(write.made) == first
+
+
+def test_what_nothing_reads_and_what_the_template_changes_is_counted(write: Writer) -> None:
+    scored = [{**turns("Hi")[0], "score": 3}, {"role": "assistant", "content": " Yo", "mood": "good"}]
+    rows = lines(*[{"messages": scored, "id": number} for number in range(700)], {"messages": CHATS[0], "topic": "x"})
+    info = write(rows, template=UNMARKED.replace("m.content or ''", "m.content | trim"))
+    assert info.unread == {"id": 700, "messages[].mood": 700, "messages[].score": 700, "topic": 1}
+    assert info.notes == {"the template trims the assistant's text": 700}
+    # A template that asks for a key reads it.
+    info = write(rows, template=UNMARKED.replace("m.content or ''", "m.content + (m.mood or '')"))
+    assert info.unread == {"id": 700, "messages[].score": 700, "topic": 1}
+
+
+@pytest.mark.parametrize("turns_trained", ["all", "last"])
+def test_a_template_that_leaves_a_message_out_is_refused_with_its_line(write: Writer, turns_trained: str) -> None:
+    silent = UNMARKED.replace("for m in messages", "for m in messages if m.role != 'system'")
+    rows = source(CHATS[0], turns("Hi", "Yo", system="Be brief."), CHATS[1])
+    with pytest.raises(
+        DataError, match=r"^a\.jsonl:2: messages\[0\]: template own leaves out the system's message 'Be"
+    ):
+        write(rows, template=silent, turns=turns_trained)
+    info = write(rows, template=silent, turns=turns_trained, malformed="drop")
+    assert (info.documents, info.dropped) == (2, {"refused_by_template": 1})
+    assert write(rows, template=silent, turns=turns_trained, proof_rows=0).documents == 3
+
+
+def test_a_row_that_says_it_is_not_trained_is_left_out(write: Writer) -> None:
+    info = write(lines({"messages": CHATS[0]}, {"messages": CHATS[1], "weight": 0}))
+    assert (info.documents, info.dropped) == (1, {"nothing_trained": 1})

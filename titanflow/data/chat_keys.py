@@ -1,0 +1,98 @@
+"""What people call the parts of a message or row that mean something to a training: thoughts, calls, masks, media.
+
+Every other key is counted and shown, since nothing here knows what it is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from titanflow.data.chat_check import shown
+from titanflow.errors import Problem
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thought")
+"""What an assistant thinks before it answers; the first is what it is called here."""
+CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
+"""The functions that an assistant calls; the first is what they are called here."""
+MASKS = ("train", "training", "trainable", "train_mask", "weight", "loss_weight", "loss", "loss_mask")
+"""Whether a turn is trained: true or 1 says that it is."""
+UNCLEAR = ("mask", "masked")
+"""Some tools mark with these what is trained, others what isn't."""
+MEDIA = ("image", "images", "audio", "audios", "video", "videos")
+"""What no text model reads."""
+OTHERS = ("role", "content", "name", "tool_call_id")
+"""Keys of a message that templates read."""
+
+_TRUE, _FALSE = (True, "1", "1.0", "true"), (False, "0", "0.0", "false")
+_LEFT_OUT = "data.leave_out: [{}] trains as if it weren't there"
+
+
+def refused(found: Mapping[str, Any], key: str) -> list[Problem]:
+    """The values whose meaning would be lost, or can't be known: marks with two meanings, images and sound.
+
+    Args:
+        found: a message or a row.
+        key: where it stands; empty for a row.
+    """
+    problems = []
+    for name in (name for name in UNCLEAR if _says_something(found.get(name))):
+        message = f"found {shown(found[name])}: some tools mark so what is trained, others what isn't"
+        hint = f"data.columns: {{train: {name}}} reads 1 as trained; {_LEFT_OUT.format(name)}"
+        problems.append(Problem(message, f"{key}{name}", expected="train: true or false", hint=hint))
+    for name in (name for name in MEDIA if found.get(name)):
+        message = f"found {shown(found[name])}, and text alone is trained on"
+        problems.append(Problem(message, f"{key}{name}", hint=_LEFT_OUT.format(name)))
+    return problems
+
+
+def trains(found: Mapping[str, Any], key: str, problems: list[Problem]) -> bool | None:
+    """What a message or row says of whether it is trained; None where it says nothing."""
+    said: dict[str, bool] = {}
+    for name in (name for name in MASKS if _says_something(found.get(name))):
+        value = found[name].strip().lower() if isinstance(found[name], str) else found[name]
+        if value in _TRUE or value in _FALSE:
+            said[name] = value in _TRUE
+        else:
+            hint = f"a turn is trained or it isn't; {_LEFT_OUT.format(name)}"
+            problems.append(Problem(f"found {shown(found[name])}", f"{key}{name}", "", "true or false, 1 or 0", hint))
+    if len(set(said.values())) > 1:
+        marks = " and ".join(f"{name}: {shown(found[name])}" for name in said)
+        problems.append(Problem(f"found {marks}", key.rstrip("."), expected="marks that agree"))
+    return next(iter(said.values()), None)
+
+
+def thoughts(found: Mapping[str, Any], key: str, problems: list[Problem]) -> str:
+    """What an assistant thinks, empty where it says nothing of it."""
+    said = {name: found[name] for name in THOUGHTS if _says_something(found.get(name))}
+    for name, value in said.items():
+        if not isinstance(value, str):
+            problems.append(Problem(f"found {shown(value)}", f"{key}{name}", expected="text"))
+    if len({str(value) for value in said.values()}) > 1:
+        problems.append(Problem(f"{' and '.join(said)} say different things", key.rstrip("."), expected="one of them"))
+    return str(next(iter(said.values()), ""))
+
+
+def spelled(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """Messages whose thoughts have the names that a template reads."""
+    names = [name for name in THOUGHTS if reads(template, name)]
+    if not names:
+        return messages
+    return [
+        {**{key: value for key, value in one.items() if key != THOUGHTS[0]}, **dict.fromkeys(names, one[THOUGHTS[0]])}
+        if THOUGHTS[0] in one and one["role"] == "assistant"
+        else one
+        for one in messages
+    ]
+
+
+@lru_cache(maxsize=256)
+def reads(template: str, name: str) -> bool:
+    """Whether a template's source asks a message for a key: ``message.name`` or ``message['name']``."""
+    return bool(re.search(rf"[.'\"]{re.escape(name)}(?!\w)", template))
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and not (isinstance(value, str) and not value.strip())

@@ -1,0 +1,115 @@
+"""One message of a conversation as people write it, read into role, content, calls and thoughts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from titanflow.data.chat_calls import calls_of
+from titanflow.data.chat_keys import CALLS, MASKS, MEDIA, OTHERS, THOUGHTS, UNCLEAR, refused, thoughts, trains
+from titanflow.errors import Problem
+
+CALL = "function_call"
+"""A role whose content is the JSON of the functions that the assistant calls."""
+
+_TEXTS = ("text", "value", "content")
+"""What the text of a part is called."""
+_UNDERSTOOD = {*OTHERS, *CALLS, *MASKS, *MEDIA, *UNCLEAR}
+
+
+def read_message(
+    message: Any,
+    names: Mapping[str, str],
+    roles: Mapping[str, str],
+    key: str,
+    problems: list[Problem],
+    unread: Counter[str],
+) -> Any:
+    """A message with the keys and roles that templates know.
+
+    Args:
+        message: what a file has; anything but a mapping is given back, to be refused.
+        names: what a key is called here, by its name in the file.
+        roles: what a role is called here, by its name in the file.
+        key: where it stands, for the problems.
+        problems: gets what is wrong.
+        unread: counts the keys that nothing here understands, by their names; a template may read them.
+    """
+    if not isinstance(message, dict):
+        return message
+    read: dict[str, Any] = {}
+    for name, value in message.items():
+        # Of two keys that would be one, the declared one counts.
+        is_other = name in names.values() and name not in names
+        if (value is not None and not is_other) or names.get(name) in OTHERS:
+            read[names.get(name, str(name))] = value
+    place = f"{key}."
+    role = read.get("role")
+    if isinstance(role, str):
+        read["role"] = roles.get(role, role)
+    problems += refused(read, place)
+    if read.get("role") == CALL:
+        read = {**read, "role": "assistant", "content": "", CALLS[0]: read.get("content")}
+    if isinstance(read.get("content"), list):
+        read["content"] = _joined(read["content"], f"{key}.content", problems)
+    _take_calls(read, place, problems)
+    if thinks := read.get("role") == "assistant":
+        _take_thoughts(read, place, problems)
+    is_trained = _take_mark(read, place, problems)
+    column = key.partition("[")[0]
+    if is_trained and read.get("role") in ("system", "user", "tool"):
+        unread[f"{column}[].train of the {read['role']}"] += 1
+    unread.update(
+        f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and not (thinks and name == THOUGHTS[0])
+    )
+    return read
+
+
+def _take_calls(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    """OpenAI's ``tool_calls``, and its older ``function_call``, as ``tool_calls``."""
+    given = {name: read.pop(name) for name in CALLS[1:] if name in read}
+    given = {name: value for name, value in given.items() if value}
+    if given and read.get(CALLS[0]):
+        given = {CALLS[0]: read[CALLS[0]], **given}
+    if len(given) > 1:
+        found = f"found {' and '.join(given)}"
+        problems.append(Problem(found, place.rstrip("."), expected="the calls once, as tool_calls"))
+    for name, value in given.items():
+        read[CALLS[0]] = value if name == CALLS[0] else calls_of(value, f"{place}{name}", problems)
+    if read.get(CALLS[0]) and not given:
+        read[CALLS[0]] = calls_of(read[CALLS[0]], f"{place}{CALLS[0]}", problems)
+
+
+def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    said = thoughts(read, place, problems)
+    for name in THOUGHTS:
+        read.pop(name, None)
+    if said:
+        read[THOUGHTS[0]] = said
+
+
+def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> bool | None:
+    """Whether the turn is trained, as ``train: false`` where it isn't; gives back what the message said."""
+    is_trained = trains(read, place, problems)
+    for name in MASKS:
+        read.pop(name, None)
+    if is_trained is False:
+        read["train"] = False
+    return is_trained
+
+
+def _joined(parts: list[Any], key: str, problems: list[Problem]) -> Any:
+    """OpenAI's content in parts, where all are text."""
+    texts = []
+    for index, part in enumerate(parts):
+        said = {name: part[name] for name in _TEXTS if part.get(name) is not None} if isinstance(part, dict) else {}
+        text = next(iter(said.values()), None)
+        if isinstance(part, dict) and part.get("type") == "text" and len(said) == 1 and isinstance(text, str):
+            texts.append(text)
+            continue
+        kind = part.get("type") if isinstance(part, dict) else None
+        found = f"a part of the type {kind!r}" if kind else f"a part that is {type(part).__name__}"
+        expected = 'text alone: {"type": "text", "text": …}'
+        problems.append(Problem(found, f"{key}[{index}]", expected=expected, hint="images and sound aren't trained on"))
+    return "".join(texts) if parts else parts
