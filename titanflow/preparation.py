@@ -16,6 +16,7 @@ from titanflow.config.checks import has_data
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
+from titanflow.config.template_checks import template_problems
 from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import digest
@@ -155,10 +156,14 @@ class Preparation:
     def _chat(self, module: Module) -> dict[str, Any]:
         """The section ``chat`` with the template's text in the place of its name."""
         from titanflow.data.template import CHATML, resolve_template
+        from titanflow.data.template_args import with_defaults
 
-        chat, tokenizer = module.config["chat"], self.tokenizers.template_source(module)
+        chat, tokenizer = dict(module.config["chat"]), self.tokenizers.template_source(module)
         name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
-        return {**chat, "template": resolve_template(chat["template"], tokenizer), "template_name": name}
+        template, args = resolve_template(chat["template"], tokenizer), chat.pop("template_args")
+        if problems := template_problems(module, template, name):
+            raise ConfigError(problems)
+        return {**chat, "template": with_defaults(template, args), "template_name": name}
 
 
 def _skips(module: Module, data: dict[str, Any]) -> bool:

@@ -149,6 +149,9 @@ class Chat:
 
     template: str | None = None
     """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
+    template_args: dict[str, Any] = field(default_factory=dict)
+    """What the template asks for beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
+    become the exported template's defaults. `strftime_now` is the text of a date that it would take from today."""
     turns: Literal["all", "last"] = "all"
     """Which of the assistant's turns are trained; a turn with `train: false` never is."""
     proof_rows: int | None = None

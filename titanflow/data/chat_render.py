@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from titanflow.data.chat_format import Conversation
 from titanflow.data.template import is_built_in, marks_generation
+from titanflow.data.template_args import A_DATE, with_today_marked
 
 Turns = Literal["all", "last"]
 # Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
@@ -57,7 +58,7 @@ class ChatRenderer:
     def __init__(
         self, template: str, name: str, special: re.Pattern[str], variables: Mapping[str, str], turns: Turns = "all"
     ) -> None:
-        self.template = template
+        self.template = with_today_marked(template)
         self.name = name
         self.special = special
         self.variables = variables
@@ -184,6 +185,9 @@ class ChatRenderer:
             )
         except Exception as error:  # a template is a program: any exception is its answer to these messages
             raise ChatRefused(f"template {self.name} refuses it: {error}") from error
+        if any(A_DATE in text for text in texts):
+            hint = "chat.template_args gives it one: {date_string: …} where it asks for that, else {strftime_now: …}"
+            raise ChatRefused(f"template {self.name} writes the date of today into it; {hint}")
         return list(zip(texts, spans if marked else [[] for _ in texts], strict=True))
 
     def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:

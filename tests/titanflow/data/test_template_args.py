@@ -1,0 +1,56 @@
+"""A template's arguments are its own defaults, so that all who render it make the same text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from chat_samples import CHATML, chat
+from test_chat_render import renderer
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from titanflow.data.chat_render import ChatRefused
+from titanflow.data.template_args import names_of, with_defaults
+
+MESSAGES = [{"role": "user", "content": "Q"}]
+
+
+def rendered(template: str, **given: Any) -> str:
+    (text,), _ = render_jinja_template([MESSAGES], chat_template=template, **given)
+    return str(text)
+
+
+@pytest.mark.parametrize(
+    "value", ["26 Jul 2024", "a\n'b' \"c\" %} {{ d }} 😀 \\n", "", False, True, 3, 0.5, None, [1, "x"], {"a": [None]}]
+)
+def test_a_value_is_what_a_template_gets_that_is_handed_it(value: Any) -> None:
+    asks = "  {% if thing is defined %}<{{ thing }}|{{ thing is none }}>{% endif %}\n {{ messages[0].content }}"
+    assert rendered(with_defaults(asks, {"thing": value})) == rendered(asks, thing=value)
+    # Whoever hands it another value gets that.
+    assert rendered(with_defaults(asks, {"thing": value}), thing="other") == rendered(asks, thing="other")
+
+
+@pytest.mark.parametrize("start", ["\n", "  \n", "{{ 'a' }}", "  {% if true %}\nx{% endif %}", "plain"])
+def test_the_rest_of_the_template_writes_what_it_wrote(start: str) -> None:
+    assert rendered(with_defaults(start + "{{ thing }}", {"thing": 1})) == rendered(start + "{{ thing }}", thing=1)
+
+
+def test_macros_and_loops_see_it_too() -> None:
+    asks = "{% macro say() %}{{ thing }}{{ strftime_now('%Y') }}{% endmacro %}"
+    asks += "{% for m in messages %}{{ say() }}{% endfor %}"
+    assert rendered(with_defaults(asks, {"thing": "T", "strftime_now": "1999"})) == "T1999"
+
+
+def test_what_a_template_asks_for_is_found_beside_marks() -> None:
+    assert {"enable_thinking", "messages"} <= names_of(CHATML + "{% if enable_thinking %}{% endif %}")
+    assert names_of("{% broken") == set()
+
+
+def test_a_row_that_gets_the_date_of_today_is_refused_and_others_are_not() -> None:
+    # As some do: the date stands where a system message does.
+    dated = "{% if messages[0].role == 'system' %}{{ strftime_now('%d %b') }}{% endif %}" + CHATML
+    assert "Hello" in renderer(dated).render(chat("Hi", "Hello")).text
+    with pytest.raises(ChatRefused, match=r"writes the date of today into it; chat\.template_args"):
+        renderer(dated).render(chat("Hi", "Hello", system="S"))
+    given = with_defaults(dated, {"strftime_now": "01 Jan"})
+    assert renderer(given).render(chat("Hi", "Hello", system="S")).text.startswith("01 Jan<|im_start|>")
