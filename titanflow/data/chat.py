@@ -50,7 +50,7 @@ class ChatEncoder:
 
     Attributes:
         header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
-        end_of_turn_id: the token that ends each trained turn.
+        end_of_turn_id: the token that ends an answer which nothing follows.
     """
 
     def __init__(self, tokenizer: LoadedTokenizer, template: str, name: str = "chatml", turns: Turns = "all") -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,9 @@ from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too
 from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
-from titanflow.data.tokenizer import load_tokenizer
-from titanflow.errors import Problem
+from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
+from titanflow.data.turn_ends import TurnEndReader, TurnEnds
+from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Dropped rows of each reason whose place is kept."""
 _BATCH = 512
+
+_COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem")
 
 MALFORMED = "malformed"
 REFUSED = "refused_by_template"
@@ -71,7 +74,6 @@ def write_chats(
             mask that fails its proof, or no conversation that can be trained on.
     """
     loaded = load_tokenizer(tokenizer)
-    encoder = ChatEncoder(loaded, plan.template, plan.template_name, plan.turns)
     options = {"tokenizer": str(tokenizer), "plan": plan, "data": data}
     encoded = map_rows(source.rows, encode_rows, options, f"tokenising {data.name}", work, _BATCH)
     dropped, shown = _dropped(encoded, source, data)
@@ -96,7 +98,7 @@ def write_chats(
         pad_id=loaded.pad_id,
         seq_len=plan.seq_len,
         longest=int(documents.max(initial=0)),
-        end_of_turn_id=encoder.end_of_turn_id,
+        ends_of_turn=_ends_of_turn(encoded, loaded, plan),
         dropped=dropped,
         dropped_rows=shown,
         packing=data.packing,
@@ -127,22 +129,25 @@ def encode_rows(
     """Encodes a batch of a source's rows.
 
     Returns:
-        a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``bytes`` of its
-        text, ``hash`` of what it holds, ``reason`` why it is left out, and ``problem``, a
-        :class:`titanflow.errors.Problem` as JSON.
+        a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``ends`` and
+        ``within`` (:class:`TurnEnds`), ``bytes`` of its text, ``hash`` of what it holds, ``reason`` why it is left out,
+        and ``problem``, a :class:`titanflow.errors.Problem` as JSON.
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
-    proof = MaskProof(encoder)
+    proof, ends = MaskProof(encoder), TurnEndReader(encoder.tokenizer)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
-    columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
+    columns: dict[str, Any] = {name: [] for name in _COLUMNS}
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
         else:
             proves = proof if plan.proof_rows is None or number < plan.proof_rows else None
-            outcome = _outcome(conversation, next(encoded), plan, data, proves)
+            whole = next(encoded)
+            outcome = _outcome(conversation, whole, plan, data, proves)
+            if outcome.encoded is not None and isinstance(whole, Encoded):
+                outcome = replace(outcome, ends=ends.read(conversation, whole))
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     return {**columns, "hash": np.array(hashes, np.uint64)}
@@ -150,11 +155,12 @@ def encode_rows(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: its tokens, or the reason why it is left out, with the problem if it is one."""
+    """What became of a row: its tokens and the ends of its turns, or why it is left out, with the problem if any."""
 
     reason: str = ""
     problem: Problem | None = None
     encoded: Encoded | None = None
+    ends: TurnEnds = field(default_factory=TurnEnds)
 
 
 def _outcome(
@@ -191,9 +197,30 @@ def _append(
     columns["number"].append(number)
     columns["ids"].append(np.asarray(encoded.ids if encoded else [], token_dtype(vocab_size)))
     columns["trained"].append(encoded.trained if encoded else np.empty(0, np.bool_))
+    columns["ends"].append(np.fromiter(outcome.ends.ends.elements(), np.int64))
+    columns["within"].append(np.fromiter(outcome.ends.within.elements(), np.int64))
     columns["bytes"].append(sum(len(text.encode()) for text in texts) if encoded else 0)
     columns["reason"].append(outcome.reason)
     columns["problem"].append(json.dumps(asdict(outcome.problem)) if outcome.problem else "")
+
+
+def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) -> list[int]:
+    """The tokens that end the rows' trained turns, the most frequent first.
+
+    Raises:
+        DataError: one of them stands within other turns, so that generation could neither stop at it nor go on.
+    """
+    found = TurnEnds()
+    for chunk in list_values(encoded, "ends"):
+        found.ends.update(chunk.tolist())
+    for chunk in list_values(encoded, "within"):
+        found.within.update(chunk.tolist())
+    if not (both := found.ambiguous):
+        return found.ordered
+    token = tokenizer.backend.id_to_token(both[0])
+    message = f"{token} ends {found.ends[both[0]]} turns and stands within {found.within[both[0]]} others"
+    hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
+    raise DataError(Problem(message, "chat.template", plan.template_name, "ends at which generation can stop", hint))
 
 
 def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:

@@ -164,7 +164,7 @@ def test_case_08_every_trained_turn_has_its_end_of_turn(prepared: Prepared) -> N
     end = prepared.tokenizer.special[prepared.end][0]
     _, labels = prepared.document(chat)
     assert labels.count(end) == 4
-    assert read_info(prepared.write(chat)).end_of_turn_id == end
+    assert read_info(prepared.write(chat)).ends_of_turn == [end]
 
 
 def test_case_09_an_end_of_text_after_the_end_of_turn_comes_once(
@@ -193,7 +193,7 @@ def test_case_10_a_pad_that_is_the_end_of_text_is_trained_where_it_is_real(
     tokenizer = load_tokenizer(folder)
     made = Prepared(tokenizer, "chatml", tmp_path / "rows").write(turns("Q", "A"), seq_len=64)
     row, info = PreparedRows.open(made, 64).row(0), read_info(made)
-    assert info.pad_id == tokenizer.end_of_text_id == info.end_of_turn_id
+    assert [info.pad_id] == [tokenizer.end_of_text_id] == info.ends_of_turn
     assert (row.labels == info.pad_id).sum() == 1
     assert (row.labels[info.tokens - 1 :] == IGNORE_INDEX).all()
     assert (row.input_ids[info.tokens :] == info.pad_id).all()
