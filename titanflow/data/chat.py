@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, Turns
+from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
 
@@ -53,12 +53,19 @@ class ChatEncoder:
         end_of_turn_id: the token that ends an answer which nothing follows.
     """
 
-    def __init__(self, tokenizer: LoadedTokenizer, template: str, name: str = "chatml", turns: Turns = "all") -> None:
+    def __init__(
+        self,
+        tokenizer: LoadedTokenizer,
+        template: str,
+        name: str = "chatml",
+        turns: Turns = "all",
+        tool_arguments: ToolArguments = "mapping",
+    ) -> None:
         self.tokenizer = tokenizer
         self.name = name
         self.special = _special_pattern(tokenizer)
         self._short: dict[str, list[int]] = {}
-        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns)
+        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns, tool_arguments)
         self.header = self._header()
         self.end_of_turn_id = self._end_of_turn()
 
@@ -157,6 +164,8 @@ class ChatEncoder:
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        if self.renderer.opening:
+            probe[1]["reasoning_content"] = "thoughts"
         try:
             encoded = self.encode(Conversation(probe))
         except ChatRefused as error:

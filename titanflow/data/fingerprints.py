@@ -72,7 +72,7 @@ def data_parts(
     if config.kind != "evals":
         parts["tokenizer"] = tokenizer_fingerprint
     if config.kind == "chat" and chat is not None:
-        parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in ("template", "turns")}}
+        parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in ("template", "turns", "tool_arguments")}}
     return parts
 
 

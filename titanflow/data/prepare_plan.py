@@ -21,7 +21,7 @@ from pydantic import Field
 
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_members
-from titanflow.data.chat_render import Turns
+from titanflow.data.chat_render import ToolArguments, Turns
 from titanflow.data.fingerprints import data_name
 from titanflow.data.tokenise_chats import ChatPlan
 from titanflow.data.tokenizer import CONFIG_FILE
@@ -61,6 +61,7 @@ class ChatSettings(Strict):
     template: str
     template_name: str
     turns: Turns = "all"
+    tool_arguments: ToolArguments = "mapping"
     proof_rows: int | None = None
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat_format import ChatFormat, Conversation
-from titanflow.data.chat_render import Turns
+from titanflow.data.chat_render import ToolArguments, Turns
 from titanflow.data.chat_source import decoded
+from titanflow.data.each_turn import EachTurn, until
 from titanflow.data.file_counts import count_files, totals
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.packing import best_fit
@@ -53,6 +55,7 @@ class ChatPlan:
         template: the Jinja source.
         template_name: what to call it.
         turns: which of the assistant's turns are trained.
+        tool_arguments: whether the template gets the arguments of a call as a mapping or as JSON.
         proof_rows: how many rows to prove, from the first; None for all.
         seq_len: tokens of a row.
     """
@@ -62,6 +65,7 @@ class ChatPlan:
     seq_len: int
     turns: Turns = "all"
     proof_rows: int | None = None
+    tool_arguments: ToolArguments = "mapping"
 
 
 def write_chats(
@@ -74,7 +78,11 @@ def write_chats(
             mask that fails its proof, or no conversation that can be trained on.
     """
     loaded = load_tokenizer(tokenizer)
-    options = {"tokenizer": str(tokenizer), "plan": plan, "data": data}
+    lasts = None
+    if plan.turns == "each":
+        each = EachTurn.of(source, data, work)
+        source, lasts = each.source, each.lasts
+    options = {"tokenizer": str(tokenizer), "plan": plan, "data": data, "lasts": lasts}
     encoded = map_rows(source.rows, encode_rows, options, f"tokenising {data.name}", work, _BATCH)
     dropped, shown = _dropped(encoded, source, data)
     lengths = list_lengths(encoded)
@@ -124,9 +132,14 @@ def write_chats(
 
 
 def encode_rows(
-    batch: dict[str, list[Any]], numbers: list[int], tokenizer: str, plan: ChatPlan, data: Data
+    batch: dict[str, list[Any]],
+    numbers: list[int],
+    tokenizer: str,
+    plan: ChatPlan,
+    data: Data,
+    lasts: NDArray[np.int64] | None = None,
 ) -> dict[str, list[Any]]:
-    """Encodes a batch of a source's rows.
+    """Encodes a batch of a source's rows; ``lasts`` says with which message each of them ends, where not with its last.
 
     Returns:
         a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``ends`` and
@@ -137,6 +150,9 @@ def encode_rows(
     proof, ends = MaskProof(encoder), TurnEndReader(encoder.tokenizer)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
+    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
+    if lasts is not None:
+        read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
     columns: dict[str, Any] = {name: [] for name in _COLUMNS}
     for number, conversation in read:
@@ -149,7 +165,6 @@ def encode_rows(
             if outcome.encoded is not None and isinstance(whole, Encoded):
                 outcome = replace(outcome, ends=ends.read(conversation, whole))
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
-    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     return {**columns, "hash": np.array(hashes, np.uint64)}
 
 
@@ -262,4 +277,4 @@ def _not_empty(column: Any) -> Any:
 
 @lru_cache(maxsize=2)
 def _encoder(tokenizer: str, plan: ChatPlan) -> ChatEncoder:
-    return ChatEncoder(load_tokenizer(tokenizer), plan.template, plan.template_name, plan.turns)
+    return ChatEncoder(load_tokenizer(tokenizer), plan.template, plan.template_name, plan.turns, plan.tool_arguments)
