@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns
+from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns, shared_length
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
 
@@ -172,9 +172,8 @@ class ChatEncoder:
             raise DataError(Problem(str(error), "chat.template")) from error
         spoken = encoded.ids[encoded.trained].tolist()
         said = self.tokenizer.backend.decode(spoken, skip_special_tokens=False)
-        if not (self.renderer.is_marked or self.header or said.lstrip().startswith("answer")):
-            before = said.partition("answer")[0]
-            found = f"the template ignores add_generation_prompt: an answer would begin with {before!r}"
+        if not (self.renderer.is_marked or self.header) and (found := self._unasked(said, probe)):
+            found = f"the template ignores add_generation_prompt: {found}"
             hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
             raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
         # Some templates mark the line end after the end of turn as the assistant's, too.
@@ -193,6 +192,19 @@ class ChatEncoder:
                 )
             )
         return int(spoken[-1])
+
+    def _unasked(self, said: str, probe: list[dict[str, str]]) -> str:
+        """What is wrong with a template that has no generation prompt, or always one."""
+        if not said.lstrip().startswith("answer"):
+            return f"an answer would begin with {said.partition('answer')[0]!r}"
+        asked = self.renderer.prompt(Conversation(probe[:1])).text
+        ended = self.renderer.plain(Conversation(probe)).text
+        try:
+            followed = self.renderer.plain(Conversation([*probe, probe[0]])).text
+        except ChatRefused:
+            return ""
+        behind = ended[shared_length(ended, followed) :]
+        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
 
 
 def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:

@@ -178,7 +178,7 @@ class ChatRenderer:
         prompts = self._templates([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
         for turn, (prompt, _) in zip(turns, prompts, strict=True):
             if not text.startswith(prompt):
-                shared = _shared(prompt, text)
+                shared = shared_length(prompt, text)
                 raise ChatRefused(
                     f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
                     f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}{self._way_out()}"
@@ -188,7 +188,7 @@ class ChatRenderer:
     def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
         through = text if turn + 1 == len(messages) else self._template(messages[: turn + 1], tools)[0]
-        until = _shared(through, text)
+        until = shared_length(through, text)
         # Two special tokens may begin alike.
         begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
         until = min(until, next(begun, until))
@@ -200,7 +200,10 @@ class ChatRenderer:
                 f"template {self.name} isn't stable: it changes messages[{turn}] when more follows{self._way_out()}"
             )
         if not ends:
-            raise ChatRefused(f"template {self.name} ends messages[{turn}] with no special token")
+            raise ChatRefused(
+                f"template {self.name} ends messages[{turn}] with no special token; write one behind each answer, in a "
+                "file of your own (chat.template)"
+            )
         return ends[-1]
 
     def _way_out(self) -> str:
@@ -262,7 +265,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def _shared(one: str, other: str) -> int:
+def shared_length(one: str, other: str) -> int:
     """How many characters two texts begin alike with."""
     if other.startswith(one):
         return len(one)

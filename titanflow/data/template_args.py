@@ -14,6 +14,7 @@ TODAY = "strftime_now"
 """The function by which a template writes today's date; as an argument, the text that it gives instead."""
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
 """What is handed to a template with each conversation."""
+_BUILT_IN = {"raise_exception"}
 A_DATE = chr(0xF0FFF)
 """A private-use character that stands for today's date."""
 _MARKS = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
@@ -34,13 +35,27 @@ def with_today_marked(template: str) -> str:
 
 
 def names_of(template: str) -> set[str]:
-    """The names that a template leaves to whoever renders it; none where it can't be read."""
-    from jinja2 import TemplateError, meta
+    """The names that a template leaves to whoever renders it; none where it can't be read.
+
+    A name that it sets itself is left to others only where it asks whether that is defined.
+    """
+    from jinja2 import TemplateError, meta, nodes
 
     try:
-        return meta.find_undeclared_variables(_environment().parse(_MARKS.sub("", template)))
+        parsed = _environment().parse(_MARKS.sub("", template))
+        open_names = meta.find_undeclared_variables(parsed)
     except TemplateError:
         return set()
+    stored = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
+    asking = [*parsed.find_all(nodes.Test), *parsed.find_all(nodes.Filter)]
+    asked = {one.node.name for one in asking if one.name in ("defined", "undefined", "default") and _is_name(one.node)}
+    return {name for name in open_names - (stored - asked) - _BUILT_IN if not name.endswith("_token")}
+
+
+def _is_name(node: Any) -> bool:
+    from jinja2 import nodes
+
+    return isinstance(node, nodes.Name)
 
 
 def writes_today(template: str) -> bool:

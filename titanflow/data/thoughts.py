@@ -42,6 +42,9 @@ class Opening:
         thoughts = self._thoughts(message)
         if thoughts is None:
             return None
+        if said.startswith(self.close):
+            # The template writes that the thoughts are over, and drops them.
+            return prompt + thoughts + said
         if self.close in said:
             return prompt + said.lstrip()
         between = "" if said[:1].isspace() else self._between(message)

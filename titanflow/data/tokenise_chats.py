@@ -182,7 +182,8 @@ def _outcome(
     conversation: Conversation, encoded: Encoded | ChatRefused, plan: ChatPlan, data: Data, proof: MaskProof | None
 ) -> Outcome:
     if isinstance(encoded, ChatRefused):
-        return Outcome(REFUSED, Problem(str(encoded), "messages"))
+        hint = "data.malformed: drop leaves out what the template refuses; chat.template names another one"
+        return Outcome(REFUSED, Problem(str(encoded), "messages", hint=hint))
     if proof and (fault := proof.fault(conversation, encoded)):
         return Outcome(UNPROVED, fault)
     return _fitted(encoded, plan.seq_len, data.overlong)

@@ -44,6 +44,12 @@ def test_macros_and_loops_see_it_too() -> None:
 def test_what_a_template_asks_for_is_found_beside_marks() -> None:
     assert {"enable_thinking", "messages"} <= names_of(CHATML + "{% if enable_thinking %}{% endif %}")
     assert names_of("{% broken") == set()
+    # A name of its own is none that it asks for.
+    own = (
+        "{% set said = 1 %}{% if m %}{% set kept = 1 %}{% endif %}{{ said }}{{ kept }}{{ raise_exception(bos_token) }}"
+    )
+    assert names_of(own) == {"m"}
+    assert names_of("{% if day is not defined %}{% set day = 1 %}{% endif %}{{ day }}") == {"day"}
 
 
 def test_a_row_that_gets_the_date_of_today_is_refused_and_others_are_not() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chat_samples import spoken, turns
+from chat_samples import chat, spoken, turns
 
 from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused
 from titanflow.data.mask_proof import MaskProof
+from titanflow.data.template_args import with_defaults
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError
 
@@ -32,6 +33,13 @@ KEEPS = (
 
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}" + ASKS
 """Answers are as they are written."""
+
+CLOSES = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ '</think>' if m.role == 'assistant' }}"
+    "{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
+"""Each answer begins with the end of thoughts that it lost, asked for in one of two ways (as DeepSeek V3.1's)."""
 
 DROPS_MARKED = DROPS.replace(
     "{{ m.content.split('</think>')[-1] }}<|im_end|>",
@@ -72,6 +80,14 @@ def test_thoughts_of_a_key_of_their_own_follow_it_too(tokenizer: LoadedTokenizer
     encoder, conversation = ChatEncoder(tokenizer, template, turns="last"), thought("Yes.", reasoning_content="Hm.")
     assert spoken(encoder, conversation) == ["Hm.\n</think>\n\nYes.<|im_end|>"]
     assert MaskProof(encoder).fault(conversation, encoder.encode(conversation)) is None
+
+
+def test_an_end_of_dropped_thoughts_comes_once(tokenizer: LoadedTokenizer) -> None:
+    conversation = thought("<think>Hm.</think>Yes.")
+    encoder = ChatEncoder(tokenizer, with_defaults(CLOSES, {"thinking": True}), turns="last")
+    assert spoken(encoder, conversation) == ["Hm.</think>Yes.<|im_end|>"]
+    # Asked without thoughts, all turns are stable.
+    assert spoken(ChatEncoder(tokenizer, CLOSES), chat("Q", "A", "B", "C")) == ["A<|im_end|>", "C<|im_end|>"]
 
 
 @pytest.mark.parametrize("template", [DROPS, PLAIN], ids=["drops", "plain"])
