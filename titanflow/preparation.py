@@ -156,14 +156,13 @@ class Preparation:
     def _chat(self, module: Module) -> dict[str, Any]:
         """The section ``chat`` with the template's text in the place of its name."""
         from titanflow.data.template import CHATML, resolve_template
-        from titanflow.data.template_args import with_defaults
 
-        chat, tokenizer = dict(module.config["chat"]), self.tokenizers.template_source(module)
+        chat, tokenizer = module.config["chat"], self.tokenizers.template_source(module)
         name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
-        template, args = resolve_template(chat["template"], tokenizer), chat.pop("template_args")
+        template = resolve_template(chat["template"], tokenizer)
         if problems := template_problems(module, template, name):
             raise ConfigError(problems)
-        return {**chat, "template": with_defaults(template, args), "template_name": name}
+        return {**chat, "template": template, "template_name": name}
 
 
 def _skips(module: Module, data: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ _PROBES = (
 
 def with_defaults(template: str, args: Mapping[str, Any]) -> str:
     """The Jinja source of a template that has ``args`` as its defaults."""
-    return "".join(_default(name, value) for name, value in args.items()) + template
+    return "".join(_default(name, value) for name, value in sorted(args.items())) + template
 
 
 def with_today_marked(template: str) -> str:

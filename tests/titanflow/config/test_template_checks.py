@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from titanflow.data.prepare_plan import PreparePlan
 from titanflow.errors import ConfigError
 from titanflow.plan import make_plan
 
@@ -68,10 +69,10 @@ def test_what_a_template_is_told_must_be_asked_for_and_a_date_must_be_given(
 def test_what_it_is_told_stands_in_the_template_that_the_data_is_rendered_with(
     tmp_path: Path, template: str, args: dict[str, Any]
 ) -> None:
-    datasets = plan_with(tmp_path, template, args).stage("prepare").run.config["datasets"]
-    chats = [one["chat"] for one in datasets if one.get("chat")]
-    assert [chat["template"].endswith(template) for chat in chats] == [True]
-    assert all(repr(value) in chats[0]["template"] for value in args.values())
+    config = plan_with(tmp_path, template, args).stage("prepare").run.config
+    (plan,) = [one.chat_plan for one in PreparePlan.model_validate(config).datasets if one.chat]
+    assert plan.template.endswith(template)
+    assert all(repr(value) in plan.template for value in args.values())
 
 
 def test_it_is_part_of_the_rows_fingerprint(tmp_path: Path) -> None:
@@ -79,3 +80,10 @@ def test_it_is_part_of_the_rows_fingerprint(tmp_path: Path) -> None:
         return plan_with(tmp_path, THINKS, args).stage("sft").run.data.train
 
     assert len({folder({}), folder({"enable_thinking": False}), folder({"enable_thinking": True})}) == 3
+
+
+def test_a_change_of_it_is_named_by_its_own_key_and_line(tmp_path: Path) -> None:
+    inputs = plan_with(tmp_path, THINKS, {"enable_thinking": False}).stage("sft").inputs
+    key = "sft.chat.template_args.enable_thinking"
+    assert inputs.values[key] is False
+    assert inputs.origins[key].endswith("exp.yaml:1")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_samples import CHATML, chat
 from test_chat_render import renderer
+from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused
 from titanflow.data.template_args import names_of, with_defaults
+from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer
 
 MESSAGES = [{"role": "user", "content": "Q"}]
 
@@ -33,6 +37,20 @@ def test_a_value_is_what_a_template_gets_that_is_handed_it(value: Any) -> None:
 @pytest.mark.parametrize("start", ["\n", "  \n", "{{ 'a' }}", "  {% if true %}\nx{% endif %}", "plain"])
 def test_the_rest_of_the_template_writes_what_it_wrote(start: str) -> None:
     assert rendered(with_defaults(start + "{{ thing }}", {"thing": 1})) == rendered(start + "{{ thing }}", thing=1)
+
+
+def test_the_exports_tokenizer_asks_as_training_did(tokenizer: LoadedTokenizer, tmp_path: Path) -> None:
+    asks = CHATML + "{% if add_generation_prompt and not (thinks | default(true)) %}"
+    asks += "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    template = with_defaults(asks, {"thinks": False})
+    copy_tokenizer(tokenizer.folder, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    asked = loaded.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+    assert asked == renderer(template).prompt(Conversation(MESSAGES)).text
+    assert asked.endswith("</think>\n\n")
+    thinking = loaded.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True, thinks=True)
+    assert thinking.endswith("assistant\n")
 
 
 def test_macros_and_loops_see_it_too() -> None:
