@@ -126,3 +126,23 @@ def test_these_are_refused_and_the_refusal_says_the_way_out(
 ) -> None:
     with pytest.raises((ChatRefused, DataError), match=re.compile(refusal, re.DOTALL)):
         ChatEncoder(marked, with_defaults(getattr(templates, name), args), name, **options).encode(Conversation(chat))
+
+
+def test_the_page_has_a_row_for_each() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition("### Templates of published models")[2].partition("### Against TRL")[0]
+    rows = re.findall(r"^\| ([A-Z][^|]*|gpt-oss) \|", table, re.MULTILINE)
+    named = {word for row in rows for word in re.split(r", | ", row)}
+    assert {
+        "Llama",
+        "Qwen2.5",
+        "Qwen3",
+        "Instruct",
+        "Thinking",
+        "Gemma",
+        "Mistral",
+        "Small",
+        "Phi-3",
+        "Phi-3.5",
+    } <= named
+    assert {"Phi-4-mini", "V3", "R1", "V3.1", "SmolLM3", "gpt-oss", "GLM-4", "Command-R", "LFM2"} <= named
