@@ -116,7 +116,6 @@ def chat_template(run: StageRun | None) -> str | None:
 
 
 def end_of_turn(run: StageRun | None) -> tuple[int, ...]:
-    """The token that ended each turn that the stage trained."""
+    """The tokens that ended the turns that the stage trained."""
     folder = run.data.train if run else None
-    found = read_info(folder).end_of_turn_id if folder and is_complete(folder) else None
-    return () if found is None else (found,)
+    return tuple(read_info(folder).ends_of_turn) if folder and is_complete(folder) else ()

@@ -84,7 +84,7 @@ def _add_source(inputs: StageInputs, module: Module, source: DataSource) -> None
     inputs.add("version.data", parts["version"], "installed")
     if "chat" in parts:
         rows = "validation" if around == "validation_data" else "training"
-        rendered = {f"chat.{key}": value for key, value in parts["chat"].items()}
+        rendered = flatten({"chat": parts["chat"]})
         for key, value in {**rendered, f"{rows}.seq_len": parts["seq_len"]}.items():
             inputs.add(f"{module.name}.{key}", value, _origin(module, key))
 

@@ -113,19 +113,18 @@ class Masks:
             for is_trained, said in row.spans(backend):
                 text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)
             parts += [text, Text()]
-        return Group(
-            *parts, *(counts(info, backend.id_to_token(info.end_of_turn_id or 0) or "") for _, info in self.infos)
-        )
+        ends = ([backend.id_to_token(end) or "" for end in info.ends_of_turn] for _, info in self.infos)
+        return Group(*parts, *(counts(info, named) for (_, info), named in zip(self.infos, ends, strict=True)))
 
 
-def counts(info: DatasetInfo, end_of_turn: str) -> Table:
-    """What was prepared from one source, and what was left out."""
+def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
+    """What was prepared from one source, and what was left out; of the ends of turn the most frequent comes first."""
     table = Table(box=None, pad_edge=False, show_header=False)
     packed = f"{info.rows:,} rows of {info.seq_len:,}, {info.fill:.1%} filled"
     values = {
         info.name: f"{info.documents:,} conversations, {info.tokens:,} tokens, {info.trained_tokens:,} trained",
         "packing": f"{info.packing}: {packed}" if info.packing else f"none: {packed}",
-        "template": f"{info.template}; {info.turns} turns; each ends with {end_of_turn}",
+        "template": f"{info.template}; {info.turns} turns; each ends with {' or '.join(ends_of_turn)}",
         "proof": f"the mask of {info.proved:,} of {info.documents:,} conversations is proved",
     }
     for name, value in values.items():

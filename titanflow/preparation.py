@@ -17,6 +17,7 @@ from titanflow.config.division import sources, written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
+from titanflow.config.template_checks import template_problems
 from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.data_mistakes import named_in
 from titanflow.errors import ConfigError, DataError, Problem
@@ -168,7 +169,10 @@ class Preparation:
 
         chat, tokenizer = module.config["chat"], self.tokenizers.template_source(module)
         name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
-        return {**chat, "template": resolve_template(chat["template"], tokenizer), "template_name": name}
+        template = resolve_template(chat["template"], tokenizer)
+        if problems := template_problems(module, template, name):
+            raise ConfigError(problems)
+        return {**chat, "template": template, "template_name": name}
 
 
 def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:

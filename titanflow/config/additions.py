@@ -151,8 +151,14 @@ class Chat:
 
     template: str | None = None
     """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
-    turns: Literal["all", "last"] = "all"
-    """Which of the assistant's turns are trained; a turn with `train: false` never is."""
+    template_args: dict[str, Any] = field(default_factory=dict)
+    """What the template asks for beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
+    become the exported template's defaults. `strftime_now` is the text of a date that it would take from today."""
+    tool_arguments: Literal["mapping", "text"] = "mapping"
+    """Whether the template gets the arguments of a call as a mapping or as their JSON, which DeepSeek's ask for."""
+    turns: Literal["all", "last", "each"] = "all"
+    """Which of the assistant's turns are trained; a turn with `train: false` never is. `each` makes a row of every
+    turn, after the history that a model is asked with: for templates that change a turn when more follows."""
     proof_rows: int | None = None
     """Rows to prove the mask of, the first so many; unset, all of them."""
 

@@ -146,6 +146,7 @@ FOREIGN = (
     Foreign("tokenizer_name tokenizer_name_or_path tokenizer_path tokenizer_model tokenizer_config", "tokenizer.path"),
     Foreign("sample_packing packing neat_packing pad_to_sequence_len", "data.packing", "best_fit"),
     Foreign("chat_template template conversation_template", "chat.template"),
+    Foreign("chat_template_kwargs enable_thinking date_string", "chat.template_args", "{enable_thinking: false}"),
     Foreign(
         "use_loss_mask assistant_only_loss completion_only_loss train_on_responses_only loss_mask",
         "chat.turns",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, Turns
+from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns, shared_length
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
 
@@ -50,15 +50,22 @@ class ChatEncoder:
 
     Attributes:
         header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
-        end_of_turn_id: the token that ends each trained turn.
+        end_of_turn_id: the token that ends an answer which nothing follows.
     """
 
-    def __init__(self, tokenizer: LoadedTokenizer, template: str, name: str = "chatml", turns: Turns = "all") -> None:
+    def __init__(
+        self,
+        tokenizer: LoadedTokenizer,
+        template: str,
+        name: str = "chatml",
+        turns: Turns = "all",
+        tool_arguments: ToolArguments = "mapping",
+    ) -> None:
         self.tokenizer = tokenizer
         self.name = name
         self.special = _special_pattern(tokenizer)
         self._short: dict[str, list[int]] = {}
-        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns)
+        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns, tool_arguments)
         self.header = self._header()
         self.end_of_turn_id = self._end_of_turn()
 
@@ -157,15 +164,16 @@ class ChatEncoder:
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        if self.renderer.opening:
+            probe[1]["reasoning_content"] = "thoughts"
         try:
             encoded = self.encode(Conversation(probe))
         except ChatRefused as error:
             raise DataError(Problem(str(error), "chat.template")) from error
         spoken = encoded.ids[encoded.trained].tolist()
         said = self.tokenizer.backend.decode(spoken, skip_special_tokens=False)
-        if not (self.renderer.is_marked or self.header or said.lstrip().startswith("answer")):
-            before = said.partition("answer")[0]
-            found = f"the template ignores add_generation_prompt: an answer would begin with {before!r}"
+        if not (self.renderer.is_marked or self.header) and (found := self._unasked(said, probe)):
+            found = f"the template ignores add_generation_prompt: {found}"
             hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
             raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
         # Some templates mark the line end after the end of turn as the assistant's, too.
@@ -184,6 +192,19 @@ class ChatEncoder:
                 )
             )
         return int(spoken[-1])
+
+    def _unasked(self, said: str, probe: list[dict[str, str]]) -> str:
+        """What is wrong with a template that has no generation prompt, or always one."""
+        if not said.lstrip().startswith("answer"):
+            return f"an answer would begin with {said.partition('answer')[0]!r}"
+        asked = self.renderer.prompt(Conversation(probe[:1])).text
+        ended = self.renderer.plain(Conversation(probe)).text
+        try:
+            followed = self.renderer.plain(Conversation([*probe, probe[0]])).text
+        except ChatRefused:
+            return ""
+        behind = ended[shared_length(ended, followed) :]
+        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
 
 
 def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:

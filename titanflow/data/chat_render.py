@@ -12,11 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from titanflow.data.call_arguments import has_calls, with_text_arguments
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_keys import spelled
 from titanflow.data.template import is_built_in, marks_generation
+from titanflow.data.template_args import A_DATE, with_today_marked
+from titanflow.data.thoughts import Opening
 
-Turns = Literal["all", "last"]
+Turns = Literal["all", "last", "each"]
+ToolArguments = Literal["mapping", "text"]
 # Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
 _STAND_INS = [chr(code) for code in range(0xF0000, 0xF0400)]
 
@@ -52,20 +56,30 @@ class ChatRenderer:
         name: what to call it in messages.
         special: finds the tokenizer's special tokens in a text.
         variables: what the template may refer to beside the messages.
-        turns: whether each assistant turn is trained or only the last; a turn's own ``train: false`` goes before it.
+        turns: whether all of an assistant's turns are trained or only the last; a turn's own ``train: false`` goes
+            before it. Of ``each``, a conversation ends with the turn that is trained.
+        tool_arguments: whether a template gets the arguments of a call as a mapping, or as their JSON.
     """
 
     def __init__(
-        self, template: str, name: str, special: re.Pattern[str], variables: Mapping[str, str], turns: Turns = "all"
+        self,
+        template: str,
+        name: str,
+        special: re.Pattern[str],
+        variables: Mapping[str, str],
+        turns: Turns = "all",
+        tool_arguments: ToolArguments = "mapping",
     ) -> None:
-        self.template = template
+        self.template = with_today_marked(template)
         self.name = name
         self.special = special
         self.variables = variables
         self.turns = turns
+        self.tool_arguments = tool_arguments
         self.is_marked = marks_generation(template)
         # They write each turn by itself and mark it once, which the tests of the templates show on every conversation.
         self.is_append_only = is_built_in(template)
+        self.opening = None if self.is_append_only else self._opening()
 
     def render(self, conversation: Conversation) -> Rendered:
         """The whole conversation.
@@ -80,6 +94,8 @@ class ChatRenderer:
         if self.is_append_only:
             spans = [span for span, turn in zip(marked, _turns(shown), strict=True) if turn in trained]
             return Rendered(text, spans, trained, quoted, [start for start, _ in spans])
+        if self.opening and trained[-1:] == [len(shown) - 1]:
+            text, marked = self._with_thoughts(text, marked, shown, tools, self.opening)
         # A mark of a turn that isn't trained must not count as that of the trained one before it.
         followed = [turn for turn in _turns(shown) if turn > min(trained, default=len(shown))] if self.is_marked else []
         places = self._starts(text, shown, tools, sorted({*trained, *followed}))
@@ -108,8 +124,33 @@ class ChatRenderer:
         messages, tools, quoted = self._quoted(conversation)
         return Rendered(self._template(messages, tools)[0], [], [], quoted)
 
+    def _opening(self) -> Opening | None:
+        try:
+            return Opening.of(self._template([{"role": "user", "content": "question"}], None, True)[0])
+        except ChatRefused:
+            # It is refused where it is needed.
+            return None
+
+    def _with_thoughts(
+        self, text: str, marked: list[tuple[int, int]], messages: list[dict[str, Any]], tools: Any, opening: Opening
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text and its marks, where the last turn goes on from the thought that its prompt opens."""
+        prompt, _ = self._template(messages[:-1], tools, add_generation_prompt=True)
+        asked = prompt.removesuffix(opening.written)
+        if text.startswith(prompt) or asked == prompt or not text.startswith(asked):
+            return text, marked
+        whole = opening.continued(prompt, text, messages[-1])
+        if whole is None:
+            raise ChatRefused(
+                f"template {self.name} asks for messages[{len(messages) - 1}] with an opened {opening.tag}, and it has "
+                "no thoughts; give them as its reasoning_content, or a template that asks without (chat.template, or "
+                "chat.template_args: {enable_thinking: false} where it asks for that)"
+            )
+        grown = len(whole) - len(text)
+        return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
+
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
-        turns = _turns(messages)[-1:] if self.turns == "last" else _turns(messages)
+        turns = _turns(messages)[-1:] if self.turns != "all" else _turns(messages)
         return [turn for turn in turns if messages[turn].get("train", True)]
 
     def _marked_spans(
@@ -138,18 +179,17 @@ class ChatRenderer:
         prompts = self._templates([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
         for turn, (prompt, _) in zip(turns, prompts, strict=True):
             if not text.startswith(prompt):
-                shared = _shared(prompt, text)
+                shared = shared_length(prompt, text)
                 raise ChatRefused(
                     f"template {self.name} isn't stable: messages[{turn}] would be asked for with "
-                    f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}; "
-                    "chat.turns: last trains the last turn alone, which many such templates render alike"
+                    f"{_shown(prompt, shared)}, and is trained after {_shown(text, shared)}{self._way_out()}"
                 )
         return {turn: len(prompt) for turn, (prompt, _) in zip(turns, prompts, strict=True)}
 
     def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
         through = text if turn + 1 == len(messages) else self._template(messages[: turn + 1], tools)[0]
-        until = _shared(through, text)
+        until = shared_length(through, text)
         # Two special tokens may begin alike.
         begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
         until = min(until, next(begun, until))
@@ -157,10 +197,23 @@ class ChatRenderer:
         # Some templates end a conversation, not a turn, with the end of text: that isn't there when more follows.
         has_ended = bool(ends) and not text[ends[-1] : until].strip()
         if until < len(through) and not (has_ended and not self.special.sub("", through[until:]).strip()):
-            raise ChatRefused(f"template {self.name} isn't stable: it changes messages[{turn}] when more follows")
+            raise ChatRefused(
+                f"template {self.name} isn't stable: it changes messages[{turn}] when more follows{self._way_out()}"
+            )
         if not ends:
-            raise ChatRefused(f"template {self.name} ends messages[{turn}] with no special token")
+            raise ChatRefused(
+                f"template {self.name} ends messages[{turn}] with no special token; write one behind each answer, in a "
+                "file of your own (chat.template)"
+            )
         return ends[-1]
+
+    def _way_out(self) -> str:
+        if self.turns != "all":
+            return ""
+        return (
+            "; chat.turns: last trains the last turn alone, chat.turns: each makes a row of each turn, "
+            "after the history that it is asked with"
+        )
 
     def _template(
         self, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool = False
@@ -184,12 +237,20 @@ class ChatRenderer:
                 **self.variables,
             )
         except Exception as error:  # a template is a program: any exception is its answer to these messages
-            raise ChatRefused(f"template {self.name} refuses it: {error}") from error
+            hint = ""
+            if self.tool_arguments == "mapping" and any(map(has_calls, conversations)) and "dict" in str(error):
+                hint = "; chat.tool_arguments: text hands it the arguments of calls as JSON"
+            raise ChatRefused(f"template {self.name} refuses it: {error}{hint}") from error
+        if any(A_DATE in text for text in texts):
+            hint = "chat.template_args gives it one: {date_string: …} where it asks for that, else {strftime_now: …}"
+            raise ChatRefused(f"template {self.name} writes the date of today into it; {hint}")
         return list(zip(texts, spans if marked else [[] for _ in texts], strict=True))
 
     def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
         """Messages and tools with a stand-in for each special token that they quote."""
         messages, tools = spelled(conversation.messages, self.template), conversation.tools
+        if self.tool_arguments == "text":
+            messages = with_text_arguments(messages)
         everything = "\n".join(_strings([messages, tools]))
         if not self.special.search(everything):
             return messages, tools, {}
@@ -205,7 +266,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def _shared(one: str, other: str) -> int:
+def shared_length(one: str, other: str) -> int:
     """How many characters two texts begin alike with."""
     if other.startswith(one):
         return len(one)

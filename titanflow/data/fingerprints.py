@@ -29,6 +29,7 @@ DATA_VERSION = 6
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
 _NOT_CONTENT = ("name", "path", "dataset", "streaming", "mixture")
+_RENDERED = ("template", "template_args", "turns", "tool_arguments")
 # Hashing less than this takes no time that anybody would notice, and reading it again can't be wrong.
 _REMEMBERED_SIZE = 32 << 20
 
@@ -73,7 +74,7 @@ def data_parts(
     if config.kind != "evals":
         parts["tokenizer"] = tokenizer_fingerprint
     if config.kind == "chat" and chat is not None:
-        parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in ("template", "turns")}}
+        parts |= {"seq_len": seq_len, "chat": {key: chat.get(key) for key in _RENDERED}}
     return parts
 
 

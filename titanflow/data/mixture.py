@@ -40,7 +40,6 @@ def write_mixture(
         if len(values) > 1:
             raise DataError(Problem(f"the sources of {name} were prepared with different {what}", "data.mixture"))
     first = infos[0]
-    ends = [info.end_of_turn_id for info in infos if info.end_of_turn_id is not None]
     info = DatasetInfo(
         kind="mixture",
         name=name,
@@ -53,7 +52,7 @@ def write_mixture(
         vocab_size=first.vocab_size,
         pad_id=first.pad_id,
         longest=max(info.longest for info in infos),
-        end_of_turn_id=ends[0] if ends else None,
+        ends_of_turn=list(dict.fromkeys(end for info in infos for end in info.ends_of_turn)),
         mixture={**spec, "members": {member: str(path) for member, path in members.items()}},
     )
     if templates:

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from titanflow.config.additions import Data
 from titanflow.config.mixture import mixture_members
-from titanflow.data.chat_render import Turns
+from titanflow.data.chat_render import ToolArguments, Turns
 from titanflow.data.fingerprints import data_name
+from titanflow.data.template_args import with_defaults
 from titanflow.data.tokenise_chats import ChatPlan
 from titanflow.data.tokenizer import CONFIG_FILE
 from titanflow.stage import Strict
@@ -60,7 +61,9 @@ class ChatSettings(Strict):
 
     template: str
     template_name: str
+    template_args: dict[str, Any] = Field(default_factory=dict)
     turns: Turns = "all"
+    tool_arguments: ToolArguments = "mapping"
     proof_rows: int | None = None
 
 
@@ -88,7 +91,9 @@ class DatasetPlan(Strict):
     def chat_plan(self) -> ChatPlan:
         """How its conversations become rows."""
         assert self.chat is not None
-        return ChatPlan(seq_len=self.seq_len, **self.chat.model_dump())
+        settings = self.chat.model_dump()
+        template = with_defaults(settings["template"], settings.pop("template_args"))
+        return ChatPlan(seq_len=self.seq_len, **{**settings, "template": template})
 
 
 class WeightsPlan(Strict):

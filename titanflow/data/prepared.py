@@ -48,9 +48,9 @@ class DatasetInfo:
     ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
     Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
 
-    Of chats: ``end_of_turn_id`` is the token that ends each trained turn, ``proved`` the rows whose mask was proved,
-    ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of messages that
-    nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
+    Of chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` the rows whose
+    mask was proved, ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of
+    messages that nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
     ``mixture`` says of a mixture how it is mixed, and where its members lie.
     """
 
@@ -67,7 +67,7 @@ class DatasetInfo:
     rows: int | None = None
     seq_len: int | None = None
     longest: int = 0
-    end_of_turn_id: int | None = None
+    ends_of_turn: list[int] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     dropped_rows: dict[str, list[str]] = field(default_factory=dict)
     packing: str | None = None

@@ -63,9 +63,14 @@ class Source:
     numbers: NDArray[np.int64] | None = None
     elsewhere: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the rows say which file they are from."""
+        return FILE in self.rows.column_names
+
     def places(self) -> NDArray[np.int64]:
         """Of each row the number of its file, and its place there: int64 ``[rows, 2]``."""
-        if FILE not in self.rows.column_names:
+        if not self.has_files:
             numbers = np.arange(len(self.rows)) if self.numbers is None else self.numbers
             return np.stack([np.zeros(len(self.rows), np.int64), numbers + 1], axis=1)
         columns = self.rows.select_columns([FILE, PLACE]).with_format("numpy")
@@ -73,7 +78,7 @@ class Source:
 
     def origin(self, row: int) -> str:
         """Where a row stands."""
-        if FILE not in self.rows.column_names:
+        if not self.has_files:
             return self.files[0].origin(1 + (row if self.numbers is None else int(self.numbers[row])))
         found = self.rows.select_columns([FILE, PLACE])[row]
         return self.files[found[FILE]].origin(found[PLACE])

@@ -6,18 +6,20 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat_format import ChatFormat, Conversation
-from titanflow.data.chat_render import Turns
+from titanflow.data.chat_render import ToolArguments, Turns
 from titanflow.data.chat_source import decoded
+from titanflow.data.each_turn import EachTurn, until
 from titanflow.data.file_counts import count_files, totals
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.packing import best_fit
@@ -26,9 +28,10 @@ from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.text_proof import TextProof
 from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
-from titanflow.data.tokenizer import load_tokenizer
+from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
+from titanflow.data.turn_ends import TurnEndReader, TurnEnds
 from titanflow.data.unread import row_said, said_in_all
-from titanflow.errors import Problem
+from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Dropped rows of each reason whose place is kept."""
 _BATCH = 512
+
+_COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem", "said")
 
 MALFORMED = "malformed"
 REFUSED = "refused_by_template"
@@ -52,6 +57,7 @@ class ChatPlan:
         template: the Jinja source.
         template_name: what to call it.
         turns: which of the assistant's turns are trained.
+        tool_arguments: whether the template gets the arguments of a call as a mapping or as JSON.
         proof_rows: how many rows to prove, from the first; None for all.
         seq_len: tokens of a row.
     """
@@ -61,6 +67,7 @@ class ChatPlan:
     seq_len: int
     turns: Turns = "all"
     proof_rows: int | None = None
+    tool_arguments: ToolArguments = "mapping"
 
 
 def write_chats(
@@ -73,8 +80,11 @@ def write_chats(
             mask that fails its proof, or no conversation that can be trained on.
     """
     loaded = load_tokenizer(tokenizer)
-    encoder = ChatEncoder(loaded, plan.template, plan.template_name, plan.turns)
-    options = {"tokenizer": str(tokenizer), "plan": plan, "data": data}
+    lasts = None
+    if plan.turns == "each":
+        each = EachTurn.of(source, data, work)
+        source, lasts = each.source, each.lasts
+    options = {"tokenizer": str(tokenizer), "plan": plan, "data": data, "lasts": lasts}
     encoded = map_rows(source.rows, encode_rows, options, f"tokenising {data.name}", work, _BATCH)
     dropped, shown = _dropped(encoded, source, data)
     lengths = list_lengths(encoded)
@@ -99,7 +109,7 @@ def write_chats(
         pad_id=loaded.pad_id,
         seq_len=plan.seq_len,
         longest=int(documents.max(initial=0)),
-        end_of_turn_id=encoder.end_of_turn_id,
+        ends_of_turn=_ends_of_turn(encoded, loaded, plan),
         dropped=dropped,
         dropped_rows=shown,
         packing=data.packing,
@@ -127,36 +137,47 @@ def write_chats(
 
 
 def encode_rows(
-    batch: dict[str, list[Any]], numbers: list[int], tokenizer: str, plan: ChatPlan, data: Data
+    batch: dict[str, list[Any]],
+    numbers: list[int],
+    tokenizer: str,
+    plan: ChatPlan,
+    data: Data,
+    lasts: NDArray[np.int64] | None = None,
 ) -> dict[str, list[Any]]:
-    """Encodes a batch of a source's rows.
+    """Encodes a batch of a source's rows; ``lasts`` says with which message each of them ends, where not with its last.
 
     Returns:
-        a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``bytes`` of its
-        text, ``hash`` of what it holds, ``reason`` why it is left out, ``problem``, a
-        :class:`titanflow.errors.Problem` as JSON, and ``said``, see :func:`titanflow.data.unread.row_said`.
+        a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``ends`` and
+        ``within`` (:class:`TurnEnds`), ``bytes`` of its text, ``hash`` of what it holds, ``reason`` why it is left out,
+        ``problem``, a :class:`titanflow.errors.Problem` as JSON, and ``said``, see
+        :func:`titanflow.data.unread.row_said`.
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
-    proofs = (MaskProof(encoder), TextProof(encoder))
+    proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder.tokenizer)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
+    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
+    if lasts is not None:
+        read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
-    columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem", "said")}
+    columns: dict[str, Any] = {name: [] for name in _COLUMNS}
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
         else:
             is_proved = plan.proof_rows is None or number < plan.proof_rows
-            outcome = _outcome(conversation, next(encoded), plan, data, proofs if is_proved else None)
+            whole = next(encoded)
+            outcome = _outcome(conversation, whole, plan, data, proofs if is_proved else None)
+            if outcome.encoded is not None and isinstance(whole, Encoded):
+                outcome = replace(outcome, ends=ends.read(conversation, whole))
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
         columns["said"].append(row_said(conversation, outcome.notes, plan.template))
-    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     return {**columns, "hash": np.array(hashes, np.uint64)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: its tokens, or the reason why it is left out, with the problem if it is one.
+    """What became of a row: its tokens and the ends of its turns, or why it is left out, with the problem if any.
 
     ``notes`` says what the template writes otherwise than the conversation has it.
     """
@@ -165,6 +186,7 @@ class Outcome:
     problem: Problem | None = None
     encoded: Encoded | None = None
     notes: Sequence[str] = ()
+    ends: TurnEnds = field(default_factory=TurnEnds)
 
 
 def _outcome(
@@ -175,7 +197,8 @@ def _outcome(
     proofs: tuple[MaskProof, TextProof] | None,
 ) -> Outcome:
     if isinstance(encoded, ChatRefused):
-        return Outcome(REFUSED, Problem(str(encoded), "messages"))
+        hint = "data.malformed: drop leaves out what the template refuses; chat.template names another one"
+        return Outcome(REFUSED, Problem(str(encoded), "messages", hint=hint))
     if proofs is None:
         return _fitted(encoded, plan.seq_len, data.overlong)
     of_mask, of_text = proofs
@@ -209,9 +232,30 @@ def _append(
     columns["number"].append(number)
     columns["ids"].append(np.asarray(encoded.ids if encoded else [], token_dtype(vocab_size)))
     columns["trained"].append(encoded.trained if encoded else np.empty(0, np.bool_))
+    columns["ends"].append(np.fromiter(outcome.ends.ends.elements(), np.int64))
+    columns["within"].append(np.fromiter(outcome.ends.within.elements(), np.int64))
     columns["bytes"].append(sum(len(text.encode()) for text in texts) if encoded else 0)
     columns["reason"].append(outcome.reason)
     columns["problem"].append(json.dumps(asdict(outcome.problem)) if outcome.problem else "")
+
+
+def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) -> list[int]:
+    """The tokens that end the rows' trained turns, the most frequent first.
+
+    Raises:
+        DataError: one of them stands within other turns, so that generation could neither stop at it nor go on.
+    """
+    found = TurnEnds()
+    for chunk in list_values(encoded, "ends"):
+        found.ends.update(chunk.tolist())
+    for chunk in list_values(encoded, "within"):
+        found.within.update(chunk.tolist())
+    if not (both := found.ambiguous):
+        return found.ordered
+    token = tokenizer.backend.id_to_token(both[0])
+    message = f"{token} ends {found.ends[both[0]]} turns and stands within {found.within[both[0]]} others"
+    hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
+    raise DataError(Problem(message, "chat.template", plan.template_name, "ends at which generation can stop", hint))
 
 
 def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:
@@ -253,4 +297,4 @@ def _not_empty(column: Any) -> Any:
 
 @lru_cache(maxsize=2)
 def _encoder(tokenizer: str, plan: ChatPlan) -> ChatEncoder:
-    return ChatEncoder(load_tokenizer(tokenizer), plan.template, plan.template_name, plan.turns)
+    return ChatEncoder(load_tokenizer(tokenizer), plan.template, plan.template_name, plan.turns, plan.tool_arguments)

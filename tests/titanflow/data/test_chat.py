@@ -172,8 +172,8 @@ def test_a_template_that_rewrites_history_is_refused_where_that_is_trained(token
 
 def test_a_prompt_with_a_thinking_suffix_is_refused_where_the_row_has_none(tokenizer: LoadedTokenizer) -> None:
     thinking = BODY + ANSWER + REST + PROMPT.replace("assistant\n", "assistant\n<think>\n")
-    with pytest.raises(DataError, match=r"own\.jinja isn't stable: messages\[1\] would be asked for with .*<think>"):
-        own(tokenizer, thinking)
+    with pytest.raises(ChatRefused, match=r"own\.jinja asks for messages\[1\] with an opened <think>, and it has no"):
+        own(tokenizer, thinking).encode(chat("Q", "A"))
 
 
 def test_a_begin_token_of_the_template_comes_once(tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_case_08_every_trained_turn_has_its_end_of_turn(prepared: Prepared) -> N
     end = prepared.tokenizer.special[prepared.end][0]
     _, labels = prepared.document(chat)
     assert labels.count(end) == 4
-    assert read_info(prepared.write(chat)).end_of_turn_id == end
+    assert read_info(prepared.write(chat)).ends_of_turn == [end]
 
 
 def test_case_09_an_end_of_text_after_the_end_of_turn_comes_once(
@@ -193,7 +193,7 @@ def test_case_10_a_pad_that_is_the_end_of_text_is_trained_where_it_is_real(
     tokenizer = load_tokenizer(folder)
     made = Prepared(tokenizer, "chatml", tmp_path / "rows").write(turns("Q", "A"), seq_len=64)
     row, info = PreparedRows.open(made, 64).row(0), read_info(made)
-    assert info.pad_id == tokenizer.end_of_text_id == info.end_of_turn_id
+    assert [info.pad_id] == [tokenizer.end_of_text_id] == info.ends_of_turn
     assert (row.labels == info.pad_id).sum() == 1
     assert (row.labels[info.tokens - 1 :] == IGNORE_INDEX).all()
     assert (row.input_ids[info.tokens :] == info.pad_id).all()
@@ -229,8 +229,11 @@ def test_case_14_a_prompt_that_opens_a_thought_trains_the_whole_answer_or_says_w
 ) -> None:
     # As DeepSeek-R1's: the prompt opens the thought, a row shows no more than the answer.
     opens = UNMARKED.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-    with pytest.raises(DataError, match=r"isn't stable: messages\[1\] would be asked for with .*<think>"):
-        ChatEncoder(llama3_tokenizer, opens)
+    encoder = ChatEncoder(llama3_tokenizer, opens)
+    with pytest.raises(ChatRefused, match=r"asks for messages\[1\] with an opened <think>, and it has no thoughts"):
+        encoder.encode(Conversation(turns("Q", "Yes")))
+    encoded = encoder.encode(Conversation(turns("Q", "<think>Hm.</think>Yes")))
+    assert llama3_tokenizer.backend.decode(encoded.ids[encoded.trained].tolist()) == "Hm.</think>Yes"
     both = opens.replace("{{ m.role }}\n", "{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n{% endif %}")
     encoded = ChatEncoder(llama3_tokenizer, both).encode(Conversation(turns("Q", "Hm.</think>Yes")))
     assert llama3_tokenizer.backend.decode(encoded.ids[encoded.trained].tolist()) == "Hm.</think>Yes"

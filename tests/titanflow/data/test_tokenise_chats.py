@@ -79,7 +79,7 @@ def test_rows_are_the_conversations_and_labels_say_the_answers(write: Writer, to
         total += len(answers)
     assert info.trained_tokens == total
     assert info.bytes == sum(len(message["content"]) for chat in CHATS for message in chat)
-    assert (info.documents, info.rows, info.proved, info.dropped, info.end_of_turn_id) == (3, 3, 3, {}, 2)
+    assert (info.documents, info.rows, info.proved, info.dropped, info.ends_of_turn) == (3, 3, 3, {}, [2])
     assert np.load(write.made / "places.npy").tolist() == [[0, 1], [0, 2], [0, 3]]
     assert (write.made / "chat_template.jinja").read_text() == CHATML
     counts = {"rows": 3, "documents": 3, "bytes": info.bytes, "dropped": {}, "elsewhere": {}}

@@ -128,7 +128,7 @@ def write_chats(folder: Path) -> None:
     info = DatasetInfo(
         **{"kind": "chat", "name": "chats", "fingerprint": "f", "documents": 1, "tokens": len(tokens)},
         **{"trained_tokens": len(answered), "bytes": 100, "dtype": "uint16", "vocab_size": 280, "pad_id": 3},
-        **{"rows": 1, "seq_len": len(tokens), "dropped": {"too_long": 2}, "end_of_turn_id": 2},
+        **{"rows": 1, "seq_len": len(tokens), "dropped": {"too_long": 2}, "ends_of_turn": [2]},
         files=[
             {
                 **{"name": "/home/someone/chats.jsonl", "unit": "line", "rows": 3, "documents": 1, "bytes": 100},
