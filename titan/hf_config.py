@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titan.hf_models import hugging_face_model
-from titanflow.data.tokenizer import PROBE
+from titanflow.data.tokenizer_words import PROBE
 from titanflow.errors import DataError, Problem, StageFailed
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")

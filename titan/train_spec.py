@@ -25,7 +25,7 @@ from titan.validate import StageValidator, TextValidator
 from titanflow.config.additions import names_rows
 from titanflow.config.model_args import families_hint
 from titanflow.data.mixture import open_rows
-from titanflow.data.tokenizer import check_words
+from titanflow.data.tokenizer_words import check_words
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
 from titanflow.new_tokens import tokenizer_size

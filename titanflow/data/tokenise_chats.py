@@ -24,7 +24,7 @@ from titanflow.data.packing import best_fit
 from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too_short, write_rows
 from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
-from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
+from titanflow.data.tokenise import Work, column_values, inference_check, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.errors import Problem
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Dropped rows of each reason whose place is kept."""
 _BATCH = 512
+# Rows of each batch that are encoded once more, as inference does.
+_COMPARED = 16
 
 MALFORMED = "malformed"
 REFUSED = "refused_by_template"
@@ -137,12 +139,18 @@ def encode_rows(
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
     columns: dict[str, Any] = {name: [] for name in ("number", "ids", "trained", "bytes", "reason", "problem")}
+    compared: list[int] = []
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
         else:
             proves = proof if plan.proof_rows is None or number < plan.proof_rows else None
-            outcome = _outcome(conversation, next(encoded), plan, data, proves)
+            found = next(encoded)
+            outcome = _outcome(conversation, found, plan, data, proves)
+            if len(compared) < _COMPARED and not isinstance(found, ChatRefused) and not outcome.problem:
+                compared.append(number)
+                fault = inference_check(tokenizer).chat_fault(encoder, conversation, found)
+                outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     return {**columns, "hash": np.array(hashes, np.uint64)}
