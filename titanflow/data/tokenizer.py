@@ -204,10 +204,12 @@ def described_tokenizer(folder: Path) -> Tokenizer:
 
 
 def inference_tokenizer(folder: Path) -> Any:
-    """The tokenizer as those who use the model load it: transformers builds some anew from their class."""
-    from transformers import AutoTokenizer
+    """The tokenizer as ``AutoTokenizer`` loads it without its model: transformers builds some anew from their class."""
+    from transformers import AutoTokenizer, PreTrainedConfig
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(
+        folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+    )
 
 
 def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTokenizer:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-_TOKENIZER_FILE = "tokenizer.json"
 
 QWEN2 = "qwen2"
 """The one way to part text into words, of two, that has a name: Qwen2's. The other is ``ByteLevel``'s own, GPT-2's."""
@@ -35,27 +30,3 @@ def part_words_as_qwen2(tokenizer: Tokenizer) -> None:
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
-
-
-def check_words(folder: Path) -> None:
-    """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
-
-    Raises:
-        DataError: it would.
-    """
-    from tokenizers import Tokenizer
-
-    if not (folder / _TOKENIZER_FILE).is_file():
-        return
-    path = str(folder / _TOKENIZER_FILE)
-    own, loaded = Tokenizer.from_file(path), Tokenizer.from_file(path)
-    part_words_as_qwen2(loaded)
-    if own.encode(PROBE).ids != loaded.encode(PROBE).ids:
-        raise DataError(
-            Problem(
-                "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise",
-                "tokenizer.path",
-                origin=path,
-                expected="a tokenizer of Qwen2.5, or none, so that one is trained here",
-            )
-        )
