@@ -51,6 +51,7 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     # What is imported late isn't to be counted.
     import datasets  # noqa: F401  (imported for its time alone)
     import transformers.utils.chat_template_utils  # noqa: F401  (likewise)
+    from transformers import AutoTokenizer  # noqa: F401  (likewise)
 
     from titanflow.config.additions import Data
     from titanflow.data.chat_source import load_chats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from titanflow.data.text_encoder import TextEncoder
 from titanflow.data.tokenise import Work, text_pieces, write_text
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
 from titanflow.data.tokenizer import load_tokenizer
+from titanflow.data.tokenizer_checks import check_streamed
 from titanflow.errors import DataError
 
 BRACKETS = (
@@ -165,6 +167,16 @@ def test_a_texts_tokens_are_those_of_inference(folders: dict[str, Path], tmp_pat
     theirs = exported(folders[name], tmp_path / "export")
     for number, text in enumerate(texts):
         assert stored[ends[number] : ends[number + 1] - 1] == theirs(text, add_special_tokens=False).input_ids
+
+
+def test_streamed_text_takes_no_tokenizer_that_is_built_anew(folders: dict[str, Path], tmp_path: Path) -> None:
+    check_streamed(folders["first-fast"])
+    folder = write_kind("bpe metaspace never whole", tmp_path)
+    check_streamed(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(DataError, match=r"data\.streaming: transformers loads it as LlamaTokenizer"):
+        check_streamed(folder)
 
 
 @pytest.mark.parametrize("name", KINDS)
