@@ -1,7 +1,8 @@
 """Preparing chats for fine-tuning, tokenised, masked and packed: this project against TRL's ``SFTTrainer``.
 
 ``python benchmarks/sft_data.py [--rows 100000] [--processes 1 2]`` prints, for each number of processes, the seconds
-of both and their ratio, and how much more memory this project takes for ten times the rows. Both read the same
+of both and their ratio, and how much more memory this project takes for ten times the rows; and once more with as many
+special tokens as Llama 3's tokenizer has. Both read the same
 JSON lines with the same tokenizer and chat template, write labels of the assistant's tokens only, and pack into rows
 of the same length; each runs in a process of its own, and imports aren't counted. Memory is the anonymous memory of
 all its processes together at its highest, without the pages of files that are mapped.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,10 +25,11 @@ from typing import Any
 import psutil
 
 from titanflow.data.stdlib_text import documents
-from titanflow.data.tokenizer import train_tokenizer
+from titanflow.data.tokenizer import SPECIAL_TOKENS, add_special_tokens, train_tokenizer
 
 SEQ_LEN = 1024
 VOCAB = 8192
+LLAMA3_SPECIAL_TOKENS = 256
 SAMPLE_SECONDS = 0.01
 
 
@@ -48,6 +51,7 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     # What is imported late isn't to be counted.
     import datasets  # noqa: F401  (imported for its time alone)
     import transformers.utils.chat_template_utils  # noqa: F401  (likewise)
+    from transformers import AutoTokenizer  # noqa: F401  (likewise)
 
     from titanflow.config.additions import Data
     from titanflow.data.chat_source import load_chats
@@ -129,6 +133,20 @@ def anonymous(process: psutil.Process) -> int:
     return int(found[0]) * 1024 if found else 0
 
 
+def compare(chats: Path, tokenizer: Path, processes: int) -> dict[str, Any]:
+    """Measures both sides and prints them with the ratio; returns this project's figures."""
+    own, peer = (measure(side, chats, tokenizer, processes) for side in ("ours", "trl"))
+    show("titanflow", own)
+    show("TRL", peer)
+    print(f"  ratio of the seconds: {own['seconds'] / peer['seconds']:.3f} (below 1 is faster than TRL)", flush=True)
+    return own
+
+
+def show(label: str, figures: dict[str, Any]) -> None:
+    """Prints one side's figures."""
+    print(f"  {label}: " + ", ".join(f"{key} {value:,.1f}" for key, value in figures.items()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
@@ -144,18 +162,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train_tokenizer((text for text, _ in documents("train")), VOCAB, folder / "tokenizer")
+        shutil.copytree(folder / "tokenizer", folder / "reserved")
+        more = LLAMA3_SPECIAL_TOKENS - len(SPECIAL_TOKENS)
+        add_special_tokens(folder / "reserved", [f"<|reserved_special_token_{number}|>" for number in range(more)])
         write_chats(folder / "few.jsonl", given.rows // 10)
         write_chats(folder / "chats.jsonl", given.rows)
         for processes in given.processes:
-            own = measure("ours", folder / "chats.jsonl", folder / "tokenizer", processes)
-            peer = measure("trl", folder / "chats.jsonl", folder / "tokenizer", processes)
-            few = measure("ours", folder / "few.jsonl", folder / "tokenizer", processes)
             print(f"{given.rows:,} chats, {processes} processes")
-            for label, figures in (("titanflow", own), ("TRL", peer), ("titanflow, a tenth", few)):
-                values = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
-                print(f"  {label}: {values}")
-            print(f"  ratio of the seconds: {own['seconds'] / peer['seconds']:.3f} (below 1 is faster than TRL)")
+            own = compare(folder / "chats.jsonl", folder / "tokenizer", processes)
+            few = measure("ours", folder / "few.jsonl", folder / "tokenizer", processes)
+            show("titanflow, a tenth", few)
             print(f"  memory for ten times the rows: {own['megabytes'] / few['megabytes']:.2f} times", flush=True)
+            print(f"{given.rows:,} chats, {processes} processes, {LLAMA3_SPECIAL_TOKENS} special tokens")
+            compare(folder / "chats.jsonl", folder / "reserved", processes)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
     """The first conversations of a training stage, what is trained in ⟦ ⟧; none where it trains on plain text."""
     if run.data.train is None or run.tokenizer is None or (run.config.get("data") or {}).get("kind") != "chat":
         return []
-    from titanflow.data.tokenizer import load_tokenizer
+    from titanflow.data.tokenizer import described_tokenizer
     from titanflow.masks import CLOSE, OPEN, Masks
 
-    backend = load_tokenizer(run.tokenizer).backend
+    backend = described_tokenizer(run.tokenizer)
     rows = itertools.islice(Masks(run.data.train, run.tokenizer).rows(), limit)
     marks = {True: f"{OPEN}{{}}{CLOSE}", False: "{}"}
     return [

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from titan.hf_models import hugging_face_model
-from titanflow.data.tokenizer import PROBE
+from titanflow.data.tokenizer import load_tokenizer
+from titanflow.data.tokenizer_words import PROBE
 from titanflow.errors import DataError, Problem, StageFailed
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
@@ -124,22 +125,24 @@ def make_generation_config(tokens: SpecialTokens) -> Any:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuses an export whose tokenizer transformers loads as another than ``tokenizer.json`` describes.
+    """Refuses an export whose tokenizer transformers loads as another than the one that the model was trained with.
 
     transformers chooses a class by the model, too, and some classes part text in a way of their own.
 
     Raises:
         StageFailed: it encodes otherwise.
     """
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    described = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    trained = load_tokenizer(folder)
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if loaded.encode(PROBE, add_special_tokens=False) != described.encode(PROBE, add_special_tokens=False).ids:
+    (opening,), (following,) = (trained.text.encode_batch([PROBE], place) for place in ("opening", "following"))
+    end = loaded.convert_ids_to_tokens(trained.end_of_text_id)
+    texts = {PROBE: opening, end + PROBE: [trained.end_of_text_id, *following]}
+    if any(loaded.encode(text, add_special_tokens=False) != ids for text, ids in texts.items()):
         raise StageFailed(
             f"{folder}: transformers loads the tokenizer as {type(loaded).__name__}, which encodes otherwise than the "
-            "tokenizer.json that the model was trained with. Train with a tokenizer of that kind."
+            "one that the model was trained with. Train with a tokenizer of that kind."
         )
 
 

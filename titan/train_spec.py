@@ -25,7 +25,7 @@ from titan.validate import StageValidator, TextValidator
 from titanflow.config.additions import names_rows
 from titanflow.config.model_args import families_hint
 from titanflow.data.mixture import open_rows
-from titanflow.data.tokenizer import check_words
+from titanflow.data.tokenizer_checks import check_streamed, check_words
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
 from titanflow.new_tokens import tokenizer_size
@@ -122,6 +122,8 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
             rows = open_rows(run.data.train, training.seq_len)
         else:
             if job_config.data.streaming:
+                if run.tokenizer is not None:
+                    check_streamed(run.tokenizer)
                 job_config = streamed(job_config, job_config.data, "training")
             elif names_rows(run.config.get("data") or {}):
                 raise ConfigError(

@@ -142,7 +142,7 @@ def check_model(folder: Path, greedy: Mapping[str, list[int]] | None) -> list[Ch
 
     def tokenizer() -> str:
         check_tokenizer(folder)
-        return "encodes as its tokenizer.json says"
+        return "encodes as it did in training"
 
     checks = [_attempt("loads", model), _attempt("tokenizer", tokenizer)]
     if all(check.passed for check in checks):

@@ -102,9 +102,9 @@ class Masks:
 
     def render(self, limit: int) -> RenderableType:
         """The first rows in colour, and the counts."""
-        from titanflow.data.tokenizer import load_tokenizer
+        from titanflow.data.tokenizer import described_tokenizer
 
-        backend = load_tokenizer(self.tokenizer).backend
+        backend = described_tokenizer(self.tokenizer)
         parts: list[RenderableType] = []
         for row in itertools.islice(self.rows(), limit):
             trained = row.trained

@@ -54,7 +54,7 @@ def chats(tmp_path, monkeypatch):
             return iter(rows)
 
     monkeypatch.setattr("titanflow.masks.Masks", Opened)
-    monkeypatch.setattr("titanflow.data.tokenizer.load_tokenizer", lambda path: Letters())
+    monkeypatch.setattr("titanflow.data.tokenizer.described_tokenizer", lambda path: Letters())
     return StageRun(
         stage="sft",
         experiment="tiny",

@@ -1,14 +1,14 @@
 """From conversations to tokens, and which of them are trained.
 
-The rendered text is cut at the template's own special tokens and at the borders of what is trained, and each piece
-is encoded by itself: a prompt's tokens are then exactly what inference will make of the generation prompt, and the
-answer's first token never merges with the header before it.
+The rendered text is cut at the template's own special tokens, as the ``tokenizers`` library cuts it, and where an
+answer begins; each piece is encoded as it is at its place (:mod:`titanflow.data.text_encoder`). A prompt's tokens are
+then exactly what inference makes of the generation prompt, and the answer's first token never merges with the header
+before it.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns, shared_length
+from titanflow.data.special_tokens import SpecialTokens
+from titanflow.data.text_encoder import Place
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.errors import DataError, Problem
 
@@ -26,10 +28,11 @@ _REMEMBERED = 4096
 
 @dataclass
 class Piece:
-    """A piece of a rendered text; ``ids`` are its tokens, None until it is encoded."""
+    """A piece of a rendered text, and where it stands; ``ids`` are its tokens, None until it is encoded."""
 
     text: str
     trained: bool
+    place: Place = "opening"
     ids: list[int] | None = None
 
 
@@ -63,9 +66,9 @@ class ChatEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.name = name
-        self.special = _special_pattern(tokenizer)
-        self._short: dict[str, list[int]] = {}
-        self.renderer = ChatRenderer(template, name, self.special, tokenizer.variables, turns, tool_arguments)
+        self.special = SpecialTokens({text: token for text, (_, token) in tokenizer.special.items()})
+        self._short: dict[tuple[str, Place], list[int]] = {}
+        self.renderer = ChatRenderer(template, name, self.special.pattern, tokenizer.variables, turns, tool_arguments)
         self.header = self._header()
         self.end_of_turn_id = self._end_of_turn()
 
@@ -120,35 +123,36 @@ class ChatEncoder:
     def _pieces(self, rendered: Rendered) -> list[Piece]:
         """What to encode by itself: each special token, and each text between them and the borders of the spans."""
         text, borders = rendered.text, {*rendered.starts, *(border for span in rendered.spans for border in span)}
-        pieces: list[tuple[int, int, list[int] | None]] = []
+        pieces: list[tuple[int, int, Place, list[int] | None]] = []
         position = 0
-        for match in self.special.finditer(text):
-            pieces += [(start, end, None) for start, end in _cut(position, match.start(), borders)]
-            group = match.lastindex or 0
-            pieces.append((match.start(group), match.end(group), [self.tokenizer.special[match.group(group)][0]]))
-            position = match.end()
-        pieces += [(start, end, None) for start, end in _cut(position, len(text), borders)]
+        for token in self.special.find(text):
+            pieces += _cut(position, token.start, borders)
+            pieces.append((token.start, token.end, "following", [self.tokenizer.special[token.text][0]]))
+            position = token.end
+        pieces += _cut(position, len(text), borders)
         spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
         found, span = [], 0
-        for start, end, ids in pieces:
+        for start, end, place, ids in pieces:
             while start >= spans[span][1]:
                 span += 1
             said = "" if ids else _unquoted(text[start:end], rendered)
             if ids or said:
-                found.append(Piece(said, spans[span][0] <= start, ids))
+                found.append(Piece(said, spans[span][0] <= start, place, ids))
         return found
 
     def _tokenise(self, rows: list[list[Piece]]) -> None:
         """Encodes all texts at once; short ones, which are mostly the template's own, are remembered."""
-        waiting = [piece for row in rows for piece in row if piece.ids is None]
-        for piece in waiting:
-            piece.ids = self._short.get(piece.text)
-        waiting = [piece for piece in waiting if piece.ids is None]
-        encoded = self.tokenizer.backend.encode_batch_fast([piece.text for piece in waiting], add_special_tokens=False)
-        for piece, encoding in zip(waiting, encoded, strict=True):
-            piece.ids = encoding.ids
-            if len(piece.text) <= _SHORT and len(self._short) < _REMEMBERED:
-                self._short[piece.text] = encoding.ids
+        waiting: dict[Place, list[Piece]] = {}
+        for piece in itertools.chain.from_iterable(rows):
+            if piece.ids is None:
+                piece.ids = self._short.get((piece.text, piece.place))
+            if piece.ids is None:
+                waiting.setdefault(piece.place, []).append(piece)
+        for place, pieces in waiting.items():
+            encoded = self.tokenizer.text.encode_batch([piece.text for piece in pieces], place)
+            for piece, piece.ids in zip(pieces, encoded, strict=True):
+                if len(piece.text) <= _SHORT and len(self._short) < _REMEMBERED:
+                    self._short[piece.text, place] = piece.ids
 
     def _header(self) -> list[int]:
         """What the generation prompt adds to a user's turn, from its first special token on."""
@@ -158,8 +162,8 @@ class ChatEncoder:
         except ChatRefused as error:
             raise DataError(Problem(str(error), "chat.template")) from error
         added = prompt.text.removeprefix(without.text) if prompt.text.startswith(without.text) else ""
-        first = self.special.search(added)
-        return self._ids(replace(prompt, text=added[first.start() :])) if first else []
+        first = next(self.special.find(added), None)
+        return self._ids(replace(prompt, text=added[first.start :])) if first else []
 
     def _end_of_turn(self) -> int:
         """The one special token that the template ends an assistant's span with, found by rendering a probe."""
@@ -214,23 +218,15 @@ def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:
     return Encoded(ids, trained, turns)
 
 
-def _cut(start: int, end: int, borders: set[int]) -> list[tuple[int, int]]:
+def _cut(start: int, end: int, borders: set[int]) -> list[tuple[int, int, Place, None]]:
+    """The pieces of a text without special tokens: the first begins the whole text, or follows a special token."""
     inner = [border for border in borders if start < border < end]
-    return list(itertools.pairwise([start, *sorted(inner), end])) if start < end else []
+    cuts = itertools.pairwise([start, *sorted(inner), end]) if start < end else ()
+    place: Place = "following" if start else "opening"
+    return [(one, other, "continuing" if one > start else place, None) for one, other in cuts]
 
 
 def _unquoted(text: str, rendered: Rendered) -> str:
     for stand_in, token in rendered.quoted.items():
         text = text.replace(stand_in, token)
     return text
-
-
-def _special_pattern(tokenizer: LoadedTokenizer) -> re.Pattern[str]:
-    """Finds special tokens in rendered text, a group each, with the space that they swallow (lstrip, rstrip)."""
-    spellings = []
-    for token in sorted(tokenizer.special, key=len, reverse=True):
-        description = tokenizer.special[token][1]
-        before = r"\s*" if description.lstrip else ""
-        after = r"\s*" if description.rstrip else ""
-        spellings.append(f"{before}({re.escape(token)}){after}")
-    return re.compile("|".join(spellings) or r"(?!)")

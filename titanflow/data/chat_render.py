@@ -7,6 +7,7 @@ prompt that inference would give: a template that isn't stable in that sense tra
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -149,6 +150,10 @@ class ChatRenderer:
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
 
+    def quotes(self, conversation: Conversation) -> bool:
+        """Whether messages or tools hold the text of a special token."""
+        return any(map(self.special.search, _strings([conversation.messages, conversation.tools])))
+
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
         turns = _turns(messages)[-1:] if self.turns != "all" else _turns(messages)
         return [turn for turn in turns if messages[turn].get("train", True)]
@@ -193,7 +198,7 @@ class ChatRenderer:
         # Two special tokens may begin alike.
         begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
         until = min(until, next(begun, until))
-        ends = [match.end(match.lastindex or 0) for match in self.special.finditer(text, start, until)]
+        ends = [match.end() for match in self.special.finditer(text, start, until)]
         # Some templates end a conversation, not a turn, with the end of text: that isn't there when more follows.
         has_ended = bool(ends) and not text[ends[-1] : until].strip()
         if until < len(through) and not (has_ended and not self.special.sub("", through[until:]).strip()):
@@ -246,15 +251,18 @@ class ChatRenderer:
             raise ChatRefused(f"template {self.name} writes the date of today into it; {hint}")
         return list(zip(texts, spans if marked else [[] for _ in texts], strict=True))
 
+    def given(self, conversation: Conversation) -> list[dict[str, Any]]:
+        """The messages as the template asks for them: thoughts under its own names, arguments as text if it wants."""
+        messages = spelled(conversation.messages, self.template)
+        return with_text_arguments(messages) if self.tool_arguments == "text" else messages
+
     def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
         """Messages and tools with a stand-in for each special token that they quote."""
-        messages, tools = spelled(conversation.messages, self.template), conversation.tools
-        if self.tool_arguments == "text":
-            messages = with_text_arguments(messages)
+        messages, tools = self.given(conversation), conversation.tools
         everything = "\n".join(_strings([messages, tools]))
-        if not self.special.search(everything):
+        found = set(self.special.findall(everything))
+        if not found:
             return messages, tools, {}
-        found = {match.group(match.lastindex or 0) for match in self.special.finditer(everything)}
         free = (character for character in _STAND_INS if character not in everything)
         # A token's text can hold another's; the longer one must be replaced first.
         quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
@@ -282,7 +290,7 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
+        for item in itertools.chain(value, value.values()) if isinstance(value, dict) else value:
             yield from _strings(item)
 
 
@@ -292,7 +300,7 @@ def _replace(value: Any, texts: Mapping[str, str]) -> Any:
             value = value.replace(text, stand_in)
         return value
     if isinstance(value, dict):
-        return {key: _replace(item, texts) for key, item in value.items()}
+        return {_replace(key, texts): _replace(item, texts) for key, item in value.items()}
     if isinstance(value, list):
         return [_replace(item, texts) for item in value]
     return value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
 from titanflow.data.file_counts import count_files, totals
+from titanflow.data.inference_check import InferenceCheck
 from titanflow.data.prepared import DatasetInfo, token_dtype, write_rows
 from titanflow.data.row_hash import text_hash
-from titanflow.data.sources import Source
+from titanflow.data.sources import Source, problems_error
+from titanflow.data.special_tokens import SpecialTokens
+from titanflow.data.text_encoder import TextEncoder
 from titanflow.data.text_source import TEXT
 from titanflow.data.tokenizer import load_tokenizer
+from titanflow.errors import Problem
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
 _BYTES_A_PROCESS = 32 << 20
 # A document is encoded in pieces of this many characters at most, so that a book needs no book's worth of memory.
 _PIECE = 1 << 18
+# Characters on either side of a cut that show whether it changes tokens.
+_AROUND = 512
+# Of each batch's documents the first up to this length is encoded once more, as inference does.
+_COMPARED = 1 << 20
 BLANK = "blank"
 
 
@@ -52,12 +61,16 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     """Writes documents as one stream of tokens, each followed by the end of text.
 
     The rows have passed :func:`titanflow.data.text_source.check_text`; blank ones are left out and counted.
+
+    Raises:
+        DataError: inference would encode a document otherwise.
     """
     loaded = load_tokenizer(tokenizer)
     encoded = map_rows(
         *(source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}),
         *(f"tokenising {data.name}", work, 64),
     )
+    _refuse_differences(encoded, source)
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
@@ -85,16 +98,28 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)
 
 
-def text_pieces(text: str, size: int = _PIECE) -> Iterator[str]:
-    """Cuts a long text where its tokens don't change: after a line end between two characters that aren't space.
+def _refuse_differences(encoded: Dataset, source: Source) -> None:
+    texts = enumerate(column_values(encoded, "problem"))
+    found = [Problem(**{**json.loads(text), "origin": source.origin(number)}) for number, text in texts if text]
+    if found:
+        raise problems_error(found)
 
-    A text without such a place is cut nowhere.
+
+def text_pieces(text: str, encoder: TextEncoder, size: int = _PIECE) -> Iterator[str]:
+    """Cuts a long text where its tokens don't change.
+
+    That is after a line end between two characters that aren't space, where the pieces' tokens are the whole's. A text
+    without such a place is cut nowhere.
     """
     start = 0
     position = size
     while position < len(text):
         end = text.find("\n", position - 1)
-        while 0 <= end < len(text) - 1 and (text[end - 1].isspace() or text[end + 1].isspace()):
+        while 0 <= end < len(text) - 1 and (
+            text[end - 1].isspace()
+            or text[end + 1].isspace()
+            or not encoder.is_seam(text[max(0, end + 1 - _AROUND) : end + 1], text[end + 1 : end + 1 + _AROUND])
+        ):
             end = text.find("\n", end + 1)
         if not 0 <= end < len(text) - 1:
             break
@@ -108,15 +133,40 @@ _loaded = lru_cache(maxsize=2)(load_tokenizer)
 
 def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: str) -> dict[str, Any]:
     loaded = _loaded(tokenizer)
-    pieces = [list(text_pieces(text)) if text.strip() else [] for text in batch["text"]]
-    flat = [piece for row in pieces for piece in row]
-    encoded = iter(loaded.backend.encode_batch_fast(flat, add_special_tokens=False))
-    rows = []
-    for row in pieces:
-        ids = [number for _ in row for number in next(encoded).ids]
-        rows.append(np.asarray([*ids, loaded.end_of_text_id] if ids else [], token_dtype(loaded.vocab_size)))
-    sizes = [len(text.encode()) if text.strip() else 0 for text in batch["text"]]
-    return {"ids": rows, "bytes": sizes, "hash": np.array([text_hash(text) for text in batch["text"]], np.uint64)}
+    pieces = [list(text_pieces(text, loaded.text)) if text.strip() else [] for text in batch["text"]]
+    opening = iter(loaded.text.encode_batch([row[0] for row in pieces if row], "opening"))
+    continuing = iter(loaded.text.encode_batch([piece for row in pieces for piece in row[1:]], "continuing"))
+    rows = [
+        [token for number in range(len(row)) for token in next(continuing if number else opening)] for row in pieces
+    ]
+    end, dtype = [loaded.end_of_text_id], token_dtype(loaded.vocab_size)
+    return {
+        "ids": [np.asarray([*ids, *end] if ids else [], dtype) for ids in rows],
+        "bytes": [len(text.encode()) if text.strip() else 0 for text in batch["text"]],
+        "hash": np.array([text_hash(text) for text in batch["text"]], np.uint64),
+        "problem": _compared(batch["text"], rows, tokenizer),
+    }
+
+
+def _compared(texts: list[str], rows: list[list[int]], tokenizer: str) -> list[str]:
+    """For the first text that can be compared, what inference makes otherwise of it, as JSON; nothing for the others.
+
+    Special tokens in a text can't be: to inference they are no text.
+    """
+    special = SpecialTokens({text: token for text, (_, token) in _loaded(tokenizer).special.items()})
+    problems = [""] * len(texts)
+    for number, (text, ids) in enumerate(zip(texts, rows, strict=True)):
+        if ids and len(text) <= _COMPARED and not special.pattern.search(text):
+            fault = inference_check(tokenizer).text_fault(text, ids)
+            problems[number] = json.dumps(asdict(fault)) if fault else ""
+            break
+    return problems
+
+
+@lru_cache(maxsize=2)
+def inference_check(tokenizer: str) -> InferenceCheck:
+    """What compares with inference, loaded once for a process."""
+    return InferenceCheck(Path(tokenizer))
 
 
 def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, work: Work, batch_size: int) -> Dataset:

@@ -27,7 +27,7 @@ from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too
 from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.text_proof import TextProof
-from titanflow.data.tokenise import Work, column_values, list_lengths, list_values, map_rows
+from titanflow.data.tokenise import Work, column_values, inference_check, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.turn_ends import TurnEndReader, TurnEnds
 from titanflow.data.unread import row_said, said_in_all
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Dropped rows of each reason whose place is kept."""
 _BATCH = 512
+# Rows of each batch that are encoded once more, as inference does.
+_COMPARED = 16
 
 _COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem", "said")
 
@@ -161,6 +163,7 @@ def encode_rows(
         read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
     encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
     columns: dict[str, Any] = {name: [] for name in _COLUMNS}
+    compared: list[int] = []
     for number, conversation in read:
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
@@ -170,6 +173,10 @@ def encode_rows(
             outcome = _outcome(conversation, whole, plan, data, proofs if is_proved else None)
             if outcome.encoded is not None and isinstance(whole, Encoded):
                 outcome = replace(outcome, ends=ends.read(conversation, whole))
+            if len(compared) < _COMPARED and isinstance(whole, Encoded) and not outcome.problem:
+                compared.append(number)
+                fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
+                outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
         columns["said"].append(row_said(conversation, outcome.notes, plan.template))
     return {**columns, "hash": np.array(hashes, np.uint64)}

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.data.template import CHATML, template_text
+from titanflow.data.text_encoder import TextEncoder
+from titanflow.data.tokenizer_words import QWEN2, part_words_as_qwen2
 from titanflow.errors import DataError, Problem
 from titanflow.home import expanded
 
@@ -36,6 +38,9 @@ GIVEN_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.model"),
 )
 """What is taken over from a given tokenizer's folder."""
+AS_DESCRIBED = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+"""The classes of tokenizer_config.json that transformers loads as ``tokenizer.json`` describes them; an export without
+a class is given the second."""
 _SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 # The trainer counts words of the pieces it is handed, so that small pieces cost calls and large ones memory.
 _TRAINING_BATCH = 256
@@ -43,14 +48,16 @@ _TRAINING_BATCH = 256
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer folder, loaded for encoding text.
+    """A tokenizer folder, loaded for encoding text as ``transformers.AutoTokenizer`` does.
 
-    ``backend`` encodes text that looks like a special token as the text it is. ``special`` holds the control
-    tokens by their text, ``variables`` what a chat template may refer to (``eos_token`` and so on).
+    ``backend`` encodes text that looks like a special token as the text it is, ``text`` does so with pieces of a text.
+    ``special`` holds the control tokens by their text, ``variables`` what a chat template may refer to (``eos_token``
+    and so on).
     """
 
     folder: Path
     backend: Tokenizer
+    text: TextEncoder
     special: dict[str, tuple[int, AddedToken]]
     variables: dict[str, str]
     end_of_text_id: int
@@ -60,55 +67,6 @@ class LoadedTokenizer:
     def encode(self, text: str) -> list[int]:
         """The tokens of ``text`` alone: nothing is added before or after it."""
         return self.backend.encode(text, add_special_tokens=False).ids
-
-
-QWEN2 = "qwen2"
-"""The one way to part text into words, of two, that has a name: Qwen2's. The other is ``ByteLevel``'s own, GPT-2's."""
-QWEN2_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""The words of Qwen2's tokenizer, as its ``tokenizer.json`` has them."""
-PROBE = "def f(x1):\n    return x1 + 2024  # it's\n\n\n\tJETZT geht's los: größer, naïve, 東京 10:30!\r\n  End.  "
-"""Text that ways to part words part differently."""
-
-
-def part_words_as_qwen2(tokenizer: Tokenizer) -> None:
-    """Gives a tokenizer Qwen2's words.
-
-    transformers loads the tokenizer of any ``qwen2`` model as ``Qwen2Tokenizer``, which parts text like this whatever
-    ``tokenizer.json`` says (5.23, ``MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS``).
-    """
-    from tokenizers import Regex, normalizers, pre_tokenizers
-
-    words = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated", invert=False)
-    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
-
-
-def check_words(folder: Path) -> None:
-    """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
-
-    Raises:
-        DataError: it would.
-    """
-    from tokenizers import Tokenizer
-
-    if not (folder / TOKENIZER_FILE).is_file():
-        return
-    path = str(folder / TOKENIZER_FILE)
-    own, loaded = Tokenizer.from_file(path), Tokenizer.from_file(path)
-    part_words_as_qwen2(loaded)
-    if own.encode(PROBE).ids != loaded.encode(PROBE).ids:
-        raise DataError(
-            Problem(
-                "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise",
-                "tokenizer.path",
-                origin=path,
-                expected="a tokenizer of Qwen2.5, or none, so that one is trained here",
-            )
-        )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: str = "") -> None:
@@ -239,24 +197,43 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def described_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer as its ``tokenizer.json`` describes it, which is all that decoding takes."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+
+
+def inference_tokenizer(folder: Path) -> Any:
+    """The tokenizer as ``AutoTokenizer`` loads it without its model: transformers builds some anew from their class."""
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    return AutoTokenizer.from_pretrained(
+        folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+    )
+
+
 def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTokenizer:
     """Loads a tokenizer folder for encoding.
 
     Raises:
         DataError: files are missing or broken, or it has no end of text (``eos_token``).
     """
-    from tokenizers import Tokenizer
-
     folder = check_tokenizer(folder, key)
     try:
-        backend = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        variables = {name: text for name in config if name.endswith("_token") if (text := _text(config[name]))}
+        if config.get("tokenizer_class") in AS_DESCRIBED:
+            backend = described_tokenizer(folder)
+        else:
+            loaded = inference_tokenizer(folder)
+            backend = loaded.backend_tokenizer
+            variables |= loaded.special_tokens_map
     except Exception as error:  # the Rust library raises plain Exception
         raise DataError(Problem(f"{folder} can't be loaded: {error}", key)) from error
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
-    variables = {name: text for name in config if name.endswith("_token") if (text := _text(config[name]))}
     end_of_text = backend.token_to_id(variables.get("eos_token", ""))
     if end_of_text is None:
         raise DataError(
@@ -273,6 +250,7 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
     return LoadedTokenizer(
         folder=folder,
         backend=backend,
+        text=TextEncoder(backend),
         special={token.content: (number, token) for number, token in added.items() if token.special},
         variables=variables,
         end_of_text_id=end_of_text,

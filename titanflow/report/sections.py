@@ -154,10 +154,10 @@ def masked_rows(stage: StageContents) -> list[MaskedText]:
 
 
 def _masked(masks: Masks) -> Iterator[MaskedText]:
-    from titanflow.data.tokenizer import load_tokenizer
+    from titanflow.data.tokenizer import described_tokenizer
 
     decode: Callable[[list[int]], str] = lambda tokens: backend.decode(tokens, skip_special_tokens=False)  # noqa: E731
-    backend = load_tokenizer(masks.tokenizer).backend
+    backend = described_tokenizer(masks.tokenizer)
     for row in masks.rows():
         runs = itertools.groupby(zip(row.input_ids, row.trained, strict=True), lambda pair: pair[1])
         pieces = [(decode([token for token, _ in run]), is_trained) for is_trained, run in runs]

@@ -10,7 +10,7 @@ from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>")
-PATTERN = re.compile("|".join(f"({re.escape(token)})" for token in SPECIAL))
+PATTERN = re.compile("|".join(map(re.escape, SPECIAL)))
 BUILT_IN = {"chatml": CHATML, "llama3": LLAMA3}
 CALLED = Conversation(
     [

@@ -46,12 +46,12 @@ def test_text_in_rows_is_the_text(tokenizer: LoadedTokenizer, tmp_path: Path, te
 def test_pieces_are_the_text_and_its_tokens(tokenizer: LoadedTokenizer) -> None:
     text = "def f(x):\n    return x\n\n\nword\nother  \n next\n" * 50
     for size in (1, 7, 100, 10_000):
-        pieces = list(text_pieces(text, size))
+        pieces = list(text_pieces(text, tokenizer.text, size))
         assert "".join(pieces) == text
         assert (len(pieces) > 1) == (size < len(text))
         assert [token for piece in pieces for token in tokenizer.encode(piece)] == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("text", ["", "x" * 50, "a \n\n b " * 9, "\n" * 20])
-def test_a_text_without_a_safe_place_stays_whole(text: str) -> None:
-    assert list(text_pieces(text, 5)) == [text]
+def test_a_text_without_a_safe_place_stays_whole(tokenizer: LoadedTokenizer, text: str) -> None:
+    assert list(text_pieces(text, tokenizer.text, 5)) == [text]

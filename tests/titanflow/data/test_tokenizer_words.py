@@ -10,7 +10,9 @@ from transformers import AutoTokenizer, Qwen2Config
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from titan.hf_config import check_tokenizer
-from titanflow.data.tokenizer import PROBE, QWEN2, QWEN2_WORDS, SPECIAL_TOKENS, check_words, train_tokenizer
+from titanflow.data.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from titanflow.data.tokenizer_checks import check_words
+from titanflow.data.tokenizer_words import PROBE, QWEN2, QWEN2_WORDS
 from titanflow.errors import DataError, StageFailed
 
 SOURCE = Path(os.__file__).read_text(encoding="utf-8")

@@ -1,0 +1,197 @@
+"""What is trained has the tokens that ``AutoTokenizer`` makes of the export, for every kind of tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_samples import CHATML, TOOLS, UNMARKED, call, source_of, turns
+from datasets import Dataset
+from tokenizer_kinds import KINDS, TEXTS, write_kind
+from transformers import AutoTokenizer, LlamaConfig
+
+from titan.hf_config import check_tokenizer, copy_tokenizer
+from titanflow.config.additions import Data
+from titanflow.data import tokenizer as tokenizer_module
+from titanflow.data.chat import ChatEncoder
+from titanflow.data.chat_format import Conversation
+from titanflow.data.inference_check import InferenceCheck
+from titanflow.data.sources import Source, SourceFile
+from titanflow.data.text_encoder import TextEncoder
+from titanflow.data.tokenise import Work, text_pieces, write_text
+from titanflow.data.tokenise_chats import ChatPlan, write_chats
+from titanflow.data.tokenizer import load_tokenizer
+from titanflow.data.tokenizer_checks import check_streamed
+from titanflow.errors import DataError
+
+BRACKETS = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
+    "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
+)
+"""Like Llama 2's: the header is text, and an answer begins with a blank."""
+TEMPLATES = {"chatml": CHATML, "unmarked": UNMARKED, "brackets": BRACKETS}
+CHATS = {
+    "plain": turns("Is it a class?", "A class, of <think> json.decoder."),
+    "blanks": turns(" Which\nmodule? ", "  In the module.  ", "user ", "Größe\n"),
+    "line end first": turns("Is it?", "\n\nA class.", "And?", "And."),
+    "empty": turns("", "", "Is it?", "It was."),
+}
+REFUSED = {("bytes stripped", "chatml"), ("bytes stripped", "unmarked")}
+"""Strips the header's line end from the prompt, and not from the conversation."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: write_kind(name, tmp_path_factory.mktemp("kind")) for name in KINDS}
+
+
+def exported(folder: Path, out: Path) -> Any:
+    """The tokenizer that an export has, loaded as its users do."""
+    out.mkdir()
+    copy_tokenizer(folder, out)
+    LlamaConfig().save_pretrained(out)
+    check_tokenizer(out)
+    return AutoTokenizer.from_pretrained(out)
+
+
+def inference_ids(tokenizer: Any, template: str, messages: list[dict[str, Any]], prompt: bool) -> list[int]:
+    found = tokenizer.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=prompt, return_dict=True
+    )
+    return list(found["input_ids"])
+
+
+def verdict(tokenizer: Any, encoder: ChatEncoder, messages: list[dict[str, Any]], check: InferenceCheck) -> str:
+    """``equal``, ``apart`` where the text is but an answer's first token stays its own, or ``refused``."""
+    conversation, template = Conversation(messages), encoder.renderer.template
+    encoded = encoder.encode(conversation)
+    if check.chat_fault(encoder, conversation, encoded):
+        return "refused"
+    for turn in [index for index, message in enumerate(messages) if message["role"] == "assistant"]:
+        prompt = inference_ids(tokenizer, template, messages[:turn], prompt=True)
+        assert encoder.prompt(Conversation(messages[:turn])) == prompt
+        last = ChatEncoder(encoder.tokenizer, template, turns="last").encode(Conversation(messages[: turn + 1]))
+        assert last.ids[: len(prompt)].tolist() == prompt
+        assert not last.trained[: len(prompt)].any()
+    theirs = inference_ids(tokenizer, template, messages, prompt=False)
+    assert tokenizer.decode(encoded.ids.tolist()) == tokenizer.decode(theirs)
+    return "equal" if encoded.ids.tolist() == theirs else "apart"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_prompts_and_conversations_are_those_of_inference(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    tokenizer, check = exported(folders[name], tmp_path / "export"), InferenceCheck(folders[name])
+    for template, source in TEMPLATES.items():
+        encoder = ChatEncoder(load_tokenizer(folders[name]), source, template)
+        found = {chat: verdict(tokenizer, encoder, messages, check) for chat, messages in CHATS.items()}
+        with capsys.disabled():
+            print(f"\n{name:32} {template:9}", *(f"{chat}: {said}" for chat, said in found.items()), sep="  ", end="")
+        expected = {"refused"} if (name, template) in REFUSED else {"equal", "apart"}
+        assert set(found.values()) <= expected
+
+
+@pytest.mark.parametrize("name", ["first-llama", "legacy-fast", "legacy-llama", "bytes with a prefix space"])
+def test_tools_and_calls_have_the_tokens_of_inference(folders: dict[str, Path], name: str) -> None:
+    encoder = ChatEncoder(load_tokenizer(folders[name]), CHATML)
+    conversation = Conversation([*turns("Weather?", system="S"), call("weather", city="Köln")], TOOLS)
+    theirs = AutoTokenizer.from_pretrained(folders[name]).apply_chat_template(
+        conversation.messages, tools=TOOLS, chat_template=CHATML, return_dict=True
+    )
+    assert encoder.encode(conversation).ids.tolist() == theirs["input_ids"]
+
+
+ENCODERS = {
+    "each piece begins a text": {"following": "opening", "continuing": "opening"},
+    "an answer follows a special token": {"continuing": "following"},
+    "a header continues a text": {"following": "continuing"},
+}
+
+
+@pytest.mark.parametrize(
+    ("mutant", "name", "template"),
+    [
+        ("each piece begins a text", "first-fast", "chatml"),
+        ("each piece begins a text", "first-llama", "chatml"),
+        ("an answer follows a special token", "legacy-fast", "chatml"),
+        ("an answer follows a special token", "bytes with a prefix space", "chatml"),
+        ("an answer follows a special token", "unigram metaspace always", "chatml"),
+        ("a header continues a text", "first-llama-legacy", "unmarked"),
+    ],
+)
+def test_a_wrong_encoder_is_refused_with_the_difference(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, mutant: str, name: str, template: str
+) -> None:
+    encode = TextEncoder.encode_batch
+    places: Any = ENCODERS[mutant]
+    monkeypatch.setattr(
+        TextEncoder, "encode_batch", lambda self, texts, place: encode(self, texts, places.get(place, place))
+    )
+    encoder = ChatEncoder(load_tokenizer(folders[name]), TEMPLATES[template])
+    conversation = Conversation(CHATS["plain"])
+    fault = InferenceCheck(folders[name]).chat_fault(encoder, conversation, encoder.encode(conversation))
+    assert fault is not None
+    assert "training would see other tokens in" in str(fault)
+    assert "as AutoTokenizer" in fault.expected
+
+
+def test_a_tokenizer_that_is_read_as_its_file_describes_is_refused(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_module, "AS_DESCRIBED", ("LlamaTokenizer",))
+    folder, conversation = folders["legacy-llama"], Conversation(CHATS["plain"])
+    encoder = ChatEncoder(load_tokenizer(folder), CHATML)
+    fault = InferenceCheck(folder).chat_fault(encoder, conversation, encoder.encode(conversation))
+    assert fault is not None
+    assert "▁user[" in fault.message
+    assert "(LlamaTokenizer)" in fault.expected
+
+
+def test_rows_that_inference_encodes_otherwise_stop_the_preparation(folders: dict[str, Path], tmp_path: Path) -> None:
+    rows = source_of(['{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A class"}]}'])
+    plan = ChatPlan(CHATML, "chatml", 64)
+    with pytest.raises(DataError, match=r"a\.jsonl:1.*training would see other tokens in the conversation"):
+        write_chats(rows, Data(name="c"), folders["bytes stripped"], plan, "f", tmp_path, Work(1, tmp_path))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_texts_tokens_are_those_of_inference(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    texts = [*TEXTS, "  one \n two", "<think> and\nmore "]
+    rows = Source(Dataset.from_dict({"text": texts}), [SourceFile("rows")])
+    write_text(rows, Data(name="t"), folders[name], "f", tmp_path, Work(1, tmp_path))
+    stored, ends = np.load(tmp_path / "tokens.npy").tolist(), np.load(tmp_path / "offsets.npy").tolist()
+    theirs = exported(folders[name], tmp_path / "export")
+    for number, text in enumerate(texts):
+        assert stored[ends[number] : ends[number + 1] - 1] == theirs(text, add_special_tokens=False).input_ids
+
+
+def test_streamed_text_takes_no_tokenizer_that_is_built_anew(folders: dict[str, Path], tmp_path: Path) -> None:
+    check_streamed(folders["first-fast"])
+    folder = write_kind("bpe metaspace never whole", tmp_path)
+    check_streamed(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(DataError, match=r"data\.streaming: transformers loads it as LlamaTokenizer"):
+        check_streamed(folder)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_long_texts_pieces_are_its_tokens(folders: dict[str, Path], name: str) -> None:
+    loaded, text = load_tokenizer(folders[name]), "\n".join(TEXTS) * 5
+    first, *others = text_pieces(text, loaded.text, 300)
+    ids = loaded.text.encode_batch([first], "opening") + loaded.text.encode_batch(others, "continuing")
+    assert [token for one in ids for token in one] == loaded.encode(text)
+
+
+def test_a_text_that_inference_encodes_otherwise_stops_the_preparation(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = TextEncoder.encode_batch
+    monkeypatch.setattr(TextEncoder, "encode_batch", lambda self, texts, place: encode(self, texts, "continuing"))
+    rows = Source(Dataset.from_dict({"text": ["It was."]}), [SourceFile("rows")])
+    with pytest.raises(DataError, match="training would see other tokens in the text than inference, from token 0"):
+        write_text(rows, Data(name="t"), folders["first-llama"], "f", tmp_path, Work(1, tmp_path))

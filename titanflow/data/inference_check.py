@@ -1,0 +1,111 @@
+"""Whether the tokens that are trained are those that the finished model's users make.
+
+They load the tokenizer through ``transformers.AutoTokenizer``, which builds some anew from their class, and encode a
+text as a whole. The encoder here works piece by piece; so rows of the data itself are encoded both ways.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from titanflow.data.chat import ChatEncoder, Encoded
+from titanflow.data.chat_format import Conversation
+from titanflow.data.tokenizer import inference_tokenizer
+from titanflow.errors import Problem
+
+# Tokens shown on either side of the first difference.
+_AROUND = 4
+
+
+class InferenceCheck:
+    """Compares with the tokenizer of one folder, as ``AutoTokenizer`` loads it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = inference_tokenizer(folder)
+
+    def text_fault(self, text: str, ids: list[int]) -> Problem | None:
+        """What differs in a document's tokens, or None."""
+        theirs = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return None if theirs == ids else self._problem("the text", ids, theirs, "text")
+
+    def chat_fault(self, encoder: ChatEncoder, conversation: Conversation, encoded: Encoded) -> Problem | None:
+        """What differs in a conversation's tokens, or in those of the prompt of its first trained turn; None otherwise.
+
+        A row that quotes special tokens isn't compared: to ``AutoTokenizer`` they are no text.
+        """
+        if not encoded.turns or encoder.renderer.quotes(conversation):
+            return None
+        turn, ids = encoded.turns[0], encoded.ids.tolist()
+        prompt = self._chat(encoder, conversation, turn)
+        if ids[: len(prompt)] != prompt:
+            return self._problem(f"the prompt of messages[{turn}]", ids[: len(prompt)], prompt, f"messages[{turn}]")
+        if encoder.renderer.opening is not None:
+            # What follows an opened thought is what the model writes, whatever a template makes of it later.
+            return None
+        theirs = self._chat(encoder, conversation)
+        if ids == theirs or self._only_kept_apart(encoder, encoded, theirs):
+            return None
+        return self._problem("the conversation", ids, theirs, "messages")
+
+    def _chat(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> list[int]:
+        """The tokens of a conversation, or of the prompt that asks for a turn."""
+        messages = [
+            {key: value for key, value in one.items() if key != "train"} for one in encoder.renderer.given(conversation)
+        ]
+        found: list[int] = self.tokenizer.apply_chat_template(
+            messages[:turn],
+            tools=conversation.tools,
+            chat_template=encoder.renderer.template,
+            add_generation_prompt=turn is not None,
+            return_dict=True,
+        )["input_ids"]
+        return found
+
+    def _only_kept_apart(self, encoder: ChatEncoder, encoded: Encoded, theirs: list[int]) -> bool:
+        """Whether all that differs is where an answer begins.
+
+        Encoded as a whole, its first characters may share a token with the end of the header. Nobody who asks for the
+        answer can make that token: the prompt ends before it.
+        """
+        special = {number for number, _ in encoder.tokenizer.special.values()}
+        ids, trained = encoded.ids.tolist(), encoded.trained.tolist()
+        ours, other = _segments(ids, special), _segments(theirs, special)
+        if len(ours) != len(other):
+            return False
+        for (start, end), (first, last) in zip(ours, other, strict=True):
+            if ids[start:end] == theirs[first:last]:
+                continue
+            begins_inside = any(trained[at] and not trained[at - 1] for at in range(start + 1, end))
+            if not begins_inside or self._text(ids[start:end]) != self._text(theirs[first:last]):
+                return False
+        return True
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False))
+
+    def _problem(self, what: str, ours: list[int], theirs: list[int], key: str) -> Problem:
+        differ = (at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other)
+        at = next(differ, min(len(ours), len(theirs)))
+        return Problem(
+            f"training would see other tokens in {what} than inference, from token {at} on: {self._shown(ours, at)}",
+            key,
+            expected=f"as AutoTokenizer ({type(self.tokenizer).__name__}) encodes it: {self._shown(theirs, at)}",
+            hint="take a tokenizer that changes nothing at the ends of a text (no Strip, no prefix for each piece), "
+            "or a chat template whose header ends with a special token",
+        )
+
+    def _shown(self, ids: list[int], at: int) -> str:
+        shown = ids[max(0, at - _AROUND) : at + _AROUND]
+        tokens = self.tokenizer.convert_ids_to_tokens(shown)
+        return " ".join(f"{token}[{number}]" for token, number in zip(tokens, shown, strict=True)) or "nothing"
+
+
+def _segments(ids: list[int], special: set[int]) -> list[tuple[int, int]]:
+    """``(start, end)`` of each special token and of each run of others."""
+    found: list[tuple[int, int]] = []
+    for at, number in enumerate(ids):
+        if found and number not in special and ids[at - 1] not in special:
+            found[-1] = (found[-1][0], at + 1)
+        else:
+            found.append((at, at + 1))
+    return found

@@ -1,0 +1,66 @@
+"""Refusals of tokenizers that encode otherwise where they are read than where the model will be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titanflow.data.tokenizer import CONFIG_FILE, TOKENIZER_FILE, described_tokenizer, inference_tokenizer
+from titanflow.data.tokenizer_words import PROBE, part_words_as_qwen2
+from titanflow.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def check_words(folder: Path) -> None:
+    """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
+
+    Raises:
+        DataError: it would.
+    """
+    if not _is_there(folder):
+        return
+    loaded = described_tokenizer(folder)
+    part_words_as_qwen2(loaded)
+    if inference_tokenizer(folder).encode(PROBE, add_special_tokens=False) != _ids(loaded):
+        raise DataError(
+            Problem(
+                "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise",
+                "tokenizer.path",
+                origin=str(folder / TOKENIZER_FILE),
+                expected="a tokenizer of Qwen2.5, or none, so that one is trained here",
+            )
+        )
+
+
+def check_streamed(folder: Path) -> None:
+    """Refuses a tokenizer that encodes streamed text otherwise than inference does.
+
+    torchtitan encodes it as ``tokenizer.json`` describes, and transformers builds some tokenizers from their class.
+
+    Raises:
+        DataError: it does.
+    """
+    if not _is_there(folder):
+        return
+    loaded = inference_tokenizer(folder)
+    if loaded.encode(PROBE, add_special_tokens=False) != _ids(described_tokenizer(folder)):
+        raise DataError(
+            Problem(
+                f"transformers loads it as {type(loaded).__name__}, which encodes otherwise than its {TOKENIZER_FILE}, "
+                "and streamed text is encoded as that describes",
+                "data.streaming",
+                origin=str(folder / TOKENIZER_FILE),
+                expected="data that is prepared, or a tokenizer whose class is PreTrainedTokenizerFast",
+            )
+        )
+
+
+def _is_there(folder: Path) -> bool:
+    return (folder / TOKENIZER_FILE).is_file() and (folder / CONFIG_FILE).is_file()
+
+
+def _ids(tokenizer: Tokenizer) -> list[int]:
+    found: list[int] = tokenizer.encode(PROBE, add_special_tokens=False).ids
+    return found
