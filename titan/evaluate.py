@@ -34,9 +34,11 @@ from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.task_checks import DATA, data_files
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
-from titanflow.score_table import is_stderr
+from titanflow.score_table import metrics, score
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
@@ -78,7 +80,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     ranks.join()
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
-    metrics = MetricsFile(run.folder / METRICS_FILE)
+    progress = MetricsFile(run.folder / METRICS_FILE)
     total = len(folders) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
         for name, folder in folders.items():
@@ -94,13 +96,13 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     scored = evaluate_task(lm, loaded, settings, log)
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
-                    _report(metrics, done, total, name, task, scored)
+                    _report(progress, done, total, name, task, scored)
             # Before the next is loaded: two may not fit.
             del lm
             _keep(run.folder, name, folder, collected[name], settings)
     ranks.end()
     check_unchanged(folders, digests)
-    return _result(run, settings, folders, digests, collected, greedy, time.monotonic() - started)
+    return _result(run, settings, asked, folders, digests, collected, greedy, time.monotonic() - started)
 
 
 def _loading(folder: Path, settings: Evaluate) -> Loading:
@@ -129,17 +131,13 @@ def _settings(run: StageRun) -> Evaluate:
         raise ConfigError(f"{run.folder}: the evaluate module's config can't be read: {error}") from None
 
 
-def _report(metrics: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
+def _report(progress: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
     """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
     own = scored.results["results"].get(task) or {}
     scores = metric_scores(own)
-    shown = ", ".join(
-        f"{metric} {value:.4g}" + (f" ± {scores[error]:.2g}" if (error := f"{metric}_stderr") in scores else "")
-        for metric, value in scores.items()
-        if not is_stderr(metric)
-    )
+    shown = ", ".join(f"{metric} {score(scores, metric)}" for metric in metrics(scores))
     logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
-    metrics.append(
+    progress.append(
         {"step": done, "steps": total, "model": model, "task": task, "scores": scores, "seconds": scored.seconds}
     )
 
@@ -165,6 +163,7 @@ def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings:
 def _result(
     run: StageRun,
     settings: Evaluate,
+    asked: AskedTasks,
     folders: Mapping[str, Path],
     digests: dict[str, dict[str, str]],
     collected: Mapping[str, list[Scored]],
@@ -195,7 +194,7 @@ def _result(
             for results in first
             for task, metrics in results["higher_is_better"].items()
         },
-        reference=_reference(items),
+        reference=_reference(items, asked),
         part=items.get("part", ""),
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
@@ -223,10 +222,11 @@ def _prepared_items(data: Path | None) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
 
 
-def _reference(items: Mapping[str, Any]) -> dict[str, float]:
-    """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
-    value = items.get("xz_bits_per_byte")
-    return {} if value is None else {"xz_bits_per_byte": float(value)}
+def _reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
+    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
+    compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
+    texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
+    return {name: bits for name, bits in texts if bits is not None}
 
 
 @contextlib.contextmanager

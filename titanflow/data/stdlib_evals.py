@@ -28,7 +28,7 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
     """Writes the tasks' JSONL files of a part into ``folder`` and returns what ``dataset.json`` says of them.
 
     ``xz_bits_per_byte`` is what ``xz -9e`` makes of the same held-out bytes, in one piece: a yardstick for a
-    model's bits per byte.
+    model's bits per byte, by the file that holds the text.
     """
     texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents(part)]
     tasks = dict(zip(TASKS, (texts, kind_items(part), module_items(part), summary_items(part)), strict=True))
@@ -39,7 +39,7 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
     return {
         "items": {task: len(rows) for task, rows in tasks.items()},
         "bytes": len(held_out),
-        "xz_bits_per_byte": xz_bits_per_byte(held_out),
+        "xz_bits_per_byte": {"text.jsonl": xz_bits_per_byte(held_out)},
         "part": part,
         "held_out_modules": [name for name in stdlib_text.HELD_OUT_MODULES if stdlib_text.held_out_part(name) == part],
     }
