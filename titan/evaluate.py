@@ -23,6 +23,7 @@ from typing import Any
 
 from titan.eval_backends import Loading, load_lm, load_transformers
 from titan.eval_cache import CACHE_FOLDER, cached
+from titan.eval_kept import KEPT_FOLDER, KeptScores
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
@@ -81,6 +82,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
     progress = MetricsFile(run.folder / METRICS_FILE)
+    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings)
     total = len(folders) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
         for name, folder in folders.items():
@@ -92,8 +94,10 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                 if settings.cache_requests:
                     lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
                 for task in settings.tasks:
-                    loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                    scored = evaluate_task(lm, loaded, settings, log)
+                    scored = kept.of(task, loading, digests[name])
+                    if scored is None:
+                        loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                        scored = kept.keep(task, loading, digests[name], evaluate_task(lm, loaded, settings, log))
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(progress, done, total, name, task, scored)
@@ -101,8 +105,12 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
             del lm
             _keep(run.folder, name, folder, collected[name], settings)
     ranks.end()
-    check_unchanged(folders, digests)
-    return _result(run, settings, asked, folders, digests, collected, greedy, time.monotonic() - started)
+    try:
+        check_unchanged(folders, digests)
+        return _result(run, settings, asked, folders, digests, collected, greedy, time.monotonic() - started)
+    finally:
+        # They are in the result now, or belong to no version of a model.
+        kept.forget()
 
 
 def _loading(folder: Path, settings: Evaluate) -> Loading:
