@@ -108,3 +108,22 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     assert "evaluate.apply_chat_template: found auto, and both mixes tasks with and without" in message
     make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.apply_chat_template=false"])
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
+
+
+def test_more_examples_than_a_task_has_are_refused(configs: Path) -> None:
+    (configs.parent / "items.jsonl").write_text(3 * ITEMS)
+    make_plan("tiny", configs, overrides=["evaluate.num_fewshot=2"])
+    found = "tiny_colour has 2 examples, and 3 are asked for"
+    assert f"evaluate.num_fewshot: {found}" in refusal(configs, "evaluate.num_fewshot=3")
+    edit(configs / "evals" / "tiny_colour.yaml", "task: tiny_colour\n", "task: tiny_colour\nnum_fewshot: 3\n")
+    assert f"tiny_colour.yaml:2: num_fewshot: {found}" in refusal(configs)
+
+
+def test_a_task_in_a_groups_file_has_to_name_the_split_of_its_examples(configs: Path) -> None:
+    evals = configs / "evals"
+    lines = (evals / "tiny_colour.yaml").read_text().replace("tiny_colour", "other").splitlines()
+    inside = "\n".join(f"    {line}" for line in lines).replace("    task", "  - task", 1)
+    (evals / "inside.yaml").write_text(f"group: inside\ntask:\n{inside}\n")
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[inside]"])
+    message = refusal(configs, "evaluate.tasks=[inside]", "evaluate.num_fewshot=1")
+    assert "names no split for its 1 examples" in message

@@ -23,7 +23,7 @@ from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_s
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
 
-DATA_VERSION = 6
+DATA_VERSION = 7
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.

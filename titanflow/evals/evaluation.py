@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.config.module import Module
-from titanflow.data.eval_items import item_names
+from titanflow.data.eval_items import item_names, named_files
+from titanflow.data.stdlib_evals import item_files
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import SingleTask, asked_by
-from titanflow.evals.task_checks import missing_items, task_problems
+from titanflow.evals.asked_tasks import INSIDE, SingleTask, asked_by
+from titanflow.evals.fewshot import examples, named_splits, rows_in, shots
+from titanflow.evals.task_checks import DATA, data_files, missing_items, task_problems
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     items = _items(module, run)
     problems = [*asked.problems]
     for task in {task.name: task for task in asked.single}.values():
-        problems += [*task_problems(task), *missing_items(task, items)]
+        found = [*task_problems(task), *missing_items(task, items)]
+        problems += found or _fewshot_problems(module, run, task)
     if run.config["apply_chat_template"] == "auto":
         problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
     return list(dict.fromkeys(problems))
@@ -48,6 +52,39 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
     if folder.is_dir():
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return item_names(module.config["data"])
+
+
+def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[Problem]:
+    """More examples in a prompt than a task of the user's own has, or none that it can be told to take."""
+    asked = shots(task.config, module.config["num_fewshot"])
+    if task.of_library or not asked:
+        return []
+    if INSIDE in task.name and named_splits(task, module.config["num_fewshot"]):
+        message = f"{task.name} names no split for its {asked} examples"
+        hint = "without one, lm-eval takes the tested items, the asked one among them"
+        return [task.yaml.problem("task", message, "fewshot_split: a split of its data", hint)]
+    there = examples(task.config, {name: _rows(module, run, name) for name in data_files(task.config)})
+    if there is None or asked <= there:
+        return []
+    message, expected = f"{task.name} has {there} examples, and {asked} are asked for", f"at most {there}"
+    if asked == task.config.get("num_fewshot"):
+        return [task.yaml.problem("num_fewshot", message, expected)]
+    return [module.problem("num_fewshot", message, expected)]
+
+
+def _rows(module: Module, run: StageRun, name: str) -> int | None:
+    """The rows of a data file as a task's YAML names it; None where they aren't known yet."""
+    if not name.startswith(DATA):
+        return rows_in(Path(name))
+    item, folder, data = name.removeprefix(DATA).lstrip("/"), run.data.train, module.config["data"]
+    if folder is not None and folder.is_dir():
+        return rows_in(folder / item)
+    if data["kind"] != "evals":
+        return None
+    if not data.get("path"):
+        return item_files().get(item)
+    file = named_files(data["path"]).get(item)
+    return rows_in(file) if file else None
 
 
 def _check_chat(module: Module, name: str, tasks: list[SingleTask]) -> list[Problem]:

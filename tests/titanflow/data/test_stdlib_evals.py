@@ -126,3 +126,15 @@ def test_lm_eval_builds_every_task_from_the_items(
         if source in ("kind", "summary"):
             assert task.doc_to_choice(document) == document["choices"]
             assert task.doc_to_target(document) == document["answer"]
+
+
+@pytest.mark.parametrize("part", ["test", "dev"])
+def test_examples_are_asked_in_no_part(tmp_path: Path, part: Any) -> None:
+    stdlib_evals.write_items(tmp_path, part)
+
+    assert {path.name for path in tmp_path.iterdir()} == set(stdlib_evals.item_files())
+    for task in ("kind", "module", "summary"):
+        shown = rows(tmp_path, f"{task}_examples")
+        assert len(shown) == stdlib_evals.EXAMPLES
+        assert not {row["question"] for row in shown} & {row["question"] for row in rows(tmp_path, task)}
+    assert [row["answer"] for row in rows(tmp_path, "kind_examples")].count(0) == stdlib_evals.EXAMPLES // 2
