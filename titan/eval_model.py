@@ -113,8 +113,8 @@ def _stage(run: StageRun, name: str) -> Path:
     return run.stages[stage].absolute()
 
 
-def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) -> Scored:
-    """Runs one task or group, with every source of chance seeded.
+def evaluate_task(lm: Any, loaded: Any, name: str, settings: Evaluate, log: io.TextIOBase) -> Scored:
+    """Runs one task or group, which was asked for by ``name``, with every source of chance seeded.
 
     ``lm_eval.evaluate`` is what ``simple_evaluate`` calls; called directly it spares a survey of the machine for
     each task and doesn't ask the environment which rank this is.
@@ -123,12 +123,12 @@ def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) 
     import torch
     from lm_eval import evaluate
 
-    chat = wants_chat(loaded, settings.apply_chat_template)
+    chat = wants_chat(loaded, name, settings.chat)
     if chat and not lm.tokenizer.chat_template:
         raise ConfigError(
             Problem(
                 f"{', '.join(loaded['tasks'])} ask through a chat template, and {lm.name} has none",
-                key="apply_chat_template",
+                key="chat",
             )
         )
     random.seed(settings.seed)
@@ -141,6 +141,7 @@ def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) 
             task_dict=loaded,
             limit=settings.limit,
             bootstrap_iters=settings.bootstrap_iters,
+            system_instruction=settings.system_instruction,
             apply_chat_template=chat,
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
         )

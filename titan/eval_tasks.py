@@ -16,6 +16,7 @@ from typing import Any
 
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_as_chat import HINT, Setting, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.fewshot import named_splits, shots
 from titanflow.evals.task_checks import DATA, needs_network
@@ -145,21 +146,14 @@ def _check_examples(name: str, task: Any) -> None:
         )
 
 
-def wants_chat(loaded: Any, setting: bool | str) -> bool:
-    """Whether a task's questions go through the chat template; ``auto`` asks the task's ``metadata.chat``.
+def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:
+    """Whether the questions of a task or group of that name go through the chat template.
 
     Raises:
-        ConfigError: a group mixes tasks that want it with others.
+        ConfigError: a group mixes tasks that are asked through it with others.
     """
-    if setting != "auto":
-        return bool(setting)
-    wanted = {name: bool((task.config.metadata or {}).get("chat")) for name, task in loaded["tasks"].items()}
-    if len(set(wanted.values())) > 1:
-        raise ConfigError(
-            Problem(
-                f"a group mixes tasks with and without the chat template: {wanted}",
-                key="apply_chat_template",
-                hint="list its tasks one by one, or set apply_chat_template to true or false",
-            )
-        )
+    tasks = {task: loaded_task.config.metadata for task, loaded_task in loaded["tasks"].items()}
+    wanted = asked_as_chat(name, tasks, setting)
+    if message := mixed(name, wanted):
+        raise ConfigError(Problem(message, key="chat", hint=HINT))
     return any(wanted.values())

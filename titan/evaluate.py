@@ -97,7 +97,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     scored = kept.of(task, loading, digests[name])
                     if scored is None:
                         loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                        scored = kept.keep(task, loading, digests[name], evaluate_task(lm, loaded, settings, log))
+                        scored = kept.keep(task, loading, digests[name], evaluate_task(lm, loaded, task, settings, log))
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(progress, done, total, name, task, scored)

@@ -153,19 +153,23 @@ def test_more_examples_than_there_are_beside_the_asked_item_are_refused(
         ("tiny_bytes", True, True),
         ("tiny_kind", False, False),
         ("tiny_mixed", False, False),
+        ("tiny_bytes", ["tiny_bytes"], True),
+        ("tiny_kind", ["tiny_bytes"], False),
+        ("tiny_group", ["tiny_group"], True),
+        ("tiny_group", ["tiny_kind", "tiny_module"], True),
     ],
 )
 def test_the_chat_template_is_the_tasks_wish_or_the_settings(
-    rendered: Path, name: str, setting: bool | str, chat: bool
+    rendered: Path, name: str, setting: bool | str | list[str], chat: bool
 ) -> None:
-    assert wants_chat(load_task(manager_of(rendered, name), name, None, seed=1), setting) is chat
+    assert wants_chat(load_task(manager_of(rendered, name), name, None, seed=1), name, setting) is chat
 
 
 def test_a_group_that_mixes_both_is_refused(rendered: Path) -> None:
     loaded = load_task(manager_of(rendered, "tiny_mixed"), "tiny_mixed", None, seed=1)
 
     with pytest.raises(ConfigError, match="mixes tasks with and without the chat template"):
-        wants_chat(loaded, "auto")
+        wants_chat(loaded, "tiny_mixed", "auto")
 
 
 def test_a_template_is_compiled_once_and_rendered_for_each_item() -> None:

@@ -52,7 +52,7 @@ def test_a_limited_run_is_marked(quick: Callable[..., StageRun]) -> None:
 
 
 def test_without_the_template_the_question_stands_alone(quick: Callable[..., StageRun]) -> None:
-    run = quick(apply_chat_template=False, models=["sft"], limit=1)
+    run = quick(chat=False, models=["sft"], limit=1)
 
     evaluate_stage(run)
 

@@ -105,9 +105,31 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     (evals / "plain.yaml").write_text(text.replace("tiny_colour", "plain").replace("chat: true", "chat: false"))
     (evals / "both.yaml").write_text("group: both\ntask: [tiny_colour, plain]\n")
     message = refusal(configs, "evaluate.tasks=[both]")
-    assert "evaluate.apply_chat_template: found auto, and both mixes tasks with and without" in message
-    make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.apply_chat_template=false"])
+    assert "evaluate.chat: found auto, and both mixes tasks with and without" in message
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.chat=false"])
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
+
+
+def test_a_list_says_which_tasks_are_asked_as_chats(configs: Path) -> None:
+    message = refusal(configs, "evaluate.chat=[tiny_color]")
+    assert "evaluate.chat: 'tiny_color' isn't asked" in message
+    assert "did you mean tiny_colour?" in message
+    first = make_plan("tiny", configs, overrides=["evaluate.chat=[tiny_colour]"])
+    second = make_plan("tiny", configs, overrides=["evaluate.chat=false"])
+    fingerprints = {
+        stage.run.fingerprint for plan in (first, second) for stage in plan.stages if stage.stage == "evaluate"
+    }
+    assert len(fingerprints) == 2
+
+
+def test_a_chat_model_that_is_asked_without_its_template_is_named(configs: Path) -> None:
+    library = ["evaluate.tasks=[tiny_colour, arc_easy]"]
+    (warning,) = make_plan("tiny", configs, overrides=library).config.warnings
+    assert warning == (
+        "evaluate.chat: auto asks tasks of lm-eval's library without the chat template, of sft: arc_easy"
+    )
+    assert not make_plan("tiny", configs, overrides=[*library, "evaluate.chat=[arc_easy]"]).config.warnings
+    assert not make_plan("tiny", configs).config.warnings
 
 
 def test_more_examples_than_a_task_has_are_refused(configs: Path) -> None:

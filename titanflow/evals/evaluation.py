@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from titanflow.config.module import Module
 from titanflow.data.eval_items import item_names, named_files
 from titanflow.data.stdlib_evals import item_files
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import INSIDE, SingleTask, asked_by
+from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
+from titanflow.evals.asked_tasks import INSIDE, AskedTasks, SingleTask, asked_by
 from titanflow.evals.fewshot import examples, named_splits, rows_in, shots
 from titanflow.evals.task_checks import DATA, data_files, missing_items, task_problems
 from titanflow.stage import StageRun
@@ -19,16 +21,17 @@ if TYPE_CHECKING:
     from titanflow.plan import StagePlan
 
 
-def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> None:
-    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained.
+def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> list[str]:
+    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained; returns warnings.
 
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    to_run = (plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED")
+    to_run = [plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"]
     problems = [problem for run in to_run for problem in evaluation_problems(modules["evaluate"], run)]
     if problems:
         raise ConfigError(problems)
+    return [line for run in to_run for line in unasked_chats(modules["evaluate"], run)]
 
 
 def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
@@ -39,8 +42,7 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     for task in {task.name: task for task in asked.single}.values():
         found = [*task_problems(task), *missing_items(task, items)]
         problems += found or _fewshot_problems(module, run, task)
-    if run.config["apply_chat_template"] == "auto":
-        problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
+    problems += _chat_problems(module, asked)
     return list(dict.fromkeys(problems))
 
 
@@ -87,18 +89,36 @@ def _rows(module: Module, run: StageRun, name: str) -> int | None:
     return rows_in(file) if file else None
 
 
-def _check_chat(module: Module, name: str, tasks: list[SingleTask]) -> list[Problem]:
-    """The tasks of one group are asked together, all through the chat template or none."""
-    wanted = {task.name: wants_chat(task) for task in tasks}
-    if len(set(wanted.values())) < 2:
+def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
+    """Names of ``chat`` that nothing is asked by, and groups that can't be asked together."""
+    setting, problems = module.config["chat"], []
+    known = [*asked.tasks, *(task.name for task in asked.single)]
+    for name in setting if isinstance(setting, list) and not asked.problems else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            problems.append(module.problem("chat", f"{name!r} isn't asked", f"of {', '.join(asked.tasks)}", hint))
+    for name, tasks in asked.tasks.items():
+        if message := mixed(name, asked_as_chat(name, _metadata(tasks), setting)):
+            problems.append(module.problem("chat", f"found {setting}, and {message}", hint=HINT))
+    return problems
+
+
+def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
+    return {task.name: task.config.get("metadata") for task in tasks}
+
+
+def unasked_chats(module: Module, run: StageRun) -> list[str]:
+    """A warning where ``auto`` asks a chat model tasks of lm-eval's library as text: they have no mark of their own."""
+    models = run.config["models"]
+    chats = [name for name in models if name == "sft" or (isinstance(models, dict) and _is_chat(Path(models[name])))]
+    asked = asked_by(run.config, module.name, module.origins)
+    plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
+    if run.config["chat"] != "auto" or not chats or not plain:
         return []
-    of_each = ", ".join(f"{task} {'with' if chat else 'without'}" for task, chat in list(wanted.items())[:6])
-    hint = "list its tasks one by one, or set apply_chat_template to true or false"
-    message = f"found auto, and {name} mixes tasks with and without the chat template: {of_each}"
-    return [module.problem("apply_chat_template", message, hint=hint)]
+    whom = f"{', '.join(chats)}: {', '.join(plain[:6])}{', …' if len(plain) > 6 else ''}"
+    return [f"{module.name}.chat: auto asks tasks of lm-eval's library without the chat template, of {whom}"]
 
 
-def wants_chat(task: SingleTask) -> bool:
-    """Whether a task's ``metadata.chat`` asks for the chat template."""
-    metadata = task.config.get("metadata")
-    return bool(metadata.get("chat")) if isinstance(metadata, Mapping) else False
+def _is_chat(folder: Path) -> bool:
+    return (folder / "chat_template.jinja").is_file()
