@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.eval_cut import cut_prompts
 from titan.eval_locks import check_locked
 from titan.eval_scores import answers
 from titan.eval_tasks import wants_chat
@@ -33,10 +34,11 @@ logger = logging.getLogger("titanflow.evaluate")
 
 @dataclass(frozen=True)
 class Scored:
-    """One task or group of one model: lm-eval's results and each item's answer by task."""
+    """One task or group of one model: lm-eval's results, and by task each item's answer and what was cut."""
 
     results: Mapping[str, Any]
     answers: dict[str, dict[int, dict[str, str]]]
+    cut: dict[str, dict[str, int]]
     seconds: float
 
 
@@ -148,6 +150,7 @@ def evaluate_task(lm: Any, loaded: Any, name: str, settings: Evaluate, log: io.T
     return Scored(
         results=results,
         answers={name: answers(task, results["samples"][name]) for name, task in loaded["tasks"].items()},
+        cut={name: cut for name, task in loaded["tasks"].items() if (cut := cut_prompts(lm, task))},
         seconds=time.monotonic() - started,
     )
 

@@ -6,6 +6,7 @@ A task's YAML may run code (``!function``, Jinja): use only task folders that yo
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_as_chat import HINT, Setting, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.fewshot import named_splits, shots
-from titanflow.evals.task_checks import DATA, needs_network
+from titanflow.evals.task_checks import DATA, data_files, needs_network
 from titanflow.evals.task_yaml import write_keys
 from titanflow.stage import StageRun
 
@@ -83,6 +84,19 @@ def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: i
         if not task.of_library and (keys := named_splits(task, num_fewshot)):
             write_keys(out / task.yaml.path.relative_to(asked.folder), keys)
     return out
+
+
+def prepared_items(data: Path | None) -> dict[str, Any]:
+    """What is said of the prepared items; empty where there are none."""
+    path = data / "dataset.json" if data else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
+    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
+    compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
+    texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
+    return {name: bits for name, bits in texts if bits is not None}
 
 
 def task_manager(asked: AskedTasks, folder: Path | None) -> Any:

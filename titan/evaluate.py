@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import platform
@@ -27,7 +26,7 @@ from titan.eval_kept import KEPT_FOLDER, KeptScores
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
-from titan.eval_tasks import load_task, prepare_tasks, task_manager
+from titan.eval_tasks import load_task, prepare_tasks, prepared_items, reference, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
 from titan.interrupt import leave
@@ -36,7 +35,6 @@ from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError
 from titanflow.evals.asked_tasks import AskedTasks
-from titanflow.evals.task_checks import DATA, data_files
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
 from titanflow.score_table import metrics, score
@@ -44,6 +42,7 @@ from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
     RESULT_FILE,
+    CutPrompts,
     EvaluateResult,
     Greedy,
     StageRun,
@@ -145,6 +144,8 @@ def _report(progress: MetricsFile, done: int, total: int, model: str, task: str,
     scores = metric_scores(own)
     shown = ", ".join(f"{metric} {score(scores, metric)}" for metric in metrics(scores))
     logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
+    for name, cut in scored.cut.items():
+        logger.warning("%s %s: %s", model, name, CutPrompts(**cut))
     progress.append(
         {"step": done, "steps": total, "model": model, "task": task, "scores": scores, "seconds": scored.seconds}
     )
@@ -187,7 +188,7 @@ def _result(
         name: {task: items for item in scored for task, items in item.answers.items()}
         for name, scored in collected.items()
     }
-    items = _prepared_items(run.data.train)
+    items = prepared_items(run.data.train)
     result = EvaluateResult(
         scores=scores,
         folders=dict(folders),
@@ -202,7 +203,12 @@ def _result(
             for results in first
             for task, metrics in results["higher_is_better"].items()
         },
-        reference=_reference(items, asked),
+        cut={
+            name: cut
+            for name, scored in collected.items()
+            if (cut := {task: CutPrompts(**found) for item in scored for task, found in item.cut.items()})
+        },
+        reference=reference(items, asked),
         part=items.get("part", ""),
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
@@ -222,19 +228,6 @@ def _seeds(settings: Evaluate) -> dict[str, int]:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def _prepared_items(data: Path | None) -> dict[str, Any]:
-    """What is said of the prepared items; empty where there are none."""
-    path = data / "dataset.json" if data else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
-
-
-def _reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
-    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
-    compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
-    texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
-    return {name: bits for name, bits in texts if bits is not None}
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def render_summary(plan: Plan) -> RenderableType:
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_examples(result)]
+            parts += [Text(), _scores(result), *_cut(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
@@ -125,6 +125,11 @@ def _scores(result: EvaluateResult) -> Table:
     if result.limit is not None:
         table.caption = f"limited to {result.limit:g} items a task: not comparable"
     return uncut(table)
+
+
+def _cut(result: EvaluateResult) -> list[Text]:
+    found = [f"{model} {task}: {cut}" for model, tasks in result.cut.items() for task, cut in tasks.items()]
+    return [Text(line, style="yellow", overflow="fold") for line in found]
 
 
 def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:

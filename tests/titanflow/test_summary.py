@@ -8,6 +8,7 @@ from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import (
+    CutPrompts,
     EvaluateResult,
     GateDecision,
     PreparedData,
@@ -58,10 +59,12 @@ def test_scores_of_filters_keep_their_errors_and_a_question_its_line(tmp_path: P
         folders={},
         digests={},
         reference={"bytes": 1.5},
+        cut={"sft": {"sums": CutPrompts(prompts=20, of=20, tokens=321, longest=445)}},
         examples=[{"task": "sums", "question": "First line\n\nlast line", "expected": "1", "sft": "2"}],
     )
     text = shown(tmp_path, result)
     assert "0.500 ± 0.020" in text
+    assert "sft sums: 20 of 20 prompts cut, up to 321 tokens of 445" in text
     assert "First line last line" in text
     (compared, alone) = [line for line in text.splitlines() if "bits_per_byte" in line]
     assert "1.500" in compared
