@@ -157,10 +157,10 @@ class EvaluateResult(Strict):
     """Scores of each model side by side.
 
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
-    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't fit;
-    ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the prepared
-    items are. With the backend ``native`` folders and digests are checkpoints', and nothing that could be published was
-    scored.
+    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
+    fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
+    prepared items are. With the backend ``native`` folders and digests are checkpoints', and nothing that could be
+    published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
