@@ -129,6 +129,9 @@ def test_a_chat_model_that_is_asked_without_its_template_is_named(configs: Path)
         "evaluate.chat: auto asks tasks of lm-eval's library without the chat template, of sft: arc_easy"
     )
     assert not make_plan("tiny", configs, overrides=[*library, "evaluate.chat=[arc_easy]"]).config.warnings
+    plain = ["evaluate.tasks=[lambada_openai]", "evaluate.num_fewshot=1", "evaluate.chat=false"]
+    (warning,) = make_plan("tiny", configs, overrides=plain).config.warnings
+    assert warning.endswith("a few-shot prompt may hold its own question and answer in lambada_openai")
     assert not make_plan("tiny", configs).config.warnings
 
 

@@ -12,8 +12,8 @@ from titanflow.data.eval_items import item_names, named_files
 from titanflow.data.stdlib_evals import item_files
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
-from titanflow.evals.asked_tasks import INSIDE, AskedTasks, SingleTask, asked_by
-from titanflow.evals.fewshot import examples, named_splits, rows_in, shots
+from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
+from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
 from titanflow.evals.task_checks import DATA, data_files, missing_items, task_problems
 from titanflow.stage import StageRun
 
@@ -31,7 +31,7 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     problems = [problem for run in to_run for problem in evaluation_problems(modules["evaluate"], run)]
     if problems:
         raise ConfigError(problems)
-    return [line for run in to_run for line in unasked_chats(modules["evaluate"], run)]
+    return [line for run in to_run for line in _warnings(modules["evaluate"], run)]
 
 
 def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
@@ -108,17 +108,28 @@ def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
     return {task.name: task.config.get("metadata") for task in tasks}
 
 
-def unasked_chats(module: Module, run: StageRun) -> list[str]:
-    """A warning where ``auto`` asks a chat model tasks of lm-eval's library as text: they have no mark of their own."""
-    models = run.config["models"]
-    chats = [name for name in models if name == "sft" or (isinstance(models, dict) and _is_chat(Path(models[name])))]
+def _warnings(module: Module, run: StageRun) -> list[str]:
+    """What tasks of lm-eval's library lack; they stay as they are, so that published scores compare."""
+    models, number = run.config["models"], run.config["num_fewshot"]
     asked = asked_by(run.config, module.name, module.origins)
+    found = []
+    own = models if isinstance(models, dict) else {}
+    chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
-    if run.config["chat"] != "auto" or not chats or not plain:
-        return []
-    whom = f"{', '.join(chats)}: {', '.join(plain[:6])}{', …' if len(plain) > 6 else ''}"
-    return [f"{module.name}.chat: auto asks tasks of lm-eval's library without the chat template, of {whom}"]
+    if run.config["chat"] == "auto" and chats and plain:
+        what = "auto asks tasks of lm-eval's library without the chat template"
+        found.append(f"{module.name}.chat: {what}, of {', '.join(chats)}: {_listed(plain)}")
+    of_library = [task for task in asked.single if task.of_library]
+    leaking = [task.name for task in of_library if own_answers(task, number)]
+    if leaking:
+        what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
+        found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
+    return found
 
 
 def _is_chat(folder: Path) -> bool:
     return (folder / "chat_template.jinja").is_file()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)})" if len(names) > SHOWN else "")

@@ -51,6 +51,11 @@ def named_splits(task: SingleTask, num_fewshot: int | None) -> dict[str, str]:
     return keys
 
 
+def own_answers(task: SingleTask, num_fewshot: int | None) -> bool:
+    """Whether lm-eval may put an item's own answer into its prompt: its examples are the tested items, unsaid."""
+    return bool(named_splits(task, num_fewshot)) and fewshot_split(task.config) == tested_split(task.config)
+
+
 def is_named(config: Mapping[str, Any]) -> bool:
     """Whether a task says itself where its examples come from."""
     own = config.get("fewshot_config") or {}

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from titanflow.evals.asked_tasks import SingleTask
-from titanflow.evals.fewshot import examples, fewshot_split, named_splits, rows_in, shots
+from titanflow.evals.fewshot import examples, fewshot_split, named_splits, own_answers, rows_in, shots
 from titanflow.evals.task_yaml import Function, TaskYaml, read_yaml, write_keys
 
 
@@ -46,6 +46,20 @@ def test_the_number_of_examples_is_lm_evals(config: dict[str, Any], setting: int
 def test_what_a_task_lacks_for_examples_from_a_named_split(config: dict[str, Any], keys: dict[str, str]) -> None:
     assert named_splits(task(**config), 2) == keys
     assert named_splits(task(**config), None) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "leaks"),
+    [
+        ({"test_split": "test"}, True),
+        ({"validation_split": "val", "fewshot_split": "val"}, True),
+        ({"test_split": "test", "fewshot_split": "test"}, False),
+        ({"test_split": "test", "validation_split": "val"}, False),
+    ],
+)
+def test_where_a_prompt_may_hold_its_own_answer(config: dict[str, Any], leaks: bool) -> None:
+    assert own_answers(task(**config), 2) is leaks
+    assert not own_answers(task(**config), 0)
 
 
 def test_the_split_of_a_fewshot_config_goes_before() -> None:
