@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from titanflow.gate_figures import figures
-from titanflow.score_table import is_stderr
+from titanflow.score_table import is_stderr, score
 from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult
 
 Row = dict[str, Any]
@@ -67,8 +67,12 @@ def markdown(table: Sequence[Row]) -> str:
     if not table:
         return ""
     columns = list(table[0])
-    lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in table)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in table)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return "<br>".join(str(value).replace("|", "&#124;").splitlines())
 
 
 def _prepare_rows(result: PrepareResult) -> list[Row]:
@@ -126,10 +130,7 @@ def _evaluate_rows(result: EvaluateResult) -> list[Row]:
 
 
 def _score(metrics: Mapping[str, float], metric: str) -> str:
-    if metric not in metrics:
-        return ""
-    error = metrics.get(f"{metric}_stderr")
-    return f"{metrics[metric]:.3f}" + (f" ± {error:.3f}" if error else "")
+    return str(score(metrics, metric)) if metric in metrics else ""
 
 
 def _publish_rows(result: PublishResult) -> list[Row]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.eval_cut import cut_prompts
 from titan.eval_locks import check_locked
 from titan.eval_scores import answers
 from titan.eval_tasks import wants_chat
@@ -33,10 +34,11 @@ logger = logging.getLogger("titanflow.evaluate")
 
 @dataclass(frozen=True)
 class Scored:
-    """One task or group of one model: lm-eval's results and each item's answer by task."""
+    """One task or group of one model: lm-eval's results, and by task each item's answer and what was cut."""
 
     results: Mapping[str, Any]
     answers: dict[str, dict[int, dict[str, str]]]
+    cut: dict[str, dict[str, int]]
     seconds: float
 
 
@@ -113,8 +115,8 @@ def _stage(run: StageRun, name: str) -> Path:
     return run.stages[stage].absolute()
 
 
-def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) -> Scored:
-    """Runs one task or group, with every source of chance seeded.
+def evaluate_task(lm: Any, loaded: Any, name: str, settings: Evaluate, log: io.TextIOBase) -> Scored:
+    """Runs one task or group, which was asked for by ``name``, with every source of chance seeded.
 
     ``lm_eval.evaluate`` is what ``simple_evaluate`` calls; called directly it spares a survey of the machine for
     each task and doesn't ask the environment which rank this is.
@@ -123,12 +125,12 @@ def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) 
     import torch
     from lm_eval import evaluate
 
-    chat = wants_chat(loaded, settings.apply_chat_template)
+    chat = wants_chat(loaded, name, settings.chat)
     if chat and not lm.tokenizer.chat_template:
         raise ConfigError(
             Problem(
                 f"{', '.join(loaded['tasks'])} ask through a chat template, and {lm.name} has none",
-                key="apply_chat_template",
+                key="chat",
             )
         )
     random.seed(settings.seed)
@@ -141,12 +143,14 @@ def evaluate_task(lm: Any, loaded: Any, settings: Evaluate, log: io.TextIOBase) 
             task_dict=loaded,
             limit=settings.limit,
             bootstrap_iters=settings.bootstrap_iters,
+            system_instruction=settings.system_instruction,
             apply_chat_template=chat,
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
         )
     return Scored(
         results=results,
         answers={name: answers(task, results["samples"][name]) for name, task in loaded["tasks"].items()},
+        cut={name: cut for name, task in loaded["tasks"].items() if (cut := cut_prompts(lm, task))},
         seconds=time.monotonic() - started,
     )
 

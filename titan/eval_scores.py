@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from titanflow.stage import write_text_atomically
+
+logger = logging.getLogger("titanflow.evaluate")
 
 
 def metric_scores(task_results: Mapping[str, Any]) -> dict[str, float]:
@@ -46,42 +49,55 @@ def merge_results(collected: Sequence[Mapping[str, Any]], config: Mapping[str, A
 def write_samples(folder: Path, model: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Writes ``samples_<model>_<task>.jsonl``: an item a line with its prompt, answer, scores and hashes."""
     for task, items in samples.items():
-        lines = [_json(item) for item in sorted(items, key=lambda item: item["doc_id"])]
+        lines = [as_json(item) for item in sorted(items, key=lambda item: item["doc_id"])]
         write_text_atomically(folder / f"samples_{model}_{task}.jsonl", "\n".join(lines) + "\n")
 
 
 def write_results(folder: Path, model: str, results: Mapping[str, Any]) -> None:
     """Writes ``results_<model>.json``."""
-    write_text_atomically(folder / f"results_{model}.json", _json(results, indent=2) + "\n")
+    write_text_atomically(folder / f"results_{model}.json", as_json(results, indent=2) + "\n")
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def as_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, also with numpy's numbers and what else lm-eval's records hold."""
     from lm_eval.utils import handle_non_serializable
 
     return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
 
 
 def answers(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, str]]:
-    """Question, expected and given answer of each item by its id; empty for tasks without answers."""
-    if task.OUTPUT_TYPE not in ("generate_until", "multiple_choice"):
+    """Question, expected and given answer of each item by its id; empty for tasks without answers.
+
+    They are only shown: where a task of an unusual form has none that can be read, its scores count all the same.
+    """
+    show = {"generate_until": _written, "multiple_choice": _chosen}.get(task.OUTPUT_TYPE)
+    if show is None:
         return {}
-    found = {}
-    for sample in samples:
-        doc = sample["doc"]
-        expected = sample["target"]
-        if task.OUTPUT_TYPE == "multiple_choice":
-            choices = task.doc_to_choice(doc)
-            likelihoods = [response[0] for response in sample["filtered_resps"]]
-            given = str(choices[likelihoods.index(max(likelihoods))])
-            expected = choices[expected] if isinstance(expected, int) else expected
-        else:
-            given = str(sample["filtered_resps"][0])
-        found[sample["doc_id"]] = {
-            "question": str(task.doc_to_text(doc)).strip(),
-            "expected": str(expected).strip(),
-            "answer": given.strip(),
+    try:
+        return {
+            sample["doc_id"]: {key: str(text).strip() for key, text in show(task, sample).items()} for sample in samples
         }
-    return found
+    except Exception as error:  # A task's own functions may raise anything.
+        logger.warning("%s: its answers can't be shown: %s: %s", task.config.task, type(error).__name__, error)
+        return {}
+
+
+def _written(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
+    question = task.doc_to_text(sample["doc"])
+    return {"question": question, "expected": sample["target"], "answer": sample["filtered_resps"][0]}
+
+
+def _chosen(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
+    choices = task.doc_to_choice(sample["doc"])
+    # acc_mutual_info has each choice scored without the question as well, behind the others.
+    likelihoods = [response[0] for response in sample["filtered_resps"][: len(choices)]]
+    question, gold = task.doc_to_text(sample["doc"]), sample["target"]
+    if isinstance(question, int):
+        # As in winogrande: the choices are beginnings of one continuation, and the text is the right one's number.
+        question, gold = f"… {str(gold).strip()}", question
+    right = [choices[one] if isinstance(one, int) else one for one in (gold if isinstance(gold, list) else [gold])]
+    expected = " / ".join(map(str, right))
+    return {"question": question, "expected": expected, "answer": choices[likelihoods.index(max(likelihoods))]}
 
 
 def side_by_side(
@@ -97,7 +113,7 @@ def side_by_side(
     shown: list[dict[str, str]] = []
     tasks = [task for task in given[models[0]] if given[models[0]][task]] if models else []
     for position, task in enumerate(tasks):
-        items = sorted(given[models[0]][task])
+        items = sorted(set.intersection(*(set(given[model].get(task, {})) for model in models)))
         share = min(len(items), math.ceil((count - len(shown)) / (len(tasks) - position)))
         for item in (items[index * len(items) // share] for index in range(share)):
             first = given[models[0]][task][item]

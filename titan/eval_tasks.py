@@ -6,6 +6,7 @@ A task's YAML may run code (``!function``, Jinja): use only task folders that yo
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,8 +17,11 @@ from typing import Any
 
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_as_chat import HINT, Setting, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
-from titanflow.evals.task_checks import DATA, needs_network
+from titanflow.evals.fewshot import named_splits, shots
+from titanflow.evals.task_checks import DATA, data_files, needs_network
+from titanflow.evals.task_yaml import write_keys
 from titanflow.stage import StageRun
 
 TASKS_FOLDER = "tasks"
@@ -37,13 +41,13 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path |
     asked = asked_by(asdict(settings), origins=run.origins)
     if asked.problems:
         raise ConfigError(asked.problems)
-    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER) if named else None
+    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER, settings.num_fewshot) if named else None
     if not settings.remote_code and not any(map(needs_network, asked.single)):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return asked, folder
 
 
-def render_tasks(asked: AskedTasks, data: Path | None, out: Path) -> Path:
+def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: int | None = None) -> Path:
     """Copies a task folder with :data:`DATA` filled in, so that what was evaluated is kept as it was run.
 
     Of its YAML files only those are copied that the asked-for tasks need; of the others (Python files, templates) all.
@@ -52,6 +56,7 @@ def render_tasks(asked: AskedTasks, data: Path | None, out: Path) -> Path:
         asked: what is evaluated, of a folder of one's own.
         data: the prepared items; its path becomes absolute.
         out: the folder to make; what is there goes.
+        num_fewshot: examples in the prompt; where there are some, a task's file names the split that they come from.
 
     Raises:
         ConfigError: a task wants data and none was prepared.
@@ -75,7 +80,23 @@ def render_tasks(asked: AskedTasks, data: Path | None, out: Path) -> Path:
         # `datasets` takes the names of data_files as patterns.
         text = text.replace(DATA, glob.escape(str(data.absolute())))
         (out / path.relative_to(asked.folder)).write_text(text, encoding="utf-8")
+    for task in asked.single:
+        if not task.of_library and (keys := named_splits(task, num_fewshot)):
+            write_keys(out / task.yaml.path.relative_to(asked.folder), keys)
     return out
+
+
+def prepared_items(data: Path | None) -> dict[str, Any]:
+    """What is said of the prepared items; empty where there are none."""
+    path = data / "dataset.json" if data else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
+    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
+    compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
+    texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
+    return {name: bits for name, bits in texts if bits is not None}
 
 
 def task_manager(asked: AskedTasks, folder: Path | None) -> Any:
@@ -110,33 +131,43 @@ def load_task(
             as in lm-eval.
         seed: of the choice of examples.
         gen_kwargs: settings of generation that go before the task's own.
+
+    Raises:
+        ConfigError: more examples in the prompt than there are.
     """
     loaded = manager.load([name])
-    for task in loaded["tasks"].values():
-        own = task.get_config("num_fewshot")
-        if own is None or (num_fewshot is not None and own != 0):
-            task.set_config(key="num_fewshot", value=num_fewshot or 0)
+    for single, task in loaded["tasks"].items():
+        config = {key: task.get_config(key) for key in ("num_fewshot", "output_type")}
+        task.set_config(key="num_fewshot", value=shots(config, num_fewshot))
         task.set_fewshot_seed(seed=seed)
+        _check_examples(single, task)
         if gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
     return loaded
 
 
-def wants_chat(loaded: Any, setting: bool | str) -> bool:
-    """Whether a task's questions go through the chat template; ``auto`` asks the task's ``metadata.chat``.
+def _check_examples(name: str, task: Any) -> None:
+    asked = task.get_config("num_fewshot")
+    if not asked or not hasattr(task, "sampler"):
+        return
+    split = task.fewshot_cfg.split
+    # Where they come from what is asked, lm-eval draws one more and leaves the asked one out.
+    there = len(task.sampler.fewshot_docs()) - (split is not None and split == task.config.test_split)
+    if asked > there:
+        where = f" in {split!r} beside the asked item" if split == task.config.test_split else ""
+        raise ConfigError(
+            Problem(f"{name} has {there} examples{where}, and {asked} are asked for", "num_fewshot", expected="fewer")
+        )
+
+
+def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:
+    """Whether the questions of a task or group of that name go through the chat template.
 
     Raises:
-        ConfigError: a group mixes tasks that want it with others.
+        ConfigError: a group mixes tasks that are asked through it with others.
     """
-    if setting != "auto":
-        return bool(setting)
-    wanted = {name: bool((task.config.metadata or {}).get("chat")) for name, task in loaded["tasks"].items()}
-    if len(set(wanted.values())) > 1:
-        raise ConfigError(
-            Problem(
-                f"a group mixes tasks with and without the chat template: {wanted}",
-                key="apply_chat_template",
-                hint="list its tasks one by one, or set apply_chat_template to true or false",
-            )
-        )
+    tasks = {task: loaded_task.config.metadata for task, loaded_task in loaded["tasks"].items()}
+    wanted = asked_as_chat(name, tasks, setting)
+    if message := mixed(name, wanted):
+        raise ConfigError(Problem(message, key="chat", hint=HINT))
     return any(wanted.values())

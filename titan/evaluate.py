@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 import platform
@@ -23,10 +22,11 @@ from typing import Any
 
 from titan.eval_backends import Loading, load_lm, load_transformers
 from titan.eval_cache import CACHE_FOLDER, cached
+from titan.eval_kept import KEPT_FOLDER, KeptScores
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
-from titan.eval_tasks import load_task, prepare_tasks, task_manager
+from titan.eval_tasks import load_task, prepare_tasks, prepared_items, reference, task_manager
 from titan.eval_wandb import log_to_wandb
 from titan.greedy import record_greedy
 from titan.interrupt import leave
@@ -34,13 +34,15 @@ from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError
+from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
-from titanflow.score_table import is_stderr
+from titanflow.score_table import metrics, score
 from titanflow.stage import (
     ERROR_FILE,
     METRICS_FILE,
     RESULT_FILE,
+    CutPrompts,
     EvaluateResult,
     Greedy,
     StageRun,
@@ -78,7 +80,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     ranks.join()
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
-    metrics = MetricsFile(run.folder / METRICS_FILE)
+    progress = MetricsFile(run.folder / METRICS_FILE)
+    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings)
     total = len(folders) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
         for name, folder in folders.items():
@@ -90,17 +93,23 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                 if settings.cache_requests:
                     lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
                 for task in settings.tasks:
-                    loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                    scored = evaluate_task(lm, loaded, settings, log)
+                    scored = kept.of(task, loading, digests[name])
+                    if scored is None:
+                        loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                        scored = kept.keep(task, loading, digests[name], evaluate_task(lm, loaded, task, settings, log))
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
-                    _report(metrics, done, total, name, task, scored)
+                    _report(progress, done, total, name, task, scored)
             # Before the next is loaded: two may not fit.
             del lm
             _keep(run.folder, name, folder, collected[name], settings)
     ranks.end()
-    check_unchanged(folders, digests)
-    return _result(run, settings, folders, digests, collected, greedy, time.monotonic() - started)
+    try:
+        check_unchanged(folders, digests)
+        return _result(run, settings, asked, folders, digests, collected, greedy, time.monotonic() - started)
+    finally:
+        # They are in the result now, or belong to no version of a model.
+        kept.forget()
 
 
 def _loading(folder: Path, settings: Evaluate) -> Loading:
@@ -129,17 +138,15 @@ def _settings(run: StageRun) -> Evaluate:
         raise ConfigError(f"{run.folder}: the evaluate module's config can't be read: {error}") from None
 
 
-def _report(metrics: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
+def _report(progress: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
     """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
     own = scored.results["results"].get(task) or {}
     scores = metric_scores(own)
-    shown = ", ".join(
-        f"{metric} {value:.4g}" + (f" ± {scores[error]:.2g}" if (error := f"{metric}_stderr") in scores else "")
-        for metric, value in scores.items()
-        if not is_stderr(metric)
-    )
+    shown = ", ".join(f"{metric} {score(scores, metric)}" for metric in metrics(scores))
     logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
-    metrics.append(
+    for name, cut in scored.cut.items():
+        logger.warning("%s %s: %s", model, name, CutPrompts(**cut))
+    progress.append(
         {"step": done, "steps": total, "model": model, "task": task, "scores": scores, "seconds": scored.seconds}
     )
 
@@ -165,6 +172,7 @@ def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings:
 def _result(
     run: StageRun,
     settings: Evaluate,
+    asked: AskedTasks,
     folders: Mapping[str, Path],
     digests: dict[str, dict[str, str]],
     collected: Mapping[str, list[Scored]],
@@ -180,7 +188,7 @@ def _result(
         name: {task: items for item in scored for task, items in item.answers.items()}
         for name, scored in collected.items()
     }
-    items = _prepared_items(run.data.train)
+    items = prepared_items(run.data.train)
     result = EvaluateResult(
         scores=scores,
         folders=dict(folders),
@@ -195,7 +203,12 @@ def _result(
             for results in first
             for task, metrics in results["higher_is_better"].items()
         },
-        reference=_reference(items),
+        cut={
+            name: cut
+            for name, scored in collected.items()
+            if (cut := {task: CutPrompts(**found) for item in scored for task, found in item.cut.items()})
+        },
+        reference=reference(items, asked),
         part=items.get("part", ""),
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
@@ -215,18 +228,6 @@ def _seeds(settings: Evaluate) -> dict[str, int]:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def _prepared_items(data: Path | None) -> dict[str, Any]:
-    """What is said of the prepared items; empty where there are none."""
-    path = data / "dataset.json" if data else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
-
-
-def _reference(items: Mapping[str, Any]) -> dict[str, float]:
-    """What the prepared items bring to compare with: how many bits per byte ``xz`` needs for the same text."""
-    value = items.get("xz_bits_per_byte")
-    return {} if value is None else {"xz_bits_per_byte": float(value)}
 
 
 @contextlib.contextmanager

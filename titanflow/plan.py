@@ -195,7 +195,7 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
     check_streams(module for module in at_work if module is not None)
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
-    check_tasks(stages, config.modules)
+    config.warnings += check_tasks(stages, config.modules)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew)

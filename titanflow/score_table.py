@@ -59,11 +59,14 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One metric of one task; ``scores`` has an entry for each column."""
+    """One metric of one task; ``scores`` has an entry for each column.
+
+    ``n_shot`` is empty for a group whose tasks have different numbers of examples.
+    """
 
     task: str
     version: str
-    n_shot: int
+    n_shot: int | str
     samples: int | str
     metric: str
     higher_is_better: bool | None
@@ -116,7 +119,7 @@ def score_rows(evaluation: EvaluateResult, model: str, last: LastPublished | Non
             yield ScoreRow(
                 task,
                 evaluation.task_versions.get(task, ""),
-                evaluation.n_shot.get(task, 0),
+                evaluation.n_shot.get(task, ""),
                 evaluation.samples.get(task, ""),
                 metric,
                 evaluation.higher_is_better.get(task, {}).get(metric.split(",", 1)[0]),

@@ -140,13 +140,27 @@ class Greedy(Strict):
     continuation: list[int]
 
 
+class CutPrompts(Strict):
+    """Of a task's items, those whose prompt was longer than the model's context; of the longest ``tokens`` were left
+    out."""
+
+    prompts: int
+    of: int
+    tokens: int
+    longest: int
+
+    def __str__(self) -> str:
+        return f"{self.prompts} of {self.of} prompts cut, up to {self.tokens} tokens of {self.longest}"
+
+
 class EvaluateResult(Strict):
     """Scores of each model side by side.
 
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
-    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``reference`` holds what no model made
-    (``xz_bits_per_byte``), ``part`` which held-out rows the prepared items are. With the backend ``native`` folders and
-    digests are checkpoints', and nothing that could be published was scored.
+    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
+    fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
+    prepared items are. With the backend ``native`` folders and digests are checkpoints', and nothing that could be
+    published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -159,6 +173,7 @@ class EvaluateResult(Strict):
     n_shot: dict[str, int] = Field(default_factory=dict)
     task_versions: dict[str, str] = Field(default_factory=dict)
     higher_is_better: dict[str, dict[str, bool]] = Field(default_factory=dict)
+    cut: dict[str, dict[str, CutPrompts]] = Field(default_factory=dict)
     reference: dict[str, float] = Field(default_factory=dict)
     examples: list[dict[str, str]] = Field(default_factory=list)
     limit: float | None = None

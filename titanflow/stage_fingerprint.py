@@ -124,7 +124,8 @@ def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what can't change a result."""
     kept: dict[str, Any] = {}
     for section, values in config.items():
-        if section in NO_EFFECT:
+        # An evaluate module's `chat` is a setting, not a section.
+        if section in NO_EFFECT and (section != "chat" or isinstance(values, dict)):
             continue
         if section == "lora" and not values["rank"]:
             values = {"rank": 0}

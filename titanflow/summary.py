@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -16,7 +17,7 @@ from titanflow.gate_figures import figures
 from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.plan import Plan
-from titanflow.score_table import is_stderr
+from titanflow.score_table import is_stderr, score
 from titanflow.stage import (
     METRICS_FILE,
     RESULT_FILE,
@@ -32,6 +33,8 @@ LEFT_OUT = 0.1
 """Share of a source's rows from which on the summary says that they were left out."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
+LONGEST_ANSWER = 160
+"""Characters of a question or an answer, each on one line."""
 
 
 def render_summary(plan: Plan) -> RenderableType:
@@ -45,7 +48,7 @@ def render_summary(plan: Plan) -> RenderableType:
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_examples(result)]
+            parts += [Text(), _scores(result), *_cut(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
@@ -113,16 +116,20 @@ def _scores(result: EvaluateResult) -> Table:
     table.add_column("metric")
     for model in models:
         table.add_column(model, justify="right")
-    reference = result.reference.get("xz_bits_per_byte")
-    if reference is not None:
+    if result.reference:
         table.add_column("xz -9e", justify="right")
     for task, metric in shown_metrics(result):
         cells = [_score(result, model, task, metric) for model in models]
-        xz = f"{reference:.3f}" if reference is not None and metric == "bits_per_byte" else ""
-        table.add_row(task, metric, *cells, *([xz] if reference is not None else []))
+        xz = f"{result.reference[task]:.3f}" if task in result.reference and metric == "bits_per_byte" else ""
+        table.add_row(task, metric, *cells, *([xz] if result.reference else []))
     if result.limit is not None:
         table.caption = f"limited to {result.limit:g} items a task: not comparable"
     return uncut(table)
+
+
+def _cut(result: EvaluateResult) -> list[Text]:
+    found = [f"{model} {task}: {cut}" for model, tasks in result.cut.items() for task, cut in tasks.items()]
+    return [Text(line, style="yellow", overflow="fold") for line in found]
 
 
 def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
@@ -135,11 +142,8 @@ def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
 
 
 def _score(result: EvaluateResult, model: str, task: str, metric: str) -> str:
-    scores = result.scores[model].get(task, {})
-    value, error = scores.get(metric), scores.get(f"{metric}_stderr")
-    if value is None:
-        return "–"
-    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}"
+    found = score(result.scores[model].get(task, {}), metric)
+    return "–" if found.value is None else str(found)
 
 
 def _examples(result: EvaluateResult) -> list[RenderableType]:
@@ -150,7 +154,7 @@ def _examples(result: EvaluateResult) -> list[RenderableType]:
     for column in columns:
         table.add_column(column)
     for example in result.examples:
-        table.add_row(*(Text(example.get(column, "")) for column in columns))
+        table.add_row(*(Text(shorten(example.get(column, ""), LONGEST_ANSWER)) for column in columns))
     return [Text(), uncut(table)]
 
 

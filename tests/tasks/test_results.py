@@ -66,6 +66,16 @@ def test_models_are_compared_side_by_side_with_their_errors():
     ]
 
 
+def test_a_metric_with_several_filters_has_the_error_of_each():
+    scores = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.02, "exact_match,loose": 0.75}
+    (strict, loose) = rows(EvaluateResult(scores={"sft": {"sums": scores}}, folders={}, digests={}))
+    assert (strict["sft"], loose["sft"]) == ("0.500 ± 0.020", "0.750")
+
+
+def test_a_cell_of_several_lines_stays_in_its_row():
+    assert markdown([{"what": "a", "value": "x|\ny"}]).splitlines()[2:] == ["| a | x&#124;<br>y |"]
+
+
 def test_prepared_data_says_what_was_dropped():
     assert [row["dropped"] for row in rows(PREPARED)] == ["", "2 too long, 1 empty"]
 

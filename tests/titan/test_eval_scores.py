@@ -77,6 +77,38 @@ def test_the_likeliest_choice_is_a_models_answer() -> None:
     assert answers(kind, [sample]) == {4: {"question": "X?", "expected": "class", "answer": "function"}}
 
 
+def test_choices_scored_without_the_question_as_well_are_no_answers() -> None:
+    kind = task("multiple_choice", doc_to_text=lambda doc: "X?", doc_to_choice=lambda doc: ["class", "function"])
+    responses = [(-3.0, False), (-2.0, True), (-9.0, False), (-1.0, False)]
+
+    shown = answers(kind, [{"doc_id": 0, "doc": {}, "target": 1, "filtered_resps": responses}])
+
+    assert shown == {0: {"question": "X?", "expected": "function", "answer": "function"}}
+
+
+def test_of_beginnings_to_choose_from_the_continuation_is_the_question() -> None:
+    beginnings = ["The cup was full, so the cup", "The cup was full, so the jug"]
+    winogrande = task("multiple_choice", doc_to_text=lambda doc: 1, doc_to_choice=lambda doc: beginnings)
+    sample = {"doc_id": 0, "doc": {}, "target": "was emptied.", "filtered_resps": [(-2.0, False), (-3.0, False)]}
+
+    shown = {"question": "… was emptied.", "expected": beginnings[1], "answer": beginnings[0]}
+    assert answers(winogrande, [sample]) == {0: shown}
+
+
+def test_all_of_several_right_choices_are_expected() -> None:
+    kind = task("multiple_choice", doc_to_text=lambda doc: "X?", doc_to_choice=lambda doc: ["a", "b", "c"])
+    sample = {"doc_id": 0, "doc": {}, "target": [0, 2], "filtered_resps": [(-3.0, False), (-2.0, True), (-4.0, True)]}
+
+    assert answers(kind, [sample])[0]["expected"] == "a / c"
+
+
+def test_answers_that_cannot_be_shown_fail_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    odd = task("generate_until", doc_to_text=lambda doc: doc["missing"], config=SimpleNamespace(task="odd"))
+
+    assert answers(odd, [{"doc_id": 0, "doc": {}, "target": "", "filtered_resps": ["a"]}]) == {}
+    assert "odd: its answers can't be shown: KeyError" in caplog.text
+
+
 def test_a_written_answer_is_what_the_filter_left() -> None:
     module = task("generate_until", doc_to_text=lambda doc: doc["q"])
     sample = {"doc_id": 0, "doc": {"q": " Where? "}, "target": "json", "filtered_resps": [" json\n"]}

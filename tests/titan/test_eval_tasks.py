@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import pytest
 import yaml
-from tiny_evals import GROUPS, TASKS, write_evals
+from tiny_evals import GROUPS, MODULES, TASKS, write_evals
 
 from titan.eval_tasks import keep_templates, load_task, render_tasks, task_manager, wants_chat
 from titanflow.errors import ConfigError
@@ -101,7 +101,7 @@ def test_of_the_library_only_the_folders_of_the_asked_for_tasks_are_indexed(tmp_
 
 @pytest.mark.parametrize(
     ("task", "asked", "shots"),
-    [("tiny_bytes", None, 0), ("tiny_bytes", 3, 3), ("tiny_module", None, 2), ("tiny_kind", 3, 0)],
+    [("tiny_bytes", None, 0), ("tiny_bytes", 3, 0), ("tiny_module", None, 2), ("tiny_kind", 3, 0)],
 )
 def test_the_number_of_examples_is_the_tasks_unless_asked_otherwise(
     rendered: Path, task: str, asked: int | None, shots: int
@@ -109,6 +109,39 @@ def test_the_number_of_examples_is_the_tasks_unless_asked_otherwise(
     loaded = load_task(manager_of(rendered, task), task, asked, seed=1)
 
     assert loaded["tasks"][task].get_config("num_fewshot") == shots
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_no_prompt_holds_its_own_question(data: Path, tmp_path: Path, split: str) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    config = yaml.safe_load((data / "tasks" / "tiny_module.yaml").read_text())
+    del config["fewshot_split"], config["num_fewshot"], config["test_split"]
+    config["dataset_kwargs"]["data_files"] = {split: f"{data}/module.jsonl"}
+    (folder / "tiny_module.yaml").write_text(yaml.safe_dump({**config, f"{split}_split": split}))
+
+    asked = asked_of(folder, "tiny_module")
+    rendered = render_tasks(asked, data, tmp_path / "out", num_fewshot=4)
+    loaded = load_task(task_manager(asked, rendered), "tiny_module", 4, seed=1)["tasks"]["tiny_module"]
+    loaded.build_all_requests(limit=None, rank=0, world_size=1)
+
+    prompts = [instance.arguments[0] for instance in loaded.instances]
+    assert len(prompts) == len(MODULES)
+    for prompt, (question, _) in zip(prompts, MODULES, strict=True):
+        assert prompt.count("Which module") == 5
+        assert prompt.count(question) == 1
+
+
+@pytest.mark.parametrize(("number", "refused"), [(len(MODULES) - 1, False), (len(MODULES), True)])
+def test_more_examples_than_there_are_beside_the_asked_item_are_refused(
+    rendered: Path, number: int, refused: bool
+) -> None:
+    manager = manager_of(rendered, "tiny_module")
+    if not refused:
+        load_task(manager, "tiny_module", number, seed=1)["tasks"]["tiny_module"].build_all_requests(rank=0)
+        return
+    with pytest.raises(ConfigError, match="num_fewshot: tiny_module has 8 examples in 'test' beside the asked item"):
+        load_task(manager, "tiny_module", number, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +153,23 @@ def test_the_number_of_examples_is_the_tasks_unless_asked_otherwise(
         ("tiny_bytes", True, True),
         ("tiny_kind", False, False),
         ("tiny_mixed", False, False),
+        ("tiny_bytes", ["tiny_bytes"], True),
+        ("tiny_kind", ["tiny_bytes"], False),
+        ("tiny_group", ["tiny_group"], True),
+        ("tiny_group", ["tiny_kind", "tiny_module"], True),
     ],
 )
 def test_the_chat_template_is_the_tasks_wish_or_the_settings(
-    rendered: Path, name: str, setting: bool | str, chat: bool
+    rendered: Path, name: str, setting: bool | str | list[str], chat: bool
 ) -> None:
-    assert wants_chat(load_task(manager_of(rendered, name), name, None, seed=1), setting) is chat
+    assert wants_chat(load_task(manager_of(rendered, name), name, None, seed=1), name, setting) is chat
 
 
 def test_a_group_that_mixes_both_is_refused(rendered: Path) -> None:
     loaded = load_task(manager_of(rendered, "tiny_mixed"), "tiny_mixed", None, seed=1)
 
     with pytest.raises(ConfigError, match="mixes tasks with and without the chat template"):
-        wants_chat(loaded, "auto")
+        wants_chat(loaded, "tiny_mixed", "auto")
 
 
 def test_a_template_is_compiled_once_and_rendered_for_each_item() -> None:

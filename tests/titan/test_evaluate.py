@@ -194,7 +194,7 @@ def test_what_was_run_is_said(evaluated: Evaluated) -> None:
     assert result.samples == {"tiny_bytes": len(TEXTS), "tiny_kind": len(KINDS), "tiny_module": len(MODULES)}
     assert result.task_versions == {"tiny_bytes": "1.5", "tiny_kind": "2.0", "tiny_module": "1.0"}
     assert result.higher_is_better["tiny_bytes"] == {"bits_per_byte": False, "byte_perplexity": False}
-    assert (result.reference, result.part) == ({"xz_bits_per_byte": 2.25}, "test")
+    assert (result.reference, result.part) == ({"tiny_bytes": 2.25}, "test")
     assert result.seeds == {"random": 1234, "numpy": 1234, "torch": 1234, "fewshot": 1234}
     assert {"lm_eval", "transformers", "torch", "datasets"} < set(result.versions)
     assert result.limit is None

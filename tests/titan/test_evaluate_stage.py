@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny_evals import KINDS, TASKS
 from tiny_evaluation import Trained, evaluation, samples, write_trained
+from tiny_exports import POSITIONS
 
 import titan.evaluate
 from titan.eval_lm import SharedLM
@@ -52,7 +53,7 @@ def test_a_limited_run_is_marked(quick: Callable[..., StageRun]) -> None:
 
 
 def test_without_the_template_the_question_stands_alone(quick: Callable[..., StageRun]) -> None:
-    run = quick(apply_chat_template=False, models=["sft"], limit=1)
+    run = quick(chat=False, models=["sft"], limit=1)
 
     evaluate_stage(run)
 
@@ -64,6 +65,23 @@ def test_a_groups_tasks_are_scored_each(quick: Callable[..., StageRun]) -> None:
 
     assert set(result.scores["sft"]) >= {"tiny_kind", "tiny_module"}
     assert result.samples == {"tiny_kind": 2, "tiny_module": 2}
+
+
+def test_prompts_that_were_cut_are_counted(quick: Callable[..., StageRun], caplog: pytest.LogCaptureFixture) -> None:
+    long = "Answer. " * 60
+    run = quick(models=["sft"], system_instruction=long)
+    whole = evaluate_stage(quick(models=["sft"]))
+
+    result = evaluate_stage(run)
+
+    assert whole.cut == {}
+    cut = result.cut["sft"]["tiny_kind"]
+    assert (cut.prompts, cut.of) == (len(KINDS), len(KINDS))
+    # The tiny tokenizer has a token a byte: the prompt and the longer answer, of which the last isn't read.
+    lengths = [len("".join(sample["arguments"][0]).encode()) for sample in samples(run, "sft", "tiny_kind")]
+    assert cut.longest - cut.tokens == POSITIONS + 1
+    assert cut.longest <= max(lengths) + len("function")
+    assert f"sft tiny_kind: {cut}" in caplog.text
 
 
 def test_the_seed_chooses_the_examples(quick: Callable[..., StageRun]) -> None:

@@ -52,7 +52,9 @@ def write_evals(folder: Path) -> Path:
     }
     for name, rows in items.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "dataset.json").write_text(json.dumps({"name": "tiny", "part": "test", "xz_bits_per_byte": 2.25}))
+    (folder / "dataset.json").write_text(
+        json.dumps({"name": "tiny", "part": "test", "xz_bits_per_byte": {"bytes.jsonl": 2.25}})
+    )
     tasks = folder / "tasks"
     tasks.mkdir()
     for name, config in TASKS.items():

@@ -144,6 +144,7 @@ OTHER_BYTES = MetricSamples(aggregation="mean", higher_is_better=True, values=[(
         (samples(limit=10), "limit 10.0 then, None now"),
         (samples(lm_eval="0.5.0"), "lm-eval '0.5' then, '0.4' now"),
         (samples(settings={"dtype": "bfloat16"}), "dtype 'bfloat16' then, None now"),
+        (samples(settings={"batch_size": 4}), "batch_size 4 then, None now"),
         (samples(settings={"gen_kwargs": {"top_k": 3}}), "gen_kwargs {'top_k': 3} then, None now"),
         (samples(tasks={"kind": task(50, 110)}), "kind: 10 of the last one's 110 samples are missing, 0 are new"),
         (samples(tasks={"kind": task(50, 90)}), "kind: 0 of the last one's 90 samples are missing, 10 are new"),

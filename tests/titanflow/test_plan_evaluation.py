@@ -107,8 +107,8 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     (evals / "plain.yaml").write_text(text.replace("tiny_colour", "plain").replace("chat: true", "chat: false"))
     (evals / "both.yaml").write_text("group: both\ntask: [tiny_colour, plain]\n")
     message = refusal(configs, "evaluate.tasks=[both]")
-    assert "evaluate.apply_chat_template: found auto, and both mixes tasks with and without" in message
-    make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.apply_chat_template=false"])
+    assert "evaluate.chat: found auto, and both mixes tasks with and without" in message
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.chat=false"])
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
 
 
@@ -175,3 +175,47 @@ def test_items_by_their_own_path_are_not_of_a_file_that_is_trained_on(configs: P
     message = refusal(configs)
     assert f"tiny_colour.yaml:3: dataset_kwargs: {configs.parent}/chats.jsonl is trained on, in sft.data" in message
     assert "rows that nothing trains on: ${data}/items.jsonl" in message
+
+
+def test_a_list_says_which_tasks_are_asked_as_chats(configs: Path) -> None:
+    message = refusal(configs, "evaluate.chat=[tiny_color]")
+    assert "evaluate.chat: 'tiny_color' isn't asked" in message
+    assert "did you mean tiny_colour?" in message
+    first = make_plan("tiny", configs, overrides=["evaluate.chat=[tiny_colour]"])
+    second = make_plan("tiny", configs, overrides=["evaluate.chat=false"])
+    fingerprints = {
+        stage.run.fingerprint for plan in (first, second) for stage in plan.stages if stage.stage == "evaluate"
+    }
+    assert len(fingerprints) == 2
+
+
+def test_a_chat_model_that_is_asked_without_its_template_is_named(configs: Path) -> None:
+    library = ["evaluate.tasks=[tiny_colour, arc_easy]"]
+    (warning,) = make_plan("tiny", configs, overrides=library).config.warnings
+    assert warning == (
+        "evaluate.chat: auto asks tasks of lm-eval's library without the chat template, of sft: arc_easy"
+    )
+    assert not make_plan("tiny", configs, overrides=[*library, "evaluate.chat=[arc_easy]"]).config.warnings
+    plain = ["evaluate.tasks=[lambada_openai]", "evaluate.num_fewshot=1", "evaluate.chat=false"]
+    (warning,) = make_plan("tiny", configs, overrides=plain).config.warnings
+    assert warning.endswith("a few-shot prompt may hold its own question and answer in lambada_openai")
+    assert not make_plan("tiny", configs).config.warnings
+
+
+def test_more_examples_than_a_task_has_are_refused(configs: Path) -> None:
+    (configs.parent / "items.jsonl").write_text(3 * ITEMS)
+    make_plan("tiny", configs, overrides=["evaluate.num_fewshot=2"])
+    found = "tiny_colour has 2 examples, and 3 are asked for"
+    assert f"evaluate.num_fewshot: {found}" in refusal(configs, "evaluate.num_fewshot=3")
+    edit(configs / "evals" / "tiny_colour.yaml", "task: tiny_colour\n", "task: tiny_colour\nnum_fewshot: 3\n")
+    assert f"tiny_colour.yaml:2: num_fewshot: {found}" in refusal(configs)
+
+
+def test_a_task_in_a_groups_file_has_to_name_the_split_of_its_examples(configs: Path) -> None:
+    evals = configs / "evals"
+    lines = (evals / "tiny_colour.yaml").read_text().replace("tiny_colour", "other").splitlines()
+    inside = "\n".join(f"    {line}" for line in lines).replace("    task", "  - task", 1)
+    (evals / "inside.yaml").write_text(f"group: inside\ntask:\n{inside}\n")
+    make_plan("tiny", configs, overrides=["evaluate.tasks=[inside]"])
+    message = refusal(configs, "evaluate.tasks=[inside]", "evaluate.num_fewshot=1")
+    assert "names no split for its 1 examples" in message

@@ -75,3 +75,7 @@ def test_a_score_made_otherwise_stands_beside_none(changes: dict[str, Any]) -> N
 
 def test_a_model_published_without_an_evaluation_has_no_column() -> None:
     assert LastPublished.read({"run": "run-6", "stages": {}}) is None
+
+
+def test_a_group_of_tasks_with_different_shots_says_no_number() -> None:
+    assert [(row.task, row.n_shot) for row in score_rows(evaluated(), "sft")] == [("a", 2), ("b", "")]

@@ -8,6 +8,7 @@ from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.plan import Plan, StagePlan
 from titanflow.stage import (
+    CutPrompts,
     EvaluateResult,
     GateDecision,
     PreparedData,
@@ -51,11 +52,30 @@ def test_of_perplexities_only_bits_per_byte_is_shown() -> None:
     assert shown_metrics(result) == [("text", "bits_per_byte"), ("kind", "acc")]
 
 
-def shown(folder: Path, result: PublishResult) -> str:
-    run = StageRun(stage="publish", experiment="tiny", run="main", folder=folder)
+def test_scores_of_filters_keep_their_errors_and_a_question_its_line(tmp_path: Path) -> None:
+    scores = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.02}
+    result = EvaluateResult(
+        scores={"sft": {"sums": scores, "bytes": {"bits_per_byte": 2.0}, "mine": {"bits_per_byte": 3.0}}},
+        folders={},
+        digests={},
+        reference={"bytes": 1.5},
+        cut={"sft": {"sums": CutPrompts(prompts=20, of=20, tokens=321, longest=445)}},
+        examples=[{"task": "sums", "question": "First line\n\nlast line", "expected": "1", "sft": "2"}],
+    )
+    text = shown(tmp_path, result)
+    assert "0.500 ± 0.020" in text
+    assert "sft sums: 20 of 20 prompts cut, up to 321 tokens of 445" in text
+    assert "First line last line" in text
+    (compared, alone) = [line for line in text.splitlines() if "bits_per_byte" in line]
+    assert "1.500" in compared
+    assert "1.500" not in alone
+
+
+def shown(folder: Path, result: PublishResult | EvaluateResult) -> str:
+    run = StageRun(stage=result.stage, experiment="tiny", run="main", folder=folder)
     write_result(folder, result)
     console = Console(width=160, file=io.StringIO())
-    console.print(render_summary(Plan("tiny", "main", folder, [StagePlan("publish", "RUN", "new", run)], None)))  # type: ignore[arg-type]
+    console.print(render_summary(Plan("tiny", "main", folder, [StagePlan(result.stage, "RUN", "new", run)], None)))  # type: ignore[arg-type]
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -39,13 +39,17 @@ class Evaluate:
     while it trains), or vLLM, which is installed separately."""
     batch_size: int | str = 16
     """Sequences at a time on each process; or `auto`, or `auto:N` to look for the largest N times. On a CPU more where
-    they are short, and fewer where they are long enough to be slower together."""
+    they are short, and fewer where they are long enough to be slower together. Answers that are drawn (`gen_kwargs`
+    with a temperature) depend on it."""
     limit: float | None = None
     """Items a task (a share of them below 1): for a quick look; the result is marked as limited."""
     num_fewshot: int | None = None
     """Examples in the prompt; unset, the task's own number."""
-    apply_chat_template: bool | Literal["auto"] = "auto"
-    """Ask through the chat template; `auto` does what the task's metadata says."""
+    chat: bool | Literal["auto"] | list[str] = "auto"
+    """Ask through the chat template; `auto` does what each task's metadata says (`chat: true`; tasks of lm-eval's
+    library say nothing, and are asked without), a list names the tasks or groups that are asked through it."""
+    system_instruction: str | None = None
+    """What stands before every prompt; with the chat template as the system's message."""
     fewshot_as_multiturn: bool = True
     """Few-shot examples as turns of the conversation."""
     gen_kwargs: dict[str, Any] = field(default_factory=dict)

@@ -190,6 +190,7 @@ FOREIGN = (
     # Evaluation and publishing.
     Foreign("eval_tasks lm_eval_tasks", "tasks", home="evaluate"),
     Foreign("n_shot num_shots", "num_fewshot", home="evaluate"),
+    Foreign("apply_chat_template", "chat", home="evaluate"),
     Foreign("push_to_hub push_to_hub_model_id", "target", "hub", "publish"),
     Foreign("hub_model_id hub_repo_id hf_repo_id", "repo_id", "with target: hub", "publish"),
     Foreign("hub_private_repo", "private", home="publish"),

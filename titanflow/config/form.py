@@ -151,7 +151,7 @@ def _documented(stage: str) -> Schema:
     docs = {**field_docs(_source(additions)), **field_docs(_source(after_training))}
     named = {"launcher": "Launcher", "lora": "Lora", "chat": "Chat", "gate": "Gate"}
     properties = {
-        key: _with_docs(section, docs[named[key]]) if key in named else section
+        key: _with_docs(section, docs[named[key]]) if key in named and "properties" in section else section
         for key, section in schema["properties"].items()
     }
     documented = {**schema, "properties": properties}

@@ -33,7 +33,7 @@ def item_names(data: Mapping[str, Any]) -> list[str]:
     if data.get("kind", "evals") != "evals":
         return [ITEMS_FILE]
     if not data.get("path"):
-        return [f"{task}.jsonl" for task in stdlib_evals.TASKS]
+        return list(stdlib_evals.item_files())
     return list(named_files(data["path"]))
 
 

@@ -19,6 +19,8 @@ INLINE = ("dataset_path", "custom_dataset")
 """Keys by one of which a group describes a task of its own, rather than naming one."""
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")
 """What a group says of itself; its other keys are its tasks'."""
+INSIDE = "::"
+"""Between a group and a task that the group's file describes itself."""
 SHOWN = 8
 """How many matches of a pattern are named."""
 Refuse = Callable[[str, str, str], Problem]
@@ -185,9 +187,9 @@ class _Search:
             if inside.knows(name) or not (key == "group" or any(one in settings for one in INLINE)):
                 found += inside.expand(name, settings)
             elif key == "group":
-                found += inside.members(f"{group}::{name}", {**over, **item}, yaml)
+                found += inside.members(f"{group}{INSIDE}{name}", {**over, **item}, yaml)
             else:
-                found.append(SingleTask(f"{group}::{name}", settings, yaml))
+                found.append(SingleTask(f"{group}{INSIDE}{name}", settings, yaml))
         return found
 
     def knows(self, name: str) -> bool:

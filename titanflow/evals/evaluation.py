@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from titanflow.config.division import sources
 from titanflow.config.module import Module
-from titanflow.data.eval_items import DESCRIPTION, ITEMS_FILE, item_names
-from titanflow.data.fingerprints import data_files
+from titanflow.data import stdlib_evals
+from titanflow.data.eval_items import DESCRIPTION, ITEMS_FILE, item_names, named_files
+from titanflow.data.fingerprints import data_files as files_read
 from titanflow.errors import ConfigError, DataError, Problem
-from titanflow.evals.asked_tasks import SingleTask, asked_by
-from titanflow.evals.task_checks import DATA, DATA_FILES, item_files, missing_items, task_problems
+from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
+from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
+from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
+from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.stage import StageRun
 
@@ -19,8 +24,8 @@ if TYPE_CHECKING:
     from titanflow.plan import StagePlan
 
 
-def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> None:
-    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained.
+def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> list[str]:
+    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained; returns warnings.
 
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
@@ -30,6 +35,7 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> No
     problems += [problem for run in to_run for problem in _trained_on(modules, run)]
     if problems:
         raise ConfigError(problems)
+    return [line for run in to_run for line in _warnings(modules["evaluate"], run)]
 
 
 def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
@@ -38,10 +44,10 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     items = _items(module, run)
     problems = [*asked.problems]
     for task in {task.name: task for task in asked.single}.values():
-        problems += [*task_problems(task), *missing_items(task, items)]
-        problems += column_problems(task, item_files(task, run.data.train))
-    if run.config["apply_chat_template"] == "auto":
-        problems += [problem for name, tasks in asked.tasks.items() for problem in _check_chat(module, name, tasks)]
+        found = [*task_problems(task), *missing_items(task, items)]
+        found += column_problems(task, item_files(task, run.data.train))
+        problems += found or _fewshot_problems(module, run, task)
+    problems += _chat_problems(module, asked)
     return list(dict.fromkeys(problems))
 
 
@@ -54,7 +60,7 @@ def _trained_on(modules: Mapping[str, Module], run: StageRun) -> Iterator[Proble
             continue
         for key, data in sources(module.config["data"], "data").items():
             try:
-                shared = files.keys() & {file.resolve() for file in data_files(data)}
+                shared = files.keys() & {file.resolve() for file in files_read(data)}
             except DataError:
                 continue  # What isn't there is refused where it is planned.
             for path in sorted(shared):
@@ -75,18 +81,80 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
     return [name for name in names if name != DESCRIPTION]
 
 
-def _check_chat(module: Module, name: str, tasks: list[SingleTask]) -> list[Problem]:
-    """The tasks of one group are asked together, all through the chat template or none."""
-    wanted = {task.name: wants_chat(task) for task in tasks}
-    if len(set(wanted.values())) < 2:
+def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[Problem]:
+    """More examples in a prompt than a task of the user's own has, or none that it can be told to take."""
+    asked = shots(task.config, module.config["num_fewshot"])
+    if task.of_library or not asked:
         return []
-    of_each = ", ".join(f"{task} {'with' if chat else 'without'}" for task, chat in list(wanted.items())[:6])
-    hint = "list its tasks one by one, or set apply_chat_template to true or false"
-    message = f"found auto, and {name} mixes tasks with and without the chat template: {of_each}"
-    return [module.problem("apply_chat_template", message, hint=hint)]
+    if INSIDE in task.name and named_splits(task, module.config["num_fewshot"]):
+        message = f"{task.name} names no split for its {asked} examples"
+        hint = "without one, lm-eval takes the tested items, the asked one among them"
+        return [task.yaml.problem("task", message, "fewshot_split: a split of its data", hint)]
+    there = examples(task.config, {name: _rows(module, run, name) for name in data_files(task.config)})
+    if there is None or asked <= there:
+        return []
+    message, expected = f"{task.name} has {there} examples, and {asked} are asked for", f"at most {there}"
+    if asked == task.config.get("num_fewshot"):
+        return [task.yaml.problem("num_fewshot", message, expected)]
+    return [module.problem("num_fewshot", message, expected)]
 
 
-def wants_chat(task: SingleTask) -> bool:
-    """Whether a task's ``metadata.chat`` asks for the chat template."""
-    metadata = task.config.get("metadata")
-    return bool(metadata.get("chat")) if isinstance(metadata, Mapping) else False
+def _rows(module: Module, run: StageRun, name: str) -> int | None:
+    """The rows of a data file as a task's YAML names it; None where they aren't known yet."""
+    if not name.startswith(DATA):
+        return rows_in(Path(name))
+    item, folder, data = name.removeprefix(DATA).lstrip("/"), run.data.train, module.config["data"]
+    if folder is not None and folder.is_dir():
+        return rows_in(folder / item)
+    if data["kind"] != "evals":
+        return None
+    if not data.get("path"):
+        return stdlib_evals.item_files().get(item)
+    file = named_files(data["path"]).get(item)
+    return rows_in(file) if file else None
+
+
+def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
+    """Names of ``chat`` that nothing is asked by, and groups that can't be asked together."""
+    setting, problems = module.config["chat"], []
+    known = [*asked.tasks, *(task.name for task in asked.single)]
+    for name in setting if isinstance(setting, list) and not asked.problems else ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            problems.append(module.problem("chat", f"{name!r} isn't asked", f"of {', '.join(asked.tasks)}", hint))
+    for name, tasks in asked.tasks.items():
+        if message := mixed(name, asked_as_chat(name, _metadata(tasks), setting)):
+            problems.append(module.problem("chat", f"found {setting}, and {message}", hint=HINT))
+    return problems
+
+
+def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
+    return {task.name: task.config.get("metadata") for task in tasks}
+
+
+def _warnings(module: Module, run: StageRun) -> list[str]:
+    """What tasks of lm-eval's library lack; they stay as they are, so that published scores compare."""
+    models, number = run.config["models"], run.config["num_fewshot"]
+    asked = asked_by(run.config, module.name, module.origins)
+    found = []
+    own = models if isinstance(models, dict) else {}
+    chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
+    plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
+    if run.config["chat"] == "auto" and chats and plain:
+        what = "auto asks tasks of lm-eval's library without the chat template"
+        found.append(f"{module.name}.chat: {what}, of {', '.join(chats)}: {_listed(plain)}")
+    of_library = [task for task in asked.single if task.of_library]
+    leaking = [task.name for task in of_library if own_answers(task, number)]
+    if leaking:
+        what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
+        found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
+    return found
+
+
+def _is_chat(folder: Path) -> bool:
+    return (folder / "chat_template.jinja").is_file()
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", … ({len(names)})" if len(names) > SHOWN else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ class _Loader(_Base):
 
 
 _Loader.add_constructor("!function", lambda loader, node: Function(str(loader.construct_scalar(node))))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes ``!function`` as it was read."""
+
+
+_Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scalar("!function", function.name))
 
 
 @dataclass
@@ -57,6 +65,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         origin = f"{display(path)}:1"
         raise ConfigError(Problem("the top of the file isn't a mapping", origin=origin, expected="task: a name, …"))
     return {str(key): value for key, value in config.items()}
+
+
+def write_keys(path: Path, keys: Mapping[str, Any]) -> None:
+    """Sets keys at the top of a file, whose comments go."""
+    text = yaml.dump({**read_yaml(path), **keys}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def read_task(path: Path, folder: Path) -> TaskYaml:

@@ -54,7 +54,7 @@ def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | N
             dataset_type=task,
             dataset_name=task,
             dataset_revision=evaluation.task_versions.get(task),
-            dataset_args={"num_few_shot": evaluation.n_shot.get(task, 0)},
+            dataset_args={"num_few_shot": evaluation.n_shot[task]} if task in evaluation.n_shot else None,
             metric_type=metric,
             metric_name=metric,
             metric_value=value,

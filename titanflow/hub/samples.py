@@ -26,7 +26,11 @@ KEY_DIGITS = 16
 RECORD = ("doc_id", "doc_hash", "target_hash", "filter", "metrics")
 """What is read of lm-eval's record of a sample, beside the metrics that it names."""
 
-SETTINGS = ("backend", "dtype", "apply_chat_template", "fewshot_as_multiturn", "gen_kwargs")
+SETTINGS = (
+    *("backend", "dtype", "chat", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"),
+    # What is drawn with a temperature depends on what is drawn beside it.
+    "batch_size",
+)
 """Keys of the evaluate module that move a score, beside those that its result records."""
 
 Score = float | tuple[float, float]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,9 @@ MASK_ROWS = 3
 """Conversations that are shown of each stage."""
 Z95 = 1.96
 """Standard errors on either side of a 95 % interval."""
+UNIT_SCALE = re.compile(r"(acc|exact_match|em|f1)(_|,|$)")
+"""lm-eval's metrics from 0 to 1, also where they are no share: of a group, or made of partly right answers. Others with
+a value in between have another scale: mcc (from -1), bits_per_byte."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def result_table(run: RunContents) -> dict[str, Any]:
         return {}
     last = list(evaluation.scores)[-1]
     rows = [
-        (row, [(score, interval(score)) for score in row.scores])
+        (row, [(score, interval(score, row.metric, row.samples)) for score in row.scores])
         for row in score_rows(evaluation, last)
         # Of perplexities bits per byte alone compares across tokenizers.
         if not row.metric.endswith("perplexity")
@@ -103,13 +108,36 @@ def result_table(run: RunContents) -> dict[str, Any]:
     return {"models": columns(evaluation, last), "rows": rows}
 
 
-def interval(score: Score) -> Interval | None:
-    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale."""
-    if score.value is None or score.stderr is None or not 0 <= score.value <= 1:
+def interval(score: Score, metric: str, samples: int | str) -> Interval | None:
+    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale.
+
+    A share of right answers has Wilson's interval (JASA 22, 1927), which has a width for 0 of 200, too.
+    """
+    value, stderr = score.value, score.stderr
+    if value is None or stderr is None or not 0 <= value <= 1:
         return None
-    half = Z95 * score.stderr
-    low, high = max(0.0, score.value - half), min(1.0, score.value + half)
-    return Interval(round(100 * score.value, 2), round(100 * low, 2), round(100 * (high - low), 2))
+    if is_share(value, stderr, samples):
+        low, high = wilson(value, int(samples))
+    elif UNIT_SCALE.match(metric):
+        low, high = max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr)
+    else:
+        return None
+    return Interval(round(100 * value, 2), round(100 * low, 2), round(100 * (high - low), 2))
+
+
+def is_share(value: float, stderr: float, samples: int | str) -> bool:
+    """Whether a score is a share of right answers: its standard error is then that of a mean of zeros and ones."""
+    if not isinstance(samples, int) or samples < 2:
+        return False
+    return math.isclose(stderr, math.sqrt(value * (1 - value) / (samples - 1)), rel_tol=1e-6, abs_tol=1e-9)
+
+
+def wilson(share: float, samples: int) -> tuple[float, float]:
+    """The 95 % interval of a share of so many samples."""
+    shrunk = 1 + Z95**2 / samples
+    centre = (share + Z95**2 / (2 * samples)) / shrunk
+    half = Z95 / shrunk * math.sqrt(share * (1 - share) / samples + Z95**2 / (4 * samples**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def timings(run: RunContents) -> list[tuple[str, str, float]]:

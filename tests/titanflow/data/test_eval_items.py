@@ -51,7 +51,9 @@ def test_the_built_in_items_are_those_that_are_written(tmp_path: Path) -> None:
     from titanflow.data import stdlib_evals
 
     stdlib_evals.write_items(tmp_path)
-    assert sorted(item_names({"source": "stdlib_evals"})) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(item_names({"kind": "evals", "source": "stdlib_evals"})) == sorted(
+        path.name for path in tmp_path.iterdir()
+    )
 
 
 def test_other_items_or_other_names_are_other_data(items: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_text_is_the_held_out_modules(folder: Path, facts: dict[str, Any]) -
 
 def test_xz_is_measured_on_the_same_bytes(folder: Path, facts: dict[str, Any]) -> None:
     whole = "".join(row["text"] for row in rows(folder, "text")).encode()
-    bits = facts["xz_bits_per_byte"]
+    bits = facts["xz_bits_per_byte"]["text.jsonl"]
     assert 1 < bits < 4
     assert len(lzma.compress(whole, preset=9 | lzma.PRESET_EXTREME)) * 8 == pytest.approx(bits * len(whole))
     try:
@@ -126,3 +126,15 @@ def test_lm_eval_builds_every_task_from_the_items(
         if source in ("kind", "summary"):
             assert task.doc_to_choice(document) == document["choices"]
             assert task.doc_to_target(document) == document["answer"]
+
+
+@pytest.mark.parametrize("part", ["test", "dev"])
+def test_examples_are_asked_in_no_part(tmp_path: Path, part: Any) -> None:
+    stdlib_evals.write_items(tmp_path, part)
+
+    assert {path.name for path in tmp_path.iterdir()} == set(stdlib_evals.item_files())
+    for task in ("kind", "module", "summary"):
+        shown = rows(tmp_path, f"{task}_examples")
+        assert len(shown) == stdlib_evals.EXAMPLES
+        assert not {row["question"] for row in shown} & {row["question"] for row in rows(tmp_path, task)}
+    assert [row["answer"] for row in rows(tmp_path, "kind_examples")].count(0) == stdlib_evals.EXAMPLES // 2

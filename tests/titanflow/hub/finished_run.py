@@ -143,10 +143,10 @@ def evaluate_result(**changes: Any) -> EvaluateResult:
     values: dict[str, Any] = {
         "scores": {name: {"stdlib_kind": kind[name], "stdlib_text": text[name]} for name in ("base", "sft")},
         "samples": {"stdlib_kind": 400, "stdlib_text": 60},
-        "n_shot": {"stdlib_kind": 2},
+        "n_shot": {"stdlib_kind": 2, "stdlib_text": 0},
         "task_versions": {"stdlib_kind": "1.0", "stdlib_text": "2.0"},
         "higher_is_better": {"stdlib_kind": {"acc": True}, "stdlib_text": {"bits_per_byte": False}},
-        "reference": {"xz_bits_per_byte": 2.153},
+        "reference": {"stdlib_bits_per_byte": 2.153},
         "versions": {"lm_eval": "0.4.13"},
     }
     return EvaluateResult(**(values | changes))

@@ -49,15 +49,28 @@ def test_of_a_stage_that_isn_t_finished_the_plan_s_table_is_shown(run_folder: Pa
 
 
 @pytest.mark.parametrize(
-    ("score", "expected"),
+    ("score", "metric", "expected"),
     [
-        (Score(0.5, 0.1), Interval(50.0, 30.4, 39.2)),
-        (Score(0.99, 0.02), Interval(99.0, 95.08, 4.92)),
-        (Score(0.0, 0.0), Interval(0.0, 0.0, 0.0)),
-        (Score(0.5, None), None),
-        (Score(2.5, 0.1), None),
-        (Score(None, None), None),
+        (Score(0.5, 0.1), "f1", Interval(50.0, 30.4, 39.2)),
+        (Score(0.99, 0.02), "acc_norm", Interval(99.0, 95.08, 4.92)),
+        (Score(0.5, 0.1), "exact_match,strict-match", Interval(50.0, 30.4, 39.2)),
+        (Score(0.05, 0.1), "mcc", None),
+        (Score(0.9, 0.1), "bits_per_byte", None),
+        (Score(0.5, None), "acc", None),
+        (Score(2.5, 0.1), "acc", None),
+        (Score(None, None), "acc", None),
     ],
 )
-def test_an_interval_stays_on_its_scale(score: Score, expected: Interval | None) -> None:
-    assert interval(score) == expected
+def test_an_interval_stays_on_its_scale(score: Score, metric: str, expected: Interval | None) -> None:
+    assert interval(score, metric, 200) == expected
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    # Wilson's interval: of 0 of 200 the upper end is z² / (n + z²).
+    [(0, Interval(0.0, 0.0, 1.88)), (200, Interval(100.0, 98.12, 1.88)), (100, Interval(50.0, 43.14, 13.73))],
+)
+def test_a_share_has_wilsons_interval(right: int, expected: Interval) -> None:
+    share = right / 200
+    stderr = (share * (1 - share) / 199) ** 0.5
+    assert interval(Score(share, stderr), "answered", 200) == expected

@@ -1,0 +1,40 @@
+"""Prompts that are longer than the model's context: lm-eval leaves out their beginning, and says so nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+GENERATE = "generate_until"
+SCORED = "loglikelihood"
+
+
+def cut_prompts(lm: Any, task: Any) -> dict[str, int]:
+    """How many items of a task were asked with a prompt that was cut, in the form of ``CutPrompts``; empty if none was.
+
+    Args:
+        lm: the model as lm-eval asks it.
+        task: one whose requests were built.
+    """
+    asked = [one for one in task.instances if one.request_type in (GENERATE, SCORED)]
+    cut: set[int] = set()
+    tokens = longest = 0
+    for text, room, item in {(*_text(lm, one), one.doc_id) for one in asked}:
+        # A token has a byte at least, but for the few that a tokenizer may add.
+        if len(text.encode()) + 8 <= room or (length := len(lm.tok_encode(text))) <= room:
+            continue
+        cut.add(item)
+        if length - room > tokens:
+            tokens, longest = length - room, length
+    if not cut:
+        return {}
+    return {"prompts": len(cut), "of": len({one.doc_id for one in asked}), "tokens": tokens, "longest": longest}
+
+
+def _text(lm: Any, instance: Any) -> tuple[str, int]:
+    """What a request has the model read, and for how many tokens of it there is room."""
+    if instance.request_type == SCORED:
+        # The last token is scored and not read.
+        return "".join(instance.args[:2]), lm.max_length + 1
+    settings: Mapping[str, Any] = instance.args[1]
+    return instance.args[0], lm.max_length - int(settings.get("max_gen_toks", lm.max_gen_toks))

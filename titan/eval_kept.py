@@ -1,0 +1,92 @@
+"""Scores of finished tasks, kept until the stage has finished, so that a rerun goes on with what is missing.
+
+A file is called after everything that its scores depend on: the model's files and how it is loaded, the task, its items
+and the settings. What changed in between is computed again, and nothing else.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from titan.eval_backends import Loading
+from titan.eval_cache import PACKAGES
+from titan.eval_model import Scored
+from titan.eval_scores import as_json
+from titanflow.config.after_training import Evaluate
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.task_checks import DATA, data_files
+from titanflow.fingerprint import digest, file_digest
+from titanflow.stage import write_text_atomically
+
+KEPT_FOLDER = "scored"
+"""Beside the stages' folders in a run's: a stage that runs again has its own moved aside."""
+ELSEWHERE = {
+    *("tasks", "include_path", "data", "models", "remote_code"),
+    *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
+}
+"""Settings that change no score of one task of one model, or count by what is in the files that they name."""
+VERSION = 1
+"""Counts up whenever the same task would be kept otherwise."""
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """What was scored so far of one stage; ``data`` is the folder of the prepared items."""
+
+    folder: Path
+    asked: AskedTasks
+    data: Path | None
+    settings: Evaluate
+
+    def of(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Scored | None:
+        """What the model of these files scored on a task or group; None where that isn't known."""
+        try:
+            kept = json.loads(self._file(task, loading, digests).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        logger.info("%s: %s was scored before this start", loading.folder, task)
+        answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
+        return Scored(**{**kept, "answers": answers})
+
+    def keep(self, task: str, loading: Loading, digests: Mapping[str, str], scored: Scored) -> Scored:
+        """Writes what was scored, and returns it as :meth:`of` will."""
+        path = self._file(task, loading, digests)
+        write_text_atomically(path, as_json(asdict(scored)))
+        return self.of(task, loading, digests) or scored
+
+    def forget(self) -> None:
+        """Removes all of them: the stage has its result."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Path:
+        model = [digests, loading.backend, loading.dtype, loading.trained_here]
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ELSEWHERE}
+        versions = [VERSION, *(version(package) for package in PACKAGES)]
+        return self.folder / f"{digest([model, task, self._content(task), settings, versions])}.json"
+
+    def _content(self, task: str) -> list[Any]:
+        """All that a task or group is made of: its settings, the code beside it, its items."""
+        single = self.asked.tasks[task]
+        code = sorted(self.asked.folder.rglob("*.py")) if self.asked.folder else []
+        items = [path for one in single if not one.of_library for path in self._items(one.config)]
+        return [
+            [(one.name, one.config) for one in single],
+            self.asked.groups,
+            [file_digest(path) for path in (*code, *items)],
+        ]
+
+    def _items(self, config: Mapping[str, Any]) -> list[Path]:
+        data = glob.escape(str(self.data)) if self.data else ""
+        # Absolute patterns, which Path.glob doesn't take.
+        found = (sorted(glob.glob(name.replace(DATA, data))) for name in data_files(config))  # noqa: PTH207
+        return [Path(path) for paths in found for path in paths]
