@@ -23,6 +23,7 @@ from typing import Any
 
 from titan.eval_backends import Loading, load_lm, load_transformers
 from titan.eval_cache import CACHE_FOLDER, cached
+from titan.eval_contamination import look_for_leaks, scored_items
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
 from titan.eval_scores import merge_results, metric_scores, side_by_side, write_results, write_samples
@@ -33,6 +34,7 @@ from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
+from titanflow.contamination import Contamination
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
@@ -76,6 +78,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     manager = task_manager(asked, tasks_folder)
     # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
     ranks.join()
+    contamination = look_for_leaks(manager, folders, settings, run.origins)
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
     metrics = MetricsFile(run.folder / METRICS_FILE)
@@ -91,7 +94,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
                 for task in settings.tasks:
                     loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                    scored = evaluate_task(lm, loaded, settings, log)
+                    items = scored_items(contamination, loaded["tasks"])
+                    scored = evaluate_task(lm, loaded, settings, log, items)
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(metrics, done, total, name, task, scored)
@@ -100,7 +104,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
             _keep(run.folder, name, folder, collected[name], settings)
     ranks.end()
     check_unchanged(folders, digests)
-    return _result(run, settings, folders, digests, collected, greedy, time.monotonic() - started)
+    return _result(run, settings, folders, digests, collected, greedy, contamination, time.monotonic() - started)
 
 
 def _loading(folder: Path, settings: Evaluate) -> Loading:
@@ -169,6 +173,7 @@ def _result(
     digests: dict[str, dict[str, str]],
     collected: Mapping[str, list[Scored]],
     greedy: dict[str, Greedy],
+    contamination: Contamination | None,
     seconds: float,
 ) -> EvaluateResult:
     first = [item.results for item in next(iter(collected.values()))]
@@ -197,6 +202,7 @@ def _result(
         },
         reference=_reference(items),
         part=items.get("part", ""),
+        contamination=contamination,
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
         seeds=_seeds(settings),
