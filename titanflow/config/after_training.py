@@ -26,7 +26,7 @@ class Evaluate:
     """The evaluate module: lm-evaluation-harness on the exported folders, side by side."""
 
     tasks: list[str] = field(default_factory=list)
-    """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library."""
+    """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
     """A folder with task files of your own; a relative one is looked for in the config tree."""
     data: Items = field(default_factory=Items)

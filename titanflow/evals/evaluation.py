@@ -9,6 +9,7 @@ from titanflow.config.module import Module
 from titanflow.data.eval_items import item_names
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import SingleTask, asked_by
+from titanflow.evals.suites import suite_problems
 from titanflow.evals.task_checks import missing_items, task_problems
 from titanflow.stage import StageRun
 
@@ -32,7 +33,7 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     """Everything that is wrong with the tasks of an evaluate module, each once."""
     asked = asked_by(run.config, module.name, module.origins)
     items = _items(module, run)
-    problems = [*asked.problems]
+    problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     for task in {task.name: task for task in asked.single}.values():
         problems += [*task_problems(task), *missing_items(task, items)]
     if run.config["apply_chat_template"] == "auto":
