@@ -25,6 +25,7 @@ from sft_data import SEQ_LEN, VOCAB, write_chats
 from titanflow.config.additions import Data
 from titanflow.data.chat_source import load_chats
 from titanflow.data.leaked_items import Item, LeakSearch
+from titanflow.data.prepared import read_info
 from titanflow.data.stdlib_text import documents
 from titanflow.data.template import template_text
 from titanflow.data.tokenise import Work
@@ -53,7 +54,7 @@ def prepared(folder: Path, rows: int, items: list[Item]) -> TrainedRows:
     plan = ChatPlan(template_text("chatml"), "chatml", SEQ_LEN)
     source = load_chats(data, folder / "cache")
     prepare_chats(source, data, folder / "tokenizer", plan, "", out, Work(psutil.cpu_count(), folder))
-    return TrainedRows("chats", out, folder / "tokenizer")
+    return TrainedRows("chats", out, folder / "tokenizer", read_info(out).tokens)
 
 
 def made_items(count: int) -> list[Item]:

@@ -34,6 +34,8 @@ def look_for_leaks(
     found = Contamination(not_looked_at=trained.not_looked_at, dropped=settings.contamination == "drop")
     if trained.rows:
         search = LeakSearch(_items(manager, settings, found))
+        tokens = sum(rows.tokens for rows in trained.rows)
+        logger.info("looking for the items in %s tokens that were trained on", f"{tokens:,}")
         for rows in trained.rows:
             for texts in rows.texts():
                 search.read(texts)

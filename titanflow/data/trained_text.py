@@ -18,7 +18,7 @@ from titanflow.stage import RUN_FILE, StageRun
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BATCH = 1 << 20
+BATCH = 1 << 18
 """Tokens that are decoded at a time."""
 PIECE = 1 << 15
 TRAINED = ("pretrain", "sft")
@@ -28,22 +28,24 @@ OVERLAP = 1 << 9
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """A folder of prepared rows that a stage trained on, and the tokenizer that made them."""
+    """A folder of prepared rows that a stage trained on, so many tokens, and the tokenizer that made them."""
 
     name: str
     folder: Path
     tokenizer: Path
+    tokens: int
 
     def texts(self) -> Iterator[list[str]]:
         """Its documents as text, in batches; a long one in pieces that overlap."""
         backend = load_tokenizer(self.tokenizer).backend
         tokens = np.load(self.folder / TOKENS_FILE, mmap_mode="r")
-        batch: list[list[int]] = []
+        batch, size = list[list[int]](), 0
         for first, last in _pieces(np.load(self.folder / OFFSETS_FILE)):
             batch.append(tokens[first:last].tolist())
-            if sum(map(len, batch)) >= BATCH:
+            size += last - first
+            if size >= BATCH:
                 yield _decoded(backend, batch)
-                batch = []
+                batch, size = [], 0
         yield _decoded(backend, batch)
 
 
@@ -90,7 +92,8 @@ class TrainedOn:
                 raise FileNotFoundError(run.tokenizer)
             members = read_info(folder).mixture.get("members") or {name: folder}
             for place in map(Path, members.values()):
-                self.rows.append(TrainedRows(read_info(place).name, place, run.tokenizer))
+                info = read_info(place)
+                self.rows.append(TrainedRows(info.name, place, run.tokenizer, info.tokens))
         except (DataError, OSError, TypeError):
             # Prepared rows may be thrown away, and another version may have written them.
             self.not_looked_at.append(f"{name} of {run.stage}: its prepared rows can't be read any more")
