@@ -42,6 +42,11 @@ class Contamination(BaseModel):
         """The tasks of which items were found."""
         return {name: task for name, task in self.tasks.items() if task.leaked}
 
+    @property
+    def dropped_items(self) -> dict[str, list[int]]:
+        """By task the items that aren't scored."""
+        return {name: task.leaked for name, task in self.leaked.items()} if self.dropped else {}
+
     def sentences(self) -> Iterator[str]:
         """What is said of it in a log, on the card and in the report."""
         items = sum(task.items for task in self.tasks.values())
