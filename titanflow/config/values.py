@@ -12,7 +12,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.suites import described_suites
+from titanflow.evals.task_checks import needs_network
 
 KEY_WIDTH, VALUE_WIDTH = 60, 36
 """Columns up to which keys and values are filled with spaces, so that what follows stands below each other."""
@@ -45,9 +47,14 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
 
 
 def _of_module(module: Module) -> dict[str, tuple[Any, str]]:
-    """The module's values; of a suite that it evaluates also the tasks behind it."""
+    """The module's values; of a suite that it evaluates also the tasks behind it, and how many need the Hub."""
     behind = described_suites(module.config["tasks"]) if module.stage == "evaluate" else {}
-    return module.values() | {f"tasks: {name}": entry for name, entry in behind.items()}
+    values = module.values()
+    for suite, (tasks, origin) in behind.items():
+        single = asked_by({"tasks": [suite]}).single
+        from_hub = f"items from the Hub: {sum(map(needs_network, single))} of {len(single)} tasks"
+        values[f"tasks: {suite}"] = ([*tasks, from_hub], origin)
+    return values
 
 
 def _own_values(experiment: Experiment) -> dict[str, tuple[Any, str]]:

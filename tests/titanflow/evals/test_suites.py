@@ -59,6 +59,7 @@ def test_config_shows_what_is_behind_a_name() -> None:
 
     shown, origin = values["evaluate.tasks: suite/quick"]
     assert shown[0] == "lambada_openai, 0-shot"
+    assert shown[-1] == "items from the Hub: 5 of 5 tasks"
     assert origin.endswith("quick.yaml")
 
 
