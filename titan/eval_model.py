@@ -115,11 +115,19 @@ def _stage(run: StageRun, name: str) -> Path:
     return run.stages[stage].absolute()
 
 
-def evaluate_task(lm: Any, loaded: Any, name: str, settings: Evaluate, log: io.TextIOBase) -> Scored:
+def evaluate_task(
+    lm: Any,
+    loaded: Any,
+    name: str,
+    settings: Evaluate,
+    log: io.TextIOBase,
+    items: dict[str, list[int]] | None = None,
+) -> Scored:
     """Runs one task or group, which was asked for by ``name``, with every source of chance seeded.
 
     ``lm_eval.evaluate`` is what ``simple_evaluate`` calls; called directly it spares a survey of the machine for
-    each task and doesn't ask the environment which rank this is.
+    each task and doesn't ask the environment which rank this is. ``items`` are the numbers of those to score of each
+    task; None for all.
     """
     import numpy as np
     import torch
@@ -141,12 +149,16 @@ def evaluate_task(lm: Any, loaded: Any, name: str, settings: Evaluate, log: io.T
         results = evaluate(
             lm=lm,
             task_dict=loaded,
-            limit=settings.limit,
+            limit=None if items else settings.limit,
+            samples=items,
             bootstrap_iters=settings.bootstrap_iters,
             system_instruction=settings.system_instruction,
             apply_chat_template=chat,
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
         )
+    for name, numbers in (items or {}).items():
+        # lm-eval says that all were scored.
+        results["n-samples"][name]["effective"] = len(numbers)
     return Scored(
         results=results,
         answers={name: answers(task, results["samples"][name]) for name, task in loaded["tasks"].items()},

@@ -22,6 +22,7 @@ from typing import Any
 
 from titan.eval_backends import Loading, load_lm, load_transformers
 from titan.eval_cache import CACHE_FOLDER, cached
+from titan.eval_contamination import look_for_leaks, scored_items
 from titan.eval_kept import KEPT_FOLDER, KeptScores
 from titan.eval_model import Scored, check_unchanged, evaluate_task, model_folders
 from titan.eval_ranks import Ranks
@@ -33,6 +34,7 @@ from titan.interrupt import leave
 from titan.metrics_file import MetricsFile
 from titan.quiet import quiet_lm_eval, quiet_transformers
 from titanflow.config.after_training import Evaluate
+from titanflow.contamination import Contamination
 from titanflow.errors import ConfigError
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.fingerprint import folder_digests
@@ -78,6 +80,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     manager = task_manager(asked, tasks_folder)
     # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
     ranks.join()
+    contamination = look_for_leaks(manager, folders, settings, run.origins)
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
     progress = MetricsFile(run.folder / METRICS_FILE)
@@ -96,7 +99,9 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     scored = kept.of(task, loading, digests[name])
                     if scored is None:
                         loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
-                        scored = kept.keep(task, loading, digests[name], evaluate_task(lm, loaded, task, settings, log))
+                        items = scored_items(contamination, loaded["tasks"])
+                        scored = evaluate_task(lm, loaded, task, settings, log, items)
+                        scored = kept.keep(task, loading, digests[name], scored)
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(progress, done, total, name, task, scored)
@@ -106,7 +111,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     ranks.end()
     try:
         check_unchanged(folders, digests)
-        return _result(run, settings, asked, folders, digests, collected, greedy, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return _result(run, settings, asked, folders, digests, collected, greedy, contamination, seconds)
     finally:
         # They are in the result now, or belong to no version of a model.
         kept.forget()
@@ -177,6 +183,7 @@ def _result(
     digests: dict[str, dict[str, str]],
     collected: Mapping[str, list[Scored]],
     greedy: dict[str, Greedy],
+    contamination: Contamination | None,
     seconds: float,
 ) -> EvaluateResult:
     first = [item.results for item in next(iter(collected.values()))]
@@ -210,6 +217,7 @@ def _result(
         },
         reference=reference(items, asked),
         part=items.get("part", ""),
+        contamination=contamination,
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,
         seeds=_seeds(settings),

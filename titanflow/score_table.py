@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from titanflow.contamination import Contamination
 from titanflow.stage import EvaluateResult
 
 STDERR = "_stderr"
@@ -17,14 +18,15 @@ MISSING = "n/a"
 class LastPublished:
     """The model that stood there before: its run and its scores, as its ``titanflow.json`` says.
 
-    ``conditions`` holds of each task its version and number of shots; only where these and the limit are the same is a
-    score shown.
+    ``conditions`` holds of each task its version and number of shots, ``dropped`` the items that weren't scored because
+    they were trained on; only where these and the limit are the same is a score shown.
     """
 
     run: str
     scores: Mapping[str, Mapping[str, float]]
     conditions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     limit: float | None = None
+    dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, lineage: Mapping[str, Any]) -> LastPublished | None:
@@ -35,12 +37,15 @@ class LastPublished:
         scores = (evaluation.get("scores") or {}).get(lineage.get("evaluated_as"), {})
         versions, n_shot = evaluation.get("task_versions") or {}, evaluation.get("n_shot") or {}
         conditions = {task: (str(versions.get(task, "")), int(n_shot.get(task, 0))) for task in scores}
-        return cls(str(lineage.get("run", "")), scores, conditions, evaluation.get("limit"))
+        found = evaluation.get("contamination")
+        dropped = Contamination.model_validate(found).dropped_items if found else {}
+        return cls(str(lineage.get("run", "")), scores, conditions, evaluation.get("limit"), dropped)
 
     def comparable(self, evaluation: EvaluateResult, task: str) -> Mapping[str, float]:
         """Its scores of a task; none where they were made otherwise than the evaluation's."""
         condition = (evaluation.task_versions.get(task, ""), evaluation.n_shot.get(task, 0))
-        same = self.limit == evaluation.limit and self.conditions.get(task) == condition
+        dropped = evaluation.contamination.dropped_items.get(task) if evaluation.contamination else None
+        same = (self.limit, self.conditions.get(task), self.dropped.get(task)) == (evaluation.limit, condition, dropped)
         return self.scores[task] if same else {}
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from titanflow.contamination import Contamination
 from titanflow.errors import DataError, Problem
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.moved import told_from
@@ -159,8 +160,8 @@ class EvaluateResult(Strict):
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
     of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
     fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
-    prepared items are. With the backend ``native`` folders and digests are checkpoints', and nothing that could be
-    published was scored.
+    prepared items are, ``contamination`` which items the models were trained on (None where nobody looked). With the
+    backend ``native`` folders and digests are checkpoints', and nothing that could be published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -178,6 +179,7 @@ class EvaluateResult(Strict):
     examples: list[dict[str, str]] = Field(default_factory=list)
     limit: float | None = None
     part: str = ""
+    contamination: Contamination | None = None
     seeds: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0

@@ -48,7 +48,7 @@ def render_summary(plan: Plan) -> RenderableType:
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_cut(result), *_examples(result)]
+            parts += [Text(), _scores(result), *_cut(result), *_contamination(result), *_examples(result)]
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
@@ -106,6 +106,13 @@ def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
     low, high = min(picked), max(picked)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((value - low) * scale)] for value in picked)
+
+
+def _contamination(result: EvaluateResult) -> list[Text]:
+    """What of the items was trained on, and what nobody could look at."""
+    found = result.contamination
+    style = "yellow" if found and found.leaked else "dim"
+    return [Text(sentence, style=style, overflow="fold") for sentence in found.sentences()] if found else []
 
 
 def _scores(result: EvaluateResult) -> Table:

@@ -66,7 +66,13 @@ def test_what_was_published_last_has_a_column() -> None:
     assert str(rows["b"].scores[-1]) == "n/a"
 
 
-@pytest.mark.parametrize("changes", [{"task_versions": {"a": "1.1"}}, {"n_shot": {"a": 0}}, {"limit": 40}])
+DROPPED = {"tasks": {"a": {"items": 40, "leaked": [3]}}, "looked_at": ["web"], "dropped": True}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"task_versions": {"a": "1.1"}}, {"n_shot": {"a": 0}}, {"limit": 40}, {"contamination": DROPPED}],
+)
 def test_a_score_made_otherwise_stands_beside_none(changes: dict[str, Any]) -> None:
     last = LastPublished.read(lineage(**changes))
     (row, _) = score_rows(evaluated(), "sft", last)

@@ -26,7 +26,7 @@ class Evaluate:
     """The evaluate module: lm-evaluation-harness on the exported folders, side by side."""
 
     tasks: list[str] = field(default_factory=list)
-    """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library."""
+    """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
     """A folder with task files of your own; a relative one is looked for in the config tree."""
     data: Items = field(default_factory=Items)
@@ -54,6 +54,9 @@ class Evaluate:
     """Few-shot examples as turns of the conversation."""
     gen_kwargs: dict[str, Any] = field(default_factory=dict)
     """Settings of generation that go before the tasks' own: {do_sample: true, temperature: 0.7}."""
+    contamination: Literal["report", "drop", "error", "skip"] = "report"
+    """Items that stand in what the models' stages trained on: `report` counts them by task, beside the scores of all;
+    `drop` doesn't score them; `error` ends the stage before a model is loaded; `skip` doesn't look."""
     cache_requests: bool = False
     """Keep each answer in the run's folder, under the digest of the model's files, so that the same request of the same
     model is never computed twice."""

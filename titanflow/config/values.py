@@ -12,6 +12,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import asked_by
+from titanflow.evals.suites import described_suites
+from titanflow.evals.task_checks import needs_network
 
 KEY_WIDTH, VALUE_WIDTH = 60, 36
 """Columns up to which keys and values are filled with spaces, so that what follows stands below each other."""
@@ -28,7 +31,7 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
     if module is None:
         values = _own_values(experiment)
         for name, one in experiment.modules.items():
-            values |= _named(one) | {f"{name}.{key}": entry for key, entry in one.values().items()}
+            values |= _named(one) | {f"{name}.{key}": entry for key, entry in _of_module(one).items()}
         return values
     if module not in experiment.modules:
         near = difflib.get_close_matches(module, experiment.modules, n=1)
@@ -40,7 +43,18 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
                 hint=f"did you mean {near[0]}?" if near else "",
             )
         )
-    return _named(experiment.modules[module]) | experiment.modules[module].values()
+    return _named(experiment.modules[module]) | _of_module(experiment.modules[module])
+
+
+def _of_module(module: Module) -> dict[str, tuple[Any, str]]:
+    """The module's values; of a suite that it evaluates also the tasks behind it, and how many need the Hub."""
+    behind = described_suites(module.config["tasks"]) if module.stage == "evaluate" else {}
+    values = module.values()
+    for suite, (tasks, origin) in behind.items():
+        single = asked_by({"tasks": [suite]}).single
+        from_hub = f"items from the Hub: {sum(map(needs_network, single))} of {len(single)} tasks"
+        values[f"tasks: {suite}"] = ([*tasks, from_hub], origin)
+    return values
 
 
 def _own_values(experiment: Experiment) -> dict[str, tuple[Any, str]]:

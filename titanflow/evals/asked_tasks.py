@@ -12,6 +12,7 @@ from typing import Any
 from titanflow.config.yaml_source import display
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.library import Library, index, installed_library, read_again
+from titanflow.evals.suites import suites
 from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
 from titanflow.home import expanded
 
@@ -58,7 +59,7 @@ class AskedTasks:
 
     @classmethod
     def of(cls, names: Sequence[str], folder: Path | None, refuse: Refuse) -> AskedTasks:
-        """Looks the names up in ``folder``, then in lm-eval's library, as lm-eval does.
+        """Looks the names up in ``folder``, among the suites, then in lm-eval's library, as lm-eval does.
 
         Where lm-eval isn't installed, a name that ``folder`` lacks is let pass.
         """
@@ -194,11 +195,11 @@ class _Search:
 
     def knows(self, name: str) -> bool:
         """Whether a name is told apart from one that a group describes itself."""
-        return name in self.own or name in (installed_library() or ())
+        return name in self.own or name in suites() or name in (installed_library() or ())
 
     def unknown(self, name: str) -> tuple[str, str, str]:
         """What was found, what was expected, and what is likely meant by a name that nothing answers to."""
-        known, folder = [*self.own, *(installed_library() or ())], self.asked.folder
+        known, folder = [*self.own, *suites(), *(installed_library() or ())], self.asked.folder
         if any(sign in name for sign in "*?["):
             matches = sorted(fnmatch.filter(known, name))
             more = f", … ({len(matches)})" if len(matches) > SHOWN else ""
@@ -214,8 +215,8 @@ class _Search:
 
 
 def _library_with(name: str) -> Library | None:
-    """lm-eval's library, if it has the name; its files are read again before a name counts as unknown."""
-    for library in (installed_library, read_again):
+    """The suites or lm-eval's library, if one has the name; lm-eval's files are read again before a name is unknown."""
+    for library in (suites, installed_library, read_again):
         found = library()
         if found is not None and name in found:
             return found

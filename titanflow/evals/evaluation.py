@@ -16,6 +16,7 @@ from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
 from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
+from titanflow.evals.suites import suite_problems
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.stage import StageRun
@@ -42,7 +43,7 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     """Everything that is wrong with the tasks of an evaluate module, each once."""
     asked = asked_by(run.config, module.name, module.origins)
     items = _items(module, run)
-    problems = [*asked.problems]
+    problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     for task in {task.name: task for task in asked.single}.values():
         found = [*task_problems(task), *missing_items(task, items)]
         found += column_problems(task, item_files(task, run.data.train))

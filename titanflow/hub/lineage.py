@@ -28,8 +28,8 @@ TRAIN_FIELDS = {
     "parity", "wandb_id", "versions",
 }  # fmt: skip
 EVALUATE_FIELDS = {
-    "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "seeds", "digests",
-    "wandb_id", "versions",
+    "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "contamination", "seeds",
+    "digests", "wandb_id", "versions",
 }  # fmt: skip
 
 

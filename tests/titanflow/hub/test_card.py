@@ -91,6 +91,16 @@ def test_scores_of_a_part_are_marked_and_kept_out_of_the_model_index(finished: F
     assert row(card, "stdlib_kind")[-1] == "0.930 ± 0.011"
 
 
+def test_items_that_were_trained_on_are_counted_and_none_is_said_too(finished: FinishedRun) -> None:
+    finished.evaluate(contamination={"tasks": {"stdlib_kind": {"items": 400}}, "looked_at": ["web<br>"]})
+    assert "None of the 400 items was found in the training data (web&#60;br&#62;)." in card_of(finished)
+
+    leaked = {"stdlib_kind": {"items": 400, "leaked": [1, 7]}}
+    finished.evaluate(contamination={"tasks": leaked, "looked_at": ["web"], "dropped": True})
+    assert "2 of 400 items of stdlib_kind (0.5%) were found in the training data (web)." in card_of(finished)
+    assert "These items are not scored." in card_of(finished)
+
+
 def test_no_evaluation(finished: FinishedRun) -> None:
     del finished.stages["evaluate"]
     card = card_of(finished)

@@ -165,6 +165,14 @@ def test_a_model_that_was_held_back(run_folder: Path) -> None:
     assert "+0.0500 (+0.0100 to +0.0900)" in text
 
 
+def test_what_was_trained_on_is_said(run_folder: Path) -> None:
+    found = {"tasks": {"kind": {"items": 40, "leaked": [3]}}, "looked_at": ["<web>"], "not_looked_at": ["chats"]}
+    write_result(run_folder / "evaluate", evaluation(contamination=found))
+    text = Page(render_report(run_folder)).text
+    assert "1 of 40 items of kind (2.5%) were found in the training data (<web>)." in text
+    assert "Not looked at: chats." in text
+
+
 def test_a_limited_evaluation_says_so(run_folder: Path) -> None:
     write_result(run_folder / "evaluate", evaluation(limit=40))
     assert "limit 40.0" in render_report(run_folder)

@@ -1,0 +1,49 @@
+"""The items of lm-eval's tasks as wording that can be looked for in what was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from titanflow.data.leaked_items import Item
+
+LEAST_WORDS = 5
+"""Words from which on a column may stand for the question in which it stands; a shorter one must be half of it."""
+
+
+def task_items(task: Any, limit: float | None) -> list[Item]:
+    """The items of a task that is loaded, in its order, as many as ``limit`` lets be asked."""
+    from lm_eval.evaluator_utils import get_sample_size
+
+    documents = task.doc_iterator(rank=0, limit=get_sample_size(task, limit), world_size=1)
+    return [task_item(task, document) for _, document in documents]
+
+
+def task_item(task: Any, document: Mapping[str, Any]) -> Item:
+    """One item: the question as the model is asked, and as its column has it; the gold answers."""
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return Item((str(task.doc_to_target(document)),))
+    question, target = task.doc_to_text(document), task.doc_to_target(document)
+    choices = list(task.doc_to_choice(document)) if task.OUTPUT_TYPE == "multiple_choice" else []
+    if isinstance(question, int):
+        # Tasks of winogrande's form: the choices go before one text, and the question is which of them is right.
+        return Item((f"{choices[question]} {target}",))
+    golds = target if isinstance(target, list | tuple) else [target]
+    answers = tuple(_answer(gold, choices) for gold in golds)
+    asked = str(question)
+    if not asked.strip():
+        return Item(answers)
+    return Item((asked, *_columns(document, asked)), answers)
+
+
+def _answer(gold: Any, choices: list[Any]) -> str:
+    return str(choices[gold]) if isinstance(gold, int) and 0 <= gold < len(choices) else str(gold)
+
+
+def _columns(document: Mapping[str, Any], asked: str) -> Iterator[str]:
+    """The longest column that stands in the question, without the template's words around it."""
+    within = " ".join(asked.split())
+    texts = [value for value in document.values() if isinstance(value, str) and " ".join(value.split()) in within]
+    longest = max(texts, key=len, default="")
+    if len(longest.split()) >= LEAST_WORDS or 2 * len(longest) >= len(asked):
+        yield longest

@@ -1,0 +1,66 @@
+"""Evaluation items that stand in what a model was trained on: what was found, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaskLeaks(BaseModel):
+    """One task: how many items were looked for, the numbers of those that were found, and how many items share all of
+    their wording with others, so that they can't be looked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: int
+    leaked: list[int] = Field(default_factory=list)
+    shared: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of the items that were found."""
+        return len(self.leaked) / self.items if self.items else 0.0
+
+
+class Contamination(BaseModel):
+    """What was found of each task in ``looked_at``, the names of what the models' stages trained on.
+
+    ``not_looked_at`` says what else there is that nobody could look at, and why; ``dropped`` that the items that were
+    found aren't scored.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: dict[str, TaskLeaks] = Field(default_factory=dict)
+    looked_at: list[str] = Field(default_factory=list)
+    not_looked_at: list[str] = Field(default_factory=list)
+    dropped: bool = False
+
+    @property
+    def leaked(self) -> dict[str, TaskLeaks]:
+        """The tasks of which items were found."""
+        return {name: task for name, task in self.tasks.items() if task.leaked}
+
+    @property
+    def dropped_items(self) -> dict[str, list[int]]:
+        """By task the items that aren't scored."""
+        return {name: task.leaked for name, task in self.leaked.items()} if self.dropped else {}
+
+    def sentences(self) -> Iterator[str]:
+        """What is said of it in a log, on the card and in the report."""
+        items = sum(task.items for task in self.tasks.values())
+        if self.looked_at:
+            places = ", ".join(self.looked_at)
+            if not self.leaked:
+                yield f"None of the {items:,} items was found in the training data ({places})."
+            for name, task in self.leaked.items():
+                found = f"{len(task.leaked):,} of {task.items:,} items of {name} ({task.share:.1%})"
+                yield f"{found} were found in the training data ({places})."
+            if self.leaked:
+                yield "These items are not scored." if self.dropped else "They are part of the scores."
+        for name, task in self.tasks.items():
+            if task.shared and self.looked_at:
+                yield f"{task.shared:,} items of {name} have no wording of their own and can't be looked for."
+        for what in self.not_looked_at:
+            yield f"Not looked at: {what}."
