@@ -257,8 +257,9 @@ def test_commands_to_run_it_with(finished: FinishedRun) -> None:
     for line in (
         "titanflow chat local/stdlib",
         "vllm serve local/stdlib --revision v1",
-        "lm_eval --model hf --model_args pretrained=local/stdlib,revision=v1,dtype=float32 \\",
-        "  --tasks stdlib_kind,stdlib_text",
+        "hf download local/stdlib --revision v1 --local-dir stdlib",
+        "lm_eval run --model hf --model_args pretrained=.,dtype=float32 \\",
+        "  --tasks stdlib_kind,stdlib_text \\",
     ):
         assert line in card.splitlines()
 

@@ -176,6 +176,16 @@ def test_settings_that_cannot_be_used(finished: FinishedRun, config: dict[str, A
     assert f"publish.yaml:3: publish.{key}" in str(caught.value)
 
 
+def test_a_run_that_is_called_like_the_branch_is_tagged_with_its_experiment(
+    finished: FinishedRun, hub: LocalHub
+) -> None:
+    """The default experiment's run is called main, as the branch is."""
+    run = finished.to_publish(target="hub", repo_id=REPO).model_copy(update={"run": "main"})
+    result = publish(run)
+    assert (result.tag, result.location) == ("stdlib-main", f"{hub.url}/{REPO}/tree/stdlib-main")
+    assert result.commit == hub.repos[REPO].tags["stdlib-main"]
+
+
 def test_a_token_in_a_name_is_not_published(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "opaque-token-value")
     with pytest.raises(ConfigError, match=r"README\.md: would publish a token") as caught:
