@@ -254,7 +254,7 @@ def send(
         pushed = push(bundle, repository, tag=result.tag, **how)
     return result.model_copy(
         update={
-            "status": "published",
+            "status": "proposed" if pushed.pull_request else "published",
             "location": pushed.pull_request or result.location,
             "commit": pushed.commit,
             "pull_request": pushed.pull_request,

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from titanflow import __version__
 from titanflow.config.after_training import Publish
 from titanflow.curves import draw, loss_panel
+from titanflow.export_check import export_check
 from titanflow.hub.bundle import LOSS_CURVE, TASK_FILES, Bundle
 from titanflow.hub.card_tables import (
     answers_table,
@@ -53,7 +54,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted}
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
     card = environment.get_template(TEMPLATE.name).render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,

@@ -123,7 +123,7 @@ def test_lineage_names_run_fingerprints_and_digests(finished: FinishedRun) -> No
         "`sft-wandb`",
         "torchtitan 0.2.2",
         "lm_eval 0.4.13",
-        "relative_error 1.25e-07",
+        "its logits differ by at most 1.2e-07 of the largest",
     ):
         assert text in card
 

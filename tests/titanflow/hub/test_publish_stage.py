@@ -107,6 +107,7 @@ def test_a_dry_run_writes_nothing(
 def test_a_pull_request(finished: FinishedRun, hub: LocalHub) -> None:
     result = publish(finished.to_publish(target="hub", repo_id=REPO, pull_request=True))
     assert result.pull_request == result.location == f"{hub.url}/{REPO}/discussions/1"
+    assert result.status == "proposed"
     assert (result.tag, result.commit) == ("", hub.repos[REPO].at("refs/pr/1").oid)
     assert hub.repos[REPO].tags == {}
 
