@@ -92,7 +92,7 @@ def test_trained_tokens_are_marked_and_no_others(run_folder: Path) -> None:
 
 def test_pictures_take_the_page_s_colours(run_folder: Path) -> None:
     text = render_report(run_folder)
-    assert text.count('<svg class="plot"') == 2 * 4
+    assert text.count('<svg class="plot"') == 2 * 5  # the loss in two sizes
     assert "var(--accent)" in text.split("<svg")[1]
     assert "prefers-color-scheme: dark" in text
 
