@@ -30,6 +30,18 @@ doc_to_target: "{{answer}}"
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 metadata: {version: 1.0, chat: false}
 """
+SAID = """\
+task: tiny_said
+dataset_path: json
+dataset_kwargs: {data_files: {test: "${data}/module.jsonl"}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: perplexity, aggregation: perplexity, higher_is_better: false}]
+metadata: {version: 1.0, chat: true}
+"""
+"""A score without steps: it is another one without the chat template."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     tasks = trained.data / "tasks"
     (tasks / "own").mkdir()
     (tasks / "own" / "tiny_own.yaml").write_text(OWN.replace("FOLDER", str(items)))
+    (tasks / "own" / "tiny_said.yaml").write_text(SAID)
     (tasks / "own" / "questions.py").write_text("def asked(doc):\n    return f\"What colour is {doc['thing']}?\"\n")
     for stage in ("pretrain", "sft"):
         export = trained.folder / stage / "export"
@@ -54,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def evaluated(trained: Trained) -> EvaluateResult:
-    tasks = [*TASKS, "tiny_own"]
+    tasks = [*TASKS, "tiny_own", "tiny_said"]
     run = evaluation(trained, trained.folder / "evaluate", tasks=tasks, models=["sft"], gen_kwargs={"max_gen_toks": 5})
     command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -119,5 +132,5 @@ def test_the_card_s_commands_give_its_scores(
         for metric, value in metrics.items()
         if not metric.endswith("_stderr")
     }
-    assert len(scores) == 5
-    assert found == pytest.approx(scores, rel=1e-6, abs=1e-4)
+    assert len(scores) == 6
+    assert found == pytest.approx(scores, rel=1e-4, abs=1e-4)
