@@ -26,7 +26,14 @@ TAIL_LINES = 20
 TAIL_BYTES = 64 * 1024
 FULL_BYTES = 1 << 20
 """A disk with less than that has no room for a stage's own words."""
-LESS_MEMORY = "lower training.local_batch_size or training.seq_len"
+LESS_MEMORY = {
+    "pretrain": "lower training.local_batch_size or training.seq_len",
+    "sft": "lower training.local_batch_size or training.seq_len",
+    "evaluate": "lower evaluate.batch_size",
+    "publish": "free some: publishing loads the model once more, to check what it says",
+}
+"""What a stage can do with less memory."""
+FREE_MEMORY = "free some, or take a machine with more"
 
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
 """From outside: someone's kill, or memory that a file system or another machine took away."""
@@ -58,9 +65,9 @@ def read_outcome(
     if returncode == 0:
         raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
     if status in (INTERRUPTED_EXIT, -signal.SIGTERM):
-        raise StageFailed(f"{stage} stopped on SIGTERM{_resumes(folder)}. Its log: {log}")
+        raise StageFailed(f"{stage} stopped on SIGTERM{_resumes(stage, folder)}. Its log: {log}")
     if status == -signal.SIGABRT and (waited := seconds_waited(text)):
-        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{_resumes(folder)}.{_shown(tail, log)}")
+        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{_resumes(stage, folder)}.{_shown(tail, log)}")
     if status < 0:
         kind = StageLost if -status in LOST_SIGNALS else StageFailed
         raise kind(_killed(stage, -status, folder) + _shown(tail, log))
@@ -86,9 +93,13 @@ def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError
     own = f"rank {error.rank}: {error.type}: {error.message}"
     if is_disconnected(error):
         peer = lost_peer(error, rank_exits(text))
-        cause = f"{stage}: {peer}{_resumes(folder)}; {own}" if peer else f"{stage} failed on {own}{_resumes(folder)}"
+        cause = (
+            f"{stage}: {peer}{_resumes(stage, folder)}; {own}"
+            if peer
+            else f"{stage} failed on {own}{_resumes(stage, folder)}"
+        )
         return StageLost(cause + where)
-    hint = f"\n    {LESS_MEMORY}" if MEMORY.search(error.message) else ""
+    hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
     return StageFailed(f"{stage} failed on {own}{hint}{where}")
 
 
@@ -101,20 +112,26 @@ def _status(returncode: int, text: str) -> int:
     return returncode
 
 
-def _resumes(folder: Path) -> str:
+def _resumes(stage: str, folder: Path) -> str:
+    if stage == "publish":
+        return "; run it again: what arrived isn't sent twice"
     step = newest_step(folder)
     return "; it saved nothing yet" if step is None else f"; it resumes from step {step}"
 
 
 def _killed(stage: str, number: int, folder: Path) -> str:
-    message = f"{stage} was killed by {signal_name(number)}{_resumes(folder)}."
+    message = f"{stage} was killed by {signal_name(number)}{_resumes(stage, folder)}."
     if number == signal.SIGKILL:
-        message += f" If nobody killed it, the machine ran out of memory: {LESS_MEMORY}, or look into dmesg."
+        message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message
 
 
 def _out_of_memory(stage: str, folder: Path) -> str:
-    return f"{stage} was killed by the kernel, out of memory{_resumes(folder)}: {LESS_MEMORY}."
+    return f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
+
+
+def _less_memory(stage: str) -> str:
+    return LESS_MEMORY.get(stage, FREE_MEMORY)
 
 
 def _shown(tail: list[str], log: Path) -> str:

@@ -42,8 +42,8 @@ def headline(result: StageResult) -> str:
         case PublishResult():
             if reason := held_back([result]):
                 return f"held back: {reason}"
-            dry = "dry run: " if result.status == "dry run" else ""
-            return dry + " ".join(part for part in (result.location, result.tag) if part)
+            before = {"dry run": "dry run: ", "proposed": "proposed: "}.get(result.status, "")
+            return before + " ".join(part for part in (result.location, result.tag) if part)
 
 
 def held_back(results: Iterable[StageResult]) -> str:

@@ -13,6 +13,7 @@ def links(folder: Path, result: StageResult) -> dict[str, tuple[str, str]]:
     record = read_wandb_record(folder)
     found = {"wandb": ("W&B run", record.url if record is not None else "")}
     if isinstance(result, PublishResult):
-        found["published"] = (f"Published: {result.repo_id} {result.tag}".rstrip(), result.location)
+        if result.status == "published":
+            found["published"] = (f"Published: {result.repo_id} {result.tag}".rstrip(), result.location)
         found["pull-request"] = ("Pull request", result.pull_request)
     return {what: link for what, link in found.items() if link[1].startswith(("https://", "http://"))}

@@ -8,6 +8,7 @@ whose bytes are others.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.console import Output
-from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.errors import ConfigError, DataError, HubError, Problem, TitanflowError
 from titanflow.hf_snapshot import names_repository
 from titanflow.hub.bundle import LINEAGE
 from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
@@ -64,15 +65,27 @@ def verify(source: str, revision: str | None = None) -> Verified:
         if revision:
             raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
         folder, commit = Path(source), ""
-    elif names_repository(source):
+    # A name like a repository's below a folder of this machine is a path that was mistyped.
+    elif names_repository(source) and not Path(source).parent.is_dir():
         folder, commit, checks = download(source, revision)
     else:
-        raise ConfigError(Problem(f"{source!r} isn't there", expected="a folder, or owner/name on the Hub"))
+        raise ConfigError(no_folder(source))
     by_list, content = check_folder(folder)
     checks += by_list
     if all(check.passed for check in checks):
         checks += check_model(folder, content.get("greedy"))
     return Verified(source, folder, commit, checks)
+
+
+def no_folder(source: str) -> Problem:
+    """What to say of a path that no folder answers to: those that lie beside it."""
+    path, expected = Path(source), "a folder, or owner/name on the Hub"
+    if path.exists():
+        return Problem(f"{source} is a file", expected=expected)
+    beside = [f"{path.parent / one.name}" for one in sorted(path.parent.glob("*")) if one.is_dir()]
+    near = difflib.get_close_matches(source, beside, n=1)
+    hint = f"did you mean {near[0]}?" if near else ""
+    return Problem(f"there is no folder {source}", expected=expected, hint=hint)
 
 
 def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]]:
@@ -90,7 +103,10 @@ def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]
     token = get_token()
     api = HfApi(endpoint=endpoint, token=token, library_name="titanflow")
     repository = Repository(api, repo_id, Caller(repo_id, token or ""))
-    commit = repository.commit_of(revision or "main")
+    try:
+        commit = repository.commit_of(revision or "main")
+    except HubError as error:
+        raise HubError(f"There is no folder {repo_id} here, and as a repository of {endpoint}: {error}") from None
     tree = repository.tree(commit)
     if LINEAGE not in tree:
         expected = "a model that titanflow published"

@@ -92,6 +92,9 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     # A title may come from a config: a dollar in it is a dollar.
     axes.set_title(panel.title, color=GREY, fontsize=11, parse_math=False)
     axes.tick_params(colors=GREY)
+    # Steps are whole, and a value is written whole: not as what is to be added to a number in the corner.
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_formatter().set_useOffset(False)
     axes.xaxis.label.set_color(GREY)
     axes.yaxis.label.set_color(GREY)
     axes.grid(color=GREY, alpha=0.25)

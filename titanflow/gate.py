@@ -102,7 +102,7 @@ def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: 
         raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
     tasks = compared_tasks(gate, samples, last)
     if last is None:
-        return with_reason(decision, True, "nothing was published yet")
+        return with_reason(decision, True, "the first model here: there is none to compare it with")
     decision = decision.model_copy(update={"against": last.name})
     if last.samples is None:
         return with_reason(decision, False, f"{last.name} was published without its samples; {ANEW}")

@@ -107,7 +107,7 @@ def _row(night: Night, folder: Path) -> NightRow:
         row.scores = _scores(evaluation)
     if isinstance(published, PublishResult):
         row.comparisons = published.gate.comparisons if published.gate else []
-        row.link = published.pull_request or published.location if published.status == "published" else ""
+        row.link = published.pull_request or (published.location if published.status == "published" else "")
     row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
     if not row.state:
         row.state, row.cause = _without_an_end(folder, published)

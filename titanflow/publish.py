@@ -25,8 +25,9 @@ from titanflow.hub.card_metadata import card_problems
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
-from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, is_ref, is_repo_id
+from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
 from titanflow.hub.published import last_in_folder, last_on_hub
+from titanflow.hub.task_files import task_files
 from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun, forget_ranks
@@ -94,7 +95,7 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
         problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
 
-    repo_id, tag, branch = settings.repo_id, settings.tag or run.run, settings.revision
+    repo_id, tag, branch = settings.repo_id, tag_of(settings, run), settings.revision
     if settings.target == "hub" and not repo_id:
         refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
     elif repo_id and not is_repo_id(repo_id):
@@ -109,6 +110,11 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     elif settings.pull_request:
         refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
     return problems
+
+
+def tag_of(settings: Publish, run: StageRun) -> str:
+    """The tag that marks what is published."""
+    return settings.tag or default_tag(run.experiment, run.run, settings.revision)
 
 
 def check_scored(lineage: Lineage, settings: Publish) -> None:
@@ -143,16 +149,18 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     from titanflow.hub.card import card_files, model_card
 
     written = card_files(lineage)
+    tasks = task_files(lineage.evaluation_folder) if candidate.settings.own_tasks and lineage.evaluation_folder else {}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
-    bundle = {**candidate.exported, **{name: bytes_entry(data) for name, data in written.items()}}
+    bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
     written[CARD] = model_card(lineage, candidate.settings, bundle)
     bundle[CARD] = bytes_entry(written[CARD])
     # The last, for it lists all the others.
     written[LINEAGE] = lineage_json(lineage, bundle)
     bundle[LINEAGE] = bytes_entry(written[LINEAGE])
-    for name, data in written.items():
-        refuse_private(name, data.decode())
+    sources = {name: entry.source for name, entry in tasks.items() if isinstance(entry.source, bytes)}
+    for name, data in {**written, **sources}.items():
+        refuse_private(name, data.decode(errors="replace"))
     return bundle
 
 
@@ -179,7 +187,7 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.meet(last_in_folder(folder, candidate.exported))
     result = PublishResult(
-        target="folder", location=str(folder), tag=settings.tag or run.run, gate=lineage.gate, status="held back"
+        target="folder", location=str(folder), tag=tag_of(settings, run), gate=lineage.gate, status="held back"
     )
     if lineage.is_held_back:
         return result
@@ -205,7 +213,7 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     settings = candidate.settings
     endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
     repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
-    tag = "" if settings.pull_request else settings.tag or run.run
+    tag = "" if settings.pull_request else tag_of(settings, run)
     location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
     result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
     for _ in range(DECISIONS):
@@ -247,7 +255,7 @@ def send(
         pushed = push(bundle, repository, tag=result.tag, **how)
     return result.model_copy(
         update={
-            "status": "published",
+            "status": "proposed" if pushed.pull_request else "published",
             "location": pushed.pull_request or result.location,
             "commit": pushed.commit,
             "pull_request": pushed.pull_request,

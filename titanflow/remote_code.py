@@ -20,6 +20,11 @@ PACKAGE = "models/remote_code"
 """Where in ``titan`` the modelling files are that an export may bring."""
 
 
+EVALS = "evals"
+"""Where a published folder has the tasks that scored it: lm-eval runs their files when it is asked to, transformers
+never."""
+
+
 def own_code() -> dict[str, Path]:
     """This package's modelling files by their names, as they lie in an export."""
     spec = find_spec("titan")
@@ -42,7 +47,8 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Ma
     references = [text for path in sorted(folder.glob("*config.json")) for text in _auto_map(path)]
     if not references:
         return False
-    own, brought = own_code(), {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    own, files = own_code(), (path.relative_to(folder) for path in folder.rglob("*.py"))
+    brought = {path.as_posix() for path in files if path.parts[0] != EVALS}
     foreign = sorted(
         name for name in brought if name not in own or (folder / name).read_bytes() != own[name].read_bytes()
     )

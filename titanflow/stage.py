@@ -233,12 +233,13 @@ class PublishResult(Strict):
     """Where the model was published: a folder, or a repository's commit and tag.
 
     ``status`` is ``held back`` where the gate didn't let it pass, and ``dry run`` where nothing was to be written; then
-    ``location`` is where it would have gone. ``pull_request`` is the URL of one that was opened in place of a commit.
+    ``location`` is where it would have gone. ``proposed`` waits for a review: ``pull_request`` is its URL, nothing is
+    tagged.
     """
 
     stage: Literal["publish"] = "publish"
     target: Literal["folder", "hub"]
-    status: Literal["published", "held back", "dry run"] = "published"
+    status: Literal["published", "proposed", "held back", "dry run"] = "published"
     location: str
     repo_id: str = ""
     commit: str = ""

@@ -184,8 +184,10 @@ def _gate(gate: GateDecision) -> Table:
 
 def _written(result: PublishResult) -> Text:
     size = f"{len(result.files)} files"
-    where = f"{result.location} {result.commit[:12]} tagged {result.tag}" if result.commit else result.location
-    verb = "Would publish" if result.status == "dry run" else "Published"
+    where = f"{result.location} {result.commit[:12]}".rstrip() + (
+        f" tagged {result.tag}" if result.commit and result.tag else ""
+    )
+    verb = {"dry run": "Would publish", "proposed": "Proposed, not published yet:"}.get(result.status, "Published")
     return Text.assemble((f"{verb} ", "bold"), where, f" ({size})", overflow="fold")
 
 

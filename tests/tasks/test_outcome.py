@@ -91,6 +91,18 @@ def test_sigkill_is_named_and_memory_is_suspected(tmp_path):
     assert "the last words" in str(failure.value)
 
 
+def test_what_takes_less_memory_is_the_stage_s_own(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+    advice = {"pretrain": "lower training.local_batch_size", "evaluate": "lower evaluate.batch_size"}
+    advice |= {"publish": "publishing loads the model once more", "prepare": "take a machine with more"}
+    for stage, expected in advice.items():
+        with pytest.raises(StageLost, match=expected) as failure:
+            read_outcome(stage, tmp_path, -9, log)
+        assert ("batch_size" in str(failure.value)) == (stage in ("pretrain", "evaluate"))
+        assert ("run it again: what arrived isn't sent twice" in str(failure.value)) == (stage == "publish")
+
+
 def test_of_torchrun_s_ranks_the_first_to_fall_counts(tmp_path):
     with pytest.raises(StageFailed, match="killed by SIGKILL"):
         outcome(tmp_path, 1, TORCHRUN_REPORT)

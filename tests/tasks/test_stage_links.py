@@ -14,6 +14,8 @@ def test_only_what_a_browser_opens_is_linked(tmp_path):
         "published": ("Published: a/b v1", "https://hub/a/b/tree/v1"),
         "pull-request": ("Pull request", "https://hub/pr/1"),
     }
+    for status in ("proposed", "held back", "dry run"):
+        assert "published" not in links(tmp_path, pushed.model_copy(update={"status": status}))
     (tmp_path / "wandb.json").write_text(json.dumps({"id": "1", "mode": "offline", "url": ""}))
     assert links(tmp_path, PublishResult(target="folder", location="/runs/model")) == {}
 

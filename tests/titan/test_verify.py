@@ -115,10 +115,25 @@ def test_the_first_token_of_a_tie_may_be_the_other(copied: Path, monkeypatch: py
     assert checks["generates"].found == "the same 16 tokens but for a tie at token 1"
 
 
+def test_a_pipe_among_the_files_is_named_and_not_waited_for(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "generation_config.json").unlink()
+    os.mkfifo(copied / "generation_config.json")
+    os.mkfifo(copied / "added.json")
+    found = failed(copied, capsys)
+    assert "no regular file" in found["generation_config.json"]
+    assert "was not published" in found["added.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["no-such-folder"], "a folder, or owner/name on the Hub"),
+        (["no-such-folder"], "there is no folder no-such-folder"),
+        (
+            ["runs/modle"],
+            "no folder runs/modle\n    expected: a folder, or owner/name on the Hub\n    did you mean runs/model?",
+        ),
+        (["runs/a/b/model"], "there is no folder runs/a/b/model"),
+        (["a-file"], "a-file is a file"),
         (["."], "no titanflow.json"),
         ([".", "--revision", "v1"], "a folder has no revisions"),
     ],
@@ -131,6 +146,8 @@ def test_bad_input_ends_with_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "model").mkdir(parents=True)
+    (tmp_path / "a-file").touch()
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
 
@@ -193,6 +210,15 @@ def test_a_repository_that_titanflow_did_not_write(hub: LocalHub, tmp_path: Path
     ended = run(REPO, **environment)
     assert ended.returncode == 2
     assert "no titanflow.json at main" in ended.stderr
+
+
+def test_a_name_that_neither_a_folder_nor_the_hub_has(
+    hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk_to(hub, monkeypatch, tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    assert main(["local/nothing"]) == 1
+    assert f"There is no folder local/nothing here, and as a repository of {hub.url}: Could" in capsys.readouterr().err
 
 
 def test_a_revision_that_was_asked_for_needs_no_tag() -> None:

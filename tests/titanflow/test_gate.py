@@ -78,7 +78,11 @@ def test_a_threshold_on_what_was_not_evaluated_is_the_config_s_mistake() -> None
 
 def test_the_first_model_passes() -> None:
     decision = decide(BETTER, evaluation(acc=0.5), "sft", samples(), None)
-    assert (decision.passed, decision.reason, decision.against) == (True, "nothing was published yet", "")
+    assert (decision.passed, decision.reason, decision.against) == (
+        True,
+        "the first model here: there is none to compare it with",
+        "",
+    )
 
 
 def test_a_better_model_passes_and_a_worse_one_is_held_back() -> None:

@@ -104,6 +104,10 @@ def test_what_became_of_a_push(tmp_path: Path) -> None:
     assert "Published" not in held_back
     assert "Would publish /model" in shown(tmp_path, result.model_copy(update={"status": "dry run", "gate": None}))
     assert "Published /model" in shown(tmp_path, PublishResult(target="folder", location="/model"))
+    proposed = PublishResult(target="hub", status="proposed", location="https://hub/pr/1", commit="c" * 40)
+    text = shown(tmp_path, proposed)
+    assert "Proposed, not published yet: https://hub/pr/1" in text
+    assert "tagged" not in text
 
 
 @pytest.mark.parametrize(("dropped", "line"), [({"too_long": 660, "malformed": 3}, True), ({"too_long": 37}, False)])

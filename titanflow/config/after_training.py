@@ -114,7 +114,7 @@ class Publish:
     private: bool = True
     """Whether a new repository is private."""
     tag: str | None = None
-    """The tag that marks what is published; unset, the run's name."""
+    """The tag that marks what is published; unset, the run's name, or experiment-run where the branch has that name."""
     model: str = "sft"
     """The module whose export is published."""
     license: str = "apache-2.0"
@@ -135,6 +135,9 @@ class Publish:
     """What the card's snippet asks the model."""
     gate: Gate = field(default_factory=Gate)
     """When it may be published."""
+    own_tasks: bool = True
+    """Whether tasks of your own that scored it are published with their items, in `evals/`, so that anyone can make the
+    card's scores again; for items that must stay private: false."""
     pull_request: bool = False
     """Open a pull request in place of a commit to the branch; nothing is tagged. Once it is merged, publishing
     without this sets the tag, and commits nothing."""

@@ -125,14 +125,14 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
 
 def _function_problems(task: SingleTask) -> Iterator[Problem]:
     for key, value in task.config.items():
-        for function in _functions(value):
+        for function in functions(value):
             path = task.yaml.stands.get(key, task.yaml.path)
             if reason := _unfound(function.name, path.parent):
                 expected = f"module.function, of a file in {path.parent.name}/ or an installed module"
                 yield task.yaml.problem(key, f"found !function {function.name}: {reason}", expected)
 
 
-def _functions(value: Any) -> Iterator[Function]:
+def functions(value: Any) -> Iterator[Function]:
     """The functions in a value, which may hold itself by an alias."""
     waiting, seen = [value], set[int]()
     while waiting:

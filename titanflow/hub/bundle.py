@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.errors import DataError, Problem
-from titanflow.remote_code import own_code, trust_remote_code
+from titanflow.remote_code import EVALS, own_code, trust_remote_code
 
 CARD = "README.md"
 LINEAGE = "titanflow.json"
@@ -27,6 +27,12 @@ REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
 BENCHMARK_SCORES = re.compile(r"\.eval_results/[A-Za-z0-9][\w.-]*\.yaml")
+TASKS = f"{EVALS}/tasks"
+"""The evaluated tasks of the experiment's own."""
+ITEMS = f"{EVALS}/items"
+"""The items that they read."""
+_PART = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*"
+TASK_FILES = re.compile(rf"(?:{TASKS}/(?:{_PART}/)*{_PART}\.(?:yaml|py)|{ITEMS}/(?:{_PART}/)*{_PART})")
 CHUNK = 1 << 20
 """Bytes that are read at a time when a file is hashed."""
 
@@ -45,12 +51,15 @@ class Entry:
 
 
 Bundle = Mapping[str, Entry]
-"""Name → file; a bundle is flat but for ``.eval_results/``, where the Hub looks for scores of its benchmarks."""
+"""Name → file; a bundle is flat but for ``.eval_results/``, where the Hub looks for scores of its benchmarks,
+and ``evals/``, the experiment's own tasks."""
 
 
 def is_published(name: str) -> bool:
     """Whether a file of this name may be part of a bundle."""
-    return is_exported(name) or name in WRITTEN or BENCHMARK_SCORES.fullmatch(name) is not None
+    if is_exported(name) or name in WRITTEN:
+        return True
+    return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES))
 
 
 def is_exported(name: str) -> bool:

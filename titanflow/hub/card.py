@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from titanflow import __version__
 from titanflow.config.after_training import Publish
 from titanflow.curves import draw, loss_panel
-from titanflow.hub.bundle import LOSS_CURVE, Bundle
+from titanflow.export_check import export_check
+from titanflow.hub.bundle import LOSS_CURVE, TASK_FILES, Bundle
 from titanflow.hub.card_tables import (
     answers_table,
     data_table,
@@ -28,6 +29,8 @@ from titanflow.hub.card_tables import (
 from titanflow.hub.lineage import Lineage
 from titanflow.hub.markdown import code, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
+from titanflow.hub.names import default_tag
+from titanflow.hub.score_commands import score_commands
 from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import LastPublished, seeds_text
@@ -51,15 +54,15 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted}
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
     card = environment.get_template(TEMPLATE.name).render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
         settings=settings,
-        tag=settings.tag or lineage.run,
+        tag=settings.tag or default_tag(lineage.experiment, lineage.run, settings.revision),
         # A base model carries the template too, but has never seen a conversation.
         chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
-        code=sorted(name for name in bundle if name.endswith(".py")),
+        code=sorted(name for name in bundle if name.endswith(".py") and "/" not in name),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
         lineage=lineage,
@@ -68,6 +71,9 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         gate=lineage.gate,
         digests=weight_digests(lineage, bundle),
         versions=sorted(versions(lineage).items()),
+        commands=commands(lineage, bundle),
+        has_task_files=any(TASK_FILES.fullmatch(name) for name in bundle),
+        has_task_code=any(TASK_FILES.fullmatch(name) and name.endswith(".py") for name in bundle),
         **tables(lineage),
     )
     return (card.rstrip() + "\n").encode()
@@ -89,6 +95,14 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "tasks": evaluated,
         "has_local_tasks": any(task in local for task in evaluated),
     }
+
+
+def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
+    """What gives the scores again; nothing of an evaluation whose scores compare with nothing."""
+    folder, evaluation = lineage.evaluation_folder, lineage.evaluation
+    if folder is None or evaluation is None or evaluation.limit is not None:
+        return []
+    return score_commands(folder, lineage.export, bundle)
 
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:

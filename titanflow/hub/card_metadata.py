@@ -1,4 +1,4 @@
-"""What a Hub accepts in a card's front matter: licences and languages, checked before anything is trained.
+"""What a Hub accepts in a card's front matter: licences, languages and tags, checked before anything is trained.
 
 A Hub verifies ``license`` when the card is committed, and shows an error on the model's page for a language that it
 doesn't know. huggingface_hub asks a Hub for both, and a plan asks nobody.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 
 from titanflow.config.after_training import Publish
 from titanflow.errors import Problem
@@ -49,8 +50,8 @@ LANGUAGE_CODES = dict(pair.split("=") for pair in _CODES.split())
 
 
 def card_problems(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the licence and the languages of a model's card."""
-    return [*_license_problems(settings, run), *_language_problems(settings, run)]
+    """What is wrong with the licence, the languages and the tags of a model's card, and with its commit's message."""
+    return [*_license_problems(settings, run), *_language_problems(settings, run), *_text_problems(settings, run)]
 
 
 def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
@@ -113,6 +114,23 @@ def _language_hint(found: str) -> str:
     names = {**LANGUAGE_CODES, **{one: one for one in SPECIAL_LANGUAGES}}
     near = difflib.get_close_matches(lowered, names, n=1)
     return f"did you mean {names[near[0]]}?" if near else "of program text: code"
+
+
+def _text_problems(settings: Publish, run: StageRun) -> list[Problem]:
+    problems = [
+        _problem(run, "tags", f"found {tag!r}", "some words on one line, without control characters")
+        for tag in settings.tags
+        if not _is_line(tag)
+    ]
+    message = settings.commit_message
+    if message is not None and not _is_line(message.partition("\n")[0]):
+        problems.append(_problem(run, "commit_message", f"found {message!r}", "a title on the first line"))
+    return problems
+
+
+def _is_line(text: str) -> bool:
+    """Whether a text is one line that shows something; of controls and line separators none may stand in it."""
+    return bool(text.strip()) and not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
 
 
 def _problem(run: StageRun, key: str, message: str, expected: str, hint: str = "") -> Problem:

@@ -35,7 +35,7 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
     fresh.mkdir()
     try:
         for name, entry in bundle.items():
-            (fresh / name).parent.mkdir(exist_ok=True)
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             copy(entry.source, fresh / name)
         if not holds(fresh, bundle):
             raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")

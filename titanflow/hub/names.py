@@ -14,6 +14,11 @@ REPO_ID_EXPECTED = "owner/name of letters, digits, '-', '_' and '.', at most 96 
 REF_EXPECTED = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
 
 
+def default_tag(experiment: str, run: str, branch: str) -> str:
+    """The tag of a run that isn't given one: its name, behind the experiment's where the branch is called so, too."""
+    return run if run != branch else f"{experiment}-{run}"
+
+
 def is_repo_id(name: str) -> bool:
     """Whether this is owner/name as the Hub has it (huggingface_hub's ``validate_repo_id``)."""
     if not REPO_ID.fullmatch(name) or len(name) > LONGEST or name.endswith(".git"):

@@ -14,10 +14,14 @@ SMALLER = {"learning_rate": "learning rate", "tokens_per_second": "tokens a seco
 """What is shown of each step beside the loss, and its title."""
 
 
-def loss_svg(records: Sequence[dict[str, Any]]) -> str:
-    """Training and validation loss; empty without two points."""
+SIZES = ((5.8, 3.8), (3.9, 2.9))
+"""Inches of the loss's picture, on a wide page and on a phone's: its labels have one size, and are seen in one."""
+
+
+def loss_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Training and validation loss in each of the sizes; none without two points."""
     panel = loss_panel(records, "")
-    return inline(draw([panel], width=5.8, height=3.8)) if panel else ""
+    return [inline(draw([panel], width=width, height=height)) for width, height in SIZES] if panel else []
 
 
 def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from titanflow.export_check import export_check
 from titanflow.forecast.reconcile import table_rows
 from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, read_contents
-from titanflow.report.pictures import loss_svg, smaller_svgs
-from titanflow.report.sections import inheritance, masked_rows, result_table, tiles, timings
+from titanflow.report.pictures import loss_svgs, smaller_svgs
+from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
 from titanflow.score_table import seeds_text
 from titanflow.stage import write_text_atomically
 from titanflow.training_data import training_data
@@ -49,18 +50,22 @@ def render_report(folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "duration": duration}
+    environment.filters |= {"short": short, "duration": duration, "export_check": export_check}
     page = environment.get_template("report.html.jinja").render(
         run=run,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         state=run_state(run),
         tiles=tiles(run),
         pictures={
-            stage.name: (Markup(loss_svg(stage.metrics)), [Markup(svg) for svg in smaller_svgs(stage.metrics)])
+            stage.name: (
+                [Markup(svg) for svg in loss_svgs(stage.metrics)],
+                [Markup(svg) for svg in smaller_svgs(stage.metrics)],
+            )
             for stage in run.stages
             if stage.name in ("pretrain", "sft")
         },
         results=result_table(run),
+        models=evaluated_models(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titanflow.errors import TitanflowError
+from titanflow.hub.bundle import WEIGHTS
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import Masks
 from titanflow.quantities import duration, short
@@ -19,6 +20,8 @@ from titanflow.stage import EvaluateResult, TrainResult
 
 MASK_ROWS = 3
 """Conversations that are shown of each stage."""
+SHOWN_WEIGHTS = 2
+"""Files of weights whose hash is shown of a model."""
 Z95 = 1.96
 """Standard errors on either side of a 95 % interval."""
 UNIT_SCALE = re.compile(r"(acc|exact_match|em|f1)(_|,|$)")
@@ -42,6 +45,16 @@ class Interval:
     value: float
     low: float
     width: float
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """What a name in the table of scores stands for: a folder, and the SHA-256 of its first files of weights."""
+
+    name: str
+    folder: str
+    weights: list[tuple[str, str]]
+    more: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,24 @@ def result_table(run: RunContents) -> dict[str, Any]:
         if not row.metric.endswith("perplexity")
     ]
     return {"models": columns(evaluation, last), "rows": rows}
+
+
+def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
+    """The evaluated models in the order of their columns; a folder of the run is told from the run's."""
+    evaluation = run.evaluation
+    if evaluation is None or not evaluation.scores:
+        return []
+    found, root = [], run.folder.resolve()
+    for name in columns(evaluation, list(evaluation.scores)[-1]):
+        folder = evaluation.folders.get(name)
+        if folder is None:
+            continue
+        weights = [
+            (file, sha256) for file, sha256 in evaluation.digests.get(name, {}).items() if WEIGHTS.fullmatch(file)
+        ]
+        shown = folder.resolve().relative_to(root) if folder.resolve().is_relative_to(root) else folder
+        found.append(EvaluatedModel(name, str(shown), weights[:SHOWN_WEIGHTS], len(weights[SHOWN_WEIGHTS:])))
+    return found
 
 
 def interval(score: Score, metric: str, samples: int | str) -> Interval | None:

@@ -85,7 +85,10 @@ class FinishedRun:
             "digests": {"base": {}, "sft": folder_digests(self.export)},
             "folders": {"base": self.root / "pretrain" / "export", "sft": self.export},
         }
-        write_result(folder, evaluate_result(**(values | changes)))
+        result = evaluate_result(**(values | changes))
+        run = {"stage": "evaluate", "experiment": "stdlib", "run": "run-7", "folder": folder}
+        StageRun(**run, config={"tasks": sorted(result.scores.get("sft", {})), "dtype": "float32"}).write()
+        write_result(folder, result)
 
     def to_publish(self, **config: Any) -> StageRun:
         folder = self.root / "publish"

@@ -133,7 +133,7 @@ def test_lineage_names_run_fingerprints_and_digests(finished: FinishedRun) -> No
         "`sft-wandb`",
         "torchtitan 0.2.2",
         "lm_eval 0.4.13",
-        "relative_error 1.25e-07",
+        "its logits differ by at most 1.2e-07 of the largest",
     ):
         assert text in card
 
@@ -267,8 +267,9 @@ def test_commands_to_run_it_with(finished: FinishedRun) -> None:
     for line in (
         "titanflow chat local/stdlib",
         "vllm serve local/stdlib --revision v1",
-        "lm_eval --model hf --model_args pretrained=local/stdlib,revision=v1,dtype=float32 \\",
-        "  --tasks stdlib_kind,stdlib_text",
+        "hf download local/stdlib --revision v1 --local-dir stdlib",
+        "lm_eval run --model hf --model_args pretrained=.,dtype=float32 \\",
+        "  --tasks stdlib_kind,stdlib_text \\",
     ):
         assert line in card.splitlines()
 

@@ -91,3 +91,27 @@ def test_a_licence_of_ones_own_is_named_and_linked(finished: FinishedRun) -> Non
     assert text.endswith(f"## Licence\n\nmy-license: <{link}>\n")
     data = ModelCard(text).data
     assert (data.license, data.license_name, data.license_link) == ("other", "my-license", link)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"tags": ["fine", "two\nlines"]}, r"(?s)publish.tags: found 'two\\nlines'"),
+        ({"tags": [" "]}, "publish.tags: found ' '"),
+        ({"tags": ["a\u2028b"]}, "publish.tags: found"),
+        ({"tags": ["a\x00b"]}, "publish.tags: found"),
+        (
+            {"commit_message": "\nsecond line"},
+            "(?s)publish.commit_message: found .*expected: a title on the first line",
+        ),
+    ],
+)
+def test_text_that_is_no_line(finished: FinishedRun, config: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_settings(finished.to_publish(**config))
+
+
+def test_text_that_yaml_would_read_otherwise_stays_text(finished: FinishedRun) -> None:
+    tags = ["---", "no", "1e5", "a: b", "# not a comment", "[a", "it's", "\u00e4 \u2260 \u4e2d"]
+    result = publish(finished.to_publish(tags=tags, commit_message="a title\n\nand more"))
+    assert ModelCard.load(f"{result.location}/README.md").data.tags == ["titanflow", "torchtitan", *tags]

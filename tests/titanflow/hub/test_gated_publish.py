@@ -64,7 +64,10 @@ def test_worse_is_held_back_and_better_is_published(
 ) -> None:
     caplog.set_level(logging.INFO, "titanflow.publish")
     first = publish(models.run("a", 70))
-    assert (first.status, gate_of(first).reason) == ("published", "nothing was published yet")
+    assert (first.status, gate_of(first).reason) == (
+        "published",
+        "the first model here: there is none to compare it with",
+    )
     before, asked = state(hub), len(hub.log)
 
     worse = publish(models.run("b", 60))

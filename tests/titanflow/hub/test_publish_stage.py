@@ -107,6 +107,7 @@ def test_a_dry_run_writes_nothing(
 def test_a_pull_request(finished: FinishedRun, hub: LocalHub) -> None:
     result = publish(finished.to_publish(target="hub", repo_id=REPO, pull_request=True))
     assert result.pull_request == result.location == f"{hub.url}/{REPO}/discussions/1"
+    assert result.status == "proposed"
     assert (result.tag, result.commit) == ("", hub.repos[REPO].at("refs/pr/1").oid)
     assert hub.repos[REPO].tags == {}
 
@@ -174,6 +175,16 @@ def test_settings_that_cannot_be_used(finished: FinishedRun, config: dict[str, A
     with pytest.raises(ConfigError, match=says) as caught:
         read_settings(run)
     assert f"publish.yaml:3: publish.{key}" in str(caught.value)
+
+
+def test_a_run_that_is_called_like_the_branch_is_tagged_with_its_experiment(
+    finished: FinishedRun, hub: LocalHub
+) -> None:
+    """The default experiment's run is called main, as the branch is."""
+    run = finished.to_publish(target="hub", repo_id=REPO).model_copy(update={"run": "main"})
+    result = publish(run)
+    assert (result.tag, result.location) == ("stdlib-main", f"{hub.url}/{REPO}/tree/stdlib-main")
+    assert result.commit == hub.repos[REPO].tags["stdlib-main"]
 
 
 def test_a_token_in_a_name_is_not_published(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ def test_a_model_that_says_something_else_is_not_tagged(
 
 
 def test_a_card_that_the_hub_refuses(hub: LocalHub, publish: Push) -> None:
-    with pytest.raises(HubError, match=r"Invalid metadata in README\.md"):
+    with pytest.raises(HubError, match=r"doesn't take the front matter of README\.md"):
         publish(README__md=b"---\nlicense: [\n---\n")
     assert pushes(hub) == 0
 

@@ -6,6 +6,7 @@ from finished_run import REPO
 from local_hub import LocalHub
 from pushing import Push, local, sent
 
+from titanflow.errors import HubError
 from titanflow.hub import upload
 from titanflow.hub.bundle import Entry, bytes_entry
 
@@ -50,3 +51,10 @@ def test_in_parts(hub: LocalHub, publish: Push, large: dict[str, bytes], bundle:
     assert hub.requests("PUT .*/parts/") == 7
     assert sent(hub) == local(bundle)
     assert hub.repos[REPO].at("main").files["model-00001-of-00002.safetensors"].lfs
+
+
+def test_a_card_that_the_hub_refuses_costs_no_upload(hub: LocalHub, publish: Push, large: dict[str, bytes]) -> None:
+    with pytest.raises(HubError, match=r"doesn't take the front matter of README\.md: while parsing"):
+        publish(README__md=b"---\nlicense: [\n---\n")
+    assert hub.requests("PUT /lfs/") == 0
+    assert hub.requests("POST .*/commit/") == 0

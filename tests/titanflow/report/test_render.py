@@ -92,7 +92,7 @@ def test_trained_tokens_are_marked_and_no_others(run_folder: Path) -> None:
 
 def test_pictures_take_the_page_s_colours(run_folder: Path) -> None:
     text = render_report(run_folder)
-    assert text.count('<svg class="plot"') == 2 * 4
+    assert text.count('<svg class="plot"') == 2 * 5  # the loss in two sizes
     assert "var(--accent)" in text.split("<svg")[1]
     assert "prefers-color-scheme: dark" in text
 
@@ -186,3 +186,27 @@ def test_a_result_of_another_version_counts_as_not_there(run_folder: Path) -> No
 def test_a_folder_that_is_no_run_s(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"neither plan\.json nor manifest\.json"):
         write_report(tmp_path)
+
+
+def test_what_the_names_of_the_scores_stand_for(run_folder: Path) -> None:
+    digests = {"base": {"model.safetensors": "b" * 64}, "sft": {"model.safetensors": "5" * 64, "config.json": "c" * 64}}
+    folders = {"base": Path("/elsewhere/base"), "sft": run_folder / "sft" / "export"}
+    found = evaluation().model_copy(update={"digests": digests, "folders": folders})
+    write_result(run_folder / "evaluate", found)
+    text = Page(render_report(run_folder)).text
+    assert f"base: /elsewhere/base, model.safetensors {'b' * 12}\n" in text
+    assert f"sft: sft/export, model.safetensors {'5' * 12}\n" in text
+
+
+def test_on_a_phone_each_score_stands_below_its_task_and_beside_its_model(run_folder: Path) -> None:
+    """There the header isn't shown: each cell says itself what it is."""
+    page = Page(render_report(run_folder))
+    labels = [attributes.get("data-label") for tag, attributes in page.tags if tag == "td"]
+    assert labels.count("base") == labels.count("sft") == 3
+    assert labels.count("samples") == 2
+
+
+def test_words_for_people(run_folder: Path) -> None:
+    text = render_report(run_folder)
+    assert "its logits differ by at most 1.2e-07 of the largest" in text
+    assert not [word for word in ("parity", "greedy_tokens", "relative_error", "argmax") if word in text]

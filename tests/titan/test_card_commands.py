@@ -1,0 +1,136 @@
+"""The commands of a published card are typed, in a shell, against the local Hub: they give the card's scores."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_hub import LocalHub
+from tiny_evals import TASKS
+from tiny_evaluation import Trained, evaluation, write_trained
+from tiny_hub import talk_to
+
+from titanflow.publish import publish
+from titanflow.stage import EvaluateResult, PublishResult, StageRun, TrainResult, read_result, write_result
+
+REPO = "local/tiny"
+OWN = """\
+task: tiny_own
+dataset_path: json
+dataset_kwargs: {data_files: {test: "FOLDER/*.jsonl"}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: !function questions.asked
+doc_to_choice: [red, blue, green]
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1.0, chat: false}
+"""
+SAID = """\
+task: tiny_said
+dataset_path: json
+dataset_kwargs: {data_files: {test: "${data}/module.jsonl"}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: perplexity, aggregation: perplexity, higher_is_better: false}]
+metadata: {version: 1.0, chat: true}
+"""
+"""A score without steps: it is another one without the chat template."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The tiny stages, their results, and a task with items of its own folder and a Python file."""
+    trained = write_trained(tmp_path_factory.mktemp("run"))
+    items = tmp_path_factory.mktemp("my items")
+    for name in ("first", "second"):
+        rows = [{"thing": f"{name} {number}", "answer": number % 3} for number in range(7)]
+        (items / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = trained.data / "tasks"
+    (tasks / "own").mkdir()
+    (tasks / "own" / "tiny_own.yaml").write_text(OWN.replace("FOLDER", str(items)))
+    (tasks / "own" / "tiny_said.yaml").write_text(SAID)
+    (tasks / "own" / "questions.py").write_text("def asked(doc):\n    return f\"What colour is {doc['thing']}?\"\n")
+    for stage in ("pretrain", "sft"):
+        export = trained.folder / stage / "export"
+        values = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1000, "seq_len": 256}
+        result = TrainResult(stage=stage, checkpoint=trained.folder / stage, step=1, export=export, **values)
+        write_result(trained.folder / stage, result)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Trained) -> EvaluateResult:
+    tasks = [*TASKS, "tiny_own", "tiny_said"]
+    run = evaluation(trained, trained.folder / "evaluate", tasks=tasks, models=["sft"], gen_kwargs={"max_gen_toks": 5})
+    command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = read_result(run.folder)
+    assert isinstance(result, EvaluateResult)
+    return result
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    with LocalHub() as hub:
+        talk_to(hub, monkeypatch, tmp_path / "cache")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        yield hub
+
+
+def published(trained: Trained, **settings: object) -> PublishResult:
+    stages = {name: trained.folder / name for name in ("pretrain", "sft", "evaluate")}
+    where = {"stage": "publish", "experiment": "tiny", "run": "main", "folder": trained.folder / "publish"}
+    return publish(StageRun(**where, config=settings, stages=stages))
+
+
+def typed(card: str, folder: Path) -> str:
+    """What a shell prints of the card's commands, typed one after the other."""
+    block = re.search(r"### The same scores again\n.*?```\n(.*?)```", card, re.DOTALL)
+    assert block is not None, card
+    done = subprocess.run(
+        ["bash", "-e", "-c", block[1]],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def table(printed: str) -> dict[tuple[str, str], float]:
+    """The scores in lm-eval's tables, by task and metric."""
+    scores, task = {}, ""
+    for line in printed.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 9 and re.fullmatch(r"-?[\d.]+", cells[6]):
+            task = cells[0] or task
+            scores[task, cells[4]] = float(cells[6])
+    return scores
+
+
+def test_the_card_s_commands_give_its_scores(
+    trained: Trained, evaluated: EvaluateResult, hub: LocalHub, tmp_path: Path
+) -> None:
+    result = published(trained, target="hub", repo_id=REPO)
+    card = hub.repos[REPO].files(result.tag)["README.md"].decode()
+
+    found = table(typed(card, tmp_path))
+
+    scores = {
+        (task, metric): value
+        for task, metrics in evaluated.scores["sft"].items()
+        for metric, value in metrics.items()
+        if not metric.endswith("_stderr")
+    }
+    assert len(scores) == 6
+    assert found == pytest.approx(scores, rel=1e-4, abs=1e-4)

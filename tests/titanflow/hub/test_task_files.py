@@ -1,0 +1,161 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from finished_run import FinishedRun
+
+from titanflow.errors import ConfigError
+from titanflow.evals.task_yaml import Function, read_yaml
+from titanflow.hub.score_commands import score_commands
+from titanflow.hub.task_files import task_files
+from titanflow.publish import publish
+from titanflow.stage import PreparedData, StageRun
+
+OUTPUT = {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": ["a", "b"], "doc_to_target": 0}
+
+
+def task(name: str, files: Any, **more: Any) -> str:
+    kwargs = {"dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test"}
+    return yaml.safe_dump({"task": name, **kwargs, **OUTPUT, "metadata": {"version": 1}, **more})
+
+
+def evaluate(finished: FinishedRun, files: dict[str, str], data: Path | None = None, **config: Any) -> Path:
+    """Leaves an evaluation's ``run.yaml`` and the task files that it ran, as they were rendered."""
+    folder = finished.root / "evaluate"
+    names = [name for text in files.values() for name in re.findall(r"^task: (.*)$", text, re.MULTILINE)]
+    run = {"stage": "evaluate", "experiment": "stdlib", "run": "run-7", "folder": folder}
+    StageRun(**run, config={"tasks": names, **config}, data=PreparedData(train=data)).write()
+    for name, text in files.items():
+        (folder / "tasks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "tasks" / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Prepared items in a folder whose name is a pattern for `datasets`."""
+    folder = tmp_path / "data [1]"
+    folder.mkdir()
+    for name in ("kind.jsonl", "other.jsonl", "dataset.json"):
+        (folder / name).write_text(json.dumps({"q": name}) + "\n")
+    return folder
+
+
+def test_the_files_of_a_task_are_told_from_the_published_folder(finished: FinishedRun, data: Path) -> None:
+    files = {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"}
+    folder = evaluate(finished, {"kind.yaml": task("kind", files)}, data)
+    found = task_files(folder)
+    assert found.keys() == {"evals/tasks/kind.yaml", "evals/items/kind.jsonl"}
+    written = found["evals/tasks/kind.yaml"].source
+    assert isinstance(written, bytes)
+    assert yaml.safe_load(written)["dataset_kwargs"] == {"data_files": {"test": "evals/items/kind.jsonl"}}
+    assert found["evals/items/kind.jsonl"].source == data / "kind.jsonl"
+
+
+def test_items_by_their_own_path_each_folder_under_a_number(finished: FinishedRun, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place / "deep").mkdir(parents=True)
+        for name in ("one.jsonl", "two.jsonl"):
+            (tmp_path / place / "deep" / name).write_text(place)
+    files = {"test": [f"{tmp_path}/a/**/*.jsonl", f"{tmp_path}/b/deep/one.jsonl"], "train": "https://a.example/b.jsonl"}
+    found = task_files(evaluate(finished, {"t.yaml": task("t", files)}))
+    written = found.pop("evals/tasks/t.yaml").source
+    assert isinstance(written, bytes)
+    told = yaml.safe_load(written)["dataset_kwargs"]["data_files"]
+    assert told == {"test": ["evals/items/1/**/*.jsonl", "evals/items/2/one.jsonl"], "train": files["train"]}
+    assert found.keys() == {
+        "evals/items/1/deep/one.jsonl",
+        "evals/items/1/deep/two.jsonl",
+        "evals/items/2/one.jsonl",
+    }
+
+
+def test_a_function_brings_the_python_files_and_stays_one(finished: FinishedRun, data: Path) -> None:
+    text = task("t", {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"})
+    tasks = {"own/t.yaml": text.replace("'{{q}}'", "!function asked.question"), "own/asked.py": "question = str\n"}
+    assert "!function" in tasks["own/t.yaml"]
+    folder = evaluate(finished, tasks, data)
+    found = task_files(folder)
+    assert "evals/tasks/own/asked.py" in found
+    copy = finished.root / "copy.yaml"
+    written = found["evals/tasks/own/t.yaml"].source
+    assert isinstance(written, bytes)
+    copy.write_bytes(written)
+    assert read_yaml(copy)["doc_to_text"] == Function("asked.question")
+
+
+def test_without_functions_no_python_is_published(finished: FinishedRun, data: Path) -> None:
+    text = task("t", {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"})
+    folder = evaluate(finished, {"t.yaml": text, "private.py": "1"}, data)
+    assert not [name for name in task_files(folder) if name.endswith(".py")]
+
+
+def test_a_name_that_no_bundle_takes(finished: FinishedRun, data: Path) -> None:
+    (data / ".hidden.jsonl").write_text("{}")
+    folder = evaluate(finished, {"t.yaml": task("t", f"{str(data).replace('[', '[[]')}/.hidden.jsonl")}, data)
+    with pytest.raises(ConfigError, match=r"evals/items/.hidden.jsonl: no name for a published file"):
+        task_files(folder)
+
+
+def test_the_folder_holds_them_and_false_keeps_them(finished: FinishedRun, data: Path) -> None:
+    finished.evaluate(scores={"base": {}, "sft": {"kind": {"acc": 0.5}}})
+    evaluate(finished, {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}, data)
+    model = Path(publish(finished.to_publish()).location)
+    assert (model / "evals" / "items" / "kind.jsonl").is_file()
+    card = (model / "README.md").read_text()
+    assert "  --tasks kind \\\n  --include_path evals/tasks" in card
+    assert str(data) not in card
+    publish(finished.to_publish(own_tasks=False))
+    assert not (model / "evals").exists()
+    card = " ".join((model / "README.md").read_text().split())
+    assert "lm_eval" not in card.split("## Results")[1].split("## Training")[0]
+    assert "own tasks aren't published: their scores can't be made again from here" in card
+
+
+def test_a_token_in_a_task_is_refused(finished: FinishedRun, data: Path) -> None:
+    text = task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl", description="hf_averysecrettoken")
+    evaluate(finished, {"kind.yaml": text}, data)
+    with pytest.raises(ConfigError, match=re.escape("evals/tasks/kind.yaml: would publish a token")):
+        publish(finished.to_publish())
+    assert not (finished.root / "publish" / "model").exists()
+
+
+def commands(finished: FinishedRun, data: Path, **config: Any) -> list[str]:
+    files = f"{str(data).replace('[', '[[]')}/kind.jsonl"
+    tasks = {f"{name}.yaml": task(name, files, metadata={"chat": name == "talk"}) for name in ("plain", "talk")}
+    folder = evaluate(finished, tasks, data, **config)
+    return score_commands(folder, finished.export, task_files(folder))
+
+
+def test_tasks_in_chat_and_others_have_a_command_each(finished: FinishedRun, data: Path) -> None:
+    first, second = commands(finished, data)
+    assert "--tasks plain" in first
+    assert "--apply_chat_template" not in first
+    assert "--tasks talk" in second
+    assert "--apply_chat_template" in second
+    (both,) = commands(finished, data, chat=True, fewshot_as_multiturn=False)
+    assert "--tasks plain,talk" in both
+    assert "--fewshot_as_multiturn false" in both
+    (neither,) = commands(finished, data, chat=False)
+    assert "--apply_chat_template" not in neither
+
+
+def test_what_changes_a_score_is_in_the_command(finished: FinishedRun, data: Path) -> None:
+    settings = {"num_fewshot": 3, "seed": 7, "batch_size": "auto", "dtype": "bfloat16"}
+    command, _ = commands(finished, data, **settings, gen_kwargs={"do_sample": True, "stop": ["a b", ","]})
+    for part in ("--num_fewshot 3", "--seed 7", "--batch_size auto", "dtype=bfloat16", "do_sample=True"):
+        assert part in command
+    assert """'stop=['"'"'a b'"'"', '"'"','"'"']'""" in command
+
+
+def test_a_tokenizer_that_begins_a_text_is_told_what_the_stage_did(finished: FinishedRun, data: Path) -> None:
+    assert "prefix_token_id" not in commands(finished, data)[0]
+    config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    (finished.export / "tokenizer_config.json").write_text(json.dumps(config))
+    vocabulary = {"model": {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 5}, "unk_token": "<s>"}}
+    (finished.export / "tokenizer.json").write_text(json.dumps({"version": "1.0", **vocabulary}))
+    assert "add_bos_token=False,prefix_token_id=5" in commands(finished, data)[0]
+    assert "prefix_token_id" not in commands(finished, data, models={"mine": "folder"})[0]

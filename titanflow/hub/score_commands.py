@@ -1,0 +1,82 @@
+"""The commands on a card that give its scores again: lm-eval's own, typed in the published folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.evals.asked_as_chat import asked_as_chat
+from titanflow.hub.bundle import TASKS, Bundle
+from titanflow.hub.task_files import evaluated_tasks
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
+    """A command for the tasks that are asked as a conversation, and one for the others, where there are such.
+
+    Tasks of the experiment's own are left out where their files aren't part of the bundle. Empty where the evaluation
+    left no record of how it asked.
+    """
+    found = evaluated_tasks(evaluation)
+    if found is None:
+        return []
+    run, asked = found
+    setting = run.config.get("chat", "auto")
+    has_files = any(name.startswith(f"{TASKS}/") for name in bundle)
+    parts: dict[bool, list[str]] = {}
+    for name, tasks in asked.tasks.items():
+        if has_files or all(task.of_library for task in tasks):
+            metadata = {task.name: task.config.get("metadata") for task in tasks}
+            chat = any(asked_as_chat(name, metadata, setting).values())
+            parts.setdefault(chat, []).append(name)
+    model = model_args(export, bundle, run.config)
+    return [_command(names, chat, run.config, model, has_files) for chat, names in parts.items()]
+
+
+def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
+    """What lm-eval is told of the model: a text's first token is scored after the end of text, as the stage did it."""
+    given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
+    if any(name.endswith(".py") and "/" not in name for name in bundle):
+        given.append("trust_remote_code=True")
+    # lm-eval takes the beginning of a text where the tokenizer has one, unless it is told otherwise.
+    if not isinstance(config.get("models"), Mapping) and (end := _end_after_a_beginning(export)) is not None:
+        given += ["add_bos_token=False", f"prefix_token_id={end}"]
+    return ",".join(given)
+
+
+def _end_after_a_beginning(export: Path) -> int | None:
+    """The id of the end of text, where the tokenizer has a token that begins a text, too."""
+    named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
+    if not begin or not end:
+        return None
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(export / TOKENIZER)).token_to_id(end)
+
+
+def _text(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, Mapping) else token or ""
+
+
+def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str, has_files: bool) -> str:
+    options = [["--tasks", ",".join(tasks)]]
+    if has_files:
+        options.append(["--include_path", TASKS])
+    if chat:
+        options.append(["--apply_chat_template"])
+        if not config.get("fewshot_as_multiturn", True):
+            options.append(["--fewshot_as_multiturn", "false"])
+    if instruction := config.get("system_instruction"):
+        options.append(["--system_instruction", instruction])
+    if config.get("num_fewshot") is not None:
+        options.append(["--num_fewshot", str(config["num_fewshot"])])
+    if gen_kwargs := config.get("gen_kwargs"):
+        options.append(["--gen_kwargs", *(f"{key}={value!r}" for key, value in gen_kwargs.items())])
+    options.append(["--batch_size", str(config.get("batch_size", 16)), "--seed", str(config.get("seed", 1234))])
+    return " \\\n  ".join(map(shlex.join, [["lm_eval", "run", "--model", "hf", "--model_args", model], *options]))
