@@ -185,7 +185,10 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
 
 def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
     try:
-        yield from lines
+        for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise _holds_nul(file, number)
+            yield line
     except UnicodeDecodeError:
         # It came up somewhere in a block of lines: a second look finds the one.
         for _ in _text_lines(file):
@@ -251,18 +254,28 @@ def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise _not_utf8(file, number, error) from error
+            if "\0" in line:
+                raise _holds_nul(file, number)
             if line.strip():
                 yield number, line
 
 
 def _text(file: Path, raw: bytes) -> str:
     """A whole file's text, without its byte order mark, each line ending with a line feed alone."""
+    if (at := raw.find(b"\0")) >= 0:
+        raise _holds_nul(file, 1 + raw[:at].count(b"\n"))
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         # The decoder counts from behind the mark that it takes away.
         line = 1 + raw[: error.start].count(b"\n")
         raise _not_utf8(file, line, error) from error
+
+
+def _holds_nul(file: Path, line: int) -> DataError:
+    """UTF-16 without a byte order mark is UTF-8 with a NUL at every other place."""
+    hint = "if it is UTF-16: iconv -f UTF-16LE -t utf-8"
+    return DataError(Problem("a NUL stands in the text", _KEY, f"{file}:{line}", "a file in UTF-8", hint))
 
 
 def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:

@@ -12,8 +12,9 @@ import pyarrow.parquet
 import pytest
 from odd_files import COMPRESS, NAMES, written
 
-from titanflow.config.additions import Data
+from titanflow.config.additions import Data, Document
 from titanflow.data.chat_source import load_chats, read_rows
+from titanflow.data.file_rows import rows_of, texts_of
 from titanflow.data.sources import Source
 from titanflow.data.text_source import load_text
 from titanflow.errors import DataError
@@ -251,3 +252,12 @@ def test_a_limit_reads_no_further(tmp_path: Path) -> None:
     source = load(tmp_path, tmp_path / "d", limit=2)
     assert list(source.rows["text"]) == ["a.txt", "b.txt"]
     assert source.passed_over == {"behind the limit": 2}
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
+@pytest.mark.parametrize("document", ["file", "line"])
+def test_utf_16_without_a_mark_is_not_read_as_utf_8(tmp_path: Path, name: str, document: Document) -> None:
+    path = tmp_path / name
+    path.write_bytes('text\n{"text": "one"}\n'.encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"a\.\w+:1: data\.path: a NUL stands in the text"):
+        list(texts_of(path, document) if name == "a.txt" else rows_of(path).rows)
