@@ -124,7 +124,8 @@ def test_the_modelling_files_are_published(runs: dict[str, Cli], family: str) ->
     folder = published(runs[family])
     files = json.loads((runs[family].run_folder / "publish/result.json").read_text())["files"]
 
-    assert {path.name for path in folder.iterdir()} == files.keys()
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert there == files.keys()
     assert {f"modeling_{family}.py", "routed_decoder.py"} <= files.keys()
     assert "trust_remote_code=True" in (folder / "README.md").read_text()
 

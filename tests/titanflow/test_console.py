@@ -39,6 +39,8 @@ def test_a_pipe_has_whole_lines(monkeypatch: pytest.MonkeyPatch, variable: str) 
 
 @pytest.mark.parametrize("columns", ["20", "80", "500"])
 def test_a_terminal_folds_and_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    # rich takes a dumb terminal to have 80 columns.
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", columns)
     text = Text.from_ansi(shown(monkeypatch, Terminal())).plain
     assert "…" not in text
