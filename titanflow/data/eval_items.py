@@ -12,7 +12,6 @@ from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
 from titanflow.data.file_rows import rows_of, texts_of
 from titanflow.data.local_files import Ending, local_files
-from titanflow.data.sources import SourceFile
 from titanflow.errors import DataError, Problem
 from titanflow.home import expanded
 
@@ -65,6 +64,8 @@ def check_items(data: Data) -> None:
     Raises:
         DataError: a file can't be read, or a row of it isn't one; with file and line.
     """
+    from titanflow.data.sources import SourceFile
+
     for file in named_files(data.path).values() if data.path else ():
         if Ending.of(file).format == "text":
             for _ in texts_of(file, "line"):
