@@ -213,7 +213,7 @@ class Corpus:
         assert not mutant.is_error, f"no error; changed: {differences(self.originals[mutant.root], found)}"
         if mutant.same is not None:
             other = self.outcome(mutant.same)
-            assert found == other, f"differs from {mutant.same.what}: {differences(other, found)}"
+            assert not differences(other, found), f"differs from {mutant.same.what}: {differences(other, found)}"
             return
         if mutant.values is not None:
             for key in mutant.sets:
@@ -262,8 +262,9 @@ def is_same(found: Any, value: Any) -> bool:
 
 
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
-    """Some of the keys in which two resolved configs differ, for a message."""
+    """Some of the keys in which two resolved configs differ, for a message; an empty section is as good as none."""
     if not isinstance(one, dict) or not isinstance(other, dict):
-        return {"": (one, other)}
-    differing = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+        return {} if one == other else {"": (one, other)}
+    both = [{key: value for key, value in each.items() if value not in (None, {})} for each in (one, other)]
+    differing = [key for key in sorted({*one, *other}) if both[0].get(key) != both[1].get(key)]
     return {key: (one.get(key), other.get(key)) for key in differing[:8]}
