@@ -31,17 +31,18 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    to_run = [plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"]
-    problems = [problem for run in to_run for problem in evaluation_problems(modules["evaluate"], run)]
-    problems += [problem for run in to_run for problem in _trained_on(modules, run)]
-    if problems:
-        raise ConfigError(problems)
-    return [line for run in to_run for line in _warnings(modules["evaluate"], run)]
-
-
-def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
-    """Everything that is wrong with the tasks of an evaluate module, each once."""
+    run = next((plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"), None)
+    if run is None:
+        return []
+    module = modules["evaluate"]
     asked = asked_by(run.config, module.name, module.origins)
+    if problems := [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]:
+        raise ConfigError(problems)
+    return _warnings(module, run, asked)
+
+
+def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> list[Problem]:
+    """Everything that is wrong with the tasks of an evaluate module, each once."""
     items = _items(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     for task in {task.name: task for task in asked.single}.values():
@@ -52,9 +53,8 @@ def evaluation_problems(module: Module, run: StageRun) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _trained_on(modules: Mapping[str, Module], run: StageRun) -> Iterator[Problem]:
+def _trained_on(modules: Mapping[str, Module], asked: AskedTasks) -> Iterator[Problem]:
     """Items by their own path in a file that is trained on; those of the evaluate module's data are compared before."""
-    asked = asked_by(run.config)
     files = {path.resolve(): task for task in asked.single for path in item_files(task, None)}
     for module in modules.values() if files else ():
         if not module.trains or module.config["training"]["mock_data"]:
@@ -134,10 +134,9 @@ def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
     return {task.name: task.config.get("metadata") for task in tasks}
 
 
-def _warnings(module: Module, run: StageRun) -> list[str]:
+def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     """What tasks of lm-eval's library lack; they stay as they are, so that published scores compare."""
     models, number = run.config["models"], run.config["num_fewshot"]
-    asked = asked_by(run.config, module.name, module.origins)
     found = []
     own = models if isinstance(models, dict) else {}
     chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
