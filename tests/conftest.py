@@ -4,7 +4,9 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Cli
@@ -41,13 +43,30 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(NoProcess())
 
 
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
+@contextmanager
+def kept_environment() -> Iterator[None]:
     """What a stage that runs inside of a test's process puts into the environment isn't the next test's."""
     before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Each test has an environment of its own."""
+    with kept_environment():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """A module's or session's fixture is set up before any test's environment is kept, so that what it puts there
+    would stay for the whole process."""
+    with nullcontext() if fixturedef.scope == "function" else kept_environment():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
