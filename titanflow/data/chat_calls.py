@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from titanflow.data.chat_check import shown
+from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.errors import Problem
 
 
@@ -58,9 +58,9 @@ def tools_of(value: Any, key: str, problems: list[Problem]) -> list[dict[str, An
 
 
 def parsed(text: str, key: str, problems: list[Problem]) -> Any:
-    """What JSON text says; None, and a problem, where it isn't JSON."""
+    """What JSON text says; None, and a problem, where it can't be taken as JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problems.append(Problem(f"{shown(text)} isn't JSON: {error}", key))
+        return parsed_json(text)
+    except JsonFault as fault:
+        problems.append(Problem(f"found {shown(text)}, {fault}", key))
         return None

@@ -16,6 +16,7 @@ from titanflow.config.additions import Data
 from titanflow.data import stdlib_chats
 from titanflow.data.chat_format import REQUIRED, ChatFormat, Unreadable, check_declaration
 from titanflow.data.file_rows import Row, Unit, rows_of
+from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.data.local_files import Ending, local_files
 from titanflow.data.sources import FILE, PLACE, Source, SourceFile, check_one_source, load_from_hub, write_source
 from titanflow.errors import DataError, Problem
@@ -67,9 +68,9 @@ def decoded(batch: dict[str, list[Any]]) -> Iterator[Any]:
         return
     for row in batch[ROW]:
         try:
-            yield json.loads(row)
-        except (ValueError, RecursionError) as error:
-            yield Unreadable(f"not JSON: {error}")
+            yield parsed_json(row)
+        except JsonFault as fault:
+            yield Unreadable(str(fault))
 
 
 def chat_rows(file: Path) -> tuple[Unit, Iterable[tuple[int, str]]]:

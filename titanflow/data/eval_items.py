@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_evals
 from titanflow.data.file_rows import rows_of, texts_of
+from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.data.local_files import Ending, local_files
 from titanflow.errors import DataError, Problem
 from titanflow.home import expanded
@@ -78,9 +78,9 @@ def check_items(data: Data) -> None:
 
 def _check_row(origin: str, row: Any) -> None:
     try:
-        item = json.loads(row) if isinstance(row, str) else row
-    except (ValueError, RecursionError) as error:
-        raise DataError(Problem(f"not JSON: {error}", KEY, origin)) from None
+        item = parsed_json(row) if isinstance(row, str) else row
+    except JsonFault as fault:
+        raise DataError(Problem(str(fault), KEY, origin)) from None
     if not isinstance(item, dict):
         raise DataError(Problem(f"found {row!r:.60}", KEY, origin, "an item: columns and their values"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_text
 from titanflow.data.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
+from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.data.local_files import Ending, local_files
 from titanflow.data.sources import (
     FILE,
@@ -136,11 +136,9 @@ def _texts(file: Path, found: FileRows, column: str) -> Iterator[tuple[int, str]
 def as_mapping(row: Row) -> dict[str, Any] | Problem:
     """A row's columns, or why it has none."""
     try:
-        found = json.loads(row) if isinstance(row, str) else row
-    except json.JSONDecodeError as fault:
-        return Problem(f"not JSON: {fault.msg} (column {fault.colno})", "data.path", expected="a JSON object")
-    except (ValueError, RecursionError) as fault:
-        return Problem(f"not JSON: {fault}", "data.path", expected="a JSON object")
+        found = parsed_json(row) if isinstance(row, str) else row
+    except JsonFault as fault:
+        return Problem(str(fault), "data.path", expected="a JSON object")
     if isinstance(found, dict):
         return found
     return Problem(f"the row isn't a mapping but {type(found).__name__}", "data.path", expected="a JSON object")

@@ -121,7 +121,7 @@ def test_no_tools_are_none(empty: Any) -> None:
     assert (found.tools, found.problems) == (None, [])
 
 
-@pytest.mark.parametrize(("tools", "said"), [("{", "isn't JSON"), ([3], "found 3"), (["["], "isn't JSON")])
+@pytest.mark.parametrize(("tools", "said"), [("{", "not JSON"), ([3], "found 3"), (["["], "not JSON")])
 def test_tools_that_are_none_are_said(tools: Any, said: str) -> None:
     found = problem({"messages": [USER, ANSWER], "tools": tools})
     assert found.startswith("tools: ")
@@ -220,7 +220,7 @@ MALFORMED = {
     "half a character": ([USER, {**ANSWER, "content": "\ud83d"}], "half a character (a lone surrogate)"),
     "a call that isn't JSON": (
         [USER, {**ANSWER, "tool_calls": [{"function": {"name": "f", "arguments": "{city: Köln}"}}]}],
-        "messages[1].tool_calls.arguments: '{city: Köln}' isn't JSON",
+        "messages[1].tool_calls.arguments: found '{city: Köln}', not JSON",
     ),
     "a call of nothing": (
         [USER, {**ANSWER, "tool_calls": [{"function": {"arguments": {}}}]}],
@@ -241,7 +241,7 @@ def test_a_malformed_row_says_where_and_what(name: str) -> None:
 
 def test_a_sharegpt_call_that_is_not_json_is_said() -> None:
     row = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": "weather()"}]}
-    assert "conversations[1].tool_calls: 'weather()' isn't JSON" in problem(row, chat_format="sharegpt")
+    assert "conversations[1].tool_calls: found 'weather()', not JSON" in problem(row, chat_format="sharegpt")
 
 
 @pytest.mark.parametrize("row", [None, 3, "text", [USER, ANSWER]])
@@ -260,8 +260,8 @@ def test_what_should_be_a_text_is_not_left_out(value: Any) -> None:
 
 def test_json_of_too_many_levels_is_said() -> None:
     deep = "[" * 100_000 + "]" * 100_000
-    assert "isn't JSON" in problem({"messages": deep})
-    assert "isn't JSON" in problem({"messages": [USER, ANSWER], "tools": deep})
+    assert "not JSON" in problem({"messages": deep})
+    assert "not JSON" in problem({"messages": [USER, ANSWER], "tools": deep})
 
 
 @pytest.mark.parametrize("first", [{}, {"content": "no", "role": "system"}])

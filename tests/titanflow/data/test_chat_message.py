@@ -96,7 +96,7 @@ def test_calls_by_two_names_are_refused() -> None:
 
 def test_a_call_that_is_no_json_names_its_key() -> None:
     row = {"messages": [USER, {**ANSWER, "function_call": "weather()"}]}
-    assert problem(row).startswith("messages[1].function_call: 'weather()' isn't JSON")
+    assert problem(row).startswith("messages[1].function_call: found 'weather()', not JSON")
 
 
 def test_functions_are_tools() -> None:

@@ -151,7 +151,7 @@ BAD_CHATS = {
     "no assistant turn": (messages(USER), r"chats\.jsonl:2: messages: the conversation has no assistant turn"),
     "text for messages": (
         messages() | {"messages": "Hi"},
-        r"chats\.jsonl:2: messages: 'Hi' isn't JSON",
+        r"chats\.jsonl:2: messages: found 'Hi', not JSON",
     ),
     "no messages": ({"id": 7}, r"chats\.jsonl:2: data\.columns: there is no column 'messages'; the row has: id"),
 }
