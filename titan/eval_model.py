@@ -23,6 +23,7 @@ from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.fingerprint import folder_digests
 from titanflow.hf_base import CONFIG_FILE, download_model, is_hugging_face
+from titanflow.home import expanded
 from titanflow.remote_code import trust_remote_code
 from titanflow.stage import StageRun
 
@@ -56,7 +57,9 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
     if settings.backend == "native":
-        return {name: _checkpoint(run, name, Path(path).absolute() if path else None) for name, path in given.items()}
+        return {
+            name: _checkpoint(run, name, expanded(path).absolute() if path else None) for name, path in given.items()
+        }
     return {name: _export(run, name, path, settings.remote_code) for name, path in given.items()}
 
 
@@ -68,7 +71,7 @@ def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, s
     elif given in commits:
         folder = download_model(given, commits[given])
     else:
-        folder = Path(given).absolute()
+        folder = expanded(given).absolute()
     if not (folder / CONFIG_FILE).is_file():
         found = f"{name}: no config.json in {folder}"
         raise ConfigError(Problem(found, key="models", expected="a folder that transformers loads"))

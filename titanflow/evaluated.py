@@ -12,6 +12,7 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
+from titanflow.home import expanded
 from titanflow.remote_code import trust_remote_code
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -39,12 +40,12 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
         wrong = [
             f"{name}: {lacks} in {folder}"
             for name, folder in models.items()
-            if not is_model(Path(folder)) and not _may_come(Path(folder), workspace)
+            if not is_model(expanded(folder)) and not _may_come(expanded(folder), workspace)
         ]
         expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
         origin = module.origins.get("models", "")
         for name, folder in models.items():
-            trust_remote_code(Path(folder), f"{module.name}.models.{name}", origin)
+            trust_remote_code(expanded(folder), f"{module.name}.models.{name}", origin)
     else:
         stages = [other.stage for other in experiment.modules.values() if other.trains]
         known = [*([BASE] if stages else []), *stages]
@@ -131,7 +132,7 @@ def models_state(models: Any) -> dict[str, list[Any]]:
     """The files of each folder that ``models`` names, with size and time: what else may change between two runs."""
     if not isinstance(models, dict):
         return {}
-    return {name: [_state(path) for path in sorted(Path(folder).glob("*"))] for name, folder in models.items()}
+    return {name: [_state(path) for path in sorted(expanded(folder).glob("*"))] for name, folder in models.items()}
 
 
 def _state(path: Path) -> tuple[str, int, int]:

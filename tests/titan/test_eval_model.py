@@ -60,6 +60,16 @@ def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
         model_folders(run, Evaluate(models={"theirs": str(folder)}, remote_code={"owner/name": "d" * 40}))
 
 
+def test_folders_below_home_are_those_folders(run: StageRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checkpoint = complete(tmp_path / "sft" / "checkpoint" / "step-8")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text("{}")
+    assert model_folders(run, Evaluate(models={"a": "~/export"})) == {"a": tmp_path / "export"}
+    native = Evaluate(models={"a": "~/sft/checkpoint/step-8"}, backend="native")
+    assert model_folders(run, native) == {"a": checkpoint}
+
+
 def test_the_native_backend_reads_checkpoints(run: StageRun, tmp_path: Path) -> None:
     first, second = (complete(tmp_path / "sft" / "checkpoint" / f"step-{step}") for step in (8, 16))
     (tmp_path / "sft" / "checkpoint" / "step-24").mkdir()

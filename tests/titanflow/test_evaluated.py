@@ -34,6 +34,16 @@ def test_stages_of_the_experiment_and_folders(tmp_path: Path, export: Path) -> N
     check(tmp_path, {"to come": str(tmp_path / "runs" / "e" / "main" / "sft" / "export")})
 
 
+def test_a_folder_below_home_is_that_folder(tmp_path: Path, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check(tmp_path, {"a": "~/export"})
+    assert models_state({"a": "~/export"}) == models_state({"a": str(export)})
+    (export / "modeling.py").write_text("")
+    (export / "config.json").write_text('{"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}')
+    with pytest.raises(ConfigError, match="brings code of its own"):
+        check(tmp_path, {"a": "~/export"})
+
+
 @pytest.mark.parametrize(
     ("models", "expected"),
     [

@@ -12,6 +12,7 @@ from titanflow.config.interpolation import interpolate
 from titanflow.config.toml_source import read_toml
 from titanflow.config.yaml_source import Leaf, Tree, display, merge, read_tree
 from titanflow.errors import ConfigError, Problem
+from titanflow.home import expanded
 
 PACKAGED = Path(__file__).parent.parent / "configs"
 CHECKOUT = Path(__file__).parent.parent.parent / "configs"
@@ -34,9 +35,10 @@ class ConfigTree:
             ConfigError: the named folder doesn't exist.
         """
         if configs is not None:
-            if not Path(configs).is_dir():
+            folder = expanded(configs)
+            if not folder.is_dir():
                 raise ConfigError(Problem(f"no such folder: {configs}", key="--configs"))
-            return cls(Path(configs))
+            return cls(folder)
         candidates = [Path("configs"), PACKAGED, CHECKOUT]
         found = next((path for path in candidates if (path / "modules").is_dir()), PACKAGED)
         return cls(found)
@@ -48,7 +50,7 @@ class ConfigTree:
             ConfigError: there is none; names the ones there are.
         """
         for path in (
-            Path(name),
+            expanded(name),
             *(self.root / "experiments" / f"{name}{suffix}" for suffix in ("", ".yaml")),
         ):
             if _is_file(path):
@@ -78,8 +80,8 @@ class ConfigTree:
             for path in (folder / name, folder / f"{name}.yaml"):
                 if _is_file(path):
                     return path
-        if _is_file(Path(name)):
-            return Path(name)
+        if _is_file(itself := expanded(name)):
+            return itself
         there = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
         near = difflib.get_close_matches(name, there, n=1) or difflib.get_close_matches(f"{name}.yaml", there, n=1)
         raise ConfigError(
@@ -143,4 +145,4 @@ def _parents(path: Path, extends: Leaf | Tree) -> Iterator[tuple[Path, str]]:
         raise ConfigError(Problem("extends takes a list of files", key="extends", origin=display(path)))
     for name in names:
         assert isinstance(extends, Leaf)
-        yield (path.parent / name).resolve(), extends.origin
+        yield (path.parent / expanded(name)).resolve(), extends.origin
