@@ -57,9 +57,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
     if settings.backend == "native":
-        return {
-            name: _checkpoint(run, name, expanded(path).absolute() if path else None) for name, path in given.items()
-        }
+        return {name: _checkpoint(run, name, path) for name, path in given.items()}
     return {name: _export(run, name, path, settings.remote_code) for name, path in given.items()}
 
 
@@ -91,9 +89,9 @@ def _stage_export(run: StageRun, name: str) -> Path:
     return folder
 
 
-def _checkpoint(run: StageRun, name: str, given: Path | None) -> Path:
+def _checkpoint(run: StageRun, name: str, given: str | None) -> Path:
     """A ``step-N`` folder: the one that is given, or the newest of a stage."""
-    folder = given or _stage(run, name)
+    folder = expanded(given).absolute() if given else _stage(run, name)
     if (folder / METADATA).is_file():
         return folder
     if is_hugging_face(folder):
