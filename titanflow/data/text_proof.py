@@ -66,6 +66,17 @@ class TextProof:
             return Problem(found, left_out.key, hint=left_out.hint), []
         return None, list(notes)
 
+    def unwritten(self, conversation: Conversation, encoded: Encoded) -> Problem | None:
+        """What the template doesn't write of a trained turn, wherever that would stand: its calls or its text."""
+        for turn in encoded.turns:
+            message = conversation.messages[turn]
+            others = {"calls": _with_other_calls(message), "text": {**message, "content": f"{message.get('content')}x"}}
+            for what, other in others.items():
+                if other != message and self.encoder.renderer.ignores(conversation, turn, other):
+                    found = f"template {self.encoder.name} leaves out the {what} of messages[{turn}]"
+                    return Problem(found, f"messages[{turn}]", hint=_OTHERWISE)
+        return None
+
     def _row(self, encoded: Encoded) -> RowText:
         borders = [0, *(np.flatnonzero(np.diff(encoded.trained)) + 1).tolist(), len(encoded.ids)]
         texts: dict[bool, list[str]] = {False: [], True: [self._text(self.encoder.header)]}
@@ -166,6 +177,14 @@ class TextProof:
 
     def _text(self, ids: list[int]) -> str:
         return str(self.backend.decode(ids, skip_special_tokens=False))
+
+
+def _with_other_calls(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        {**call, "function": {**call["function"], "name": f"{call['function']['name']}x"}}
+        for call in message.get("tool_calls") or []
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _loosely(text: str, where: str) -> str | None:

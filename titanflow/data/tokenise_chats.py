@@ -210,7 +210,9 @@ def _outcome(
         return _fitted(encoded, plan.seq_len, data.overlong)
     of_mask, of_text = proofs
     if fault := of_mask.fault(conversation, encoded):
-        return Outcome(UNPROVED, fault)
+        # The mask is right where the template writes nothing that could be trained.
+        unwritten = of_text.unwritten(conversation, encoded)
+        return Outcome(REFUSED, unwritten) if unwritten else Outcome(UNPROVED, fault)
     fault, notes = of_text.look(conversation, encoded)
     return Outcome(REFUSED, fault) if fault else replace(_fitted(encoded, plan.seq_len, data.overlong), notes=notes)
 
