@@ -18,8 +18,9 @@ from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_keys import spelled
 from titanflow.data.quoted import hide_quoted, quotes
 from titanflow.data.template import is_built_in
+from titanflow.data.template_args import names_of
 from titanflow.data.template_program import ChatRefused, TemplateProgram
-from titanflow.data.thoughts import Opening
+from titanflow.data.thoughts import ASKED_FOR, Opening
 
 Turns = Literal["all", "last", "each"]
 ToolArguments = Literal["mapping", "text"]
@@ -142,8 +143,7 @@ class ChatRenderer:
         if whole is None:
             raise ChatRefused(
                 f"template {self.name} asks for messages[{len(messages) - 1}] with an opened {opening.tag}, and it has "
-                "no thoughts; give them as its reasoning_content, or a template that asks without (chat.template, or "
-                "chat.template_args: {enable_thinking: false} where it asks for that)"
+                f"no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
             )
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
@@ -161,6 +161,12 @@ class ChatRenderer:
             return text, marked
         moved = len(prompt) - start
         return prompt + text[start:], [(max(first, start) + moved, end + moved) for first, end in marked if end > start]
+
+    def _without_thoughts(self) -> str:
+        """How to ask for an answer alone."""
+        names = names_of(self.program.source)
+        found = next((name for name in ASKED_FOR if name in names), "")
+        return f"chat.template_args: {{{found}: false}}" if found else "a template that asks without (chat.template)"
 
     def _last_message(self, prompt: str, messages: list[dict[str, Any]], tools: Any) -> int:
         """Where in a prompt the text of its last message stands: there a prompt with another one begins to differ."""
