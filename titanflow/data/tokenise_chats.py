@@ -252,19 +252,23 @@ def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) 
     """The tokens that end the rows' trained turns, the most frequent first.
 
     Raises:
-        DataError: one of them stands within other turns, so that generation could neither stop at it nor go on.
+        DataError: one of them, or the end of text, stands within other turns, so that generation could neither stop
+            at it nor go on.
     """
     found = TurnEnds()
     for chunk in list_values(encoded, "ends"):
         found.ends.update(chunk.tolist())
     for chunk in list_values(encoded, "within"):
         found.within.update(chunk.tolist())
-    if not (both := found.ambiguous):
-        return found.ordered
-    token = tokenizer.backend.id_to_token(both[0])
-    message = f"{token} ends {found.ends[both[0]]} turns and stands within {found.within[both[0]]} others"
-    hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
-    raise DataError(Problem(message, "chat.template", plan.template_name, "ends at which generation can stop", hint))
+    # Generation stops at the end of text as well, whether it ends turns or not.
+    for end in [*found.ambiguous, tokenizer.end_of_text_id]:
+        if found.within[end]:
+            token = tokenizer.backend.id_to_token(end)
+            message = f"{token} ends {found.ends[end]} turns and stands within {found.within[end]} others"
+            hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
+            expected = "ends at which generation can stop"
+            raise DataError(Problem(message, "chat.template", plan.template_name, expected, hint))
+    return found.ordered
 
 
 def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:
