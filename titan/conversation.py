@@ -12,6 +12,10 @@ from jinja2 import TemplateError
 from transformers import TextStreamer
 
 from titan.hf_load import load_folder, load_tokenizer
+from titanflow.data.answer_forms import AnswerForms
+from titanflow.data.chat_keys import spelled
+from titanflow.data.chat_render import ChatRenderer
+from titanflow.data.special_tokens import SpecialTokens
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.hf_base import describe_repository, download_model, is_hugging_face
 from titanflow.hf_snapshot import names_repository
@@ -62,6 +66,7 @@ class Conversation:
         self.context: int = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
         self.system = [] if system is None else [{"role": "system", "content": system}]
         self.turns: list[dict[str, str]] = []
+        self.forms = answer_forms(self.tokenizer) if self.has_template else None
         self.forgot = 0
         """Turns that the last answer could no longer take into account."""
 
@@ -109,8 +114,10 @@ class Conversation:
             )
         finally:
             streamer.flush()
-            if self.has_template:
-                self.turns.append({"role": "assistant", "content": "".join(said)})
+            if self.forms:
+                written = self.tokenizer.decode(streamer.tokens, skip_special_tokens=False)
+                as_one = {"role": "assistant", "content": "".join(said)}
+                self.turns.append(self.forms.message(written) or as_one)
         return printable("".join(said))
 
     def _prompt(self, text: str) -> list[int]:
@@ -131,11 +138,20 @@ class Conversation:
     def _rendered(self, turns: list[dict[str, str]]) -> list[int]:
         try:
             text = self.tokenizer.apply_chat_template(
-                [*self.system, *turns], tokenize=False, add_generation_prompt=True
+                spelled([*self.system, *turns], self.tokenizer.chat_template),
+                tokenize=False,
+                add_generation_prompt=True,
             )
         except TemplateError as error:
             raise ConfigError(Problem(f"{self.name}'s chat template refuses this: {error}")) from None
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def answer_forms(tokenizer: Any) -> AnswerForms:
+    """How the template of a tokenizer writes answers."""
+    texts = {token.content: token for token in tokenizer.added_tokens_decoder.values() if token.special}
+    variables = {name: str(text) for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+    return AnswerForms(ChatRenderer(tokenizer.chat_template, "its own", SpecialTokens(texts).pattern, variables))
 
 
 class Streamer(TextStreamer):
@@ -144,6 +160,14 @@ class Streamer(TextStreamer):
     def __init__(self, tokenizer: Any, say: Callable[[str], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self.say = say
+        self.tokens: list[int] = []
+        """What was generated, control tokens too."""
+
+    def put(self, value: torch.Tensor) -> None:
+        """What transformers calls with the prompt first, then with each token."""
+        if not self.next_tokens_are_prompt:
+            self.tokens += value.flatten().tolist()
+        super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """What transformers calls with each piece."""

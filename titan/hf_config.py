@@ -46,6 +46,9 @@ class SpecialTokens:
     def read(cls, tokenizer: Path, end_of_turn: tuple[int, ...] = ()) -> SpecialTokens:
         """Reads a tokenizer's folder; ``end_of_turn`` ends a generation, too.
 
+        Where no turn was trained, it is the tokens that end one by their name. Where some were, such a token may stand
+        within a turn.
+
         Raises:
             DataError: the folder holds no tokenizer, or one without an end of text.
         """
@@ -65,10 +68,10 @@ class SpecialTokens:
                 )
             )
         vocabulary = loaded.get_vocab()
-        turns = [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
+        turns = end_of_turn or [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
         return cls(
             bos=loaded.bos_token_id,
-            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns, *end_of_turn])),
+            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns])),
             pad=loaded.pad_token_id,
             vocabulary=max(vocabulary.values()) + 1,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from titan.patches import apply_patches
 from titanflow.resume_proof import RECORD_BATCHES
 from titanflow.stage import StageRun
 
+# Chats and templates that their tests are made of.
+sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "data"))
 apply_patches(["cpu_device", "peak_flops"])
 
 

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,37 @@ def test_what_was_said_before_an_interruption_stays_said(
     assert len(pieces) > 1
     assert "".join(pieces) == "half a wo("
     assert talking.turns[-1] == {"role": "assistant", "content": "half a wo("}
+
+
+PARTS = (
+    "{% for m in messages %}{% if m.role == 'assistant' and m.thinking and loop.last %}"
+    "<|im_start|>thoughts\n{{ m.thinking }}<|im_end|>{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+"""As gpt-oss's: control tokens part the thoughts from the answer, and the history has none of them."""
+
+
+def test_an_answer_in_parts_stands_in_the_history_as_the_template_writes_it(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "parts")
+    (folder / "chat_template.jinja").write_text(PARTS)
+    talking, asked = Conversation("it", folder), []
+
+    def generate(tokens: torch.Tensor, streamer: Any, **options: object) -> None:
+        asked.append(talking.tokenizer.decode(tokens[0]))
+        streamer.put(tokens)
+        for token in talking.tokenizer("thoughts\nHm.<|im_end|><|im_start|>assistant\nYes.<|im_end|>").input_ids:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+    monkeypatch.setattr(talking.model, "generate", generate)
+    answer(talking, "Is it?")
+    assert talking.turns[-1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    answer(talking, "Sure?")
+    turns = "<|im_start|>user\nIs it?<|im_end|><|im_start|>assistant\nYes.<|im_end|><|im_start|>user\nSure?<|im_end|>"
+    assert asked[1] == f"{turns}<|im_start|>"
 
 
 def test_a_temperature_samples(talking: Conversation) -> None:

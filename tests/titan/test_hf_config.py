@@ -137,6 +137,13 @@ def test_the_ids_are_the_tokenizers(tokenizer: Path) -> None:
     assert SpecialTokens.read(tokenizer) == TOKENS
 
 
+def test_a_token_that_ends_a_turn_by_its_name_counts_where_no_turn_was_trained(tokenizer: Path) -> None:
+    assert SpecialTokens.read(tokenizer).eos == (0, 2)
+    # <|im_end|> may part such a turn.
+    assert SpecialTokens.read(tokenizer, (1,)).eos == (0, 1)
+    assert SpecialTokens.read(tokenizer, (2, 0)).eos == (0, 2)
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no tokenizer\.json"):
         SpecialTokens.read(tmp_path)

@@ -7,27 +7,25 @@ prompt that inference would give: a template that isn't stable in that sense tra
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from titanflow.data.call_arguments import has_calls, with_text_arguments
+from titanflow.data.behind_prompt import answer_start
+from titanflow.data.call_forms import with_text_arguments
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_keys import spelled
-from titanflow.data.template import is_built_in, marks_generation
-from titanflow.data.template_args import A_DATE, with_today_marked
-from titanflow.data.thoughts import Opening
+from titanflow.data.quoted import hide_quoted, quotes
+from titanflow.data.template import is_built_in
+from titanflow.data.template_args import names_of
+from titanflow.data.template_program import ChatRefused, TemplateProgram
+from titanflow.data.thoughts import ASKED_FOR, Opening
 
 Turns = Literal["all", "last", "each"]
 ToolArguments = Literal["mapping", "text"]
-# Private-use characters that stand for special tokens quoted in a message, while the template is rendered.
-_STAND_INS = [chr(code) for code in range(0xF0000, 0xF0400)]
-
-
-class ChatRefused(ValueError):
-    """A conversation that can't be rendered or trained on."""
+# No text begins with this private-use character.
+_OTHER = chr(0xF0FFE)
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,12 @@ class ChatRenderer:
         turns: Turns = "all",
         tool_arguments: ToolArguments = "mapping",
     ) -> None:
-        self.template = with_today_marked(template)
+        self.program = TemplateProgram(template, name, variables)
         self.name = name
         self.special = special
-        self.variables = variables
         self.turns = turns
         self.tool_arguments = tool_arguments
-        self.is_marked = marks_generation(template)
+        self.is_marked = self.program.is_marked
         # They write each turn by itself and mark it once, which the tests of the templates show on every conversation.
         self.is_append_only = is_built_in(template)
         self.opening = None if self.is_append_only else self._opening()
@@ -88,15 +85,17 @@ class ChatRenderer:
         Raises:
             ChatRefused: the template fails on it, isn't stable, or ends a trained turn with no special token.
         """
-        messages, tools, quoted = self._quoted(conversation)
+        messages, tools, quoted = hide_quoted(self.given(conversation), conversation.tools, self.special)
         shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
-        text, marked = self._template(shown, tools)
+        text, marked = self.program.text(shown, tools)
         trained = self._trained_turns(messages)
         if self.is_append_only:
             spans = [span for span, turn in zip(marked, _turns(shown), strict=True) if turn in trained]
             return Rendered(text, spans, trained, quoted, [start for start, _ in spans])
         if self.opening and trained[-1:] == [len(shown) - 1]:
             text, marked = self._with_thoughts(text, marked, shown, tools, self.opening)
+        if trained == [len(shown) - 1]:
+            text, marked = self._behind_prompt(text, marked, shown, tools)
         # A mark of a turn that isn't trained must not count as that of the trained one before it.
         followed = [turn for turn in _turns(shown) if turn > min(trained, default=len(shown))] if self.is_marked else []
         places = self._starts(text, shown, tools, sorted({*trained, *followed}))
@@ -112,8 +111,8 @@ class ChatRenderer:
         Raises:
             ChatRefused: the template fails on it.
         """
-        messages, tools, quoted = self._quoted(conversation)
-        text, _ = self._template(messages, tools, add_generation_prompt=True)
+        messages, tools, quoted = hide_quoted(self.given(conversation), conversation.tools, self.special)
+        text, _ = self.program.text(messages, tools, add_generation_prompt=True)
         return Rendered(text, [], [], quoted)
 
     def plain(self, conversation: Conversation) -> Rendered:
@@ -122,12 +121,12 @@ class ChatRenderer:
         Raises:
             ChatRefused: the template fails on it.
         """
-        messages, tools, quoted = self._quoted(conversation)
-        return Rendered(self._template(messages, tools)[0], [], [], quoted)
+        messages, tools, quoted = hide_quoted(self.given(conversation), conversation.tools, self.special)
+        return Rendered(self.program.text(messages, tools)[0], [], [], quoted)
 
     def _opening(self) -> Opening | None:
         try:
-            return Opening.of(self._template([{"role": "user", "content": "question"}], None, True)[0])
+            return Opening.of(self.program.text([{"role": "user", "content": "question"}], None, True)[0])
         except ChatRefused:
             # It is refused where it is needed.
             return None
@@ -136,7 +135,7 @@ class ChatRenderer:
         self, text: str, marked: list[tuple[int, int]], messages: list[dict[str, Any]], tools: Any, opening: Opening
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text and its marks, where the last turn goes on from the thought that its prompt opens."""
-        prompt, _ = self._template(messages[:-1], tools, add_generation_prompt=True)
+        prompt, _ = self.program.text(messages[:-1], tools, add_generation_prompt=True)
         asked = prompt.removesuffix(opening.written)
         if text.startswith(prompt) or asked == prompt or not text.startswith(asked):
             return text, marked
@@ -144,15 +143,47 @@ class ChatRenderer:
         if whole is None:
             raise ChatRefused(
                 f"template {self.name} asks for messages[{len(messages) - 1}] with an opened {opening.tag}, and it has "
-                "no thoughts; give them as its reasoning_content, or a template that asks without (chat.template, or "
-                "chat.template_args: {enable_thinking: false} where it asks for that)"
+                f"no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
             )
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
 
+    def _behind_prompt(
+        self, text: str, marked: list[tuple[int, int]], messages: list[dict[str, Any]], tools: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text and its marks, where the last turn alone is trained: its prompt, and the answer behind it."""
+        prompt, _ = self.program.text(messages[:-1], tools, add_generation_prompt=True)
+        if text.startswith(prompt) or len(messages) < 2:
+            return text, marked
+        start = answer_start(prompt, text, self._last_message(prompt, messages[:-1], tools))
+        if start is None:
+            # Its refusal as unstable shows both sides.
+            return text, marked
+        moved = len(prompt) - start
+        return prompt + text[start:], [(max(first, start) + moved, end + moved) for first, end in marked if end > start]
+
+    def _without_thoughts(self) -> str:
+        """How to ask for an answer alone."""
+        names = names_of(self.program.source)
+        found = next((name for name in ASKED_FOR if name in names), "")
+        return f"chat.template_args: {{{found}: false}}" if found else "a template that asks without (chat.template)"
+
+    def _last_message(self, prompt: str, messages: list[dict[str, Any]], tools: Any) -> int:
+        """Where in a prompt the text of its last message stands: there a prompt with another one begins to differ."""
+        other = [*messages[:-1], {**messages[-1], "content": f"{_OTHER}{messages[-1].get('content') or ''}"}]
+        return shared_length(prompt, self.program.text(other, tools, add_generation_prompt=True)[0])
+
+    def ignores(self, conversation: Conversation, turn: int, other: dict[str, Any]) -> bool:
+        """Whether the template writes the same text where a message is another one."""
+        messages = [*conversation.messages[:turn], other, *conversation.messages[turn + 1 :]]
+        try:
+            return self.plain(conversation).text == self.plain(replace(conversation, messages=messages)).text
+        except ChatRefused:
+            return False
+
     def quotes(self, conversation: Conversation) -> bool:
         """Whether messages or tools hold the text of a special token."""
-        return any(map(self.special.search, _strings([conversation.messages, conversation.tools])))
+        return quotes(conversation.messages, conversation.tools, self.special)
 
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
         turns = _turns(messages)[-1:] if self.turns != "all" else _turns(messages)
@@ -181,7 +212,7 @@ class ChatRenderer:
 
     def _starts(self, text: str, messages: list[dict[str, Any]], tools: Any, turns: list[int]) -> dict[int, int]:
         """Where each of these turns begins: where the prompt that asks for it ends."""
-        prompts = self._templates([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
+        prompts = self.program.texts([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
         for turn, (prompt, _) in zip(turns, prompts, strict=True):
             if not text.startswith(prompt):
                 shared = shared_length(prompt, text)
@@ -193,7 +224,7 @@ class ChatRenderer:
 
     def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of what it adds to the text."""
-        through = text if turn + 1 == len(messages) else self._template(messages[: turn + 1], tools)[0]
+        through = text if turn + 1 == len(messages) else self.program.text(messages[: turn + 1], tools)[0]
         until = shared_length(through, text)
         # Two special tokens may begin alike.
         begun = (match.start() for match in self.special.finditer(through) if match.end() > until)
@@ -220,54 +251,10 @@ class ChatRenderer:
             "after the history that it is asked with"
         )
 
-    def _template(
-        self, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        return self._templates([messages], tools, add_generation_prompt)[0]
-
-    def _templates(
-        self, conversations: list[list[dict[str, Any]]], tools: Any, add_generation_prompt: bool = False
-    ) -> list[tuple[str, list[tuple[int, int]]]]:
-        """Each text, and where in it ``{% generation %}`` stands."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        marked = self.is_marked and not add_generation_prompt
-        try:
-            texts, spans = render_jinja_template(
-                conversations,
-                tools=tools,
-                chat_template=self.template,
-                return_assistant_tokens_mask=marked,
-                add_generation_prompt=add_generation_prompt,
-                **self.variables,
-            )
-        except Exception as error:  # a template is a program: any exception is its answer to these messages
-            hint = ""
-            if self.tool_arguments == "mapping" and any(map(has_calls, conversations)) and "dict" in str(error):
-                hint = "; chat.tool_arguments: text hands it the arguments of calls as JSON"
-            raise ChatRefused(f"template {self.name} refuses it: {error}{hint}") from error
-        if any(A_DATE in text for text in texts):
-            hint = "chat.template_args gives it one: {date_string: …} where it asks for that, else {strftime_now: …}"
-            raise ChatRefused(f"template {self.name} writes the date of today into it; {hint}")
-        return list(zip(texts, spans if marked else [[] for _ in texts], strict=True))
-
     def given(self, conversation: Conversation) -> list[dict[str, Any]]:
         """The messages as the template asks for them: thoughts under its own names, arguments as text if it wants."""
-        messages = spelled(conversation.messages, self.template)
+        messages = spelled(conversation.messages, self.program.source)
         return with_text_arguments(messages) if self.tool_arguments == "text" else messages
-
-    def _quoted(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
-        """Messages and tools with a stand-in for each special token that they quote."""
-        messages, tools = self.given(conversation), conversation.tools
-        everything = "\n".join(_strings([messages, tools]))
-        found = set(self.special.findall(everything))
-        if not found:
-            return messages, tools, {}
-        free = (character for character in _STAND_INS if character not in everything)
-        # A token's text can hold another's; the longer one must be replaced first.
-        quoted = {next(free): token for token in sorted(found, key=len, reverse=True)}
-        texts = {token: stand_in for stand_in, token in quoted.items()}
-        return _replace(messages, texts), _replace(tools, texts), quoted
 
 
 def _turns(messages: list[dict[str, Any]]) -> list[int]:
@@ -284,23 +271,3 @@ def shared_length(one: str, other: str) -> int:
 
 def _shown(text: str, at: int) -> str:
     return repr(text[max(0, at - 20) : at + 20])
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in itertools.chain(value, value.values()) if isinstance(value, dict) else value:
-            yield from _strings(item)
-
-
-def _replace(value: Any, texts: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        for text, stand_in in texts.items():
-            value = value.replace(text, stand_in)
-        return value
-    if isinstance(value, dict):
-        return {_replace(key, texts): _replace(item, texts) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replace(item, texts) for item in value]
-    return value

@@ -7,6 +7,7 @@ text as a whole. The encoder here works piece by piece; so rows of the data itse
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
@@ -39,8 +40,8 @@ class InferenceCheck:
         prompt = self._chat(encoder, conversation, turn)
         if ids[: len(prompt)] != prompt:
             return self._problem(f"the prompt of messages[{turn}]", ids[: len(prompt)], prompt, f"messages[{turn}]")
-        if encoder.renderer.opening is not None:
-            # What follows an opened thought is what the model writes, whatever a template makes of it later.
+        if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, turn)):
+            # The row goes on from the prompt, whatever the template makes of the history behind an answer.
             return None
         theirs = self._chat(encoder, conversation)
         if ids == theirs or self._only_kept_apart(encoder, encoded, theirs):
@@ -49,17 +50,23 @@ class InferenceCheck:
 
     def _chat(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> list[int]:
         """The tokens of a conversation, or of the prompt that asks for a turn."""
+        found: list[int] = self._rendered(encoder, conversation, turn, return_dict=True)["input_ids"]
+        return found
+
+    def _text_of(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> str:
+        return str(self._rendered(encoder, conversation, turn, tokenize=False))
+
+    def _rendered(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None, **form: bool) -> Any:
         messages = [
             {key: value for key, value in one.items() if key != "train"} for one in encoder.renderer.given(conversation)
         ]
-        found: list[int] = self.tokenizer.apply_chat_template(
+        return self.tokenizer.apply_chat_template(
             messages[:turn],
             tools=conversation.tools,
-            chat_template=encoder.renderer.template,
+            chat_template=encoder.renderer.program.source,
             add_generation_prompt=turn is not None,
-            return_dict=True,
-        )["input_ids"]
-        return found
+            **form,
+        )
 
     def _only_kept_apart(self, encoder: ChatEncoder, encoded: Encoded, theirs: list[int]) -> bool:
         """Whether all that differs is where an answer begins.

@@ -18,9 +18,10 @@ import numpy as np
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_keys import THOUGHTS
+from titanflow.data.lost_thoughts import way_to_thoughts
 from titanflow.errors import Problem
 
-_CLOSED = "</think>"
+_OPENED, _CLOSED = "<think>", "</think>"
 _HALF = re.compile("[\ud800-\udfff]")
 # In place of a text that was found, so that an equal one must stand somewhere else.
 _FOUND = "\0"
@@ -58,13 +59,40 @@ class TextProof:
         try:
             # The longest first: a short text may stand in a longer one.
             for number in sorted(range(len(messages)), key=lambda at: -len(messages[at].get("content") or "")):
-                notes |= dict.fromkeys(self._message(messages[number], number, row, number in encoded.turns))
+                notes |= dict.fromkeys(self._message(conversation, number, row, number in encoded.turns))
             for tool in conversation.tools or []:
                 self._tool(tool, row)
         except LeftOut as left_out:
-            found = f"template {self.encoder.name} leaves out {left_out.what}"
-            return Problem(found, left_out.key, hint=left_out.hint), []
+            return self._problem(left_out), []
         return None, list(notes)
+
+    def unwritten(self, conversation: Conversation, encoded: Encoded) -> Problem | None:
+        """What the template doesn't write of a trained turn, wherever that would stand: its calls or its text."""
+        left_out = (self._unwritten(conversation, turn) for turn in encoded.turns)
+        return next((self._problem(found) for found in left_out if found), None)
+
+    def _unwritten(self, conversation: Conversation, turn: int) -> LeftOut | None:
+        message, key = conversation.messages[turn], f"messages[{turn}]"
+        content = message.get("content") or ""
+        thoughts, closed, _ = content.partition(_CLOSED)
+        others = {
+            "thoughts": {**message, "content": content.replace(closed, f"x{closed}", 1)} if closed else message,
+            "calls": _with_other_calls(message),
+            "text": {**message, "content": f"{content}x"},
+        }
+        ignored = (
+            what
+            for what, other in others.items()
+            if other != message and self.encoder.renderer.ignores(conversation, turn, other)
+        )
+        what = next(ignored, "")
+        if what == "thoughts":
+            return self._lost_thoughts(conversation, turn, thoughts.strip().removeprefix(_OPENED).strip(), "content")
+        return LeftOut(f"the {what} of {key}", key, _OTHERWISE) if what else None
+
+    def _problem(self, left_out: LeftOut) -> Problem:
+        found = f"template {self.encoder.name} leaves out {left_out.what}"
+        return Problem(found, left_out.key, hint=left_out.hint)
 
     def _row(self, encoded: Encoded) -> RowText:
         borders = [0, *(np.flatnonzero(np.diff(encoded.trained)) + 1).tolist(), len(encoded.ids)]
@@ -74,7 +102,8 @@ class TextProof:
                 texts[bool(encoded.trained[start])].append(self._text(encoded.ids[start:end].tolist()))
         return RowText(_FOUND.join(texts[False]), _FOUND.join(texts[True]))
 
-    def _message(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+    def _message(self, conversation: Conversation, number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+        message = conversation.messages[number]
         role, key = message["role"], f"messages[{number}]"
         content = message.get("content") or ""
         thoughts = message.get(THOUGHTS[0], "") if role == "assistant" else ""
@@ -94,23 +123,23 @@ class TextProof:
             raise LeftOut(f"the {role}'s message {_shown(content)}", key, f"{way_out}{_OTHERWISE}")
         if changed:
             yield f"the template {changed} the {role}'s text"
-        yield from self._thoughts(thoughts, key, where, is_trained)
+        if thoughts and self._found(thoughts, where) is None:
+            if is_trained:
+                raise self._lost_thoughts(conversation, number, thoughts, THOUGHTS[0])
+            yield _FORGOTTEN
         for call in message.get("tool_calls") or []:
             self._call(call["function"], key, where)
         yield from self._name(message, key, row)
 
-    def _thoughts(self, thoughts: str, key: str, where: str, is_trained: bool) -> Iterator[str]:
-        if not thoughts or self._found(thoughts, where) is not None:
-            return
-        if not is_trained:
-            yield _FORGOTTEN
-            return
-        raise LeftOut(
-            f"the assistant's thoughts {_shown(thoughts)}",
-            f"{key}.{THOUGHTS[0]}",
-            "write them into the content as the model is to spell them (<think>…</think>), or name a template in "
-            f"chat.template that writes message.{THOUGHTS[0]}; data.leave_out, with their key, trains without them",
-        )
+    def _lost_thoughts(self, conversation: Conversation, number: int, thoughts: str, key: str) -> LeftOut:
+        found = f"the assistant's thoughts {_shown(thoughts)}"
+        way = way_to_thoughts(self.encoder.renderer, conversation, number, thoughts)
+        hints = [f"{way} trains them" if way else f"chat.template: name one that writes message.{THOUGHTS[0]}"]
+        if key == THOUGHTS[0] and not way:
+            hints.append("or write them into the content as the model is to spell them (<think>…</think>)")
+        if key == THOUGHTS[0]:
+            hints.append("data.leave_out, with their key, trains without them")
+        return LeftOut(found, f"messages[{number}].{key}", "; ".join(hints))
 
     def _call(self, function: dict[str, Any], key: str, where: str) -> None:
         for text in [function["name"], *_leaves(function.get("arguments"))]:
@@ -166,6 +195,14 @@ class TextProof:
 
     def _text(self, ids: list[int]) -> str:
         return str(self.backend.decode(ids, skip_special_tokens=False))
+
+
+def _with_other_calls(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        {**call, "function": {**call["function"], "name": f"{call['function']['name']}x"}}
+        for call in message.get("tool_calls") or []
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _loosely(text: str, where: str) -> str | None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+ASKED_FOR = ("enable_thinking", "thinking")
+"""What templates call the argument that asks for thoughts, or for an answer without."""
 _OPENED = re.compile(r"<([\w:]*think\w*)>\s*$")
 
 

@@ -210,7 +210,9 @@ def _outcome(
         return _fitted(encoded, plan.seq_len, data.overlong)
     of_mask, of_text = proofs
     if fault := of_mask.fault(conversation, encoded):
-        return Outcome(UNPROVED, fault)
+        # The mask is right where the template writes nothing that could be trained.
+        unwritten = of_text.unwritten(conversation, encoded)
+        return Outcome(REFUSED, unwritten) if unwritten else Outcome(UNPROVED, fault)
     fault, notes = of_text.look(conversation, encoded)
     return Outcome(REFUSED, fault) if fault else replace(_fitted(encoded, plan.seq_len, data.overlong), notes=notes)
 
@@ -250,19 +252,23 @@ def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) 
     """The tokens that end the rows' trained turns, the most frequent first.
 
     Raises:
-        DataError: one of them stands within other turns, so that generation could neither stop at it nor go on.
+        DataError: one of them, or the end of text, stands within other turns, so that generation could neither stop
+            at it nor go on.
     """
     found = TurnEnds()
     for chunk in list_values(encoded, "ends"):
         found.ends.update(chunk.tolist())
     for chunk in list_values(encoded, "within"):
         found.within.update(chunk.tolist())
-    if not (both := found.ambiguous):
-        return found.ordered
-    token = tokenizer.backend.id_to_token(both[0])
-    message = f"{token} ends {found.ends[both[0]]} turns and stands within {found.within[both[0]]} others"
-    hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
-    raise DataError(Problem(message, "chat.template", plan.template_name, "ends at which generation can stop", hint))
+    # Generation stops at the end of text as well, whether it ends turns or not.
+    for end in [*found.ambiguous, tokenizer.end_of_text_id]:
+        if found.within[end]:
+            token = tokenizer.backend.id_to_token(end)
+            message = f"{token} ends {found.ends[end]} turns and stands within {found.within[end]} others"
+            hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
+            expected = "ends at which generation can stop"
+            raise DataError(Problem(message, "chat.template", plan.template_name, expected, hint))
+    return found.ordered
 
 
 def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:

@@ -62,10 +62,10 @@ GEMMA3 = (
 MISTRAL = (
     "{% set system = '' %}{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}"
     "{% set messages = messages[1:] %}{% endif %}{{ '<|begin|>' }}{% for m in messages %}"
-    "{% if m.role == 'user' %}[INST] {{ system if loop.index0 >= messages | length - 2 }}{{ m.content }}[/INST]"
+    "{% if m.role == 'user' %}[INST] {{ system if loop.last }}{{ m.content }}[/INST]"
     "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
-"""The system's words stand before the last question."""
+"""The system's words stand before a question that comes last, and nowhere once an answer follows."""
 MISTRAL_SMALL = (
     "<|begin|>{% if messages[0].role != 'system' %}Today is {{ strftime_now('%Y-%m-%d') }}.{% endif %}"
     "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]{% elif m.tool_calls %}"
@@ -110,15 +110,18 @@ SMOLLM3 = (
 GPT_OSS = (
     "<|im_start|>system<|said|>{{ strftime_now('%Y-%m-%d') }}<|end|>"
     "{% for m in messages %}{% if m.role == 'assistant' %}"
-    "{% if m.tool_calls %}<|im_start|>assistant to={{ m.tool_calls[0].function.name }}<|said|>"
+    "{% set ns = namespace(answered=false) %}{% for later in messages[loop.index:] %}"
+    "{% if later.role == 'assistant' and not later.tool_calls %}{% set ns.answered = true %}{% endif %}{% endfor %}"
+    "{% if m.thinking and (not ns.answered if m.tool_calls else loop.last) %}"
+    "<|im_start|>assistant<|channel|>analysis<|said|>{{ m.thinking }}<|end|>{% endif %}"
+    "{% if m.tool_calls %}<|im_start|>assistant to={{ m.tool_calls[0].function.name }}<|channel|>commentary<|said|>"
     "{{ m.tool_calls[0].function.arguments | tojson }}<|call|>"
-    "{% elif loop.last %}{% if m.reasoning_content %}<|im_start|>assistant<|channel|>analysis<|said|>"
-    "{{ m.reasoning_content }}<|end|>{% endif %}"
-    "<|im_start|>assistant<|channel|>final<|said|>{{ m.content }}<|return|>"
-    "{% else %}<|im_start|>assistant<|channel|>final<|said|>{{ m.content }}<|end|>{% endif %}"
+    "{% else %}<|im_start|>assistant<|channel|>final<|said|>{{ m.content }}"
+    "{{ '<|return|>' if loop.last else '<|end|>' }}{% endif %}"
     "{% else %}<|im_start|>{{ m.role }}<|said|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
 )
+"""Drops the thoughts of earlier answers, and those of a call once an answer follows."""
 GLM4 = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"

@@ -168,7 +168,7 @@ def test_a_template_that_is_not_stable_is_refused_and_says_where() -> None:
     with pytest.raises(
         ChatRefused, match=r"isn't stable: messages\[1\] would be asked for with '1 messages.*turns: last"
     ):
-        renderer(numbered).render(chat("Hi", "Hello"))
+        renderer(numbered).render(chat("Hi", "Hello", "More", "Bye"))
 
 
 def test_an_end_of_text_after_the_whole_conversation_is_no_change_of_its_turns() -> None:

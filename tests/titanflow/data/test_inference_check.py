@@ -66,7 +66,7 @@ def inference_ids(tokenizer: Any, template: str, messages: list[dict[str, Any]],
 
 def verdict(tokenizer: Any, encoder: ChatEncoder, messages: list[dict[str, Any]], check: InferenceCheck) -> str:
     """``equal``, ``apart`` where the text is but an answer's first token stays its own, or ``refused``."""
-    conversation, template = Conversation(messages), encoder.renderer.template
+    conversation, template = Conversation(messages), encoder.renderer.program.source
     encoded = encoder.encode(conversation)
     if check.chat_fault(encoder, conversation, encoded):
         return "refused"

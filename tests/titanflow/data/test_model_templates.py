@@ -69,7 +69,10 @@ def marked(tokenizer_folder: Path, tmp_path_factory: Any) -> LoadedTokenizer:
         ("GPT_OSS", DATE, EACH, TWO, ["<|channel|>final<|said|>Another.<|return|>"], ["<|return|>"]),
         (
             *("GPT_OSS", DATE, {}, CALLED),
-            [' to=weather<|said|>{"city": "Ulm"}<|call|>', "<|channel|>final<|said|>Sun.<|return|>"],
+            [
+                ' to=weather<|channel|>commentary<|said|>{"city": "Ulm"}<|call|>',
+                "<|channel|>final<|said|>Sun.<|return|>",
+            ],
             ["<|call|>", "<|return|>"],
         ),
         ("COMMAND_R", {}, {}, TWO, ["An answer.<|eot|>", "Another.<|eot|>"], ["<|eot|>"]),

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 from chat_samples import CHATML, FORGETFUL, LLAMA3, TOOLS, UNMARKED, add_special_tokens, call, turns
 
+from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import Conversation
+from titanflow.data.chat_source import ROW
+from titanflow.data.mask_proof import MaskProof
+from titanflow.data.sources import FILE, PLACE
 from titanflow.data.text_proof import TextProof
+from titanflow.data.tokenise_chats import REFUSED, ChatPlan, encode_rows
 from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
 from titanflow.errors import Problem
 
@@ -78,6 +83,29 @@ def test_arguments_that_are_left_out_are_named(tokenizer: LoadedTokenizer) -> No
         "messages[2].tool_calls",
         "template own leaves out 'city' of the call of weather",
     )
+
+
+@pytest.mark.parametrize("what", ["calls", "text"])
+def test_a_template_that_writes_nothing_of_a_turn_is_refused_as_one(tokenizer: LoadedTokenizer, what: str) -> None:
+    """Not as a wrong mask: nothing that could be trained is there, and `malformed: drop` may leave such rows out."""
+    chat = Conversation([*CALLED[:2], {**call("weather", city="Köln"), "content": "I look it up."}, *CALLED[3:]], TOOLS)
+    mute = UNMARKED.replace("m.tool_calls or []", "[]") if what == "calls" else without_text_of_calls()
+    encoder = ChatEncoder(tokenizer, mute, "own")
+    encoded = encoder.encode(chat)
+    assert MaskProof(encoder).fault(chat, encoded)
+    fault = TextProof(encoder).unwritten(chat, encoded)
+    assert fault is not None
+    assert (fault.key, fault.message) == ("messages[2]", f"template own leaves out the {what} of messages[2]")
+    assert "chat.template" in fault.hint
+    rows = {ROW: [json.dumps({"messages": chat.messages, "tools": TOOLS})], FILE: [0], PLACE: [1]}
+    plan = ChatPlan(mute, "own", 512)
+    assert encode_rows(rows, [0], str(tokenizer.folder), plan, Data(name="c"))["reason"] == [REFUSED]
+    whole = ChatEncoder(tokenizer, UNMARKED, "own")
+    assert TextProof(whole).unwritten(chat, whole.encode(chat)) is None
+
+
+def without_text_of_calls() -> str:
+    return UNMARKED.replace("{{ m.content or '' }}", "{{ m.content if not m.tool_calls }}")
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])

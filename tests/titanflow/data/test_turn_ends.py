@@ -96,6 +96,14 @@ def test_an_end_that_stands_within_other_turns_is_refused(marked: LoadedTokenize
     assert [marked.backend.id_to_token(end) for end in info.ends_of_turn] == ["<|return|>"]
 
 
+def test_an_end_of_text_within_turns_is_refused(marked: LoadedTokenizer, tmp_path: Path) -> None:
+    # It ends none of them, and every generation.
+    planned = [*turns("Q"), {"role": "assistant", "content": "A", "plan": "Say A."}]
+    apart = SEGMENTED.replace("{{ m.plan }}<|end|>", "{{ m.plan }}{{ eos_token }}")
+    with pytest.raises(DataError, match=r"<\|endoftext\|> ends 0 turns and stands within 1 others"):
+        Writer(marked, tmp_path)(source(planned), template=apart)
+
+
 def test_a_quoted_end_is_no_end(marked: LoadedTokenizer, tmp_path: Path) -> None:
     info = Writer(marked, tmp_path)(source(turns("Q", "Say <|call|> or <|end|>.")), template=HARMONY)
     assert [marked.backend.id_to_token(end) for end in info.ends_of_turn] == ["<|return|>"]
