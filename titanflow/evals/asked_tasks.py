@@ -12,6 +12,7 @@ from typing import Any
 from titanflow.config.yaml_source import display
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.library import Library, index, installed_library, read_again
+from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites
 from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
 from titanflow.home import expanded
@@ -191,6 +192,10 @@ class _Search:
                 found += inside.members(f"{group}{INSIDE}{name}", {**over, **item}, yaml)
             else:
                 found.append(SingleTask(f"{group}{INSIDE}{name}", settings, yaml))
+        if self.asked.folder is not None and yaml.path.is_relative_to(self.asked.folder):
+            of_tasks = [_metrics(task.config, "metric_list") for task in found]
+            known = [metric for one in of_tasks for metric in one] if all(of_tasks) else []
+            self.asked.problems += group_problems(config, yaml, known)
         return found
 
     def knows(self, name: str) -> bool:

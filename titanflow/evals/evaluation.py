@@ -19,6 +19,7 @@ from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in
 from titanflow.evals.suites import suite_problems
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
+from titanflow.evals.value_checks import generation_problems
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> li
     """Everything that is wrong with the tasks of an evaluate module, each once."""
     items = _items(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
+    problems += [
+        module.problem(f"gen_kwargs.{name}", found, expected, hint)
+        for name, found, expected, hint in generation_problems(module.config["gen_kwargs"])
+    ]
     for task in {task.name: task for task in asked.single}.values():
         found = [*task_problems(task), *missing_items(task, items)]
         found += column_problems(task, item_files(task, run.data.train))
