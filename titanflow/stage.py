@@ -160,8 +160,9 @@ class EvaluateResult(Strict):
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
     of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
     fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
-    prepared items are, ``left_out`` how many rows of it can be no item, by reason, ``contamination`` which items the models were trained on (None where nobody looked). With the
-    backend ``native`` folders and digests are checkpoints', and nothing that could be published was scored.
+    prepared items are, ``left_out`` how many rows of it can be no item, by reason, ``contamination`` which items the
+    models were trained on (None where nobody looked). With the backend ``native`` folders and digests are
+    checkpoints', and nothing that could be published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"

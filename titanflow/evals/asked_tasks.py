@@ -48,7 +48,8 @@ class AskedTasks:
         tasks: the single tasks of each name that was asked for.
         groups: the merged config of each group on the way.
         files: the files of ``folder`` that these need.
-        library_files: the files of lm-eval's library that they need.
+        library_files: the files of lm-eval's library, and of suites, that they need.
+        own: those of the names that stand in ``folder``.
     """
 
     folder: Path | None
@@ -56,6 +57,7 @@ class AskedTasks:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     library_files: list[Path] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
@@ -70,6 +72,8 @@ class AskedTasks:
             if name in asked.tasks:
                 asked.problems.append(refuse(f"found {name} twice", "each name once", ""))
             asked.tasks[name] = search.expand(name)
+            if name in search.own:
+                asked.own.append(name)
         asked._refuse_shared(refuse)
         return asked
 
