@@ -98,7 +98,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                 for task in settings.tasks:
                     scored = kept.of(task, loading, digests[name])
                     if scored is None:
-                        loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, asked.of_ones_own)
+                        loaded = load_task(manager, task, *given)
                         items = scored_items(contamination, loaded["tasks"])
                         scored = evaluate_task(lm, loaded, task, settings, log, items)
                         scored = kept.keep(task, loading, digests[name], scored)

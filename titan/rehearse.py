@@ -63,7 +63,8 @@ def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluat
     """What is wrong with the tasks of one name that is asked for."""
     single = {task.name: task for task in tasks.tasks[name]}
     try:
-        loaded = load_task(manager, name, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, tasks.of_ones_own)
+        loaded = load_task(manager, name, *given)
     except ConfigError as error:
         yield from error.problems
         return

@@ -1,7 +1,8 @@
 """Texts as the letters and digits of their words, for finding wording again however it is spaced, wrapped or marked.
 
-Case, punctuation, blank space, compatibility forms (``ﬁ``) and HTML's entities (``&amp;``) make no difference. Any span of the letters has a hash of
-64 bits, which is read off in a step: the sum of each letter's own number times a power of its place.
+Case, punctuation, blank space, compatibility forms (``ﬁ``) and HTML's entities (``&amp;``) make no difference. Any span
+of the letters has a hash of 64 bits, which is read off in a step: the sum of each letter's own number times a power of
+its place.
 """
 
 from __future__ import annotations

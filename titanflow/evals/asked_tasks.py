@@ -82,6 +82,11 @@ class AskedTasks:
         """All tasks, one after the other."""
         return [task for tasks in self.tasks.values() for task in tasks]
 
+    @property
+    def of_ones_own(self) -> list[str]:
+        """The names of the single tasks that aren't of lm-eval's library."""
+        return [task.name for task in self.single if not task.of_library]
+
     def _refuse_shared(self, refuse: Refuse) -> None:
         """lm-eval refuses a task that it is asked for twice; asked one by one, the second score would stand."""
         behind: dict[str, str] = {}
