@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from tasks.launch import launch
+from titanflow.launch import STAGE_FOLDER
 from titanflow.plan import Plan
 from titanflow.rehearsal import FOLDER, MODULE, Rehearsal
 
@@ -34,4 +35,5 @@ def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
         return
     tell("trying the evaluation's tasks")
     shutil.rmtree(folder, ignore_errors=True)
-    launch(FOLDER, folder, [sys.executable, "-m", MODULE, str(asked.write(folder))], evaluate.env)
+    environment = {**evaluate.env, STAGE_FOLDER: str(folder)}
+    launch(FOLDER, folder, [sys.executable, "-m", MODULE, str(asked.write(folder))], environment)

@@ -20,7 +20,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def launch(stage: str, folder: Path, command: list[str], env: dict[str, str]) -> PrepareResult:
         asked = Rehearsal.model_validate_json(Path(command[-1]).read_text())
         assert [run.stage for run in asked.trained] == ["pretrain"]
-        assert env == {"HOME": "/"}
+        assert env == {"HOME": "/", "TITANFLOW_STAGE_FOLDER": str(folder)}
         folders.append(folder)
         write_result(folder, PrepareResult())
         return PrepareResult()
