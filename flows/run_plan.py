@@ -19,6 +19,7 @@ from tasks.hub_token import check_token
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
+from tasks.rehearsal import TRAINING, rehearse
 from tasks.results import headline, held_back, markdown, rows
 from tasks.retries import retrying
 from tasks.run_labels import label_run
@@ -68,7 +69,11 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
         show_plan(plan)
         # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
         try:
-            results: list[StageResult] = [_run(stage, plan, asked) for stage in plan.stages]
+            results: list[StageResult] = []
+            for stage in plan.stages:
+                if stage.stage in TRAINING and stage.state != "CACHED":
+                    rehearse(plan, get_run_logger().info)
+                results.append(_run(stage, plan, asked))
         finally:
             leave_report(plan)
     show_summary(plan, results)

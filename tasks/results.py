@@ -124,13 +124,16 @@ def _evaluate_rows(result: EvaluateResult) -> list[Row]:
     }
     return [
         {"task": task, "metric": metric}
-        | {model: _score(scores.get(task, {}), metric) for model, scores in result.scores.items()}
+        | {
+            model: _score(scores.get(task, {}), metric, result.samples.get(task))
+            for model, scores in result.scores.items()
+        }
         for task, metric in measured
     ]
 
 
-def _score(metrics: Mapping[str, float], metric: str) -> str:
-    return str(score(metrics, metric)) if metric in metrics else ""
+def _score(metrics: Mapping[str, float], metric: str, samples: int | None) -> str:
+    return str(score(metrics, metric, samples)) if metric in metrics else ""
 
 
 def _publish_rows(result: PublishResult) -> list[Row]:

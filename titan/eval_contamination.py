@@ -15,14 +15,21 @@ from titanflow.contamination import Contamination, TaskLeaks
 from titanflow.data.leaked_items import Item, LeakSearch
 from titanflow.data.trained_text import TrainedOn
 from titanflow.errors import DataError, Problem
+from titanflow.stage import StageRun
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
 def look_for_leaks(
-    manager: Any, folders: Mapping[str, Path], settings: Evaluate, origins: Mapping[str, str]
+    manager: Any,
+    folders: Mapping[str, Path],
+    settings: Evaluate,
+    origins: Mapping[str, str],
+    planned: Mapping[Path, StageRun] | None = None,
 ) -> Contamination | None:
     """What of the tasks' items stands in the training data of the models in ``folders``; None where nobody asks.
+
+    ``planned`` are stages by their folder that may not have begun.
 
     Raises:
         DataError: items were found and ``contamination`` is ``error``, or none of a task would be left to score.
@@ -30,7 +37,7 @@ def look_for_leaks(
     if settings.contamination == "skip":
         return None
     started = time.monotonic()
-    trained = TrainedOn.by(folders.items())
+    trained = TrainedOn.by(folders.items(), planned)
     found = Contamination(not_looked_at=trained.not_looked_at, dropped=settings.contamination == "drop")
     if trained.rows:
         search = LeakSearch(_items(manager, settings, found))
@@ -54,7 +61,7 @@ def scored_items(found: Contamination | None, tasks: Mapping[str, Any]) -> dict[
     """The numbers of the items to score of each of some tasks, where leaked ones are dropped; None for all items."""
     if found is None or not found.dropped or not found.leaked.keys() & tasks.keys():
         return None
-    return {name: sorted({*range(found.tasks[name].items)} - {*found.tasks[name].leaked}) for name in tasks}
+    return {name: found.tasks[name].scored for name in tasks}
 
 
 def _items(manager: Any, settings: Evaluate, found: Contamination) -> dict[str, list[Item]]:

@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -120,7 +120,12 @@ def keep_templates() -> None:
 
 
 def load_task(
-    manager: Any, name: str, num_fewshot: int | None, seed: int, gen_kwargs: Mapping[str, Any] | None = None
+    manager: Any,
+    name: str,
+    num_fewshot: int | None,
+    seed: int,
+    gen_kwargs: Mapping[str, Any] | None = None,
+    own: Collection[str] = (),
 ) -> Any:
     """A task, or a group with its tasks, ready for ``lm_eval.evaluate``.
 
@@ -131,33 +136,44 @@ def load_task(
             as in lm-eval.
         seed: of the choice of examples.
         gen_kwargs: settings of generation that go before the task's own.
+        own: the tasks that aren't of lm-eval's library, which keep no item among their own examples.
 
     Raises:
-        ConfigError: more examples in the prompt than there are.
+        ConfigError: more examples in the prompt than there are, or items that are examples themselves.
     """
     loaded = manager.load([name])
     for single, task in loaded["tasks"].items():
         config = {key: task.get_config(key) for key in ("num_fewshot", "output_type")}
         task.set_config(key="num_fewshot", value=shots(config, num_fewshot))
         task.set_fewshot_seed(seed=seed)
-        _check_examples(single, task)
+        _check_examples(single, task, single in own)
         if gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
     return loaded
 
 
-def _check_examples(name: str, task: Any) -> None:
+def _check_examples(name: str, task: Any, is_own: bool) -> None:
     asked = task.get_config("num_fewshot")
     if not asked or not hasattr(task, "sampler"):
         return
     split = task.fewshot_cfg.split
+    is_left_out = split is not None and split == task.config.test_split
     # Where they come from what is asked, lm-eval draws one more and leaves the asked one out.
-    there = len(task.sampler.fewshot_docs()) - (split is not None and split == task.config.test_split)
+    there = len(task.sampler.fewshot_docs()) - is_left_out
     if asked > there:
-        where = f" in {split!r} beside the asked item" if split == task.config.test_split else ""
+        where = f" in {split!r} beside the asked item" if is_left_out else ""
         raise ConfigError(
             Problem(f"{name} has {there} examples{where}, and {asked} are asked for", "num_fewshot", expected="fewer")
         )
+    if is_own and not is_left_out and (shared := _items_among_examples(task)):
+        message = f"{shared} of {len(task.eval_docs)} items of {name} are among its examples, with their answers"
+        hint = f"fewshot_split: {task.config.test_split} takes them from what is asked, and leaves out the asked one"
+        raise ConfigError(Problem(message, "num_fewshot", expected="examples that aren't asked", hint=hint))
+
+
+def _items_among_examples(task: Any) -> int:
+    examples = {json.dumps(item, sort_keys=True, default=str) for item in task.sampler.fewshot_docs()}
+    return sum(json.dumps(item, sort_keys=True, default=str) in examples for item in task.eval_docs)
 
 
 def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:

@@ -98,7 +98,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                 for task in settings.tasks:
                     scored = kept.of(task, loading, digests[name])
                     if scored is None:
-                        loaded = load_task(manager, task, settings.num_fewshot, settings.seed, settings.gen_kwargs)
+                        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, asked.of_ones_own)
+                        loaded = load_task(manager, task, *given)
                         items = scored_items(contamination, loaded["tasks"])
                         scored = evaluate_task(lm, loaded, task, settings, log, items)
                         scored = kept.keep(task, loading, digests[name], scored)
@@ -147,8 +148,8 @@ def _settings(run: StageRun) -> Evaluate:
 def _report(progress: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
     """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
     own = scored.results["results"].get(task) or {}
-    scores = metric_scores(own)
-    shown = ", ".join(f"{metric} {score(scores, metric)}" for metric in metrics(scores))
+    scores, samples = metric_scores(own), scored.results["n-samples"].get(task, {}).get("effective")
+    shown = ", ".join(f"{metric} {score(scores, metric, samples)}" for metric in metrics(scores))
     logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
     for name, cut in scored.cut.items():
         logger.warning("%s %s: %s", model, name, CutPrompts(**cut))
@@ -217,6 +218,7 @@ def _result(
         },
         reference=reference(items, asked),
         part=items.get("part", ""),
+        left_out=items.get("dropped", {}),
         contamination=contamination,
         examples=side_by_side(given, settings.examples),
         limit=settings.limit,

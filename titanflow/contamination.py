@@ -18,6 +18,11 @@ class TaskLeaks(BaseModel):
     shared: int = 0
 
     @property
+    def scored(self) -> list[int]:
+        """The numbers of the items that weren't found."""
+        return sorted({*range(self.items)} - {*self.leaked})
+
+    @property
     def share(self) -> float:
         """The share of the items that were found."""
         return len(self.leaked) / self.items if self.items else 0.0

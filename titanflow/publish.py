@@ -27,7 +27,7 @@ from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
 from titanflow.hub.published import last_in_folder, last_on_hub
-from titanflow.hub.task_files import task_files
+from titanflow.hub.task_files import scored_numbers, suite_files, task_files
 from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun, forget_ranks
@@ -149,7 +149,11 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     from titanflow.hub.card import card_files, model_card
 
     written = card_files(lineage)
-    tasks = task_files(lineage.evaluation_folder) if candidate.settings.own_tasks and lineage.evaluation_folder else {}
+    tasks: Bundle = {}
+    if lineage.evaluation is not None and lineage.evaluation_folder is not None:
+        folder = lineage.evaluation_folder
+        own = task_files(folder) if candidate.settings.own_tasks else {}
+        tasks = {**own, **suite_files(folder), **scored_numbers(lineage.evaluation.contamination)}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}

@@ -12,6 +12,10 @@ from titanflow.stage import EvaluateResult
 
 STDERR = "_stderr"
 MISSING = "n/a"
+Z95 = 1.96
+"""Standard errors on either side of a 95 % interval."""
+LEAST = 2
+"""Samples from which on there is a standard error."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,35 @@ class LastPublished:
 
 @dataclass(frozen=True)
 class Score:
-    """One score and its standard error, each None where there is none."""
+    """One score of so many samples and its standard error, each None where there is none."""
 
     value: float | None = None
     stderr: float | None = None
+    samples: int | None = None
 
     def __str__(self) -> str:
         if self.value is None:
             return MISSING
+        if self.stderr == 0 and (bounds := share_bounds(self)) is not None:
+            # All right or all wrong: the standard error of that is 0, and says nothing of the next sample.
+            return f"{self.value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
         return f"{self.value:.3f}" if self.stderr is None else f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+def share_bounds(score: Score) -> tuple[float, float] | None:
+    """The 95 % interval of a share of right answers: Wilson's (JASA 22, 1927), which has a width for 0 of 200, too.
+
+    None of any other score. A share is told by its standard error, that of a mean of zeros and ones.
+    """
+    share, stderr, samples = score.value, score.stderr, score.samples
+    if share is None or stderr is None or samples is None or samples < LEAST or not 0 <= share <= 1:
+        return None
+    if not math.isclose(stderr, math.sqrt(share * (1 - share) / (samples - 1)), rel_tol=1e-6, abs_tol=1e-9):
+        return None
+    shrunk = 1 + Z95**2 / samples
+    centre = (share + Z95**2 / (2 * samples)) / shrunk
+    half = Z95 / shrunk * math.sqrt(share * (1 - share) / samples + Z95**2 / (4 * samples**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)
@@ -93,10 +117,10 @@ def is_stderr(metric: str) -> bool:
     return metric.split(",", 1)[0].endswith(STDERR)
 
 
-def score(scores: Mapping[str, float | None], metric: str) -> Score:
-    """A metric's score with its standard error."""
+def score(scores: Mapping[str, float | None], metric: str, samples: int | None = None) -> Score:
+    """A metric's score of so many samples with its standard error."""
     name, comma, filtered = metric.partition(",")
-    return Score(_finite(scores.get(metric)), _finite(scores.get(f"{name}{STDERR}{comma}{filtered}")))
+    return Score(_finite(scores.get(metric)), _finite(scores.get(f"{name}{STDERR}{comma}{filtered}")), samples)
 
 
 def seeds_text(seeds: Mapping[str, int]) -> str:
@@ -128,7 +152,7 @@ def score_rows(evaluation: EvaluateResult, model: str, last: LastPublished | Non
                 evaluation.samples.get(task, ""),
                 metric,
                 evaluation.higher_is_better.get(task, {}).get(metric.split(",", 1)[0]),
-                [score(scores, metric) for scores in found],
+                [score(scores, metric, evaluation.samples.get(task)) for scores in found],
             )
 
 

@@ -160,8 +160,9 @@ class EvaluateResult(Strict):
     ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
     of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
     fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
-    prepared items are, ``contamination`` which items the models were trained on (None where nobody looked). With the
-    backend ``native`` folders and digests are checkpoints', and nothing that could be published was scored.
+    prepared items are, ``left_out`` how many rows of it can be no item, by reason, ``contamination`` which items the
+    models were trained on (None where nobody looked). With the backend ``native`` folders and digests are
+    checkpoints', and nothing that could be published was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -179,12 +180,19 @@ class EvaluateResult(Strict):
     examples: list[dict[str, str]] = Field(default_factory=list)
     limit: float | None = None
     part: str = ""
+    left_out: dict[str, int] = Field(default_factory=dict)
     contamination: Contamination | None = None
     seeds: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
     wandb_id: str = ""
     wandb: WandbRecord = Field(default_factory=WandbRecord)
+
+    @property
+    def left_out_text(self) -> str:
+        """A sentence on the rows that are no items; empty where all are."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        return f"Of the rows that were held out, {reasons} were left out as items." if reasons else ""
 
 
 class Comparison(Strict):

@@ -48,7 +48,8 @@ def render_summary(plan: Plan) -> RenderableType:
         parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
     for result in results:
         if isinstance(result, EvaluateResult):
-            parts += [Text(), _scores(result), *_cut(result), *_contamination(result), *_examples(result)]
+            parts += [Text(), _scores(result), *_items(result), *_cut(result), *_contamination(result)]
+            parts += _examples(result)
         elif isinstance(result, PublishResult):
             parts += [Text(), _published(result)]
     if line := headline(reconciled(plan)):
@@ -134,6 +135,11 @@ def _scores(result: EvaluateResult) -> Table:
     return uncut(table)
 
 
+def _items(result: EvaluateResult) -> list[Text]:
+    """What of the rows that were held out was no item."""
+    return [Text(result.left_out_text, style="yellow", overflow="fold")] if result.left_out else []
+
+
 def _cut(result: EvaluateResult) -> list[Text]:
     found = [f"{model} {task}: {cut}" for model, tasks in result.cut.items() for task, cut in tasks.items()]
     return [Text(line, style="yellow", overflow="fold") for line in found]
@@ -149,7 +155,7 @@ def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
 
 
 def _score(result: EvaluateResult, model: str, task: str, metric: str) -> str:
-    found = score(result.scores[model].get(task, {}), metric)
+    found = score(result.scores[model].get(task, {}), metric, result.samples.get(task))
     return "–" if found.value is None else str(found)
 
 

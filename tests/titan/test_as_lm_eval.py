@@ -24,6 +24,7 @@ ROWS = [
     for number, name in enumerate(NAMES * 3)
 ]
 EXAMPLES = [{**row, "question": f"Which is {number}?"} for number, row in enumerate(ROWS[:6])]
+FIRST = {"function": "take_first"}
 CHOICE: dict[str, Any] = {
     "output_type": "multiple_choice",
     "doc_to_text": "{{question}}",
@@ -70,16 +71,42 @@ PLAIN: dict[str, dict[str, Any]] = {
         "doc_to_target": "was moved.",
         "metric_list": metric("acc"),
     },
+    "chosen": CHOICE
+    | {
+        "metric_list": metric("acc_bytes", "exact_match", "brier_score"),
+        "description": "Of {{word}}.\n",
+        "num_fewshot": 1,
+    },
+    "voted": GENERATE
+    | {
+        "repeats": 3,
+        "filter_list": [
+            {"name": "vote", "filter": [{"function": "take_first_k", "k": 2}, {"function": "majority_vote"}, FIRST]},
+            {"name": "lower", "filter": [{"function": "lowercase"}, {"function": "remove_whitespace"}, FIRST]},
+        ],
+        "metric_list": metric("exact_match", "chrf", "ter"),
+    },
     # One split alone, whose items are their own examples.
     "alone": CHOICE | {"metric_list": metric("acc"), "num_fewshot": 3, "dataset_kwargs": None},
 }
 CHATS: dict[str, dict[str, Any]] = {
     "chat_kind": CHOICE | {"metric_list": metric("acc", "acc_norm"), "fewshot_split": "dev", "num_fewshot": 2},
     "chat_word": GENERATE | {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}, "num_fewshot": 3},
+    "chat_said": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{word}}",
+        "description": "Say a word.",
+        "gen_prefix": "It is",
+        "metric_list": metric("perplexity", "acc"),
+        "fewshot_config": {"samples": EXAMPLES[2:]},
+        "num_fewshot": 2,
+    },
 }
+ALONE = ("last_word", "bytes", "chosen", "voted")
 GROUPS = {
     "plain_group": ["kind", "beginning", "alone"],
-    "chat_group": ["chat_kind", "chat_word"],
+    "chat_group": ["chat_kind", "chat_word", "chat_said"],
 }
 
 
@@ -108,7 +135,7 @@ def evaluated(trained: Trained) -> tuple[StageRun, EvaluateResult]:
         trained,
         trained.folder / "as_lm_eval",
         include_path=str(folder),
-        tasks=["last_word", "bytes", *GROUPS],
+        tasks=[*ALONE, *GROUPS],
         models={"mine": str(trained.folder / "sft" / "export")},
         chat=["chat_group"],
         system_instruction="Answer.",
@@ -128,7 +155,7 @@ def theirs(evaluated: tuple[StageRun, EvaluateResult]) -> dict[str, Any]:
     lm = HFLM(pretrained=str(result.folders["mine"]), dtype="float32", device="cpu", batch_size=4)
     manager = TaskManager(include_path=str(run.folder / "tasks"), include_defaults=False)
     found: dict[str, Any] = {"results": {}, "samples": {}, "n-shot": {}}
-    for tasks, chat in ((["last_word", "bytes", "plain_group"], False), (["chat_group"], True)):
+    for tasks, chat in (([*ALONE, "plain_group"], False), (["chat_group"], True)):
         part = simple_evaluate(
             model=lm,
             tasks=tasks,

@@ -1,4 +1,6 @@
-"""The commands of a published card are typed, in a shell, against the local Hub: they give the card's scores."""
+"""The commands of a published card are typed, in a shell, against the local Hub: they give the card's scores.
+
+Items that were trained on aren't scored there, and so not here."""
 
 import json
 import os
@@ -10,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from local_hub import LocalHub
-from tiny_evals import TASKS
-from tiny_evaluation import Trained, evaluation, write_trained
+from tiny_evals import KINDS, MODULES, TASKS
+from tiny_evaluation import Trained, evaluation, give_rows, write_trained
 from tiny_hub import talk_to
 
 from titanflow.publish import publish
@@ -68,7 +70,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def evaluated(trained: Trained) -> EvaluateResult:
     tasks = [*TASKS, "tiny_own", "tiny_said"]
-    run = evaluation(trained, trained.folder / "evaluate", tasks=tasks, models=["sft"], gen_kwargs={"max_gen_toks": 5})
+    # Without these items each score is another one.
+    kinds = [f"{question} {'class' if is_class else 'function'}" for question, is_class in KINDS[:5]]
+    modules = [f"{question} {answer}" for question, answer in MODULES[:5]]
+    give_rows(
+        trained.folder / "sft", "chats", [*kinds, *modules, *(f"What colour is first {n}? green" for n in (2, 5))]
+    )
+    settings = {"tasks": tasks, "models": ["sft"], "gen_kwargs": {"max_gen_toks": 5}, "contamination": "drop"}
+    run = evaluation(trained, trained.folder / "evaluate", **settings)
     command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -135,4 +144,7 @@ def test_the_card_s_commands_give_its_scores(
         if not metric.endswith("_stderr")
     }
     assert len(scores) == 6
+    dropped = {"tiny_kind": 5, "tiny_module": 5, "tiny_own": 2, "tiny_said": 5}
+    assert evaluated.contamination is not None
+    assert {name: len(items) for name, items in evaluated.contamination.dropped_items.items()} == dropped
     assert found == pytest.approx(scores, rel=1e-4, abs=1e-4)

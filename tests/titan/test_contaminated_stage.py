@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_evals import KINDS, MODULES
-from tiny_evaluation import Trained, evaluation, samples, write_trained
+from tiny_evaluation import Trained, evaluation, give_rows, samples, write_trained
 
 import titan.evaluate
 from titan.evaluate import evaluate_stage
-from titanflow.data.prepared import DatasetInfo, write_rows
-from titanflow.data.tokenizer import load_tokenizer
 from titanflow.errors import DataError
-from titanflow.stage import RUN_FILE, PreparedData, StageRun
+from titanflow.stage import StageRun
 
 pytestmark = pytest.mark.slow
 
@@ -35,20 +33,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     give_rows(trained.folder / "sft", "chats", [*leaked, chat(MODULES[0][0], "csv")])
     give_rows(trained.folder / "pretrain", "prose", ["nothing of it", "name1 is a class or a function"])
     return trained
-
-
-def give_rows(stage: Path, name: str, texts: list[str]) -> None:
-    """Prepared rows for a stage, as if it had been trained on them."""
-    run = StageRun.read(stage / RUN_FILE)
-    assert run.tokenizer is not None
-    ids = [np.array(load_tokenizer(run.tokenizer).encode(text), np.uint16) for text in texts]
-    folder = stage.parent / name
-    folder.mkdir()
-    facts: dict[str, Any] = {"kind": "text", "name": name, "fingerprint": "", "dtype": "uint16", "vocab_size": 300}
-    counts = {"documents": len(ids), "tokens": sum(map(len, ids)), "trained_tokens": 0, "bytes": 0, "pad_id": 0}
-    write_rows(folder, DatasetInfo(**facts, **counts), ids, np.array(list(map(len, ids)), np.int64))
-    run.data = PreparedData(train=folder)
-    run.write()
 
 
 @pytest.fixture

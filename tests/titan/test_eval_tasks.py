@@ -145,6 +145,32 @@ def test_more_examples_than_there_are_beside_the_asked_item_are_refused(
 
 
 @pytest.mark.parametrize(
+    "examples",
+    [
+        {"fewshot_config": {"samples": [{"question": MODULES[2][0], "answer": MODULES[2][1]}]}},
+        {"fewshot_split": "dev", "dataset_kwargs": {"data_files": {"test": "module.jsonl", "dev": "dev.jsonl"}}},
+    ],
+)
+def test_an_item_that_is_an_example_is_refused_but_for_the_library_s_tasks(
+    data: Path, tmp_path: Path, examples: dict[str, Any]
+) -> None:
+    (data / "dev.jsonl").write_text((data / "module.jsonl").read_text().splitlines(keepends=True)[2])
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    config = yaml.safe_load((data / "tasks" / "tiny_module.yaml").read_text())
+    del config["fewshot_split"], config["num_fewshot"]
+    config |= examples
+    named = {split: f"{data}/{Path(file).name}" for split, file in config["dataset_kwargs"]["data_files"].items()}
+    config["dataset_kwargs"]["data_files"] = named
+    (folder / "tiny_module.yaml").write_text(yaml.safe_dump(config))
+    manager = task_manager(asked_of(folder, "tiny_module"), folder)
+    with pytest.raises(ConfigError, match="1 of 9 items of tiny_module are among its examples, with their answers"):
+        load_task(manager, "tiny_module", 1, seed=1, own=["tiny_module"])
+    assert load_task(manager, "tiny_module", 1, seed=1)
+    assert load_task(manager, "tiny_module", 0, seed=1, own=["tiny_module"])
+
+
+@pytest.mark.parametrize(
     ("name", "setting", "chat"),
     [
         ("tiny_bytes", "auto", False),

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tiny_evals import TASKS, write_evals
 from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 from titan.export import export_checkpoint
-from titanflow.stage import PreparedData, StageRun
+from titanflow.data.prepared import DatasetInfo, write_rows
+from titanflow.data.tokenizer import load_tokenizer
+from titanflow.stage import RUN_FILE, PreparedData, StageRun
 
 
 class Trained(NamedTuple):
@@ -54,6 +57,20 @@ def evaluation(trained: Trained, folder: Path, **settings: Any) -> StageRun:
     )
     run.write()
     return run
+
+
+def give_rows(stage: Path, name: str, texts: list[str]) -> None:
+    """Prepared rows for a stage, as if it had been trained on them."""
+    run = StageRun.read(stage / RUN_FILE)
+    assert run.tokenizer is not None
+    ids = [np.array(load_tokenizer(run.tokenizer).encode(text), np.uint16) for text in texts]
+    folder = stage.parent / name
+    folder.mkdir()
+    facts: dict[str, Any] = {"kind": "text", "name": name, "fingerprint": "", "dtype": "uint16", "vocab_size": 300}
+    counts = {"documents": len(ids), "tokens": sum(map(len, ids)), "trained_tokens": 0, "bytes": 0, "pad_id": 0}
+    write_rows(folder, DatasetInfo(**facts, **counts), ids, np.array(list(map(len, ids)), np.int64))
+    run.data = PreparedData(train=folder)
+    run.write()
 
 
 def samples(run: StageRun, model: str, task: str) -> list[dict[str, Any]]:

@@ -129,9 +129,33 @@ def test_a_column_that_no_item_has_is_refused(configs: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("doc_to_text", "questoin", "did you mean question? For the word itself: \"{{'questoin'}}\""),
+        ("doc_to_target", "answr", "did you mean answer?"),
+        ("doc_to_choice", "choises", "did you mean choices?"),
+        ("doc_to_choice", "yes or no", "one of question, choices, answer"),
+    ],
+)
+def test_a_word_that_was_meant_as_a_column_is_refused(configs: Path, key: str, value: str, expected: str) -> None:
+    column = {"doc_to_text": "question", "doc_to_target": "answer", "doc_to_choice": "choices"}[key]
+    edit(configs / "evals" / "tiny_colour.yaml", f'"{{{{{column}}}}}"', value)
+    message = refusal(configs)
+    assert f"{key}: no item has '{value}': items.jsonl" in message
+    assert expected in message
+
+
+def test_a_setting_of_generation_that_nothing_knows_is_refused(configs: Path) -> None:
+    message = refusal(configs, "evaluate.gen_kwargs={temprature: 0.7}")
+    assert "evaluate.gen_kwargs.temprature: unknown setting" in message
+    assert "did you mean temperature?" in message
+
+
+@pytest.mark.parametrize(
     "template",
     [
         "question",
+        "Which colour",
         "{{range(3) | join}} {% for one in choices %}{{one}}{% endfor %}",
         "{{messages | default('')}}{% if tools is defined %}{{tools}}{% endif %}",
         "{{rare}}",

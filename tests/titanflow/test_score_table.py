@@ -42,6 +42,26 @@ def test_a_score_with_its_error(scores: dict[str, float], text: str) -> None:
     assert str(score(scores, "acc")) == text
 
 
+@pytest.mark.parametrize(
+    ("share", "samples", "text"),
+    # Of 0 of n samples the upper end is z² / (n + z²).
+    [(0.0, 200, "0.000 (0.000 to 0.019)"), (1.0, 200, "1.000 (0.981 to 1.000)"), (0.0, 3, "0.000 (0.000 to 0.562)")],
+)
+def test_all_right_or_all_wrong_has_an_interval_in_place_of_an_error_of_0(
+    share: float, samples: int, text: str
+) -> None:
+    found = {"acc": share, "acc_stderr": 0.0}
+    assert str(score(found, "acc", samples)) == text
+    evaluation = evaluated(scores={"sft": {"a": found}}, samples={"a": samples})
+    (row,) = score_rows(evaluation, "sft")
+    assert [str(one) for one in row.scores] == [text]
+
+
+def test_an_error_of_0_that_is_no_share_s_stays() -> None:
+    assert str(score({"acc": 0.5, "acc_stderr": 0.0}, "acc", 200)) == "0.500 ± 0.000"
+    assert str(score({"acc": 0.0, "acc_stderr": 0.0}, "acc")) == "0.000 ± 0.000"
+
+
 def test_a_filter_s_error_is_found_and_is_no_score() -> None:
     scores = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.02}
     assert list(metrics(scores)) == ["exact_match,strict"]

@@ -60,11 +60,13 @@ def test_scores_of_filters_keep_their_errors_and_a_question_its_line(tmp_path: P
         digests={},
         reference={"bytes": 1.5},
         cut={"sft": {"sums": CutPrompts(prompts=20, of=20, tokens=321, longest=445)}},
+        left_out={"malformed": 1200, "blank": 1},
         examples=[{"task": "sums", "question": "First line\n\nlast line", "expected": "1", "sft": "2"}],
     )
     text = shown(tmp_path, result)
     assert "0.500 ± 0.020" in text
     assert "sft sums: 20 of 20 prompts cut, up to 321 tokens of 445" in text
+    assert "Of the rows that were held out, 1,200 malformed, 1 blank were left out as items." in text
     assert "First line last line" in text
     (compared, alone) = [line for line in text.splitlines() if "bits_per_byte" in line]
     assert "1.500" in compared

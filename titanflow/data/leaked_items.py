@@ -8,6 +8,7 @@ item's own: it isn't looked for.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ SHARE = 0.5
 """Of an item's own n-grams, the share from which on it leaked: held-out prose shares some phrases with any text."""
 CLOSE = 20
 """Words within which a short question's answer begins: a template's marks, a role's name, "the answer is"."""
+_THOUGHTS = re.compile(r"<think>.*?</think>|<\|channel\|>analysis<\|message\|>.*?<\|end\|>", re.DOTALL)
+_THOUGHTS_END = re.compile(r"</think>|<\|channel\|>analysis")
+"""As templates mark what a model thinks before it answers: of Qwen3, DeepSeek R1 and others, and of gpt-oss."""
 _PREFIX = 16
 """Letters of a long span by which most words of a text are passed over."""
 _BITS = 24
@@ -92,7 +96,7 @@ class LeakSearch:
 
     def read(self, texts: Iterable[str]) -> None:
         """Looks for the items in texts, a few million letters at a time."""
-        letters = Letters(texts)
+        letters = Letters(_without_thoughts_too(texts))
         likely = letters.starts[letters.starts + _PREFIX <= len(letters)]
         likely = likely[self._prefixes[_bits(letters.hashes(likely, _PREFIX))]]
         for length, (hashes, numbers) in self._by_length.items():
@@ -160,6 +164,14 @@ class _Spans:
             length: (np.array(hashes, np.uint64), np.array(numbers, np.int64))
             for length, (hashes, numbers) in sorted_lists.items()
         }, prefixes
+
+
+def _without_thoughts_too(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, and again without their thoughts, which stand between a question and its answer."""
+    for text in texts:
+        yield text
+        if _THOUGHTS_END.search(text):
+            yield _THOUGHTS.sub(" ", text)
 
 
 def _bits(hashes: Hashes) -> Hashes:

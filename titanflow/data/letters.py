@@ -1,11 +1,13 @@
 """Texts as the letters and digits of their words, for finding wording again however it is spaced, wrapped or marked.
 
-Case, punctuation, blank space and compatibility forms (``ﬁ``) make no difference. Any span of the letters has a hash of
-64 bits, which is read off in a step: the sum of each letter's own number times a power of its place.
+Case, punctuation, blank space, compatibility forms (``ﬁ``) and HTML's entities (``&amp;``) make no difference. Any span
+of the letters has a hash of 64 bits, which is read off in a step: the sum of each letter's own number times a power of
+its place.
 """
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
@@ -37,6 +39,8 @@ class Letters:
 
     def __init__(self, texts: Iterable[str]) -> None:
         joined = END.join([*(text.replace(END, " ") for text in texts), ""])
+        if "&" in joined:
+            joined = html.unescape(joined)
         if not joined.isascii():
             joined = unicodedata.normalize("NFKC", joined)
         points = np.frombuffer(joined.casefold().encode("utf-32-le", "surrogatepass"), np.uint32)

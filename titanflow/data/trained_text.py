@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,14 +55,16 @@ class TrainedOn:
 
     rows: list[TrainedRows] = field(default_factory=list)
     not_looked_at: list[str] = field(default_factory=list)
+    planned: Mapping[Path, StageRun] = field(default_factory=dict)
 
     @classmethod
-    def by(cls, models: Iterable[tuple[str, Path]]) -> TrainedOn:
+    def by(cls, models: Iterable[tuple[str, Path]], planned: Mapping[Path, StageRun] | None = None) -> TrainedOn:
         """What models by their name and folder were trained on: stages, their exports and checkpoints, and others.
 
-        A stage is followed to the one that it began with, as far back as folders are there.
+        A stage is followed to the one that it began with, as far back as folders are there. ``planned`` are stages by
+        their folder that may not have begun.
         """
-        found = cls()
+        found = cls(planned=planned or {})
         for name, folder in models:
             found._add(name, folder, set())
         found.rows = list({rows.folder: rows for rows in found.rows}.values())
@@ -70,7 +72,7 @@ class TrainedOn:
         return found
 
     def _add(self, name: str, folder: Path, seen: set[Path]) -> None:
-        stage = _stage_of(folder)
+        stage = self.planned.get(folder) or _stage_of(folder)
         if stage is None:
             self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
         elif stage.folder not in seen:

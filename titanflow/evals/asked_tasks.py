@@ -12,6 +12,7 @@ from typing import Any
 from titanflow.config.yaml_source import display
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.library import Library, index, installed_library, read_again
+from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites
 from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
 from titanflow.home import expanded
@@ -47,7 +48,8 @@ class AskedTasks:
         tasks: the single tasks of each name that was asked for.
         groups: the merged config of each group on the way.
         files: the files of ``folder`` that these need.
-        library_files: the files of lm-eval's library that they need.
+        library_files: the files of lm-eval's library, and of suites, that they need.
+        own: those of the names that stand in ``folder``.
     """
 
     folder: Path | None
@@ -55,6 +57,7 @@ class AskedTasks:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     library_files: list[Path] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
@@ -69,6 +72,8 @@ class AskedTasks:
             if name in asked.tasks:
                 asked.problems.append(refuse(f"found {name} twice", "each name once", ""))
             asked.tasks[name] = search.expand(name)
+            if name in search.own:
+                asked.own.append(name)
         asked._refuse_shared(refuse)
         return asked
 
@@ -76,6 +81,11 @@ class AskedTasks:
     def single(self) -> list[SingleTask]:
         """All tasks, one after the other."""
         return [task for tasks in self.tasks.values() for task in tasks]
+
+    @property
+    def of_ones_own(self) -> list[str]:
+        """The names of the single tasks that aren't of lm-eval's library."""
+        return [task.name for task in self.single if not task.of_library]
 
     def _refuse_shared(self, refuse: Refuse) -> None:
         """lm-eval refuses a task that it is asked for twice; asked one by one, the second score would stand."""
@@ -191,6 +201,10 @@ class _Search:
                 found += inside.members(f"{group}{INSIDE}{name}", {**over, **item}, yaml)
             else:
                 found.append(SingleTask(f"{group}{INSIDE}{name}", settings, yaml))
+        if self.asked.folder is not None and yaml.path.is_relative_to(self.asked.folder):
+            of_tasks = [_metrics(task.config, "metric_list") for task in found]
+            known = [metric for one in of_tasks for metric in one] if all(of_tasks) else []
+            self.asked.problems += group_problems(config, yaml, known)
         return found
 
     def knows(self, name: str) -> bool:

@@ -15,10 +15,11 @@ from titanflow.data.fingerprints import data_files as files_read
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
-from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
+from titanflow.evals.fewshot import asked_as_examples, examples, named_splits, own_answers, rows_in, shots
 from titanflow.evals.suites import suite_problems
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
+from titanflow.evals.value_checks import generation_problems
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> li
     """Everything that is wrong with the tasks of an evaluate module, each once."""
     items = _items(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
+    problems += [
+        module.problem(f"gen_kwargs.{name}", found, expected, hint)
+        for name, found, expected, hint in generation_problems(module.config["gen_kwargs"])
+    ]
     for task in {task.name: task for task in asked.single}.values():
         found = [*task_problems(task), *missing_items(task, items)]
         found += column_problems(task, item_files(task, run.data.train))
@@ -91,6 +96,10 @@ def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[P
         message = f"{task.name} names no split for its {asked} examples"
         hint = "without one, lm-eval takes the tested items, the asked one among them"
         return [task.yaml.problem("task", message, "fewshot_split: a split of its data", hint)]
+    if shared := asked_as_examples(task.config):
+        message = f"{', '.join(shared)} holds the examples and what is asked"
+        hint = "under one name of a split, lm-eval leaves the asked item out of its examples"
+        return [task.yaml.problem(DATA_FILES, message, "a file of examples that aren't asked", hint)]
     there = examples(task.config, {name: _rows(module, run, name) for name in data_files(task.config)})
     if there is None or asked <= there:
         return []

@@ -82,6 +82,15 @@ def examples(config: Mapping[str, Any], files: Mapping[str, int | None]) -> int 
     return sum(count for count in counts if count is not None) - (split == tested_split(config))
 
 
+def asked_as_examples(config: Mapping[str, Any]) -> list[str]:
+    """The data files whose rows are both asked and examples under two names of splits: lm-eval leaves out none."""
+    kwargs, split, tested = config.get("dataset_kwargs"), fewshot_split(config), tested_split(config)
+    named = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    if not isinstance(named, Mapping) or split is None or split == tested:
+        return []
+    return [name for name in map(str, as_list(named.get(split))) if name in map(str, as_list(named.get(tested)))]
+
+
 def rows_in(file: Path) -> int | None:
     """The rows of a file of JSON lines; None for any other."""
     if file.suffix != ".jsonl" or not file.is_file():

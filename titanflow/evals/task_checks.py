@@ -6,31 +6,26 @@ import ast
 import difflib
 import fnmatch
 import glob
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from titanflow.errors import Problem
 from titanflow.evals.asked_tasks import INLINE, SingleTask
-from titanflow.evals.library import package_folder
+from titanflow.evals.known_names import task_keys
+from titanflow.evals.score_checks import score_problems
 from titanflow.evals.task_yaml import Function, as_list
 from titanflow.evals.templates import syntax_problems
+from titanflow.evals.value_checks import value_problems
 
 DATA = "${data}"
 """In a task's YAML, the folder of the prepared evaluation items."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
-OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
-STRUCTURE = ("tag", "group", "task_list")
-"""Keys that lm-eval takes out before it makes a task of the others."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
 """What a Python file names that makes functions as it is imported."""
-_METRIC = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)")
-_AGGREGATION = re.compile(r"@register_aggregation\(\s*[\"']([^\"']+)")
 
 
 def task_problems(task: SingleTask) -> list[Problem]:
@@ -40,7 +35,10 @@ def task_problems(task: SingleTask) -> list[Problem]:
     found = list(_function_problems(task))
     if "class" in task.config:
         return found
-    return [*found, *_key_problems(task), *_dataset_problems(task), *_score_problems(task), *syntax_problems(task)]
+    unknown = list(_key_problems(task))
+    found += [*unknown, *_dataset_problems(task), *syntax_problems(task)]
+    # A key that is misspelt is missing as well, and what follows from that is no mistake of its own.
+    return found if unknown else [*found, *value_problems(task), *score_problems(task)]
 
 
 def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Problem]:
@@ -178,7 +176,7 @@ def _undefined(name: str, path: Path) -> str:
 
 
 def _key_problems(task: SingleTask) -> Iterator[Problem]:
-    known = _task_keys()
+    known = task_keys()
     for key in task.config if known else ():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -207,59 +205,5 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
                 yield task.yaml.problem(key, message, "one of them")
 
 
-def _score_problems(task: SingleTask) -> Iterator[Problem]:
-    config = task.config
-    output = config.get("output_type", "generate_until")
-    if output not in OUTPUT_TYPES:
-        near = difflib.get_close_matches(str(output), OUTPUT_TYPES, n=1)
-        yield task.yaml.problem(
-            "output_type", f"found {output!r}", f"one of {', '.join(OUTPUT_TYPES)}", _did_you_mean(near)
-        )
-    metrics, aggregations = _registered()
-    for entry in as_list(config.get("metric_list")):
-        metric = entry.get("metric") if isinstance(entry, Mapping) else None
-        if metric is None:
-            yield task.yaml.problem("metric_list", f"found {entry!r}", "a list, each item {metric: a name, …}")
-            continue
-        is_own = isinstance(metric, Function) or config.get("process_results") is not None or entry.get("hf_evaluate")
-        if not is_own and metrics and metric not in metrics:
-            near = difflib.get_close_matches(str(metric), metrics, n=1)
-            hint = _did_you_mean(near) or "or one of your own, by process_results or !function"
-            yield task.yaml.problem("metric_list", f"no metric {metric!r}", f"one of {', '.join(metrics)}", hint)
-        aggregation = entry.get("aggregation")
-        if isinstance(aggregation, str) and aggregations and aggregation not in aggregations:
-            near = difflib.get_close_matches(aggregation, aggregations, n=1)
-            expected = f"one of {', '.join(aggregations)}"
-            yield task.yaml.problem("metric_list", f"no aggregation {aggregation!r}", expected, _did_you_mean(near))
-
-
 def _did_you_mean(near: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else ""
-
-
-@cache
-def _task_keys() -> tuple[str, ...]:
-    """The fields of lm-eval's ``TaskConfig``, read and not imported; empty where they aren't found."""
-    folder = package_folder()
-    try:
-        tree = ast.parse((folder / "config" / "task.py").read_bytes()) if folder else ast.Module([], [])
-    except (OSError, SyntaxError):
-        return ()
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TaskConfig"]
-    fields = [line.target.id for one in classes for line in one.body if _is_field(line)]  # type: ignore[attr-defined]
-    return (*fields, *STRUCTURE) if fields else ()
-
-
-def _is_field(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-
-
-@cache
-def _registered() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of lm-eval's metrics and aggregations, read and not imported; empty where they aren't found."""
-    folder = package_folder()
-    try:
-        text = (folder / "api" / "metrics.py").read_text(encoding="utf-8") if folder else ""
-    except OSError:
-        text = ""
-    return tuple(_METRIC.findall(text)), tuple(_AGGREGATION.findall(text))

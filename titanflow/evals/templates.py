@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 from collections.abc import Collection, Iterator
@@ -17,9 +18,13 @@ from titanflow.evals.task_yaml import as_list
 if TYPE_CHECKING:
     from jinja2 import nodes
 
-TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
+NAMED = ("doc_to_text", "doc_to_target", "doc_to_choice")
+"""Keys whose value may be a column's name as well."""
+TEMPLATES = (*NAMED, "description", "gen_prefix")
 MAKES_ITEMS = ("process_docs", "custom_dataset", "use_prompt", "class")
 """Keys of a task whose items, or what is asked of them, are made by code."""
+ALIKE = 0.75
+"""How like a column's name a word is that was meant as one; lm-eval shows it as a word."""
 _ASKS_WHETHER = ("defined", "undefined", "default", "d")
 """Tests and filters that take a name which isn't there."""
 
@@ -40,18 +45,35 @@ def column_problems(task: SingleTask, files: Collection[Path]) -> Iterator[Probl
     if not files or any(task.config.get(key) for key in MAKES_ITEMS):
         return
     wanted = {key: names for key, text in _templates(task) if (names := _names(text))}
-    columns = _columns(files, set().union(*wanted.values()))
+    bare = {key: str(text) for key in NAMED if isinstance(text := task.config.get(key), str) and "{" not in text}
+    columns = _columns(files, set().union(*wanted.values(), bare.values()))
+    where, expected = ", ".join(sorted({file.name for file in files})), f"one of {', '.join(columns)}"
     for key, names in wanted.items() if columns else ():
         for name in sorted(names - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]}?" if near else ""
-            where = ", ".join(sorted({file.name for file in files}))
-            yield task.yaml.problem(key, f"no item has {name!r}: {where}", f"one of {', '.join(columns)}", hint)
+            yield task.yaml.problem(key, f"no item has {name!r}: {where}", expected, hint)
+    for key, text in bare.items() if columns else ():
+        near = difflib.get_close_matches(text, columns, n=1, cutoff=ALIKE)
+        if text not in columns and (near if key != "doc_to_choice" else not _is_list(text)):
+            hint = f"did you mean {near[0]}? For the word itself: \"{{{{'{text}'}}}}\"" if near else ""
+            yield task.yaml.problem(key, f"no item has {text!r}: {where}", expected, hint)
 
 
 def _templates(task: SingleTask) -> Iterator[tuple[str, str]]:
+    of_examples = task.config.get("fewshot_config")
     for key in TEMPLATES:
         yield from ((key, text) for text in as_list(task.config.get(key)) if isinstance(text, str) and "{" in text)
+    for text in of_examples.values() if isinstance(of_examples, dict) else ():
+        if isinstance(text, str) and "{" in text:
+            yield "fewshot_config", text
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is a list as Python writes it, which lm-eval reads as choices."""
+    with suppress(ValueError, SyntaxError, RecursionError):
+        return isinstance(ast.literal_eval(text), list)
+    return False
 
 
 @cache

@@ -31,6 +31,11 @@ TASKS = f"{EVALS}/tasks"
 """The evaluated tasks of the experiment's own."""
 ITEMS = f"{EVALS}/items"
 """The items that they read."""
+SCORED = f"{EVALS}/scored.json"
+"""The numbers of the items that were scored, where those that were trained on were not."""
+SUITES = f"{EVALS}/suites"
+"""The suites that were asked for."""
+SUITE_FILES = re.compile(rf"{SUITES}/\w+\.yaml")
 _PART = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*"
 TASK_FILES = re.compile(rf"(?:{TASKS}/(?:{_PART}/)*{_PART}\.(?:yaml|py)|{ITEMS}/(?:{_PART}/)*{_PART})")
 CHUNK = 1 << 20
@@ -57,9 +62,9 @@ and ``evals/``, the experiment's own tasks."""
 
 def is_published(name: str) -> bool:
     """Whether a file of this name may be part of a bundle."""
-    if is_exported(name) or name in WRITTEN:
+    if is_exported(name) or name in (*WRITTEN, SCORED):
         return True
-    return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES))
+    return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES, SUITE_FILES))
 
 
 def is_exported(name: str) -> bool:

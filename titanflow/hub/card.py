@@ -30,7 +30,7 @@ from titanflow.hub.lineage import Lineage
 from titanflow.hub.markdown import code, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.hub.names import default_tag
-from titanflow.hub.score_commands import score_commands
+from titanflow.hub.score_commands import drawn_tasks, score_commands
 from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import LastPublished, seeds_text
@@ -91,6 +91,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(training_data({stage.name: stage.folder for stage in lineage.trained}))),
+        "drawn": drawn_tasks(folder) if folder else [],
         "seeds": seeds_text(evaluation.seeds) if evaluation else "",
         "tasks": evaluated,
         "has_local_tasks": any(task in local for task in evaluated),

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.evals.asked_as_chat import asked_as_chat
-from titanflow.hub.bundle import TASKS, Bundle
-from titanflow.hub.task_files import evaluated_tasks
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.value_checks import GENERATE
+from titanflow.hub.bundle import SCORED, SUITE_FILES, TASKS, Bundle
+from titanflow.hub.task_files import TASKS_FOLDER, evaluated_tasks
+from titanflow.remote_code import EVALS
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -26,16 +29,36 @@ def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
     if found is None:
         return []
     run, asked = found
-    setting = run.config.get("chat", "auto")
-    has_files = any(name.startswith(f"{TASKS}/") for name in bundle)
+    setting, missing = run.config.get("chat", "auto"), unpublished(asked, evaluation, bundle)
     parts: dict[bool, list[str]] = {}
     for name, tasks in asked.tasks.items():
-        if has_files or all(task.of_library for task in tasks):
+        if name not in missing:
             metadata = {task.name: task.config.get("metadata") for task in tasks}
             chat = any(asked_as_chat(name, metadata, setting).values())
             parts.setdefault(chat, []).append(name)
     model = model_args(export, bundle, run.config)
-    return [_command(names, chat, run.config, model, has_files) for chat, names in parts.items()]
+    return [_command(names, chat, run.config, model, bundle) for chat, names in parts.items()]
+
+
+def unpublished(asked: AskedTasks, evaluation: Path, bundle: Bundle) -> list[str]:
+    """The tasks and groups that were asked for, of which a file isn't part of the bundle."""
+    files = (path.relative_to(evaluation / TASKS_FOLDER).as_posix() for path in asked.files)
+    return [] if all(f"{TASKS}/{file}" in bundle for file in files) else asked.own
+
+
+def drawn_tasks(evaluation: Path) -> list[str]:
+    """The tasks whose answers are drawn at random: lm-eval draws others, whose scores are near and not the same."""
+    found = evaluated_tasks(evaluation)
+    if found is None:
+        return []
+    given = found[0].config.get("gen_kwargs") or {}
+    return [task.name for task in found[1].single if _is_drawn(task.config, given)]
+
+
+def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    settings = {**(config.get("generation_kwargs") or {}), **given}
+    drawn = settings.get("do_sample", float(settings.get("temperature") or 0) > 0)
+    return config.get("output_type", GENERATE) == GENERATE and bool(drawn)
 
 
 def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
@@ -64,10 +87,14 @@ def _text(token: Any) -> str:
     return str(token.get("content", "")) if isinstance(token, Mapping) else token or ""
 
 
-def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str, has_files: bool) -> str:
+def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str, bundle: Bundle) -> str:
     options = [["--tasks", ",".join(tasks)]]
-    if has_files:
+    if any(map(SUITE_FILES.fullmatch, bundle)):
+        options.append(["--include_path", EVALS])
+    elif any(name.startswith(f"{TASKS}/") for name in bundle):
         options.append(["--include_path", TASKS])
+    if SCORED in bundle:
+        options.append(["--samples", SCORED])
     if chat:
         options.append(["--apply_chat_template"])
         if not config.get("fewshot_as_multiturn", True):
@@ -79,4 +106,5 @@ def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str
     if gen_kwargs := config.get("gen_kwargs"):
         options.append(["--gen_kwargs", *(f"{key}={value!r}" for key, value in gen_kwargs.items())])
     options.append(["--batch_size", str(config.get("batch_size", 16)), "--seed", str(config.get("seed", 1234))])
-    return " \\\n  ".join(map(shlex.join, [["lm_eval", "run", "--model", "hf", "--model_args", model], *options]))
+    backend = str(config.get("backend", "hf"))
+    return " \\\n  ".join(map(shlex.join, [["lm_eval", "run", "--model", backend, "--model_args", model], *options]))

@@ -1,4 +1,5 @@
-"""The tasks of the experiment's own that scored a model, as files beside it: whoever has the model can score it again.
+"""What scored a model, as files beside it: whoever has the model can score it again. They are the tasks of the
+experiment's own, the suites, and which items were scored where those that were trained on were not.
 
 The YAML files are those that the evaluation ran, from its own folder. The paths of their items are told anew, from the
 published folder, so that nothing names a place on this machine.
@@ -7,6 +8,7 @@ published folder, so that nothing names a place on this machine.
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +17,13 @@ from typing import Any
 
 import yaml
 
+from titanflow.contamination import Contamination
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.suites import FOLDER
 from titanflow.evals.task_checks import FILE_FORMATS, functions, is_remote
 from titanflow.evals.task_yaml import Function, read_yaml
-from titanflow.hub.bundle import ITEMS, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
+from titanflow.hub.bundle import ITEMS, SCORED, SUITES, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
 from titanflow.stage import RUN_FILE, StageRun
 
 TASKS_FOLDER = "tasks"
@@ -45,6 +49,21 @@ def evaluated_tasks(evaluation: Path) -> tuple[StageRun, AskedTasks] | None:
         return None
     run, kept = StageRun.read(evaluation / RUN_FILE), evaluation / TASKS_FOLDER
     return run, asked_by({**run.config, "include_path": str(kept) if kept.is_dir() else None})
+
+
+def suite_files(evaluation: Path) -> Bundle:
+    """The files of the suites that were asked for, which lm-eval's library lacks."""
+    found = evaluated_tasks(evaluation)
+    paths = [path for path in found[1].library_files if path.is_relative_to(FOLDER)] if found else []
+    return {f"{SUITES}/{path.name}": file_entry(path) for path in paths}
+
+
+def scored_numbers(contamination: Contamination | None) -> Bundle:
+    """By task the numbers of the items that were scored, as lm-eval takes them; empty where all were."""
+    if contamination is None or not contamination.dropped_items:
+        return {}
+    scored = {name: contamination.tasks[name].scored for name in contamination.dropped_items}
+    return {SCORED: bytes_entry((json.dumps(scored) + "\n").encode())}
 
 
 def task_files(evaluation: Path) -> Bundle:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import Masks
 from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, StageContents
-from titanflow.score_table import Score, columns, score_rows
+from titanflow.score_table import Z95, Score, columns, score_rows, share_bounds
 from titanflow.stage import EvaluateResult, TrainResult
 
 MASK_ROWS = 3
 """Conversations that are shown of each stage."""
 SHOWN_WEIGHTS = 2
 """Files of weights whose hash is shown of a model."""
-Z95 = 1.96
-"""Standard errors on either side of a 95 % interval."""
 UNIT_SCALE = re.compile(r"(acc|exact_match|em|f1)(_|,|$)")
 """lm-eval's metrics from 0 to 1, also where they are no share: of a group, or made of partly right answers. Others with
 a value in between have another scale: mcc (from -1), bits_per_byte."""
@@ -113,7 +110,7 @@ def result_table(run: RunContents) -> dict[str, Any]:
         return {}
     last = list(evaluation.scores)[-1]
     rows = [
-        (row, [(score, interval(score, row.metric, row.samples)) for score in row.scores])
+        (row, [(score, interval(score, row.metric)) for score in row.scores])
         for row in score_rows(evaluation, last)
         # Of perplexities bits per byte alone compares across tokenizers.
         if not row.metric.endswith("perplexity")
@@ -139,36 +136,16 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
     return found
 
 
-def interval(score: Score, metric: str, samples: int | str) -> Interval | None:
-    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale.
-
-    A share of right answers has Wilson's interval (JASA 22, 1927), which has a width for 0 of 200, too.
-    """
+def interval(score: Score, metric: str) -> Interval | None:
+    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale."""
     value, stderr = score.value, score.stderr
     if value is None or stderr is None or not 0 <= value <= 1:
         return None
-    if is_share(value, stderr, samples):
-        low, high = wilson(value, int(samples))
-    elif UNIT_SCALE.match(metric):
-        low, high = max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr)
-    else:
+    bounds = share_bounds(score)
+    if bounds is None and not UNIT_SCALE.match(metric):
         return None
+    low, high = bounds or (max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr))
     return Interval(round(100 * value, 2), round(100 * low, 2), round(100 * (high - low), 2))
-
-
-def is_share(value: float, stderr: float, samples: int | str) -> bool:
-    """Whether a score is a share of right answers: its standard error is then that of a mean of zeros and ones."""
-    if not isinstance(samples, int) or samples < 2:
-        return False
-    return math.isclose(stderr, math.sqrt(value * (1 - value) / (samples - 1)), rel_tol=1e-6, abs_tol=1e-9)
-
-
-def wilson(share: float, samples: int) -> tuple[float, float]:
-    """The 95 % interval of a share of so many samples."""
-    shrunk = 1 + Z95**2 / samples
-    centre = (share + Z95**2 / (2 * samples)) / shrunk
-    half = Z95 / shrunk * math.sqrt(share * (1 - share) / samples + Z95**2 / (4 * samples**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def timings(run: RunContents) -> list[tuple[str, str, float]]:

@@ -2,12 +2,13 @@
 
 import random
 import textwrap
+import unicodedata
 
 import pytest
 
 from titanflow.data.leaked_items import FEW, Item, LeakSearch
 
-WORDS = [f"{first}{middle}{last}" for first in "bdfgklmnprst" for middle in "aeiou" for last in ("n", "rd", "st", "x")]
+WORDS = [f"{first}{middle}{last}" for first in "bdfgklmnprst" for middle in "aéiöu" for last in ("n", "rd", "st", "x")]
 
 
 def sentence(chance: random.Random, words: int) -> str:
@@ -43,7 +44,22 @@ def marked(text: str) -> str:
     return f"«*{text.replace(' ', '* *')}*»"
 
 
-@pytest.mark.parametrize("change", [as_it_is, spaced, wrapped, shouted, unpunctuated, marked])
+def from_a_web_page(text: str) -> str:
+    return f"<p>{text.replace(' ', '&nbsp;')}&hellip;</p>".replace("'", "&#39;")
+
+
+def full_width(text: str) -> str:
+    return "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in text)
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+CHANGES = [as_it_is, spaced, wrapped, shouted, unpunctuated, marked, from_a_web_page, full_width, decomposed]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("words", "answer"), [(2, 1), (6, 3), (11, 30), (14, 1), (40, 2)])
 def test_planted_items_are_found_to_the_last(change, words, answer) -> None:
     chance = random.Random(words)
@@ -87,6 +103,19 @@ def test_a_short_question_needs_its_answer_close_behind(text: str) -> None:
     search.read([text, "abc"])
 
     assert search.leaked["task"].leaked == []
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [("<think>", "</think>"), ("<|start|>assistant<|channel|>analysis<|message|>", "<|end|><|start|>assistant")],
+)
+def test_what_a_model_thinks_first_stands_between_no_question_and_its_answer(marks: tuple[str, str]) -> None:
+    chance = random.Random(3)
+    items = [Item(("Which stone is blue?",), ("sapphire",)), Item(("Which stone is red?",), ("ruby",))]
+    thoughts = f"{sentence(chance, 60)} Which stone is red? ruby {sentence(chance, 60)}"
+    search = LeakSearch({"task": items})
+    search.read([f"user\nWhich stone is blue?\nassistant\n{marks[0]}\n{thoughts}\n{marks[1]}\n\nSapphire."])
+    assert search.leaked["task"].leaked == [0, 1]
 
 
 def test_one_of_several_answers_is_enough() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_library import LIBRARY, Write, forget, write_files
 
-from titanflow.evals import library, task_checks
+from titanflow.evals import known_names, library
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     write_files(package, LIBRARY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "package_folder", lambda: package)
-    monkeypatch.setattr(task_checks, "package_folder", lambda: package)
+    monkeypatch.setattr(known_names, "package_folder", lambda: package)
     forget()
     yield package
     forget()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from titanflow.evals import library, task_checks
+from titanflow.evals import known_names, library
 
 Write = Callable[[dict[str, str]], Path]
 EASY = """\
@@ -23,7 +23,8 @@ aggregate_metric_list: [{metric: acc}]
 """
 KEYS = (
     *("task", "dataset_path", "dataset_kwargs", "custom_dataset", "process_docs", "process_results"),
-    *("test_split", "validation_split", "fewshot_split", "output_type", "metric_list", "doc_to_text", "metadata"),
+    *("test_split", "validation_split", "fewshot_split", "output_type", "metric_list", "metadata"),
+    *("doc_to_text", "doc_to_target", "doc_to_choice"),
 )
 METRICS = """\
 @register_metric(
@@ -44,7 +45,8 @@ LIBRARY = {
 
 def forget() -> None:
     """What a process has read of lm-eval is read again."""
-    for known in (library.installed_library, library.read_again, task_checks._task_keys, task_checks._registered):
+    of_names = (known_names.task_keys, known_names.fewshot_keys, known_names.registered, known_names.filters)
+    for known in (library.installed_library, library.read_again, *of_names):
         known.cache_clear()
 
 

@@ -4,7 +4,15 @@ from typing import Any
 import pytest
 
 from titanflow.evals.asked_tasks import SingleTask
-from titanflow.evals.fewshot import examples, fewshot_split, named_splits, own_answers, rows_in, shots
+from titanflow.evals.fewshot import (
+    asked_as_examples,
+    examples,
+    fewshot_split,
+    named_splits,
+    own_answers,
+    rows_in,
+    shots,
+)
 from titanflow.evals.task_yaml import Function, TaskYaml, read_yaml, write_keys
 
 
@@ -111,3 +119,22 @@ def test_a_function_and_an_include_stay_what_they_are(tmp_path: Path) -> None:
         "doc_to_text": "ä\n {{q}}",
         "fewshot_split": "test",
     }
+
+
+@pytest.mark.parametrize(
+    ("splits", "config", "shared"),
+    [
+        ({"test": "a.jsonl", "dev": "a.jsonl"}, {"fewshot_split": "dev"}, ["a.jsonl"]),
+        ({"test": ["a.jsonl", "b.jsonl"], "dev": "b.jsonl"}, {"fewshot_split": "dev"}, ["b.jsonl"]),
+        ({"test": "a.jsonl", "train": "a.jsonl"}, {"training_split": "train"}, ["a.jsonl"]),
+        ({"test": "a.jsonl", "dev": "b.jsonl"}, {"fewshot_split": "dev"}, []),
+        # Of one split lm-eval leaves the asked item out.
+        ({"test": "a.jsonl"}, {"fewshot_split": "test"}, []),
+        ({"test": "a.jsonl", "dev": "a.jsonl"}, {"fewshot_config": {"samples": []}}, []),
+    ],
+)
+def test_a_file_under_two_names_is_asked_and_an_example(
+    splits: dict[str, Any], config: dict[str, Any], shared: list[str]
+) -> None:
+    whole = {"test_split": "test", "dataset_kwargs": {"data_files": splits}, **config}
+    assert asked_as_examples(whole) == shared

@@ -19,6 +19,9 @@ output_type: multiple_choice
 metric_list:
   - {metric: acc, aggregation: mean}
 process_docs: !function own.prepare
+doc_to_text: "{{question}}"
+doc_to_target: answer
+doc_to_choice: [yes it is, "no"]
 """
 OWN = "def prepare(rows):\n    return rows\n"
 
@@ -38,7 +41,7 @@ def test_a_task_that_lm_eval_takes(installed: Path, mine: Write) -> None:
     ("old", "new", "line", "expected"),
     [
         ("output_type", "output_typ", 5, ["output_typ: unknown key", "did you mean output_type?"]),
-        ("process_docs: !function own.prepare", "doc_to_text: '{{question'", 8, ["doc_to_text: no Jinja template: "]),
+        ('"{{question}}"', "'{{question'", 9, ["doc_to_text: no Jinja template: "]),
         ("multiple_choice", "multiple_choices", 5, ["found 'multiple_choices'", "did you mean multiple_choice?"]),
         ("metric: acc,", "metric: acc_nrom,", 6, ["no metric 'acc_nrom'", "did you mean acc_norm?"]),
         ("metric: acc,", "metrik: acc,", 6, ["each item {metric: a name"]),

@@ -69,11 +69,12 @@ def test_results_side_by_side(finished: FinishedRun) -> None:
 
 def test_the_card_says_which_held_out_rows_were_evaluated(finished: FinishedRun) -> None:
     assert "held-out part" not in card_of(finished)
-    finished.evaluate(part="test")
+    finished.evaluate(part="test", left_out={"malformed": 3})
     said = " ".join(card_of(finished).split())
     assert (
         "The items that were prepared here are the held-out part `test`, on which nothing was trained or valid" in said
     )
+    assert "validated. Of the rows that were held out, 3 malformed were left out as items." in said
 
 
 def test_a_score_that_one_model_lacks(finished: FinishedRun) -> None:

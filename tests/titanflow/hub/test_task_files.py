@@ -7,10 +7,12 @@ import pytest
 import yaml
 from finished_run import FinishedRun
 
+from titanflow.contamination import Contamination, TaskLeaks
 from titanflow.errors import ConfigError
 from titanflow.evals.task_yaml import Function, read_yaml
-from titanflow.hub.score_commands import score_commands
-from titanflow.hub.task_files import task_files
+from titanflow.hub.bundle import is_published
+from titanflow.hub.score_commands import drawn_tasks, score_commands
+from titanflow.hub.task_files import scored_numbers, suite_files, task_files
 from titanflow.publish import publish
 from titanflow.stage import PreparedData, StageRun
 
@@ -141,6 +143,62 @@ def test_tasks_in_chat_and_others_have_a_command_each(finished: FinishedRun, dat
     assert "--fewshot_as_multiturn false" in both
     (neither,) = commands(finished, data, chat=False)
     assert "--apply_chat_template" not in neither
+
+
+def test_items_that_were_not_scored_are_left_out_again(finished: FinishedRun, data: Path) -> None:
+    found = {"kind": TaskLeaks(items=5, leaked=[1, 3]), "plain": TaskLeaks(items=2)}
+    assert scored_numbers(Contamination(tasks=found, looked_at=["chats"])) == scored_numbers(None) == {}
+    dropped = Contamination(tasks=found, looked_at=["chats"], dropped=True)
+    (written,) = (entry.source for entry in scored_numbers(dropped).values())
+    assert isinstance(written, bytes)
+    assert json.loads(written) == {"kind": [0, 2, 4]}
+    folder = evaluate(finished, {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}, data)
+    (command,) = score_commands(folder, finished.export, {**task_files(folder), **scored_numbers(dropped)})
+    assert "--samples evals/scored.json" in command
+
+
+def test_a_suite_s_own_file_is_published(finished: FinishedRun) -> None:
+    folder = evaluate(finished, {})
+    run = StageRun.read(folder / "run.yaml")
+    run.config = {"tasks": ["suite/quick"]}
+    run.write()
+    files = suite_files(folder)
+    assert list(files) == ["evals/suites/quick.yaml"]
+    assert all(map(is_published, files))
+    (command,) = score_commands(folder, finished.export, files)
+    assert "--tasks suite/quick \\\n  --include_path evals \\" in command
+
+
+def test_a_group_of_ones_own_over_the_library_s_tasks_goes_with_its_file(finished: FinishedRun) -> None:
+    folder = evaluate(finished, {"mine.yaml": "group: mine\ntask: [{task: arc_easy, num_fewshot: 25}]\n"})
+    run = StageRun.read(folder / "run.yaml")
+    run.config = {"tasks": ["mine", "piqa"]}
+    run.write()
+    assert "--tasks mine,piqa" in score_commands(folder, finished.export, task_files(folder))[0]
+    (command,) = score_commands(folder, finished.export, {})
+    assert "--tasks piqa" in command
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "is_drawn"),
+    [
+        ({"do_sample": False}, {}, False),
+        ({"do_sample": True}, {}, True),
+        ({"temperature": 0.7}, {}, True),
+        ({}, {"temperature": 0.7}, True),
+        ({"temperature": 0.7}, {"do_sample": False}, False),
+    ],
+)
+def test_answers_that_are_drawn_are_said_to_be(
+    finished: FinishedRun, data: Path, own: dict[str, Any], given: dict[str, Any], is_drawn: bool
+) -> None:
+    written = {"output_type": "generate_until", "doc_to_choice": None, "generation_kwargs": own}
+    files = {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl", **written)}
+    finished.evaluate(scores={"base": {}, "sft": {"kind": {"acc": 0.5}}})
+    folder = evaluate(finished, files, data, gen_kwargs=given)
+    assert drawn_tasks(folder) == (["kind"] if is_drawn else [])
+    card = " ".join((Path(publish(finished.to_publish()).location) / "README.md").read_text().split())
+    assert ("these commands give scores near theirs, and not the same" in card) == is_drawn
 
 
 def test_what_changes_a_score_is_in_the_command(finished: FinishedRun, data: Path) -> None:

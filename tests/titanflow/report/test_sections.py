@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_of_a_stage_that_isn_t_finished_the_plan_s_table_is_shown(run_folder: Pa
     ],
 )
 def test_an_interval_stays_on_its_scale(score: Score, metric: str, expected: Interval | None) -> None:
-    assert interval(score, metric, 200) == expected
+    assert interval(replace(score, samples=200), metric) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,4 +74,4 @@ def test_an_interval_stays_on_its_scale(score: Score, metric: str, expected: Int
 def test_a_share_has_wilsons_interval(right: int, expected: Interval) -> None:
     share = right / 200
     stderr = (share * (1 - share) / 199) ** 0.5
-    assert interval(Score(share, stderr), "answered", 200) == expected
+    assert interval(Score(share, stderr, 200), "answered") == expected

@@ -1,0 +1,39 @@
+"""Tries an evaluation before anything is trained, in a process of its own: here is neither torch nor lm-eval."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+
+from tasks.launch import launch
+from titanflow.launch import STAGE_FOLDER
+from titanflow.plan import Plan
+from titanflow.rehearsal import FOLDER, MODULE, Rehearsal
+
+TRAINING = ("pretrain", "sft")
+"""The stages before which an evaluation is tried."""
+
+
+def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
+    """Ends a run whose evaluation would fail once everything is trained; what was tried before isn't tried again.
+
+    An evaluation in another work pool finds there what this machine may lack, and isn't tried.
+
+    Raises:
+        ConfigError: a task that lm-eval can't ask.
+        DataError: items that are trained on, where that is an error.
+        StageFailed: the process failed otherwise.
+    """
+    evaluate = plan.stage("evaluate")
+    if evaluate is None or evaluate.state == "CACHED" or evaluate.pool:
+        return
+    trained = [stage for stage in plan.stages if stage.stage in TRAINING]
+    folder = plan.folder / FOLDER
+    asked = Rehearsal(evaluate=evaluate.run, trained=[stage.run for stage in trained])
+    if asked.is_done(folder):
+        return
+    tell("trying the evaluation's tasks")
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = {**evaluate.env, STAGE_FOLDER: str(folder)}
+    launch(FOLDER, folder, [sys.executable, "-m", MODULE, str(asked.write(folder))], environment)

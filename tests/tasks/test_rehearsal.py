@@ -1,0 +1,61 @@
+"""Whether an evaluation is tried before a training: only one that is still to come, and once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import rehearsal
+from tasks.rehearsal import rehearse
+from titanflow.plan import Plan, StagePlan
+from titanflow.rehearsal import Rehearsal
+from titanflow.stage import PrepareResult, StageRun, write_result
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders in which an evaluation was tried."""
+    folders: list[Path] = []
+
+    def launch(stage: str, folder: Path, command: list[str], env: dict[str, str]) -> PrepareResult:
+        asked = Rehearsal.model_validate_json(Path(command[-1]).read_text())
+        assert [run.stage for run in asked.trained] == ["pretrain"]
+        assert env == {"HOME": "/", "TITANFLOW_STAGE_FOLDER": str(folder)}
+        folders.append(folder)
+        write_result(folder, PrepareResult())
+        return PrepareResult()
+
+    monkeypatch.setattr(rehearsal, "launch", launch)
+    return folders
+
+
+def plan_of(folder: Path, state: Any = "RUN", fingerprint: str = "f", **launcher: str) -> Plan:
+    common = {"experiment": "tiny", "run": "main"}
+    pretrain = StageRun(stage="pretrain", folder=folder / "pretrain", **common)
+    run = StageRun(stage="evaluate", folder=folder / "evaluate", fingerprint=fingerprint, **common)
+    run.config = {"launcher": launcher}
+    stages = [StagePlan("pretrain", "RUN", "new", pretrain), StagePlan("evaluate", state, "new", run)]
+    stages[-1].env = {"HOME": "/"}
+    return Plan("tiny", "main", folder, stages, None)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_is_tried_once_and_again_when_it_is_another(tmp_path: Path, launched: list[Path]) -> None:
+    for fingerprint, times in (("f", 1), ("f", 1), ("g", 2)):
+        rehearse(plan_of(tmp_path, fingerprint=fingerprint), print)
+        assert launched == [tmp_path / "rehearsal"] * times
+
+
+def test_one_that_is_done_or_elsewhere_or_not_asked_for_is_not_tried(tmp_path: Path, launched: list[Path]) -> None:
+    rehearse(plan_of(tmp_path, state="CACHED"), print)
+    rehearse(plan_of(tmp_path, pool="gpu"), print)
+    without = plan_of(tmp_path)
+    without.stages.pop()
+    rehearse(without, print)
+    assert launched == []
+
+
+def test_what_failed_is_tried_again(tmp_path: Path, launched: list[Path]) -> None:
+    rehearse(plan_of(tmp_path), print)
+    (tmp_path / "rehearsal" / "result.json").unlink()
+    rehearse(plan_of(tmp_path), print)
+    assert len(launched) == 2

@@ -1,0 +1,140 @@
+"""Values of a task's YAML at which lm-eval ends once a model is loaded, or that it passes over without a word."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from titanflow.errors import Problem
+from titanflow.evals.asked_tasks import SingleTask
+from titanflow.evals.known_names import LENGTHS, fewshot_keys, generation_settings
+from titanflow.evals.task_yaml import Function
+
+GENERATE = "generate_until"
+SAMPLERS = ("default", "first_n")
+"""Ways to choose examples: ``SAMPLER_REGISTRY`` of lm-eval's ``api/samplers.py``."""
+Kind = tuple[type, ...]
+_FUNCTION: Kind = (Function,)
+_KINDS: dict[str, tuple[Kind, str]] = {
+    **dict.fromkeys(("test_split", "validation_split", "training_split", "fewshot_split"), ((str,), "a split's name")),
+    **dict.fromkeys(("dataset_path", "dataset_name", "task_alias"), ((str,), "a text")),
+    **dict.fromkeys(("target_delimiter", "fewshot_delimiter"), ((str,), "a text, in quotes")),
+    **dict.fromkeys(("description", "gen_prefix"), ((str,), "a text or template, in quotes")),
+    **dict.fromkeys(("process_docs", "process_results", "custom_dataset"), (_FUNCTION, "!function module.name")),
+    **dict.fromkeys(("dataset_kwargs", "metadata", "fewshot_config", "generation_kwargs"), ((dict,), "a mapping")),
+    **dict.fromkeys(("metric_list", "filter_list"), ((list,), "a list")),
+    **dict.fromkeys(("should_decontaminate", "unsafe_code"), ((bool,), "true or false")),
+    "doc_to_text": ((str, int, Function), "a column, a template, or !function module.name"),
+    "doc_to_target": ((str, int, list, Function), "a column, a template, a number, or !function module.name"),
+    "doc_to_choice": ((str, list, dict, Function), "a column, a template, a list, or !function module.name"),
+}
+_LEAST = {"num_fewshot": 0, "repeats": 1}
+"""Whole numbers, and what each is at least."""
+
+
+def value_problems(task: SingleTask) -> list[Problem]:
+    """Everything of that kind in a task of the user's own, its scores left out."""
+    kinds = list(_kind_problems(task))
+    # What has a value of another kind can't be looked into.
+    return kinds or [*_missing(task), *_choice_problems(task), *_fewshot_problems(task), *_generation_problems(task)]
+
+
+def generation_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Settings of a generation that nothing knows, or with a value that none has: name, found, expected, hint."""
+    known = generation_settings()
+    for name, value in settings.items():
+        if known and name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            yield str(name), "unknown setting", "until, max_gen_toks, or one of transformers' generate", hint
+        elif name == "until" and not (
+            isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+        ):
+            yield name, f"found {value!r}", "texts at which an answer ends, in quotes", ""
+        elif name in LENGTHS and not (_is_whole(value) and value > 0):
+            yield name, f"found {value!r}", "a whole number above 0", ""
+        elif name == "do_sample" and not isinstance(value, bool):
+            yield name, f"found {value!r}", "true or false", ""
+        elif name in ("temperature", "top_p") and not (_is_number(value) and value >= 0):
+            yield name, f"found {value!r}", "a number from 0 on", ""
+
+
+def _kind_problems(task: SingleTask) -> Iterator[Problem]:
+    for key, value in task.config.items():
+        if value is None:
+            continue
+        if key in _LEAST and not (_is_whole(value) and value >= _LEAST[key]):
+            yield task.yaml.problem(key, f"found {value!r}", f"a whole number from {_LEAST[key]} on")
+        elif key in _KINDS:
+            kinds, expected = _KINDS[key]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                yield task.yaml.problem(key, f"found {value!r}", expected)
+
+
+def _missing(task: SingleTask) -> Iterator[Problem]:
+    config = task.config
+    if config.get("use_prompt"):
+        return
+    wanted = {"doc_to_text": 'what is asked: doc_to_text: "{{question}}", or "" for nothing'}
+    wanted["doc_to_target"] = 'what is right: doc_to_target: "{{answer}}"'
+    if config.get("output_type") == "multiple_choice":
+        wanted["doc_to_choice"] = 'the choices: doc_to_choice: "{{choices}}", or a list'
+    for key, expected in wanted.items():
+        if config.get(key) is None:
+            yield task.yaml.problem(key, f"{task.name} has none", expected)
+
+
+def _choice_problems(task: SingleTask) -> Iterator[Problem]:
+    """A list of choices is shown as it stands: lm-eval fills in no template in it."""
+    choices = task.config.get("doc_to_choice")
+    listed = choices.values() if isinstance(choices, dict) else choices if isinstance(choices, list) else ()
+    for one in listed:
+        if not isinstance(one, str):
+            yield task.yaml.problem("doc_to_choice", f"found {one!r}", "a text, in quotes")
+        elif "{{" in one or "{%" in one:
+            expected = 'one template that gives a list: "{{[first, second]}}"'
+            yield task.yaml.problem("doc_to_choice", f"lm-eval shows {one!r} as it stands", expected)
+        elif not one:
+            yield task.yaml.problem("doc_to_choice", "found an empty choice", "a text")
+
+
+def _fewshot_problems(task: SingleTask) -> Iterator[Problem]:
+    own, known = task.config.get("fewshot_config") or {}, fewshot_keys()
+    for key in own:
+        if known and key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else ""
+            yield task.yaml.problem("fewshot_config", f"unknown key {key!r}", f"one of {', '.join(known)}", hint)
+    sampler, samples, indices = own.get("sampler", "default"), own.get("samples"), own.get("fewshot_indices")
+    if not isinstance(sampler, Function) and sampler not in SAMPLERS:
+        yield task.yaml.problem("fewshot_config", f"no sampler {sampler!r}", f"one of {', '.join(SAMPLERS)}")
+    is_list = isinstance(samples, list) and samples and all(isinstance(one, dict) for one in samples)
+    if samples is not None and not is_list and not isinstance(samples, Function):
+        expected = "samples: a list of items, each with its columns, or !function module.name"
+        yield task.yaml.problem("fewshot_config", f"found samples: {samples!r:.60}", expected)
+    if own.get("split") is not None and not isinstance(own["split"], str):
+        yield task.yaml.problem("fewshot_config", f"found split: {own['split']!r}", "a split's name")
+    if indices is not None:
+        # lm-eval hands them to no sampler.
+        message, expected = "lm-eval passes over fewshot_indices", "samples: the items themselves"
+        yield task.yaml.problem("fewshot_config", message, expected)
+
+
+def _generation_problems(task: SingleTask) -> Iterator[Problem]:
+    settings, output = task.config.get("generation_kwargs"), task.config.get("output_type", GENERATE)
+    if settings is None:
+        return
+    if output != GENERATE:
+        message = f"a task of {output} generates nothing"
+        yield task.yaml.problem("generation_kwargs", message, f"output_type: {GENERATE}, or no such section")
+    for name, found, expected, hint in generation_problems(settings):
+        yield task.yaml.problem("generation_kwargs", f"{name}: {found}", expected, hint)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
