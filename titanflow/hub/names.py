@@ -11,7 +11,9 @@ REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 REPO_ID_EXPECTED = "owner/name of letters, digits, '-', '_' and '.', at most 96 characters"
-REF_EXPECTED = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
+LONGEST_REF = 200
+"""A ref is a file, whose name has 255 bytes at most, `.lock` included; a Hub's address holds more beside it."""
+REF_EXPECTED = f"letters, digits, '.', '_', '-', '+' and '/', as git has it, at most {LONGEST_REF} characters"
 
 
 def default_tag(experiment: str, run: str, branch: str) -> str:
@@ -31,7 +33,7 @@ def is_ref(name: str) -> bool:
 
     A name like a commit's hash, or below ``refs/``, would be looked up as one.
     """
-    if not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
+    if len(name) > LONGEST_REF or not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
         return False
     parts = name.split("/")
     if parts[0] == "refs":
