@@ -9,6 +9,7 @@ REPO_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](
 # What git allows in a ref's name, and nothing that a shell or a URL would read otherwise.
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PULL_REQUEST = re.compile(r"refs/pr/[1-9]\d*")
 
 REPO_ID_EXPECTED = "owner/name of letters, digits, '-', '_' and '.', at most 96 characters"
 LONGEST_REF = 200
@@ -39,3 +40,8 @@ def is_ref(name: str) -> bool:
     if parts[0] == "refs":
         return False
     return all(part and not part.startswith(".") and not part.endswith((".", ".lock")) for part in parts)
+
+
+def is_revision(name: str) -> bool:
+    """Whether this may name what a repository holds: a branch, a tag, a commit or a pull request."""
+    return is_ref(name) or any(pattern.fullmatch(name) for pattern in (COMMIT, PULL_REQUEST))
