@@ -23,7 +23,10 @@ from titanflow.hf_snapshot import names_repository
 from titanflow.hub.bundle import LINEAGE
 from titanflow.hub.endpoint import hub_endpoint, redact, use_plain_transfer
 from titanflow.hub.integrity import Check, check_folder, check_tree
+from titanflow.hub.names import is_revision
 
+KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
+"""What a path may be that is no folder, and how to find out without opening it."""
 TIE = 1e-4
 """Of the largest logit: two tokens this close may change places on another machine, as in :mod:`titan.parity`."""
 
@@ -61,16 +64,22 @@ def verify(source: str, revision: str | None = None) -> Verified:
         HubError: the Hub refuses or can't be reached.
     """
     checks: list[Check] = []
-    if Path(source).is_dir():
-        if revision:
-            raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
-        folder, commit = Path(source), ""
-    # A name like a repository's below a folder of this machine is a path that was mistyped.
-    elif names_repository(source) and not Path(source).parent.is_dir():
-        folder, commit, checks = download(source, revision)
-    else:
-        raise ConfigError(no_folder(source))
-    by_list, content = check_folder(folder)
+    try:
+        is_folder, is_path = bool(source) and Path(source).is_dir(), os.path.lexists(Path(source).parent)
+        if is_folder:
+            if revision is not None:
+                raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
+            folder, commit = Path(source), ""
+        # A name like a repository's below something on this machine is a path that was mistyped.
+        elif names_repository(source) and not is_path:
+            folder, commit, checks = download(source, revision)
+        else:
+            raise ConfigError(no_folder(source))
+        by_list, content = check_folder(folder)
+    except OSError as error:  # a folder without rights, a name that no system takes
+        raise ConfigError(
+            Problem(f"{source} can't be read: {error.strerror}", expected="a folder, or owner/name on the Hub")
+        ) from None
     checks += by_list
     if all(check.passed for check in checks):
         checks += check_model(folder, content.get("greedy"))
@@ -78,10 +87,15 @@ def verify(source: str, revision: str | None = None) -> Verified:
 
 
 def no_folder(source: str) -> Problem:
-    """What to say of a path that no folder answers to: those that lie beside it."""
+    """What to say of a path that no folder answers to: what it is, or the folders that lie beside it."""
     path, expected = Path(source), "a folder, or owner/name on the Hub"
+    if not source:
+        return Problem("the name is empty", expected=expected)
     if path.exists():
-        return Problem(f"{source} is a file", expected=expected)
+        kind = next((kind for kind, is_it in KINDS.items() if is_it(path)), "no regular file")
+        return Problem(f"{source} is {kind}", expected=expected)
+    if path.is_symlink():
+        return Problem(f"{source} is a link that leads nowhere", expected=expected)
     beside = [f"{path.parent / one.name}" for one in sorted(path.parent.glob("*")) if one.is_dir()]
     near = difflib.get_close_matches(source, beside, n=1)
     hint = f"did you mean {near[0]}?" if near else ""
@@ -90,19 +104,21 @@ def no_folder(source: str) -> Problem:
 
 def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]]:
     """Brings a revision into the Hub's cache: its folder, its commit, and whether it is the one on the Hub."""
+    if revision is not None and not is_revision(revision):
+        raise ConfigError(Problem(f"found {revision!r}", "--revision", expected="a branch, a tag or a commit"))
     endpoint = hub_endpoint()
     use_plain_transfer(endpoint)
     from huggingface_hub import HfApi, get_token, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     from titanflow.hub.repository import Repository
-    from titanflow.hub.retry import Caller
+    from titanflow.hub.retry import READING, Caller
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     token = get_token()
     api = HfApi(endpoint=endpoint, token=token, library_name="titanflow")
-    repository = Repository(api, repo_id, Caller(repo_id, token or ""))
+    repository = Repository(api, repo_id, Caller(repo_id, token or "", advices=READING))
     try:
         commit = repository.commit_of(revision or "main")
     except HubError as error:
@@ -132,7 +148,7 @@ def check_tag(commit: str, tags: Mapping[str, str], revision: str | None) -> Che
     return Check("commit", False, f"{commit} is the head of main, and no tag marks it as published{known}")
 
 
-def check_model(folder: Path, greedy: Mapping[str, list[int]] | None) -> list[Check]:
+def check_model(folder: Path, greedy: Any) -> list[Check]:
     """Loads the folder and lets it go on from the prompt that it answered when it was evaluated.
 
     Args:
@@ -174,7 +190,7 @@ def _attempt(name: str, action: Callable[[], str]) -> Check:
         return Check(name, False, redact(str(error)).strip() or type(error).__name__)
 
 
-def _compare(model: Any, greedy: Mapping[str, list[int]] | None) -> str:
+def _compare(model: Any, greedy: Any) -> str:
     """What is said of the continuation; raises where it is another."""
     from titan.greedy import continue_greedily
 
@@ -182,7 +198,7 @@ def _compare(model: Any, greedy: Mapping[str, list[int]] | None) -> str:
         end = model.config.eos_token_id
         said = continue_greedily(model, [end if isinstance(end, int) else 0])
         return f"{len(said.continuation)} tokens; none are recorded to compare with"
-    prompt, expected = greedy["prompt"], greedy["continuation"]
+    prompt, expected = _recorded(greedy, model.config.vocab_size)
     found = continue_greedily(model, prompt, len(expected)).continuation
     if found == expected:
         return f"the same {len(expected)} tokens as when it was evaluated"
@@ -190,6 +206,17 @@ def _compare(model: Any, greedy: Mapping[str, list[int]] | None) -> str:
     if not _is_tie(model, prompt + expected, len(prompt)):
         raise DataError(f"token {first + 1} of the continuation is {found[first]}, was {expected[first]}")
     return f"the same {len(expected)} tokens but for a tie at token {first + 1}"
+
+
+def _recorded(greedy: Any, vocab_size: int) -> list[list[int]]:
+    """The prompt and its continuation; raises where they aren't what an evaluation records."""
+    found = [greedy.get(key) for key in ("prompt", "continuation")] if isinstance(greedy, dict) else [None]
+    if not all(
+        isinstance(tokens, list) and tokens and all(type(token) is int and 0 <= token < vocab_size for token in tokens)
+        for tokens in found
+    ):
+        raise DataError(f"{LINEAGE} records no continuation that can be compared")
+    return found  # type: ignore[return-value]
 
 
 def _is_tie(model: Any, tokens: list[int], start: int) -> bool:

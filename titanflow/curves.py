@@ -18,6 +18,10 @@ GREY = "#848d97"
 TRAIN_COLOUR = "#3b82f6"
 VALIDATION_COLOUR = "#f97316"
 
+LEAST_PLAIN, MOST_PLAIN = 1e-3, 1e5
+"""Between these an axis's largest value is written with all its zeros."""
+UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -92,10 +96,27 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     # A title may come from a config: a dollar in it is a dollar.
     axes.set_title(panel.title, color=GREY, fontsize=11, parse_math=False)
     axes.tick_params(colors=GREY)
-    # Steps are whole, and a value is written whole: not as what is to be added to a number in the corner.
+    # Steps are whole.
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_formatter().set_useOffset(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        _write_whole(axis)
     axes.xaxis.label.set_color(GREY)
     axes.yaxis.label.set_color(GREY)
     axes.grid(color=GREY, alpha=0.25)
     axes.spines[:].set_visible(False)
+
+
+def _write_whole(axis: Any) -> None:
+    """Writes each value at an axis whole: not as what is to be added to, or multiplied by, a number in the corner."""
+    largest = max(map(abs, axis.get_view_interval()))
+    if MOST_PLAIN > largest >= LEAST_PLAIN:
+        axis.get_major_formatter().set_useOffset(False)
+    else:
+        axis.set_major_formatter(lambda value, _: tick(value))
+
+
+def tick(value: float) -> str:
+    """A value at an axis of very large or very small ones: 1.5M, 3e-5."""
+    unit, name = next(((unit, name) for unit, name in UNITS if abs(value) >= unit), (1, ""))
+    # The digits that a float has: 0.1 + 0.2 is 0.3.
+    return f"{value / unit:.12g}".replace("e-0", "e-") + name

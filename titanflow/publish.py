@@ -6,7 +6,6 @@ Exit status: 0 published or held back by the gate, 2 bad input (nothing was writ
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -22,10 +21,11 @@ from titanflow.evaluated import unpublishable
 from titanflow.home import expanded
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.card_metadata import card_problems
-from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
+from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
+from titanflow.hub.private import private_part, private_problems
 from titanflow.hub.published import last_in_folder, last_on_hub
 from titanflow.hub.task_files import scored_numbers, suite_files, task_files
 from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
@@ -72,7 +72,8 @@ def read_settings(run: StageRun) -> Publish:
     if problems:
         raise ConfigError(problems)
     settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
-    problems = [*check_names(settings, run), *card_problems(settings, run)]
+    # A secret comes first and alone: the other problems quote what they found.
+    problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
     if problems:
         raise ConfigError(problems)
     return settings
@@ -102,7 +103,8 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
         refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
     if settings.target == "hub":
         if not is_ref(tag):
-            refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED)
+            hint = "" if settings.tag else "it is the run's name: set tag, or name the run otherwise"
+            refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED, hint)
         if not is_ref(branch):
             refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
         if tag == branch:
@@ -174,15 +176,9 @@ def refuse_private(name: str, text: str) -> None:
     Raises:
         ConfigError: names the file; never quotes what was found.
     """
-    home = str(Path.home())
-    if redact(text) != text:
-        found = "would publish a token"
-    elif len(home) > 1 and re.search(re.escape(home) + r"(/|\b)", text):
-        found = "would publish the path of your home folder"
-    else:
-        return
-    hint = "look for it in the experiment's names, data names and tags"
-    raise ConfigError(Problem(found, name, hint=hint))
+    if found := private_part(text):
+        hint = "look for it in the experiment's names, data names and tags"
+        raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
 
 
 def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:

@@ -134,6 +134,16 @@ def test_a_pipe_among_the_files_is_named_and_not_waited_for(copied: Path, capsys
         ),
         (["runs/a/b/model"], "there is no folder runs/a/b/model"),
         (["a-file"], "a-file is a file"),
+        (["a-file/model"], "there is no folder a-file/model"),
+        (["a-pipe"], "a-pipe is a pipe"),
+        (["a-pipe/model"], "there is no folder a-pipe/model"),
+        (["/dev/null"], "/dev/null is a device"),
+        (["a-loop"], "a-loop is a link that leads nowhere"),
+        (["a-loop/model"], "there is no folder a-loop/model"),
+        ([""], "the name is empty"),
+        (["a" * 5000], "can't be read: File name too long"),
+        (["local/tiny", "--revision", ""], "--revision: found ''"),
+        (["local/tiny", "--revision", "../main"], "expected: a branch, a tag or a commit"),
         (["."], "no titanflow.json"),
         ([".", "--revision", "v1"], "a folder has no revisions"),
     ],
@@ -148,8 +158,47 @@ def test_bad_input_ends_with_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "model").mkdir(parents=True)
     (tmp_path / "a-file").touch()
+    (tmp_path / "a-loop").symlink_to("a-loop")
+    os.mkfifo(tmp_path / "a-pipe")
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_folder_without_rights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "closed" / "model").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # whom no folder is closed to
+            os.seteuid(65534)
+        assert main([str(tmp_path / "closed" / "model")]) == 2
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
+    assert "model can't be read: Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "says"),
+    [
+        ({"files": None}, "titanflow.json", "lists no files"),
+        ({"files": ["config.json"]}, "titanflow.json", "lists no files"),
+        ({"greedy": "nothing"}, "generates", "titanflow.json records no continuation that can be compared"),
+        ({"greedy": {"prompt": [], "continuation": []}}, "generates", "titanflow.json records no"),
+        ({"greedy": {"prompt": [999_999_999], "continuation": [1]}}, "generates", "titanflow.json records no"),
+    ],
+)
+def test_a_list_that_somebody_else_wrote(
+    copied: Path, content: dict[str, object], name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "titanflow.json").unlink()
+    (copied / "titanflow.json").write_bytes(seal({"files": folder_digests(copied), **content}))
+    assert failed(copied, capsys)[name].startswith(says)
+
+
+def test_a_list_without_an_end_is_no_list(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copied / "titanflow.json").write_text("[" * 100_000)
+    assert "its own digest doesn't fit" in failed(copied, capsys)["titanflow.json"]
 
 
 @pytest.fixture
@@ -219,6 +268,24 @@ def test_a_name_that_neither_a_folder_nor_the_hub_has(
     monkeypatch.chdir(tmp_path)
     assert main(["local/nothing"]) == 1
     assert f"There is no folder local/nothing here, and as a repository of {hub.url}: Could" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("token", "gated", "says"),
+    [
+        ("hf_of_nobody_at_all", False, "Set HF_TOKEN to a valid token that may read local/tiny"),
+        ("read", True, "where it is gated, ask for access on its page"),
+    ],
+)
+def test_who_reads_is_told_what_reading_needs(
+    hub: LocalHub, tmp_path: Path, token: str, gated: bool, says: str
+) -> None:
+    hub.repos[REPO].gated = gated
+    token = hub.read_token if token == "read" else token
+    ended = run(REPO, HF_ENDPOINT=hub.url, HF_TOKEN=token, HF_HOME=str(tmp_path / "home"))
+    assert (ended.returncode, says in ended.stderr) == (1, True), ended.stderr
+    assert "write access" not in ended.stderr
+    assert token not in ended.stderr
 
 
 def test_a_revision_that_was_asked_for_needs_no_tag() -> None:

@@ -1,4 +1,7 @@
+import re
 from xml.etree import ElementTree
+
+import pytest
 
 from titanflow.curves import MAX_POINTS, Line, Panel, draw, loss_panel, points, thinned
 
@@ -50,3 +53,27 @@ def test_the_same_values_are_the_same_bytes() -> None:
 def test_a_title_is_the_text_that_it_is() -> None:
     text = draw([Panel("a $x$ <b> & more", "y", [Line("train", [(0, 1.0), (1, 2.0)])])]).decode()
     assert "a $x$ &lt;b&gt; &amp; more" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([3e-5, 1.5e-5, 0.0], {"0", "1e-5", "3e-5"}),
+        ([1.2e6, 1.1e6, 1.0e6], {"1M", "1.1M", "1.2M"}),
+        ([140_000.0, 160_000.0, 150_000.0], {"140k", "160k"}),
+        ([10.76, 10.77, 10.78], {"10.7600", "10.7800"}),
+        ([0.002, 0.001, 0.0], {"0.00000", "0.00100", "0.00200"}),
+    ],
+)
+def test_a_value_at_an_axis_is_whole(values: list[float], written: set[str]) -> None:
+    """Rates below 1e-4 and speeds above a million were to be multiplied by a small `1e−5` or `1e6` in the corner."""
+    text = draw([Panel("", "", [Line("", [(step, value) for step, value in enumerate(values)])])]).decode()
+    found = set(re.findall(r">([^<>\s]+)</text>", text))
+    assert written <= found
+    # matplotlib writes what stands in the corner with a minus of its own, or with none.
+    assert not re.findall(r">[+−]?1e[−\d]", text)
+
+
+def test_steps_beyond_a_million_are_whole() -> None:
+    text = draw([Panel("", "", [Line("", [(0, 1.0), (2_000_000, 2.0)])])]).decode()
+    assert {"500k", "1M", "2M"} <= set(re.findall(r">([^<>\s]+)</text>", text))

@@ -9,9 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from urllib.parse import urlsplit
 
 from titanflow.config.after_training import Publish
 from titanflow.errors import Problem
+from titanflow.hub.languages import EXPECTED, is_language, language_hint
+from titanflow.hub.markdown import BIDI
 from titanflow.stage import StageRun
 
 OTHER = "other"
@@ -34,19 +37,6 @@ LICENSE_EXPECTED = (
 )
 LICENSE_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 LICENSE_LINK = re.compile(r"https?://[^\s<>\"`]+")
-LANGUAGE = re.compile(r"[a-z]{2,3}")
-"""The shape of a code of ISO 639-1, 639-2 or 639-3."""
-SPECIAL_LANGUAGES = ("code", "multilingual")
-"""What a Hub takes beside such codes."""
-_CODES = """
-arabic=ar bengali=bn bulgarian=bg catalan=ca chinese=zh croatian=hr czech=cs danish=da dutch=nl english=en
-estonian=et finnish=fi french=fr german=de greek=el gujarati=gu hebrew=he hindi=hi hungarian=hu icelandic=is
-indonesian=id irish=ga italian=it japanese=ja korean=ko latin=la latvian=lv lithuanian=lt malay=ms marathi=mr
-norwegian=no persian=fa polish=pl portuguese=pt punjabi=pa romanian=ro russian=ru serbian=sr slovak=sk slovenian=sl
-spanish=es swahili=sw swedish=sv tamil=ta telugu=te thai=th turkish=tr ukrainian=uk urdu=ur vietnamese=vi welsh=cy
-"""
-LANGUAGE_CODES = dict(pair.split("=") for pair in _CODES.split())
-"""The ISO 639-1 codes of languages by their English names, for suggestions."""
 
 
 def card_problems(settings: Publish, run: StageRun) -> list[Problem]:
@@ -80,10 +70,17 @@ def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
         problems.append(_problem(run, "license", "found 'other', and no license_name", f"license_name of {expected}"))
     elif not LICENSE_NAME.fullmatch(name):
         problems.append(_problem(run, "license_name", f"found {name!r}", expected))
-    if link and not LICENSE_LINK.fullmatch(link):
+    if link and not (LICENSE_LINK.fullmatch(link) and _host(link)):
         found = f"found {link!r}, which nothing would lead to"
         problems.append(_problem(run, "license_link", found, "the address of the licence's text: https://…"))
     return problems
+
+
+def _host(link: str) -> str | None:
+    try:
+        return urlsplit(link).hostname
+    except ValueError:
+        return None
 
 
 def _license_hint(found: str) -> str:
@@ -98,39 +95,35 @@ def _squeezed(name: str) -> str:
 
 
 def _language_problems(settings: Publish, run: StageRun) -> list[Problem]:
-    expected = f"an ISO 639 code of two or three lowercase letters, or {' or '.join(SPECIAL_LANGUAGES)}"
     return [
-        _problem(run, "language", f"found {found!r}", expected, _language_hint(found))
+        _problem(run, "language", f"found {found!r}", EXPECTED, language_hint(found))
         for found in settings.language
-        if not LANGUAGE.fullmatch(found) and found not in SPECIAL_LANGUAGES
+        if not is_language(found)
     ]
-
-
-def _language_hint(found: str) -> str:
-    lowered = found.strip().lower()
-    code = re.split("[-_]", lowered)[0]
-    if LANGUAGE.fullmatch(code):
-        return f"did you mean {code}?"
-    names = {**LANGUAGE_CODES, **{one: one for one in SPECIAL_LANGUAGES}}
-    near = difflib.get_close_matches(lowered, names, n=1)
-    return f"did you mean {names[near[0]]}?" if near else "of program text: code"
 
 
 def _text_problems(settings: Publish, run: StageRun) -> list[Problem]:
     problems = [
         _problem(run, "tags", f"found {tag!r}", "some words on one line, without control characters")
         for tag in settings.tags
-        if not _is_line(tag)
+        if not _is_line(tag) or tag != tag.strip()
     ]
     message = settings.commit_message
-    if message is not None and not _is_line(message.partition("\n")[0]):
+    if message is not None and not (_is_line(message.partition("\n")[0]) and _is_unicode(message)):
         problems.append(_problem(run, "commit_message", f"found {message!r}", "a title on the first line"))
     return problems
 
 
 def _is_line(text: str) -> bool:
     """Whether a text is one line that shows something; of controls and line separators none may stand in it."""
-    return bool(text.strip()) and not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
+    kinds = [unicodedata.category(char) for char in text]
+    shows = any(kind[0] not in "CZ" for kind in kinds)
+    return shows and not any(kind in ("Cc", "Cs", "Zl", "Zp") for kind in kinds) and not set(text) & set(BIDI)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no halves of characters, which no file and no request takes."""
+    return not any(unicodedata.category(char) == "Cs" for char in text)
 
 
 def _problem(run: StageRun, key: str, message: str, expected: str, hint: str = "") -> Problem:

@@ -50,7 +50,7 @@ def read_sealed(data: bytes) -> dict[str, Any] | None:
     """What :func:`seal` was given, or None where a byte of it is another now."""
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or lists within lists without end
         return None
     if not isinstance(content, dict) or SEAL not in content:
         return None
@@ -76,11 +76,10 @@ def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
     if content is None:
         return [Check(LINEAGE, False, "changed since it was written: its own digest doesn't fit"), *checks], {}
     del digests[LINEAGE]
-    return [
-        Check(LINEAGE, True, "as it was written"),
-        *_against_list(folder, digests, content.get("files", {})),
-        *checks,
-    ], content
+    listed = content.get("files")
+    if not isinstance(listed, dict):
+        return [Check(LINEAGE, False, "lists no files"), *checks], {}
+    return [Check(LINEAGE, True, "as it was written"), *_against_list(folder, digests, listed), *checks], content
 
 
 def check_tree(folder: Path, tree: Tree) -> Check:

@@ -9,9 +9,12 @@ REPO_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](
 # What git allows in a ref's name, and nothing that a shell or a URL would read otherwise.
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+PULL_REQUEST = re.compile(r"refs/pr/[1-9]\d*")
 
 REPO_ID_EXPECTED = "owner/name of letters, digits, '-', '_' and '.', at most 96 characters"
-REF_EXPECTED = "letters, digits, '.', '_', '-', '+' and '/', as git has it"
+LONGEST_REF = 200
+"""A ref is a file, whose name has 255 bytes at most, `.lock` included; a Hub's address holds more beside it."""
+REF_EXPECTED = f"letters, digits, '.', '_', '-', '+' and '/', as git has it, at most {LONGEST_REF} characters"
 
 
 def default_tag(experiment: str, run: str, branch: str) -> str:
@@ -31,9 +34,14 @@ def is_ref(name: str) -> bool:
 
     A name like a commit's hash, or below ``refs/``, would be looked up as one.
     """
-    if not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
+    if len(name) > LONGEST_REF or not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
         return False
     parts = name.split("/")
     if parts[0] == "refs":
         return False
     return all(part and not part.startswith(".") and not part.endswith((".", ".lock")) for part in parts)
+
+
+def is_revision(name: str) -> bool:
+    """Whether this may name what a repository holds: a branch, a tag, a commit or a pull request."""
+    return is_ref(name) or any(pattern.fullmatch(name) for pattern in (COMMIT, PULL_REQUEST))

@@ -122,7 +122,7 @@ def as_record(data: bytes | None) -> dict[str, Any]:
     """A ``titanflow.json``; empty where it can't be read."""
     try:
         return mapping(json.loads(data or b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or lists within lists without end
         return {}
 
 

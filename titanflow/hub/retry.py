@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
@@ -28,7 +28,10 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 # The client is built on httpx or on httpx2, depending on its version; its own error derives from either's base.
 TRANSPORT_ERROR = HfHubHTTPError.__mro__[1]
 
+LATER = 0
+"""The key of what is advised without an answer, or with one that isn't known."""
 ADVICE = {
+    LATER: "Run this stage again when the Hub is back: it goes on where it stopped.",
     400: "The Hub found a mistake in what was sent; its message says which.",
     401: "Set HF_TOKEN to a valid token with write access to {repo_id}, or run `hf auth login`.",
     403: "The token has no write access to {repo_id}: give it write access there, or change `repo_id`.",
@@ -37,10 +40,17 @@ ADVICE = {
     412: "The branch kept moving: stop whatever else commits to {repo_id}, then run this stage again.",
     429: "The Hub limits the rate of requests: wait a few minutes, then run this stage again.",
 }
+READING = {
+    LATER: "Try again when the Hub is back.",
+    400: ADVICE[400],
+    401: "Set HF_TOKEN to a valid token that may read {repo_id}, or run `hf auth login`.",
+    403: "The token may not read {repo_id}: where it is gated, ask for access on its page, with that token's account.",
+    404: "There is no {repo_id}, or the token may not see it: check the spelling, and HF_TOKEN where it is private.",
+    429: "The Hub limits the rate of requests: wait a few minutes, then try again.",
+}
+"""For whoever reads a repository, and writes none."""
 LONGEST_QUOTE = 400
 """Characters of a Hub's own message that are passed on."""
-
-LATER = "Run this stage again when the Hub is back: it goes on where it stopped."
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Caller:
     repo_id: str
     token: str
     retry: Retry = Retry()
+    advices: Mapping[int, str] = field(default_factory=lambda: ADVICE)
 
     def __call__(self, action: str, request: Callable[[], Value], also: frozenset[int] = frozenset()) -> Value:
         """Runs ``request``, again after a transient failure or a status in ``also``.
@@ -116,10 +127,10 @@ class Caller:
     def advice(self, error: BaseException) -> str:
         """What the user can do about it."""
         if isinstance(root(error), OfflineModeIsEnabled):
-            return "Unset HF_HUB_OFFLINE to publish to a Hub."
+            return "Unset HF_HUB_OFFLINE to talk to a Hub."
         if isinstance(root(error), ValueError) and not is_transient(error):
-            return ADVICE[400]
-        return ADVICE.get(status_of(error) or 0, LATER).format(repo_id=self.repo_id)
+            return self.advices[400]
+        return self.advices.get(status_of(error) or LATER, self.advices[LATER]).format(repo_id=self.repo_id)
 
 
 def one_line(text: str) -> str:

@@ -6,14 +6,15 @@ them. Whatever comes from data or a model is escaped.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from titanflow.export_check import export_check
 from titanflow.forecast.reconcile import table_rows
-from titanflow.quantities import duration, short
+from titanflow.quantities import duration
 from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
@@ -23,6 +24,8 @@ from titanflow.training_data import training_data
 
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"
+BREAKS = re.compile(r"(?<=[_/,-])(?=\w)|(?<=[a-z]\.)(?=\w)")
+"""Where a long name may go on in the next line."""
 
 
 def write_report(folder: Path) -> Path:
@@ -50,7 +53,7 @@ def render_report(folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "duration": duration, "export_check": export_check}
+    environment.filters |= {"duration": duration, "export_check": export_check, "breakable": breakable}
     page = environment.get_template("report.html.jinja").render(
         run=run,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
@@ -74,6 +77,11 @@ def render_report(folder: Path) -> str:
         inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )
     return page + "\n"
+
+
+def breakable(name: str) -> Markup:
+    """A task's, file's or setting's name that may go on in the next line where a part of it ends."""
+    return Markup("<wbr>").join(escape(part) for part in BREAKS.split(name))
 
 
 def run_state(run: RunContents) -> str:

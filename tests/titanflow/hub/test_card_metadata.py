@@ -1,5 +1,6 @@
 """Licence and languages of a card, as a Hub would check them once the model is trained."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,18 @@ def test_the_licence_that_is_likely_meant(finished: FinishedRun, found: str, mea
 
 @pytest.mark.parametrize(
     ("found", "meant"),
-    [("english", "en"), ("German", "de"), ("en-US", "en"), ("EN", "en"), ("zh_CN", "zh"), ("portugese", "pt")],
+    [
+        ("english", "en"),
+        ("German", "de"),
+        ("en-US", "en"),
+        ("EN", "en"),
+        ("zh_CN", "zh"),
+        ("portugese", "pt"),
+        ("jp", "ja"),
+        ("cn", "zh"),
+        ("gr", "el"),
+        ("en-us", "en"),
+    ],
 )
 def test_the_language_that_is_likely_meant(finished: FinishedRun, found: str, meant: str) -> None:
     message = refusal(finished, language=["fr", found])
@@ -68,6 +80,9 @@ def test_the_language_that_is_likely_meant(finished: FinishedRun, found: str, me
         ({"license": "mit", "license_name": "mine"}, "found 'mine', which means nothing with license: mit"),
         ({"language": ["python"]}, "of program text: code"),
         ({"language": ["en", ""]}, "found ''"),
+        ({"language": ["xx"]}, "a code of ISO 639-1"),
+        ({"language": ["qaa"]}, "found 'qaa'"),
+        ({"license": "other", "license_name": "mine", "license_link": "https:///mine"}, "found 'https:///mine'"),
         ({"language": [False]}, "put quotes around such a text"),
     ],
 )
@@ -100,6 +115,10 @@ def test_a_licence_of_ones_own_is_named_and_linked(finished: FinishedRun) -> Non
         ({"tags": [" "]}, "publish.tags: found ' '"),
         ({"tags": ["a\u2028b"]}, "publish.tags: found"),
         ({"tags": ["a\x00b"]}, "publish.tags: found"),
+        ({"tags": [" a"]}, "publish.tags: found ' a'"),
+        ({"tags": ["\u200b"]}, "publish.tags: found"),
+        ({"tags": ["\u202ea"]}, "publish.tags: found"),
+        ({"commit_message": "a title\n\ud800"}, "publish.commit_message: found"),
         (
             {"commit_message": "\nsecond line"},
             "(?s)publish.commit_message: found .*expected: a title on the first line",
@@ -115,3 +134,38 @@ def test_text_that_yaml_would_read_otherwise_stays_text(finished: FinishedRun) -
     tags = ["---", "no", "1e5", "a: b", "# not a comment", "[a", "it's", "\u00e4 \u2260 \u4e2d"]
     result = publish(finished.to_publish(tags=tags, commit_message="a title\n\nand more"))
     assert ModelCard.load(f"{result.location}/README.md").data.tags == ["titanflow", "torchtitan", *tags]
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "what"),
+    [
+        ({"commit_message": "with hf_averysecrettoken"}, "commit_message", "a token"),
+        ({"tags": ["fine", "hf_averysecrettoken"], "license": "none"}, "tags", "a token"),
+        ({"target": "hub", "repo_id": "a/b", "tag": "hf_averysecrettoken "}, "tag", "a token"),
+        (
+            {"license": "other", "license_name": "a", "license_link": "https://me:secret@a.example"},
+            "license_link",
+            "a token",
+        ),
+        ({"example": f"What is in {Path.home()}/notes?"}, "example", "the path of your home folder"),
+    ],
+)
+def test_a_secret_is_refused_before_anything_is_trained(
+    finished: FinishedRun, config: dict[str, Any], key: str, what: str
+) -> None:
+    """The card was looked through when the model was trained, and the commit's message was sent as it is."""
+    with pytest.raises(ConfigError) as caught:
+        read_settings(finished.to_publish(**config))
+    assert str(caught.value).startswith(f"publish.{key}: would publish {what}")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_of_this_machine_is_no_secret(finished: FinishedRun) -> None:
+    assert read_settings(finished.to_publish(folder=f"{Path.home()}/models/mine")).folder
+
+
+def test_a_run_s_name_is_no_secret(finished: FinishedRun) -> None:
+    run = finished.to_publish()
+    run.run = "hf_averysecrettoken"
+    with pytest.raises(ConfigError, match="--run: the card would publish a token"):
+        read_settings(run)

@@ -20,7 +20,9 @@ def test_no_repository(name: str) -> None:
     assert not is_repo_id(name)
 
 
-@pytest.mark.parametrize("name", ["main", "v1.0", "20261121", "best/of-all", "run_7+cpu", "a" * 40 + "b", "deadbee"])
+@pytest.mark.parametrize(
+    "name", ["main", "v1.0", "20261121", "best/of-all", "run_7+cpu", "a" * 40 + "b", "deadbee", "a" * 200]
+)
 def test_a_tag_or_branch(name: str) -> None:
     assert is_ref(name)
 
@@ -28,7 +30,7 @@ def test_a_tag_or_branch(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "my tag", "v1..2", "a//b", "/a", "a/", ".a", "a/.b", "a.", "a/b.lock", "a.lock/b", "-a", "a~1", "a^", "a:b",
-     "a@{1}", "a\\b", "a\n", "HEAD", "refs/heads/main", "refs/pr/1", "0123456789" * 4, "é"],
+     "a@{1}", "a\\b", "a\n", "HEAD", "refs/heads/main", "refs/pr/1", "0123456789" * 4, "é", "a" * 201],
 )  # fmt: skip
 def test_no_tag_or_branch(name: str) -> None:
     assert not is_ref(name)

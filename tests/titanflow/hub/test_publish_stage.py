@@ -187,17 +187,19 @@ def test_a_run_that_is_called_like_the_branch_is_tagged_with_its_experiment(
     assert result.commit == hub.repos[REPO].tags["stdlib-main"]
 
 
-def test_a_token_in_a_name_is_not_published(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_in_an_answer_is_not_published(finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "opaque-token-value")
+    finished.evaluate(examples=[{"task": "stdlib_kind", "question": "a?", "sft": "opaque-token-value"}])
     with pytest.raises(ConfigError, match=r"README\.md: would publish a token") as caught:
-        publish(finished.to_publish(tags=["opaque-token-value"]))
+        publish(finished.to_publish())
     assert "opaque" not in str(caught.value)
     assert not (finished.root / "publish").exists()
 
 
 def test_the_path_of_a_home_folder_is_not_published(finished: FinishedRun) -> None:
+    finished.evaluate(examples=[{"task": "stdlib_kind", "question": "a?", "sft": f"{Path.home()}/data"}])
     with pytest.raises(ConfigError, match="path of your home folder"):
-        publish(finished.to_publish(tags=[f"{Path.home()}/data"]))
+        publish(finished.to_publish())
 
 
 def test_no_token_at_all(finished: FinishedRun, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:

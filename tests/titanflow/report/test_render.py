@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,12 +8,12 @@ import pytest
 from reported_run import evaluation, publication, write_plan
 
 from titanflow.errors import ConfigError
-from titanflow.report.render import REPORT_FILE, render_report, write_report
+from titanflow.report.render import REPORT_FILE, breakable, render_report, write_report
 from titanflow.stage import StageError, write_error, write_result
 
 pytestmark = pytest.mark.slow
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -175,7 +176,7 @@ def test_what_was_trained_on_is_said(run_folder: Path) -> None:
 
 def test_a_limited_evaluation_says_so(run_folder: Path) -> None:
     write_result(run_folder / "evaluate", evaluation(limit=40))
-    assert "limit 40.0" in render_report(run_folder)
+    assert "(limit 40)" in render_report(run_folder)
 
 
 def test_a_result_of_another_version_counts_as_not_there(run_folder: Path) -> None:
@@ -202,7 +203,9 @@ def test_on_a_phone_each_score_stands_below_its_task_and_beside_its_model(run_fo
     """There the header isn't shown: each cell says itself what it is."""
     page = Page(render_report(run_folder))
     labels = [attributes.get("data-label") for tag, attributes in page.tags if tag == "td"]
-    assert labels.count("base") == labels.count("sft") == 3
+    assert labels.count("base") == 3
+    # And two settings as the stage has them.
+    assert labels.count("sft") == 3 + 2
     assert labels.count("samples") == 2
 
 
@@ -210,3 +213,34 @@ def test_words_for_people(run_folder: Path) -> None:
     text = render_report(run_folder)
     assert "its logits differ by at most 1.2e-07 of the largest" in text
     assert not [word for word in ("parity", "greedy_tokens", "relative_error", "argmax") if word in text]
+
+
+def test_on_a_phone_no_table_is_wider_than_the_screen(run_folder: Path) -> None:
+    """Each is stacked there: its header isn't shown, and nothing else of it is hidden."""
+    text = render_report(run_folder)
+    tables = re.findall(r"<table([^>]*)>(.*?)</table>", text, re.DOTALL)
+    assert len(tables) > 8
+    for attributes, content in tables:
+        assert 'class="stacked' in attributes
+        rows = re.findall(r"<tr([^>]*)>(.*?)</tr>", content, re.DOTALL)
+        assert all((given == ' class="head"') == ("<th" in cells) for given, cells in rows)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_each_score_stands_beside_its_model_however_many_there_are(run_folder: Path, count: int) -> None:
+    models = [f"model-{number}" for number in range(count)]
+    scores = {model: {"colour": {"acc": number / 10}} for number, model in enumerate(models)}
+    write_result(run_folder / "evaluate", evaluation(scores=scores, examples=[]))
+    text = render_report(run_folder)
+    row = next(row for row in text.split("<tr>") if row.startswith("<td>colour"))
+    # Side by side up to three, and below each other from there on, so that none lies to the right of the page.
+    assert row.count("</td>") == 4 + (count if count <= 3 else 1)
+    shown = re.findall(r'(?:data-label="|<span>)(model-(?:<wbr>)?\d)"?(?:>|</span>)<div>([\d.]+)', row)
+    expected = [(model, f"{number / 10:.3f}") for number, model in enumerate(models)]
+    assert [(model.replace("<wbr>", ""), score) for model, score in shown] == expected
+
+
+def test_a_long_name_may_go_on_in_the_next_line() -> None:
+    assert breakable("exact_match,none") == "exact_<wbr>match,<wbr>none"
+    assert breakable("a.yaml:12 <b>_c") == "a.<wbr>yaml:12 &lt;b&gt;_<wbr>c"
+    assert breakable("0.001") == "0.001"

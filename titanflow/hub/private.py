@@ -1,0 +1,45 @@
+"""What must not be published with a text: a token, or where the user's files lie."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from titanflow.errors import Problem
+from titanflow.hub.endpoint import redact
+from titanflow.stage import StageRun
+
+UNPUBLISHED = ("folder", "token_block")
+"""The settings of a publishing that stay on this machine."""
+
+
+def private_part(text: str) -> str:
+    """What kind of secret a text holds, in words that don't quote it; empty where it holds none."""
+    home = str(Path.home())
+    if redact(text) != text:
+        return "a token"
+    if len(home) > 1 and re.search(re.escape(home) + r"(/|\b)", text):
+        return "the path of your home folder"
+    return ""
+
+
+def private_problems(run: StageRun) -> list[Problem]:
+    """What a publishing's settings and its run's names would publish of a secret."""
+    texts = {key: value for key, value in run.config.items() if key not in UNPUBLISHED}
+    found = {key: private_part(_joined(value)) for key, value in texts.items()}
+    problems = [
+        Problem(f"would publish {what}", f"publish.{key}", run.origins.get(key, ""), "what everyone may read")
+        for key, what in found.items()
+        if what
+    ]
+    names = {"exp_name": run.experiment, "--run": run.run}
+    return problems + [
+        Problem(f"the card would publish {what}", key, expected="another name")
+        for key, name in names.items()
+        if (what := private_part(name))
+    ]
+
+
+def _joined(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
