@@ -38,10 +38,22 @@ class LeftOut(Exception):
 
 @dataclass
 class RowText:
-    """What a row says: outside of what is trained, and in it."""
+    """What a row says: outside of what is trained, and in it. The messages' texts are taken from the context."""
 
     context: str
     trained: str
+
+    def __post_init__(self) -> None:
+        self._before: list[tuple[int, str]] = []
+
+    def take(self, form: str, length: int) -> None:
+        """Take a message's text, of so many characters, out of the context, where it stands as ``form``."""
+        self._before.append((length, self.context))
+        self.context = self.context.replace(form, _FOUND, 1)
+
+    def beside_longer(self, text: str) -> str:
+        """The context without the messages longer than a text: a shorter one may be taken from within that text."""
+        return next((context for length, context in self._before if length <= len(text)), self.context)
 
 
 class TextProof:
@@ -58,7 +70,9 @@ class TextProof:
         try:
             # The longest first: a short text may stand in a longer one.
             for number in sorted(range(len(messages)), key=lambda at: -len(messages[at].get("content") or "")):
-                notes |= dict.fromkeys(self._message(messages[number], number, row, number in encoded.turns))
+                notes |= dict.fromkeys(self._content(messages[number], number, row, number in encoded.turns))
+            for number, message in enumerate(messages):
+                notes |= dict.fromkeys(self._beside(message, f"messages[{number}]", row, number in encoded.turns))
             for tool in conversation.tools or []:
                 self._tool(tool, row)
         except LeftOut as left_out:
@@ -74,15 +88,12 @@ class TextProof:
                 texts[bool(encoded.trained[start])].append(self._text(encoded.ids[start:end].tolist()))
         return RowText(_FOUND.join(texts[False]), _FOUND.join(texts[True]))
 
-    def _message(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
-        role, key = message["role"], f"messages[{number}]"
-        content = message.get("content") or ""
-        thoughts = message.get(THOUGHTS[0], "") if role == "assistant" else ""
-        where = row.trained if is_trained else row.context
+    def _content(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+        role, content = message["role"], message.get("content") or ""
         if is_trained:
             # What it says without the blanks around it is proved with the mask.
-            changed = "" if content == content.strip() else self._found(content, where)
-            if not (content.strip() or thoughts or message.get("tool_calls")):
+            changed = "" if content == content.strip() else self._found(content, row.trained)
+            if not (content.strip() or message.get(THOUGHTS[0]) or message.get("tool_calls")):
                 yield "an assistant's turn says nothing"
         else:
             changed = self._take(content, row)
@@ -91,15 +102,21 @@ class TextProof:
             yield _FORGOTTEN
         if changed is None and not is_trained:
             way_out = f"data.roles: {{{role}: user}} reads it as a user's; " if role in ("system", "tool") else ""
-            raise LeftOut(f"the {role}'s message {_shown(content)}", key, f"{way_out}{_OTHERWISE}")
+            what = f"the {role}'s message {_shown(content)}"
+            raise LeftOut(what, f"messages[{number}]", f"{way_out}{_OTHERWISE}")
         if changed:
             yield f"the template {changed} the {role}'s text"
-        yield from self._thoughts(thoughts, key, where, is_trained)
+
+    def _beside(self, message: dict[str, Any], key: str, row: RowText, is_trained: bool) -> Iterator[str]:
+        """What a message says beside its content: thoughts, calls and a name."""
+        if message["role"] == "assistant":
+            yield from self._thoughts(message.get(THOUGHTS[0], ""), key, row, is_trained)
         for call in message.get("tool_calls") or []:
-            self._call(call["function"], key, where)
+            self._call(call["function"], key, row, is_trained)
         yield from self._name(message, key, row)
 
-    def _thoughts(self, thoughts: str, key: str, where: str, is_trained: bool) -> Iterator[str]:
+    def _thoughts(self, thoughts: str, key: str, row: RowText, is_trained: bool) -> Iterator[str]:
+        where = row.trained if is_trained else row.beside_longer(thoughts)
         if not thoughts or self._found(thoughts, where) is not None:
             return
         if not is_trained:
@@ -112,15 +129,15 @@ class TextProof:
             f"chat.template that writes message.{THOUGHTS[0]}; data.leave_out, with their key, trains without them",
         )
 
-    def _call(self, function: dict[str, Any], key: str, where: str) -> None:
+    def _call(self, function: dict[str, Any], key: str, row: RowText, is_trained: bool) -> None:
         for text in [function["name"], *_leaves(function.get("arguments"))]:
-            if self._found(text, where) is None:
+            if self._found(text, row.trained if is_trained else row.beside_longer(text)) is None:
                 found = f"{_shown(text)} of the call of {function['name']}"
                 raise LeftOut(found, f"{key}.tool_calls", _OTHERWISE)
 
     def _name(self, message: dict[str, Any], key: str, row: RowText) -> Iterator[str]:
         name, role = message.get("name"), message["role"]
-        if not isinstance(name, str) or self._found(name, row.context + row.trained) is not None:
+        if not isinstance(name, str) or self._found(name, row.beside_longer(name) + row.trained) is not None:
             return
         if role != "tool":
             hint = "data.leave_out: [name] trains without it; or name a template in chat.template that writes it"
@@ -137,7 +154,7 @@ class TextProof:
             *(properties if isinstance(properties, dict) else ()),
         ]
         for text in texts:
-            if isinstance(text, str) and self._found(text, row.context) is None:
+            if isinstance(text, str) and self._found(text, row.beside_longer(text)) is None:
                 found = f"{_shown(text)} of the tool {function.get('name')}"
                 raise LeftOut(found, "tools", f"data.leave_out: [tools] trains without them; {_OTHERWISE}")
 
@@ -145,7 +162,8 @@ class TextProof:
         """As :meth:`_found`; what is found isn't there for a later text."""
         for form, change in self._forms(text):
             if form in row.context:
-                row.context = row.context.replace(form, _FOUND, 1) if form.strip() else row.context
+                if form.strip():
+                    row.take(form, len(text))
                 return change
         return _loosely(text, row.context)
 
