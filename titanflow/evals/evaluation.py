@@ -16,6 +16,7 @@ from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
 from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
+from titanflow.evals.lacking_template import template_problems
 from titanflow.evals.suites import suite_problems
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
@@ -31,12 +32,14 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    run = next((plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"), None)
+    runs = {plan.stage: plan.run for plan in plans if plan.stage != "evaluate" or plan.state != "CACHED"}
+    run = runs.get("evaluate")
     if run is None:
         return []
     module = modules["evaluate"]
     asked = asked_by(run.config, module.name, module.origins)
-    if problems := [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]:
+    problems = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
+    if problems := [*problems, *template_problems(module, run, asked, runs)]:
         raise ConfigError(problems)
     return _warnings(module, run, asked)
 
