@@ -17,7 +17,7 @@ from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
 from titanflow.evals.fewshot import examples, named_splits, own_answers, rows_in, shots
 from titanflow.evals.lacking_template import template_problems
-from titanflow.evals.suites import suite_problems
+from titanflow.evals.suites import suite_problems, suite_warnings
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.stage import StageRun
@@ -138,9 +138,9 @@ def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
 
 
 def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
-    """What tasks of lm-eval's library lack; they stay as they are, so that published scores compare."""
+    """What makes other scores of lm-eval's tasks, and what these lack: they stay as they are, so that all compare."""
     models, number = run.config["models"], run.config["num_fewshot"]
-    found = []
+    found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
     chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
