@@ -116,7 +116,12 @@ def show_summary(plan: Plan, results: list[StageResult]) -> None:
 
 
 def leave_report(plan: Plan) -> None:
-    """Writes ``report.html`` of what the stages came to, also where one failed; a report that fails costs no run."""
+    """Writes ``report.html`` of what the stages came to, also where one failed; a report that fails costs no run.
+
+    Of data that was refused in the run's first step nothing is left to report.
+    """
+    if not plan.folder.is_dir():
+        return
     try:
         get_run_logger().info("the report is %s", write_report(plan.folder))
     except Exception as error:

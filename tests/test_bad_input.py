@@ -17,6 +17,7 @@ def refused(tiny: Cli, *arguments: str) -> str:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1, done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
     assert not (tiny.configs.parent / "runs").exists(), sorted((tiny.configs.parent / "runs").rglob("*"))
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     return done.stderr

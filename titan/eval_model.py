@@ -21,6 +21,7 @@ from titan.native_model import newest_checkpoint
 from titanflow.checkpoints import METADATA
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed
+from titanflow.evals.lacking_template import HINT, lacking_template
 from titanflow.fingerprint import folder_digests
 from titanflow.hf_base import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.home import expanded
@@ -136,12 +137,7 @@ def evaluate_task(
 
     chat = wants_chat(loaded, name, settings.chat)
     if chat and not lm.tokenizer.chat_template:
-        raise ConfigError(
-            Problem(
-                f"{', '.join(loaded['tasks'])} ask through a chat template, and {lm.name} has none",
-                key="chat",
-            )
-        )
+        raise ConfigError(Problem(lacking_template(list(loaded["tasks"]), lm.name), key="chat", hint=HINT))
     random.seed(settings.seed)
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)

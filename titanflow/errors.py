@@ -40,17 +40,18 @@ class Problem:
 
 
 class ConfigError(TitanflowError):
-    """The config can't be used; carries every problem that was found, not just the first."""
+    """The config can't be used; carries every problem that was found, not just the first; ``more`` aren't shown."""
 
-    def __init__(self, problems: Sequence[Problem] | Problem | str) -> None:
+    def __init__(self, problems: Sequence[Problem] | Problem | str, more: int = 0) -> None:
         if isinstance(problems, str):
             problems = Problem(problems)
         if isinstance(problems, Problem):
             problems = [problems]
         self.problems = list(problems)
-        count = len(self.problems)
+        count = len(self.problems) + more
         head = "" if count == 1 else f"{count} problems:\n"
-        super().__init__(head + "\n".join(str(problem) for problem in self.problems))
+        tail = f"\n… and {more} more of this kind" if more else ""
+        super().__init__(head + "\n".join(str(problem) for problem in self.problems) + tail)
 
 
 class DataError(ConfigError):

@@ -201,7 +201,7 @@ def test_a_model_without_a_template_is_refused_where_one_is_asked_for(quick: Cal
     run = quick(models=["sft"])
     (run.stages["sft"] / "export" / "chat_template.jinja").unlink()
 
-    with pytest.raises(ConfigError, match="tiny_kind ask through a chat template"):
+    with pytest.raises(ConfigError, match="tiny_kind asks through a chat template"):
         evaluate_stage(run)
 
 

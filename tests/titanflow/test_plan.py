@@ -103,18 +103,19 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     (folder / "model.safetensors").write_bytes(b"weights")
-    plan = make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+    theirs = [f"sft.sft.base={folder}", "evaluate.chat=false"]
+    plan = make_plan("later", configs, overrides=theirs)
     prepare, sft = plan.stages[0].run, plan.stages[1].run
     assert (sft.base, sft.config["model"]["name"], sft.model_overrides["hidden_dim"]) == (folder, "qwen3", 96)
     assert prepare.config["tokenizer"]["path"] == str(folder)
     assert prepare.config["weights"] == []
     with pytest.raises(ConfigError, match="found 3, and their-model has 2"):
-        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.model.n_layers=3"])
+        make_plan("later", configs, overrides=[*theirs, "sft.model.n_layers=3"])
     with pytest.raises(ConfigError, match="found 65, and their-model was trained with 64"):
-        make_plan("later", configs, overrides=[f"sft.sft.base={folder}", "sft.training.seq_len=65"])
+        make_plan("later", configs, overrides=[*theirs, "sft.training.seq_len=65"])
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
     with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
-        make_plan("later", configs, overrides=[f"sft.sft.base={folder}"])
+        make_plan("later", configs, overrides=theirs)
 
 
 def test_what_the_device_cant_do_is_refused_where_it_runs(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +266,7 @@ def test_a_file_that_is_not_there_is_a_mistake_in_a_config(tmp_path: Path, setti
 def test_the_files_of_a_stream_are_looked_for_before_it_is_trained_on(tmp_path: Path, base: Path) -> None:
     configs = write_tiny_experiment(tmp_path)
     for section in ("pretrain.data", "pretrain.validation_data"):
-        settings = [f"{section}.streaming=true", f"pretrain.tokenizer.path={base / 'tokenizer'}"]
+        settings = [f"{section}.streaming=true", f"pretrain.tokenizer.path={base / 'tokenizer'}", "evaluate.chat=false"]
         make_plan("tiny", configs, overrides=settings)
         gone = f"{section}.path={tmp_path}/nowhere.txt"
         with pytest.raises(DataError, match=f"^--set {gone}: {section}.path: {tmp_path}/nowhere.txt isn't there"):

@@ -286,7 +286,7 @@ def finished(root: Path) -> Path:
 
 
 GIVEN = {
-    "given": ["pretrain.tokenizer.path={root}/tokenizer"],
+    "given": ["pretrain.tokenizer.path={root}/tokenizer", "evaluate.chat=false"],
     "template": ["sft.chat.template={root}/template.jinja"],
 }
 

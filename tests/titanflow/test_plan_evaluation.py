@@ -7,6 +7,7 @@ from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.data.prepare import prepare
+from titanflow.data.tokenizer import train_tokenizer
 from titanflow.errors import ConfigError
 from titanflow.evals.evaluation import check_tasks
 from titanflow.plan import Plan, make_plan
@@ -110,6 +111,30 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     assert "evaluate.chat: found auto, and both mixes tasks with and without" in message
     make_plan("tiny", configs, overrides=["evaluate.tasks=[both]", "evaluate.chat=false"])
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
+
+
+def test_a_model_without_a_template_is_not_asked_through_one(configs: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (model / name).write_text("{}")
+    theirs = f"evaluate.models={{theirs: {model}}}"
+    message = refusal(configs, theirs)
+    assert f"evaluate.models: tiny_colour asks through a chat template, and theirs ({model}) has none" in message
+    assert "models: [sft]" in message
+    make_plan("tiny", configs, overrides=[theirs, "evaluate.chat=false"])
+    (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    make_plan("tiny", configs, overrides=[theirs])
+
+
+def test_a_given_tokenizer_without_a_template_gives_the_pretrained_model_none(configs: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    train_tokenizer(["The stone is red. I saw 1 of them.\n"] * 20, 300, given)
+    settings = [f"pretrain.tokenizer.path={given}", "evaluate.models=[base]"]
+    make_plan("tiny", configs, overrides=settings)
+    (given / "chat_template.jinja").unlink()
+    make_plan("tiny", configs, overrides=[settings[0], "evaluate.models=[sft]"])
+    assert "asks through a chat template, and base (" in refusal(configs, *settings)
 
 
 def test_a_template_that_cannot_be_read_is_refused(configs: Path) -> None:

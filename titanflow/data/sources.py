@@ -101,9 +101,7 @@ def check_one_source(data: Data) -> str:
 def problems_error(problems: list[Problem]) -> DataError:
     """The error for a source's problems: the first :data:`MAX_PROBLEMS`, and how many more there are."""
     shown = problems[:MAX_PROBLEMS]
-    if len(problems) > len(shown):
-        shown = [*shown, Problem(f"… and {len(problems) - len(shown)} more problems of this kind in the data")]
-    return DataError(shown)
+    return DataError(shown, len(problems) - len(shown))
 
 
 Reader = Callable[[Path], tuple[Unit, Iterable[tuple[int, str]]]]

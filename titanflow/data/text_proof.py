@@ -39,10 +39,22 @@ class LeftOut(Exception):
 
 @dataclass
 class RowText:
-    """What a row says: outside of what is trained, and in it."""
+    """What a row says: outside of what is trained, and in it. The messages' texts are taken from the context."""
 
     context: str
     trained: str
+
+    def __post_init__(self) -> None:
+        self._before: list[tuple[int, str]] = []
+
+    def take(self, form: str, length: int) -> None:
+        """Take a message's text, of so many characters, out of the context, where it stands as ``form``."""
+        self._before.append((length, self.context))
+        self.context = self.context.replace(form, _FOUND, 1)
+
+    def beside_longer(self, text: str) -> str:
+        """The context without the messages longer than a text: a shorter one may be taken from within that text."""
+        return next((context for length, context in self._before if length <= len(text)), self.context)
 
 
 class TextProof:
@@ -59,7 +71,9 @@ class TextProof:
         try:
             # The longest first: a short text may stand in a longer one.
             for number in sorted(range(len(messages)), key=lambda at: -len(messages[at].get("content") or "")):
-                notes |= dict.fromkeys(self._message(conversation, number, row, number in encoded.turns))
+                notes |= dict.fromkeys(self._content(messages[number], number, row, number in encoded.turns))
+            for number in range(len(messages)):
+                notes |= dict.fromkeys(self._beside(conversation, number, row, number in encoded.turns))
             for tool in conversation.tools or []:
                 self._tool(tool, row)
         except LeftOut as left_out:
@@ -102,16 +116,12 @@ class TextProof:
                 texts[bool(encoded.trained[start])].append(self._text(encoded.ids[start:end].tolist()))
         return RowText(_FOUND.join(texts[False]), _FOUND.join(texts[True]))
 
-    def _message(self, conversation: Conversation, number: int, row: RowText, is_trained: bool) -> Iterator[str]:
-        message = conversation.messages[number]
-        role, key = message["role"], f"messages[{number}]"
-        content = message.get("content") or ""
-        thoughts = message.get(THOUGHTS[0], "") if role == "assistant" else ""
-        where = row.trained if is_trained else row.context
+    def _content(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+        role, content = message["role"], message.get("content") or ""
         if is_trained:
             # What it says without the blanks around it is proved with the mask.
-            changed = "" if content == content.strip() else self._found(content, where)
-            if not (content.strip() or thoughts or message.get("tool_calls")):
+            changed = "" if content == content.strip() else self._found(content, row.trained)
+            if not (content.strip() or message.get(THOUGHTS[0]) or message.get("tool_calls")):
                 yield "an assistant's turn says nothing"
         else:
             changed = self._take(content, row)
@@ -120,16 +130,28 @@ class TextProof:
             yield _FORGOTTEN
         if changed is None and not is_trained:
             way_out = f"data.roles: {{{role}: user}} reads it as a user's; " if role in ("system", "tool") else ""
-            raise LeftOut(f"the {role}'s message {_shown(content)}", key, f"{way_out}{_OTHERWISE}")
+            what = f"the {role}'s message {_shown(content)}"
+            raise LeftOut(what, f"messages[{number}]", f"{way_out}{_OTHERWISE}")
         if changed:
             yield f"the template {changed} the {role}'s text"
-        if thoughts and self._found(thoughts, where) is None:
-            if is_trained:
-                raise self._lost_thoughts(conversation, number, thoughts, THOUGHTS[0])
-            yield _FORGOTTEN
+
+    def _beside(self, conversation: Conversation, number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+        """What a message says beside its content: thoughts, calls and a name."""
+        message, key = conversation.messages[number], f"messages[{number}]"
+        if message["role"] == "assistant":
+            yield from self._thoughts(conversation, number, row, is_trained)
         for call in message.get("tool_calls") or []:
-            self._call(call["function"], key, where)
+            self._call(call["function"], key, row, is_trained)
         yield from self._name(message, key, row)
+
+    def _thoughts(self, conversation: Conversation, number: int, row: RowText, is_trained: bool) -> Iterator[str]:
+        thoughts = conversation.messages[number].get(THOUGHTS[0], "")
+        where = row.trained if is_trained else row.beside_longer(thoughts)
+        if not thoughts or self._found(thoughts, where) is not None:
+            return
+        if is_trained:
+            raise self._lost_thoughts(conversation, number, thoughts, THOUGHTS[0])
+        yield _FORGOTTEN
 
     def _lost_thoughts(self, conversation: Conversation, number: int, thoughts: str, key: str) -> LeftOut:
         found = f"the assistant's thoughts {_shown(thoughts)}"
@@ -141,15 +163,15 @@ class TextProof:
             hints.append("data.leave_out, with their key, trains without them")
         return LeftOut(found, f"messages[{number}].{key}", "; ".join(hints))
 
-    def _call(self, function: dict[str, Any], key: str, where: str) -> None:
+    def _call(self, function: dict[str, Any], key: str, row: RowText, is_trained: bool) -> None:
         for text in [function["name"], *_leaves(function.get("arguments"))]:
-            if self._found(text, where) is None:
+            if self._found(text, row.trained if is_trained else row.beside_longer(text)) is None:
                 found = f"{_shown(text)} of the call of {function['name']}"
                 raise LeftOut(found, f"{key}.tool_calls", _OTHERWISE)
 
     def _name(self, message: dict[str, Any], key: str, row: RowText) -> Iterator[str]:
         name, role = message.get("name"), message["role"]
-        if not isinstance(name, str) or self._found(name, row.context + row.trained) is not None:
+        if not isinstance(name, str) or self._found(name, row.beside_longer(name) + row.trained) is not None:
             return
         if role != "tool":
             hint = "data.leave_out: [name] trains without it; or name a template in chat.template that writes it"
@@ -166,7 +188,7 @@ class TextProof:
             *(properties if isinstance(properties, dict) else ()),
         ]
         for text in texts:
-            if isinstance(text, str) and self._found(text, row.context) is None:
+            if isinstance(text, str) and self._found(text, row.beside_longer(text)) is None:
                 found = f"{_shown(text)} of the tool {function.get('name')}"
                 raise LeftOut(found, "tools", f"data.leave_out: [tools] trains without them; {_OTHERWISE}")
 
@@ -174,7 +196,8 @@ class TextProof:
         """As :meth:`_found`; what is found isn't there for a later text."""
         for form, change in self._forms(text):
             if form in row.context:
-                row.context = row.context.replace(form, _FOUND, 1) if form.strip() else row.context
+                if form.strip():
+                    row.take(form, len(text))
                 return change
         return _loosely(text, row.context)
 

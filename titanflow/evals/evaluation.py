@@ -16,7 +16,8 @@ from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
 from titanflow.evals.fewshot import asked_as_examples, examples, named_splits, own_answers, rows_in, shots
-from titanflow.evals.suites import suite_problems
+from titanflow.evals.lacking_template import template_problems
+from titanflow.evals.suites import suite_problems, suite_warnings
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.evals.value_checks import generation_problems
@@ -32,12 +33,14 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
     """
-    run = next((plan.run for plan in plans if plan.stage == "evaluate" and plan.state != "CACHED"), None)
+    runs = {plan.stage: plan.run for plan in plans if plan.stage != "evaluate" or plan.state != "CACHED"}
+    run = runs.get("evaluate")
     if run is None:
         return []
     module = modules["evaluate"]
     asked = asked_by(run.config, module.name, module.origins)
-    if problems := [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]:
+    problems = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
+    if problems := [*problems, *template_problems(module, run, asked, runs)]:
         raise ConfigError(problems)
     return _warnings(module, run, asked)
 
@@ -144,9 +147,9 @@ def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
 
 
 def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
-    """What tasks of lm-eval's library lack; they stay as they are, so that published scores compare."""
+    """What makes other scores of lm-eval's tasks, and what these lack: they stay as they are, so that all compare."""
     models, number = run.config["models"], run.config["num_fewshot"]
-    found = []
+    found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
     chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]

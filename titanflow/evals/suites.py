@@ -41,5 +41,15 @@ def suite_problems(config: Mapping[str, Any], name: str, origins: Mapping[str, s
     if not asked or config["num_fewshot"] is None:
         return []
     message = f"found {config['num_fewshot']}, and {', '.join(asked)} says how many examples each of its tasks has"
-    hint = "evaluate the other tasks in an experiment of their own, or name the suite's tasks one by one"
+    hint = "num_fewshot in a task's own file is that task's alone; or name the suite's tasks one by one"
     return [Problem(message, f"{name}.num_fewshot", origins.get("num_fewshot", ""), "no number of its own", hint)]
+
+
+def suite_warnings(config: Mapping[str, Any], name: str) -> list[str]:
+    """Settings for all tasks that a suite's published figures weren't made with, and that are right for other tasks."""
+    asked = [one for one in config["tasks"] if one in suites()]
+    return [
+        f"{name}.{key} goes to {', '.join(asked)}, too: the published figures were made without it"
+        for key in ("system_instruction", "gen_kwargs")
+        if asked and config[key]
+    ]

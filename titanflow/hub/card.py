@@ -117,7 +117,7 @@ def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
         language=settings.language or None,
         library_name="transformers",
         pipeline_tag=LANGUAGE_MODELING,
-        base_model=lineage.published.result.base_model or None,
+        base_model=lineage.base_model or None,
         datasets=datasets or None,
         tags=["titanflow", "torchtitan", *settings.tags],
         eval_results=eval_results(lineage.evaluation, lineage.evaluated_as) if lineage.evaluation else None,

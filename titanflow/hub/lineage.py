@@ -81,6 +81,18 @@ class Lineage:
         return self.trained[-1]
 
     @property
+    def base_model(self) -> str:
+        """The repository that the first stage began with, if it did with one."""
+        return next((stage.result.base_model for stage in reversed(self.trained) if stage.result.base_model), "")
+
+    @property
+    def began_with(self) -> str:
+        """The model that the run began with: a repository, or the name of the base of an sft without a pretraining."""
+        first = self.trained[0]
+        rows = [] if first.name == "pretrain" else first.result.inheritance
+        return self.base_model or next((row.base for row in rows if row.key == "weights"), "")
+
+    @property
     def is_held_back(self) -> bool:
         """Whether the gate decided against publishing it."""
         return self.gate is not None and not self.gate.passed

@@ -66,6 +66,22 @@ def test_an_equal_text_elsewhere_is_no_proof(tokenizer: LoadedTokenizer) -> None
     assert look(tokenizer, UNMARKED, longer) == (None, [])
 
 
+@pytest.mark.parametrize("which", ["all", "last"])
+@pytest.mark.parametrize(("asked", "answer"), [("we", "2"), ("weather", "Köln"), ("Of a city.", "days"), ("city", "K")])
+def test_a_short_message_stands_in_no_tool_or_call(
+    tokenizer: LoadedTokenizer, which: str, asked: str, answer: str
+) -> None:
+    user, *_, last = turns(asked, "Sun.")
+    called = [user, call("weather", city="Köln", days=2), {"role": "tool", "content": answer}, last]
+    assert look(tokenizer, CHATML, Conversation(called, TOOLS), turns=which) == (None, [])
+
+
+def test_a_short_message_stands_in_no_thoughts_and_no_name(tokenizer: LoadedTokenizer) -> None:
+    said = "{{ m.thinking or '' }}{{ m.name or '' }}{{ m.content or '' }}"
+    chat = Conversation([*turns("One"), THINKS, {**turns("Zo")[0], "name": "Zoe"}, *turns("", "Two.")[1:]])
+    assert look(tokenizer, UNMARKED.replace("{{ m.content or '' }}", said), chat, turns="last") == (None, [])
+
+
 def test_tools_that_are_left_out_are_named(tokenizer: LoadedTokenizer) -> None:
     fault, _ = look(tokenizer, UNMARKED.replace("if tools", "if false"), Conversation(CALLED, TOOLS))
     assert fault is not None

@@ -129,8 +129,9 @@ def test_all_that_is_wrong_is_reported_together_and_capped(write: Writer) -> Non
     forgetful = turns("One?", "<think>Hm</think>One.", "Two?", "Two.")
     with pytest.raises(DataError) as caught:
         write(source(CHATS[0], *bad, forgetful, turns("Q", "x" * 300)), template=FORGETFUL)
-    assert [problem.origin for problem in caught.value.problems[:20]] == [f"a.jsonl:{row}" for row in range(2, 22)]
-    assert caught.value.problems[20].message.startswith("… and 4 more problems")
+    assert [problem.origin for problem in caught.value.problems] == [f"a.jsonl:{row}" for row in range(2, 22)]
+    assert str(caught.value).startswith("24 problems:\na.jsonl:2: ")
+    assert str(caught.value).endswith("\n… and 4 more of this kind")
     assert not (write.made / "dataset.json").exists()
 
 

@@ -68,6 +68,17 @@ def test_a_number_of_ones_own_is_refused() -> None:
         make_plan("stdlib", overrides=["evaluate.tasks=[suite/quick]", "evaluate.num_fewshot=3"])
 
 
+@pytest.mark.parametrize(("key", "value"), [("system_instruction", "Be brief."), ("gen_kwargs", "{temperature: 0.5}")])
+def test_a_setting_for_all_tasks_that_makes_other_figures_is_said(key: str, value: str) -> None:
+    settings = [f"evaluate.{key}={value}"]
+    (warning,) = make_plan(
+        "stdlib", overrides=["evaluate.tasks=[suite/quick]", "evaluate.chat=false", *settings]
+    ).config.warnings
+
+    assert warning == f"evaluate.{key} goes to suite/quick, too: the published figures were made without it"
+    assert not make_plan("stdlib", overrides=settings).config.warnings
+
+
 def test_a_suite_that_is_misspelt() -> None:
     with pytest.raises(ConfigError, match="did you mean suite/open-leaderboard"):
         make_plan("stdlib", overrides=["evaluate.tasks=[suite/open-leaderbord]"])
