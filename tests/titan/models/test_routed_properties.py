@@ -36,13 +36,6 @@ LOSSES = {
     "dtf": {"prior_loss", "causal_loss"},
     "tdtf": {"tpn_loss", "causal_loss"},
 }
-SURPRISE = {"S_CE", "S_CU", "G_cont", "D_st", "D_ch", "beta_ce", "beta_cu", "o_ce", "m_cu"}
-CHOICE = {"selected_fraction", "predicted_fraction", "predictor_accuracy"}
-STATISTICS = {
-    "mod": LOSSES["mod"] | CHOICE | {"gate"},
-    "dtf": LOSSES["dtf"] | CHOICE | SURPRISE | {"gate"},
-    "tdtf": LOSSES["tdtf"] | CHOICE | SURPRISE,
-}
 
 
 def routed_layers(model):
@@ -201,19 +194,6 @@ def test_a_weight_of_zero_takes_the_loss_away(kind):
     found = {name: gradient.abs().max() for name, gradient in gradients(model).items() if only in name}
     assert found
     assert not any(found.values())
-
-
-def test_statistics_by_name(kind):
-    model = small_model(kind)
-    outputs(model, some_tokens())
-    statistics = model.router_statistics()
-    assert {name.partition("/")[2] for name in statistics} == STATISTICS[family_of(kind)]
-    assert all(value.ndim == 0 and value.isfinite() and not value.requires_grad for value in statistics.values())
-    for layer_id in (1, 3):
-        assert statistics[f"layer_{layer_id}/selected_fraction"] == 0.5
-    before = dict(statistics)
-    outputs(model.eval(), some_tokens(seed=7))
-    assert model.router_statistics() == before
 
 
 def parallelized(model, checkpointing, is_compiled):
