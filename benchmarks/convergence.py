@@ -23,11 +23,11 @@ GREY = "#848d97"
 TASK, METRIC = "stdlib_bits_per_byte", "bits_per_byte"
 
 
-def run(family: str, size: str, settings: list[str]) -> Path:
-    """Runs one family to its end; the run's folder."""
-    name = f"{family}_{size}"
+def run(family: str, size: str, settings: list[str], name: str = "") -> Path:
+    """Runs one family to its end; the run's folder, called ``name`` or after family and size."""
+    name = name or f"{family}_{size}"
     command = [sys.executable, "-m", "titanflow.cli", "run", "families", "--run", name]
-    for setting in (f"pretrain.model={name}.yaml", *settings):
+    for setting in (f"pretrain.model={family}_{size}.yaml", *settings):
         command += ["--set", setting]
     subprocess.run(command, check=True)
     return Path("runs/families") / name

@@ -56,8 +56,8 @@ WORDS: Mapping[str, str] = dict.fromkeys(OWN_FAMILIES, "qwen2")
 transformers lets a qwen2 model have no other, and the families that build on it may take its weights."""
 
 PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "mod": {"router": ("router", "predictor")},
-    "dtf": {"prior": ("prior", "prior_norm"), "router": ("router",)},
+    "mod": {"router": ("router", "predictor", "causal_router")},
+    "dtf": {"prior": ("prior", "prior_norm"), "router": ("router", "causal_router")},
     "tdtf": {"prior": ("transition", "transition_norm"), "router": ("router", "student", "student_norm")},
 }
 """The families with routed layers: groups of parameters that ``optimizer.group_lr`` may give a learning rate of their

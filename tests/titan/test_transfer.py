@@ -73,7 +73,7 @@ def test_what_both_have_is_copied_and_the_rest_is_drawn_and_named(dense, saved, 
         assert torch.equal(value, wanted[name] if name in wanted else drawn[name]), name
     assert set(wanted) < set(drawn)
     assert "layers.*.router.weight (2)" in caplog.text
-    assert "layers.*.predictor.score.bias (2)" in caplog.text
+    assert "layers.*.causal_router.bias (2)" in caplog.text
 
 
 def test_a_routed_model_whose_layers_compute_every_token_is_the_dense_one(dense, saved, monkeypatch):

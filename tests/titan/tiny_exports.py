@@ -125,7 +125,7 @@ def sensitised(family: str, args: Any, seed: int = 0) -> Any:
                 parameter.uniform_(-0.5, 0.5)
             elif re.search(r"\.(w[qkv]|wq_b|wkv_a|wkv_b|moe\.router\.gate)\.", name):
                 parameter.mul_(12)
-            elif re.search(r"\.(router|predictor|prior|transition|student)\..*weight", name):
+            elif re.search(r"\.(router|causal_router|predictor|prior|transition|student)\..*weight", name):
                 parameter.mul_(10)
             elif re.search(r"\.router\.beta", name):
                 parameter.uniform_(2, 4)

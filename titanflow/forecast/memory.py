@@ -156,12 +156,15 @@ def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str
     if is_routed(family, args, layer):
         # Taken out of their row and put back, the tokens are there twice; what chooses them sees all.
         share = args["capacity"]
-        return int(share * (whole + 3 * dim * numbers)) + ROUTER_WIDTHS[family] * dim * numbers
+        pairs = PAIR_WIDTHS if args.get("causal_router") == "previous" else 0
+        return int(share * (whole + 3 * dim * numbers)) + (ROUTER_WIDTHS[family] + pairs) * dim * numbers
     return whole + (DECISION_WIDTHS * dim * numbers if family == "dtf" else 0)
 
 
 ROUTER_WIDTHS: Mapping[str, int] = {"mod": 1, "dtf": 1, "tdtf": 6}
 """Of each token, in widths of the model: what a routed layer keeps to choose by, as it was counted."""
+PAIR_WIDTHS = 2
+"""What a causal router keeps beside that: each token and the one before it."""
 DECISION_WIDTHS = 5
 """The same of a dtf's decision layer: its prior, and by how much it was wrong."""
 

@@ -204,12 +204,18 @@ def _mod(args: Args, layer: int) -> Shapes:
     dim = args["dim"]
     if not is_routed("mod", args, layer):
         return _qwen2(args, layer)
-    return {
-        **_qwen2(args, layer),
-        "router.weight": (1, dim),
+    own = {
         **_under("predictor.down", _linear(dim // 2, dim, bias=True)),
         **_under("predictor.score", _linear(1, dim // 2, bias=True)),
     }
+    return {**_qwen2(args, layer), "router.weight": (1, dim), **_causal_router(args, own)}
+
+
+def _causal_router(args: Args, own: Shapes) -> Shapes:
+    """What chooses tokens in evaluation: ``own`` weights of the family's, or a layer of a token and the one before."""
+    if args["causal_router"] == "own":
+        return own
+    return _under("causal_router", _linear(1, 2 * args["dim"], bias=True))
 
 
 def _foresight(args: Args) -> Shapes:
@@ -220,8 +226,9 @@ def _foresight(args: Args) -> Shapes:
 def _dtf(args: Args, layer: int) -> Shapes:
     if not is_routed("dtf", args, layer):
         return {**_qwen2(args, layer), "prior_norm.weight": (args["dim"],), **_under("prior", _foresight(args))}
-    names = ("o_ce", "m_cu", "beta_ce", "beta_cu", "slope", "threshold")
-    return {**_qwen2(args, layer), **{f"router.{name}": (1,) for name in names}}
+    scoring = {f"router.{name}": (1,) for name in ("o_ce", "m_cu", "beta_ce", "beta_cu")}
+    own: Shapes = {f"router.{name}": (1,) for name in ("slope", "threshold")}
+    return {**_qwen2(args, layer), **scoring, **_causal_router(args, own)}
 
 
 def _tdtf(args: Args, layer: int) -> Shapes:

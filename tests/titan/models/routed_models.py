@@ -3,12 +3,12 @@
 import dataclasses
 
 import torch
+from routed_kinds import family_of, router_of
 
 from titan.models.dynamic.model import RoutedBlock
 from titan.models.qwen2.model.model import TransformerBlock
 from titan.native_model import train_spec
 
-FAMILIES = ("mod", "dtf", "tdtf")
 VOCAB, SEQ_LEN = 64, 24
 SHAPE = {
     "dim": 32,
@@ -24,15 +24,16 @@ LOUDER = 10
 """Times what training starts with: the residual stream changes by as much as it is wide, and routers differ."""
 
 
-def small_args(family, **changes):
-    return dataclasses.replace(train_spec(family).model_args["debugmodel"], **{**SHAPE, **changes})
+def small_args(kind, **changes):
+    default = train_spec(family_of(kind)).model_args["debugmodel"]
+    return dataclasses.replace(default, **{**SHAPE, **router_of(kind), **changes})
 
 
-def small_model(family, seed=0, **changes):
+def small_model(kind, seed=0, **changes):
     """A model in double precision, so that what should be equal is, to far below what could be a mistake."""
-    spec = train_spec(family)
+    spec = train_spec(family_of(kind))
     torch.manual_seed(seed)
-    model = spec.model_cls(small_args(family, **changes))
+    model = spec.model_cls(small_args(kind, **changes))
     with torch.no_grad():
         model.init_weights()
         for name, parameter in model.named_parameters():
@@ -49,7 +50,7 @@ def centred(model):
     for layer in model.layers.values():
         if not isinstance(layer, RoutedBlock):
             continue
-        decides = next(getattr(layer, name) for name in ("predictor", "student", "router") if hasattr(layer, name))
+        decides = decider(layer)
         seen = []
         hook = decides.register_forward_hook(lambda _, args, out, seen=seen: seen.append(getattr(out, "score", out)))
         with torch.no_grad():
@@ -61,6 +62,12 @@ def centred(model):
             else:
                 getattr(decides, "score", decides).bias.sub_(middle)
     return model.train()
+
+
+def decider(layer):
+    """The part of a routed layer that chooses its tokens in evaluation."""
+    parts = dict(layer.named_children())
+    return next(parts[name] for name in ("causal_router", "predictor", "student", "router") if name in parts)
 
 
 def some_tokens(rows=3, seed=1, seq_len=SEQ_LEN):

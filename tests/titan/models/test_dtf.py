@@ -1,6 +1,7 @@
 """DTF against its equations, token by token."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ WINDOW = 4
 
 @pytest.fixture
 def model():
-    return small_model("dtf", capacity=0.25, moving_average_window=WINDOW)
+    return small_model("dtf own", capacity=0.25, moving_average_window=WINDOW)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_losses_and_statistics(model, x):
             "predictor_accuracy": ((logits > 0) == marked).double().mean().item(),
             "S_CE": s_ce.mean().item(),
             "S_CU": s_cu.mean().item(),
-            "G": score.mean().item(),
+            "G_cont": score.mean().item(),
             "D_st": static.mean().item(),
             "D_ch": change.mean().item(),
             "beta_ce": softplus(router.beta_ce),
@@ -123,7 +124,7 @@ def test_losses_and_statistics(model, x):
 
 def test_where_the_parameters_start():
     with torch.no_grad():
-        model = DtfModel(small_args("dtf"))
+        model = DtfModel(small_args("dtf own"))
         for parameter in model.parameters():
             parameter.fill_(7)
         model.init_weights()
@@ -183,13 +184,14 @@ def test_impossible_arguments_are_refused(changes, message):
         small_args("dtf", **changes)
 
 
-def test_operations_a_token():
+@pytest.mark.parametrize(("causal_router", "router"), [("own", 6), ("previous", 4 + 2 * 384 + 1)])
+def test_operations_a_token(causal_router, router):
     """The second of each two layers at half of the tokens, each of which sees half of the keys."""
-    args, seq_len = dtf_args["10M"], 512
+    args, seq_len = replace(dtf_args["10M"], causal_router=causal_router), 512
     with torch.device("meta"):
         model = DtfModel(args)
     _, operations = args.get_nparams_and_flops(model, seq_len)
-    prior, norms, router = 3 * 384 * 24, (6 * 2 + 3) * 384, 6
+    prior, norms = 3 * 384 * 24, (6 * 2 + 3) * 384
     expected = 3 * (layer_operations(args, seq_len) + layer_operations(args, seq_len, 0.5))
     expected += 6 * (norms + 3 * (prior + router) + 384 * 2048)
     assert operations == pytest.approx(expected, rel=1e-6)

@@ -96,6 +96,6 @@ def test_adapters_are_trained_beside_each_family_and_its_routers_whole(shared_be
     saved = {name for name in kept if name.rpartition(".")[2] not in ("lora_a", "lora_b")}
     assert all(".router." in name for name in saved)
     assert bool(saved) is has_routers
-    assert not any(part in name for name in kept for part in ("predictor", "prior", "transition", "student"))
+    assert not any(part in name for name in kept for part in ("causal_router", "prior", "transition", "student"))
     assert result.trainable_parameters < 0.1 * result.parameters
     assert result.parity["relative_error"] < 1e-4

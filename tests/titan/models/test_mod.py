@@ -1,5 +1,7 @@
 """Mixture-of-Depths against its equations, token by token."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from routed_models import (
@@ -38,8 +40,13 @@ def test_training_takes_the_highest_scores_times_their_gate(model, x):
     torch.testing.assert_close(block(x, model.rope_cache, None, POSITIONS), x + gated, rtol=1e-6, atol=1e-6)
 
 
-def test_evaluation_takes_what_the_predictor_says(model, x):
-    model.eval()
+@pytest.fixture
+def own():
+    return small_model("mod own", capacity=0.25)
+
+
+def test_evaluation_takes_what_the_predictor_says(own, x):
+    model = own.eval()
     block = model.layers["1"]
     predictor = block.predictor
     hidden = x @ predictor.down.weight.T + predictor.down.bias
@@ -52,8 +59,8 @@ def test_evaluation_takes_what_the_predictor_says(model, x):
     torch.testing.assert_close(block(x, model.rope_cache, None, POSITIONS), x + gated, rtol=1e-6, atol=1e-6)
 
 
-def test_losses_and_statistics(model, x):
-    block = model.layers["3"]
+def test_losses_and_statistics(own, x):
+    model, block = own, own.layers["3"]
     block(x, model.rope_cache, None, POSITIONS)
     scores = (x @ block.router.weight.T)[..., 0]
     marked, predicted = highest(scores, 0.25), block.predictor(x)
@@ -71,8 +78,8 @@ def test_losses_and_statistics(model, x):
     )
 
 
-def test_the_predictor_changes_nothing_of_what_it_looks_at(model, x):
-    block = model.layers["1"]
+def test_the_predictor_changes_nothing_of_what_it_looks_at(own, x):
+    block = own.layers["1"]
     x.requires_grad_()
     block.predictor(x).sum().backward()
     assert x.grad is None
@@ -94,16 +101,16 @@ def test_a_model_without_a_routed_layer_is_refused(route_every):
         small_args("mod", route_every=route_every)
 
 
-def test_operations_a_token():
+@pytest.mark.parametrize(("router", "chooser"), [("own", 384 * 192 + 192 + 192 + 1), ("previous", 2 * 384 + 1)])
+def test_operations_a_token(router, chooser):
     """Half of the layers at an eighth of the tokens, each of which sees an eighth of the keys."""
-    args, seq_len = mod_args["10M"], 512
+    args, seq_len = replace(mod_args["10M"], causal_router=router), 512
     with torch.device("meta"):
         model = ModModel(args)
     parameters, operations = args.get_nparams_and_flops(model, seq_len)
-    predictor = 384 * 192 + 192 + 192 + 1
     norms = 6 * 2 * 384
     expected = 3 * (layer_operations(args, seq_len) + layer_operations(args, seq_len, 1 / 8))
-    expected += 6 * (norms + 3 * (384 + predictor) + 384 * 2048)
+    expected += 6 * (norms + 3 * (384 + chooser) + 384 * 2048)
     assert operations == pytest.approx(expected, rel=1e-6)
     assert parameters == sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values()) - (
         0 if model.output.weight is model.tok_embeddings.weight else 384 * 2048

@@ -4,12 +4,13 @@ import contextlib
 
 import pytest
 import torch
+from routed_kinds import KINDS, family_of
 from routed_models import (
-    FAMILIES,
     SEQ_LEN,
     SHAPE,
     centred,
     chosen_in,
+    decider,
     language_loss,
     packed_positions,
     small_args,
@@ -27,20 +28,13 @@ from titan.models.qwen2.model.model import Qwen2Model
 from titanflow.config.additions import Lora
 from titanflow.module_names import LINEARS
 
-pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES)]
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("kind", KINDS)]
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 """The routers compute in fp32, whatever the model does."""
 LOSSES = {
     "mod": {"aux_loss", "causal_loss", "z_loss"},
     "dtf": {"prior_loss", "causal_loss"},
     "tdtf": {"tpn_loss", "causal_loss"},
-}
-SURPRISE = {"S_CE", "S_CU", "G", "D_st", "D_ch", "beta_ce", "beta_cu", "o_ce", "m_cu"}
-CHOICE = {"selected_fraction", "predicted_fraction", "predictor_accuracy"}
-STATISTICS = {
-    "mod": LOSSES["mod"] | CHOICE | {"gate"},
-    "dtf": LOSSES["dtf"] | CHOICE | SURPRISE | {"gate"},
-    "tdtf": LOSSES["tdtf"] | CHOICE | SURPRISE,
 }
 
 
@@ -63,13 +57,13 @@ def gradients(model):
 
 
 @pytest.mark.parametrize("lengths", [(SEQ_LEN,), (9, 4, 11)])
-def test_all_tokens_ungated_are_the_dense_model(family, lengths):
+def test_all_tokens_ungated_are_the_dense_model(kind, lengths):
     """The gate is made 1 where the layer applies it; TDTF's is 1 by itself."""
-    model = small_model(family, capacity=1.0)
+    model = small_model(kind, capacity=1.0)
     dense = dense_model()
     missing, _ = dense.load_state_dict(model.state_dict(), strict=False)
     assert not missing
-    if family != "tdtf":
+    if family_of(kind) != "tdtf":
         for layer in routed_layers(model):
             gated = layer.compute
             layer.compute = lambda x, gate, *rest, gated=gated: gated(x, torch.ones_like(gate), *rest)
@@ -82,8 +76,8 @@ def test_all_tokens_ungated_are_the_dense_model(family, lengths):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_rows_may_change_places(family, mode):
-    model = getattr(small_model(family), mode)()
+def test_rows_may_change_places(kind, mode):
+    model = getattr(small_model(kind), mode)()
     tokens, order = some_tokens(4), [2, 0, 3, 1]
     torch.testing.assert_close(outputs(model, tokens[order]), outputs(model, tokens)[order], **CLOSE)
 
@@ -95,8 +89,8 @@ def changes_before(model, tokens, column):
     return (outputs(model, tokens) - outputs(model, other))[:, :column].abs().max()
 
 
-def test_a_later_token_changes_nothing_before_it_in_evaluation(family):
-    model, tokens = small_model(family), some_tokens(6)
+def test_a_later_token_changes_nothing_before_it_in_evaluation(kind):
+    model, tokens = small_model(kind), some_tokens(6)
     assert max(changes_before(model, tokens, column) for column in range(12, SEQ_LEN)) > 0.1
     model.eval()
     taken = chosen_in(model, tokens)
@@ -105,8 +99,8 @@ def test_a_later_token_changes_nothing_before_it_in_evaluation(family):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_what_is_passed_by_stays_bit_for_bit(family, mode):
-    model, tokens = getattr(small_model(family), mode)(), some_tokens()
+def test_what_is_passed_by_stays_bit_for_bit(kind, mode):
+    model, tokens = getattr(small_model(kind), mode)(), some_tokens()
     taken = chosen_in(model, tokens)
     seen = {}
     for layer in routed_layers(model):
@@ -119,8 +113,8 @@ def test_what_is_passed_by_stays_bit_for_bit(family, mode):
         assert (before[marked] != after[marked]).any(-1).all()
 
 
-def test_all_that_routes_learns(family):
-    model = small_model(family)
+def test_all_that_routes_learns(kind):
+    model = small_model(kind)
     dense = {plain_name(name) for name, _ in dense_model().named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for seed in range(2):
@@ -129,25 +123,26 @@ def test_all_that_routes_learns(family):
         silent = [name for name, gradient in gradients(model).items() if gradient is None or not gradient.any()]
         assert not silent
         optimizer.step()
-    assert len(set(gradients(model)) - dense) == {"mod": 2 * 5, "dtf": 2 * 4 + 2 * 6, "tdtf": 2 * 9}[family]
+    routing = {"mod": 2 * 3, "mod own": 2 * 5, "dtf": 2 * 4 + 2 * 6, "dtf own": 2 * 4 + 2 * 6, "tdtf": 2 * 9}
+    assert len(set(gradients(model)) - dense) == routing[kind]
 
 
-def test_one_row_is_computed_as_four_are(family):
-    model, tokens = small_model(family).eval(), some_tokens(4)
+def test_one_row_is_computed_as_four_are(kind):
+    model, tokens = small_model(kind).eval(), some_tokens(4)
     one_by_one = torch.cat([outputs(model, row[None]) for row in tokens])
     torch.testing.assert_close(outputs(model, tokens), one_by_one, **CLOSE)
 
 
-def test_packed_documents_are_computed_as_if_alone(family):
-    model, tokens, lengths = small_model(family).eval(), some_tokens(3), (1, 9, 3, 11)
+def test_packed_documents_are_computed_as_if_alone(kind):
+    model, tokens, lengths = small_model(kind).eval(), some_tokens(3), (1, 9, 3, 11)
     packed = outputs(model, tokens, packed_positions(*lengths, rows=3))
     alone = [outputs(model, document) for document in tokens.split(lengths, dim=1)]
     torch.testing.assert_close(packed, torch.cat(alone, dim=1), **CLOSE)
 
 
-def test_a_packed_document_sees_no_other(family):
+def test_a_packed_document_sees_no_other(kind):
     """In training, too, but that a row's documents share its budget; here it takes all."""
-    model, positions = small_model(family, capacity=1.0), packed_positions(7, 9, 8, rows=3)
+    model, positions = small_model(kind, capacity=1.0), packed_positions(7, 9, 8, rows=3)
     tokens = some_tokens()
     other = tokens.clone()
     other[:, 7:16] = some_tokens(seed=5)[:, 7:16]
@@ -159,30 +154,30 @@ def test_a_packed_document_sees_no_other(family):
 
 
 @pytest.mark.parametrize("microbatches", [1, 4])
-def test_attached_losses_are_those_of_the_whole_loss(family, microbatches):
+def test_attached_losses_are_those_of_the_whole_loss(kind, microbatches):
     """L_LM + Σ weight · mean over layers, rows and tokens, in one batch and without an attached loss."""
     tokens, positions = some_tokens(4), packed_positions(10, 14, rows=4)
-    attached = small_model(family)
+    attached = small_model(kind)
     attached.set_auxiliary_scale(1 / 4)
     for rows, places in zip(tokens.chunk(microbatches), positions.chunk(microbatches), strict=True):
         (language_loss(attached, rows, places) / microbatches).backward()
 
-    explicit, terms = small_model(family), []
+    explicit, terms = small_model(kind), []
     for block in explicit.auxiliary_blocks():
         block.with_losses = lambda x, losses: terms.extend(losses.values()) or x
     language = language_loss(explicit, tokens, positions)
     # Two layers of each kind, four rows.
     (language + sum(weight * loss for weight, loss in terms) / 2 / 4).backward()
-    assert len(terms) == 2 * len(LOSSES[family])
+    assert len(terms) == 2 * len(LOSSES[family_of(kind)])
     expected = gradients(explicit)
     for name, gradient in gradients(attached).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_without_a_scale_it_is_the_mean_of_the_batch(family):
+def test_without_a_scale_it_is_the_mean_of_the_batch(kind):
     found = []
     for scale in (None, 1 / 3):
-        model = small_model(family)
+        model = small_model(kind)
         if scale:
             model.set_auxiliary_scale(scale)
         language_loss(model, some_tokens()).backward()
@@ -190,28 +185,15 @@ def test_without_a_scale_it_is_the_mean_of_the_batch(family):
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-def test_a_weight_of_zero_takes_the_loss_away(family):
+def test_a_weight_of_zero_takes_the_loss_away(kind):
     """And the parameters that it alone teaches stand still."""
-    weights = {f"{name}_weight": 0.0 for name in LOSSES[family]}
-    model = small_model(family, **weights)
+    weights = {f"{name}_weight": 0.0 for name in LOSSES[family_of(kind)]}
+    model = small_model(kind, **weights)
     language_loss(model, some_tokens()).backward()
-    only = {"mod": "predictor", "dtf": "threshold", "tdtf": "student"}[family]
+    only = {"mod own": "predictor", "dtf own": "threshold", "tdtf": "student"}.get(kind, "causal_router")
     found = {name: gradient.abs().max() for name, gradient in gradients(model).items() if only in name}
     assert found
     assert not any(found.values())
-
-
-def test_statistics_by_name(family):
-    model = small_model(family)
-    outputs(model, some_tokens())
-    statistics = model.router_statistics()
-    assert {name.partition("/")[2] for name in statistics} == STATISTICS[family]
-    assert all(value.ndim == 0 and value.isfinite() and not value.requires_grad for value in statistics.values())
-    for layer_id in (1, 3):
-        assert statistics[f"layer_{layer_id}/selected_fraction"] == 0.5
-    before = dict(statistics)
-    outputs(model.eval(), some_tokens(seed=7))
-    assert model.router_statistics() == before
 
 
 def parallelized(model, checkpointing, is_compiled):
@@ -226,10 +208,10 @@ def parallelized(model, checkpointing, is_compiled):
 
 @pytest.mark.parametrize(("checkpointing", "is_compiled"), [("full", False), ("selective", False), ("selective", True)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_recomputed_or_compiled_it_is_the_same(family, checkpointing, is_compiled):
+def test_recomputed_or_compiled_it_is_the_same(kind, checkpointing, is_compiled):
     torch._dynamo.reset()
     tokens, positions, found = some_tokens(), packed_positions(10, 14, rows=3), []
-    plain, other = small_model(family, n_layers=2), small_model(family, n_layers=2)
+    plain, other = small_model(kind, n_layers=2), small_model(kind, n_layers=2)
     for model in (plain, parallelized(other, checkpointing, is_compiled)):
         model.begin_step(3, 10)
         loss = language_loss(model, tokens, positions)
@@ -240,9 +222,9 @@ def test_recomputed_or_compiled_it_is_the_same(family, checkpointing, is_compile
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_step_compiles_nothing_anew(family):
+def test_a_step_compiles_nothing_anew(kind):
     torch._dynamo.reset()
-    model = parallelized(small_model(family, n_layers=2), "none", True)
+    model = parallelized(small_model(kind, n_layers=2), "none", True)
     model.set_auxiliary_scale(0.5)
     for step in range(1, 5):
         model.begin_step(step, 4)
@@ -251,8 +233,8 @@ def test_a_step_compiles_nothing_anew(family):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_under_autocast_scores_stay_in_single_precision(family, mode):
-    model = getattr(small_model(family).float(), mode)()
+def test_under_autocast_scores_stay_in_single_precision(kind, mode):
+    model = getattr(small_model(kind).float(), mode)()
     gates = []
     for layer in routed_layers(model):
         compute = layer.compute
@@ -268,33 +250,32 @@ def test_under_autocast_scores_stay_in_single_precision(family, mode):
     ("changes", "message"),
     [({"capacity": 0.0}, "capacity=0.0"), ({"capacity": 1.5}, "capacity=1.5"), ({"n_heads": 3}, "n_heads=3")],
 )
-def test_impossible_arguments_are_refused(family, changes, message):
+def test_impossible_arguments_are_refused(kind, changes, message):
     with pytest.raises(ValueError, match=message):
-        small_args(family, **changes)
+        small_args(kind, **changes)
 
 
-def test_another_attention_is_refused(family):
+def test_another_attention_is_refused(kind):
     with pytest.raises(ValueError, match=r"model\.attn_type: found 'flex', and a routed layer's attention is sdpa"):
-        small_model(family, attn_type="flex")
+        small_model(kind, attn_type="flex")
 
 
-def test_a_row_of_which_nothing_is_chosen_passes_by(family):
+def test_a_row_of_which_nothing_is_chosen_passes_by(kind):
     """With others of which much is, and alone."""
-    model = centred(small_model(family)).eval()
+    model = centred(small_model(kind)).eval()
     for layer in routed_layers(model):
-        if family == "dtf":
+        if kind == "dtf own":
             layer.router.threshold.data.fill_(2)
         else:
-            bias = layer.predictor.score.bias if family == "mod" else layer.student.bias
-            bias.data.fill_(-1e4)
+            getattr(decider(layer), "score", decider(layer)).bias.data.fill_(-1e4)
     tokens = some_tokens()
     assert not any(marked.any() for marked in chosen_in(model, tokens).values())
     assert outputs(model, tokens).isfinite().all()
 
 
-def test_adapters_go_beside_the_layers_that_are_routed_and_not_the_routers(family):
+def test_adapters_go_beside_the_layers_that_are_routed_and_not_the_routers(kind):
     """The names of a prior's, transition's or predictor's parts are none that adapters mean by default."""
-    model = small_model(family)
+    model = small_model(kind)
     found = add_adapters(model, Lora(rank=2))
     assert {name.split(".", 2)[2] for name in found.targets} == set(LINEARS)
     assert len(found.targets) == 4 * len(LINEARS)

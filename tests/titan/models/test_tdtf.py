@@ -111,7 +111,7 @@ def test_losses_and_statistics(model, x):
             "predictor_accuracy": ((logits > 0) == marked).double().mean().item(),
             "S_CE": s_ce.mean().item(),
             "S_CU": s_cu.mean().item(),
-            "G": score.mean().item(),
+            "G_cont": score.mean().item(),
             "D_st": static.mean().item(),
             "D_ch": change.mean().item(),
             "beta_ce": BETA,

@@ -78,3 +78,19 @@ def test_the_model_files_name_what_there_is(family: str, size: str) -> None:
     assert args["capacity"] == {"mod": 0.125, "dtf": 0.5, "tdtf": 0.5}[family]
     shape = load_snapshot()["models"]["qwen2"]["flavors"][dense["flavor"]]
     assert {key: args[key] for key in shape} == shape
+
+
+@pytest.mark.parametrize("family", ["mod", "dtf"])
+def test_what_chooses_tokens_in_use_is_one_of_two(write, load, mistakes, family: str) -> None:
+    path = write(models__tiny=routed(family))
+    assert load(path).modules["pretrain"].model_args["causal_router"] == "previous"
+    assert load(path, "pretrain.model.causal_router=own").modules["pretrain"].model_args["causal_router"] == "own"
+    message = mistakes(path, "pretrain.model.causal_router=next")
+    assert "pretrain.model.causal_router: found 'next'" in message
+    assert "expected: one of previous, own" in message
+
+
+def test_a_student_has_no_other_router(write, mistakes) -> None:
+    message = mistakes(write(models__tiny=routed("tdtf")), "pretrain.model.causal_router=own")
+    assert "pretrain.model.causal_router" in message
+    assert "families that have it: dtf, mod" in message

@@ -65,6 +65,8 @@ def test_weights_parameters_and_operations_are_torchtitans(family: str, flavor: 
         ("qwen2", "debugmodel", {"enable_weight_tying": False}),
         ("qwen3", "debugmodel", {"qk_norm": False, "enable_weight_tying": False}),
         ("mod", "debugmodel", {"route_every": 3, "capacity": 1.0}),
+        ("mod", "debugmodel", {"causal_router": "own"}),
+        ("dtf", "debugmodel", {"causal_router": "own"}),
         ("dtf", "debugmodel", {"prior_factor": 0.3, "enable_weight_tying": False}),
         ("tdtf", "debugmodel", {"prior_factor": 0.001, "capacity": 1.0, "n_layers": 5}),
         ("llama4", "debugmodel", {"auto_scale_hidden_dim": False, "interleave_moe_layer_step": 3}),
@@ -83,6 +85,7 @@ def test_overridden_arguments(family: str, flavor: str, overrides: dict) -> None
         ("qwen2", Lora(rank=4, modules_to_save=["attention_norm"])),
         ("deepseek_v3", Lora(rank=4, target_modules=["wkv_b", "wo", "shared_experts.w1", "w2"])),
         ("dtf", Lora(rank=2, target_modules=["layers.1.*.w2", "prior.up"], modules_to_save=["router"])),
+        ("mod", Lora(rank=2, modules_to_save=["router", "causal_router"])),
     ],
 )
 def test_what_adapters_train(family: str, lora: Lora) -> None:

@@ -26,6 +26,7 @@ def make_dtf_config(args: DtfModelArgs, common: dict[str, Any]) -> Any:
         **qwen2_settings(args, common),
         prior_factor=args.prior_factor,
         moving_average_window=args.moving_average_window,
+        causal_router=args.causal_router,
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import nn
 
 from titan.models.flops import routed_parameters_and_flops
 from titan.models.qwen2.model.args import Qwen2ModelArgs
+
+CausalRouter = Literal["previous", "own"]
+"""What chooses tokens in evaluation: a linear layer of a token and the one before it, or the family's own."""
 
 
 @dataclass
@@ -32,6 +36,19 @@ class RoutedModelArgs(Qwen2ModelArgs):
     def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
         """Parameters, and operations a token of training, of which a routed layer spends its capacity."""
         return routed_parameters_and_flops(self, model, seq_len)
+
+
+@dataclass
+class CausallyRoutedModelArgs(RoutedModelArgs):
+    """A routed model that can choose its tokens in evaluation in either of two ways."""
+
+    causal_router: CausalRouter = "previous"
+    """What chooses tokens in evaluation: `previous` looks at a token and the one before it, `own` is the family's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.causal_router not in get_args(CausalRouter):
+            raise ValueError(f"causal_router={self.causal_router!r}, expected {' or '.join(get_args(CausalRouter))}")
 
 
 @dataclass

@@ -35,7 +35,7 @@ class SurpriseBlock(RoutedBlock):
         means = {
             "S_CE": surprise.expected,
             "S_CU": surprise.unexpected,
-            "G": surprise.score,
+            "G_cont": surprise.score,
             "D_st": static,
             "D_ch": change,
             **betas,

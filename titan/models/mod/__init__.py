@@ -22,7 +22,7 @@ def make_mod_config(args: ModModelArgs, common: dict[str, Any]) -> Any:
     """The transformers config of a model."""
     from titan.models.remote_code.modeling_mod import ModConfig
 
-    return ModConfig(**qwen2_settings(args, common), route_every=args.route_every)
+    return ModConfig(**qwen2_settings(args, common), route_every=args.route_every, causal_router=args.causal_router)
 
 
 register_train_spec(

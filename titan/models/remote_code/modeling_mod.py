@@ -1,7 +1,7 @@
 """Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258) on Qwen2.5: every so many layers one is routed.
 
-While training the tokens with the highest scores of a row were computed, which looks ahead; a predictor learned the
-choice from the token alone and makes it here.
+While training the tokens with the highest scores of a row were computed, which looks ahead. That choice was learned,
+and is made here, by a causal router from the token and the one before it, or by a predictor from the token alone.
 """
 
 import torch
@@ -9,15 +9,18 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 
-from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens
+from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens, pair_logits
 
 
 class ModConfig(Qwen2Config):
-    """A Qwen2.5's, and which of its layers are routed: of every ``route_every`` the last."""
+    """A Qwen2.5's, which of its layers are routed, of every ``route_every`` the last, and what chooses their tokens:
+    a ``causal_router`` that looks at the ``previous`` token too, or the predictor, mod's ``own``.
+    """
 
     model_type = "titanflow_mod"
 
     route_every: int = 2
+    causal_router: str = "previous"
 
 
 class Predictor(nn.Module):
@@ -34,18 +37,24 @@ class Predictor(nn.Module):
 
 
 class ModLayer(RoutedLayer):
-    """Computes the tokens that its predictor says the router would choose: ``x + σ(router · x) · f(x)``."""
+    """Computes the tokens that the router is expected to choose: ``x + σ(router · x) · f(x)``."""
 
     def __init__(self, config: ModConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
         self.router = nn.Linear(config.hidden_size, 1, bias=False)
-        self.predictor = Predictor(config.hidden_size)
+        is_own = config.causal_router == "own"
+        self.predictor = Predictor(config.hidden_size) if is_own else None
+        self.causal_router = None if is_own else nn.Linear(2 * config.hidden_size, 1)
 
     def choose(
         self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From each token alone."""
-        return self.predictor(x) > 0, torch.sigmoid(self.router(x).squeeze(-1).float())
+        """From each token and the one before it, or from each alone."""
+        if self.causal_router is None:
+            logits = self.predictor(x)
+        else:
+            logits = pair_logits(self.causal_router, x.detach(), tokens, kept)
+        return logits > 0, torch.sigmoid(self.router(x).squeeze(-1).float())
 
 
 class ModForCausalLM(RoutedForCausalLM):

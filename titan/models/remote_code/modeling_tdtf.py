@@ -7,11 +7,10 @@ and makes it here.
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens
+from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens, pair_logits
 from .surprise import SmallSwiGLU, SurpriseRouter
 
 
@@ -43,11 +42,8 @@ class TdtfLayer(RoutedLayer):
     def choose(
         self, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer, *told: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From each token and the one before it, of which its part of the sum is kept."""
-        normed = self.student_norm(x.detach())
-        of_itself, of_next = F.linear(normed, self.student.weight.view(2, -1)).unbind(-1)
-        before = F.pad(kept.add_signals(of_next, tokens), (1, 0))[:, -x.shape[1] - 1 : -1]
-        logits = of_itself + before.masked_fill(tokens.positions == 0, 0) + self.student.bias
+        """From each token and the one before it."""
+        logits = pair_logits(self.student, self.student_norm(x.detach()), tokens, kept)
         return logits > 0, torch.ones_like(logits)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
@@ -41,19 +42,19 @@ class RoutedCacheLayer(DynamicLayer):
     Attributes:
         seen: how many tokens have come by, computed or not.
         places: of each column in its row of tokens, int64 ``[batch, columns]``; None before the first.
-        signals: a number of each token that has come by, ``[batch, seen]``: for a router that looks back.
+        signals: numbers of each token that has come by, ``[batch, seen]`` by name: for a router that looks back.
     """
 
-    ROWS = ("keys", "values", "places", "signals")
+    ROWS = ("keys", "values", "places")
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
         self.places: torch.Tensor | None = None
-        self.signals: torch.Tensor | None = None
+        self.signals: dict[str, torch.Tensor] = {}
 
-    def add_signals(self, signals: torch.Tensor, tokens: "Tokens") -> torch.Tensor:
-        """Keeps the signals ``[batch, tokens]`` of new tokens; returns those of all.
+    def add_signals(self, name: str, signals: torch.Tensor, tokens: "Tokens") -> torch.Tensor:
+        """Keeps one kind of signals ``[batch, tokens]`` of new tokens; returns those of all.
 
         Raises:
             ValueError: padding stands between tokens, of which the router would look back at the padding.
@@ -63,8 +64,10 @@ class RoutedCacheLayer(DynamicLayer):
                 "attention_mask: found padding between the tokens of a row, expected it before them: this model's "
                 "routers look back at the tokens before"
             )
-        self.signals = signals if self.signals is None else torch.cat([self.signals, signals], dim=1)
-        return self.signals
+        if name in self.signals:
+            signals = torch.cat([self.signals[name], signals], dim=1)
+        self.signals[name] = signals
+        return signals
 
     def add_places(self, places: torch.Tensor, tokens: int) -> torch.Tensor:
         """Keeps where the columns ``[batch, columns]`` stand that were computed of so many new tokens; returns all."""
@@ -79,8 +82,7 @@ class RoutedCacheLayer(DynamicLayer):
     def crop(self, tokens_to_remove: int) -> None:
         """Forgets the last ``-tokens_to_remove`` tokens; in transformers 4 a number above 0 is how many to keep."""
         self.seen = min(self.seen, tokens_to_remove) if tokens_to_remove > 0 else self.seen + tokens_to_remove
-        if self.signals is not None:
-            self.signals = self.signals[:, : self.seen]
+        self.signals = {name: signals[:, : self.seen] for name, signals in self.signals.items()}
         if self.keys is not None:
             is_kept = self.places < self.seen
             self.places = torch.where(is_kept, self.places, NOWHERE)
@@ -94,7 +96,7 @@ class RoutedCacheLayer(DynamicLayer):
     def reset(self) -> None:
         """Forgets everything."""
         super().reset()
-        self.seen, self.places, self.signals = 0, None, None
+        self.seen, self.places, self.signals = 0, None, {}
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Takes other rows in place of its own: beam search."""
@@ -112,6 +114,7 @@ class RoutedCacheLayer(DynamicLayer):
         for name in self.ROWS:
             if getattr(self, name) is not None:
                 setattr(self, name, change(getattr(self, name)))
+        self.signals = {name: change(signals) for name, signals in self.signals.items()}
 
 
 @dataclass
@@ -214,6 +217,22 @@ class RoutedLayer(Qwen2DecoderLayer):
         computed = taken + take(gate, indices).unsqueeze(-1).to(x.dtype) * gained
         computed = torch.where(is_chosen.unsqueeze(-1), computed, taken)
         return (x.scatter(1, indices.unsqueeze(-1).expand_as(computed), computed),)
+
+
+def pair_logits(linear: nn.Linear, x: torch.Tensor, tokens: Tokens, kept: RoutedCacheLayer) -> torch.Tensor:
+    """The output ``[batch, tokens]`` of a linear layer, ``[2 · dim] → 1``, of each token beside the one before it.
+
+    Of each token its part of the next one's sum is kept.
+
+    Args:
+        linear: its first ``dim`` weights are for the token itself. A document's first token has zeros before it.
+        x: ``[batch, tokens, dim]``.
+        tokens: where they stand.
+        kept: what is known of the tokens before.
+    """
+    of_itself, of_next = F.linear(x, linear.weight.view(2, -1)).unbind(-1)
+    before = F.pad(kept.add_signals("of_next", of_next, tokens), (1, 0))[:, -x.shape[1] - 1 : -1]
+    return of_itself + before.masked_fill(tokens.positions == 0, 0) + linear.bias
 
 
 def as_mask(is_visible: torch.Tensor, dtype: torch.dtype, config: Qwen2Config) -> torch.Tensor:

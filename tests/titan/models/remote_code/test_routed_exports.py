@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
-from tiny_routed import ROUTED
+from routed_kinds import KINDS, family_of
+from tiny_exports import POSITIONS, save_checkpoint, write_byte_tokenizer
+from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.hf_load
@@ -43,24 +44,31 @@ EVERYWHERE = {
     ),
     "later tokens seen": (DECODER, [("(keys <= places[:, :, None]) & ", "")]),
 }
+BEFORE = {
+    "the token before left out": (DECODER, [("tokens.positions == 0", "tokens.positions >= 0")]),
+    "halves swapped": (DECODER, [("of_itself, of_next =", "of_next, of_itself =")]),
+}
+"""Mistakes of a router that looks at the token before."""
 OWN = {
-    "mod": {"threshold inverted": ("modeling_mod.py", [("self.predictor(x) > 0", "self.predictor(x) < 0")])},
+    "mod": {"threshold inverted": ("modeling_mod.py", [("logits > 0", "logits < 0")]), **BEFORE},
+    "mod own": {"threshold inverted": ("modeling_mod.py", [("logits > 0", "logits < 0")])},
+    "dtf own": {"threshold inverted": ("modeling_dtf.py", [("score > self", "score < self")])},
     "dtf": {
-        "threshold inverted": ("modeling_dtf.py", [("score > self", "score < self")]),
+        **BEFORE,
+        "threshold inverted": ("modeling_dtf.py", [("tokens, kept) > 0", "tokens, kept) < 0")]),
         "prior from the layer's output": ("modeling_dtf.py", [("self.prior_norm(x)", "self.prior_norm(post)")]),
         "no moving average": ("surprise.py", [("* average", "")]),
     },
     "tdtf": {
         "threshold inverted": ("modeling_tdtf.py", [("logits > 0", "logits < 0")]),
-        "the token before left out": ("modeling_tdtf.py", [("tokens.positions == 0", "tokens.positions >= 0")]),
-        "halves swapped": ("modeling_tdtf.py", [("of_itself, of_next =", "of_next, of_itself =")]),
+        **BEFORE,
     },
 }
 UNGATED = {"tdtf"}
 """What they compute isn't multiplied by anything in use."""
 MUTANTS = [
-    *((family, name) for family in ROUTED for name in EVERYWHERE if not (name == "gate dropped" and family in UNGATED)),
-    *((family, name) for family in ROUTED for name in OWN[family]),
+    *((kind, name) for kind in FILES for name in EVERYWHERE if not (name == "gate dropped" and kind in UNGATED)),
+    *((kind, name) for kind in KINDS for name in OWN[kind]),
 ]
 """Mistakes in the modelling files: a file, and what is written there in place of what."""
 
@@ -76,20 +84,19 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     folder = tmp_path_factory.mktemp("routed")
     tokenizer = write_byte_tokenizer(folder / "tokenizer")
     made = {}
-    for family in ROUTED:
-        args = tiny_args(family)
-        native = sensitised(family, args)
-        checkpoint = save_checkpoint(native, folder / f"{family}-checkpoint")
-        export_dcp(checkpoint, family, args, tokenizer, folder / family, POSITIONS)
-        made[family] = Exported(native, train_spec(family).state_dict_adapter(args, None), folder / family)
+    for kind in KINDS:
+        family, args, native = make_native(kind)
+        checkpoint = save_checkpoint(native, folder / f"{kind}-checkpoint")
+        export_dcp(checkpoint, family, args, tokenizer, folder / kind, POSITIONS)
+        made[kind] = Exported(native, train_spec(family).state_dict_adapter(args, None), folder / kind)
     return made
 
 
 @pytest.fixture
 def copied(exports: dict[str, Exported], tmp_path: Path) -> Callable[[str], Exported]:
-    def copy(family: str) -> Exported:
-        shutil.copytree(exports[family].folder, tmp_path / "mutant")
-        return exports[family]._replace(folder=tmp_path / "mutant")
+    def copy(kind: str) -> Exported:
+        shutil.copytree(exports[kind].folder, tmp_path / "mutant")
+        return exports[kind]._replace(folder=tmp_path / "mutant")
 
     return copy
 
@@ -98,9 +105,9 @@ def held_out() -> np.ndarray:
     return np.random.default_rng(0).integers(4, 200, POSITIONS).astype(np.uint16)
 
 
-@pytest.mark.parametrize("family", ROUTED)
-def test_a_right_export_passes(exports: dict[str, Exported], family: str) -> None:
-    parity = measure(*exports[family], held_out())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_right_export_passes(exports: dict[str, Exported], kind: str) -> None:
+    parity = measure(*exports[kind], held_out())
 
     assert parity.failures() == []
     assert parity.relative_error < 2e-5
@@ -108,9 +115,9 @@ def test_a_right_export_passes(exports: dict[str, Exported], family: str) -> Non
     assert parity.changed_tensors == parity.missing == parity.unexpected == ()
 
 
-@pytest.mark.parametrize("family", ROUTED)
-def test_the_folder_brings_its_modelling_files_and_names_them(exports: dict[str, Exported], family: str) -> None:
-    folder = exports[family].folder
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_brings_its_modelling_files_and_names_them(exports: dict[str, Exported], kind: str) -> None:
+    family, folder = family_of(kind), exports[kind].folder
 
     config = json.loads((folder / "config.json").read_text())
 
@@ -127,12 +134,12 @@ def test_the_folder_brings_its_modelling_files_and_names_them(exports: dict[str,
     assert read.to_dict()["auto_map"] == config["auto_map"]
 
 
-@pytest.mark.parametrize(("family", "name"), MUTANTS)
+@pytest.mark.parametrize(("kind", "name"), MUTANTS)
 def test_a_mistake_in_the_modelling_file_is_caught(
-    copied: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch, family: str, name: str
+    copied: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
-    exported = copied(family)
-    file, edits = OWN[family].get(name) or EVERYWHERE[name]
+    exported = copied(kind)
+    file, edits = OWN[kind].get(name) or EVERYWHERE[name]
     source = (exported.folder / file).read_text()
     for right, wrong in edits:
         assert source.count(right) == 1, right
@@ -148,10 +155,10 @@ def test_a_mistake_in_the_modelling_file_is_caught(
     assert any("relative error is" in failure for failure in parity.failures())
 
 
-@pytest.mark.parametrize("family", ROUTED)
-def test_a_pipeline_generates_for_prompts_of_several_lengths(exports: dict[str, Exported], family: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pipeline_generates_for_prompts_of_several_lengths(exports: dict[str, Exported], kind: str) -> None:
     generate = pipeline(
-        "text-generation", model=str(exports[family].folder), trust_remote_code=True, device="cpu", batch_size=3
+        "text-generation", model=str(exports[kind].folder), trust_remote_code=True, device="cpu", batch_size=3
     )
     generate.tokenizer.padding_side = "left"
     texts = ["a", "def function(value):", "import"]
@@ -161,20 +168,20 @@ def test_a_pipeline_generates_for_prompts_of_several_lengths(exports: dict[str, 
     assert answers == [generate(text, max_new_tokens=8)[0]["generated_text"] for text in texts]
 
 
-@pytest.mark.parametrize("family", ROUTED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_was_loaded_is_saved_with_its_modelling_files(
-    exports: dict[str, Exported], tmp_path: Path, family: str
+    exports: dict[str, Exported], tmp_path: Path, kind: str
 ) -> None:
-    folder = exports[family].folder
+    folder = exports[kind].folder
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).save_pretrained(tmp_path)
 
-    assert {path.name for path in tmp_path.glob("*.py")} == FILES[family]
-    assert measure(exports[family].native, exports[family].adapter, tmp_path).failures() == []
+    assert {path.name for path in tmp_path.glob("*.py")} == FILES[family_of(kind)]
+    assert measure(exports[kind].native, exports[kind].adapter, tmp_path).failures() == []
 
 
-@pytest.mark.parametrize("family", ROUTED)
-def test_lm_eval_s_backend_scores_rows_together_as_alone(exports: dict[str, Exported], family: str) -> None:
-    exported = exports[family]
+@pytest.mark.parametrize("kind", KINDS)
+def test_lm_eval_s_backend_scores_rows_together_as_alone(exports: dict[str, Exported], kind: str) -> None:
+    exported = exports[kind]
     models = [load_lm(Loading(exported.folder, batch_size=size, trusted=True), Ranks()) for size in (3, 1)]
     requests = [(("", ""), [0, 50, 60], [70, 80]), (("", ""), [0], [90]), (("", ""), list(range(30, 60)), [61])]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from routed_kinds import family_of, router_of
 from tiny_exports import POSITIONS, sensitised, tiny_args
 
 from titan.hf_config import SpecialTokens, make_config
@@ -12,15 +13,19 @@ from titan.hf_models import hugging_face_model
 from titan.models.remote_code.routed_decoder import CACHE
 from titan.native_model import train_spec
 
-ROUTED = ("mod", "dtf", "tdtf")
-"""The families with routed layers."""
 TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
 
 
-def make_pair(family: str, attention: str = "sdpa") -> tuple[Any, Any]:
+def make_native(kind: str) -> tuple[str, Any, Any]:
+    """Family, arguments and model of one of ``KINDS``."""
+    family = family_of(kind)
+    args = tiny_args(family, **router_of(kind))
+    return family, args, sensitised(family, args)
+
+
+def make_pair(kind: str, attention: str = "sdpa") -> tuple[Any, Any]:
     """The native model, and transformers' with its weights; ``attention`` is the latter's."""
-    args = tiny_args(family)
-    native = sensitised(family, args)
+    family, args, native = make_native(kind)
     config = make_config(family, args, TOKENS, POSITIONS)
     config._attn_implementation = attention
     model = hugging_face_model(family, args).model_class()(config)

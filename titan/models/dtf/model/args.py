@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from titan.models.dynamic.args import SurpriseModelArgs
+from titan.models.dynamic.args import CausallyRoutedModelArgs, SurpriseModelArgs
 
 
 @dataclass
-class DtfModelArgs(SurpriseModelArgs):
+class DtfModelArgs(SurpriseModelArgs, CausallyRoutedModelArgs):
     """A Qwen2.5 of pairs of layers: the first decides which tokens the second computes (arXiv:2511.21408)."""
 
     prior_loss_weight: float = 0.05

@@ -3,8 +3,9 @@
 A decision layer computes all tokens, ``H_post = Block(H)``, and its prior foresees the outcome. From how much each
 token has changed (``D_st = ‖H_post − H‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖H_post − H_prior‖²/d``)
 the dynamic layer's router computes a score ``G`` in (0, 1); the tokens with the highest are computed, and gated by it:
-``H' = H_post + G·f(H_post)``. The score looks at no later token; only choosing the highest of a row does, which is
-why a threshold, trained beside it, chooses in evaluation.
+``H' = H_post + G·f(H_post)``. The score looks at no later token; only choosing the highest of a row does. That choice
+is learned, and made in evaluation, by a causal router from ``H_post`` of the token and of the one before it, or by a
+threshold on ``G``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from titan.models.dynamic.auxiliary import row_sum
+from titan.models.dynamic.causal_router import build_causal_router, causal_logits, draw_causal_router
 from titan.models.dynamic.model import AuxiliaryBlock, DynamicModel
 from titan.models.dynamic.routing import select_top, select_where
 from titan.models.dynamic.surprise_block import SurpriseBlock
@@ -66,7 +68,7 @@ class DecisionBlock(AuxiliaryBlock):
 
 
 class DtfRouter(SurpriseRouter):
-    """Scores tokens with learned sharpness, and knows from which score on evaluation computes a token."""
+    """Scores tokens with learned sharpness."""
 
     def __init__(self, window: int) -> None:
         super().__init__(window)
@@ -76,15 +78,11 @@ class DtfRouter(SurpriseRouter):
     @staticmethod
     def initial() -> dict[str, float]:
         """Where its own parameters start."""
-        return {"beta_ce": RAW_BETA_CE, "beta_cu": RAW_BETA_CU, "slope": RAW_SLOPE, "threshold": THRESHOLD}
+        return {"beta_ce": RAW_BETA_CE, "beta_cu": RAW_BETA_CU}
 
     def forward(self, static: torch.Tensor, change: torch.Tensor, positions: torch.Tensor | None) -> Surprise:
         """The surprise of each token; see :meth:`SurpriseRouter.surprise`."""
         return self.surprise(static, change, effective(self.beta_ce), effective(self.beta_cu), positions)
-
-    def logits(self, score: torch.Tensor) -> torch.Tensor:
-        """Above 0 where evaluation computes a token, ``[batch, seq_len]``; no gradient reaches ``score``."""
-        return effective(self.slope) * (score.detach() - self.threshold.float())
 
     def init_weights(self) -> None:
         """Sets the parameters to where they start."""
@@ -93,16 +91,31 @@ class DtfRouter(SurpriseRouter):
             nn.init.constant_(getattr(self, name), value)
 
 
+class ThresholdRouter(DtfRouter):
+    """Also knows from which score on evaluation computes a token."""
+
+    @staticmethod
+    def initial() -> dict[str, float]:
+        """Where its own parameters start."""
+        return {**DtfRouter.initial(), "slope": RAW_SLOPE, "threshold": THRESHOLD}
+
+    def logits(self, score: torch.Tensor) -> torch.Tensor:
+        """Above 0 where evaluation computes a token, ``[batch, seq_len]``; no gradient reaches ``score``."""
+        return effective(self.slope) * (score.detach() - self.threshold.float())
+
+
 class DynamicBlock(SurpriseBlock):
     """A layer that computes the tokens which surprised the decision layer before it."""
 
     def __init__(self, layer_id: int, args: DtfModelArgs) -> None:
         super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
         self.causal_loss_weight = args.causal_loss_weight
+        self.causal_router = None if args.causal_router == "own" else build_causal_router(args.dim)
 
     def build_router(self, args: DtfModelArgs) -> DtfRouter:
         """The layer's router."""
-        return DtfRouter(args.moving_average_window)
+        kind = ThresholdRouter if args.causal_router == "own" else DtfRouter
+        return kind(args.moving_average_window)
 
     def forward(
         self,
@@ -115,7 +128,7 @@ class DynamicBlock(SurpriseBlock):
         """What :class:`DecisionBlock` returns to ``[batch, seq_len, dim]``."""
         surprise = self.router(static, change, positions)
         score = surprise.score
-        logits = self.router.logits(score)
+        logits = self.predicted(x, score, positions)
         if not self.training:
             selection = select_where(logits > 0)
             return self.compute(x, selection.take(score), selection, rope_cache, positions)
@@ -130,6 +143,18 @@ class DynamicBlock(SurpriseBlock):
             "gate": gate.detach().mean(),
         }
         return self.with_losses(output, {"causal": (self.causal_loss_weight, loss)})
+
+    def predicted(self, x: torch.Tensor, score: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+        """Above 0 where evaluation computes a token, ``[batch, seq_len]``; no gradient reaches ``x`` or ``score``."""
+        if self.causal_router is None:
+            return self.router.logits(score)
+        return causal_logits(self.causal_router, x.detach(), positions)
+
+    def init_weights(self, buffer_device: torch.device | None = None) -> None:
+        """Draws the weights."""
+        super().init_weights(buffer_device)
+        if self.causal_router is not None:
+            draw_causal_router(self.causal_router)
 
 
 class DtfModel(DynamicModel):

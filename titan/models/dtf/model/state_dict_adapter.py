@@ -9,7 +9,7 @@ from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, n
 
 
 class DtfStateDictAdapter(Qwen2StateDictAdapter):
-    """Qwen2.5's names, and the prior's and router's own."""
+    """Qwen2.5's names, and those of the prior and the routers."""
 
     NAMES: ClassVar[Mapping[str, str]] = {
         **Qwen2StateDictAdapter.NAMES,
@@ -24,5 +24,7 @@ class DtfStateDictAdapter(Qwen2StateDictAdapter):
             "router.beta_cu",
             "router.slope",
             "router.threshold",
+            "causal_router.weight",
+            "causal_router.bias",
         ),
     }

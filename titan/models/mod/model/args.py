@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from titan.models.dynamic.args import RoutedModelArgs
+from titan.models.dynamic.args import CausallyRoutedModelArgs
 
 
 @dataclass
-class ModModelArgs(RoutedModelArgs):
+class ModModelArgs(CausallyRoutedModelArgs):
     """A Qwen2.5 in which every other layer computes a share of the tokens (Raposo et al. 2024, arXiv:2404.02258)."""
 
     capacity: float = 0.125

@@ -1,8 +1,8 @@
 """Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258): layers that a token may pass by.
 
 For scores ``r = w·x`` and the ``k`` highest of each row, ``x' = x + σ(r)·f(x)`` for a selected token and ``x' = x``
-for all others. Choosing the highest of a row looks ahead, so a predictor learns the choice from the token alone, and
-makes it in evaluation.
+for all others. Choosing the highest of a row looks ahead. That choice is learned, and made in evaluation, by a causal
+router from the token and the one before it, or by a predictor from the token alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchtitan.models.utils import trunc_normal_
 
 from titan.models.dynamic.auxiliary import choice_loss, choice_statistics, row_sum
+from titan.models.dynamic.causal_router import build_causal_router, causal_logits, draw_causal_router
 from titan.models.dynamic.model import DynamicModel, RoutedBlock
 from titan.models.dynamic.routing import Selection, select_top, select_where
 from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
@@ -45,7 +46,9 @@ class ModBlock(RoutedBlock):
     def __init__(self, layer_id: int, args: ModModelArgs) -> None:
         super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
         self.router = nn.Linear(args.dim, 1, bias=False)
-        self.predictor = Predictor(args.dim)
+        is_own = args.causal_router == "own"
+        self.predictor = Predictor(args.dim) if is_own else None
+        self.causal_router = None if is_own else build_causal_router(args.dim)
         self.weights = {"aux": args.aux_loss_weight, "causal": args.causal_loss_weight, "z": args.z_loss_weight}
 
     def forward(
@@ -58,25 +61,36 @@ class ModBlock(RoutedBlock):
         """``[batch, seq_len, dim]`` to the same; ``attention_masks`` is for dense layers and not looked at."""
         scores = self.router(x).squeeze(-1).float()
         if not self.training:
-            selection = select_where(self.predictor(x) > 0)
+            selection = select_where(self.predicted(x, positions) > 0)
             return self.compute(x, torch.sigmoid(selection.take(scores)), selection, rope_cache, positions)
         selection = select_top(scores, self.share)
         gate = torch.sigmoid(selection.take(scores))
         output = self.compute(x, gate, selection, rope_cache, positions)
-        return self.with_router_losses(output, x, scores, gate, selection)
+        return self.with_router_losses(output, scores, gate, selection, self.predicted(x, positions))
+
+    def predicted(self, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+        """Above 0 where evaluation computes a token, ``[batch, seq_len]``; no gradient reaches ``x``."""
+        if self.causal_router is None:
+            return self.predictor(x)
+        return causal_logits(self.causal_router, x.detach(), positions)
 
     def with_router_losses(
-        self, output: torch.Tensor, x: torch.Tensor, scores: torch.Tensor, gate: torch.Tensor, selection: Selection
+        self,
+        output: torch.Tensor,
+        scores: torch.Tensor,
+        gate: torch.Tensor,
+        selection: Selection,
+        predicted: torch.Tensor,
     ) -> torch.Tensor:
-        """Attaches the router's and the predictor's losses, and keeps the statistics."""
-        chosen, predicted = selection.mark(x.shape[1]), self.predictor(x)
+        """Attaches the losses of the router and of what ``predicted`` its choice, and keeps the statistics."""
+        chosen = selection.mark(output.shape[1])
         losses = {
             "aux": row_sum(choice_loss(scores, chosen)),
             "causal": row_sum(choice_loss(predicted, chosen)),
             "z": row_sum(scores**2),
         }
         self.statistics = {
-            **{f"{name}_loss": loss.detach() / x.shape[0] for name, loss in losses.items()},
+            **{f"{name}_loss": loss.detach() / output.shape[0] for name, loss in losses.items()},
             **choice_statistics(predicted, chosen),
             "gate": gate.detach().mean(),
         }
@@ -86,7 +100,10 @@ class ModBlock(RoutedBlock):
         """Draws the weights."""
         super().init_weights(buffer_device)
         trunc_normal_(self.router.weight, mean=0.0, std=INIT_STD)
-        self.predictor.init_weights()
+        if self.causal_router is None:
+            self.predictor.init_weights()
+        else:
+            draw_causal_router(self.causal_router)
 
 
 class ModModel(DynamicModel):

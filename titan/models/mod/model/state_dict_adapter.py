@@ -9,7 +9,7 @@ from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, n
 
 
 class ModStateDictAdapter(Qwen2StateDictAdapter):
-    """Qwen2.5's names, and the router's and predictor's own."""
+    """Qwen2.5's names, and those of the router and of what predicts its choice."""
 
     NAMES: ClassVar[Mapping[str, str]] = {
         **Qwen2StateDictAdapter.NAMES,
@@ -19,5 +19,7 @@ class ModStateDictAdapter(Qwen2StateDictAdapter):
             "predictor.down.bias",
             "predictor.score.weight",
             "predictor.score.bias",
+            "causal_router.weight",
+            "causal_router.bias",
         ),
     }

@@ -13,13 +13,13 @@ import math
 
 import torch
 from torch import nn
-from torchtitan.models.utils import trunc_normal_
 
 from titan.models.dynamic.auxiliary import row_sum
+from titan.models.dynamic.causal_router import build_causal_router, causal_logits, draw_causal_router
 from titan.models.dynamic.model import DynamicModel
 from titan.models.dynamic.routing import select_top, select_where
 from titan.models.dynamic.surprise_block import SurpriseBlock
-from titan.models.qwen2.model.model import INIT_STD, TransformerBlock
+from titan.models.qwen2.model.model import TransformerBlock
 from titan.models.remote_code.surprise import SmallSwiGLU, mean_squared_difference, shifted
 
 from .args import TdtfModelArgs
@@ -36,7 +36,7 @@ class TdtfBlock(SurpriseBlock):
         self.transition_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
         self.transition = SmallSwiGLU(args.dim, args.prior_factor)
         self.student_norm = nn.RMSNorm(args.dim, eps=args.norm_eps)
-        self.student = nn.Linear(2 * args.dim, 1)
+        self.student = build_causal_router(args.dim)
         self.weights = {"tpn": args.tpn_loss_weight, "causal": args.causal_loss_weight}
         self.beta_start = args.beta_start
         # A tensor, so that what is compiled needn't be compiled again as it changes.
@@ -89,8 +89,7 @@ class TdtfBlock(SurpriseBlock):
 
     def student_logits(self, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         """Above 0 where the student would compute a token, ``[batch, seq_len]``; no gradient reaches ``x``."""
-        normed = self.student_norm(x.detach())
-        return self.student(torch.cat([normed, shifted(normed, positions)], dim=-1)).squeeze(-1)
+        return causal_logits(self.student, self.student_norm(x.detach()), positions)
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
         """Draws the weights; the sharpness starts where its schedule does."""
@@ -98,8 +97,7 @@ class TdtfBlock(SurpriseBlock):
         for norm in (self.transition_norm, self.student_norm):
             norm.reset_parameters()
         self.transition.init_weights()
-        trunc_normal_(self.student.weight, mean=0.0, std=INIT_STD)
-        nn.init.zeros_(self.student.bias)
+        draw_causal_router(self.student)
         self.beta = torch.full((), self.beta_start, device=buffer_device or self.beta.device)
 
 

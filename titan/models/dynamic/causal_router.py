@@ -1,0 +1,36 @@
+"""The router that chooses tokens in evaluation, from each and the one before it: a linear layer, ``[2 · dim] → 1``.
+
+While training it learns the choice of a row's highest scores, which looks ahead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchtitan.models.utils import trunc_normal_
+
+from titan.models.qwen2.model.model import INIT_STD
+from titan.models.remote_code.surprise import shifted
+
+
+def build_causal_router(dim: int) -> nn.Linear:
+    """The layer; its first ``dim`` weights are for the token itself."""
+    return nn.Linear(2 * dim, 1)
+
+
+def causal_logits(router: nn.Linear, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+    """Above 0 where evaluation computes a token, ``[batch, seq_len]``.
+
+    Args:
+        router: of :func:`build_causal_router`.
+        x: what it looks at, ``[batch, seq_len, dim]``; detached where no gradient may reach the stream.
+        positions: of each token in its document; None where each row is one document. A document's first token has
+            zeros before it.
+    """
+    return router(torch.cat([x, shifted(x, positions)], dim=-1)).squeeze(-1)
+
+
+def draw_causal_router(router: nn.Linear) -> None:
+    """Draws the weights; the bias starts at 0."""
+    trunc_normal_(router.weight, mean=0.0, std=INIT_STD)
+    nn.init.zeros_(router.bias)
