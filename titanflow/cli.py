@@ -1,4 +1,5 @@
-"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, nights and patches.
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark, nights
+and patches.
 
 Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
 with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
@@ -213,7 +214,7 @@ def export(
     adapter: Annotated[bool, typer.Option("--adapter", help="Of a LoRA stage the adapter alone, for PEFT.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that transformers loads."""
-    _start("titan.peft_adapter" if adapter else "titan.export", str(checkpoint), str(folder))
+    start_module("titan.peft_adapter" if adapter else "titan.export", str(checkpoint), str(folder))
 
 
 @app.command()
@@ -225,7 +226,7 @@ def verify(
 ) -> None:
     """Check a published model: its hashes, that it loads, and that it says what it said when it was evaluated."""
     revisions = [] if revision is None else [f"--revision={revision}"]
-    _start("titan.verify", *revisions, *(["--json"] if as_json else []), "--", published)
+    start_module("titan.verify", *revisions, *(["--json"] if as_json else []), "--", published)
 
 
 @app.command()
@@ -238,7 +239,7 @@ def chat(
 ) -> None:
     """Talk with a model, or with several side by side; without a terminal each line of stdin is answered."""
     options = [f"--max-new-tokens={max_new_tokens}", f"--temperature={temperature}"]
-    _start("titan.chat", *options, *([] if system is None else [f"--system={system}"]), "--", *models)
+    start_module("titan.chat", *options, *([] if system is None else [f"--system={system}"]), "--", *models)
 
 
 @app.command()
@@ -259,7 +260,7 @@ def patches(as_json: JsonOption = False) -> None:
         out.print(Text(f"  what: {patch['what']}\n  why:  {patch['why']}\n"))
 
 
-def _start(module: str, *arguments: str) -> None:
+def start_module(module: str, *arguments: str) -> None:
     """Runs a module that needs torch, and ends with its exit status."""
     environ = {**os.environ, STREAMS: stream_encoding()}
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ)
@@ -322,7 +323,7 @@ def _warn(loaded: Any) -> None:
 
 
 # Commands in files of their own register on this module's app, which `python -m` would have twice.
-from titanflow import cli, nights_command, prove_resume_command  # noqa: E402, F401
+from titanflow import cli, nights_command, prove_resume_command, stage_commands  # noqa: E402, F401
 
 if __name__ == "__main__":
     cli.main()

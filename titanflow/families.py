@@ -63,6 +63,9 @@ PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """The families with routed layers: groups of parameters that ``optimizer.group_lr`` may give a learning rate of their
 own, each by the names of its modules. All other parameters are the base."""
 
+DENSE = "qwen2"
+"""The family that those with routed layers build on, and whose weights they may begin with."""
+
 OWN_MASKS: Mapping[str, str] = {
     "llama4": "its layers take one of two masks, in which documents end at each end-of-sequence token",
     "gpt_oss": "documents end at each end-of-sequence token in its masks, and it takes no positions",

@@ -35,6 +35,10 @@ EXPECTED: Mapping[str, tuple[Any, ...]] = {
 """What else a config may say only as here; what it doesn't say is so by default."""
 
 
+class UnreadArchitectureError(ConfigError):
+    """A model whose ``config.json`` isn't understood here; torchtitan's own adapter may still read its weights."""
+
+
 def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str, dict[str, Any]]:
     """torchtitan's family, a flavor of it and the complete arguments of its model.
 
@@ -43,11 +47,11 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
         origin: the file's path, for messages.
 
     Raises:
-        ConfigError: a model that brings code, another architecture, a key that is missing, or a model that torchtitan
-            doesn't compute; every reason is named.
+        UnreadArchitectureError: a model that brings code, or another architecture.
+        ConfigError: a key that is missing, or a model that torchtitan doesn't compute; every reason is named.
     """
     if config.get("auto_map"):
-        raise ConfigError(
+        raise UnreadArchitectureError(
             Problem(
                 "the model brings code of its own, which is not run",
                 key="auto_map",
@@ -60,7 +64,7 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
     family = next((family for family in READERS if ARCHITECTURES[family] == named), None)
     if family is None:
         known = ", ".join(ARCHITECTURES[family] for family in READERS)
-        raise ConfigError(Problem(f"found {named!r}", key="architectures", origin=origin, expected=known))
+        raise UnreadArchitectureError(Problem(f"found {named!r}", key="architectures", origin=origin, expected=known))
     reader = _Reader(config, origin)
     args = READERS[family](reader)
     for key, values in EXPECTED.items():

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from titanflow.config.hub_names import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
-from titanflow.families import PARAMETER_GROUPS
+from titanflow.families import DENSE, PARAMETER_GROUPS
+from titanflow.hf_architecture import UnreadArchitectureError
 from titanflow.hf_base import CONFIG_FILE, check_weights_there, describe_repository, hugging_face, identity
 from titanflow.hf_snapshot import names_repository
 from titanflow.home import expanded
@@ -130,10 +131,11 @@ def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
         return
     try:
         given = hugging_face(folder)
-    except ConfigError:
+    except UnreadArchitectureError:
         return
     name, own = module.config["model"]["name"], module.model_args
-    if own and name not in (given.model_name, *PARAMETER_GROUPS):
+    dense = DENSE if name in PARAMETER_GROUPS else name
+    if own and given.model_name != dense:
         yield module.problem(key, f"found {given.stage}, a {given.model_name}, and the model is a {name}")
         return
     for argument in ARGUMENTS:
@@ -145,6 +147,7 @@ def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
 
 
 def _placed(problem: Problem, module: Module, key: str) -> Problem:
-    key = problem.key if problem.key == FORMAT else key
-    message = f"{problem.origin}: {problem.message}" if problem.origin else problem.message
+    if problem.key == FORMAT:
+        return replace(problem, key=f"{module.name}.{FORMAT}", origin=module.origins.get(FORMAT, ""))
+    message = ": ".join(part for part in (problem.origin, problem.key, problem.message) if part)
     return replace(problem, key=f"{module.name}.{key}", origin=module.origins.get(key, ""), message=message)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.metrics_lines import read_metrics
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-model.md"
 FILE = re.compile(r"^### `(?P<name>[^`]+)`\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -97,6 +99,24 @@ def test_a_checkpoint_is_exported_by_hand_as_the_stage_exported_it(followed: Fol
 
 def test_transformers_loads_it(followed: Followed) -> None:
     assert followed.printed["python load.py"].startswith("Olmo2ForCausalLM 'class Attention")
+
+
+def test_the_losses_are_those_of_transformers(followed: Followed) -> None:
+    printed = followed.printed["titanflow prove-losses runs/olmo2-losses/main/pretrain"]
+    assert "equal within 0.0001" in printed
+    losses = read_metrics(followed.folder / "runs" / "olmo2-losses" / "main" / "pretrain" / "metrics.jsonl")
+    assert [record["step"] for record in losses] == list(range(1, 51))
+    assert losses[-1]["loss"] < losses[0]["loss"] - 0.5
+    largest = re.search(r"50 steps, the largest difference is (\S+) nats", printed)
+    assert largest is not None
+    assert float(largest[1]) < 1e-4
+
+
+def test_the_benchmark_is_a_row_of_a_table(followed: Followed) -> None:
+    head, _, row = followed.printed["titanflow benchmark runs/olmo2-losses/main/pretrain"].splitlines()
+    shown = dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True))
+    assert (shown["model"], shown["techniques"], shown["steps"]) == ("olmo2 small", "float32, selective AC", "50")
+    assert all(shown[name] not in ("–", "") for name in ("parameters", "tokens/s a device", "memory a rank", "loss"))
 
 
 def test_an_edit_of_the_family_is_trained(followed: Followed) -> None:

@@ -29,7 +29,7 @@ class Forecast:
     ``like`` is the digest of all that its speed depends on: a later stage of the same digest takes it from this one.
     ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``; ``seconds`` are from start to
     end with start-up and export, ``source`` says where they are from. ``cost`` is in the currency of
-    ``price_per_hour``, for all ``devices``, held from start to end.
+    ``price_per_hour``, for all ``devices``, held from start to end; ``device`` is the kind of one.
     """
 
     like: str
@@ -45,6 +45,7 @@ class Forecast:
     price_per_hour: float | None = None
     cost: float | None = None
     unknown: str = ""
+    device: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The forecast as ``titanflow plan --json`` and the manifest hold it."""
@@ -66,7 +67,7 @@ def forecast_stage(plan: StagePlan, experiment: Experiment, device: DeviceSpec, 
     module = experiment.stage(plan.stage)
     launcher = plan.run.config.get("launcher") or {}
     devices = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
-    known = Forecast(like=work_digest(plan.run, experiment, device.name), devices=devices)
+    known = Forecast(like=work_digest(plan.run, experiment, device.name), devices=devices, device=device.name)
     if module is not None and module.trains:
         return _priced(_training(known, plan, module, device, history), experiment.spec.price_per_hour)
     found = history.of(plan.run, known.like)

@@ -1,0 +1,30 @@
+"""``titanflow prove-losses`` and ``titanflow benchmark``: what a finished training is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from titanflow.cli import app, out, reports_errors, start_module
+
+
+@app.command()
+@reports_errors
+def prove_losses(
+    stage: Annotated[Path, typer.Argument(help="A finished training stage's folder.", metavar="STAGE")],
+) -> None:
+    """Train transformers' model as a stage was trained, and compare the losses of each step."""
+    start_module("titan.prove_losses", str(stage))
+
+
+@app.command()
+@reports_errors
+def benchmark(
+    stages: Annotated[list[Path], typer.Argument(help="Folders of finished training stages.", metavar="STAGE…")],
+) -> None:
+    """Print what trainings took, a row each of a table in markdown."""
+    from titanflow.benchmark_row import benchmark_table
+
+    out.print(benchmark_table(stages), markup=False, highlight=False)
