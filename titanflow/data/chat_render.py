@@ -48,6 +48,11 @@ class Rendered:
     quoted: Mapping[str, str]
     starts: list[int] = field(default_factory=list)
 
+    @property
+    def borders(self) -> frozenset[int]:
+        """Where what is trained begins and ends."""
+        return frozenset([*self.starts, *itertools.chain.from_iterable(self.spans)])
+
 
 class ChatRenderer:
     """Renders with one template for one tokenizer.
