@@ -14,7 +14,7 @@ from typing import Any
 
 from titan.hf_models import hugging_face_model
 from titanflow.data.tokenizer import load_tokenizer
-from titanflow.data.tokenizer_words import PROBE
+from titanflow.data.tokenizer_checks import encodes_otherwise
 from titanflow.errors import DataError, Problem, StageFailed
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
@@ -139,10 +139,7 @@ def check_tokenizer(folder: Path) -> None:
 
     trained = load_tokenizer(folder)
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    (opening,), (following,) = (trained.text.encode_batch([PROBE], place) for place in ("opening", "following"))
-    end = loaded.convert_ids_to_tokens(trained.end_of_text_id)
-    texts = {PROBE: opening, end + PROBE: [trained.end_of_text_id, *following]}
-    if any(loaded.encode(text, add_special_tokens=False) != ids for text, ids in texts.items()):
+    if encodes_otherwise(loaded, trained):
         raise StageFailed(
             f"{folder}: transformers loads the tokenizer as {type(loaded).__name__}, which encodes otherwise than the "
             "one that the model was trained with. Train with a tokenizer of that kind."

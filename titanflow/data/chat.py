@@ -9,6 +9,7 @@ before it.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns, shared_length
+from titanflow.data.seams import Seams, Tear
 from titanflow.data.special_tokens import SpecialTokens
 from titanflow.data.text_encoder import Place
 from titanflow.data.tokenizer import LoadedTokenizer
@@ -28,12 +30,17 @@ _REMEMBERED = 4096
 
 @dataclass
 class Piece:
-    """A piece of a rendered text, and where it stands; ``ids`` are its tokens, None until it is encoded."""
+    """A piece of a rendered text, and where it stands; ``ids`` are its tokens, None until it is encoded.
+
+    ``start`` is its first character; ``is_cut`` says that no special token stands before it, but the piece before it.
+    """
 
     text: str
     trained: bool
     place: Place = "opening"
     ids: list[int] | None = None
+    start: int = 0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.name = name
         self.special = SpecialTokens({text: token for text, (_, token) in tokenizer.special.items()})
+        self._seams = Seams(tokenizer.backend, tokenizer.text)
         self._short: dict[tuple[str, Place], list[int]] = {}
         self.renderer = ChatRenderer(template, name, self.special.pattern, tokenizer.variables, turns, tool_arguments)
         self.header = self._header()
@@ -90,12 +98,21 @@ class ChatEncoder:
         template writes between turns are not.
         """
         rendered = [self._rendered(conversation) for conversation in conversations]
-        pieces = [[] if isinstance(one, ChatRefused) else self._pieces(one) for one in rendered]
+        pieces = [[] if isinstance(one, ChatRefused) else self._pieces(one, one.borders) for one in rendered]
         self._tokenise(pieces)
+        torn = self._seams.torn(pieces)
         return [
-            one if isinstance(one, ChatRefused) else _assembled(row, one.turns)
-            for one, row in zip(rendered, pieces, strict=True)
+            one if isinstance(one, ChatRefused) else self._refusal(one, tears) or _assembled(row, one.turns)
+            for one, row, tears in zip(rendered, pieces, torn, strict=True)
         ]
+
+    def whole(self, conversation: Conversation) -> list[int]:
+        """The tokens of a conversation whose answers may share their first token with the header before them.
+
+        Raises:
+            ChatRefused: the template refuses it.
+        """
+        return self._ids(self.renderer.render(conversation))
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """The tokens that a model is asked with: the messages and the assistant's header.
@@ -106,9 +123,30 @@ class ChatEncoder:
         return self._ids(self.renderer.prompt(conversation))
 
     def _ids(self, rendered: Rendered) -> list[int]:
-        pieces = self._pieces(rendered)
+        pieces = self._pieces(rendered, frozenset())
         self._tokenise([pieces])
         return _assembled(pieces, []).ids.tolist()
+
+    def _refusal(self, rendered: Rendered, tears: list[Tear]) -> ChatRefused | None:
+        """Why a row can't have the tokens of inference where its answers begin, or None.
+
+        Only the last of them may begin with a token of its own: a later prompt would have it in its history, encoded as
+        a whole.
+        """
+        for tear in tears:
+            starts = zip(rendered.turns, rendered.starts, strict=True)
+            if (number := next((turn for turn, start in starts if start > tear.start), None)) is not None:
+                way_out = "" if self.renderer.turns != "all" else "; chat.turns: each makes a row of each turn"
+                return ChatRefused(
+                    f"messages[{number}] would be trained after {tear.parts}, and inference asks for it after "
+                    f"{tear.whole}: an earlier answer shares its first token with its header{way_out}"
+                )
+            if tear.changes_text:
+                return ChatRefused(
+                    f"training would see other tokens in the conversation than inference: {tear.parts} where an answer "
+                    f"begins, in place of {tear.whole}; take a tokenizer that changes nothing at the ends of a text"
+                )
+        return None
 
     def _rendered(self, conversation: Conversation) -> Rendered | ChatRefused:
         try:
@@ -120,24 +158,28 @@ class ChatEncoder:
             return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't")
         return rendered
 
-    def _pieces(self, rendered: Rendered) -> list[Piece]:
-        """What to encode by itself: each special token, and each text between them and the borders of the spans."""
-        text, borders = rendered.text, {*rendered.starts, *(border for span in rendered.spans for border in span)}
-        pieces: list[tuple[int, int, Place, list[int] | None]] = []
+    def _pieces(self, rendered: Rendered, borders: Set[int]) -> list[Piece]:
+        """What to encode by itself: each special token, and each text between them and the borders."""
+        text = rendered.text
+        pieces: list[tuple[int, int, bool, list[int] | None]] = []
         position = 0
         for token in self.special.find(text):
             pieces += _cut(position, token.start, borders)
-            pieces.append((token.start, token.end, "following", [self.tokenizer.special[token.text][0]]))
+            pieces.append((token.start, token.end, False, [self.tokenizer.special[token.text][0]]))
             position = token.end
         pieces += _cut(position, len(text), borders)
         spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
-        found, span = [], 0
-        for start, end, place, ids in pieces:
+        found: list[Piece] = []
+        span = 0
+        for start, end, is_cut, ids in pieces:
             while start >= spans[span][1]:
                 span += 1
             said = "" if ids else _unquoted(text[start:end], rendered)
             if ids or said:
-                found.append(Piece(said, spans[span][0] <= start, place, ids))
+                place = (
+                    self.tokenizer.text.place_behind(found[-1].text) if is_cut else "following" if start else "opening"
+                )
+                found.append(Piece(said, spans[span][0] <= start, place, ids, start, is_cut))
         return found
 
     def _tokenise(self, rows: list[list[Piece]]) -> None:
@@ -218,12 +260,11 @@ def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:
     return Encoded(ids, trained, turns)
 
 
-def _cut(start: int, end: int, borders: set[int]) -> list[tuple[int, int, Place, None]]:
-    """The pieces of a text without special tokens: the first begins the whole text, or follows a special token."""
+def _cut(start: int, end: int, borders: Set[int]) -> list[tuple[int, int, bool, None]]:
+    """The pieces of a text without special tokens, and whether each is cut from the one before it."""
     inner = [border for border in borders if start < border < end]
     cuts = itertools.pairwise([start, *sorted(inner), end]) if start < end else ()
-    place: Place = "following" if start else "opening"
-    return [(one, other, "continuing" if one > start else place, None) for one, other in cuts]
+    return [(one, other, one > start, None) for one, other in cuts]
 
 
 def _unquoted(text: str, rendered: Rendered) -> str:

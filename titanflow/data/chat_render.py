@@ -7,6 +7,7 @@ prompt that inference would give: a template that isn't stable in that sense tra
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,11 @@ class Rendered:
     turns: list[int]
     quoted: Mapping[str, str]
     starts: list[int] = field(default_factory=list)
+
+    @property
+    def borders(self) -> frozenset[int]:
+        """Where what is trained begins and ends."""
+        return frozenset([*self.starts, *itertools.chain.from_iterable(self.spans)])
 
 
 class ChatRenderer:

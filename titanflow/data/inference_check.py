@@ -16,6 +16,8 @@ from titanflow.errors import Problem
 
 # Tokens shown on either side of the first difference.
 _AROUND = 4
+# Tokens that may be others where an answer begins.
+_IN_A_SEAM = 32
 
 
 class InferenceCheck:
@@ -30,21 +32,22 @@ class InferenceCheck:
         return None if theirs == ids else self._problem("the text", ids, theirs, "text")
 
     def chat_fault(self, encoder: ChatEncoder, conversation: Conversation, encoded: Encoded) -> Problem | None:
-        """What differs in a conversation's tokens, or in those of the prompt of its first trained turn; None otherwise.
+        """What differs in a conversation's tokens, or in those of the prompt of a trained turn; None otherwise.
 
         A row that quotes special tokens isn't compared: to ``AutoTokenizer`` they are no text.
         """
         if not encoded.turns or encoder.renderer.quotes(conversation):
             return None
-        turn, ids = encoded.turns[0], encoded.ids.tolist()
-        prompt = self._chat(encoder, conversation, turn)
-        if ids[: len(prompt)] != prompt:
-            return self._problem(f"the prompt of messages[{turn}]", ids[: len(prompt)], prompt, f"messages[{turn}]")
-        if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, turn)):
+        ids = encoded.ids.tolist()
+        for turn in encoded.turns:
+            prompt = self._chat(encoder, conversation, turn)
+            if ids[: len(prompt)] != prompt:
+                return self._problem(f"the prompt of messages[{turn}]", ids[: len(prompt)], prompt, f"messages[{turn}]")
+        if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, encoded.turns[-1])):
             # The row goes on from the prompt, whatever the template makes of the history behind an answer.
             return None
         theirs = self._chat(encoder, conversation)
-        if ids == theirs or self._only_kept_apart(encoder, encoded, theirs):
+        if ids == theirs or (encoder.whole(conversation) == theirs and _differ_in_a_seam(encoded, theirs)):
             return None
         return self._problem("the conversation", ids, theirs, "messages")
 
@@ -68,31 +71,8 @@ class InferenceCheck:
             **form,
         )
 
-    def _only_kept_apart(self, encoder: ChatEncoder, encoded: Encoded, theirs: list[int]) -> bool:
-        """Whether all that differs is where an answer begins.
-
-        Encoded as a whole, its first characters may share a token with the end of the header. Nobody who asks for the
-        answer can make that token: the prompt ends before it.
-        """
-        special = {number for number, _ in encoder.tokenizer.special.values()}
-        ids, trained = encoded.ids.tolist(), encoded.trained.tolist()
-        ours, other = _segments(ids, special), _segments(theirs, special)
-        if len(ours) != len(other):
-            return False
-        for (start, end), (first, last) in zip(ours, other, strict=True):
-            if ids[start:end] == theirs[first:last]:
-                continue
-            begins_inside = any(trained[at] and not trained[at - 1] for at in range(start + 1, end))
-            if not begins_inside or self._text(ids[start:end]) != self._text(theirs[first:last]):
-                return False
-        return True
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False))
-
     def _problem(self, what: str, ours: list[int], theirs: list[int], key: str) -> Problem:
-        differ = (at for at, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other)
-        at = next(differ, min(len(ours), len(theirs)))
+        at = _equal(ours, theirs)
         return Problem(
             f"training would see other tokens in {what} than inference, from token {at} on: {self._shown(ours, at)}",
             key,
@@ -107,12 +87,22 @@ class InferenceCheck:
         return " ".join(f"{token}[{number}]" for token, number in zip(tokens, shown, strict=True)) or "nothing"
 
 
-def _segments(ids: list[int], special: set[int]) -> list[tuple[int, int]]:
-    """``(start, end)`` of each special token and of each run of others."""
-    found: list[tuple[int, int]] = []
-    for at, number in enumerate(ids):
-        if found and number not in special and ids[at - 1] not in special:
-            found[-1] = (found[-1][0], at + 1)
-        else:
-            found.append((at, at + 1))
-    return found
+def _differ_in_a_seam(encoded: Encoded, theirs: list[int]) -> bool:
+    """Whether tokens differ in one place alone, and there an answer begins.
+
+    Encoded as a whole, its first characters may share a token with the end of the header. Nobody who asks for the
+    answer can make that token: the prompt ends before it.
+    """
+    ours, trained = encoded.ids.tolist(), encoded.trained.tolist()
+    first = _equal(ours, theirs)
+    behind = min(_equal(ours[::-1], theirs[::-1]), min(len(ours), len(theirs)) - first)
+    last = len(ours) - behind
+    begins = any(trained[at] and not trained[at - 1] for at in range(max(first, 1), min(last + 1, len(ours))))
+    return begins and max(last, len(theirs) - behind) - first <= _IN_A_SEAM
+
+
+def _equal(one: list[int], other: list[int]) -> int:
+    """How many tokens two lists begin alike with."""
+    return next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )

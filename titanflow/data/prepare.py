@@ -41,9 +41,9 @@ from titanflow.data.tokenizer import (
     add_special_tokens,
     check_vocab_size,
     copy_tokenizer,
-    load_tokenizer,
     train_tokenizer,
 )
+from titanflow.data.tokenizer_checks import check_given
 from titanflow.data.unread import unread_lines
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.hf_base import download_weights, missing_weights
@@ -134,7 +134,7 @@ class Preparation:
         if tokenizer is None or tokenizer.is_there:
             return
         if given := self._given_tokenizer():
-            load_tokenizer(given)
+            check_given(given)
         else:
             check_vocab_size(tokenizer.vocab_size)
             for text in tokenizer.texts:

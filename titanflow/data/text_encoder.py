@@ -38,6 +38,13 @@ class TextEncoder:
             return self._continuing(texts)
         return self._encode(texts, place)
 
+    def place_behind(self, text: str) -> Place:
+        """Where a piece stands that ``text`` was cut from: a token that was added to the vocabulary may end it."""
+        if not self._prefixes:
+            return "continuing"
+        ends = [found.end for found in self._added.find(text)]
+        return "following" if ends[-1:] == [len(text)] else "continuing"
+
     def is_seam(self, left: str, right: str) -> bool:
         """Whether two neighbouring pieces in the middle of a text have its tokens."""
         whole, *parts = self.encode_batch([left + right, left, right], "continuing")

@@ -38,9 +38,6 @@ GIVEN_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.model"),
 )
 """What is taken over from a given tokenizer's folder."""
-AS_DESCRIBED = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-"""The classes of tokenizer_config.json that transformers loads as ``tokenizer.json`` describes them; an export without
-a class is given the second."""
 _SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 # The trainer counts words of the pieces it is handed, so that small pieces cost calls and large ones memory.
 _TRAINING_BATCH = 256
@@ -223,14 +220,12 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         variables = {name: text for name in config if name.endswith("_token") if (text := _text(config[name]))}
-        if config.get("tokenizer_class") in AS_DESCRIBED:
-            backend = described_tokenizer(folder)
-        else:
-            loaded = inference_tokenizer(folder)
-            backend = loaded.backend_tokenizer
-            variables |= loaded.special_tokens_map
+        loaded = inference_tokenizer(folder)
+        backend = loaded.backend_tokenizer
+        variables |= loaded.special_tokens_map
     except Exception as error:  # the Rust library raises plain Exception
         raise DataError(Problem(f"{folder} can't be loaded: {error}", key)) from error
+    _refuse_more_tokens(backend, folder, key)
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
@@ -257,6 +252,22 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
         pad_id=end_of_text if pad is None else pad,
         vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
     )
+
+
+def _refuse_more_tokens(backend: Tokenizer, folder: Path, key: str) -> None:
+    """Refuses tokens that only the config names: transformers adds them, and the model may have no embedding for them.
+
+    Raises:
+        DataError: there are some.
+    """
+    size = described_size(folder)
+    if more := [token for token, number in backend.get_vocab(with_added_tokens=True).items() if number >= size]:
+        found = f"it names {', '.join(sorted(more))}, and {TOKENIZER_FILE} has no such token"
+        hint = (
+            "transformers adds what is missing behind the vocabulary: take the name out, or give the tokenizer the "
+            "token (AutoTokenizer.from_pretrained(…).save_pretrained(folder)) and the model an embedding for it"
+        )
+        raise DataError(Problem(found, key, str(folder / CONFIG_FILE), "tokens of the vocabulary", hint))
 
 
 def _text(value: Any) -> str:

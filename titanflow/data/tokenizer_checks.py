@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from titanflow.data.tokenizer import CONFIG_FILE, TOKENIZER_FILE, described_tokenizer, inference_tokenizer
+from titanflow.data.tokenizer import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    LoadedTokenizer,
+    described_tokenizer,
+    inference_tokenizer,
+    load_tokenizer,
+)
 from titanflow.data.tokenizer_words import PROBE, part_words_as_qwen2
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+def encodes_otherwise(loaded: Any, trained: LoadedTokenizer) -> bool:
+    """Whether a tokenizer of transformers encodes otherwise than rows are: a text alone, or behind the end of text."""
+    (opening,), (following,) = (trained.text.encode_batch([PROBE], place) for place in ("opening", "following"))
+    end = loaded.convert_ids_to_tokens(trained.end_of_text_id)
+    texts = {PROBE: opening, end + PROBE: [trained.end_of_text_id, *following]}
+    return any(loaded.encode(text, add_special_tokens=False) != ids for text, ids in texts.items())
+
+
+def check_given(folder: Path) -> None:
+    """Refuses a tokenizer before anything is made with it that no export could have.
+
+    Raises:
+        DataError: it can't be loaded, or transformers doesn't find its end of text wherever that stands.
+    """
+    trained = load_tokenizer(folder)
+    if encodes_otherwise(inference_tokenizer(folder), trained):
+        end = trained.backend.id_to_token(trained.end_of_text_id)
+        raise DataError(
+            Problem(
+                f"transformers encodes a text behind {end} otherwise than by itself",
+                "tokenizer.path",
+                origin=str(folder / CONFIG_FILE),
+                expected="an end of text that is a token wherever it stands",
+                hint=f"split_special_tokens in {CONFIG_FILE} takes that away, and single_word in {TOKENIZER_FILE}",
+            )
+        )
 
 
 def check_words(folder: Path) -> None:

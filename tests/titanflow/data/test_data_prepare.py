@@ -115,6 +115,25 @@ def test_a_given_tokenizer_is_copied_and_used(
     assert tokens == [*load_tokenizer(tokenizer_folder).encode(TEXT), 0]
 
 
+@pytest.mark.parametrize("flags", [{"single_word": True}, {"split_special_tokens": True}])
+def test_a_tokenizer_that_no_export_could_have_is_refused_before_anything_is_written(
+    prepare_run: Callable[..., StageRun], text: dict[str, Any], tokenizer_folder: Path, tmp_path: Path, flags: Any
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    copy_tokenizer(tokenizer_folder, given)
+    described, config = (json.loads((given / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    (given / "tokenizer_config.json").write_text(json.dumps(config | flags))
+    described["added_tokens"][0] |= {key: flags[key] for key in ("single_word",) if key in flags}
+    (given / "tokenizer.json").write_text(json.dumps(described))
+    run = prepare_run(text, tokenizer=str(given))
+    with pytest.raises(
+        DataError, match=r"tokenizer\.path: transformers encodes a text behind <\|endoftext\|> otherwise"
+    ):
+        stage.prepare(run)
+    assert entries(run) == []
+
+
 def test_a_users_template_is_used(
     prepare_run: Callable[..., StageRun], text: dict[str, Any], chats: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -100,8 +100,17 @@ def test_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(tokenizer_folder: Path, tmp_path: Path) -> None:
     copy_tokenizer(tokenizer_folder, tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(DataError, match=r"tokenizer_config\.json: tokenizer.path: .*no end of text"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["eos_token", "pad_token"])
+def test_a_token_that_only_the_config_names_is_refused(tokenizer_folder: Path, tmp_path: Path, name: str) -> None:
+    copy_tokenizer(tokenizer_folder, tmp_path)
+    config = {"eos_token": "<|im_end|>", name: "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"tokenizer_config\.json: tokenizer.path: it names </s>, and tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
@@ -117,7 +126,7 @@ def test_only_the_tokenizers_files_are_copied(tokenizer_folder: Path, tmp_path: 
 
 def test_special_tokens_may_be_written_as_mappings(tokenizer_folder: Path, tmp_path: Path) -> None:
     copy_tokenizer(tokenizer_folder, tmp_path)
-    config = {"eos_token": {"content": "<|im_end|>", "special": True}, "unk_token": None}
+    config = {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True}, "unk_token": None}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = load_tokenizer(tmp_path)
     assert (loaded.end_of_text_id, loaded.pad_id) == (2, 2)
