@@ -120,7 +120,7 @@ def test_these_are_handled(
     assert spoken(encoder, conversation) == trained
     encoded = encoder.encode(conversation)
     assert MaskProof(encoder).fault(conversation, encoded) is None
-    found = TurnEndReader(marked).read(conversation, encoded)
+    found = TurnEndReader(encoder).read(encoded)
     assert sorted(map(str, map(marked.backend.id_to_token, found.ends))) == sorted(ends)
 
 
