@@ -24,7 +24,7 @@ from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import digest, file_digest
 from titanflow.home import expanded
 
-DATA_VERSION = 7
+DATA_VERSION = 8
 """Counts up whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
 # What says where rows are, not what is in them.
