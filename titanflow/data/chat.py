@@ -61,6 +61,7 @@ class ChatEncoder:
     Attributes:
         header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
         end_of_turn_id: the token that ends an answer which nothing follows.
+        closes_conversations: whether the end of text closes a conversation behind the end of its last turn, as Phi's.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ChatEncoder:
         self.renderer = ChatRenderer(template, name, self.special.pattern, tokenizer.variables, turns, tool_arguments)
         self.header = self._header()
         self.end_of_turn_id = self._end_of_turn()
+        self.closes_conversations = self._closes_conversations()
 
     def encode(self, conversation: Conversation) -> Encoded:
         """One conversation.
@@ -244,13 +246,25 @@ class ChatEncoder:
         if not said.lstrip().startswith("answer"):
             return f"an answer would begin with {said.partition('answer')[0]!r}"
         asked = self.renderer.prompt(Conversation(probe[:1])).text
-        ended = self.renderer.plain(Conversation(probe)).text
+        _, behind = self._last_turn(probe)
+        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
+
+    def _closes_conversations(self) -> bool:
+        until, behind = self._last_turn([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+        ends = [token.text for token in self.special.find(until)]
+        is_ended = bool(ends) and until.rstrip().endswith(ends[-1])
+        return is_ended and behind.strip() == self.tokenizer.variables["eos_token"]
+
+    def _last_turn(self, probe: list[dict[str, str]]) -> tuple[str, str]:
+        """A conversation's text, and the end of it that isn't there when more follows; it begins with a whole token."""
         try:
+            ended = self.renderer.plain(Conversation(probe)).text
             followed = self.renderer.plain(Conversation([*probe, probe[0]])).text
         except ChatRefused:
-            return ""
-        behind = ended[shared_length(ended, followed) :]
-        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
+            return "", ""
+        shared = shared_length(ended, followed)
+        shared = next((token.start for token in self.special.find(ended) if token.end > shared > token.start), shared)
+        return ended[:shared], ended[shared:]
 
 
 def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:

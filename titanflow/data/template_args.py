@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 TODAY = "strftime_now"
@@ -34,7 +35,8 @@ def with_today_marked(template: str) -> str:
     return _macro(ascii(A_DATE)) + template if TODAY in template else template
 
 
-def names_of(template: str) -> set[str]:
+@lru_cache(maxsize=16)
+def names_of(template: str) -> frozenset[str]:
     """The names that a template leaves to whoever renders it; none where it can't be read.
 
     A name that it sets itself is left to others only where it asks whether that is defined.
@@ -45,11 +47,11 @@ def names_of(template: str) -> set[str]:
         parsed = _environment().parse(_MARKS.sub("", template))
         open_names = meta.find_undeclared_variables(parsed)
     except TemplateError:
-        return set()
+        return frozenset()
     stored = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
     asking = [*parsed.find_all(nodes.Test), *parsed.find_all(nodes.Filter)]
     asked = {one.node.name for one in asking if one.name in ("defined", "undefined", "default") and _is_name(one.node)}
-    return {name for name in open_names - (stored - asked) - _BUILT_IN if not name.endswith("_token")}
+    return frozenset(name for name in open_names - (stored - asked) - _BUILT_IN if not name.endswith("_token"))
 
 
 def _is_name(node: Any) -> bool:

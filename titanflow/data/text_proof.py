@@ -89,9 +89,10 @@ class TextProof:
         message, key = conversation.messages[turn], f"messages[{turn}]"
         content = message.get("content") or ""
         thoughts, closed, _ = content.partition(_CLOSED)
+        calls = message.get("tool_calls") or []
         others = {
             "thoughts": {**message, "content": content.replace(closed, f"x{closed}", 1)} if closed else message,
-            "calls": _with_other_calls(message),
+            **{f"call of {one['function']['name']}": _with_other_call(message, at) for at, one in enumerate(calls)},
             "text": {**message, "content": f"{content}x"},
         }
         ignored = (
@@ -102,7 +103,7 @@ class TextProof:
         what = next(ignored, "")
         if what == "thoughts":
             return self._lost_thoughts(conversation, turn, thoughts.strip().removeprefix(_OPENED).strip(), "content")
-        return LeftOut(f"the {what} of {key}", key, _OTHERWISE) if what else None
+        return LeftOut(f"the {what} in {key}", key, _OTHERWISE) if what else None
 
     def _problem(self, left_out: LeftOut) -> Problem:
         found = f"template {self.encoder.name} leaves out {left_out.what}"
@@ -220,12 +221,11 @@ class TextProof:
         return str(self.backend.decode(ids, skip_special_tokens=False))
 
 
-def _with_other_calls(message: dict[str, Any]) -> dict[str, Any]:
-    calls = [
-        {**call, "function": {**call["function"], "name": f"{call['function']['name']}x"}}
-        for call in message.get("tool_calls") or []
-    ]
-    return {**message, "tool_calls": calls} if calls else message
+def _with_other_call(message: dict[str, Any], at: int) -> dict[str, Any]:
+    calls = list(message["tool_calls"])
+    function = calls[at]["function"]
+    calls[at] = {**calls[at], "function": {**function, "name": f"{function['name']}x"}}
+    return {**message, "tool_calls": calls}
 
 
 def _loosely(text: str, where: str) -> str | None:

@@ -155,7 +155,7 @@ def encode_rows(
         :func:`titanflow.data.unread.row_said`.
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
-    proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder.tokenizer)
+    proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
@@ -172,7 +172,7 @@ def encode_rows(
             whole = next(encoded)
             outcome = _outcome(conversation, whole, plan, data, proofs if is_proved else None)
             if outcome.encoded is not None and isinstance(whole, Encoded):
-                outcome = replace(outcome, ends=ends.read(conversation, whole))
+                outcome = replace(outcome, ends=ends.read(whole))
             if len(compared) < _COMPARED and isinstance(whole, Encoded) and not outcome.problem:
                 compared.append(number)
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)

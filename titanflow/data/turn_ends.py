@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from titanflow.data.chat import Encoded
-from titanflow.data.chat_format import Conversation
-from titanflow.data.tokenizer import LoadedTokenizer
+from titanflow.data.chat import ChatEncoder, Encoded
 
 
 @dataclass
@@ -35,35 +33,26 @@ class TurnEnds:
 
 
 class TurnEndReader:
-    """Finds the ends of turns of one tokenizer's rows."""
+    """Finds the ends of turns in the rows of one encoder."""
 
-    def __init__(self, tokenizer: LoadedTokenizer) -> None:
-        self.backend = tokenizer.backend
-        self.special = {number for number, _ in tokenizer.special.values()}
-        self.end_of_text = tokenizer.end_of_text_id
+    def __init__(self, encoder: ChatEncoder) -> None:
+        self.backend = encoder.tokenizer.backend
+        self.special = {number for number, _ in encoder.tokenizer.special.values()}
+        # What closes a conversation stands behind the end of its last turn.
+        self.closing = encoder.tokenizer.end_of_text_id if encoder.closes_conversations else None
         self._blank: dict[int, bool] = {}
 
-    def read(self, conversation: Conversation, encoded: Encoded) -> TurnEnds:
+    def read(self, encoded: Encoded) -> TurnEnds:
         """The ends of a whole conversation's trained turns."""
-        found, ended = TurnEnds(), 0
+        found = TurnEnds()
         for run in self._runs(encoded):
             behind = self._behind(run)
             closing = [token for token in run[behind:] if token in self.special]
             found.within.update({token for token in run[:behind] if token in self.special})
             if not closing:
                 continue
-            number = encoded.turns[min(ended, len(encoded.turns) - 1)]
-            ended += 1
-            found.ends.update({*closing[-1:], *self._before_end_of_text(closing, conversation.messages[number])})
+            found.ends.update({*closing[-1:], *(closing[-2:-1] if closing[-1] == self.closing else ())})
         return found
-
-    def _before_end_of_text(self, closing: list[int], message: dict[str, object]) -> list[int]:
-        """The token that ends an answer where the end of text follows it, as in Phi's: that closes the conversation.
-
-        Behind a call the token before it may end the call alone, and another call may follow.
-        """
-        is_closed = closing[-1] == self.end_of_text and not message.get("tool_calls")
-        return closing[-2:-1] if is_closed else []
 
     def _behind(self, run: list[int]) -> int:
         """Where the last thing that is said ends: behind it stand special tokens and blank space alone."""

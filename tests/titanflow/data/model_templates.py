@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TOKENS = (
     *("<|begin|>", "<|role|>", "<|/role|>", "<|eot|>", "<|user|>", "<|assistant|>", "<|end|>", "<|channel|>"),
-    *("<|said|>", "<|return|>", "<|call|>", "<|calls|>", "<|/calls|>", "[INST]", "[/INST]"),
+    *("<|said|>", "<|/said|>", "<|return|>", "<|call|>", "<|calls|>", "<|/calls|>", "[INST]", "[/INST]"),
 )
 
 ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -28,7 +28,8 @@ LLAMA31 = (
     "<|begin|><|role|>system<|/role|>{{ date_string | default('26 Jul 2024') }}\n"
     "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}<|eot|>"
     "{% for m in messages if m.role != 'system' %}<|role|>{{ m.role }}<|/role|>"
-    "{% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}{% else %}{{ m.content }}{% endif %}<|eot|>"
+    "{% if m.tool_calls %}{% if m.tool_calls | length > 1 %}{{ raise_exception('one call at once') }}{% endif %}"
+    "{{ m.tool_calls[0].function | tojson }}{% else %}{{ m.content }}{% endif %}<|eot|>"
     "{% endfor %}{% if add_generation_prompt %}<|role|>assistant<|/role|>{% endif %}"
 )
 LLAMA32 = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}" + LLAMA31
@@ -78,17 +79,29 @@ PHI3 = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}"
 )
 PHI35 = PHI3.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' or m.content %}")
+PHI4_FIRST = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}<|im_end|>"
+    "{% else %}<|im_start|>{{ m.role }}{{ m.content }}<|im_end|>"
+    "{% if m.role == 'user' %}<|im_start|>assistant{% endif %}{% endif %}{% endfor %}"
+)
+"""Writes the header with each question, asked or not."""
+PHI4 = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.content }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
 PHI4_MINI = (
     "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.content }}" + _CALLS + "<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant{% else %}{{ eos_token }}{% endif %}"
 )
 DEEPSEEK_V3 = (
-    "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
-    "{% elif m.tool_calls %}<|assistant|><|calls|>{% for c in m.tool_calls %}"
+    "{% set ns = namespace(called=false) %}{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
+    "{% elif m.tool_calls %}{% if not ns.called %}<|assistant|>{% endif %}{% set ns.called = true %}"
+    "<|calls|>{% for c in m.tool_calls %}"
     "{{ c.function.name + '\n' + c.function.arguments }}<|call|>{% endfor %}<|/calls|>{{ eos_token }}"
     "{% elif m.role == 'assistant' %}<|assistant|>{{ m.content.split('</think>')[-1] }}{{ eos_token }}"
     "{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+"""Gives a second call in a conversation no header."""
 DEEPSEEK_R1 = DEEPSEEK_V3.removesuffix("{% endif %}") + "<think>\n{% endif %}"
 DEEPSEEK_V31 = (
     "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}"
@@ -135,6 +148,24 @@ COMMAND_R_TOOLS = (
     "<|role|>assistant<|/role|>"
 )
 """Asks for another answer behind every conversation."""
+COMMAND_R7B = (
+    "{{ '<|begin|>' }}{% for m in messages %}<|role|>{{ m.role }}<|/role|>"
+    "{% if m.role == 'assistant' %}<|said|>{{ m.content }}<|/said|>{% else %}{{ m.content }}{% endif %}<|eot|>"
+    "{% endfor %}{% if add_generation_prompt %}<|role|>assistant<|/role|>{% endif %}"
+)
+"""Marks an answer's text within its turn."""
+LFM2_FIRST = (
+    "{{ '<|begin|>' }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}<|im_end|>\n{% endfor %}"
+    + ASKS
+)
+"""Writes no calls."""
+LFM25 = (
+    "{{ '<|begin|>' }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}"
+    "{% if m.thinking and loop.last %}<think>{{ m.thinking }}</think>{% endif %}{{ m.content }}<|im_end|>"
+    "{% endgeneration %}{{ '\n' }}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}" + ASKS
+)
+"""Marked, and of earlier answers it drops the thoughts."""
 LFM2 = (
     "{{ '<|begin|>' }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.tool_calls %}<|calls|>[{{ m.tool_calls[0].function | tojson }}]<|/calls|>{% endif %}"

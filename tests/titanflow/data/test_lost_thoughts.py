@@ -24,12 +24,6 @@ SWITCH = UNMARKED.replace(
     "{{ m.content or '' }}", "{% if enable_thinking %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content or '' }}"
 )
 """Writes thoughts where it is asked to."""
-LAST = UNMARKED.partition("{% for m in messages %}")[0] + (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
-    "{% if loop.last and m.thinking %}{{ m.thinking }} {% endif %}{{ m.content }}<|im_end|>{% endgeneration %}"
-    "{{ '\n' }}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}" + templates.ASKS
-)
-"""As LFM2.5's: marked, and of earlier answers it drops the thoughts."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ def fault(loaded: LoadedTokenizer, template: str, messages: list[dict[str, Any]]
     ("template", "messages", "args", "options", "said"),
     [
         (SWITCH, ONCE, {"enable_thinking": True}, {}, "chat.template_args: {enable_thinking: true} trains them"),
-        (LAST, TWICE, {}, {"turns": "each"}, "chat.turns: each trains them"),
+        (templates.LFM25, TWICE, {}, {"turns": "each"}, "chat.turns: each trains them"),
         (templates.DEEPSEEK_V31, ONCE, {"thinking": True}, {}, "chat.template_args: {thinking: true} trains them"),
         (
             *(templates.DEEPSEEK_V31, TWICE, {"thinking": True}, {"turns": "each"}),

@@ -10,11 +10,13 @@ import model_templates as templates
 import pytest
 from chat_samples import add_special_tokens, call, spoken, turns
 
+from titanflow.data.call_forms import with_ids
 from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_render import ChatRefused
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.template_args import with_defaults
+from titanflow.data.text_proof import TextProof
 from titanflow.data.tokenizer import LoadedTokenizer
 from titanflow.data.turn_ends import TurnEndReader
 from titanflow.errors import DataError
@@ -30,6 +32,12 @@ TOOL = {"role": "tool", "content": "sun"}
 CALLED = [*turns("Weather?"), call("weather", city="Ulm"), TOOL, {"role": "assistant", "content": "Sun."}]
 THOUGHT = [*turns("Q?"), {"role": "assistant", "content": "An answer.", "reasoning_content": "Hm."}]
 THOUGHT_TWICE = [*THOUGHT, *turns("R?"), {**THOUGHT[1], "content": "Another."}]
+
+THOUGHT_CALL = [*CALLED[:1], {**CALLED[1], "reasoning_content": "Hm."}, TOOL, {**CALLED[3], "reasoning_content": "Hm."}]
+CALL_TWICE = [*CALLED, *turns("Once more?"), CALLED[1]]
+CALLS = [*CALLED[:1], {**CALLED[1], "tool_calls": CALLED[1]["tool_calls"] * 2}]
+CALL_WITH_ID = '{"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}, "id": "call00000"}'
+ANALYSIS = "<|channel|>analysis<|said|>Hm.<|end|><|im_start|>assistant"
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +60,13 @@ def marked(tokenizer_folder: Path, tmp_path_factory: Any) -> LoadedTokenizer:
         ("GEMMA3", {}, {}, SYSTEM, [f"An answer.{END}", f"Another.{END}"], [END]),
         ("MISTRAL", {}, {}, TWO, [f" An answer.{EOS}", f" Another.{EOS}"], [EOS]),
         ("MISTRAL", {}, EACH, SYSTEM, [f" Another.{EOS}"], [EOS]),
+        ("MISTRAL", {}, {}, SYSTEM[:3], [f" An answer.{EOS}"], [EOS]),
+        ("MISTRAL_SMALL", DATE, {}, with_ids(CALLED)[:2], [f"{CALL_WITH_ID}{EOS}"], [EOS]),
         ("MISTRAL_SMALL", DATE, {}, TWO, [f"An answer.{EOS}", f"Another.{EOS}"], [EOS]),
         ("PHI3", {}, {}, TWO, ["An answer.<|end|>", f"Another.<|end|>\n{EOS}"], ["<|end|>", EOS]),
         ("PHI35", {}, {}, ONE, [f"An answer.<|end|>\n{EOS}"], [EOS, "<|end|>"]),
+        ("PHI4_FIRST", {}, {}, TWO, [f"An answer.{END}", f"Another.{END}"], [END]),
+        ("PHI4", {}, {}, TWO, [f"An answer.{END}", f"Another.{END}"], [END]),
         ("PHI4_MINI", {}, {}, TWO, ["An answer.<|end|>", f"Another.<|end|>{EOS}"], ["<|end|>", EOS]),
         ("DEEPSEEK_V3", {}, {}, TWO, [f"An answer.{EOS}", f"Another.{EOS}"], [EOS]),
         (
@@ -76,7 +88,22 @@ def marked(tokenizer_folder: Path, tmp_path_factory: Any) -> LoadedTokenizer:
             ["<|call|>", "<|return|>"],
         ),
         ("COMMAND_R", {}, {}, TWO, ["An answer.<|eot|>", "Another.<|eot|>"], ["<|eot|>"]),
+        (
+            "COMMAND_R7B",
+            {},
+            {},
+            TWO,
+            ["<|said|>An answer.<|/said|><|eot|>", "<|said|>Another.<|/said|><|eot|>"],
+            ["<|eot|>"],
+        ),
+        ("LFM2_FIRST", {}, {}, TWO, [f"An answer.{END}", f"Another.{END}"], [END]),
         ("LFM2", {}, {}, TWO, [f"An answer.{END}", f"Another.{END}"], [END]),
+        ("LFM25", {}, EACH, THOUGHT_TWICE, [f"<think>Hm.</think>Another.{END}"], [END]),
+        (
+            *("GPT_OSS", DATE, EACH, THOUGHT_CALL),
+            [f"{ANALYSIS}<|channel|>final<|said|>Sun.<|return|>"],
+            ["<|return|>"],
+        ),
     ],
 )
 def test_these_are_handled(
@@ -93,7 +120,7 @@ def test_these_are_handled(
     assert spoken(encoder, conversation) == trained
     encoded = encoder.encode(conversation)
     assert MaskProof(encoder).fault(conversation, encoded) is None
-    found = TurnEndReader(marked).read(conversation, encoded)
+    found = TurnEndReader(encoder).read(encoded)
     assert sorted(map(str, map(marked.backend.id_to_token, found.ends))) == sorted(ends)
 
 
@@ -101,14 +128,22 @@ def test_these_are_handled(
     ("name", "args", "options", "chat", "refusal"),
     [
         ("LLAMA32", {}, {}, ONE, r"writes the date of today.*chat\.template_args.*date_string"),
+        ("LLAMA31", {}, {}, CALLS, r"refuses it: one call at once"),
         ("QWEN3", {}, {}, TWO, r"changes messages\[1\] when more follows; chat\.turns: last .*chat\.turns: each"),
         ("QWEN3_THINKING", {}, {}, THOUGHT_TWICE, r"isn't stable: messages\[1\].*chat\.turns: each"),
         ("GEMMA2", {}, {}, SYSTEM, r"refuses it: no system here"),
         ("GEMMA3", {}, {}, CALLED, r"refuses it: user and assistant must take turns"),
         ("MISTRAL", {}, {}, SYSTEM, r"isn't stable: messages\[2\].*chat\.turns: each"),
         ("MISTRAL_SMALL", {}, {}, ONE, r"writes the date of today.*strftime_now"),
-        ("MISTRAL_SMALL", DATE, {}, CALLED, r"refuses it: an id has 9 letters"),
+        (
+            "MISTRAL_SMALL",
+            DATE,
+            {},
+            CALLED,
+            r"refuses it: an id has 9 letters; it takes calls that have an `id`",
+        ),
         ("DEEPSEEK_V3", {}, {}, CALLED, r"can only concatenate str .*chat\.tool_arguments: text"),
+        ("DEEPSEEK_V3", {}, TEXT, CALL_TWICE, r"isn't stable: messages\[5\] would be asked for with .*<\|assistant\|>"),
         ("DEEPSEEK_V31", {}, {}, CALLED[:2], r"can only concatenate str .*chat\.tool_arguments: text"),
         ("DEEPSEEK_R1", {}, {}, ONE, r"with an opened <think>, and it has no thoughts; give them as its reasoning"),
         ("DEEPSEEK_R1", {}, {}, THOUGHT_TWICE, r"isn't stable: messages\[1\].*chat\.turns: each"),
@@ -131,6 +166,19 @@ def test_these_are_refused_and_the_refusal_says_the_way_out(
         ChatEncoder(marked, with_defaults(getattr(templates, name), args), name, **options).encode(Conversation(chat))
 
 
+@pytest.mark.parametrize("name", ["PHI3", "PHI35", "PHI4", "PHI4_FIRST", "SMOLLM3", "LFM2_FIRST"])
+def test_these_write_no_calls_and_rows_with_some_are_refused_as_such(marked: LoadedTokenizer, name: str) -> None:
+    template, args = getattr(templates, name), {"strftime_now": "today"}
+    encoder = ChatEncoder(marked, with_defaults(template, args) if "strftime_now" in template else template, name)
+    conversation = Conversation(CALLED)
+    encoded = encoder.encode(conversation)
+    assert MaskProof(encoder).fault(conversation, encoded)
+    fault = TextProof(encoder).unwritten(conversation, encoded)
+    assert fault is not None
+    assert fault.message == f"template {name} leaves out the call of weather in messages[1]"
+    assert "chat.template: chatml" in fault.hint
+
+
 def test_the_page_has_a_row_for_each() -> None:
     page = PAGE.read_text(encoding="utf-8")
     table = page.partition("### Templates of published models")[2].partition("### Against TRL")[0]
@@ -149,3 +197,4 @@ def test_the_page_has_a_row_for_each() -> None:
         "Phi-3.5",
     } <= named
     assert {"Phi-4-mini", "V3", "R1", "V3.1", "SmolLM3", "gpt-oss", "GLM-4", "Command-R", "LFM2"} <= named
+    assert {"Phi-4", "Nemo", "Command-R7B", "LFM2.5", "GLM-4.5"} <= named

@@ -101,23 +101,33 @@ def test_arguments_that_are_left_out_are_named(tokenizer: LoadedTokenizer) -> No
     )
 
 
-@pytest.mark.parametrize("what", ["calls", "text"])
+@pytest.mark.parametrize("what", ["call of weather", "text"])
 def test_a_template_that_writes_nothing_of_a_turn_is_refused_as_one(tokenizer: LoadedTokenizer, what: str) -> None:
     """Not as a wrong mask: nothing that could be trained is there, and `malformed: drop` may leave such rows out."""
     chat = Conversation([*CALLED[:2], {**call("weather", city="Köln"), "content": "I look it up."}, *CALLED[3:]], TOOLS)
-    mute = UNMARKED.replace("m.tool_calls or []", "[]") if what == "calls" else without_text_of_calls()
+    mute = UNMARKED.replace("m.tool_calls or []", "[]") if what != "text" else without_text_of_calls()
     encoder = ChatEncoder(tokenizer, mute, "own")
     encoded = encoder.encode(chat)
     assert MaskProof(encoder).fault(chat, encoded)
     fault = TextProof(encoder).unwritten(chat, encoded)
     assert fault is not None
-    assert (fault.key, fault.message) == ("messages[2]", f"template own leaves out the {what} of messages[2]")
+    assert (fault.key, fault.message) == ("messages[2]", f"template own leaves out the {what} in messages[2]")
     assert "chat.template" in fault.hint
     rows = {ROW: [json.dumps({"messages": chat.messages, "tools": TOOLS})], FILE: [0], PLACE: [1]}
     plan = ChatPlan(mute, "own", 512)
     assert encode_rows(rows, [0], str(tokenizer.folder), plan, Data(name="c"))["reason"] == [REFUSED]
     whole = ChatEncoder(tokenizer, UNMARKED, "own")
     assert TextProof(whole).unwritten(chat, whole.encode(chat)) is None
+
+
+def test_a_second_call_that_is_left_out_is_named(tokenizer: LoadedTokenizer) -> None:
+    # As gpt-oss's, which writes one in a turn.
+    both = {**call("weather"), "tool_calls": [*call("weather")["tool_calls"], *call("height")["tool_calls"]]}
+    chat = Conversation([*turns("Both?"), both])
+    encoder = ChatEncoder(tokenizer, UNMARKED.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]"), "own")
+    fault = TextProof(encoder).unwritten(chat, encoder.encode(chat))
+    assert fault is not None
+    assert fault.message == "template own leaves out the call of height in messages[1]"
 
 
 def without_text_of_calls() -> str:

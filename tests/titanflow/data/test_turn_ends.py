@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from chat_samples import add_special_tokens, call, turns
 from test_tokenise_chats import Writer, source
 
-from titanflow.data.tokenizer import LoadedTokenizer
+from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.errors import DataError
 
 TOKENS = ("<|end|>", "<|return|>", "<|call|>", "<|done|>")
@@ -38,6 +39,14 @@ NESTED_CALLS = (
 )
 """Closes each call, then all calls, then the turn, with the end of text."""
 
+CALLS = "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}<|call|>{% endfor %}"
+PARTED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}{{ '<|done|>' + eos_token if m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Closes an answer's text before it closes the turn, with the end of text, as Command-R7B's."""
+
 SEGMENTED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' %}{% generation %}{% if m.plan %}{{ m.plan }}<|end|>{% endif %}"
@@ -64,6 +73,8 @@ def marked(tokenizer_folder: Path, tmp_path: Path) -> LoadedTokenizer:
     [
         (PHI, [turns("Q", "A")], ["<|endoftext|>", "<|end|>"]),
         (PHI, [turns("Q", "A", "B", "C")], ["<|end|>", "<|endoftext|>"]),
+        (PHI.replace("{{ m.content }}", CALLS), [[*turns("Q"), call("weather")]], ["<|endoftext|>", "<|end|>"]),
+        (PARTED, [turns("Q", "A"), turns("Q", "")], ["<|endoftext|>"]),
         (PHI, [turns("Q", "")], ["<|endoftext|>", "<|end|>"]),
         (HARMONY, [turns("Q", "A")], ["<|return|>"]),
         (HARMONY, [CALLED, turns("Q", "A")], ["<|return|>", "<|call|>"]),
@@ -76,6 +87,16 @@ def test_they_are_what_the_rows_end_with(
 ) -> None:
     info = Writer(marked, tmp_path)(source(*chats), template=template)
     assert [marked.backend.id_to_token(end) for end in info.ends_of_turn] == ends
+
+
+def test_an_end_that_swallows_the_blank_behind_it_is_one(marked: LoadedTokenizer, tmp_path: Path) -> None:
+    # As Phi-3's own tokens do.
+    path = marked.folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    described["added_tokens"] = [{**one, "rstrip": one["content"] == "<|end|>"} for one in described["added_tokens"]]
+    path.write_text(json.dumps(described))
+    info = Writer(load_tokenizer(marked.folder), tmp_path)(source(turns("Q", "A")), template=PHI)
+    assert [marked.backend.id_to_token(end) for end in info.ends_of_turn] == ["<|endoftext|>", "<|end|>"]
 
 
 def test_of_rows_that_are_left_out_there_are_none(marked: LoadedTokenizer, tmp_path: Path) -> None:
