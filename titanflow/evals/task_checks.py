@@ -63,10 +63,11 @@ def data_files(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for names in each for name in as_list(names)]
 
 
-def item_files(task: SingleTask, folder: Path | None) -> list[Path]:
+def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, Path] | None = None) -> list[Path]:
     """The files of the split that a task of the user's own is evaluated on, with :data:`DATA` for ``folder``.
 
-    None where one of them isn't there, or columns aren't what its rows have.
+    Items that are still to be prepared are read from ``unprepared``, by their path below the folder. None where one of
+    them isn't there, or columns aren't what its rows have.
     """
     config = task.config
     kwargs = config.get("dataset_kwargs")
@@ -77,7 +78,10 @@ def item_files(task: SingleTask, folder: Path | None) -> list[Path]:
     names = as_list(files.get(split) if isinstance(files, Mapping) else files)
     if set(kwargs) != {"data_files"} or (folder is None and any(DATA in str(name) for name in names)):
         return []
-    paths = [Path(str(name).replace(DATA, str(folder))) for name in names]
+    found = unprepared or {}
+    paths = [
+        found.get(str(name).removeprefix(f"{DATA}/")) or Path(str(name).replace(DATA, str(folder))) for name in names
+    ]
     return paths if all(path.is_file() for path in paths) else []
 
 
