@@ -89,6 +89,8 @@ def _choice_problems(task: SingleTask) -> Iterator[Problem]:
     """A list of choices is shown as it stands: lm-eval fills in no template in it."""
     choices = task.config.get("doc_to_choice")
     listed = choices.values() if isinstance(choices, dict) else choices if isinstance(choices, list) else ()
+    if isinstance(choices, dict | list) and not choices:
+        yield task.yaml.problem("doc_to_choice", "found no choice", "a list of texts")
     for one in listed:
         if not isinstance(one, str):
             yield task.yaml.problem("doc_to_choice", f"found {one!r}", "a text, in quotes")

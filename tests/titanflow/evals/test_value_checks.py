@@ -65,6 +65,7 @@ def problems(mine: Write, config: dict[str, Any], python: str = "") -> list[str]
         ({"doc_to_choice": [False, "yes"]}, ["found False", "in quotes"]),
         ({"doc_to_choice": ["{{first}}", "no"]}, ["lm-eval shows '{{first}}' as it stands"]),
         ({"doc_to_choice": {"a": "{{first}}"}}, ["as it stands"]),
+        ({"doc_to_choice": []}, ["found no choice"]),
         ({"doc_to_choice": ["", "no"]}, ["an empty choice"]),
         ({"generation_kwargs": {"until": ["x"]}}, ["a task of multiple_choice generates nothing"]),
         ({"fewshot_config": {"sampeler": "first_n"}}, ["unknown key 'sampeler'", "did you mean sampler?"]),
