@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from titanflow.evals.known_names import LENGTHS
-from titanflow.evals.value_checks import GENERATE
+from titanflow.evals.known_names import GENERATE, LENGTHS
 
 SCORED = "loglikelihood"
 
