@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-GENERATE = "generate_until"
+from titanflow.evals.known_names import GENERATE, LENGTHS
+
 SCORED = "loglikelihood"
 
 
@@ -37,4 +38,5 @@ def _text(lm: Any, instance: Any) -> tuple[str, int]:
         # The last token is scored and not read.
         return "".join(instance.args[:2]), lm.max_length + 1
     settings: Mapping[str, Any] = instance.args[1]
-    return instance.args[0], lm.max_length - int(settings.get("max_gen_toks", lm.max_gen_toks))
+    named = next((settings[name] for name in LENGTHS if settings.get(name) is not None), lm.max_gen_toks)
+    return instance.args[0], lm.max_length - int(named)

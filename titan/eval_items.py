@@ -7,7 +7,7 @@ from typing import Any
 
 from titanflow.data.leaked_items import Item
 
-LEAST_WORDS = 5
+LEAST_WORDS = 3
 """Words from which on a column may stand for the question in which it stands; a shorter one must be half of it."""
 
 
@@ -24,20 +24,29 @@ def task_item(task: Any, document: Mapping[str, Any]) -> Item:
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return Item((str(task.doc_to_target(document)),))
     question, target = task.doc_to_text(document), task.doc_to_target(document)
-    choices = list(task.doc_to_choice(document)) if task.OUTPUT_TYPE == "multiple_choice" else []
+    choices = list(task.doc_to_choice(document)) if task.config.doc_to_choice is not None else []
     if isinstance(question, int):
         # Tasks of winogrande's form: the choices go before one text, and the question is which of them is right.
         return Item((f"{choices[question]} {target}",))
     golds = target if isinstance(target, list | tuple) else [target]
-    answers = tuple(_answer(gold, choices) for gold in golds)
+    answers = tuple(dict.fromkeys(answer for gold in golds for answer in _answers(gold, choices, document)))
     asked = str(question)
     if not asked.strip():
         return Item(answers)
     return Item((asked, *_columns(document, asked)), answers)
 
 
-def _answer(gold: Any, choices: list[Any]) -> str:
-    return str(choices[gold]) if isinstance(gold, int) and 0 <= gold < len(choices) else str(gold)
+def _answers(gold: Any, choices: list[Any], document: Mapping[str, Any]) -> Iterator[str]:
+    """A gold answer as the model is asked for it, and as a column has it where the choices are letters in its place."""
+    place = gold if isinstance(gold, int) else choices.index(gold) if gold in choices else -1
+    if not 0 <= place < len(choices):
+        yield str(gold)
+        return
+    yield str(choices[place])
+    if all(len(str(one)) == 1 for one in choices):
+        for column in document.values():
+            if isinstance(column, list) and len(column) == len(choices):
+                yield str(column[place])
 
 
 def _columns(document: Mapping[str, Any], asked: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ ELSEWHERE = {
     *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
 }
 """Settings that change no score of one task of one model, or count by what is in the files that they name."""
-VERSION = 1
+VERSION = 2
 """Counts up whenever the same task would be kept otherwise."""
 
 logger = logging.getLogger("titanflow.evaluate")
@@ -41,12 +41,16 @@ logger = logging.getLogger("titanflow.evaluate")
 
 @dataclass(frozen=True)
 class KeptScores:
-    """What was scored so far of one stage; ``data`` is the folder of the prepared items."""
+    """What was scored so far of one stage.
+
+    ``data`` is the folder of the prepared items, ``dropped`` has by task the numbers of the items that aren't scored.
+    """
 
     folder: Path
     asked: AskedTasks
     data: Path | None
     settings: Evaluate
+    dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
     def of(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Scored | None:
         """What the model of these files scored on a task or group; None where that isn't known."""
@@ -82,11 +86,15 @@ class KeptScores:
         return [
             [(one.name, one.config) for one in single],
             self.asked.groups,
+            [self.dropped.get(one.name) for one in single],
             [file_digest(path) for path in (*code, *items)],
         ]
 
     def _items(self, config: Mapping[str, Any]) -> list[Path]:
         data = glob.escape(str(self.data)) if self.data else ""
+        kwargs = config.get("dataset_kwargs")
+        folders = [config.get("dataset_path"), kwargs.get("data_dir") if isinstance(kwargs, Mapping) else None]
         # Absolute patterns, which Path.glob doesn't take.
-        found = (sorted(glob.glob(name.replace(DATA, data))) for name in data_files(config))  # noqa: PTH207
-        return [Path(path) for paths in found for path in paths]
+        patterns = [*data_files(config), *(f"{folder}/**" for folder in folders if folder)]
+        found = (sorted(glob.glob(name.replace(DATA, data), recursive=True)) for name in patterns)  # noqa: PTH207
+        return [path for paths in found for path in map(Path, paths) if path.is_file()]

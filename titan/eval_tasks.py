@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -158,8 +159,9 @@ def _check_examples(name: str, task: Any, is_own: bool) -> None:
         return
     split = task.fewshot_cfg.split
     is_left_out = split is not None and split == task.config.test_split
-    # Where they come from what is asked, lm-eval draws one more and leaves the asked one out.
-    there = len(task.sampler.fewshot_docs()) - is_left_out
+    # Where they come from what is asked, lm-eval draws one more and leaves out the asked one, and whatever equals it.
+    alike = Counter(map(_as_text, task.sampler.fewshot_docs()))
+    there = alike.total() - (max(alike.values(), default=0) if is_left_out else 0)
     if asked > there:
         where = f" in {split!r} beside the asked item" if is_left_out else ""
         raise ConfigError(
@@ -172,8 +174,12 @@ def _check_examples(name: str, task: Any, is_own: bool) -> None:
 
 
 def _items_among_examples(task: Any) -> int:
-    examples = {json.dumps(item, sort_keys=True, default=str) for item in task.sampler.fewshot_docs()}
-    return sum(json.dumps(item, sort_keys=True, default=str) in examples for item in task.eval_docs)
+    examples = set(map(_as_text, task.sampler.fewshot_docs()))
+    return sum(_as_text(item) in examples for item in task.eval_docs)
+
+
+def _as_text(item: Any) -> str:
+    return json.dumps(item, sort_keys=True, default=str)
 
 
 def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:

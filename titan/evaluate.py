@@ -84,7 +84,8 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
     greedy = {}
     progress = MetricsFile(run.folder / METRICS_FILE)
-    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings)
+    dropped = contamination.dropped_items if contamination else {}
+    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings, dropped)
     total = len(folders) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
         for name, folder in folders.items():

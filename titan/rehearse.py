@@ -130,8 +130,10 @@ def is_own(task: Any) -> bool:
     from lm_eval.api.registry import aggregation_registry
 
     known = {aggregation_registry.get(name) for name in aggregation_registry}
-    own = any(one not in known for one in task.aggregation().values())
-    return callable(task.config.process_results) or own
+    of_all = any(one not in known for one in task.aggregation().values())
+    of_one = (one for one in getattr(task, "_metric_fn_list", {}).values() if one is not None)
+    of_items = any(not (getattr(one, "__module__", None) or "").startswith("lm_eval.") for one in of_one)
+    return callable(task.config.process_results) or of_all or of_items
 
 
 def _answer(kind: str, number: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,6 @@ def _add_tasks(inputs: StageInputs, module: Module, run: StageRun, recorded: Map
     for task in asked.single:
         for name in data_files(task.config) if not task.of_library else ():
             key = f"{module.name}.data_files: {name}"
-            found = file_digest(name) if Path(name).is_file() else recorded.get(key)
+            found = file_digest(name) if os.path.isfile(name) else recorded.get(key)  # noqa: PTH113
             if found is not None:
                 inputs.add(key, found, display(task.yaml.stands.get("dataset_kwargs", task.yaml.path)))

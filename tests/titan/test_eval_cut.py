@@ -24,6 +24,7 @@ def task(kind: str, *arguments: tuple[Any, ...]) -> Any:
         ("generate_until", [("x" * 15, {})], ""),
         ("generate_until", [("x" * 16, {}), ("x" * 40, {})], "2 of 2 prompts cut, up to 25 tokens of 40"),
         ("generate_until", [("x" * 12, {"max_gen_toks": 9})], "1 of 1 prompts cut, up to 1 tokens of 12"),
+        ("generate_until", [("x" * 12, {"max_new_tokens": 9})], "1 of 1 prompts cut, up to 1 tokens of 12"),
         ("loglikelihood_rolling", [("x" * 99,)], ""),
     ],
 )

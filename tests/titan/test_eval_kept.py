@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_evals import KINDS
 from tiny_evaluation import Trained, evaluation, samples, write_trained
 
 import titan.evaluate
 from titan.eval_kept import KEPT_FOLDER
 from titan.evaluate import evaluate_stage
+from titanflow.contamination import Contamination, TaskLeaks
 from titanflow.stage import StageRun
 
 pytestmark = pytest.mark.slow
@@ -79,7 +81,7 @@ def test_a_rerun_goes_on_with_what_is_missing(
     assert not (run.folder.parent / KEPT_FOLDER).exists()
 
 
-@pytest.mark.parametrize("changed", ["task", "items", "seed", "model", "damaged", "nothing"])
+@pytest.mark.parametrize("changed", ["task", "items", "seed", "model", "dropped", "damaged", "nothing"])
 def test_what_has_changed_is_computed_again(
     run: StageRun, computed: list[str], monkeypatch: pytest.MonkeyPatch, changed: str, tmp_path: Path
 ) -> None:
@@ -98,6 +100,11 @@ def test_what_has_changed_is_computed_again(
         run.config["seed"] = 7
     elif changed == "model":
         (tmp_path / "copy" / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    elif changed == "dropped":
+        # Of other training rows: with the same weights other items are left out.
+        leaked = {"tiny_kind": TaskLeaks(items=len(KINDS), leaked=[2])}
+        found = Contamination(tasks=leaked, looked_at=["chats"], dropped=True)
+        monkeypatch.setattr(titan.evaluate, "look_for_leaks", lambda *_: found)
     elif changed == "damaged":
         for path in (tmp_path / KEPT_FOLDER).iterdir():
             path.write_text(path.read_text()[:100])

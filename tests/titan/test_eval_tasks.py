@@ -144,6 +144,17 @@ def test_more_examples_than_there_are_beside_the_asked_item_are_refused(
         load_task(manager, "tiny_module", number, seed=1)
 
 
+def test_of_equal_items_none_is_an_example_of_another(data: Path, tmp_path: Path) -> None:
+    lines = (data / "module.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "equal.jsonl").write_text("".join([*lines[:3], *lines[:1] * 4]))
+    text = (data / "tasks" / "tiny_module.yaml").read_text().replace("${data}/module.jsonl", f"{tmp_path}/equal.jsonl")
+    (tmp_path / "tiny_module.yaml").write_text(text)
+    manager = task_manager(asked_of(tmp_path, "tiny_module"), tmp_path)
+    load_task(manager, "tiny_module", 2, seed=1)["tasks"]["tiny_module"].build_all_requests(rank=0)
+    with pytest.raises(ConfigError, match="tiny_module has 2 examples in 'test' beside the asked item"):
+        load_task(manager, "tiny_module", 3, seed=1)
+
+
 @pytest.mark.parametrize(
     "examples",
     [

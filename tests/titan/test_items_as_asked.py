@@ -34,6 +34,26 @@ QUESTION = "Which of the two is it, then?"
             Item(("What is the capital of France?",), ("Paris",)),
         ),
         (
+            {"output_type": "multiple_choice", "doc_to_text": "{{q}}\nA. {{c[0]}}\nB. {{c[1]}}\nAnswer:"}
+            | {"doc_to_choice": ["A", "B"], "doc_to_target": "{{gold}}"},
+            {"q": "Who was Euler?", "c": ["A mathematician", "A poet"], "gold": 0},
+            Item(
+                ("Who was Euler?\nA. A mathematician\nB. A poet\nAnswer:", "Who was Euler?"), ("A", "A mathematician")
+            ),
+        ),
+        (
+            {"output_type": "multiple_choice", "doc_to_text": "{{q}}", "doc_to_choice": ["A", "B"]}
+            | {"doc_to_target": "{{gold}}"},
+            {"q": QUESTION, "c": ["this", "that"], "gold": "B"},
+            Item((QUESTION, QUESTION), ("B", "that")),
+        ),
+        (
+            {"output_type": "generate_until", "doc_to_text": "{{q}}", "doc_to_choice": ["yes", "no"]}
+            | {"doc_to_target": "{{gold}}"},
+            {"q": QUESTION, "gold": 1},
+            Item((QUESTION, QUESTION), ("no",)),
+        ),
+        (
             {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}"},
             {"text": "Some text."},
             Item(("Some text.",)),

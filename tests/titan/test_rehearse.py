@@ -85,10 +85,22 @@ def test_a_task_that_lm_eval_cannot_ask(tried: Tried, task: dict[str, Any], pyth
     assert message in said
 
 
-def test_a_score_of_ones_own_need_not_take_made_up_answers(tried: Tried) -> None:
-    metrics = [{"metric": "mine", "aggregation": "mean", "higher_is_better": True}]
-    task = {"process_results": "!function own.made", "metric_list": metrics}
-    assert tried(task, "def made(item, answers):\n    raise ValueError('no number')\n") == (0, "")
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"process_results": "!function own.made", "metric_list": [{"metric": "mine", "aggregation": "mean"}]},
+        {"metric_list": [{"metric": "f1", "aggregation": "!function own.made"}]},
+        {
+            "output_type": "generate_until",
+            "doc_to_choice": None,
+            "metric_list": [{"metric": "!function own.made", "aggregation": "mean"}],
+        },
+    ],
+)
+def test_a_score_of_ones_own_need_not_take_made_up_answers(tried: Tried, task: dict[str, Any]) -> None:
+    for metric in task["metric_list"]:
+        metric["higher_is_better"] = True
+    assert tried(task, "def made(*given, **more):\n    raise ValueError('no number')\n") == (0, "")
 
 
 @pytest.mark.parametrize(

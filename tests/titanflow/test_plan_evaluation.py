@@ -98,6 +98,9 @@ def test_items_of_ones_own_are_found_below_data(configs: Path) -> None:
     assert "${data}/colours.jsonl isn't among the prepared items" in message
     assert "did you mean ${data}/colors.jsonl?" in message
     (items / "colors.jsonl").rename(items / "colours.jsonl")
+    edit(configs / "evals" / "tiny_colour.yaml", "{{answer}}", "{{anwser}}")
+    assert "no item has 'anwser': colours.jsonl" in refusal(configs, mine)
+    edit(configs / "evals" / "tiny_colour.yaml", "{{anwser}}", "{{answer}}")
     plan = make_plan("tiny", configs, overrides=[mine])
     assert [dataset["kind"] for dataset in plan.stages[0].run.config["datasets"]].count("evals") == 1
 

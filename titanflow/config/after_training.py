@@ -56,7 +56,7 @@ class Evaluate:
     """Settings of generation that go before the tasks' own: {do_sample: true, temperature: 0.7}."""
     contamination: Literal["report", "drop", "error", "skip"] = "report"
     """Items that stand in what the models' stages trained on: `report` counts them by task, beside the scores of all;
-    `drop` doesn't score them; `error` ends the stage before a model is loaded; `skip` doesn't look."""
+    `drop` doesn't score them; `error` ends the run before anything is trained; `skip` doesn't look."""
     cache_requests: bool = False
     """Keep each answer in the run's folder, under the digest of the model's files, so that the same request of the same
     model is never computed twice."""

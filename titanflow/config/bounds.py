@@ -11,6 +11,8 @@ NATURAL = {"minimum": 0}
 POSITIVE = {"exclusiveMinimum": 0}
 SHARE = {"minimum": 0, "maximum": 1}
 BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
+SEED = {"minimum": 0, "maximum": 2**32 - 1}
+"""What numpy takes as one."""
 OR_ALL = {"minimum": -1}
 """A count, for which torchtitan takes -1 as: all that there is."""
 LAUNCHER = {
@@ -58,6 +60,7 @@ EVALUATE: Mapping[str, Mapping[str, float]] = {
     "batch_size": COUNT,
     "bootstrap_iters": NATURAL,
     "examples": NATURAL,
+    "seed": SEED,
 }
 
 

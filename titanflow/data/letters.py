@@ -1,13 +1,14 @@
 """Texts as the letters and digits of their words, for finding wording again however it is spaced, wrapped or marked.
 
-Case, punctuation, blank space, compatibility forms (``ﬁ``) and HTML's entities (``&amp;``) make no difference. Any span
-of the letters has a hash of 64 bits, which is read off in a step: the sum of each letter's own number times a power of
-its place.
+Case, punctuation, blank space, compatibility forms (``ﬁ``), HTML's entities (``&amp;``) and a string's escapes
+(``\\n``) make no difference. Any span of the letters has a hash of 64 bits, which is read off in a step: the sum of
+each letter's own number times a power of its place.
 """
 
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
@@ -20,6 +21,8 @@ END = "\0"
 LETTER, WORD, ENDING = 1, 2, 3
 IDEOGRAPHS = ((0x0E00, 0x0E80), (0x3040, 0x3400), (0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32000))
 """Letters of scripts without blank space, each a word of its own: Thai, kana, Chinese characters."""
+_CODE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_BREAK = re.compile(r"\\[nrt]")
 _BASE = 0x9E3779B97F4A7C15 | 1
 _INVERSE = pow(_BASE, -1, 1 << 64)
 
@@ -39,6 +42,8 @@ class Letters:
 
     def __init__(self, texts: Iterable[str]) -> None:
         joined = END.join([*(text.replace(END, " ") for text in texts), ""])
+        if "\\" in joined:
+            joined = _BREAK.sub(" ", _CODE.sub(lambda found: chr(int(found[1], 16)), joined))
         if "&" in joined:
             joined = html.unescape(joined)
         if not joined.isascii():

@@ -47,7 +47,7 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
 
 def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> list[Problem]:
     """Everything that is wrong with the tasks of an evaluate module, each once."""
-    items = _items(module, run)
+    items, unprepared = _items(module, run), _unprepared(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     problems += [
         module.problem(f"gen_kwargs.{name}", found, expected, hint)
@@ -55,7 +55,7 @@ def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> li
     ]
     for task in {task.name: task for task in asked.single}.values():
         found = [*task_problems(task), *missing_items(task, items)]
-        found += column_problems(task, item_files(task, run.data.train))
+        found += column_problems(task, item_files(task, run.data.train, unprepared))
         problems += found or _fewshot_problems(module, run, task)
     problems += _chat_problems(module, asked)
     return list(dict.fromkeys(problems))
@@ -88,6 +88,16 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
         return item_names(module.config["data"])
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return [name for name in names if name != DESCRIPTION]
+
+
+def _unprepared(module: Module, run: StageRun) -> dict[str, Path]:
+    """The user's own files of items that are still to be prepared, by their path in the folder."""
+    path, folder = module.config["data"].get("path"), run.data.train
+    return (
+        {}
+        if not path or module.config["data"]["kind"] != "evals" or (folder and folder.is_dir())
+        else named_files(path)
+    )
 
 
 def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[Problem]:

@@ -6,6 +6,7 @@ falls back to the training, validation or tested documents, and leaves out nothi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def asked_as_examples(config: Mapping[str, Any]) -> list[str]:
 
 def rows_in(file: Path) -> int | None:
     """The rows of a file of JSON lines; None for any other."""
-    if file.suffix != ".jsonl" or not file.is_file():
+    if file.suffix != ".jsonl" or not os.path.isfile(file):  # noqa: PTH113
         return None
     with file.open("rb") as lines:
         return sum(1 for line in lines if line.strip())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from titanflow.evals.library import package_folder
 
+GENERATE = "generate_until"
 STRUCTURE = ("tag", "group", "task_list")
 """Keys that lm-eval takes out before it makes a task of the others."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

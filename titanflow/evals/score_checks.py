@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from titanflow.errors import Problem
-from titanflow.evals.known_names import filters, registered
+from titanflow.evals.known_names import GENERATE, filters, registered
 from titanflow.evals.task_yaml import Function, TaskYaml, as_list
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ AGGREGATIONS: dict[str, tuple[str, ...]] = {
 }
 """The aggregations that take what a metric gives of each item; any other metric gives a number, of which a mean is
 taken."""
+OF_ANSWERS = ("regex", "regex_pos", "multi_choice_regex", "remove_whitespace", "lowercase", "uppercase", "format_span")
+"""Filters of what a model wrote; what is scored of choices are likelihoods."""
 TWO = 2
 """Classes that lm-eval's ``f1`` tells apart."""
 OF_GROUP = ("metric", "filter_list", "aggregation", "weight_by_size")
@@ -173,6 +175,9 @@ def _step_problems(task: SingleTask, step: Any) -> Iterator[Problem]:
         yield task.yaml.problem(
             "filter_list", f"no filter {function!r}", f"one of {', '.join(known)}", _did_you_mean(near)
         )
+    elif function in OF_ANSWERS and task.config.get("output_type", GENERATE) != GENERATE:
+        message = f"{function} takes texts, and a task of {task.config['output_type']} writes none"
+        yield task.yaml.problem("filter_list", message, "no filter, or output_type: generate_until")
     elif function == "take_first_k" and not isinstance(step.get("k"), int):
         yield task.yaml.problem("filter_list", "take_first_k has no k", "{function: take_first_k, k: a whole number}")
     elif function == "take_first_k" and step["k"] > int(task.config.get("repeats") or 1):
@@ -185,15 +190,17 @@ def _step_problems(task: SingleTask, step: Any) -> Iterator[Problem]:
 
 
 def _pattern_problems(task: SingleTask, step: Mapping[str, Any]) -> Iterator[Problem]:
-    pattern, group = step.get("regex_pattern"), step.get("group_select")
+    group = step.get("group_select")
     if group is not None and (not isinstance(group, int) or isinstance(group, bool)):
         yield task.yaml.problem("filter_list", f"found group_select: {group!r}", "a whole number")
-    if pattern is None:
+    if "regex_pattern" not in step:
         return
     try:
-        re.compile(pattern)
+        re.compile(step["regex_pattern"])
     except (re.error, TypeError) as error:
-        yield task.yaml.problem("filter_list", f"no regular expression: {pattern!r}: {error}", "one of Python's re")
+        yield task.yaml.problem(
+            "filter_list", f"no regular expression: {step['regex_pattern']!r}: {error}", "one of Python's re"
+        )
 
 
 def _own_filters(task: SingleTask) -> list[str]:

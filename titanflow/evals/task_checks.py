@@ -6,6 +6,8 @@ import ast
 import difflib
 import fnmatch
 import glob
+import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -24,6 +26,9 @@ DATA = "${data}"
 """In a task's YAML, the folder of the prepared evaluation items."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+LONGEST_NAME = 96
+"""Characters of a repository's name on the Hub."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
 """What a Python file names that makes functions as it is imported."""
 
@@ -63,10 +68,11 @@ def data_files(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for names in each for name in as_list(names)]
 
 
-def item_files(task: SingleTask, folder: Path | None) -> list[Path]:
+def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, Path] | None = None) -> list[Path]:
     """The files of the split that a task of the user's own is evaluated on, with :data:`DATA` for ``folder``.
 
-    None where one of them isn't there, or columns aren't what its rows have.
+    Items that are still to be prepared are read from ``unprepared``, by their path below the folder. None where one of
+    them isn't there, or columns aren't what its rows have.
     """
     config = task.config
     kwargs = config.get("dataset_kwargs")
@@ -74,11 +80,17 @@ def item_files(task: SingleTask, folder: Path | None) -> list[Path]:
         return []
     files = kwargs.get("data_files")
     split = config.get("test_split") or config.get("validation_split")
+    if isinstance(files, Mapping) and not isinstance(split, str):
+        return []
     names = as_list(files.get(split) if isinstance(files, Mapping) else files)
     if set(kwargs) != {"data_files"} or (folder is None and any(DATA in str(name) for name in names)):
         return []
-    paths = [Path(str(name).replace(DATA, str(folder))) for name in names]
-    return paths if all(path.is_file() for path in paths) else []
+    found = unprepared or {}
+    paths = [
+        found.get(str(name).removeprefix(f"{DATA}/")) or Path(str(name).replace(DATA, str(folder))) for name in names
+    ]
+    # A name that no file can have is none that is there.
+    return paths if all(map(os.path.isfile, paths)) else []
 
 
 def is_remote(name: str) -> bool:
@@ -91,7 +103,7 @@ def needs_network(task: SingleTask) -> bool:
     path = task.config.get("dataset_path")
     if path in FILE_FORMATS:
         return any(map(is_remote, data_files(task.config)))
-    return path is None or not Path(str(path)).exists()
+    return path is None or not os.path.exists(str(path))  # noqa: PTH110
 
 
 DATA_FILES = "dataset_kwargs.data_files"
@@ -107,7 +119,7 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
         if is_remote(name):
             continue
         if not name.startswith(DATA):
-            if not Path(name).exists() and not any(glob.iglob(name, recursive=True)):  # noqa: PTH207
+            if not os.path.exists(name) and not any(glob.iglob(name, recursive=True)):  # noqa: PTH110, PTH207
                 expected = "a file, by its whole path or from the folder of the command"
                 yield f"no such file: {name}", expected, f"or {DATA}/… for one of the evaluate module's `data`"
             continue
@@ -188,6 +200,11 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
     if not any(config.get(key) for key in INLINE):
         expected = f"dataset_path: one of {', '.join(FILE_FORMATS)}, a folder, or a dataset on the Hub"
         yield task.yaml.problem("task", f"{task.name} reads no data", expected)
+    path = config.get("dataset_path")
+    if isinstance(path, str) and path and not _is_dataset(path):
+        near = difflib.get_close_matches(path, FILE_FORMATS, n=1)
+        expected = f"one of {', '.join(FILE_FORMATS)}, a folder, or owner/name on the Hub"
+        yield task.yaml.problem("dataset_path", f"found {path!r:.80}", expected, _did_you_mean(near))
     kwargs = config.get("dataset_kwargs") or {}
     is_named = isinstance(kwargs, Mapping) and (kwargs.get("data_files") or kwargs.get("data_dir"))
     if config.get("dataset_path") in FILE_FORMATS and not is_named:
@@ -199,10 +216,25 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
         yield task.yaml.problem("task", f"{task.name} names no split to be evaluated on", expected)
     elif config.get("dataset_path") in FILE_FORMATS and is_named and (files := kwargs.get("data_files")):
         splits = list(map(str, files)) if isinstance(files, Mapping) else ["train"]
-        for key in (evaluated, "fewshot_split"):
-            if config.get(key) and config[key] not in splits:
-                message = f"found {config[key]!r}, and data_files has {', '.join(splits)}"
+        of_examples = config.get("fewshot_config")
+        wanted = {key: config.get(key) for key in (evaluated, "fewshot_split")}
+        wanted["fewshot_config"] = of_examples.get("split") if isinstance(of_examples, Mapping) else None
+        for key, split in wanted.items():
+            if split is not None and split not in splits:
+                message = f"found {split!r:.80}, and data_files has {', '.join(splits)}"
                 yield task.yaml.problem(key, message, "one of them")
+        for split, names in files.items() if isinstance(files, Mapping) else ():
+            if not as_list(names):
+                message, expected = f"the split {split} names no file", f"{DATA}/… or a path"
+                yield task.yaml.problem("dataset_kwargs", message, expected)
+
+
+def _is_dataset(path: str) -> bool:
+    """Whether a name is a format of files, a folder, or may be a dataset on the Hub; a misspelt format is none."""
+    if path in FILE_FORMATS or os.path.exists(path):  # noqa: PTH110  (Path's own is an error for a name too long)
+        return True
+    is_typo = "/" not in path and bool(difflib.get_close_matches(path, FILE_FORMATS, n=1, cutoff=0.7))
+    return len(path) <= LONGEST_NAME and HUB_NAME.fullmatch(path) is not None and not is_typo
 
 
 def _did_you_mean(near: list[str]) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 
 from titanflow.errors import Problem
 from titanflow.evals.asked_tasks import SingleTask
-from titanflow.evals.known_names import LENGTHS, fewshot_keys, generation_settings
+from titanflow.evals.known_names import GENERATE, LENGTHS, fewshot_keys, generation_settings
 from titanflow.evals.task_yaml import Function
 
-GENERATE = "generate_until"
 SAMPLERS = ("default", "first_n")
 """Ways to choose examples: ``SAMPLER_REGISTRY`` of lm-eval's ``api/samplers.py``."""
 Kind = tuple[type, ...]
@@ -29,6 +28,8 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "doc_to_target": ((str, int, list, Function), "a column, a template, a number, or !function module.name"),
     "doc_to_choice": ((str, list, dict, Function), "a column, a template, a list, or !function module.name"),
 }
+_NEVER_NULL = ("target_delimiter", "fewshot_delimiter")
+"""Keys for which lm-eval has a value where they are missing, and none where they are null."""
 _LEAST = {"num_fewshot": 0, "repeats": 1}
 """Whole numbers, and what each is at least."""
 
@@ -62,7 +63,7 @@ def generation_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str,
 
 def _kind_problems(task: SingleTask) -> Iterator[Problem]:
     for key, value in task.config.items():
-        if value is None:
+        if value is None and key not in _NEVER_NULL:
             continue
         if key in _LEAST and not (_is_whole(value) and value >= _LEAST[key]):
             yield task.yaml.problem(key, f"found {value!r}", f"a whole number from {_LEAST[key]} on")
@@ -70,6 +71,8 @@ def _kind_problems(task: SingleTask) -> Iterator[Problem]:
             kinds, expected = _KINDS[key]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 yield task.yaml.problem(key, f"found {value!r}", expected)
+            elif value == [] and kinds == (list,):
+                yield task.yaml.problem(key, "found an empty list: nothing would be scored", "some, or no such key")
 
 
 def _missing(task: SingleTask) -> Iterator[Problem]:
@@ -89,6 +92,8 @@ def _choice_problems(task: SingleTask) -> Iterator[Problem]:
     """A list of choices is shown as it stands: lm-eval fills in no template in it."""
     choices = task.config.get("doc_to_choice")
     listed = choices.values() if isinstance(choices, dict) else choices if isinstance(choices, list) else ()
+    if isinstance(choices, dict | list) and not choices:
+        yield task.yaml.problem("doc_to_choice", "found no choice", "a list of texts")
     for one in listed:
         if not isinstance(one, str):
             yield task.yaml.problem("doc_to_choice", f"found {one!r}", "a text, in quotes")

@@ -10,7 +10,7 @@ from typing import Any
 
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
-from titanflow.evals.value_checks import GENERATE
+from titanflow.evals.known_names import GENERATE
 from titanflow.hub.bundle import SCORED, SUITE_FILES, TASKS, Bundle
 from titanflow.hub.task_files import TASKS_FOLDER, evaluated_tasks
 from titanflow.remote_code import EVALS

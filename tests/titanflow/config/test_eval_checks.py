@@ -24,6 +24,8 @@ EXPERIMENT = """
         (["limit=0"], "found 0"),
         (["num_fewshot=-1"], "found -1"),
         (["num_fewshot=two"], "found 'two'"),
+        (["seed=-1"], "found -1"),
+        (["seed=4294967296"], "found 4294967296"),
         (["device=gpu"], "expected: cpu, cuda, cuda:1, …"),
         (["device=cuda:1", "launcher.nproc_per_node=2"], "expected: cuda: each process takes its own"),
         (["launcher.nproc_per_node=2", "backend=vllm"], "vLLM starts its processes itself"),

@@ -1,5 +1,6 @@
 """Planted items are found to the last; those that were not planted aren't."""
 
+import json
 import random
 import textwrap
 import unicodedata
@@ -56,7 +57,15 @@ def decomposed(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-CHANGES = [as_it_is, spaced, wrapped, shouted, unpunctuated, marked, from_a_web_page, full_width, decomposed]
+def in_a_tool_s_arguments(text: str) -> str:
+    broken = text.replace(", ", ",\t").replace(" ", "\n")
+    return json.dumps({"query": f"Please:\n{broken}\nThanks"})
+
+
+CHANGES = [
+    *(as_it_is, spaced, wrapped, shouted, unpunctuated, marked),
+    *(from_a_web_page, in_a_tool_s_arguments, full_width, decomposed),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -24,7 +24,7 @@ aggregate_metric_list: [{metric: acc}]
 KEYS = (
     *("task", "dataset_path", "dataset_kwargs", "custom_dataset", "process_docs", "process_results"),
     *("test_split", "validation_split", "fewshot_split", "output_type", "metric_list", "metadata"),
-    *("doc_to_text", "doc_to_target", "doc_to_choice"),
+    *("doc_to_text", "doc_to_target", "doc_to_choice", "fewshot_config"),
 )
 METRICS = """\
 @register_metric(

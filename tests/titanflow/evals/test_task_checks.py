@@ -53,6 +53,16 @@ def test_a_task_that_lm_eval_takes(installed: Path, mine: Write) -> None:
         ('dataset_kwargs: {data_files: {test: "${data}/a.jsonl"}}\n', "", 2, ["found 'json', and no files to read"]),
         ("test_split: test\n", "", 1, ["a names no split to be evaluated on"]),
         ("test_split: test", "test_split: tset", 4, ["test_split: found 'tset', and data_files has test"]),
+        ("dataset_path: json", "dataset_path: jsno", 2, ["dataset_path: found 'jsno'", "did you mean json?"]),
+        ("dataset_path: json", "dataset_path: '{{a}}'", 2, ["dataset_path: found '{{a}}'", "owner/name on the Hub"]),
+        ("dataset_path: json", f"dataset_path: {'a' * 300}", 2, ["dataset_path: found 'aaa"]),
+        ('{test: "${data}/a.jsonl"}', "{test: []}", 3, ["the split test names no file"]),
+        (
+            "test_split: test",
+            "test_split: test\nfewshot_config: {split: dev}",
+            5,
+            ["found 'dev', and data_files has test"],
+        ),
         ("{test: ", "{train: ", 4, ["found 'test', and data_files has train"]),
     ],
 )
