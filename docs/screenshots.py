@@ -32,7 +32,7 @@ QUIET = (
 SCHEMES = {"light": "1", "dark": "0"}
 """``prefers-color-scheme``, and its number among Blink's settings."""
 WIDTH = 1100
-HEIGHTS = {"report": 1790, "card": 2090}
+HEIGHTS = {"report": 1910, "card": 2310}
 COLOURS = 256
 """Colours that a picture keeps: as good to look at, and half the size."""
 CARD_PAGE = """<!doctype html><html><head><meta charset="utf-8"><base href="{base}"><style>

@@ -27,6 +27,7 @@ from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
 from titanflow.hub.private import private_part, private_problems
 from titanflow.hub.published import last_in_folder, last_on_hub
+from titanflow.hub.target_folder import folder_problems
 from titanflow.hub.task_files import scored_numbers, suite_files, task_files
 from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
@@ -74,6 +75,8 @@ def read_settings(run: StageRun) -> Publish:
     settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
     # A secret comes first and alone: the other problems quote what they found.
     problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
+    if settings.target == "folder":
+        problems += folder_problems(settings.folder, run)
     if problems:
         raise ConfigError(problems)
     return settings

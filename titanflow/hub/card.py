@@ -27,7 +27,7 @@ from titanflow.hub.card_tables import (
     weight_digests,
 )
 from titanflow.hub.lineage import Lineage
-from titanflow.hub.markdown import code, plain
+from titanflow.hub.markdown import code, fence, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.hub.names import default_tag
 from titanflow.hub.score_commands import drawn_tasks, score_commands
@@ -71,7 +71,8 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         gate=lineage.gate,
         digests=weight_digests(lineage, bundle),
         versions=sorted(versions(lineage).items()),
-        commands=commands(lineage, bundle),
+        commands=(given := commands(lineage, bundle)),
+        fence=fence("\n".join(given)),
         has_task_files=any(TASK_FILES.fullmatch(name) for name in bundle),
         has_task_code=any(TASK_FILES.fullmatch(name) and name.endswith(".py") for name in bundle),
         **tables(lineage),

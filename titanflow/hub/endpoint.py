@@ -57,7 +57,7 @@ def hub_token() -> str:
     """The token that the Hub's own client finds: ``HF_TOKEN``, or what ``hf auth login`` stored.
 
     Raises:
-        HubError: there is none.
+        HubError: there is none, or it can't be one.
     """
     from huggingface_hub import get_token
 
@@ -65,6 +65,11 @@ def hub_token() -> str:
     if not token:
         raise HubError(
             "There is no token for the Hub: set HF_TOKEN to a token with write access, or run `hf auth login`."
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise HubError(
+            "The token for the Hub holds a character that no token has: copy it into HF_TOKEN again, or run "
+            "`hf auth login`."
         )
     return token
 

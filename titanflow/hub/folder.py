@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from titanflow.data.staging import staging_prefix, sweep
-from titanflow.errors import ConfigError, Problem, StageFailed
-from titanflow.hub.bundle import LINEAGE, Bundle, file_entry, is_published
+from titanflow.errors import StageFailed
+from titanflow.hub.bundle import Bundle, file_entry
 from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
 from titanflow.hub.difference import Difference
 from titanflow.hub.exchange import exchange
+from titanflow.hub.target_folder import check_replaceable, held
 
 
 def write_folder(bundle: Bundle, folder: Path) -> bool:
@@ -64,22 +65,6 @@ def preview_folder(bundle: Bundle, folder: Path) -> Difference:
     return Difference(added, tuple(name for name in there if name not in bundle))
 
 
-def check_replaceable(folder: Path) -> None:
-    """Checks that ``folder`` may be replaced: it isn't there, is empty, or was published before.
-
-    Raises:
-        ConfigError: names what is in the way.
-    """
-    hint = "set `folder` to a new or empty folder"
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ConfigError(Problem(f"{folder} is not a folder", "folder", hint=hint))
-    names = sorted(held(folder)) if folder.is_dir() else []
-    foreign = [name for name in names if not is_published(name)]
-    if foreign or (names and LINEAGE not in names):
-        found = ", ".join((foreign or names)[:3])
-        raise ConfigError(Problem(f"{folder} holds files that no publish wrote: {found}", "folder", hint=hint))
-
-
 def holds(folder: Path, bundle: Bundle) -> bool:
     """Whether ``folder`` holds exactly the bundle's bytes under the bundle's names."""
     paths = held(folder)
@@ -88,15 +73,6 @@ def holds(folder: Path, bundle: Bundle) -> bool:
     if any(paths[name].stat().st_size != entry.size for name, entry in bundle.items()):
         return False
     return all(file_entry(paths[name]).sha256 == entry.sha256 for name, entry in bundle.items())
-
-
-def held(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by its name relative to it: every file and symlink, and folders that are empty."""
-    return {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir() or not any(path.iterdir())
-    }
 
 
 def copy(source: Path | bytes, path: Path) -> None:

@@ -36,6 +36,11 @@ def code(text: object) -> str:
     return f"<code>{_entities(shown)}</code>" if re.search(r"[`|]", shown) or not shown else f"`{shown}`"
 
 
+def fence(text: str) -> str:
+    """What opens and closes a block of code around the text: more backticks than stand in it."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
 def visible(text: str) -> str:
     """The text without control characters and halves of characters; tabs are spaces."""
     spaced = text.replace("\t", " ")

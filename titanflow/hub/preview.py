@@ -28,6 +28,7 @@ def preview(
         changes = Difference(tuple(bundle), ())
     else:
         repository.refuse_public(private, found)
+        repository.refuse_names(tag, branch)
         if tag and tag in repository.tags():
             tagged_commit(bundle, repository, tag)
             changes = Difference((), ())

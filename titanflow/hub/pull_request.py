@@ -33,7 +33,7 @@ def open_pull_request(
         HubError: as :func:`push`.
     """
     ask = cache(ask)
-    prepare(repository, private, ask)
+    prepare(repository, private, ask, branch)
     repository.ensure_branch(branch)
     commit, url = repository.propose(bundle, branch, message, ask)
     verify(bundle, repository, commit)

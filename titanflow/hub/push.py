@@ -63,7 +63,7 @@ def push(
             than it was sent.
     """
     ask = cache(ask)
-    prepare(repository, private, ask)
+    prepare(repository, private, ask, branch, tag)
     if tag in repository.tags():
         commit = tagged_commit(bundle, repository, tag)
         log.info("%s has these files under the tag %s", repository.repo_id, tag)
@@ -77,15 +77,16 @@ def push(
     return Pushed(commit, tag, new=True)
 
 
-def prepare(repository: Repository, private: bool, ask: Ask) -> None:
+def prepare(repository: Repository, private: bool, ask: Ask, branch: str, tag: str = "") -> None:
     """Makes the repository where there is none yet.
 
     Raises:
-        HubError: it is public and has to be private.
+        HubError: it is public and has to be private, or the names of branch and tag are in use there.
     """
     found = repository.found()
     if found is not None:
         repository.refuse_public(private, found)
+        repository.refuse_names(tag, branch)
         return
     ask(None)
     repository.create(private)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import GitCommitInfo, HfApi, ModelInfo
+from huggingface_hub import GitCommitInfo, GitRefs, HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
@@ -100,15 +100,37 @@ class Repository:
 
         return self.call(f"list the files of {self.repo_id} at {revision}", listing)
 
+    def refs(self) -> GitRefs:
+        """The branches and tags."""
+        return self.call(f"list the branches and tags of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
+
     def tags(self) -> dict[str, str]:
         """Tag → commit."""
-        refs = self.call(f"list the tags of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
-        return {ref.name: ref.target_commit for ref in refs.tags}
+        return {ref.name: ref.target_commit for ref in self.refs().tags}
 
     def has_branch(self, branch: str) -> bool:
         """Whether the branch exists."""
-        refs = self.call(f"list the branches of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
-        return any(ref.name == branch for ref in refs.branches)
+        return any(ref.name == branch for ref in self.refs().branches)
+
+    def refuse_names(self, tag: str, branch: str) -> None:
+        """Checks that a tag (empty for none) and a branch can be where others are.
+
+        A name that stands for both a branch and a tag is looked up as either, and git keeps no `a` beside an `a/b`.
+
+        Raises:
+            HubError: names what is in the way.
+        """
+        refs = self.refs()
+        branches, tags = [ref.name for ref in refs.branches], [ref.name for ref in refs.tags]
+        for key, name, kind, same, others in (
+            ("tag", tag, "branch", tags, branches),
+            ("revision", branch, "tag", branches, tags),
+        ):
+            met = f"a {kind} {name}" if name in others else next((one for one in same if _nested(name, one)), "")
+            if name and met:
+                raise HubError(
+                    f"{self.repo_id} has {met}: set `{key}` to another name than {name}. Nothing was written."
+                )
 
     def last_published(self, branch: str) -> str | None:
         """The newest commit of a branch that a tag points at; None where there is none.
@@ -223,3 +245,8 @@ class Repository:
         found = self.commit_of(tag)
         if found != commit:
             raise HubError(f"The tag {tag} of {self.repo_id} points at {found}, not at {commit}: choose another `tag`.")
+
+
+def _nested(name: str, other: str) -> bool:
+    """Whether one of two refs is a folder above the other."""
+    return name.startswith(f"{other}/") or other.startswith(f"{name}/")

@@ -100,7 +100,8 @@ def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str
         if not config.get("fewshot_as_multiturn", True):
             options.append(["--fewshot_as_multiturn", "false"])
     if instruction := config.get("system_instruction"):
-        options.append(["--system_instruction", instruction])
+        # In one word: the parser takes an instruction that begins with a dash for an option.
+        options.append([f"--system_instruction={instruction}"])
     if config.get("num_fewshot") is not None:
         options.append(["--num_fewshot", str(config["num_fewshot"])])
     if gen_kwargs := config.get("gen_kwargs"):

@@ -103,3 +103,12 @@ def test_no_url_of_an_upload_is_logged(hub: LocalHub, caplog: pytest.LogCaptureF
     hub.repos["local/model"].commit("main", "first", {})
     hub_client(hub.url, hub.token).model_info("local/model")
     assert not [line for line in caplog.messages if hub.url in line]
+
+
+@pytest.mark.parametrize("token", ["hf_a b", "hf_é", "hf_a\u200b", "“hf_abc”"])
+def test_a_token_that_can_be_none_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """A copied quotation mark was "'ascii' codec can't encode …: the Hub found a mistake in what was sent"."""
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    with pytest.raises(HubError, match="holds a character that no token has") as caught:
+        hub_token()
+    assert token not in str(caught.value)

@@ -1,7 +1,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from titanflow.hub.markdown import code, plain
+from titanflow.hub.markdown import code, fence, plain
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -75,3 +75,9 @@ def test_long_text_is_cut_before_it_is_escaped() -> None:
 
 def test_what_cannot_be_seen_or_written_is_left_out() -> None:
     assert plain("a\x00b\x1b[31mc\u202ed\ud800e\tf") == "ab&#91;31mcde f"
+
+
+@pytest.mark.parametrize("text", ["plain", "`a`", "```\nrm\n```", "````", ""])
+def test_a_block_of_code_holds_the_whole_text(text: str) -> None:
+    (block,) = MarkdownIt().parse(f"{fence(text)}\n{text}\n{fence(text)}\n")
+    assert (block.type, block.content.rstrip("\n")) == ("fence", text)

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,13 @@ def test_what_changes_a_score_is_in_the_command(finished: FinishedRun, data: Pat
     for part in ("--num_fewshot 3", "--seed 7", "--batch_size auto", "dtype=bfloat16", "do_sample=True"):
         assert part in command
     assert """'stop=['"'"'a b'"'"', '"'"','"'"']'""" in command
+
+
+def test_an_instruction_is_one_word_whatever_stands_in_it(finished: FinishedRun, data: Path) -> None:
+    """One that began with a dash was taken for an option."""
+    instruction = '-be "nice" to $HOME\n```\nand `ls`'
+    command, _ = commands(finished, data, system_instruction=instruction)
+    assert f"--system_instruction={instruction}" in shlex.split(command.replace("\\\n", ""))
 
 
 def test_a_tokenizer_that_begins_a_text_is_told_what_the_stage_did(finished: FinishedRun, data: Path) -> None:
