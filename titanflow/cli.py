@@ -175,7 +175,9 @@ def masks(
     run_name: RunOption = None,
     settings: SetOption = None,
     module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=0, help="So many rows; 5, or with --json all.")] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=0, help="So many rows of each source; 5, or with --json all.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prepare a module's conversations, prove their masks, and show which tokens are trained."""

@@ -138,7 +138,8 @@ def download_weights(repo_id: str, revision: str, folder: Path) -> None:
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of them.
     """
-    snapshot(repo_id, revision, missing_weights(folder))
+    if missing := missing_weights(folder):
+        snapshot(repo_id, revision, missing)
     check_weights_there(folder)
 
 

@@ -55,7 +55,7 @@ def snapshot(repo_id: str, revision: str | None, names: Iterable[str]) -> Path:
         raise ConfigError(
             Problem(
                 f"{where}: {redact(_reason(error))}",
-                expected="a folder that is there, or a model of the Hub as owner/name",
+                expected=f"a model of the Hub as owner/name, or a folder: there is no {repo_id} in {Path.cwd()}",
                 hint=_way_out(error, f"{endpoint}/{repo_id}"),
             )
         ) from None

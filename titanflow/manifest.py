@@ -23,6 +23,7 @@ from titanflow.outputs import OutputCheck, OutputFile, at_once
 from titanflow.stage import (
     RESULT_FILE,
     RUN_FILE,
+    STAGES,
     EvaluateResult,
     PublishResult,
     StageResult,
@@ -159,7 +160,11 @@ class Manifest(BaseModel):
         self.git = git_revision()
 
     def _parents(self, plan: StagePlan) -> dict[str, str]:
-        found = {name: record.digest for name, record in self.stages.items() if name != plan.stage and record.digest}
+        # When a stage is made again, the later ones of before are still on record.
+        earlier = STAGES[: STAGES.index(plan.stage)]
+        found: dict[str, str] = {
+            name: record.digest for name, record in self.stages.items() if name in earlier and record.digest
+        }
         if night := plan.night_parent:
             found[f"{night.run}/{plan.stage}"] = night.digest
         return found

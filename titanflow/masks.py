@@ -79,8 +79,8 @@ class Masks:
 
         return totals(getattr(info, name) for _, info in self.infos)
 
-    def rows(self) -> Iterator[MaskedRow]:
-        """Every conversation, in its source's order."""
+    def rows(self, limit: int | None = None) -> Iterator[MaskedRow]:
+        """The first ``limit`` conversations of each source, or all, in the source's order."""
         import numpy as np
 
         from titanflow.data.prepared import PLACES_FILE, PreparedRows
@@ -90,23 +90,23 @@ class Masks:
             prepared: PreparedRows = PreparedRows.open(folder, info.seq_len or 0)
             files = [SourceFile(file["name"], file["unit"]) for file in info.files]
             places = np.load(folder / PLACES_FILE, mmap_mode="r")
-            for document in range(info.documents):
+            for document in range(info.documents)[:limit]:
                 tokens, labels = prepared.document(document)
                 number, place = map(int, places[document])
                 yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
 
     def as_json(self, limit: int | None) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        rows = [row.as_json() for row in itertools.islice(self.rows(), limit)]
+        """What ``--json`` prints; ``limit`` is of each source."""
+        rows = [row.as_json() for row in self.rows(limit)]
         return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
 
     def render(self, limit: int) -> RenderableType:
-        """The first rows in colour, and the counts."""
+        """The first rows of each source in colour, and the counts."""
         from titanflow.data.tokenizer import described_tokenizer
 
         backend = described_tokenizer(self.tokenizer)
         parts: list[RenderableType] = []
-        for row in itertools.islice(self.rows(), limit):
+        for row in self.rows(limit):
             trained = row.trained
             parts.append(Text(f"{row.source}   {len(trained)} tokens, {sum(trained)} trained", style="bold"))
             text = Text()

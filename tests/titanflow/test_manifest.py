@@ -56,6 +56,15 @@ def test_a_stage_that_begins_again_is_not_done(finished: StagePlan) -> None:
     assert not Manifest.open(finished.run.folder.parent).is_done("publish", "f1")
 
 
+def test_a_stage_that_is_made_again_was_made_from_no_later_one(finished: StagePlan) -> None:
+    folder = finished.run.folder.parent
+    again = finished.run.model_copy(update={"stage": "evaluate", "folder": folder / "evaluate"})
+    manifest = Manifest.open(folder)
+    manifest.record_start(StagePlan("evaluate", "STALE", "changed", again))
+    manifest.record_start(finished)
+    assert manifest.stages["evaluate"].parents == {}
+
+
 def test_what_was_forecast_is_kept(plan: StagePlan) -> None:
     plan.forecast = Forecast("like", seconds=12.0, source="measured on run main")
     Manifest.open(plan.run.folder.parent).record_start(plan)

@@ -75,6 +75,16 @@ def test_as_many_rows_as_asked_for(configs: Path) -> None:
     assert json.loads(masks(configs, "--json", "--rows", "0")[0]) == nothing
 
 
+def test_each_source_of_a_mixture_shows_rows(configs: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others.jsonl"
+    others.write_text(f"{json.dumps(CHATS[0])}\n" * 2)
+    chats = configs.parent / "chats.jsonl"
+    sources = f"{{chats: {{path: {chats}}}, others: {{path: {others}}}}}"
+    mixture = ("--set", "sft.data.path=null", "--set", f"sft.data.mixture.sources={sources}")
+    shown = json.loads(masks(configs, "--json", "--rows", "1", *mixture)[0])
+    assert [row["source"] for row in shown["rows"]] == [f"{chats}:1", f"{others}:1"]
+
+
 def test_packing_shows_the_same_rows_and_how_full_they_are(configs: Path) -> None:
     packed = ("--set", "sft.data.packing=best_fit")
     assert json.loads(masks(configs, "--json", *packed)[0]) == json.loads(masks(configs, "--json")[0])

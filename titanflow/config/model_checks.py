@@ -104,12 +104,16 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
 
 
 def warn_of_schedule(module: Module) -> list[str]:
-    """A schedule that a stage ends before."""
-    key, steps = "beta_warmup_steps", module.config["training"]["steps"]
-    if module.model_args.get(key, 0) < steps:
-        return []
-    place, found = f"{module.name}.model.{key}", module.model_args[key]
-    return [f"{place} is {found} and training.steps {steps}: β stays at model.beta_start all the while"]
+    """Schedules that a stage ends before."""
+    steps, schedule = module.config["training"]["steps"], module.config["lr_scheduler"]
+    warmup, beta = schedule["warmup_steps"], module.model_args.get("beta_warmup_steps", 0)
+    found, key = [], "lr_scheduler.warmup_steps"
+    if module.is_written(key) and warmup > (schedule["total_steps"] or steps):
+        what = f"{key} ({module.origins[key]}) is {warmup}"
+        found.append((what, "the learning rate rises to the end, and is optimizer.lr in the last step alone"))
+    if beta >= steps:
+        found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
+    return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]
 
 
 def _experts(args: dict[str, Any]) -> Found:

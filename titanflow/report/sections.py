@@ -184,7 +184,7 @@ def masked_rows(stage: StageContents) -> list[MaskedText]:
         masks = Masks(run.data.train, run.tokenizer)
         if not masks.infos:
             return []
-        return list(itertools.islice(_masked(masks), MASK_ROWS))
+        return list(_masked(masks))
     except (OSError, ValueError, TypeError, TitanflowError):
         return []
 
@@ -194,7 +194,8 @@ def _masked(masks: Masks) -> Iterator[MaskedText]:
 
     decode: Callable[[list[int]], str] = lambda tokens: backend.decode(tokens, skip_special_tokens=False)  # noqa: E731
     backend = described_tokenizer(masks.tokenizer)
-    for row in masks.rows():
+    # Each source of a mixture shows one.
+    for row in masks.rows(max(1, MASK_ROWS // len(masks.infos))):
         runs = itertools.groupby(zip(row.input_ids, row.trained, strict=True), lambda pair: pair[1])
         pieces = [(decode([token for token, _ in run]), is_trained) for is_trained, run in runs]
         yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)

@@ -117,3 +117,17 @@ def test_a_schedule_that_a_stage_ends_before_is_told(write, load, steps, warned)
     path = write(experiments__exp=QWEN2.replace("qwen2", "tdtf"))
     warnings = load(path, f"pretrain.training.steps={steps}").warnings
     assert any("beta_warmup_steps is 1000" in line for line in warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [(["training.steps=40"], False), (["training.steps=39"], True), (["training.steps=39", "total_steps=100"], False)],
+)
+def test_a_warm_up_that_outlasts_the_training_is_told(write, load, settings, warned):
+    path = write(experiments__exp=QWEN2)
+    keys = [setting.replace("total_steps", "lr_scheduler.total_steps") for setting in settings]
+    warnings = load(path, *(f"pretrain.{key}" for key in [*keys, "lr_scheduler.warmup_steps=40"])).warnings
+    told = (
+        "pretrain.lr_scheduler.warmup_steps (--set pretrain.lr_scheduler.warmup_steps=40) is 40 and training.steps 39"
+    )
+    assert any(told in line for line in warnings) is warned

@@ -111,6 +111,7 @@ def test_what_the_cache_holds_serves_without_the_hub(hub: LocalHub, model: Repo)
     ("named", "revision", "expected"),
     [
         ("owner/nosuch", None, "owner/nosuch can't be had from http"),
+        ("owner/nosuch", None, "or a folder: there is no owner/nosuch in /"),
         ("owner/model", "nosuch", "owner/model at nosuch can't be had"),
     ],
 )
