@@ -126,7 +126,7 @@ def test_the_modelling_files_are_published(runs: dict[str, Cli], family: str) ->
 
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == files.keys()
-    assert {f"modeling_{family}.py", "routed_decoder.py"} <= files.keys()
+    assert {f"modeling_{family}.py", "routed_decoder.py", "routed_tokens.py"} <= files.keys()
     assert "trust_remote_code=True" in (folder / "README.md").read_text()
 
 

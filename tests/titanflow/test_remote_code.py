@@ -16,7 +16,7 @@ AUTO_MAP = {"AutoConfig": "modeling_mod.ModConfig", "AutoModelForCausalLM": "mod
 def folder(tmp_path: Path) -> Path:
     """A folder with a config and modelling files as an export has them."""
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP}))
-    for name in ("modeling_mod.py", "routed_decoder.py"):
+    for name in ("modeling_mod.py", "routed_decoder.py", "routed_tokens.py"):
         shutil.copy(own_code()[name], tmp_path / name)
     return tmp_path
 
@@ -35,7 +35,7 @@ def add(name: str, text: str) -> Callable[[Path], None]:
 
 
 def test_this_packages_own_modelling_files() -> None:
-    assert {"modeling_mod.py", "routed_decoder.py"} <= own_code().keys()
+    assert {"modeling_mod.py", "routed_decoder.py", "routed_tokens.py"} <= own_code().keys()
     assert "__init__.py" not in own_code()
     for path in own_code().values():
         lines = [line for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]

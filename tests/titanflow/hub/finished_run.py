@@ -46,7 +46,7 @@ def write_export(folder: Path) -> Path:
 
 def bring_code(export: Path) -> list[str]:
     """Makes an export one of a family that transformers doesn't know; the names of its modelling files."""
-    names = ["modeling_mod.py", "routed_decoder.py"]
+    names = ["modeling_mod.py", "routed_decoder.py", "routed_tokens.py"]
     for name in names:
         shutil.copy(own_code()[name], export / name)
     auto_map = {"AutoModelForCausalLM": "modeling_mod.ModForCausalLM"}

@@ -176,7 +176,7 @@ def test_a_model_that_brings_code_says_how_it_is_loaded_and_what_is_run(finished
         assert snippet is not None
         assert "trust_remote_code=True)" in snippet[1]
         text = " ".join(card.split())
-        assert "it imports `modeling_mod.py` and `routed_decoder.py` from" in text
+        assert "it imports `modeling_mod.py`, `routed_decoder.py` and `routed_tokens.py` from" in text
         assert "from this repository. They hold" in text if settings else "from the folder. They hold" in text
 
 

@@ -12,7 +12,8 @@ from transformers.cache_utils import Cache
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens, pair_logits
+from .routed_decoder import DenseLayer, RoutedForCausalLM, RoutedLayer, pair_logits
+from .routed_tokens import RoutedCacheLayer, Tokens
 from .surprise import SmallSwiGLU, SurpriseRouter, effective, mean_squared_difference
 
 

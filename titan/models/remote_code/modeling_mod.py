@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 
-from .routed_decoder import DenseLayer, RoutedCacheLayer, RoutedForCausalLM, RoutedLayer, Tokens, pair_logits
+from .routed_decoder import DenseLayer, RoutedForCausalLM, RoutedLayer, pair_logits
+from .routed_tokens import RoutedCacheLayer, Tokens
 
 
 class ModConfig(Qwen2Config):

@@ -7,7 +7,8 @@ from routed_kinds import KINDS
 from tiny_routed import greedy, make_pair, padded, prompts, step_by_step
 from transformers import DynamicCache, StaticCache
 
-from titan.models.remote_code.routed_decoder import CACHE, NOWHERE, RoutedCacheLayer, RoutedLayer, Tokens, visible
+from titan.models.remote_code.routed_decoder import CACHE, RoutedLayer
+from titan.models.remote_code.routed_tokens import NOWHERE, RoutedCacheLayer, Tokens, visible
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 

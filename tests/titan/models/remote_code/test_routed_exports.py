@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from routed_kinds import KINDS, family_of
+from routed_kinds import KINDS, family_of, router_of
 from tiny_exports import POSITIONS, save_checkpoint, write_byte_tokenizer
 from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
@@ -25,12 +25,12 @@ from titanflow.remote_code import own_code
 
 pytestmark = pytest.mark.slow
 
+DECODER, TOKENS = "routed_decoder.py", "routed_tokens.py"
 FILES = {
-    "mod": {"modeling_mod.py", "routed_decoder.py"},
-    "dtf": {"modeling_dtf.py", "routed_decoder.py", "surprise.py"},
-    "tdtf": {"modeling_tdtf.py", "routed_decoder.py", "surprise.py"},
+    "mod": {"modeling_mod.py", DECODER, TOKENS},
+    "dtf": {"modeling_dtf.py", DECODER, TOKENS, "surprise.py"},
+    "tdtf": {"modeling_tdtf.py", DECODER, TOKENS, "surprise.py"},
 }
-DECODER = "routed_decoder.py"
 EVERYWHERE = {
     "gate dropped": (DECODER, [("take(gate, indices).unsqueeze(-1).to(x.dtype) * gained", "gained")]),
     "RoPE of the gathered index": (DECODER, [("take(part, indices) for part", "part[:, :width] for part")]),
@@ -42,7 +42,7 @@ EVERYWHERE = {
             ("stable=True)", "stable=True).sort(1).values"),
         ],
     ),
-    "later tokens seen": (DECODER, [("(keys <= places[:, :, None]) & ", "")]),
+    "later tokens seen": (TOKENS, [("(keys <= places[:, :, None]) & ", "")]),
 }
 BEFORE = {
     "the token before left out": (DECODER, [("tokens.positions == 0", "tokens.positions >= 0")]),
@@ -128,6 +128,8 @@ def test_the_folder_brings_its_modelling_files_and_names_them(exports: dict[str,
         "AutoConfig": f"modeling_{family}.{name}Config",
         "AutoModelForCausalLM": f"modeling_{family}.{name}ForCausalLM",
     }
+    default = None if family == "tdtf" else "previous"
+    assert config.get("causal_router") == router_of(kind).get("causal_router", default)
     assert (config["architectures"], config["model_type"]) == ([f"{name}ForCausalLM"], f"titanflow_{family}")
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000
     read = AutoConfig.from_pretrained(folder, trust_remote_code=True)
