@@ -22,8 +22,9 @@ from torchtitan.tools.logging import logger
 
 from titan.experts import keep_biases
 from titanflow.config.additions import Lora
-from titanflow.config.lora import LoraModules, find_modules, number_problems, scaling, without_layer
+from titanflow.config.lora import LoraModules, find_modules, number_problems, scaling
 from titanflow.errors import ConfigError
+from titanflow.module_names import without_layer
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig

@@ -123,7 +123,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": _target_names(native, names),
-        "modules_to_save": sorted(key.rpartition(".")[0] for key in whole) or None,
+        "modules_to_save": sorted({key.rpartition(".")[0] for key in whole}) or None,
     }
     return weights, config
 

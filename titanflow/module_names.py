@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from titanflow.families import export_refusal
+from titanflow.forecast.weights import EMBEDDINGS, HEAD, Shapes, model_weights
 
 LINEARS = (
     "attention.wq", "attention.wk", "attention.wv", "attention.wo",
     "feed_forward.w1", "feed_forward.w2", "feed_forward.w3",
 )  # fmt: skip
 """The linear layers in each block of a dense llama3, qwen3 or qwen2."""
-EMBEDDINGS = "tok_embeddings"
-HEAD = "output"
-"""The linear layer behind the last block."""
-NORMS: Mapping[str, tuple[str, ...]] = {
-    "llama3": ("attention_norm", "ffn_norm"),
-    "qwen3": ("attention_norm", "ffn_norm", "attention.q_norm", "attention.k_norm"),
-    "qwen2": ("attention_norm", "ffn_norm"),
-}
-"""The norms in each block."""
 
 
 def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -28,30 +19,32 @@ def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str],
 
     Args:
         family: torchtitan's name, as in ``model.name``.
-        model_args: the model's arguments.
+        model_args: the model's arguments, of which a model can be built.
     """
-    layers = model_args.get("n_layers")
-    if not isinstance(layers, int):
-        return [], []
-    if family == "deepseek_v3":
-        blocks = [_deepseek_v3(layer, model_args) for layer in range(layers)]
-    elif family in NORMS and not model_args.get("moe_enabled") and not export_refusal(family, model_args):
-        blocks = [(LINEARS, NORMS[family])] * layers
-    else:
-        return [], []
-    linears = [f"layers.{layer}.{name}" for layer, (names, _) in enumerate(blocks) for name in names]
-    others = [f"layers.{layer}.{name}" for layer, (_, names) in enumerate(blocks) for name in names]
-    return [*linears, HEAD], [EMBEDDINGS, *others, "norm"]
+    shapes = model_weights(family, model_args)
+    return ([], []) if shapes is None else named_modules(shapes)
 
 
-def _deepseek_v3(layer: int, args: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A block of multi-head latent attention; the first ``n_dense_layers`` have no experts."""
-    is_dense, has_rank = layer < args["n_dense_layers"], bool(args["q_lora_rank"])
-    queries = ("wq_a", "wq_b") if has_rank else ("wq",)
-    attention = tuple(f"attention.{name}" for name in (*queries, "wkv_a", "wkv_b", "wo"))
-    shared = ("moe.shared_experts.w1", "moe.shared_experts.w2", "moe.shared_experts.w3")
-    mixture = ("moe.router.gate", *(shared if args["moe_args"]["num_shared_experts"] else ()))
-    norms = (*NORMS["llama3"], "attention.kv_norm", *(("attention.q_norm",) if has_rank else ()))
-    if is_dense:
-        return (*attention, *LINEARS[4:]), norms
-    return (*attention, *mixture), (*norms, "moe.experts")
+def named_modules(shapes: Shapes) -> tuple[list[str], list[str]]:
+    """The linear layers and the other modules of a model with these weights.
+
+    Tied or not, the output head is a linear layer by its name.
+    """
+    linears = dict.fromkeys([*linear_layers(shapes), HEAD])
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
+    return list(linears), [name for name in owners if name not in linears]
+
+
+def linear_layers(shapes: Shapes) -> list[str]:
+    """The names of a model's linear layers, the output head among them where it is a weight of its own."""
+    return [
+        name.removesuffix(".weight")
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and name != f"{EMBEDDINGS}.weight"
+    ]
+
+
+def without_layer(name: str) -> str:
+    """``layers.3.attention.wq`` → ``attention.wq``."""
+    parts = name.split(".")
+    return ".".join(parts[2:]) if parts[0] == "layers" and len(parts) > 2 else name

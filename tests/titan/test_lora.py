@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import peft
 import pytest
 import torch
-from tiny_exports import SIZES, tiny_args
+from tiny_exports import QWEN3_EXPERTS, SIZES, tiny_args
 from torch import nn
 
 from titan.lora import (
@@ -24,7 +24,9 @@ from titan.lora import (
 from titan.native_model import train_spec
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
+from titanflow.config.lora_presets import ROUTED, expanded
 from titanflow.errors import ConfigError
+from titanflow.families import PARAMETER_GROUPS
 from titanflow.module_names import module_names
 
 ALL = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
@@ -100,7 +102,12 @@ def test_by_default_all_of_attention_and_feed_forward_is_adapted_and_the_head_is
 
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [("llama3", {}), ("qwen3", {}), ("qwen2", {}), ("deepseek_v3", {}), ("deepseek_v3", {"q_lora_rank": 0})],
+    [
+        *((family, {}) for family in SIZES),
+        ("deepseek_v3", {"q_lora_rank": 0}),
+        ("qwen3", QWEN3_EXPERTS),
+        ("qwen2", {"enable_weight_tying": True}),
+    ],
 )
 def test_the_plan_knows_the_modules_that_the_model_has(family, changes):
     args = tiny_args(family, **changes)
@@ -110,6 +117,20 @@ def test_the_plan_knows_the_modules_that_the_model_has(family, changes):
     assert sorted(linears) == sorted(name for name, module in modules.items() if isinstance(module, nn.Linear))
     with_weights = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
     assert sorted(others) == sorted(with_weights - set(linears))
+
+
+@pytest.mark.parametrize("family", PARAMETER_GROUPS)
+def test_routed_saves_all_that_decides_and_nothing_else(family):
+    args = tiny_args(family)
+    model = train_spec(family).model_cls(args)
+    linears, others = module_names(family, dataclasses.asdict(args))
+    saved = expanded([ROUTED], family, [*linears, *others])
+    assert not any(name[0].isdigit() or name.startswith("layers.") for name in saved)
+    add_adapters(model, Lora(rank=2, modules_to_save=saved))
+    dense = {name for name, _ in train_spec("qwen2").model_cls(tiny_args("qwen2", n_layers=4)).named_parameters()}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    new = {name for name, _ in model.named_parameters()} - dense
+    assert {name for name in trained if not is_adapter(name)} == {name for name in new if not is_adapter(name)}
 
 
 def test_a_target_that_no_layer_is_called_is_refused_with_what_is_there():

@@ -215,7 +215,9 @@ class Lora:
     """Linear layers that get an adapter, by the end of their name (`wq`, `attention.wo`) or a pattern
     (`layers.1?.*.w2`); unset, those of attention and feed-forward: wq, wk, wv, wo, w1, w2, w3."""
     modules_to_save: list[str] = field(default_factory=list)
-    """Modules that are trained and saved whole, named likewise: `tok_embeddings`, `output`, `norm`."""
+    """Modules that are trained and saved whole, named likewise (`output`, `norm`), or by what they are for: `tokens`
+    (embeddings and output head) where the base never read the chat template's, `routed` (routers, predictors, priors,
+    students) of a mod, dtf or tdtf."""
     rslora: bool = False
     """Scale by alpha / √rank instead (rsLoRA, arXiv:2312.03732)."""
     peft_adapter: bool = False

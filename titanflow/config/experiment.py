@@ -19,6 +19,7 @@ from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, na
 from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
+from titanflow.config.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, build_module, stage_schema
 from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
@@ -98,6 +99,7 @@ def load_experiment(
     if not problems:
         for module in modules.values():
             settle_parts(module)
+            settle_presets(module)
         problems = [problem for module in modules.values() for problem in check_module(module)]
         lacks = [problem for module in modules.values() for problem in check_launch(module)]
         problems += lacks if starts else []

@@ -8,9 +8,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Lora
+from titanflow.config.lora_presets import TOKENS, preset_problems
+from titanflow.config.model_checks import argument_faults
 from titanflow.data.template import template_of
 from titanflow.errors import Problem
-from titanflow.module_names import EMBEDDINGS, HEAD, LINEARS, module_names
+from titanflow.forecast.weights import EMBEDDINGS, HEAD
+from titanflow.module_names import LINEARS, module_names, without_layer
 
 if TYPE_CHECKING:
     from titanflow.base_model import BaseArchitecture
@@ -27,6 +30,11 @@ OTHERS: Mapping[str, tuple[Any, str]] = {
 """Keys of other sections that must have this value beside adapters, and why."""
 EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
 """Where a model's experts are, and which of their matrices transformers 5 fuses."""
+PEFT_NAMES = {
+    **{"q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo"},
+    **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
+}
+"""What transformers and peft call a module, and what it is called here."""
 QUANTIZERS = "quantize."
 """What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
 
@@ -34,7 +42,7 @@ UNTRAINED_TOKENS = (
     "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
     "it read: the model may not learn to end a turn. {}"
 )
-SAVE_THEM = "lora.modules_to_save: [tok_embeddings, output] trains them too"
+SAVE_THEM = f"lora.modules_to_save: [{TOKENS}] trains them too"
 THEY_ARE_TIED = "Here the two are one weight, which can't be trained beside adapters; lora.rank: 0 trains everything"
 
 
@@ -94,6 +102,7 @@ def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list
             + (f"; matched by the others: {_short(found)}" if found else ""),
             f"lora.{key}",
             expected=_short(names),
+            hint=f"{pattern} of peft is {PEFT_NAMES[pattern]} here" if pattern in PEFT_NAMES else "",
         )
         for pattern in patterns
         if not any(matches(pattern, name) for name in names)
@@ -108,12 +117,6 @@ def _under(targets: Sequence[str], saved: Sequence[str]) -> list[str]:
 def _short(names: Iterable[str]) -> str:
     """Names with the number of the layer left out, each once."""
     return ", ".join(dict.fromkeys(without_layer(name) for name in names))
-
-
-def without_layer(name: str) -> str:
-    """``layers.3.attention.wq`` → ``attention.wq``."""
-    parts = name.split(".")
-    return ".".join(parts[2:]) if parts[0] == "layers" and len(parts) > 2 else name
 
 
 def number_problems(settings: Lora) -> list[Problem]:
@@ -136,13 +139,19 @@ def lora_problems(module: Module) -> list[Problem]:
     settings = Lora(**module.config["lora"])
     problems = number_problems(settings)
     if settings.rank > 0:
-        problems += [*_stage_problems(module), *other_problems(module.config)]
-        linears, others = module_names(module.config["model"]["name"], module.model_args)
+        problems += [*_stage_problems(module), *preset_problems(module.config), *other_problems(module.config)]
+        linears, others = _names(module)
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
             found, problems = find_modules(settings, linears, others, tied)
             problems += peft_problems(found.targets, linears) if settings.peft_adapter else []
     return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
+
+
+def _names(module: Module) -> tuple[list[str], list[str]]:
+    """The linear layers and the other modules of the model; none where they aren't known, or no model can be built."""
+    name, args = module.config["model"]["name"], module.model_args
+    return ([], []) if argument_faults(name, args) else module_names(name, args)
 
 
 def peft_problems(targets: Iterable[str], names: Iterable[str]) -> list[Problem]:

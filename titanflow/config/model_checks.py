@@ -21,8 +21,9 @@ WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
 MASKED = "sdpa"
 """The one kind of attention whose kernel drops weights."""
 
-Found = Iterator[tuple[tuple[str, ...], str, str]]
+Fault = tuple[tuple[str, ...], str, str]
 """The arguments that it is about, what was found, and what was expected."""
+Found = Iterator[Fault]
 
 
 def check_model(module: Module) -> list[Problem]:
@@ -31,18 +32,17 @@ def check_model(module: Module) -> list[Problem]:
     Of several arguments the first that the module itself says is named, rather than one of the flavor's. What an
     sft inherits is its base's matter.
     """
-    args, problems = module.model_args, []
-    name = module.config["model"]["name"]
-    for keys, message, expected in list(_sizes(args)) or [
-        *_heads(name, args),
-        *_dropout(args),
-        *_routing(name, args),
-        *_experts(args),
-    ]:
+    problems = []
+    for keys, message, expected in argument_faults(module.config["model"]["name"], module.model_args):
         written = [key for key in keys if _is_written(module, key)]
         if written or module.base is None:
             problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
     return problems + _check_recomputed(module)
+
+
+def argument_faults(name: str, args: dict[str, Any]) -> list[Fault]:
+    """What is wrong with a model's arguments, its family's name being ``name``."""
+    return list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args), *_experts(args)]
 
 
 def _check_recomputed(module: Module) -> list[Problem]:

@@ -14,8 +14,8 @@ from math import prod
 from titanflow.config.additions import Lora
 from titanflow.config.lora import find_modules
 from titanflow.families import PARAMETER_GROUPS
-from titanflow.forecast.weights import Args, Shapes, is_routed, linear_layers
-from titanflow.module_names import EMBEDDINGS, HEAD
+from titanflow.forecast.weights import EMBEDDINGS, Args, Shapes, is_routed
+from titanflow.module_names import named_modules
 
 FORWARD_AND_BACKWARD = 6
 
@@ -24,13 +24,15 @@ FORWARD_AND_BACKWARD = 6
 class Counts:
     """What a model is made of, in numbers.
 
-    ``parameters`` counts a tied weight once; ``trained`` are those that have a gradient; ``flops_per_token`` are of
-    training, forward and backward, as if all were trained; ``linears`` names the layers beside which adapters lie.
+    ``parameters`` counts a tied weight once; ``trained`` are those that have a gradient, ``whole`` those of them that
+    belong to modules which LoRA trains whole; ``flops_per_token`` are of training, forward and backward, as if all were
+    trained.
     """
 
     parameters: int
     trained: int
     flops_per_token: int
+    whole: int = 0
 
 
 def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> Counts:
@@ -44,24 +46,21 @@ def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> 
         lora: the section ``lora``; with a rank of 0 everything is trained.
     """
     total = sum(prod(shape) for shape in shapes.values())
-    trained = adapted(shapes, lora, bool(args.get("enable_weight_tying"))) if lora.rank else total
+    adapters, whole = adapted(shapes, lora, bool(args.get("enable_weight_tying"))) if lora.rank else (total, 0)
     is_sparse = family in PARAMETER_GROUPS
     per_token = _routed_flops(family, args, shapes, seq_len) if is_sparse else _flops(args, shapes, seq_len)
-    return Counts(total, trained, per_token)
+    return Counts(total, adapters + whole, per_token, whole)
 
 
-def adapted(shapes: Shapes, lora: Lora, tied: bool) -> int:
+def adapted(shapes: Shapes, lora: Lora, tied: bool) -> tuple[int, int]:
     """How many parameters LoRA trains: two matrices beside each target, and the modules that are trained whole."""
-    # Tied or not, the head is a linear layer by its name.
-    linears = list(dict.fromkeys([*linear_layers(shapes), HEAD]))
-    modules = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
-    found, _ = find_modules(lora, linears, [name for name in modules if name not in linears], tied)
+    found, _ = find_modules(lora, *named_modules(shapes), tied)
     named = {name: shapes.get(f"{name}.weight") or shapes[f"{EMBEDDINGS}.weight"] for name in found.targets}
     adapters = sum(lora.rank * sum(shape) for shape in named.values())
     whole = sum(
         prod(shape) for name, shape in shapes.items() if any(name.startswith(f"{saved}.") for saved in found.saved)
     )
-    return adapters + whole
+    return adapters, whole
 
 
 def head_widths(args: Args) -> int:

@@ -30,6 +30,7 @@ class Forecast:
     ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``; ``seconds`` are from start to
     end with start-up and export, ``source`` says where they are from. ``cost`` is in the currency of
     ``price_per_hour``, for all ``devices``, held from start to end; ``device`` is the kind of one.
+    ``whole_parameters`` are those of ``trained_parameters`` that are no adapter's: LoRA's ``modules_to_save``.
     """
 
     like: str
@@ -46,6 +47,7 @@ class Forecast:
     cost: float | None = None
     unknown: str = ""
     device: str = ""
+    whole_parameters: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The forecast as ``titanflow plan --json`` and the manifest hold it."""
@@ -95,6 +97,7 @@ def _training(known: Forecast, plan: StagePlan, module: Module, device: DeviceSp
             known,
             parameters=counts.parameters,
             trained_parameters=counts.trained,
+            whole_parameters=counts.whole,
             flops=counts.flops_per_token * (known.tokens or 0),
         )
     return known

@@ -44,7 +44,8 @@ def forecast_cells(forecast: Forecast) -> dict[str, str]:
     """A stage's time, memory of a rank, cost (where there is a price) and model, each by its column."""
     parts = [f"{short(forecast.parameters)} parameters"] if forecast.parameters else []
     if forecast.parameters and forecast.trained_parameters != forecast.parameters:
-        parts.append(f"{short(forecast.trained_parameters or 0)} trained")
+        whole = f" ({short(forecast.whole_parameters)} in whole modules)" if forecast.whole_parameters else ""
+        parts.append(f"{short(forecast.trained_parameters or 0)} trained{whole}")
     if forecast.tokens:
         parts.append(f"{short(forecast.tokens)} tokens")
     parts += [forecast.unknown] if forecast.unknown else []

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from titanflow.module_names import EMBEDDINGS, HEAD
-
 Args = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
+EMBEDDINGS = "tok_embeddings"
+HEAD = "output"
+"""The linear layer behind the last block."""
 
 
 def model_weights(family: str, args: Args) -> Shapes | None:
@@ -36,15 +37,6 @@ def model_weights(family: str, args: Args) -> Shapes | None:
     if not args.get("enable_weight_tying"):
         shapes[f"{HEAD}.weight"] = (vocabulary, dim)
     return shapes
-
-
-def linear_layers(shapes: Shapes) -> list[str]:
-    """The names of a model's linear layers, the output head among them where it is a weight of its own."""
-    return [
-        name.removesuffix(".weight")
-        for name, shape in shapes.items()
-        if name.endswith(".weight") and len(shape) == 2 and name != f"{EMBEDDINGS}.weight"
-    ]
 
 
 def swiglu_width(dim: int, multiple_of: int, multiplier: float | None) -> int:

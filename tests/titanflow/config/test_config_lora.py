@@ -10,10 +10,12 @@ from titanflow.base_model import BaseArchitecture
 from titanflow.config.additions import Lora
 from titanflow.config.lora import find_modules, lora_warnings, matches
 from titanflow.config.module import Module
+from titanflow.config.snapshot import load_snapshot
 from titanflow.module_names import module_names
 from titanflow.outside_base import read_base
 
-LINEARS, OTHERS = module_names("llama3", {"n_layers": 12})
+FLAVORS = {family: known["flavors"]["debugmodel"] for family, known in load_snapshot()["models"].items()}
+LINEARS, OTHERS = module_names("llama3", FLAVORS["llama3"] | {"n_layers": 12})
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_a_module_to_save_with_an_adapter_in_it_is_refused():
 
 
 def test_a_family_whose_layers_are_not_known_is_left_to_the_start_up():
-    assert module_names("llama4", {"n_layers": 2}) == ([], [])
+    assert module_names("mine", {"n_layers": 2}) == ([], [])
     assert module_names("llama3", {}) == ([], [])
 
 
@@ -58,7 +60,7 @@ def test_lora_is_the_sfts_own(write, load):
     }
     assert experiment.modules["pretrain"].config["lora"]["rank"] == 0
     (warning,) = experiment.warnings
-    assert "lora.modules_to_save: [tok_embeddings, output]" in warning
+    assert "lora.modules_to_save: [tokens]" in warning
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,7 @@ def test_lora_is_the_sfts_own(write, load):
             [
                 "--set sft.lora.target_modules=[wq, q_proj]: sft.lora.target_modules: found 'q_proj', "
                 "which no linear layer is called; matched by the others: attention.wq",
+                "q_proj of peft is wq here",
                 "expected: attention.wq, attention.wk,",
             ],
         ),
@@ -80,7 +83,10 @@ def test_lora_is_the_sfts_own(write, load):
             ["sft.lora.rank=4", "sft.lora.target_modules=[layers.2.*]"],
             ["found 'layers.2.*', which no linear layer is called"],
         ),
-        (["sft.lora.rank=4", "sft.lora.modules_to_save=[lm_head]"], ["found 'lm_head', which no module is called"]),
+        (
+            ["sft.lora.rank=4", "sft.lora.modules_to_save=[lm_head]"],
+            ["found 'lm_head', which no module is called", "lm_head of peft is output here"],
+        ),
         (["pretrain.lora.rank=4"], ["pretrain.lora.rank: LoRA trains beside a finished base, and pretrain has none"]),
         (
             ["sft.lora.rank=4", "sft.parallelism.pipeline_parallel_degree=2"],

@@ -14,7 +14,8 @@ from titanflow.config.snapshot import load_snapshot
 from titanflow.families import OWN_FAMILIES
 from titanflow.forecast.device import PEAK_FLOPS, DeviceSpec
 from titanflow.forecast.flops import count
-from titanflow.forecast.weights import linear_layers, model_weights
+from titanflow.forecast.weights import model_weights
+from titanflow.module_names import linear_layers
 
 FLAVORS = [(family, flavor) for family, known in load_snapshot()["models"].items() for flavor in known["flavors"]]
 SEQ_LEN = 1024
@@ -95,7 +96,9 @@ def test_what_adapters_train(family: str, lora: Lora) -> None:
     shapes = model_weights(family, known)
     assert shapes is not None
     found = count(family, known, shapes, SEQ_LEN, lora)
-    assert found.trained == sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    trained = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
+    assert found.trained == sum(trained.values())
+    assert found.whole == sum(size for name, size in trained.items() if ".lora_" not in name)
 
 
 def test_an_unknown_family_has_no_formula() -> None:
