@@ -30,7 +30,7 @@ from titanflow.data.text_proof import TextProof
 from titanflow.data.tokenise import Work, column_values, inference_check, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.turn_ends import TurnEndReader, TurnEnds
-from titanflow.data.unread import row_said, said_in_all
+from titanflow.data.unread import row_said, said_in_all, with_what_is_lost
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def encode_rows(
     proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder.tokenizer)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
+    read = [(number, with_what_is_lost(conversation, plan.template)) for number, conversation in read]
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     if lasts is not None:
         read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
