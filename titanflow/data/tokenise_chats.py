@@ -50,6 +50,9 @@ UNPROVED = "unproved"
 TOO_LONG = "too_long"
 NOT_TRAINED = "nothing_trained"
 
+QUOTED = "it quotes special tokens, which stay text here and which AutoTokenizer takes for themselves"
+"""What is noted of a row whose prompt inference makes otherwise, unless it encodes messages by themselves."""
+
 
 @dataclass(frozen=True)
 class ChatPlan:
@@ -179,7 +182,8 @@ def encode_rows(
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
                 outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
-        columns["said"].append(row_said(conversation, outcome.notes, plan.template))
+        notes = [*outcome.notes, QUOTED] if outcome.encoded and encoder.renderer.quotes(conversation) else outcome.notes
+        columns["said"].append(row_said(conversation, notes, plan.template))
     return {**columns, "hash": np.array(hashes, np.uint64)}
 
 

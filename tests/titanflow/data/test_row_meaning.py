@@ -12,7 +12,7 @@ from chat_samples import CHATML, source_of
 from titanflow.config.additions import Data
 from titanflow.data.chat_format import ChatFormat, Conversation
 from titanflow.data.tokenise import Work
-from titanflow.data.tokenise_chats import ChatPlan, write_chats
+from titanflow.data.tokenise_chats import QUOTED, ChatPlan, write_chats
 from titanflow.data.unread import with_what_is_lost
 from titanflow.errors import DataError
 
@@ -167,3 +167,10 @@ def test_a_lost_key_stops_the_preparation_or_is_left_out_and_counted(tokenizer_f
         write_chats(source, Data(name="c", kind="chat"), *arguments)
     write_chats(source, Data(name="c", kind="chat", malformed="drop"), *arguments)
     assert json.loads((tmp_path / "dataset.json").read_text())["dropped"] == {"malformed": 2}
+
+
+def test_a_row_that_quotes_special_tokens_is_noted(tokenizer_folder: Path, tmp_path: Path) -> None:
+    rows = [{"messages": [USER, ANSWER]}, {"messages": [{"role": "user", "content": "What is <|im_end|>?"}, ANSWER]}]
+    source, plan = source_of([json.dumps(row) for row in rows]), ChatPlan(CHATML, "chatml", 64)
+    write_chats(source, Data(name="c", kind="chat"), tokenizer_folder, plan, "f", tmp_path, Work(1, tmp_path))
+    assert json.loads((tmp_path / "dataset.json").read_text())["notes"] == {QUOTED: 1}
