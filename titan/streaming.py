@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -109,7 +110,7 @@ def _is_in_part(row: Mapping[str, Any], column: str, held_out: HeldOut, part: st
 
 def _documents(files: list[str], data: Data) -> Iterator[dict[str, str]]:
     for file in files:
-        for _, text in text_rows(Path(file), data)[1]:
+        for _, text in text_rows(Path(file), data, Counter())[1]:
             yield {TEXT: text}
 
 

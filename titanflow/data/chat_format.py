@@ -10,6 +10,7 @@ Four layouts are known, each declared by its columns and roles in a data config:
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 from titanflow.config.additions import Data
 from titanflow.data.chat_calls import parsed, tools_of
 from titanflow.data.chat_check import chat_problems, shown
-from titanflow.data.chat_keys import MASKS, MEDIA, THOUGHTS, UNCLEAR, refused, thoughts, trains
+from titanflow.data.chat_keys import MASKS, MEDIA, THOUGHTS, UNCLEAR, lost_of_row, refused, thoughts, trains
 from titanflow.data.chat_message import CALL, read_message
 from titanflow.errors import DataError, Problem
 
@@ -141,6 +142,7 @@ class _Reading:
         self.problems += refused(rest, "")
         is_trained = trains(rest, "", self.problems)
         messages = self._of_layout(rest)
+        self.problems += lost_of_row(rest)
         self.unread.update(
             name
             for name, value in rest.items()
@@ -226,7 +228,7 @@ class _Reading:
 
     def _prompt_completion(self, rest: dict[str, Any]) -> list[Any]:
         """Each of the two is a text or a list of messages; where one is a list, the second alone is trained."""
-        prompt, completion = self._value("prompt"), self._value("completion")
+        prompt, completion = (self._listed(self._value(name)) for name in ("prompt", "completion"))
         asked: Any = [{"role": "user", "content": prompt}]
         if isinstance(prompt, list):
             read = self._list(prompt, self.columns["prompt"])
@@ -234,6 +236,23 @@ class _Reading:
         if isinstance(completion, list):
             return [*asked, *self._list(completion, self.columns["completion"])]
         return self._with_thoughts([*asked, {"role": "assistant", "content": completion}], rest)
+
+    def _listed(self, value: Any) -> Any:
+        """A list of messages, where a value is one, or one message, or the JSON text of either; the value otherwise.
+
+        A CSV file has no lists, and a text that merely looks like one stays a text.
+        """
+        found = value
+        if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+            try:
+                found = json.loads(value)
+            except (ValueError, RecursionError):
+                return value
+        listed = [found] if isinstance(found, dict) else found
+        role = self.columns["role"]
+        if isinstance(listed, list) and listed and all(isinstance(one, dict) and role in one for one in listed):
+            return listed
+        return value
 
 
 def check_declaration(data: Data, key: str = "data") -> None:

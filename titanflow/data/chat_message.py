@@ -15,6 +15,15 @@ CALL = "function_call"
 
 _TEXTS = ("text", "value", "content")
 """What the text of a part is called."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""The types of parts that are text."""
+_OTHER_PARTS = {
+    **dict.fromkeys(("thinking", "reasoning", "redacted_thinking"), f"give an answer's thoughts as {THOUGHTS[0]}"),
+    **dict.fromkeys(("tool_use", "tool_call", "function_call"), f"give calls as {CALLS[0]}"),
+    "tool_result": "give a tool's result as a message of the role tool",
+    "refusal": "give what is said as text",
+}
+"""What to do with parts that are neither text nor media."""
 _UNDERSTOOD = {*OTHERS, *CALLS, *MASKS, *MEDIA, *UNCLEAR}
 
 
@@ -39,11 +48,15 @@ def read_message(
     if not isinstance(message, dict):
         return message
     read: dict[str, Any] = {}
+    column = key.partition("[")[0]
+    named = {names[name] for name in message if name in names}
     for name, value in message.items():
         # Of two keys that would be one, the declared one counts.
-        is_other = name in names.values() and name not in names
+        is_other = name in named and name not in names
         if (value is not None and not is_other) or names.get(name) in OTHERS:
             read[names.get(name, str(name))] = value
+        elif value is not None:
+            unread[f"{column}[].{name}"] += 1
     place = f"{key}."
     role = read.get("role")
     if isinstance(role, str):
@@ -52,12 +65,15 @@ def read_message(
     if read.get("role") == CALL:
         read = {**read, "role": "assistant", "content": "", CALLS[0]: read.get("content")}
     if isinstance(read.get("content"), list):
-        read["content"] = _joined(read["content"], f"{key}.content", problems)
-    _take_calls(read, place, problems)
+        of_parts = Counter[str]()
+        read["content"] = _joined(read["content"], f"{key}.content", problems, of_parts)
+        unread.update({f"{column}[].content[].{name}": count for name, count in of_parts.items()})
+    of_calls = Counter[str]()
+    _take_calls(read, place, problems, of_calls)
+    unread.update({f"{column}[].{CALLS[0]}[].{name}": count for name, count in of_calls.items()})
     if thinks := read.get("role") == "assistant":
         _take_thoughts(read, place, problems)
     is_trained = _take_mark(read, place, problems)
-    column = key.partition("[")[0]
     if is_trained and read.get("role") in ("system", "user", "tool"):
         unread[f"{column}[].train of the {read['role']}"] += 1
     unread.update(
@@ -66,7 +82,7 @@ def read_message(
     return read
 
 
-def _take_calls(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
+def _take_calls(read: dict[str, Any], place: str, problems: list[Problem], unread: Counter[str]) -> None:
     """OpenAI's ``tool_calls``, and its older ``function_call``, as ``tool_calls``."""
     given = {name: read.pop(name) for name in CALLS[1:] if name in read}
     given = {name: value for name, value in given.items() if value}
@@ -76,9 +92,9 @@ def _take_calls(read: dict[str, Any], place: str, problems: list[Problem]) -> No
         found = f"found {' and '.join(given)}"
         problems.append(Problem(found, place.rstrip("."), expected="the calls once, as tool_calls"))
     for name, value in given.items():
-        read[CALLS[0]] = value if name == CALLS[0] else calls_of(value, f"{place}{name}", problems)
+        read[CALLS[0]] = value if name == CALLS[0] else calls_of(value, f"{place}{name}", problems, unread)
     if read.get(CALLS[0]) and not given:
-        read[CALLS[0]] = calls_of(read[CALLS[0]], f"{place}{CALLS[0]}", problems)
+        read[CALLS[0]] = calls_of(read[CALLS[0]], f"{place}{CALLS[0]}", problems, unread)
 
 
 def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
@@ -99,17 +115,19 @@ def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> boo
     return is_trained
 
 
-def _joined(parts: list[Any], key: str, problems: list[Problem]) -> Any:
-    """OpenAI's content in parts, where all are text."""
+def _joined(parts: list[Any], key: str, problems: list[Problem], unread: Counter[str]) -> Any:
+    """OpenAI's content in parts, where all are text; ``unread`` counts the keys of parts that say something else."""
     texts = []
     for index, part in enumerate(parts):
         said = {name: part[name] for name in _TEXTS if part.get(name) is not None} if isinstance(part, dict) else {}
         text = next(iter(said.values()), None)
-        if isinstance(part, dict) and part.get("type") == "text" and len(said) == 1 and isinstance(text, str):
+        if isinstance(part, dict) and part.get("type") in _TEXT_PARTS and len(said) == 1 and isinstance(text, str):
             texts.append(text)
+            unread.update(str(name) for name, value in part.items() if value and name not in ("type", *_TEXTS))
             continue
         kind = part.get("type") if isinstance(part, dict) else None
         found = f"a part of the type {kind!r}" if kind else f"a part that is {type(part).__name__}"
         expected = 'text alone: {"type": "text", "text": …}'
-        problems.append(Problem(found, f"{key}[{index}]", expected=expected, hint="images and sound aren't trained on"))
+        hint = _OTHER_PARTS.get(kind, "images and sound aren't trained on") if isinstance(kind, str) else ""
+        problems.append(Problem(found, f"{key}[{index}]", expected=expected, hint=hint))
     return "".join(texts) if parts else parts

@@ -11,6 +11,7 @@ from typing import Any
 
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
+from titanflow.data.seams import tokens_shown
 from titanflow.data.tokenizer import inference_tokenizer
 from titanflow.errors import Problem
 
@@ -83,8 +84,7 @@ class InferenceCheck:
 
     def _shown(self, ids: list[int], at: int) -> str:
         shown = ids[max(0, at - _AROUND) : at + _AROUND]
-        tokens = self.tokenizer.convert_ids_to_tokens(shown)
-        return " ".join(f"{token}[{number}]" for token, number in zip(tokens, shown, strict=True)) or "nothing"
+        return tokens_shown(self.tokenizer.convert_ids_to_tokens(shown), shown)
 
 
 def _differ_in_a_seam(encoded: Encoded, theirs: list[int]) -> bool:

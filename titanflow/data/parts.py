@@ -53,6 +53,7 @@ def part_of(source: Source, data: Data, work: Work) -> Source:
         source.passed_over,
         numbers,
         {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()},
+        source.unread,
     )
 
 

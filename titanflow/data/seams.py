@@ -82,10 +82,15 @@ class Seams:
 
     def _shown(self, ids: list[int], at: int) -> str:
         shown = ids[max(0, at - _SHOWN) : at + _SHOWN]
-        return " ".join(f"{self.backend.id_to_token(number)}[{number}]" for number in shown) or "nothing"
+        return tokens_shown((self.backend.id_to_token(number) or "" for number in shown), shown)
 
     def _text(self, ids: list[int]) -> str:
         return str(self.backend.decode(ids, skip_special_tokens=False))
+
+
+def tokens_shown(tokens: Iterable[str], ids: list[int]) -> str:
+    """Tokens with their numbers, for a message: some are a line end."""
+    return " ".join(f"{repr(token)[1:-1]}[{number}]" for token, number in zip(tokens, ids, strict=True)) or "nothing"
 
 
 def _end(piece: Piece) -> tuple[str, Place]:

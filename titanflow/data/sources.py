@@ -55,6 +55,7 @@ class Source:
         numbers: of a part's rows, each one's number in the whole source, int64 ``[rows]``; None of a whole source.
         elsewhere: rows of the source that aren't among these, by the part that has them, or ``duplicate``: int64
             ``[files]``.
+        unread: columns of texts that nothing reads, each with how many rows of the whole source have it.
     """
 
     rows: Dataset
@@ -62,6 +63,7 @@ class Source:
     passed_over: dict[str, int] = field(default_factory=dict)
     numbers: NDArray[np.int64] | None = None
     elsewhere: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
 
     @property
     def has_files(self) -> bool:

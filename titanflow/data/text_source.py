@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_text
+from titanflow.data.chat_format import LEFT_OUT
 from titanflow.data.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
 from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.data.local_files import Ending, local_files
@@ -44,16 +46,24 @@ def load_text(data: Data, cache: Path) -> Source:
         DataError: nothing is there, it can't be read, or lacks the column.
     """
     key = check_one_source(data)
+    if data.text_column in data.leave_out:
+        hint = "take it out of data.leave_out"
+        raise DataError(Problem(f"{data.text_column!r} is what documents are read from", "data.leave_out", hint=hint))
+    unread = Counter[str]()
     if data.source:
         source = _built_in(data)
     elif data.path:
-        source = write_source(local_files(data.path), lambda file: text_rows(file, data), TEXT, data.limit, cache)
+        files = local_files(data.path)
+        source = write_source(files, lambda file: text_rows(file, data, unread), TEXT, data.limit, cache)
     else:
-        rows = _column(load_from_hub(data), data, str(data.dataset))
+        loaded = load_from_hub(data)
+        rows = _column(loaded, data, str(data.dataset))
+        unread.update(dict.fromkeys(set(loaded.column_names) - {data.text_column}, len(rows)))
         source = Source(rows, [SourceFile(str(data.dataset))])
     if len(source.rows) == 0:
         raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
-    return source
+    named = {f"{name} {LEFT_OUT}" if name in data.leave_out else name: count for name, count in unread.items()}
+    return replace(source, unread=dict(sorted(named.items())))
 
 
 def check_text(source: Source, data: Data, seq_len: int) -> None:
@@ -78,8 +88,8 @@ def check_text(source: Source, data: Data, seq_len: int) -> None:
         raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
 
 
-def text_rows(file: Path, data: Data) -> tuple[Unit, Iterable[tuple[int, str]]]:
-    """The documents of a file; see :data:`Reader`.
+def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns as the rows are gone through.
 
     Raises:
         DataError: it can't be read, lacks the column, or has rows without text: the first :data:`MAX_PROBLEMS` of
@@ -88,13 +98,17 @@ def text_rows(file: Path, data: Data) -> tuple[Unit, Iterable[tuple[int, str]]]:
     kind = Ending.of(file).format
     if kind == "text":
         return "line", texts_of(file, data.document)
-    if kind == "parquet":
-        _check_parquet(file, data.text_column)
+    others = _check_parquet(file, data.text_column) if kind == "parquet" else []
     found = rows_of(file, [data.text_column])
-    return found.unit, _texts(file, found, data.text_column)
+    return found.unit, _texts(file, found, data.text_column, unread, others)
 
 
-def _check_parquet(file: Path, column: str) -> None:
+def _check_parquet(file: Path, column: str) -> list[str]:
+    """The names of a file's other columns, which aren't read: they may be larger than the text.
+
+    Raises:
+        DataError: the column isn't there, or isn't text.
+    """
     from pyarrow import types
 
     schema = parquet_schema(file)
@@ -105,9 +119,12 @@ def _check_parquet(file: Path, column: str) -> None:
     if not any(is_text(found) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
         expected = "a column of text"
         raise DataError(Problem(f"column {column!r} of {file} is {found}", "data.text_column", expected=expected))
+    return [name for name in schema.names if name != column]
 
 
-def _texts(file: Path, found: FileRows, column: str) -> Iterator[tuple[int, str]]:
+def _texts(
+    file: Path, found: FileRows, column: str, unread: Counter[str], others: list[str]
+) -> Iterator[tuple[int, str]]:
     where, problems = SourceFile(str(file), found.unit), list[Problem]()
     without: list[str] | None = None
     has_column = False
@@ -123,6 +140,8 @@ def _texts(file: Path, found: FileRows, column: str) -> Iterator[tuple[int, str]
             problems.append(Problem(fault, f"column {column!r}", where.origin(place), "a text"))
         else:
             has_column = True
+            unread.update(others)
+            unread.update(name for name, value in row.items() if name != column and value not in (None, "", [], {}))
             yield place, row[column]
         if len(problems) == MAX_PROBLEMS:
             problems.append(Problem(f"{file} was read no further"))

@@ -93,6 +93,7 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
         passed_over=source.passed_over,
         part=data.part or "",
         elsewhere=totals(file["elsewhere"] for file in files),
+        unread=source.unread,
     )
     places, hashes = source.places()[lengths > 0], column_values(encoded, "hash")[lengths > 0]
     write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)

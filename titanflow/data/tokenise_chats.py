@@ -30,7 +30,7 @@ from titanflow.data.text_proof import TextProof
 from titanflow.data.tokenise import Work, column_values, inference_check, list_lengths, list_values, map_rows
 from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.turn_ends import TurnEndReader, TurnEnds
-from titanflow.data.unread import row_said, said_in_all
+from titanflow.data.unread import row_said, said_in_all, with_what_is_lost
 from titanflow.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ REFUSED = "refused_by_template"
 UNPROVED = "unproved"
 TOO_LONG = "too_long"
 NOT_TRAINED = "nothing_trained"
+
+QUOTED = "it quotes special tokens, which stay text here and which AutoTokenizer takes for themselves"
+"""What is noted of a row whose prompt inference makes otherwise, unless it encodes messages by themselves."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def encode_rows(
     proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder)
     rows = list(decoded(batch))
     read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
+    read = [(number, with_what_is_lost(conversation, plan.template)) for number, conversation in read]
     hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
     if lasts is not None:
         read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
@@ -178,7 +182,8 @@ def encode_rows(
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
                 outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
-        columns["said"].append(row_said(conversation, outcome.notes, plan.template))
+        notes = [*outcome.notes, QUOTED] if outcome.encoded and encoder.renderer.quotes(conversation) else outcome.notes
+        columns["said"].append(row_said(conversation, notes, plan.template))
     return {**columns, "hash": np.array(hashes, np.uint64)}
 
 

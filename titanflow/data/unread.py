@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from titanflow.config.additions import Data
 from titanflow.data.chat_format import LEFT_OUT, Conversation
-from titanflow.data.chat_keys import reads
+from titanflow.data.chat_keys import lost_of_messages, reads
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from titanflow.data.prepared import DatasetInfo
+
+
+def with_what_is_lost(conversation: Conversation, template: str) -> Conversation:
+    """A conversation with a problem for each key of its messages that says something the template never asks for."""
+    if conversation.problems or not conversation.unread:
+        return conversation
+    return replace(conversation, problems=lost_of_messages(conversation.messages, template))
 
 
 def row_said(conversation: Conversation, notes: Sequence[str], template: str) -> str:

@@ -104,6 +104,16 @@ def test_two_processes_give_the_bytes_of_one(
     assert folder_digests(data_folder(run)) == first
 
 
+def test_columns_that_no_document_is_read_from_are_shown(
+    prepare_run: Callable[..., StageRun], write_jsonl: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_jsonl("titled.jsonl", *({"text": TEXT, "title": f"On {number}"} for number in range(3)))
+    run = prepare_run({"name": "titled", "path": str(path)})
+    (folder,) = stage.prepare(run).datasets
+    assert read_info(Path(folder)).unread == {"title": 3}
+    assert "titled: nothing reads: 3 × title" in capsys.readouterr().err
+
+
 def test_a_given_tokenizer_is_copied_and_used(
     prepare_run: Callable[..., StageRun], text: dict[str, Any], tokenizer_folder: Path, tmp_path: Path
 ) -> None:

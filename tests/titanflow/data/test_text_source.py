@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -43,6 +44,24 @@ def formats(tmp_path: Path) -> dict[str, Data]:
 def test_every_format_gives_the_same_documents(formats: dict[str, Data], cache: Path, name: str) -> None:
     source = load_text(formats[name], cache)
     assert list(source.rows["text"]) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"), [("jsonl", 3), ("json", 0), ("parquet", 3), ("csv", 3), ("hub", 3), ("txt", 0)]
+)
+def test_columns_that_nothing_reads_are_counted(formats: dict[str, Data], cache: Path, name: str, unread: int) -> None:
+    assert load_text(formats[name], cache).unread == ({"id": unread} if unread else {})
+    left = replace(formats[name], leave_out=["id"])
+    assert load_text(left, cache).unread == ({"id (left out)": unread} if unread else {})
+
+
+def test_only_rows_that_say_something_count(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+    rows = [{"text": "one", "title": "A"}, {"text": "two", "title": ""}, {"text": "three", "title": None, "url": "x"}]
+    path = write_jsonl("a.jsonl", *rows)
+    assert load_text(Data(path=str(path)), cache).unread == {"title": 1, "url": 1}
+    assert load_text(Data(path=str(path), limit=2), cache).unread == {"title": 1}
+    with pytest.raises(DataError, match=r"data\.leave_out: 'text' is what documents are read from"):
+        load_text(Data(path=str(path), leave_out=["text"]), cache)
 
 
 def test_a_row_knows_its_file_and_line(tmp_path: Path, cache: Path, write_jsonl: Callable[..., Path]) -> None:
