@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_hub import LocalHub
@@ -65,10 +66,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained
 
 
-@pytest.fixture(scope="module")
-def evaluated(trained: Trained) -> EvaluateResult:
-    tasks = [*TASKS, "tiny_own", "tiny_said"]
-    run = evaluation(trained, trained.folder / "evaluate", tasks=tasks, models=["sft"], gen_kwargs={"max_gen_toks": 5})
+PLAIN = {"tasks": [*TASKS, "tiny_own", "tiny_said"], "gen_kwargs": {"max_gen_toks": 5}}
+SETTLED: dict[str, Any] = {
+    "tasks": ["tiny_group", "tiny_own"],
+    "chat": True,
+    "num_fewshot": 1,
+    "fewshot_as_multiturn": False,
+    "system_instruction": '-be "nice" to $HOME\n```\nand `ls`',
+    "gen_kwargs": {"max_gen_toks": 4, "until": ["a, b", "c=d"]},
+    "seed": 7,
+    "batch_size": 5,
+}
+"""A group, and each setting that changes a score."""
+
+
+def evaluated(trained: Trained, **settings: Any) -> EvaluateResult:
+    run = evaluation(trained, trained.folder / "evaluate", models=["sft"], **settings)
     command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -93,12 +106,12 @@ def published(trained: Trained, **settings: object) -> PublishResult:
 
 def typed(card: str, folder: Path) -> str:
     """What a shell prints of the card's commands, typed one after the other."""
-    block = re.search(r"### The same scores again\n.*?```\n(.*?)```", card, re.DOTALL)
+    block = re.search(r"### The same scores again\n.*?\n(```+)\n(.*?)\n\1\n", card, re.DOTALL)
     assert block is not None, card
     # The stages that ran in this process were offline.
     online = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
     done = subprocess.run(
-        ["bash", "-e", "-c", block[1]],
+        ["bash", "-e", "-c", block[2]],
         cwd=folder,
         env={**online, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -115,24 +128,27 @@ def table(printed: str) -> dict[tuple[str, str], float]:
     for line in printed.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(cells) == 9 and re.fullmatch(r"-?[\d.]+", cells[6]):
-            task = cells[0] or task
+            # A group's tasks are indented.
+            task = cells[0].removeprefix("- ") or task
             scores[task, cells[4]] = float(cells[6])
     return scores
 
 
+@pytest.mark.parametrize(("settings", "count"), [(PLAIN, 6), (SETTLED, 3)], ids=["plain", "settled"])
 def test_the_card_s_commands_give_its_scores(
-    trained: Trained, evaluated: EvaluateResult, hub: LocalHub, tmp_path: Path
+    trained: Trained, hub: LocalHub, tmp_path: Path, settings: dict[str, Any], count: int
 ) -> None:
-    result = published(trained, target="hub", repo_id=REPO)
-    card = hub.repos[REPO].files(result.tag)["README.md"].decode()
+    result = evaluated(trained, **settings)
+    pushed = published(trained, target="hub", repo_id=REPO)
+    card = hub.repos[REPO].files(pushed.tag)["README.md"].decode()
 
     found = table(typed(card, tmp_path))
 
     scores = {
         (task, metric): value
-        for task, metrics in evaluated.scores["sft"].items()
+        for task, metrics in result.scores["sft"].items()
         for metric, value in metrics.items()
         if not metric.endswith("_stderr")
     }
-    assert len(scores) == 6
+    assert len(scores) == count
     assert found == pytest.approx(scores, rel=1e-4, abs=1e-4)
