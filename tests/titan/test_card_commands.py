@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_hub import LocalHub
@@ -64,20 +65,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         values = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1000, "seq_len": 256}
         result = TrainResult(stage=stage, checkpoint=trained.folder / stage, step=1, export=export, **values)
         write_result(trained.folder / stage, result)
-    return trained
-
-
-@pytest.fixture(scope="module")
-def evaluated(trained: Trained) -> EvaluateResult:
-    tasks = [*TASKS, "tiny_own", "tiny_said"]
-    # Without these items each score is another one.
     kinds = [f"{question} {'class' if is_class else 'function'}" for question, is_class in KINDS[:5]]
     modules = [f"{question} {answer}" for question, answer in MODULES[:5]]
     give_rows(
         trained.folder / "sft", "chats", [*kinds, *modules, *(f"What colour is first {n}? green" for n in (2, 5))]
     )
-    settings = {"tasks": tasks, "models": ["sft"], "gen_kwargs": {"max_gen_toks": 5}, "contamination": "drop"}
-    run = evaluation(trained, trained.folder / "evaluate", **settings)
+    return trained
+
+
+PLAIN = {
+    "tasks": [*TASKS, "tiny_own", "tiny_said"],
+    "gen_kwargs": {"max_gen_toks": 5},
+    "contamination": "drop",
+}
+LEFT_OUT = {"tiny_kind": 5, "tiny_module": 5, "tiny_own": 2, "tiny_said": 5}
+"""Without these items each score is another one."""
+SETTLED: dict[str, Any] = {
+    "tasks": ["tiny_group", "tiny_own"],
+    "chat": True,
+    "num_fewshot": 1,
+    "fewshot_as_multiturn": False,
+    "system_instruction": '-be "nice" to $HOME\n```\nand `ls`',
+    "gen_kwargs": {"max_gen_toks": 4, "until": ["a, b", "c=d"]},
+    "seed": 7,
+    "batch_size": 5,
+}
+"""A group, and each setting that changes a score."""
+
+
+def evaluated(trained: Trained, **settings: Any) -> EvaluateResult:
+    run = evaluation(trained, trained.folder / "evaluate", models=["sft"], **settings)
     command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -102,12 +119,12 @@ def published(trained: Trained, **settings: object) -> PublishResult:
 
 def typed(card: str, folder: Path) -> str:
     """What a shell prints of the card's commands, typed one after the other."""
-    block = re.search(r"### The same scores again\n.*?```\n(.*?)```", card, re.DOTALL)
+    block = re.search(r"### The same scores again\n.*?\n(```+)\n(.*?)\n\1\n", card, re.DOTALL)
     assert block is not None, card
     # The stages that ran in this process were offline.
     online = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
     done = subprocess.run(
-        ["bash", "-e", "-c", block[1]],
+        ["bash", "-e", "-c", block[2]],
         cwd=folder,
         env={**online, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -124,27 +141,36 @@ def table(printed: str) -> dict[tuple[str, str], float]:
     for line in printed.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("|") and len(cells) == 9 and re.fullmatch(r"-?[\d.]+", cells[6]):
-            task = cells[0] or task
+            # A group's tasks are indented.
+            task = cells[0].removeprefix("- ") or task
             scores[task, cells[4]] = float(cells[6])
     return scores
 
 
+def dropped(result: EvaluateResult) -> dict[str, int]:
+    """How many items of each task weren't scored."""
+    assert result.contamination is not None
+    return {name: len(items) for name, items in result.contamination.dropped_items.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "left_out"), [(PLAIN, 6, LEFT_OUT), (SETTLED, 3, {})], ids=["plain", "settled"]
+)
 def test_the_card_s_commands_give_its_scores(
-    trained: Trained, evaluated: EvaluateResult, hub: LocalHub, tmp_path: Path
+    trained: Trained, hub: LocalHub, tmp_path: Path, settings: dict[str, Any], count: int, left_out: dict[str, int]
 ) -> None:
-    result = published(trained, target="hub", repo_id=REPO)
-    card = hub.repos[REPO].files(result.tag)["README.md"].decode()
+    result = evaluated(trained, **settings)
+    pushed = published(trained, target="hub", repo_id=REPO)
+    card = hub.repos[REPO].files(pushed.tag)["README.md"].decode()
 
     found = table(typed(card, tmp_path))
 
     scores = {
         (task, metric): value
-        for task, metrics in evaluated.scores["sft"].items()
+        for task, metrics in result.scores["sft"].items()
         for metric, value in metrics.items()
         if not metric.endswith("_stderr")
     }
-    assert len(scores) == 6
-    dropped = {"tiny_kind": 5, "tiny_module": 5, "tiny_own": 2, "tiny_said": 5}
-    assert evaluated.contamination is not None
-    assert {name: len(items) for name, items in evaluated.contamination.dropped_items.items()} == dropped
+    assert len(scores) == count
+    assert dropped(result) == left_out
     assert found == pytest.approx(scores, rel=1e-4, abs=1e-4)
