@@ -82,6 +82,8 @@ class TextProof:
         if is_trained:
             # What it says without the blanks around it is proved with the mask.
             changed = "" if content == content.strip() else self._found(content, where)
+            if not (content.strip() or thoughts or message.get("tool_calls")):
+                yield "an assistant's turn says nothing"
         else:
             changed = self._take(content, row)
         if changed is None and not is_trained and role == "assistant" and _CLOSED in content:

@@ -64,6 +64,7 @@ def marked(tokenizer_folder: Path, tmp_path: Path) -> LoadedTokenizer:
     [
         (PHI, [turns("Q", "A")], ["<|endoftext|>", "<|end|>"]),
         (PHI, [turns("Q", "A", "B", "C")], ["<|end|>", "<|endoftext|>"]),
+        (PHI, [turns("Q", "")], ["<|endoftext|>", "<|end|>"]),
         (HARMONY, [turns("Q", "A")], ["<|return|>"]),
         (HARMONY, [CALLED, turns("Q", "A")], ["<|return|>", "<|call|>"]),
         (NESTED_CALLS, [CALLED, turns("Q", "A")], ["<|endoftext|>"]),
