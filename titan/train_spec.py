@@ -25,7 +25,7 @@ from titan.validate import StageValidator, TextValidator
 from titanflow.config.additions import names_rows
 from titanflow.config.model_args import families_hint
 from titanflow.data.mixture import open_rows
-from titanflow.data.tokenizer_checks import check_streamed, check_words
+from titanflow.data.tokenizer_checks import check_streamed, check_words, loaded_size
 from titanflow.errors import ConfigError, Problem
 from titanflow.families import ARCHITECTURES, PARAMETER_GROUPS
 from titanflow.new_tokens import tokenizer_size
@@ -93,7 +93,8 @@ def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
                 hint="shorten the rows, or set model.max_seq_len (and its RoPE scaling) when you pretrain",
             )
         )
-    tokens, vocab_size = tokenizer_size(run), getattr(args, "vocab_size", None)
+    tokens = max(tokenizer_size(run), loaded_size(run.tokenizer))
+    vocab_size = getattr(args, "vocab_size", None)
     if vocab_size is not None and tokens > vocab_size:
         problems.append(
             Problem(

@@ -10,7 +10,7 @@ from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.errors import DataError, Problem
 
-ONLY_CHATS = ("chat_format", "columns", "roles", "leave_out", "malformed", "overlong", "packing")
+ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
 """Keys that mean nothing for text."""
 ONLY_TEXT = ("text_column", "document", "streaming")
 """Keys that mean nothing for conversations."""

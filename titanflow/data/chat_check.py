@@ -85,10 +85,6 @@ def _content_problems(message: dict[str, Any], role: Any, key: str, origin: str)
     except UnicodeEncodeError as error:
         found = f"half a character (a lone surrogate) at position {error.start}"
         return [Problem(found, f"{key}.content", origin, "text that UTF-8 can hold")]
-    says = content.strip() or message.get("tool_calls") or message.get("reasoning_content")
-    if role == "assistant" and message.get("train", True) and not says:
-        hint = "data.malformed: drop leaves such rows out; train: false keeps the turn, and doesn't train it"
-        return [Problem("the answer says nothing", f"{key}.content", origin, "text, calls or thoughts", hint)]
     return []
 
 

@@ -122,6 +122,8 @@ class TextProof:
         if is_trained:
             # What it says without the blanks around it is proved with the mask.
             changed = "" if content == content.strip() else self._found(content, row.trained)
+            if not (content.strip() or message.get(THOUGHTS[0]) or message.get("tool_calls")):
+                yield "an assistant's turn says nothing"
         else:
             changed = self._take(content, row)
         if changed is None and not is_trained and role == "assistant" and _CLOSED in content:

@@ -6,6 +6,7 @@ Either way the folder is what ``transformers.AutoTokenizer.from_pretrained`` and
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -225,7 +226,7 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
         variables |= loaded.special_tokens_map
     except Exception as error:  # the Rust library raises plain Exception
         raise DataError(Problem(f"{folder} can't be loaded: {error}", key)) from error
-    _refuse_more_tokens(backend, folder, key)
+    _refuse_more_tokens(backend, config, folder, key)
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
@@ -254,14 +255,19 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
     )
 
 
-def _refuse_more_tokens(backend: Tokenizer, folder: Path, key: str) -> None:
+def _refuse_more_tokens(backend: Tokenizer, config: dict[str, Any], folder: Path, key: str) -> None:
     """Refuses tokens that only the config names: transformers adds them, and the model may have no embedding for them.
+
+    What a class of transformers adds by itself (Gemma's ``<mask>``) is in no text that anybody meant.
 
     Raises:
         DataError: there are some.
     """
-    size = described_size(folder)
-    if more := [token for token, number in backend.get_vocab(with_added_tokens=True).items() if number >= size]:
+    lists = (config.get(name) for name in ("extra_special_tokens", "additional_special_tokens"))
+    values = [*config.values(), *itertools.chain.from_iterable(one for one in lists if isinstance(one, list))]
+    named, size = {_text(value) for value in values}, described_size(folder)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if more := [token for token in named & vocabulary.keys() if vocabulary[token] >= size]:
         found = f"it names {', '.join(sorted(more))}, and {TOKENIZER_FILE} has no such token"
         hint = (
             "transformers adds what is missing behind the vocabulary: take the name out, or give the tokenizer the "

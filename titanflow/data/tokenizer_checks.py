@@ -48,6 +48,13 @@ def check_given(folder: Path) -> None:
         )
 
 
+def loaded_size(folder: Path | None) -> int:
+    """How many embeddings inference may ask for: some classes of transformers add tokens; 0 without a tokenizer."""
+    if folder is None or not _is_there(folder):
+        return 0
+    return int(max(inference_tokenizer(folder).get_vocab().values())) + 1
+
+
 def check_words(folder: Path) -> None:
     """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
 

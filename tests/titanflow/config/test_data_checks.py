@@ -33,8 +33,8 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
             ["sft.data.leave_out: 'messages' is what a conversation is read from"],
         ),
         (
-            "{kind: text, path: a.jsonl, leave_out: [id]}",
-            ["leave_out: found ['id'], which means nothing with kind: text"],
+            "{kind: text, path: a.jsonl, leave_out: [id], malformed: drop}",
+            ["malformed: found 'drop', which means nothing with kind: text"],
         ),
         (
             "{kind: chat, path: a.jsonl, text_column: body}",

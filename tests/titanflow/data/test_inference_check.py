@@ -25,8 +25,8 @@ from titanflow.data.sources import Source, SourceFile
 from titanflow.data.text_encoder import TextEncoder
 from titanflow.data.tokenise import Work, text_pieces, write_text
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
-from titanflow.data.tokenizer import load_tokenizer
-from titanflow.data.tokenizer_checks import check_streamed
+from titanflow.data.tokenizer import described_size, load_tokenizer
+from titanflow.data.tokenizer_checks import check_streamed, loaded_size
 from titanflow.errors import DataError
 
 BRACKETS = (
@@ -46,6 +46,8 @@ CHATS = {
     "blanks": turns(" Which\nmodule? ", "  In the module.  ", "user ", "Größe\n"),
     "line end first": turns("Is it?", "\n\nA class.", "And?", "And."),
     "empty": turns("", "", "Is it?", "It was."),
+    "carriage returns": turns("a\r\nb\r\n", "\tA\r\n\r\n- class", system=" Be brief\n"),
+    "marks": turns("Größe ﬁ 🙂", "e\u0301 IS 2024\u3000🙃", "▁a", "'s"),
 }
 REFUSED = {("bytes stripped", "chatml"), ("bytes stripped", "unmarked")}
 """Strips the header's line end from the prompt, and not from the conversation."""
@@ -243,6 +245,12 @@ def test_a_texts_tokens_are_those_of_inference(folders: dict[str, Path], tmp_pat
     theirs = exported(folders[name], tmp_path / "export")
     for number, text in enumerate(texts):
         assert stored[ends[number] : ends[number + 1] - 1] == theirs(text, add_special_tokens=False).input_ids
+
+
+def test_tokens_that_a_class_adds_need_embeddings(folders: dict[str, Path]) -> None:
+    assert loaded_size(folders["first as Gemma"]) == described_size(folders["first as Gemma"]) + 1
+    assert loaded_size(folders["first-llama"]) == described_size(folders["first-llama"])
+    assert loaded_size(None) == 0
 
 
 def test_streamed_text_takes_no_tokenizer_that_is_built_anew(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_tool_without_a_name_is_refused(tool: Any) -> None:
 
 def test_a_lost_key_stops_the_preparation_or_is_left_out_and_counted(tokenizer_folder: Path, tmp_path: Path) -> None:
     rows = [{"messages": [USER, ANSWER]}, {"messages": [USER, {**ANSWER, "refusal": "No."}]}]
-    rows += [{"messages": [USER, {**ANSWER, "content": ""}]}]
+    rows += [{"messages": [USER, {**ANSWER, "content": None}]}]
     source, plan = source_of([json.dumps(row) for row in rows]), ChatPlan(CHATML, "chatml", 64)
     arguments = (tokenizer_folder, plan, "f", tmp_path, Work(1, tmp_path))
     with pytest.raises(

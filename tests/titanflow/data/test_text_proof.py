@@ -199,6 +199,10 @@ def test_half_a_character_that_no_template_writes_is_refused(tokenizer: LoadedTo
     assert fault.message == "template own leaves out the assistant's thoughts '\\ud83d'"
 
 
+def test_an_answer_of_nothing_is_noted(tokenizer: LoadedTokenizer) -> None:
+    assert look(tokenizer, CHATML, Conversation(turns("Hi", ""))) == (None, ["an assistant's turn says nothing"])
+
+
 LOSSY = {
     "normaliser": {"normalizer": {"type": "Lowercase"}},
     "metaspace": {

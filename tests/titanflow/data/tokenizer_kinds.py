@@ -99,6 +99,22 @@ KINDS: dict[str, tuple[Callable[[], Tokenizer], dict[str, Any]]] = {
     "bytes with a prefix space": (lambda: _byte_level(True), FAST),
     "bytes of lower case": (lambda: _byte_level(False, normalizers.Lowercase()), FAST),
     "bytes composed": (lambda: _byte_level(False, normalizers.NFC()), FAST),
+    "bytes compatibly composed": (lambda: _byte_level(False, normalizers.NFKC()), FAST),
+    "bytes without accents": (
+        lambda: _byte_level(
+            False, normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()])
+        ),
+        FAST,
+    ),
+    "bytes as GPT-2": (lambda: _byte_level(False), {"tokenizer_class": "GPT2Tokenizer"}),
+    "bytes as GPT-2 with a prefix space": (
+        lambda: _byte_level(True),
+        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True},
+    ),
+    "bytes as Qwen2": (lambda: _byte_level(False), {"tokenizer_class": "Qwen2Tokenizer"}),
+    "bytes as Llama": (lambda: _byte_level(False), LLAMA["llama"]),
+    "bytes with a beginning": (lambda: _byte_level(False), {**FAST, "add_bos_token": True}),
+    "first as Gemma": (lambda: sentencepiece("first"), {"tokenizer_class": "GemmaTokenizer"}),
     "bytes stripped left": (lambda: _byte_level(False, normalizers.Strip(left=True, right=False)), FAST),
     "bytes stripped": (lambda: _byte_level(False, normalizers.Strip()), FAST),
     "wordpiece": (lambda: wordpiece(None), FAST),
