@@ -88,7 +88,7 @@ def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> li
     try:
         check_declaration(Data(**known), section)
     except DataError as error:
-        return [module.problem(one.key, one.message, one.expected) for one in error.problems]
+        return [module.problem(one.key, one.message, one.expected, one.hint) for one in error.problems]
     return []
 
 

@@ -82,8 +82,10 @@ class Module:
         return origin != "default" and not origin.startswith("torchtitan ")
 
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
-        """What is wrong with one of its values, with where that was written."""
-        return Problem(message, f"{self.name}.{key}", self.origins.get(key, ""), expected, hint)
+        """What is wrong with one of its values, with where that was written; of a section, where its first key was."""
+        below = (name for name in self.origins if name.startswith(f"{key}.") and self.is_written(name))
+        origin = self.origins.get(key) or self.origins.get(next(below, ""), "")
+        return Problem(message, f"{self.name}.{key}", origin, expected, hint)
 
     def values(self) -> dict[str, tuple[Any, str]]:
         """Each dotted key with its value and origin, the model's arguments among them as ``model.<field>``."""

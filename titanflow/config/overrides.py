@@ -137,4 +137,6 @@ def _by_stage(key: str, modules: list[str]) -> str:
 
     named, _, rest = key.removeprefix("modules.").partition(".")
     own = next((module for module in modules if STAGE_OF.get(module) == STAGE_OF.get(named, named)), None)
+    if own is None and rest and named in STAGE_OF:
+        return f"the experiment has no {named}: modules: {{{named}: {{…}}}} adds the stage"
     return f"did you mean `{own}.{rest}`?" if own and rest else ""

@@ -155,6 +155,7 @@ SET_MISTAKES = {
     51: (f"exp_name={'x' * 300}", "expected: at most 100 letters"),
     52: ("pretrain.overrides=5", "pretrain.overrides: unknown key"),
     53: ("pretrain.params=5", "modules.pretrain.params: found 5 (int)\n    expected: a mapping"),
+    108: ("publish.repo_id=me/x", "the experiment has no publish: modules: {publish: {…}} adds the stage"),
 }
 
 

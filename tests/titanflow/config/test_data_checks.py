@@ -25,12 +25,12 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
         ("{kind: chat, path: a.jsonl, dataset: b}", ["sft.data.dataset: two sources: path and dataset"]),
         (
             "{kind: chat, path: a.jsonl, chat_format: sharegpt, columns: {prompt: q}}",
-            ["sft.data.columns: sharegpt has no 'prompt'", "expected: messages, role, content"],
+            ["exp.yaml:7: sft.data.columns: sharegpt has no 'prompt'", "expected: messages, role, content"],
         ),
         ("{kind: chat, path: a.jsonl, roles: {bot: robot}}", ["'bot' is given the role 'robot'"]),
         (
             "{kind: chat, path: a.jsonl, leave_out: [id, messages]}",
-            ["sft.data.leave_out: 'messages' is what a conversation is read from"],
+            ["sft.data.leave_out: 'messages' is what a conversation is read from", "take it out of data.leave_out"],
         ),
         (
             "{kind: text, path: a.jsonl, leave_out: [id], malformed: drop}",
