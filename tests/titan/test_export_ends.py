@@ -44,7 +44,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, i
 
 @pytest.mark.parametrize(
     ("token", "stops"),
-    [("<|end|>", True), ("<|call|>", True), ("<|im_end|>", True), ("<|endoftext|>", True), ("<|other|>", False)],
+    # The tokenizer's <|im_end|> ended no turn that was trained: it may stand within one.
+    [("<|end|>", True), ("<|call|>", True), ("<|endoftext|>", True), ("<|im_end|>", False), ("<|other|>", False)],
 )
 def test_it_stops_there(exported: tuple[Any, dict[str, int]], token: str, stops: bool) -> None:
     model, ids = exported

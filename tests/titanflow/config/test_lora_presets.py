@@ -43,15 +43,26 @@ def test_what_stands_beside_a_preset_stays_and_none_is_named_twice():
     assert expanded([ROUTED], "llama3", ["layers.0.router"]) == [ROUTED]
 
 
-@pytest.mark.parametrize("family", PARAMETER_GROUPS)
-def test_routed_stands_for_the_modules_of_the_family_and_the_plan_counts_them(experiment, load, family):
+ROUTERS = {
+    ("mod", "previous"): {"router", "causal_router"},
+    ("mod", "own"): {"router", "predictor"},
+    ("dtf", "previous"): {"prior", "prior_norm", "router", "causal_router"},
+    ("dtf", "own"): {"prior", "prior_norm", "router"},
+    ("tdtf", ""): {"transition", "transition_norm", "router", "student", "student_norm"},
+}
+
+
+@pytest.mark.parametrize(("family", "causal_router"), ROUTERS)
+def test_routed_stands_for_the_modules_of_the_family_and_the_plan_counts_them(experiment, load, family, causal_router):
     path = experiment(family)
+    router = [f"pretrain.model.causal_router={causal_router}"] if causal_router else []
     plain, routed = (
-        load(path, "sft.lora.rank=4", f"sft.lora.modules_to_save={saved}") for saved in ("[]", f"[{ROUTED}]")
+        load(path, "sft.lora.rank=4", f"sft.lora.modules_to_save={saved}", *router) for saved in ("[]", f"[{ROUTED}]")
     )
     modules = routed.modules["sft"].config["lora"]["modules_to_save"]
     groups = {name for names in PARAMETER_GROUPS[family].values() for name in names}
-    assert {part for name in modules for part in name.split(".") if part in groups} == groups
+    found = {part for name in modules for part in name.split(".") if part in groups}
+    assert found == ROUTERS[family, causal_router]
     assert counted(plain).whole == 0
     assert counted(routed).whole == counted(routed).trained - counted(plain).trained > 0
 
