@@ -29,6 +29,7 @@ def test_each_patch_says_what_and_why_in_a_file_of_its_own():
         "deepseek_yarn",
         "peak_flops",
         "lone_checkpoint",
+        "tied_fsdp",
         "train_spec",
     ]
     for patch in patches:

@@ -11,6 +11,7 @@ from titan.patches import (
     experts_on_cpu,
     lone_checkpoint,
     peak_flops,
+    tied_fsdp,
     train_spec,
 )
 from titan.patches.patch import Patch, PatchContext
@@ -28,6 +29,7 @@ def all_patches() -> list[Patch]:
         deepseek_yarn.PATCH,
         peak_flops.PATCH,
         lone_checkpoint.PATCH,
+        tied_fsdp.PATCH,
         train_spec.PATCH,
     ]
 
