@@ -19,7 +19,7 @@ ARCHITECTURES: Mapping[str, str] = {
 transformers' own, or one that the export brings."""
 
 NO_EXPORT: Mapping[str, str] = {
-    "gpt_oss": "its layers take FlexAttention's masks alone, which torch compiles for no CPU, so that no export of them "
+    "gpt_oss": "its layers take FlexAttention's masks alone, which torch compiles for no CPU, so that no export "
     "could be compared with transformers",
 }
 """torchtitan's families that aren't exported, and why."""

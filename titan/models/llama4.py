@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
 from torchtitan.protocols.state_dict_adapter import StateDictAdapter
 
-from titan.models.qwen2.model.state_dict_adapter import LAYER
-
+LAYER = re.compile(r"(?<=layers\.)\d+")
 W1, W2, W3 = (f"layers.{{}}.moe.experts.w{number}" for number in (1, 2, 3))
 GATE_UP, DOWN = (f"model.layers.{{}}.feed_forward.experts.{name}_proj" for name in ("gate_up", "down"))
 BIAS = "expert_bias"
