@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from titan.hf_deepseek_v3 import deepseek_v3_config
+from titan.hf_llama4 import llama4_config
 from titanflow.families import ARCHITECTURES, export_refusal
 
 MakeConfig = Callable[[Any, dict[str, Any]], Any]
@@ -145,6 +146,7 @@ BUILT_IN: Mapping[str, HuggingFaceModel] = {
     "llama3": HuggingFaceModel(ARCHITECTURES["llama3"], _llama_config),
     "qwen3": HuggingFaceModel(ARCHITECTURES["qwen3"], _qwen3_config),
     "deepseek_v3": HuggingFaceModel(ARCHITECTURES["deepseek_v3"], deepseek_v3_config),
+    "llama4": HuggingFaceModel(ARCHITECTURES["llama4"], llama4_config),
 }
 """torchtitan's own families."""
 QWEN3_MOE = HuggingFaceModel("Qwen3MoeForCausalLM", _qwen3_moe_config)

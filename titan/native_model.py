@@ -24,7 +24,7 @@ def train_spec(model_name: str) -> Any:
     """The ``TrainSpec`` of a model family, torchtitan's or this project's, on any machine."""
     from titan.patches import apply_patches
 
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn"])
+    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter"])
     from torchtitan.protocols.train_spec import get_train_spec
 
     if model_name in OWN_FAMILIES:

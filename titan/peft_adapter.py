@@ -97,6 +97,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
     Raises:
         ConfigError: peft would take an adapter for another's.
     """
+    from titan.hf_weights import HEAD
     from titan.lora import adapted_modules
 
     modules = dict(adapted_modules(native))
@@ -112,6 +113,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         weights[f"{PREFIX}{names[name]}.lora_B.weight"] = b.contiguous()
     whole = to_transformers.to_hf(_saved(native))
     weights |= {f"{PREFIX}{key}": value.clone() for key, value in whole.items()}
+    saved = sorted({key.rpartition(".")[0] for key in whole})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -123,8 +125,13 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": _target_names(native, names),
-        "modules_to_save": sorted({key.rpartition(".")[0] for key in whole}) or None,
+        "modules_to_save": saved or None,
     }
+    embeddings = native.tok_embeddings.weight
+    if native.output.weight is embeddings and embeddings.requires_grad:
+        # Otherwise the head would keep the base's weight; peft writes a copy for it, and asks for one.
+        config["ensure_weight_tying"] = True
+        weights[f"{PREFIX}{HEAD}"] = embeddings.detach().clone()
     return weights, config
 
 

@@ -118,7 +118,8 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from titan.job_config import build_job_config, settle
     from titan.patches import PatchContext, apply_patches
 
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "peak_flops", "lone_checkpoint"])
+    of_the_model = ["experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter", "tied_fsdp"]
+    apply_patches(["cpu_device", *of_the_model, "peak_flops", "lone_checkpoint"])
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 

@@ -10,6 +10,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
+    "llama4": "Llama4ForCausalLM",
     "mod": "ModForCausalLM",
     "dtf": "DtfForCausalLM",
     "tdtf": "TdtfForCausalLM",
@@ -18,9 +19,8 @@ ARCHITECTURES: Mapping[str, str] = {
 transformers' own, or one that the export brings."""
 
 NO_EXPORT: Mapping[str, str] = {
-    "llama4": "torchtitan's adapter leaves out its dense layers and the bias that evens out its experts, "
-    "for which transformers' Llama4 has no place",
-    "gpt_oss": "its layers take FlexAttention's masks alone, and no export of them could be compared with transformers",
+    "gpt_oss": "its layers take FlexAttention's masks alone, which torch compiles for no CPU, so that no export "
+    "could be compared with transformers",
 }
 """torchtitan's families that aren't exported, and why."""
 
@@ -30,6 +30,17 @@ NEEDED: Mapping[str, Mapping[str, tuple[Any, str]]] = {
         "moe_args.score_func": ("sigmoid", "it scores experts by nothing else"),
         "moe_args.score_before_experts": (False, "it weighs what comes out of an expert, not what goes in"),
         "moe_args.gate_bias": (False, "its router has no bias"),
+    },
+    "llama4": {
+        "attn_type": ("sdpa", "its layers see whole rows here, and torchtitan's flex cuts some into blocks"),
+        "moe_args.score_func": ("sigmoid", "it scores experts by nothing else"),
+        "moe_args.score_before_experts": (True, "it weighs what goes into an expert, not what comes out"),
+        "moe_args.gate_bias": (False, "its router has no bias"),
+        "moe_args.num_shared_experts": (1, "it has one, as wide as an expert"),
+        "moe_args.num_expert_groups": (None, "it chooses among all experts"),
+        "moe_args.route_norm": (False, "it norms no scores"),
+        "moe_args.route_scale": (1.0, "it scales no scores"),
+        "moe_args.load_balance_coeff": (None, "it has no bias that evens out experts"),
     },
     "qwen3": {
         "moe_args.score_func": ("softmax", "it scores experts by nothing else"),

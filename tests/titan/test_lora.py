@@ -149,11 +149,23 @@ def test_impossible_numbers_are_refused(lora):
 
 
 @pytest.mark.parametrize("key", ["target_modules", "modules_to_save"])
-def test_a_weight_that_two_modules_share_is_refused_by_name(key):
+def test_one_of_two_modules_that_share_a_weight_is_refused_by_name(key):
     settings = Lora(rank=2, **{key: ["output"]})
     add_adapters(tiny_model("qwen3", enable_weight_tying=False), settings)
     with pytest.raises(ConfigError, match="output: tok_embeddings and output are one weight"):
         add_adapters(tiny_model("qwen3", enable_weight_tying=True), settings)
+
+
+def test_both_that_share_a_weight_are_trained_whole_and_never_adapted():
+    model, both = tiny_model("qwen3", enable_weight_tying=True), ["tok_embeddings", "output"]
+    add_adapters(model, Lora(rank=2, modules_to_save=both))
+    assert model.output.weight is model.tok_embeddings.weight
+    assert model.output.weight.requires_grad
+    with pytest.raises(ConfigError, match=r"lora\.target_modules: output: tok_embeddings and output are one weight"):
+        add_adapters(
+            tiny_model("qwen3", enable_weight_tying=True),
+            Lora(rank=2, target_modules=["output"], modules_to_save=["tok_embeddings"]),
+        )
 
 
 def test_a_new_adapter_changes_nothing_and_depends_on_seed_and_name_alone():

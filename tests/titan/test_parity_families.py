@@ -36,6 +36,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "moe_args": MoEArgs(num_experts=4, top_k=2, score_before_experts=False),
     },
     "deepseek_v3-short": {"original_seq_len": 2 * POSITIONS},
+    "llama4": {},
+    # RoPE in each layer, unscaled, and each layer a mixture that chooses one expert.
+    "llama4-plain": {
+        "every_n_layers_nope": None,
+        "rope_scaling_args": None,
+        "interleave_moe_layer_step": 1,
+        "moe_args": MoEArgs(
+            num_experts=4, num_shared_experts=1, score_func="sigmoid", top_k=1, load_balance_coeff=None
+        ),
+    },
 }
 """A family, or a variant of it behind a dash, and what is changed of its tiny arguments."""
 
@@ -44,6 +54,11 @@ WRONG: dict[str, tuple[str, ...]] = {
     "qwen3": DENSE,
     "qwen2": DENSE,
     "qwen3-experts": (*DENSE, *MIXTURE),
+    "llama4": (
+        *DENSE,
+        *("RoPE scaling dropped", "RoPE in each layer", "queries and keys normed"),
+        *("joined experts permuted", "one expert chosen"),
+    ),
     "deepseek_v3": (
         "RoPE of halves",
         *DENSE[1:],

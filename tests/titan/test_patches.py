@@ -27,8 +27,10 @@ def test_each_patch_says_what_and_why_in_a_file_of_its_own():
         "experts_on_cpu",
         "deepseek_args",
         "deepseek_yarn",
+        "llama4_adapter",
         "peak_flops",
         "lone_checkpoint",
+        "tied_fsdp",
         "train_spec",
     ]
     for patch in patches:

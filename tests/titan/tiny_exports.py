@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.distributed import checkpoint as dcp
+from torchtitan.models.llama4.model.args import RoPEScalingArgs
 from torchtitan.models.moe import MoEArgs
 
 from titan.native_model import train_spec
@@ -59,6 +60,11 @@ SIZES: dict[str, dict[str, Any]] = {
             num_limited_groups=2,
         ),
     },
+}
+SIZES["llama4"] = {
+    **{"dim": 64, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "multiple_of": 32, "rope_theta": 10_000.0},
+    **{"every_n_layers_nope": 4, "rope_scaling_args": RoPEScalingArgs(4.0, 1.0, 4.0, 64)},
+    "moe_args": MoEArgs(num_experts=8, num_shared_experts=1, score_func="sigmoid", top_k=2, load_balance_coeff=None),
 }
 for routed in ("mod", "dtf", "tdtf"):
     SIZES[routed] = SIZES["qwen2"] | {"n_layers": 4}

@@ -123,6 +123,17 @@ def rotate_experts(folder: Path) -> None:
     edit_weights(folder, edit)
 
 
+def roll_joined_experts(folder: Path) -> None:
+    """The same of experts that are one tensor."""
+
+    def edit(weights: dict[str, torch.Tensor]) -> None:
+        for key, value in weights.items():
+            if ".feed_forward.experts." in key:
+                weights[key] = value.roll(1, dims=0).contiguous()
+
+    edit_weights(folder, edit)
+
+
 def drop_correction(folder: Path) -> None:
     """The bias that corrects the choice of experts is forgotten."""
 
@@ -147,6 +158,10 @@ MUTANTS: dict[str, Edit] = {
     "another theta": rope_says(rope_theta=5e5),
     "eps times ten": eps_times_ten,
     "experts permuted": rotate_experts,
+    "joined experts permuted": roll_joined_experts,
+    "RoPE in each layer": config_says(no_rope_layers=[1, 1, 1, 1]),
+    "queries and keys normed": config_says(use_qk_norm=True),
+    "one expert chosen": config_says(num_experts_per_tok=1),
     "correction bias dropped": drop_correction,
     "RoPE of halves": config_says(rope_interleave=False),
     "softmax scale of YaRN dropped": rope_says(mscale_all_dim=0.0),

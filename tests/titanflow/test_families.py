@@ -14,6 +14,12 @@ from titanflow.families import (
 )
 
 EXPERTS: dict[str, dict[str, Any]] = {
+    "llama4": {
+        "score_func": "sigmoid",
+        "score_before_experts": True,
+        "num_shared_experts": 1,
+        "load_balance_coeff": None,
+    },
     "deepseek_v3": {
         "score_func": "sigmoid",
         "score_before_experts": False,
@@ -40,7 +46,6 @@ def with_experts(family: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("family", "args", "reason"),
     [
-        ("llama4", {}, "no export for the model family 'llama4': torchtitan's adapter leaves out its dense layers"),
         ("gpt_oss", {}, "take FlexAttention's masks alone"),
         ("a_users_own", {}, "no export for the model family 'a_users_own'; supported: llama3, qwen3"),
         ("qwen3", {"qk_norm": False}, "qk_norm=False"),
@@ -53,6 +58,9 @@ def test_a_model_without_an_export_is_refused_by_name(family: str, args: dict[st
 @pytest.mark.parametrize(
     ("family", "changes", "reason"),
     [
+        ("llama4", {"load_balance_coeff": 1e-3}, "moe_args.load_balance_coeff is 0.001, expected None"),
+        ("llama4", {"score_before_experts": False}, "moe_args.score_before_experts is False, expected True"),
+        ("llama4", {"num_shared_experts": 2}, "moe_args.num_shared_experts is 2, expected 1"),
         ("deepseek_v3", {"score_func": "softmax"}, "moe_args.score_func is 'softmax', expected 'sigmoid'"),
         ("deepseek_v3", {"score_before_experts": True}, "moe_args.score_before_experts is True, expected False"),
         ("deepseek_v3", {"gate_bias": True}, "moe_args.gate_bias is True, expected False"),

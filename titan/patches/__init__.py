@@ -9,8 +9,10 @@ from titan.patches import (
     deepseek_args,
     deepseek_yarn,
     experts_on_cpu,
+    llama4_adapter,
     lone_checkpoint,
     peak_flops,
+    tied_fsdp,
     train_spec,
 )
 from titan.patches.patch import Patch, PatchContext
@@ -26,8 +28,10 @@ def all_patches() -> list[Patch]:
         experts_on_cpu.PATCH,
         deepseek_args.PATCH,
         deepseek_yarn.PATCH,
+        llama4_adapter.PATCH,
         peak_flops.PATCH,
         lone_checkpoint.PATCH,
+        tied_fsdp.PATCH,
         train_spec.PATCH,
     ]
 

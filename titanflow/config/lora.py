@@ -43,7 +43,6 @@ UNTRAINED_TOKENS = (
     "it read: the model may not learn to end a turn. {}"
 )
 SAVE_THEM = f"lora.modules_to_save: [{TOKENS}] trains them too"
-THEY_ARE_TIED = "Here the two are one weight, which can't be trained beside adapters; lora.rank: 0 trains everything"
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,20 @@ def find_modules(
     if twice := _under(targets, saved):
         message = f"{_short(twice)} would be trained whole and by an adapter"
         problems.append(Problem(message, "lora.modules_to_save", hint="leave it out of one of the two"))
-    for key, names in (("target_modules", targets), ("modules_to_save", saved)):
-        if shared := [name for name in names if name in TIED and tied]:
-            message = f"{shared[0]}: {' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
-            hint = "leave it out: trained as one of the two it would change the other"
-            problems.append(Problem(message, f"lora.{key}", hint=hint))
+    if tied:
+        problems += _tied_problems(targets, saved)
     return LoraModules(targets, saved), problems
+
+
+def _tied_problems(targets: Sequence[str], saved: Sequence[str]) -> list[Problem]:
+    """One weight under two names is trained whole under both, or not at all."""
+    problems, one_weight = [], f"{' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
+    if adapted := [name for name in targets if name in TIED]:
+        hint = "leave it out: an adapter on one of the two would change the other"
+        problems.append(Problem(f"{adapted[0]}: {one_weight}", "lora.target_modules", hint=hint))
+    if len(alone := [name for name in saved if name in TIED]) == 1:
+        problems.append(Problem(f"{alone[0]}: {one_weight}", "lora.modules_to_save", hint=f"name both, or {TOKENS}"))
+    return problems
 
 
 def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], list[Problem]]:
@@ -208,10 +215,9 @@ def lora_warnings(module: Module) -> list[str]:
     lora = module.config["lora"]
     if lora["rank"] > 0:
         saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
-        advice = THEY_ARE_TIED if module.model_args.get("enable_weight_tying") else SAVE_THEM
         if saved or module.base is None or _knows_template(module.base, module.config["sft"]):
             return []
-        return [UNTRAINED_TOKENS.format(module.name, module.base.stage, advice)]
+        return [UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
     return [
         f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"

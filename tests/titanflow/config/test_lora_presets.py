@@ -77,6 +77,17 @@ def test_tokens_are_embeddings_and_head_and_nothing_is_warned_of_any_more(experi
     assert counted(loaded).whole == 2 * args["vocab_size"] * args["dim"]
 
 
+def test_tokens_of_tied_embeddings_are_one_weight_and_one_of_the_two_is_refused(experiment, load, mistakes):
+    path = experiment("qwen2", tied="true")
+    loaded = load(path, "sft.lora.rank=4", f"sft.lora.modules_to_save=[{TOKENS}]")
+    args = loaded.modules["sft"].model_args
+    assert loaded.warnings == []
+    assert counted(loaded).whole == args["vocab_size"] * args["dim"]
+    message = mistakes(path, "sft.lora.rank=4", "sft.lora.modules_to_save=[output]")
+    assert "sft.lora.modules_to_save: output: tok_embeddings and output are one weight in this model" in message
+    assert "name both, or tokens" in message
+
+
 def test_the_plan_says_how_many_parameters_belong_to_whole_modules():
     known = Forecast("a", parameters=500_000_000, trained_parameters=9_200_000, whole_parameters=4_800_000)
     assert forecast_cells(known)["model"] == "500 M parameters, 9.2 M trained (4.8 M in whole modules)"

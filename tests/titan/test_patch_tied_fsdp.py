@@ -1,0 +1,36 @@
+"""A qwen3 whose embeddings are its output head's, on two ranks."""
+
+import inspect
+
+import pytest
+from tiny_stages import VOCAB, records
+
+from titan.patches.tied_fsdp import PATCH
+
+pytestmark = pytest.mark.slow
+
+QWEN3 = {"model": {"name": "qwen3", "flavor": "debugmodel"}, "lr_scheduler": {"warmup_steps": 0}}
+ARGS = {"vocab_size": VOCAB, "n_layers": 2, "dim": 64, "hidden_dim": 96, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16}
+
+
+def test_torchtitan_makes_two_groups_of_one_weight():
+    from torchtitan.models.llama4.infra import parallelize
+
+    assert PATCH.needed()
+    source = inspect.getsource(inspect.unwrap(parallelize.apply_fsdp))
+    assert "model.tok_embeddings," in source
+    assert "[model.norm, model.output]," in source
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_ranks_have_the_losses_of_one(bench, tied):
+    losses = []
+    for ranks in (None, 2):
+        batch = {"training": {"steps": 4, "local_batch_size": 4, "global_batch_size": 8}}
+        arguments = {**ARGS, "enable_weight_tying": tied}
+        run = bench.stage(f"on-{ranks}", QWEN3, batch, model_overrides=arguments)
+        assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
+        losses.append(records(run))
+    one, two = losses
+    assert list(two) == [1, 2, 3, 4]
+    assert two == pytest.approx(one, abs=1e-5)
