@@ -35,6 +35,11 @@ def test_titanflow_imports_neither_torch_nor_prefect() -> None:
     assert loaded_after(statement, "torch", "prefect", "flows", "tasks", "titan", "datasets", "transformers") == []
 
 
+def test_a_plan_imports_nothing_heavy() -> None:
+    heavy = ("numpy", "pyarrow", "pandas", "tokenizers", "huggingface_hub", "httpx", "safetensors")
+    assert loaded_after("import titanflow.cli, titanflow.plan, titanflow.plan_view", *heavy) == []
+
+
 @pytest.mark.parametrize("package", ["flows", "tasks", "titan", "titanflow", "deployments"])
 def test_every_package_has_modules(package: str) -> None:
     assert modules_of(package)

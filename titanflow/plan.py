@@ -37,7 +37,7 @@ from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
 from titanflow.night import Parent, as_night
 from titanflow.preparation import Preparation
-from titanflow.publish import read_settings
+from titanflow.publish_settings import read_settings
 from titanflow.stage import STAGES, StageName, StageRun, write_text_atomically
 from titanflow.stage_fingerprint import stage_inputs
 from titanflow.stage_inputs import StageInputs

@@ -8,27 +8,22 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
-from titanflow.config.after_training import Gate, Publish
-from titanflow.config.schema import check, dataclass_schema
-from titanflow.config.yaml_source import Leaf, Tree
+from titanflow.config.after_training import Publish
 from titanflow.errors import ConfigError, HubError, Problem
 from titanflow.evaluated import unpublishable
 from titanflow.home import expanded
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
-from titanflow.hub.card_metadata import card_problems
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.hub.folder import preview_folder, write_folder
 from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
-from titanflow.hub.names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
-from titanflow.hub.private import private_part, private_problems
+from titanflow.hub.private import private_part
 from titanflow.hub.published import last_in_folder, last_on_hub
-from titanflow.hub.target_folder import folder_problems
 from titanflow.hub.task_files import scored_numbers, suite_files, task_files
+from titanflow.publish_settings import read_settings, tag_of
 from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
 from titanflow.torchrun import end_with_torchrun, forget_ranks
@@ -61,65 +56,6 @@ def publish(run: StageRun) -> PublishResult:
     candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
     result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
-
-
-def read_settings(run: StageRun) -> Publish:
-    """The stage's settings, checked without asking a Hub; a plan can call this long before the stage runs.
-
-    Raises:
-        ConfigError: every problem that was found.
-    """
-    problems = check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish.")
-    if problems:
-        raise ConfigError(problems)
-    settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
-    # A secret comes first and alone: the other problems quote what they found.
-    problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
-    if settings.target == "folder":
-        problems += folder_problems(settings.folder, run)
-    if problems:
-        raise ConfigError(problems)
-    return settings
-
-
-def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = "") -> Tree:
-    """A plain config with where each of its values comes from."""
-    return {
-        key: as_tree(value, origins, f"{above}{key}.")
-        if isinstance(value, dict)
-        else Leaf(value, origins.get(f"{above}{key}", ""))
-        for key, value in config.items()
-    }
-
-
-def check_names(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the names of the repository, the tag and the branch."""
-    problems = []
-
-    def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
-        problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
-
-    repo_id, tag, branch = settings.repo_id, tag_of(settings, run), settings.revision
-    if settings.target == "hub" and not repo_id:
-        refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
-    elif repo_id and not is_repo_id(repo_id):
-        refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
-    if settings.target == "hub":
-        if not is_ref(tag):
-            hint = "" if settings.tag else "it is the run's name: set tag, or name the run otherwise"
-            refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED, hint)
-        if not is_ref(branch):
-            refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
-        if tag == branch:
-            refuse(f"{tag!r} is the branch's name, too", "tag", "a name of its own")
-    elif settings.pull_request:
-        refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
-    return problems
-
-
-def tag_of(settings: Publish, run: StageRun) -> str:
-    """The tag that marks what is published."""
-    return settings.tag or default_tag(run.experiment, run.run, settings.revision)
 
 
 def check_scored(lineage: Lineage, settings: Publish) -> None:

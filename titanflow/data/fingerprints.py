@@ -5,6 +5,7 @@ Nothing heavy is imported: a plan asks for these before anything is prepared.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -183,10 +184,14 @@ def _folder_files(folder: Path) -> list[Path]:
 
 def _interpreter(config: Data) -> dict[str, Any]:
     """The built-in sources are as old as the interpreter that they are read from."""
-    root = stdlib_folder()
     parts = PARTS if config.source != "stdlib" else (config.part or "train",)
-    files = [(file.relative_to(root).as_posix(), file.stat().st_size) for part in parts for file in source_files(part)]
+    files = [file for part in parts for file in _sized(stdlib_folder(), part)]
     return {"python": sys.version, "machine": platform.machine(), "files": files}
+
+
+@functools.cache
+def _sized(root: Path, part: str) -> list[tuple[str, int]]:
+    return [(file.relative_to(root).as_posix(), file.stat().st_size) for file in source_files(part)]
 
 
 def _digests(files: list[Path], workspace: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ scores, ``test`` for what is reported.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sysconfig
 import tokenize
@@ -78,7 +79,7 @@ def source_files(part: str = "train") -> list[Path]:
         DataError: this interpreter ships no sources.
     """
     root = stdlib_folder()
-    files = [file for file in _walk(root) if _part(file.relative_to(root)) == part]
+    files = _parted(root).get(part, [])
     if not files:
         raise DataError(
             Problem(
@@ -100,6 +101,15 @@ def documents(part: str = "train", limit: int | None = None) -> list[tuple[str, 
     """The text of each source file of ``part``, and the file, at most ``limit``; empty files are passed over."""
     texts = ((read_source(file), file) for file in source_files(part))
     return list(islice(((text, file) for text, file in texts if text.strip()), limit))
+
+
+@functools.cache
+def _parted(root: Path) -> dict[str, list[Path]]:
+    # A plan asks for the parts of each of its stages' data, and this interpreter's library stays as it is.
+    found: dict[str, list[Path]] = {}
+    for file in _walk(root):
+        found.setdefault(_part(file.relative_to(root)), []).append(file)
+    return found
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 
 from titanflow.errors import ConfigError
 from titanflow.hub.card_metadata import LICENSES
-from titanflow.publish import publish, read_settings
+from titanflow.publish import publish
+from titanflow.publish_settings import read_settings
 
 
 @pytest.mark.parametrize(

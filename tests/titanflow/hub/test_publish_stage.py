@@ -12,7 +12,8 @@ from local_hub import LocalHub
 
 from titanflow.errors import ConfigError, DataError, HubError, StageFailed
 from titanflow.hub import continuation
-from titanflow.publish import main, publish, read_settings
+from titanflow.publish import main, publish
+from titanflow.publish_settings import read_settings
 from titanflow.stage import StageRun
 
 

@@ -7,7 +7,8 @@ import pytest
 from finished_run import FinishedRun
 
 from titanflow.errors import ConfigError
-from titanflow.publish import publish, read_settings
+from titanflow.publish import publish
+from titanflow.publish_settings import read_settings
 
 
 def write_odd_places(root: Path) -> None:
