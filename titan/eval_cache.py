@@ -19,6 +19,8 @@ from titanflow.fingerprint import digest, file_digest
 CACHE_FOLDER = "answers"
 """Beside the stages' folders in a run's, so that it outlives a stage that runs again."""
 PACKAGES = ("lm_eval", "tokenizers", "torch", "transformers")
+VERSION = 2
+"""Counts up whenever the same request would be answered otherwise."""
 
 
 def model_digest(loading: Loading) -> str:
@@ -26,7 +28,7 @@ def model_digest(loading: Loading) -> str:
     folder = loading.folder
     files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
     how = [loading.backend, loading.dtype, loading.trained_here]
-    return digest([files, how, [version(package) for package in PACKAGES]])
+    return digest([VERSION, files, how, [version(package) for package in PACKAGES]])
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ ELSEWHERE = {
     *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
 }
 """Settings that change no score of one task of one model, or count by what is in the files that they name."""
-VERSION = 2
+VERSION = 3
 """Counts up whenever the same task would be kept otherwise."""
 
 logger = logging.getLogger("titanflow.evaluate")

@@ -1,7 +1,7 @@
 """lm-eval's transformers backend with the same answers for less work, and with its batches spread over all ranks.
 
 Prompts, windows, truncation, stop sequences and the order of batches are lm-eval's. What differs is what is computed:
-logits only from the first scored position on, the normalisation only at scored positions, equal inputs once.
+logits and their normalisation only from the first scored position on, equal inputs once.
 """
 
 from __future__ import annotations
@@ -153,15 +153,14 @@ class SharedLM(HFLM):
         # Padded at the right, where a causal model doesn't look: no mask is needed.
         with torch.inference_mode():
             logits = self.model(input_ids=inputs.to(self.device), use_cache=False, logits_to_keep=width - first).logits
-            logits = logits.float()
-            at = (torch.tensor(places), torch.tensor(positions))
-            chosen = torch.tensor(targets)
-            own = logits[*at, chosen]
-            likelihoods = own - logits.logsumexp(-1)[at]
-            is_greedy = own == logits.amax(-1)[at]
+            at, chosen = (torch.tensor(places), torch.tensor(positions)), torch.tensor(targets)
+            # In the logits' own type, as in lm-eval: bfloat16 rounds each likelihood, and below the sum of several.
+            normalised = logits.log_softmax(-1)
+            likelihoods = normalised[*at, chosen]
+            is_greedy = likelihoods == normalised.amax(-1)[at]
             # Of equals the first is taken; looked for where there may be some, since it takes longer than all the rest.
             best = tuple(index[is_greedy.cpu()] for index in at)
-            is_greedy[is_greedy.clone()] = logits[best].argmax(-1) == chosen[is_greedy.cpu()].to(logits.device)
+            is_greedy[is_greedy.clone()] = normalised[best].argmax(-1) == chosen[is_greedy.cpu()].to(logits.device)
         sums = iter(
             [
                 (float(own.sum()), bool(greedy.all()))

@@ -77,6 +77,7 @@ PLAIN = {
     "tasks": [*TASKS, "tiny_own", "tiny_said"],
     "gen_kwargs": {"max_gen_toks": 5},
     "contamination": "drop",
+    "dtype": "bfloat16",
 }
 LEFT_OUT = {"tiny_kind": 5, "tiny_module": 5, "tiny_own": 2, "tiny_said": 5}
 """Without these items each score is another one."""

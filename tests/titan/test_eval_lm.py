@@ -1,9 +1,10 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 from lm_eval.models.huggingface import HFLM
 from tiny_exports import POSITIONS, write_tiny_export
 
@@ -68,6 +69,19 @@ def test_whole_texts_are_as_likely_as_lm_eval_says(export: Path, peer: HFLM) -> 
 
     assert found == pytest.approx(expected, abs=1e-3)
     assert found[-1] == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_scores_are_rounded_as_lm_eval_rounds_them(export: Path, dtype: Literal["bfloat16", "float16"]) -> None:
+    peer = HFLM(pretrained=str(export), prefix_token_id=0, add_bos_token=False, device="cpu", dtype=dtype, batch_size=1)
+    lm = load_lm(Loading(export, batch_size=1, dtype=dtype), Ranks())
+    found, expected = (one.loglikelihood(requests(PAIRS), disable_tqdm=True) for one in (lm, peer))
+    texts, theirs = (one.loglikelihood_rolling(requests([(text,) for text in TEXTS])) for one in (lm, peer))
+
+    rounding = torch.finfo(getattr(torch, dtype)).eps / 4
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], rel=rounding)
+    assert [is_greedy for _, is_greedy in found] == [is_greedy for _, is_greedy in expected]
+    assert texts == pytest.approx(theirs, rel=rounding)
 
 
 def test_answers_are_those_that_lm_eval_gets(export: Path, peer: HFLM) -> None:
