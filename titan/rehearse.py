@@ -20,6 +20,7 @@ from titan.eval_tasks import load_task, prepare_tasks, task_manager
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import AskedTasks, SingleTask
+from titanflow.home import expanded
 from titanflow.rehearsal import Rehearsal
 from titanflow.stage import PrepareResult, StageRun, write_result
 from titanflow.stage_failure import record_failure
@@ -54,7 +55,7 @@ def rehearse(asked: Rehearsal, folder: Path) -> None:
 def _models(run: StageRun, settings: Evaluate) -> dict[str, Path]:
     """The folder of each model, whether or not it is there."""
     if isinstance(settings.models, Mapping):
-        return {name: Path(folder) for name, folder in settings.models.items()}
+        return {name: expanded(folder) for name, folder in settings.models.items()}
     stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
     return {name: run.stages[stage] for name, stage in stages.items() if stage in run.stages}
 
