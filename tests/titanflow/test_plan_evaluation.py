@@ -116,7 +116,9 @@ def test_a_group_that_mixes_chats_with_texts_is_refused(configs: Path) -> None:
     make_plan("tiny", configs, overrides=["evaluate.tasks=[tiny_colour, plain]"])
 
 
-def test_a_model_without_a_template_is_not_asked_through_one(configs: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_template_is_not_asked_through_one(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tmp_path / "model"
     model.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -125,6 +127,8 @@ def test_a_model_without_a_template_is_not_asked_through_one(configs: Path, tmp_
     message = refusal(configs, theirs)
     assert f"evaluate.models: tiny_colour asks through a chat template, and theirs ({model}) has none" in message
     assert "models: [sft]" in message
+    monkeypatch.setenv("HOME", str(model.parent))
+    assert f"theirs ({model}) has none" in refusal(configs, f"evaluate.models={{theirs: ~/{model.name}}}")
     make_plan("tiny", configs, overrides=[theirs, "evaluate.chat=false"])
     (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     make_plan("tiny", configs, overrides=[theirs])

@@ -21,6 +21,7 @@ from titanflow.evals.suites import suite_problems, suite_warnings
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
 from titanflow.evals.templates import column_problems
 from titanflow.evals.value_checks import generation_problems
+from titanflow.home import expanded
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     models, number = run.config["models"], run.config["num_fewshot"]
     found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
-    chats = [name for name in models if name == "sft" or (name in own and _is_chat(Path(own[name])))]
+    chats = [name for name in models if name == "sft" or (name in own and _is_chat(expanded(own[name])))]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:
         what = "auto asks tasks of lm-eval's library without the chat template"

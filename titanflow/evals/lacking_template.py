@@ -13,6 +13,7 @@ from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evaluated import BASE
 from titanflow.hf_base import is_hugging_face
+from titanflow.home import expanded
 from titanflow.stage import StageName, StageRun
 
 HINT = "models: [sft] asks the fine-tuned model alone; chat: false asks every model without a template"
@@ -43,7 +44,7 @@ def _folder(run: StageRun, name: str, runs: Mapping[StageName, StageRun]) -> Pat
     """Where a model's template would stand; None where that isn't known yet, or an sft writes it."""
     models = run.config["models"]
     if isinstance(models, dict):
-        folder: Path | None = Path(models[name])
+        folder: Path | None = expanded(models[name])
     else:
         stage = "pretrain" if name == BASE and name not in run.stages else name
         if stage in runs:
