@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from titanflow.config.additions import Lora
-from titanflow.config.lora_presets import TOKENS, preset_problems
+from titanflow.config.lora_presets import ROUTED, TOKENS, preset_problems
 from titanflow.config.model_checks import argument_faults
 from titanflow.data.template import template_of
 from titanflow.errors import Problem
+from titanflow.families import PARAMETER_GROUPS
 from titanflow.forecast.weights import EMBEDDINGS, HEAD
 from titanflow.module_names import LINEARS, module_names, without_layer
 
@@ -210,14 +211,28 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
     return has_template and not sft["new_special_tokens"]
 
 
+def _idle_rates(module: Module) -> Iterator[str]:
+    """Groups with a learning rate of their own of which no module is trained."""
+    config, (linears, others) = module.config, _names(module)
+    patterns = [*config["lora"]["modules_to_save"], *(config["lora"]["target_modules"] or DEFAULT_TARGETS)]
+    groups = PARAMETER_GROUPS.get(config["model"]["name"], {})
+    for group in config["optimizer"]["group_lr"]:
+        own = [name for name in (*linears, *others) if set(groups.get(group, ())) & set(name.split("."))]
+        if own and not any(matches(pattern, name) for pattern in patterns for name in own):
+            key, hint = f"optimizer.group_lr.{group}", f"lora.modules_to_save: [{ROUTED}] trains them"
+            where = f"{module.name}.{key} ({module.origins.get(key, 'default')})"
+            yield f"{where} has no effect: LoRA leaves these modules as they are; {hint}"
+
+
 def lora_warnings(module: Module) -> list[str]:
-    """Keys that are written although no adapter is trained; tokens that no one trains."""
+    """Keys that are written although no adapter is trained; rates of what is frozen; tokens that no one trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
         saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+        idle = list(_idle_rates(module))
         if saved or module.base is None or _knows_template(module.base, module.config["sft"]):
-            return []
-        return [UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
+            return idle
+        return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
     return [
         f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"

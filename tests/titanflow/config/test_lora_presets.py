@@ -100,6 +100,19 @@ def test_routed_of_a_model_without_routers_is_refused(experiment, mistakes):
     assert "'routed' is for mod, dtf, tdtf" in message
 
 
+def test_a_rate_of_a_group_that_lora_leaves_is_said_to_have_no_effect(experiment, load):
+    lora = ("sft.lora.rank=4", "sft.optimizer.group_lr.router=1e-3", "sft.optimizer.group_lr.prior=1e-3")
+    path = experiment("dtf")
+    idle = [line for line in load(path, *lora).warnings if "no effect" in line]
+    assert [line.partition(" (")[0] for line in idle] == [
+        f"sft.optimizer.group_lr.{one}" for one in ("router", "prior")
+    ]
+    assert all(line.endswith("lora.modules_to_save: [routed] trains them") for line in idle)
+    assert not any("group_lr" in line for line in load(path, *lora, f"sft.lora.modules_to_save=[{ROUTED}]").warnings)
+    partly = load(path, *lora, "sft.lora.target_modules=[prior.up, wq]").warnings
+    assert [one in " ".join(partly) for one in ("group_lr.router", "group_lr.prior")] == [True, False]
+
+
 def test_a_model_that_cannot_be_built_is_named_alone(experiment, mistakes):
     """What its modules would be called is nobody's question then."""
     message = mistakes(
