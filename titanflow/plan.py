@@ -22,9 +22,10 @@ from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.config.unusable_paths import named_by
+from titanflow.config.yaml_source import display
 from titanflow.data_mistakes import check_streams
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import tasks_folder
+from titanflow.evals.asked_tasks import tasks_folders
 from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
@@ -316,12 +317,12 @@ def _stage_run(
 
 
 def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
-    """The module's config with its task folder found: as it stands, or in the config tree."""
+    """The module's config with its task folder found: in the config tree, or as it stands."""
     named = module.config.get("include_path")
     if not named:
         return module.config
-    found = tasks_folder(named, config.tree.root)
-    if found is None:
+    found = tasks_folders(named, config.tree.root)
+    if not found:
         raise ConfigError(
             Problem(
                 f"no such folder: {named}",
@@ -330,7 +331,12 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
                 expected=f"a folder, also of {config.tree.root}",
             )
         )
-    return {**module.config, "include_path": str(found.resolve())}
+    taken, *others = found
+    config.warnings += [
+        f"{module.name}.include_path: takes {display(taken)}, not {display(other)}, which its whole path would name"
+        for other in others
+    ]
+    return {**module.config, "include_path": str(taken)}
 
 
 def _base(module: Module, config: Experiment, folder: Path) -> Path | None:

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.hub.endpoint import redact
 from titanflow.stage import StageRun
 
 UNPUBLISHED = ("folder", "token_block")
 """The settings of a publishing that stay on this machine."""
+SHOWN = ("system_instruction", "gen_kwargs")
+"""The settings of an evaluation that a card's commands hold as they were written."""
 
 
 def private_part(text: str) -> str:
@@ -38,6 +41,18 @@ def private_problems(run: StageRun) -> list[Problem]:
         Problem(f"the card would publish {what}", key, expected="another name")
         for key, name in names.items()
         if (what := private_part(name))
+    ]
+
+
+def evaluation_secrets(module: Module) -> list[Problem]:
+    """What a card would publish of a secret in the settings of the evaluation whose scores it shows."""
+    models = module.config.get("models")
+    texts = {key: str(module.config.get(key) or "") for key in SHOWN}
+    texts["models"] = "\n".join(map(str, models)) if isinstance(models, dict) else ""
+    return [
+        module.problem(key, f"the card would publish {what}", "what everyone may read")
+        for key, text in texts.items()
+        if (what := private_part(text))
     ]
 
 
