@@ -55,6 +55,14 @@ def drawn_tasks(evaluation: Path) -> list[str]:
     return [task.name for task in found[1].single if _is_drawn(task.config, given)]
 
 
+def inexact(evaluation: Path) -> list[str]:
+    """What of the settings has a score's last digits depend on the device, and on which items are computed together."""
+    found = evaluated_tasks(evaluation)
+    config = found[0].config if found else {}
+    dtype = config.get("dtype", "float32")
+    return [*([dtype] if dtype != "float32" else []), *(["vLLM"] if config.get("backend") == "vllm" else [])]
+
+
 def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     settings = {**(config.get("generation_kwargs") or {}), **given}
     drawn = settings.get("do_sample", float(settings.get("temperature") or 0) > 0)
@@ -64,6 +72,9 @@ def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
     """What lm-eval is told of the model: a text's first token is scored after the end of text, as the stage did it."""
     given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
+    if config.get("backend") == "vllm":
+        # lm-eval's own --seed doesn't reach vLLM, which draws.
+        given.append(f"seed={config.get('seed', 1234)}")
     if any(name.endswith(".py") and "/" not in name for name in bundle):
         given.append("trust_remote_code=True")
     # lm-eval takes the beginning of a text where the tokenizer has one, unless it is told otherwise.
