@@ -77,21 +77,22 @@ def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
         given.append(f"seed={config.get('seed', 1234)}")
     if any(name.endswith(".py") and "/" not in name for name in bundle):
         given.append("trust_remote_code=True")
-    # lm-eval takes the beginning of a text where the tokenizer has one, unless it is told otherwise.
-    if not isinstance(config.get("models"), Mapping) and (end := _end_after_a_beginning(export)) is not None:
+    # Unless it is told otherwise, lm-eval takes what a tokenizer puts around a text, and its beginning if it has one.
+    if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:
         given += ["add_bos_token=False", f"prefix_token_id={end}"]
     return ",".join(given)
 
 
-def _end_after_a_beginning(export: Path) -> int | None:
-    """The id of the end of text, where the tokenizer has a token that begins a text, too."""
+def _end_of_text(export: Path) -> int | None:
+    """The id of the end of text, where the tokenizer has a token that begins a text, too, or puts any around it."""
     named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
-    if not begin or not end:
+    if not end:
         return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(export / TOKENIZER)).token_to_id(end)
+    tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+    return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
 
 
 def _text(token: Any) -> str:

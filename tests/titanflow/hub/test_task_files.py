@@ -250,3 +250,12 @@ def test_a_tokenizer_that_begins_a_text_is_told_what_the_stage_did(finished: Fin
     (finished.export / "tokenizer.json").write_text(json.dumps({"version": "1.0", **vocabulary}))
     assert "add_bos_token=False,prefix_token_id=5" in commands(finished, data)[0]
     assert "prefix_token_id" not in commands(finished, data, models={"mine": "folder"})[0]
+    # One that puts the end of text behind each text, and has no beginning.
+    around = {"type": "TemplateProcessing", "pair": [], "single": [{"Sequence": {"id": "A", "type_id": 0}}]}
+    around["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+    around["special_tokens"] = {"</s>": {"id": "</s>", "ids": [5], "tokens": ["</s>"]}}
+    (finished.export / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", **vocabulary, "post_processor": around})
+    )
+    (finished.export / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    assert "add_bos_token=False,prefix_token_id=5" in commands(finished, data)[0]
