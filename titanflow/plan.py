@@ -30,6 +30,7 @@ from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
+from titanflow.hub.private import data_secrets
 from titanflow.inheritance import inheritance_table
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.initial_weights import check_beginnings, with_weights
@@ -312,6 +313,8 @@ def _stage_run(
         stages=stages,
     )
     if stage == "publish":
+        if problems := data_secrets(config.modules.values()):
+            raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run
 

@@ -1,4 +1,4 @@
-"""The task files of one's own: which folder is taken, and that nothing private is published with them."""
+"""The task files of one's own: which folder is taken, and that nothing private is published with them, nor of data."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_tiny_experiment(tmp_path)
 
 
-def refusal(configs: Path) -> str:
+def refusal(configs: Path, *settings: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        make_plan("tiny", configs)
+        make_plan("tiny", configs, overrides=settings)
     return str(caught.value)
 
 
@@ -78,3 +78,16 @@ def test_a_secret_beside_a_task_s_functions_is_refused(configs: Path) -> None:
     message = refusal(configs)
     assert "asking.py: would publish a token" in message
     assert "hf_abc" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("sft.data.name", "sft.data.name=hf_abcdefghijklmnopqrstuvwxyz"),
+        ("pretrain.validation_data.name", f"pretrain.validation_data.name={Path.home()}/texts"),
+    ],
+)
+def test_a_secret_in_the_name_of_training_data_is_refused(configs: Path, key: str, setting: str) -> None:
+    message = refusal(configs, setting)
+    assert f"{key}: the card would publish" in message
+    assert "expected: another name" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def evaluation_secrets(module: Module) -> list[Problem]:
         for key, text in texts.items()
         if (what := private_part(text))
     ]
+
+
+def data_secrets(modules: Iterable[Module]) -> list[Problem]:
+    """What the names of training data, which a card lists, would publish of a secret."""
+    problems = []
+    for module in modules:
+        for section in ("data", "validation_data") if module.trains else ():
+            data = module.config.get(section) or {}
+            sources = (data.get("mixture") or {}).get("sources") or {}
+            texts = {"name": str(data.get("name") or ""), "mixture.sources": "\n".join(map(str, sources))}
+            problems += [
+                module.problem(f"{section}.{key}", f"the card would publish {what}", expected="another name")
+                for key, text in texts.items()
+                if (what := private_part(text))
+            ]
+    return problems
 
 
 def _joined(value: Any) -> str:
