@@ -13,6 +13,7 @@ from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.home import expanded
+from titanflow.hub.private import evaluation_secrets
 from titanflow.remote_code import trust_remote_code
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -84,16 +85,19 @@ def check_remote_code(module: Module) -> None:
 
 
 def check_publishable(module: Module, publish: Module) -> None:
-    """Refuses to plan scores that :func:`unpublishable` would refuse once they are computed.
+    """Refuses to plan scores that :func:`unpublishable` would refuse once they are computed, and secrets on the card.
 
     Raises:
-        ConfigError: names the setting.
+        ConfigError: names the settings.
     """
     config = module.config
     part = (config.get("data") or {}).get("part") or ""
     problem = unpublishable(config.get("limit"), config.get("backend", "hf"), part, module.origins)
+    problems = evaluation_secrets(module)
     if problem is not None and not publish.config.get("dry_run"):
-        raise ConfigError(problem)
+        problems.append(problem)
+    if problems:
+        raise ConfigError(problems)
 
 
 def unpublishable(

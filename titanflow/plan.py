@@ -22,13 +22,15 @@ from titanflow.config.experiment_spec import name_problem
 from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
 from titanflow.config.unusable_paths import named_by
+from titanflow.config.yaml_source import display
 from titanflow.data_mistakes import check_streams
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import tasks_folder
+from titanflow.evals.asked_tasks import tasks_folders
 from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
+from titanflow.hub.private import data_secrets
 from titanflow.inheritance import inheritance_table
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.initial_weights import check_beginnings, with_weights
@@ -311,17 +313,19 @@ def _stage_run(
         stages=stages,
     )
     if stage == "publish":
+        if problems := data_secrets(config.modules.values()):
+            raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run
 
 
 def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
-    """The module's config with its task folder found: as it stands, or in the config tree."""
+    """The module's config with its task folder found: in the config tree, or as it stands."""
     named = module.config.get("include_path")
     if not named:
         return module.config
-    found = tasks_folder(named, config.tree.root)
-    if found is None:
+    found = tasks_folders(named, config.tree.root)
+    if not found:
         raise ConfigError(
             Problem(
                 f"no such folder: {named}",
@@ -330,7 +334,12 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
                 expected=f"a folder, also of {config.tree.root}",
             )
         )
-    return {**module.config, "include_path": str(found.resolve())}
+    taken, *others = found
+    config.warnings += [
+        f"{module.name}.include_path: takes {display(taken)}, not {display(other)}, which its whole path would name"
+        for other in others
+    ]
+    return {**module.config, "include_path": str(taken)}
 
 
 def _base(module: Module, config: Experiment, folder: Path) -> Path | None:

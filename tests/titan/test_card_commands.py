@@ -89,13 +89,16 @@ SETTLED: dict[str, Any] = {
     "system_instruction": '-be "nice" to $HOME\n```\nand `ls`',
     "gen_kwargs": {"max_gen_toks": 4, "until": ["a, b", "c=d"]},
     "seed": 7,
-    "batch_size": 5,
+    "batch_size": "auto",
+    "models": {"mine": "sft/export"},
 }
-"""A group, and each setting that changes a score."""
+"""A group, and each setting that changes a score; the model is named by its folder in the run's."""
 
 
 def evaluated(trained: Trained, **settings: Any) -> EvaluateResult:
-    run = evaluation(trained, trained.folder / "evaluate", models=["sft"], **settings)
+    named = settings.get("models", {})
+    models = {name: str(trained.folder / folder) for name, folder in named.items()} or ["sft"]
+    run = evaluation(trained, trained.folder / "evaluate", **settings | {"models": models})
     command = [sys.executable, "-m", "titan.evaluate", str(run.folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -168,7 +171,7 @@ def test_the_card_s_commands_give_its_scores(
 
     scores = {
         (task, metric): value
-        for task, metrics in result.scores["sft"].items()
+        for task, metrics in result.scores["mine" if "models" in settings else "sft"].items()
         for metric, value in metrics.items()
         if not metric.endswith("_stderr")
     }

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +111,33 @@ def test_scores_that_nothing_may_be_published_on_are_refused_before_they_are_com
 
 def test_whole_scores_of_exports_may_be_published() -> None:
     module = Module("evaluate", "evaluate", "lm_eval", {"limit": None, "backend": "vllm"}, {})
+    check_publishable(module, Module("publish", "publish", "huggingface_hub", {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("system_instruction", "Look into {home}/notes.", "the path of your home folder"),
+        ("system_instruction", "Say hf_abcdefghijklmnopqrstuvwxyz.", "a token"),
+        ("gen_kwargs", {"until": ["{home}/"]}, "the path of your home folder"),
+        ("models", {"hf_abcdefghijklmnopqrstuvwxyz": "."}, "a token"),
+    ],
+)
+def test_a_secret_that_the_card_would_show_is_refused_before_anything_is_scored(
+    key: str, value: Any, what: str
+) -> None:
+    value = json.loads(json.dumps(value).replace("{home}", str(Path.home())))
+    module = Module("evaluate", "evaluate", "lm_eval", {key: value}, {key: "evaluate.yaml:5"})
+    with pytest.raises(ConfigError) as caught:
+        check_publishable(module, Module("publish", "publish", "huggingface_hub", {"dry_run": True}, {}))
+    assert f"evaluate.yaml:5: evaluate.{key}: the card would publish {what}" in str(caught.value)
+    assert str(Path.home()) not in str(caught.value)
+    assert "hf_abc" not in str(caught.value)
+
+
+def test_a_folder_that_is_scored_is_not_on_the_card() -> None:
+    config = {"models": {"sft": str(Path.home() / "export")}, "system_instruction": "Be brief."}
+    module = Module("evaluate", "evaluate", "lm_eval", config, {})
     check_publishable(module, Module("publish", "publish", "huggingface_hub", {}, {}))
 
 

@@ -28,7 +28,7 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
-    """A folder with task files of your own; a relative one is looked for in the config tree."""
+    """A folder with task files of your own; a relative one is looked for in the config tree, then where you stand."""
     data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])

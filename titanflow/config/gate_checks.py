@@ -9,7 +9,7 @@ from pathlib import Path
 
 from titanflow.config.module import Module
 from titanflow.errors import Problem
-from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folder
+from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folders
 
 LEAST_RESAMPLES = 100
 """Fewer say nothing about the last few percent."""
@@ -39,10 +39,10 @@ def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
         hint = "name a folder that the runs share, or set target: hub"
         problems.append(publish.problem("folder", message, hint=hint))
     named = evaluate.config["include_path"]
-    folder = tasks_folder(named, root)
-    if named and folder is None:
+    folders = tasks_folders(named, root)
+    if named and not folders:
         return problems
-    asked = asked_by({**evaluate.config, "include_path": folder})
+    asked = asked_by({**evaluate.config, "include_path": folders[0] if folders else None})
     known = known_metrics(asked)
     return problems + (_check_names(publish, known, asked.groups) if known else [])
 

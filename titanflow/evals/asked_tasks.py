@@ -97,10 +97,13 @@ class AskedTasks:
                 self.problems.append(refuse(message, "each task once", f"leave out {name} or {behind[shared[0]]}"))
 
 
-def tasks_folder(named: str | None, root: Path) -> Path | None:
-    """The folder that ``include_path`` names, as it stands or in the config tree ``root``; None where there is none."""
-    candidates = (expanded(named), root / named) if named else ()
-    return next((path for path in candidates if path.is_dir()), None)
+def tasks_folders(named: str | None, root: Path) -> list[Path]:
+    """The folders that ``include_path`` may mean, first the one that is taken; empty where there is none.
+
+    One of the config tree ``root`` comes before one of where the user stands, as with the tree's files.
+    """
+    candidates = (root / named, expanded(named)) if named else ()
+    return list(dict.fromkeys(path.resolve() for path in candidates if path.is_dir()))
 
 
 def asked_by(config: Mapping[str, Any], name: str = "evaluate", origins: Mapping[str, str] | None = None) -> AskedTasks:

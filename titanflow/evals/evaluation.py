@@ -22,6 +22,7 @@ from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files
 from titanflow.evals.templates import column_problems
 from titanflow.evals.value_checks import generation_problems
 from titanflow.home import expanded
+from titanflow.hub.task_files import task_secrets
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
     module = modules["evaluate"]
     asked = asked_by(run.config, module.name, module.origins)
     problems = [*_evaluation_problems(module, run, asked), *_trained_on(modules, asked)]
+    if not problems and (publish := modules.get("publish")) and publish.config["own_tasks"]:
+        problems += task_secrets(asked)
     if problems := [*problems, *template_problems(module, run, asked, runs)]:
         raise ConfigError(problems)
     return _warnings(module, run, asked)

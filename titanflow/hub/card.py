@@ -30,7 +30,7 @@ from titanflow.hub.lineage import Lineage
 from titanflow.hub.markdown import code, fence, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.hub.names import default_tag
-from titanflow.hub.score_commands import drawn_tasks, score_commands
+from titanflow.hub.score_commands import drawn_tasks, inexact, score_commands
 from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
 from titanflow.score_table import LastPublished, seeds_text
@@ -93,6 +93,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "training": markdown_table(training_table(lineage.trained)),
         "data": markdown_table(data_table(training_data({stage.name: stage.folder for stage in lineage.trained}))),
         "drawn": drawn_tasks(folder) if folder else [],
+        "inexact": inexact(folder) if folder else [],
         "seeds": seeds_text(evaluation.seeds) if evaluation else "",
         "tasks": evaluated,
         "has_local_tasks": any(task in local for task in evaluated),
@@ -100,9 +101,9 @@ def tables(lineage: Lineage) -> dict[str, Any]:
 
 
 def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
-    """What gives the scores again; nothing of an evaluation whose scores compare with nothing."""
+    """What gives the scores again; nothing where they compare with nothing, or are a checkpoint's."""
     folder, evaluation = lineage.evaluation_folder, lineage.evaluation
-    if folder is None or evaluation is None or evaluation.limit is not None:
+    if folder is None or evaluation is None or evaluation.limit is not None or evaluation.backend == "native":
         return []
     return score_commands(folder, lineage.export, bundle)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.hub.endpoint import redact
 from titanflow.stage import StageRun
 
 UNPUBLISHED = ("folder", "token_block")
 """The settings of a publishing that stay on this machine."""
+SHOWN = ("system_instruction", "gen_kwargs")
+"""The settings of an evaluation that a card's commands hold as they were written."""
 
 
 def private_part(text: str) -> str:
@@ -39,6 +43,34 @@ def private_problems(run: StageRun) -> list[Problem]:
         for key, name in names.items()
         if (what := private_part(name))
     ]
+
+
+def evaluation_secrets(module: Module) -> list[Problem]:
+    """What a card would publish of a secret in the settings of the evaluation whose scores it shows."""
+    models = module.config.get("models")
+    texts = {key: str(module.config.get(key) or "") for key in SHOWN}
+    texts["models"] = "\n".join(map(str, models)) if isinstance(models, dict) else ""
+    return [
+        module.problem(key, f"the card would publish {what}", "what everyone may read")
+        for key, text in texts.items()
+        if (what := private_part(text))
+    ]
+
+
+def data_secrets(modules: Iterable[Module]) -> list[Problem]:
+    """What the names of training data, which a card lists, would publish of a secret."""
+    problems = []
+    for module in modules:
+        for section in ("data", "validation_data") if module.trains else ():
+            data = module.config.get(section) or {}
+            sources = (data.get("mixture") or {}).get("sources") or {}
+            texts = {"name": str(data.get("name") or ""), "mixture.sources": "\n".join(map(str, sources))}
+            problems += [
+                module.problem(f"{section}.{key}", f"the card would publish {what}", expected="another name")
+                for key, text in texts.items()
+                if (what := private_part(text))
+            ]
+    return problems
 
 
 def _joined(value: Any) -> str:

@@ -55,6 +55,14 @@ def drawn_tasks(evaluation: Path) -> list[str]:
     return [task.name for task in found[1].single if _is_drawn(task.config, given)]
 
 
+def inexact(evaluation: Path) -> list[str]:
+    """What of the settings has a score's last digits depend on the device, and on which items are computed together."""
+    found = evaluated_tasks(evaluation)
+    config = found[0].config if found else {}
+    dtype = config.get("dtype", "float32")
+    return [*([dtype] if dtype != "float32" else []), *(["vLLM"] if config.get("backend") == "vllm" else [])]
+
+
 def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     settings = {**(config.get("generation_kwargs") or {}), **given}
     drawn = settings.get("do_sample", float(settings.get("temperature") or 0) > 0)
@@ -64,23 +72,27 @@ def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
     """What lm-eval is told of the model: a text's first token is scored after the end of text, as the stage did it."""
     given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
+    if config.get("backend") == "vllm":
+        # lm-eval's own --seed doesn't reach vLLM, which draws.
+        given.append(f"seed={config.get('seed', 1234)}")
     if any(name.endswith(".py") and "/" not in name for name in bundle):
         given.append("trust_remote_code=True")
-    # lm-eval takes the beginning of a text where the tokenizer has one, unless it is told otherwise.
-    if not isinstance(config.get("models"), Mapping) and (end := _end_after_a_beginning(export)) is not None:
+    # Unless it is told otherwise, lm-eval takes what a tokenizer puts around a text, and its beginning if it has one.
+    if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:
         given += ["add_bos_token=False", f"prefix_token_id={end}"]
     return ",".join(given)
 
 
-def _end_after_a_beginning(export: Path) -> int | None:
-    """The id of the end of text, where the tokenizer has a token that begins a text, too."""
+def _end_of_text(export: Path) -> int | None:
+    """The id of the end of text, where the tokenizer has a token that begins a text, too, or puts any around it."""
     named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
-    if not begin or not end:
+    if not end:
         return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(export / TOKENIZER)).token_to_id(end)
+    tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+    return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
 
 
 def _text(token: Any) -> str:

@@ -17,13 +17,15 @@ from typing import Any
 
 import yaml
 
+from titanflow.config.yaml_source import display
 from titanflow.contamination import Contamination
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.suites import FOLDER
-from titanflow.evals.task_checks import FILE_FORMATS, functions, is_remote
+from titanflow.evals.task_checks import DATA, FILE_FORMATS, functions, is_remote
 from titanflow.evals.task_yaml import Function, read_yaml
 from titanflow.hub.bundle import ITEMS, SCORED, SUITES, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
+from titanflow.hub.private import private_part
 from titanflow.stage import RUN_FILE, StageRun
 
 TASKS_FOLDER = "tasks"
@@ -95,6 +97,24 @@ def task_files(evaluation: Path) -> Bundle:
     if problems:
         raise ConfigError(problems)
     return files
+
+
+def task_secrets(asked: AskedTasks) -> Iterator[Problem]:
+    """What the files of one's own tasks would publish of a secret; the paths of their items are told anew.
+
+    ``asked`` are tasks whose files can be read, as they are before the evaluation renders them.
+    """
+    names, texts = _Items("", None), {}
+    for path in asked.files:
+        own = read_yaml(path)
+        told, text = names.told(own), path.read_text(encoding="utf-8")
+        texts[path] = text if told == own and DATA not in text else _dumped(told).decode()
+    if asked.folder and any(True for path in asked.files for _ in functions(read_yaml(path))):
+        texts |= {path: path.read_text(encoding="utf-8", errors="replace") for path in asked.folder.rglob("*.py")}
+    for path, text in texts.items():
+        if what := private_part(text):
+            hint = "publish.own_tasks: false publishes no files of tasks"
+            yield Problem(f"would publish {what}", display(path), expected="what everyone may read", hint=hint)
 
 
 def _dumped(config: dict[str, Any]) -> bytes:

@@ -8,10 +8,13 @@ import pytest
 import yaml
 from finished_run import FinishedRun
 
+from titanflow.config.after_training import Publish
 from titanflow.contamination import Contamination, TaskLeaks
 from titanflow.errors import ConfigError
 from titanflow.evals.task_yaml import Function, read_yaml
-from titanflow.hub.bundle import is_published
+from titanflow.hub.bundle import from_export, is_published
+from titanflow.hub.card import model_card
+from titanflow.hub.lineage import read_lineage
 from titanflow.hub.score_commands import drawn_tasks, score_commands
 from titanflow.hub.task_files import scored_numbers, suite_files, task_files
 from titanflow.publish import publish
@@ -202,6 +205,28 @@ def test_answers_that_are_drawn_are_said_to_be(
     assert ("these commands give scores near theirs, and not the same" in card) == is_drawn
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype", "installed", "says"),
+    [
+        ("hf", "float32", "lm-eval[hf]", ""),
+        ("hf", "bfloat16", "lm-eval[hf]", "With bfloat16 a score's last digits depend on the device"),
+        ("vllm", "float16", "lm-eval[vllm]", "With float16 and vLLM a score's last digits depend on the device"),
+        ("native", "float32", "", ""),
+    ],
+)
+def test_a_card_says_with_what_it_was_scored_and_what_is_inexact(
+    finished: FinishedRun, data: Path, backend: str, dtype: str, installed: str, says: str
+) -> None:
+    files = {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}
+    finished.evaluate(scores={"base": {}, "sft": {"kind": {"acc": 0.5}}}, backend=backend)
+    bundle = task_files(evaluate(finished, files, data, backend=backend, dtype=dtype, seed=7))
+    lineage = read_lineage(finished.to_publish(), "sft")
+    card = " ".join(model_card(lineage, Publish(), {**from_export(finished.export), **bundle}).decode().split())
+    assert f'`pip install "{installed}"`' in card if installed else "lm_eval run" not in card
+    assert says in card if says else "last digits" not in card
+    assert (f"--model vllm --model_args pretrained=.,dtype={dtype},seed=7" in card) == (backend == "vllm")
+
+
 def test_what_changes_a_score_is_in_the_command(finished: FinishedRun, data: Path) -> None:
     settings = {"num_fewshot": 3, "seed": 7, "batch_size": "auto", "dtype": "bfloat16"}
     command, _ = commands(finished, data, **settings, gen_kwargs={"do_sample": True, "stop": ["a b", ","]})
@@ -225,3 +250,12 @@ def test_a_tokenizer_that_begins_a_text_is_told_what_the_stage_did(finished: Fin
     (finished.export / "tokenizer.json").write_text(json.dumps({"version": "1.0", **vocabulary}))
     assert "add_bos_token=False,prefix_token_id=5" in commands(finished, data)[0]
     assert "prefix_token_id" not in commands(finished, data, models={"mine": "folder"})[0]
+    # One that puts the end of text behind each text, and has no beginning.
+    around = {"type": "TemplateProcessing", "pair": [], "single": [{"Sequence": {"id": "A", "type_id": 0}}]}
+    around["single"].append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+    around["special_tokens"] = {"</s>": {"id": "</s>", "ids": [5], "tokens": ["</s>"]}}
+    (finished.export / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", **vocabulary, "post_processor": around})
+    )
+    (finished.export / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    assert "add_bos_token=False,prefix_token_id=5" in commands(finished, data)[0]
