@@ -88,21 +88,14 @@ class Conversation:
             text: the user's turn, or what to go on from.
             max_new_tokens: the most tokens of the answer.
             temperature: of sampling; 0 takes the likeliest token each time.
-            say: gets text that is safe to print.
+            say: gets text that is safe to print, an answer's parts apart from one another.
 
         Raises:
             ConfigError: the template refuses the conversation.
             DataError: the text leaves no room in the model's context.
         """
-        said: list[str] = []
-
-        def heard(piece: str) -> None:
-            said.append(piece)
-            if printable(piece):
-                say(printable(piece))
-
         tokens = torch.tensor([self._prompt(text)], device=self.model.device)
-        streamer = Streamer(self.tokenizer, heard)
+        streamer = Streamer(self.tokenizer, say, self.forms)
         try:
             self.model.generate(
                 tokens,
@@ -116,9 +109,9 @@ class Conversation:
             streamer.flush()
             if self.forms:
                 written = self.tokenizer.decode(streamer.tokens, skip_special_tokens=False)
-                as_one = {"role": "assistant", "content": "".join(said)}
+                as_one = {"role": "assistant", "content": streamer.said}
                 self.turns.append(self.forms.message(written) or as_one)
-        return printable("".join(said))
+        return printable(streamer.said)
 
     def _prompt(self, text: str) -> list[int]:
         """The token ids to answer; the oldest turns go where they fill the context."""
@@ -155,13 +148,18 @@ def answer_forms(tokenizer: Any) -> AnswerForms:
 
 
 class Streamer(TextStreamer):
-    """Hands on an answer word by word."""
+    """Hands on an answer word by word, and its parts apart from one another where a template writes it in parts."""
 
-    def __init__(self, tokenizer: Any, say: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    def __init__(self, tokenizer: Any, say: Callable[[str], None], forms: AnswerForms | None) -> None:
+        self.forms = forms if forms and forms.in_parts else None
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=self.forms is None)
         self.say = say
         self.tokens: list[int] = []
         """What was generated, control tokens too."""
+        self.written = ""
+        """Its text, with control tokens where they part an answer."""
+        self.said = ""
+        """What was handed on, with what a terminal would obey."""
 
     def put(self, value: torch.Tensor) -> None:
         """What transformers calls with the prompt first, then with each token."""
@@ -171,8 +169,11 @@ class Streamer(TextStreamer):
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """What transformers calls with each piece."""
-        if text:
-            self.say(text)
+        self.written += text
+        shown = self.forms.shown(self.written, stream_end) if self.forms else self.written
+        piece, self.said = shown[len(self.said) :], shown
+        if printable(piece):
+            self.say(printable(piece))
 
     def flush(self) -> None:
         """Says what is held back because a word may still change: for an answer that was interrupted."""

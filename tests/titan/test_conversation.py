@@ -148,7 +148,8 @@ def test_an_answer_in_parts_stands_in_the_history_as_the_template_writes_it(
         streamer.end()
 
     monkeypatch.setattr(talking.model, "generate", generate)
-    answer(talking, "Is it?")
+    found, pieces = answer(talking, "Is it?")
+    assert found == "".join(pieces) == "Hm.\n\nYes.", "its parts are shown apart, without their names"
     assert talking.turns[-1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
     answer(talking, "Sure?")
     turns = "<|im_start|>user\nIs it?<|im_end|><|im_start|>assistant\nYes.<|im_end|><|im_start|>user\nSure?<|im_end|>"

@@ -9,6 +9,7 @@ before it.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
@@ -47,12 +48,13 @@ class Piece:
 class Encoded:
     """A conversation's tokens, int64 ``[tokens]``, and for each whether it is trained.
 
-    ``turns`` are the numbers of the trained messages.
+    ``turns`` are the numbers of the trained messages. ``quotes``: messages or tools hold the text of a special token.
     """
 
     ids: NDArray[np.int64]
     trained: NDArray[np.bool_]
     turns: list[int]
+    quotes: bool = False
 
 
 class ChatEncoder:
@@ -104,7 +106,9 @@ class ChatEncoder:
         self._tokenise(pieces)
         torn = self._seams.torn(pieces)
         return [
-            one if isinstance(one, ChatRefused) else self._refusal(one, tears) or _assembled(row, one.turns)
+            one
+            if isinstance(one, ChatRefused)
+            else self._refusal(one, tears) or _assembled(row, one.turns, bool(one.quoted))
             for one, row, tears in zip(rendered, pieces, torn, strict=True)
         ]
 
@@ -162,14 +166,14 @@ class ChatEncoder:
 
     def _pieces(self, rendered: Rendered, borders: Set[int]) -> list[Piece]:
         """What to encode by itself: each special token, and each text between them and the borders."""
-        text = rendered.text
+        text, places = rendered.text, sorted(borders)
         pieces: list[tuple[int, int, bool, list[int] | None]] = []
         position = 0
         for token in self.special.find(text):
-            pieces += _cut(position, token.start, borders)
+            pieces += _cut(position, token.start, places)
             pieces.append((token.start, token.end, False, [self.tokenizer.special[token.text][0]]))
             position = token.end
-        pieces += _cut(position, len(text), borders)
+        pieces += _cut(position, len(text), places)
         spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
         found: list[Piece] = []
         span = 0
@@ -267,18 +271,19 @@ class ChatEncoder:
         return ended[:shared], ended[shared:]
 
 
-def _assembled(pieces: list[Piece], turns: list[int]) -> Encoded:
+def _assembled(pieces: list[Piece], turns: list[int], quotes: bool = False) -> Encoded:
     lists = [piece.ids or [] for piece in pieces]
     ids = np.fromiter(itertools.chain.from_iterable(lists), np.int64, sum(map(len, lists)))
     trained = np.repeat(np.array([piece.trained for piece in pieces], np.bool_), [len(one) for one in lists])
-    return Encoded(ids, trained, turns)
+    return Encoded(ids, trained, turns, quotes)
 
 
-def _cut(start: int, end: int, borders: Set[int]) -> list[tuple[int, int, bool, None]]:
+def _cut(start: int, end: int, borders: list[int]) -> list[tuple[int, int, bool, None]]:
     """The pieces of a text without special tokens, and whether each is cut from the one before it."""
-    inner = [border for border in borders if start < border < end]
-    cuts = itertools.pairwise([start, *sorted(inner), end]) if start < end else ()
-    return [(one, other, one > start, None) for one, other in cuts]
+    if start == end:
+        return []
+    inner = borders[bisect_right(borders, start) : bisect_left(borders, end)]
+    return [(one, other, one > start, None) for one, other in itertools.pairwise([start, *inner, end])]
 
 
 def _unquoted(text: str, rendered: Rendered) -> str:

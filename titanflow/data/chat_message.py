@@ -68,9 +68,10 @@ def read_message(
         of_parts = Counter[str]()
         read["content"] = _joined(read["content"], f"{key}.content", problems, of_parts)
         unread.update({f"{column}[].content[].{name}": count for name, count in of_parts.items()})
-    of_calls = Counter[str]()
-    _take_calls(read, place, problems, of_calls)
-    unread.update({f"{column}[].{CALLS[0]}[].{name}": count for name, count in of_calls.items()})
+    if any(name in read for name in CALLS):
+        of_calls = Counter[str]()
+        _take_calls(read, place, problems, of_calls)
+        unread.update({f"{column}[].{CALLS[0]}[].{name}": count for name, count in of_calls.items()})
     if thinks := read.get("role") == "assistant":
         _take_thoughts(read, place, problems)
     is_trained = _take_mark(read, place, problems)

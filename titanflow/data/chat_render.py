@@ -17,7 +17,7 @@ from titanflow.data.behind_prompt import answer_start
 from titanflow.data.call_forms import with_text_arguments
 from titanflow.data.chat_format import Conversation
 from titanflow.data.chat_keys import spelled
-from titanflow.data.quoted import hide_quoted, quotes
+from titanflow.data.quoted import hide_quoted
 from titanflow.data.template import is_built_in
 from titanflow.data.template_args import names_of
 from titanflow.data.template_program import ChatRefused, TemplateProgram
@@ -186,10 +186,6 @@ class ChatRenderer:
             return self.plain(conversation).text == self.plain(replace(conversation, messages=messages)).text
         except ChatRefused:
             return False
-
-    def quotes(self, conversation: Conversation) -> bool:
-        """Whether messages or tools hold the text of a special token."""
-        return quotes(conversation.messages, conversation.tools, self.special)
 
     def _trained_turns(self, messages: list[dict[str, Any]]) -> list[int]:
         turns = _turns(messages)[-1:] if self.turns != "all" else _turns(messages)

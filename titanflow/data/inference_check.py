@@ -37,7 +37,7 @@ class InferenceCheck:
 
         A row that quotes special tokens isn't compared: to ``AutoTokenizer`` they are no text.
         """
-        if not encoded.turns or encoder.renderer.quotes(conversation):
+        if not encoded.turns or encoded.quotes:
             return None
         ids = encoded.ids.tolist()
         for turn in encoded.turns:

@@ -11,11 +11,6 @@ from typing import Any
 _STAND_INS = [chr(code) for code in range(0xF0000, 0xF0400)]
 
 
-def quotes(messages: list[dict[str, Any]], tools: Any, special: re.Pattern[str]) -> bool:
-    """Whether messages or tools hold the text of a special token."""
-    return any(map(special.search, _strings([messages, tools])))
-
-
 def hide_quoted(
     messages: list[dict[str, Any]], tools: Any, special: re.Pattern[str]
 ) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:

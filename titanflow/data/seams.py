@@ -16,8 +16,9 @@ from titanflow.data.text_encoder import Place, TextEncoder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Characters on either side of a cut that show whether it changes tokens.
-_AROUND = 128
+# Characters on either side of a cut that show whether it changes tokens. Each cut is encoded once more: with 128 that
+# took a fifth of the time of a preparation.
+_AROUND = 32
 # Tokens that are shown of either side.
 _SHOWN = 4
 
@@ -66,13 +67,14 @@ class Seams:
     def _encoded(self, texts: Iterable[tuple[str, Place]]) -> list[list[int]]:
         """The tokens of texts, each at its place."""
         given = list(texts)
-        found: list[list[int]] = [[] for _ in given]
-        for place in {place for _, place in given}:
-            numbers = [number for number, (_, one) in enumerate(given) if one == place]
-            encoded = self.text.encode_batch([given[number][0] for number in numbers], place)
-            for number, ids in zip(numbers, encoded, strict=True):
-                found[number] = ids
-        return found
+        found: dict[tuple[str, Place], list[int]] = {}
+        # Headers are the same in most rows.
+        different = set(given)
+        for place in {place for _, place in different}:
+            of_place = [text for text, one in different if one == place]
+            encoded = self.text.encode_batch(of_place, place)
+            found |= {(text, place): ids for text, ids in zip(of_place, encoded, strict=True)}
+        return [found[one] for one in given]
 
     def _tear(self, start: int, left: list[int], right: list[int], whole: list[int]) -> Tear:
         parts = [*left, *right]

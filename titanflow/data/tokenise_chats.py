@@ -182,7 +182,7 @@ def encode_rows(
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
                 outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
-        notes = [*outcome.notes, QUOTED] if outcome.encoded and encoder.renderer.quotes(conversation) else outcome.notes
+        notes = [*outcome.notes, QUOTED] if outcome.encoded and outcome.encoded.quotes else outcome.notes
         columns["said"].append(row_said(conversation, notes, plan.template))
     return {**columns, "hash": np.array(hashes, np.uint64)}
 

@@ -104,7 +104,9 @@ def _entry_problems(task: SingleTask, output: str, entry: Any) -> Iterator[Probl
     known = registered()[0]
     if known and metric not in known:
         near = difflib.get_close_matches(metric, known, n=1)
-        hint = _did_you_mean(near) or "or one of your own, by process_results or !function"
+        hint = (
+            _did_you_mean(near) or "or one of your own (process_results, !function), or evaluate's (hf_evaluate: true)"
+        )
         yield task.yaml.problem("metric_list", f"no metric {metric!r}", f"one of {', '.join(known)}", hint)
     elif metric not in COMPUTED[output] and known:
         if output == "generate_until" and isinstance(aggregation, Function):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import model_templates as templates
@@ -58,6 +60,35 @@ def test_an_answer_is_read_back(
 )
 def test_what_the_template_writes_in_no_form_is_no_message(loaded: LoadedTokenizer, said: str) -> None:
     assert forms(loaded, templates.GPT_OSS, **DATE).message(said) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "shown"),
+    [
+        (templates.GPT_OSS, OSS, "It asks.\n\nAn answer.\n"),
+        (templates.GPT_OSS, "<|channel|>final<|said|>An answer.<|return|>", "An answer."),
+        (templates.GPT_OSS, "<|channel|>analysis<|said|>It asks.<|end|><|im_start|>assistant<|chan", "It asks."),
+        (templates.GPT_OSS, "Neither.<|end|>Nor.<|return|>", "Neither.\n\nNor."),
+        (templates.GPT_OSS, OSS.replace("final", "other"), "It asks.\n\nassistant\n\nother\n\nAn answer.\n"),
+        (templates.GPT_OSS, "<|channel|>ana", "ana"),
+        (templates.COMMAND_R7B, "<|said|>An answer.<|/said|><|eot|>", "An answer."),
+    ],
+)
+def test_a_person_is_shown_parts_apart_from_each_other_and_as_they_come(
+    loaded: LoadedTokenizer, template: str, said: str, shown: str
+) -> None:
+    of_template = forms(loaded, template, **DATE) if "strftime_now" in template else forms(loaded, template)
+    assert of_template.in_parts
+    assert of_template.shown(said, is_whole=True) == shown
+    tokens = re.findall(f"{of_template.special.pattern}|.", said, re.DOTALL)
+    so_far = [of_template.shown("".join(tokens[:count])) for count in range(len(tokens) + 1)]
+    assert so_far[0] == ""
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise([*so_far, shown]))
+
+
+@pytest.mark.parametrize("template", [CHATML, templates.QWEN3, templates.DEEPSEEK_R1, templates.MISTRAL])
+def test_an_answer_without_control_tokens_within_is_shown_as_it_is(loaded: LoadedTokenizer, template: str) -> None:
+    assert not forms(loaded, template).in_parts
 
 
 def test_a_template_that_is_refused_has_no_form(loaded: LoadedTokenizer) -> None:

@@ -217,3 +217,20 @@ def test_a_mean_of_a_group_that_nothing_gives(mine: Write, entry: Any, expected:
     (found,) = asked.problems
     assert expected in str(found)
     assert found.origin.endswith("b.yaml:4")
+
+
+def test_settings_of_generation_in_a_file_that_tasks_of_several_kinds_include_are_no_mistake(mine: Write) -> None:
+    common = {key: value for key, value in WRITTEN.items() if key != "task"}
+    generation = {"generation_kwargs": {"until": ["."], "do_sample": False}}
+    rolling = {"task": "rolling", "include": "common", "output_type": "loglikelihood_rolling", "metric_list": None}
+    folder = mine(
+        {
+            "common": yaml.safe_dump({**common, **generation}),
+            "written.yaml": yaml.safe_dump({"task": "written", "include": "common"}),
+            "rolling.yaml": yaml.safe_dump(rolling),
+            "alone.yaml": yaml.safe_dump({**rolling, "task": "alone", **generation}),
+        }
+    )
+    asked = asked_by({"tasks": ["written", "rolling", "alone"], "include_path": folder})
+    found = {task.name: [problem.key for problem in task_problems(task)] for task in asked.single}
+    assert found == {"written": [], "rolling": [], "alone": ["generation_kwargs"]}
