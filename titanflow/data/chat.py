@@ -145,7 +145,7 @@ class ChatEncoder:
                 way_out = "" if self.renderer.turns != "all" else "; chat.turns: each makes a row of each turn"
                 return ChatRefused(
                     f"messages[{number}] would be trained after {tear.parts}, and inference asks for it after "
-                    f"{tear.whole}: an earlier answer shares its first token with its header{way_out}"
+                    f"{tear.whole}: an earlier answer changes tokens of its header{way_out}"
                 )
             if tear.changes_text:
                 return ChatRefused(

@@ -44,11 +44,11 @@ class InferenceCheck:
             prompt = self._chat(encoder, conversation, turn)
             if ids[: len(prompt)] != prompt:
                 return self._problem(f"the prompt of messages[{turn}]", ids[: len(prompt)], prompt, f"messages[{turn}]")
-        if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, encoded.turns[-1])):
-            # The row goes on from the prompt, whatever the template makes of the history behind an answer.
-            return None
         theirs = self._chat(encoder, conversation)
         if ids == theirs or (encoder.whole(conversation) == theirs and _differ_in_a_seam(encoded, theirs)):
+            return None
+        if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, encoded.turns[-1])):
+            # The row goes on from the prompt, whatever the template makes of the history behind an answer.
             return None
         return self._problem("the conversation", ids, theirs, "messages")
 

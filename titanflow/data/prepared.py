@@ -273,12 +273,16 @@ def text_rows(tokens: int, seq_len: int) -> int:
 def too_short(info: DatasetInfo, seq_len: int) -> DataError:
     """The error for data that doesn't fill a single row."""
     if info.kind == "chat":
-        return DataError(
-            Problem(
-                f"none of {info.name}'s chats can be trained on (dropped: {info.dropped})",
-                hint=f"raise training.seq_len (it is {seq_len}), or give shorter chats",
-            )
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in info.dropped.items())
+        way_out = f"raise training.seq_len (it is {seq_len}), or give shorter chats"
+        hint = (
+            way_out
+            if "too_long" in info.dropped
+            else "data.malformed: error shows what is wrong with the first of them"
         )
+        if set(info.dropped) == {"nothing_trained"}:
+            hint = f"mark an assistant's turn in each as trained; where data.overlong cuts all of them off, {way_out}"
+        return DataError(Problem(f"none of {info.name}'s chats can be trained on ({reasons})", hint=hint))
     return DataError(
         Problem(
             f"{info.name} holds {info.tokens} tokens, too few for one row of training.seq_len={seq_len}",

@@ -31,13 +31,23 @@ LONGEST_NAME = 96
 """Characters of a repository's name on the Hub."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
 """What a Python file names that makes functions as it is imported."""
+NEVER_ASKED = {
+    "unsafe_code": "the task runs the code that a model writes, and titanflow runs none",
+    "doc_to_image": "the task shows images, and the models here read text alone",
+    "doc_to_audio": "the task plays sound, and the models here read text alone",
+}
+"""Keys of tasks at which lm-eval ends as the first item is asked, and why."""
 
 
 def task_problems(task: SingleTask) -> list[Problem]:
-    """Everything that is wrong with a task of the user's own, whatever lies on the disk beside it."""
+    """Everything that is wrong with a task, whatever lies on the disk beside it.
+
+    Of lm-eval's own tasks only the kind may be wrong.
+    """
+    found = list(_kind_problems(task))
     if task.of_library:
-        return []
-    found = list(_function_problems(task))
+        return found
+    found += _function_problems(task)
     if "class" in task.config:
         return found
     unknown = list(_key_problems(task))
@@ -131,6 +141,16 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
             near = difflib.get_close_matches(wanted, items, n=1)
             hint = f"did you mean {DATA}/{near[0]}?" if near else ""
             yield f"{name} isn't among the prepared items", f"one of {', '.join(sorted(items)[:20])}", hint
+
+
+def _kind_problems(task: SingleTask) -> Iterator[Problem]:
+    for key, message in NEVER_ASKED.items():
+        # The empty texts and false are what lm-eval has where a task says nothing.
+        if task.config.get(key):
+            hint = (
+                f"leave {task.name} out of evaluate.tasks; lm_eval itself can be asked for it, with the exported model"
+            )
+            yield task.yaml.problem(key, message, "a task of texts whose answers are compared", hint)
 
 
 def _function_problems(task: SingleTask) -> Iterator[Problem]:

@@ -166,9 +166,7 @@ def test_a_row_whose_answer_was_cut_off_is_left_out(write: Writer) -> None:
 
 
 def test_conversations_none_of_which_fits_are_refused(write: Writer) -> None:
-    expected = (
-        r"none of c's chats can be trained on \(dropped: \{'too_long': 3\}\)[\s\S]*raise training.seq_len \(it is 5"
-    )
+    expected = r"none of c's chats can be trained on \(too_long: 3\)[\s\S]*raise training.seq_len \(it is 5"
     with pytest.raises(DataError, match=expected):
         write(source(*CHATS), seq_len=5)
 
@@ -291,3 +289,5 @@ def test_a_template_that_leaves_a_message_out_is_refused_with_its_line(write: Wr
 def test_a_row_that_says_it_is_not_trained_is_left_out(write: Writer) -> None:
     info = write(lines({"messages": CHATS[0]}, {"messages": CHATS[1], "weight": 0}))
     assert (info.documents, info.dropped) == (1, {"nothing_trained": 1})
+    with pytest.raises(DataError, match=r"\(nothing_trained: 1\)[\s\S]*mark an assistant's turn"):
+        write(lines({"messages": CHATS[1], "weight": 0}))

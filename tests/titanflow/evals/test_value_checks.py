@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -234,3 +235,26 @@ def test_settings_of_generation_in_a_file_that_tasks_of_several_kinds_include_ar
     asked = asked_by({"tasks": ["written", "rolling", "alone"], "include_path": folder})
     found = {task.name: [problem.key for problem in task_problems(task)] for task in asked.single}
     assert found == {"written": [], "rolling": [], "alone": ["generation_kwargs"]}
+
+
+@pytest.mark.parametrize("of_library", [False, True])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"unsafe_code": True}, "runs the code that a model writes"),
+        ({"doc_to_image": ["picture"]}, "shows images"),
+        ({"doc_to_audio": ["sound"]}, "plays sound"),
+    ],
+)
+def test_tasks_that_run_code_or_show_pictures_are_refused_before_training(
+    mine: Write, values: dict[str, Any], said: str, of_library: bool
+) -> None:
+    folder = mine({"a.yaml": yaml.safe_dump({**WRITTEN, **values})})
+    (task,) = asked_by({"tasks": ["a"], "include_path": folder}).single
+    (problem,) = task_problems(replace(task, of_library=of_library))
+    assert said in str(problem)
+    assert problem.key in values
+
+
+def test_tasks_that_run_no_code_say_so_in_vain(mine: Write) -> None:
+    assert problems(mine, {**WRITTEN, "unsafe_code": False}) == []
