@@ -63,21 +63,15 @@ def test_an_empty_text_file(tiny: Cli) -> None:
     assert "text.txt" in refused(tiny)
 
 
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ({"role": "usr", "content": "x"}, ["'usr'", "user"]),
-        ({"role": "assistant", "content": None}, ["messages[1].content", "no content"]),
-        (None, ["assistant"]),
-    ],
-    ids=["unknown role", "no content", "no assistant turn"],
-)
-def test_a_bad_conversation(tiny: Cli, message: dict | None, expected: list[str]) -> None:
-    bad = {"messages": [CHAT["messages"][0], *([message] if message else [])]}
-    (tiny.configs.parent / "chats.jsonl").write_text(f"{json.dumps(CHAT)}\n{json.dumps(bad)}\n")
+def test_bad_conversations_are_refused_with_their_lines(tiny: Cli) -> None:
+    question = CHAT["messages"][0]
+    unknown, empty = {"role": "usr", "content": "x"}, {"role": "assistant", "content": None}
+    rows = [CHAT, *({"messages": messages} for messages in ([question, unknown], [question, empty], [question]))]
+    (tiny.configs.parent / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = refused(tiny)
-    assert "chats.jsonl:2" in text
-    for part in expected:
+    for place in ("chats.jsonl:2", "chats.jsonl:3", "chats.jsonl:4"):
+        assert place in text
+    for part in ("'usr'", "messages[1].content", "no content", "assistant"):
         assert part in text
 
 

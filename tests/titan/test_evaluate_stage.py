@@ -118,7 +118,7 @@ def test_a_checkpoint_is_scored_as_its_export(trained: Trained, tmp_path: Path) 
     found, expected = evaluate_stage(native), evaluate_stage(exported)
 
     for task, scores in expected.scores["sft"].items():
-        assert found.scores["step-1"][task] == pytest.approx(scores, abs=1e-4)
+        assert found.scores["step-1"][task] == pytest.approx(scores, rel=1e-6, abs=1e-4)
     answers = [
         [item["resps"] for item in samples(run, name, "tiny_module")]
         for run, name in ((native, "step-1"), (exported, "sft"))

@@ -67,4 +67,4 @@ def test_what_was_published_is_what_is_trained_on(
     assert given.keys() <= exported.keys()
     assert all(torch.equal(exported[name].float(), tensor.float()) for name, tensor in given.items())
     assert bool(new) == (family == "mod")
-    assert all(".router." in name or ".predictor." in name for name in new)
+    assert all(".router." in name or ".causal_router." in name for name in new)
