@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
+from tiny_plans import edit, refusal, state
 
 from titanflow.data.prepare import prepare
 from titanflow.data.tokenizer import train_tokenizer
 from titanflow.errors import ConfigError
 from titanflow.evals.evaluation import check_tasks
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
 
 ITEMS = '{"question": "What colour is the sky?", "choices": ["blue", "red"], "answer": "blue"}\n'
 
@@ -19,22 +20,6 @@ ITEMS = '{"question": "What colour is the sky?", "choices": ["blue", "red"], "an
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return write_tiny_experiment(tmp_path)
-
-
-def refusal(configs: Path, *settings: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        make_plan("tiny", configs, overrides=settings)
-    return str(caught.value)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def state(plan: Plan) -> str:
-    return next(stage.state for stage in plan.stages if stage.stage == "evaluate")
 
 
 def test_a_task_that_nothing_knows_is_refused_before_anything_is_trained(configs: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from tiny_experiment import write_tiny_experiment
+from tiny_plans import edit, refusal, state
 
-from titanflow.errors import ConfigError
 from titanflow.plan import Plan, make_plan
 
 
@@ -13,22 +13,6 @@ from titanflow.plan import Plan, make_plan
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return write_tiny_experiment(tmp_path)
-
-
-def refusal(configs: Path, *settings: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        make_plan("tiny", configs, overrides=settings)
-    return str(caught.value)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def state(plan: Plan) -> str:
-    return next(stage.state for stage in plan.stages if stage.stage == "evaluate")
 
 
 def warnings(plan: Plan) -> list[str]:
