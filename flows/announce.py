@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from titanflow.plan import Plan
 from titanflow.stage import PublishResult, StageResult
+from titanflow.stage_plan import Plan
 
 PUBLISHED = "titanflow.published"
 HELD_BACK = "titanflow.held-back"

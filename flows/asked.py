@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from titanflow.plan import Plan, StagePlan
+from titanflow.stage_plan import Plan, StagePlan
 
 
 class Asked(NamedTuple):

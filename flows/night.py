@@ -26,7 +26,7 @@ from flows.run_plan import Summary
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings
 from titanflow.file_lock import held
-from titanflow.night import Night, NightState, now
+from titanflow.night_record import Night, NightState, now
 from titanflow.nights import markdown_table, read_nights
 from titanflow.plan import check_run_name
 from titanflow.retention import remove_old

@@ -7,8 +7,8 @@ from prefect import get_run_logger
 from flows.markdown_artifact import leave_markdown
 from tasks.results import markdown
 from titanflow.forecast.table import forecast_rows, total_line
-from titanflow.plan import Plan
 from titanflow.plan_view import plan_markdown
+from titanflow.stage_plan import Plan
 
 
 def show_plan(plan: Plan) -> None:

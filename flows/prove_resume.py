@@ -22,8 +22,9 @@ from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE
 from titanflow.kill_points import draw, phases
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
 from titanflow.resume_proof import RECORD_BATCHES, Check, compare
+from titanflow.stage_plan import Plan
 
 TOLERANCE = 1e-4
 """On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the

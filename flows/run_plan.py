@@ -28,9 +28,10 @@ from tasks.stage_links import links
 from titanflow.evals.evaluation import check_tasks
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan, check_stale
+from titanflow.plan_view import check_stale
 from titanflow.report.render import REPORT_FILE, write_report
 from titanflow.stage import PublishResult, StageResult, Strict
+from titanflow.stage_plan import Plan, StagePlan
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
 

@@ -12,8 +12,9 @@ from tasks.stage_task import gone_on
 from titanflow.config.experiment_spec import WHO, Retries
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
 from titanflow.stage import RUN_FILE, StageRun
+from titanflow.stage_plan import Plan, StagePlan
 
 
 @flow(name="run-stage", persist_result=False)

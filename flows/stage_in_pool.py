@@ -30,8 +30,8 @@ from tasks.run_labels import LOST_LABEL
 from tasks.stage_name import stage_name
 from titanflow import errors
 from titanflow.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
-from titanflow.plan import Plan, StagePlan
 from titanflow.stage import StageResult, read_result
+from titanflow.stage_plan import Plan, StagePlan
 
 FLOW = "run-stage"
 POLL_SECONDS = 0.5

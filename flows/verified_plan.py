@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, check_stale
+from titanflow.plan_view import check_stale
+from titanflow.stage_plan import Plan
 
 
 def verified_plan(plan: Plan, is_old: bool, say: Callable[[str], None] = lambda line: None) -> Plan:

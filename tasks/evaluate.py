@@ -9,8 +9,8 @@ from prefect.states import State
 from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan
 from titanflow.stage import StageResult
+from titanflow.stage_plan import StagePlan
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.

@@ -6,7 +6,7 @@ from prefect.blocks.system import Secret
 
 from titanflow.errors import ConfigError, Problem
 from titanflow.hub.endpoint import hub_token
-from titanflow.plan import StagePlan
+from titanflow.stage_plan import StagePlan
 
 
 def check_token(plan: StagePlan | None) -> None:

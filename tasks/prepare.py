@@ -11,8 +11,8 @@ from tasks.stage_task import run_stage
 from titanflow.begin_stage import discard_if_new
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan
 from titanflow.stage import StageResult
+from titanflow.stage_plan import StagePlan
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from tasks.launch import launch
 from titanflow.launch import STAGE_FOLDER
-from titanflow.plan import Plan
 from titanflow.rehearsal import FOLDER, MODULE, Rehearsal
+from titanflow.stage_plan import Plan
 
 TRAINING = ("pretrain", "sft")
 """The stages before which an evaluation is tried."""

@@ -17,8 +17,8 @@ from titanflow.begin_stage import begin_stage
 from titanflow.checkpoints import newest_step
 from titanflow.errors import StageLost
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan
 from titanflow.stage import StageResult, read_result
+from titanflow.stage_plan import StagePlan
 
 
 def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[str, str]] = dict) -> StageResult | State:
@@ -44,7 +44,13 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
     environment = {**plan.env, **secrets()}
     begin_stage(plan)
-    manifest.record_start(plan, str(flow_run.id or ""))
+    manifest.record_start(
+        plan.run,
+        plan.inputs,
+        plan.forecast.as_json() if plan.forecast else None,
+        plan.continues,
+        prefect_run_id=str(flow_run.id or ""),
+    )
     progress = Progress(plan.run, logger)
     try:
         with device_lock(plan.run, logger.info):
@@ -52,7 +58,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     except StageLost as error:
         logger.warning("%s%s", error, again)
         raise
-    manifest.record_finish(plan, result)
+    manifest.record_finish(plan.run, result)
     progress.finish(result)
     for line in gate_lines(result):
         logger.info("gate: %s", line)

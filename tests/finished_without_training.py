@@ -10,7 +10,7 @@ import fake_checkpoint
 
 from titanflow.begin_stage import begin_stage
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
 from titanflow.stage import (
     EvaluateResult,
     PrepareResult,
@@ -20,6 +20,7 @@ from titanflow.stage import (
     write_result,
     write_text_atomically,
 )
+from titanflow.stage_plan import Plan, StagePlan
 
 STEP = 8
 
@@ -45,16 +46,16 @@ def finish(
 def finish_stage(stage: StagePlan, manifest: Manifest) -> None:
     """What a stage's task does, with its outputs written here."""
     begin_stage(stage)
-    manifest.record_start(stage)
+    manifest.record_start(stage.run, stage.inputs)
     result = _outputs(stage)
     write_result(stage.run.folder, result)
-    manifest.record_finish(stage, result)
+    manifest.record_finish(stage.run, result)
 
 
 def interrupt(stage: StagePlan, manifest: Manifest) -> None:
     """A training that began, saved once, and was killed."""
     begin_stage(stage)
-    manifest.record_start(stage)
+    manifest.record_start(stage.run, stage.inputs)
     write_checkpoint(stage.run.folder)
 
 

@@ -17,7 +17,7 @@ from titanflow.config.checks import has_data
 from titanflow.config.division import sources, written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
-from titanflow.data_inputs import SECTIONS
+from titanflow.data_source import SECTIONS
 from titanflow.errors import DataError, Problem
 from titanflow.home import expanded
 

@@ -11,7 +11,7 @@ from titanflow.outside_base import read_base
 from titanflow.stage import ERROR_FILE, RESULT_FILE, RUN_FILE, StageRun
 
 if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 
 def begin_stage(plan: StagePlan) -> None:

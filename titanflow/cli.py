@@ -97,7 +97,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run an experiment: every stage that isn't done yet."""
-    from titanflow.plan import check_stale, make_plan
+    from titanflow.plan import make_plan
+    from titanflow.plan_view import check_stale
 
     settings = _settings(settings, on_stale)
     plan = make_plan(experiment, configs, run_name, settings)

@@ -25,7 +25,7 @@ from titanflow.manifest import Manifest
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 PATH = "checkpoint.initial_load_path"
 ASSETS = "model.hf_assets_path"

@@ -19,7 +19,7 @@ from titanflow.launch import MODULES, is_under_torchrun
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 PACKAGES = {
     "prepare": ("datasets", "tokenizers"),

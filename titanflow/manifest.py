@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -26,15 +27,14 @@ from titanflow.stage import (
     STAGES,
     EvaluateResult,
     PublishResult,
+    StageName,
     StageResult,
+    StageRun,
     TrainResult,
     write_text_atomically,
 )
 from titanflow.stage_inputs import StageInputs
 from titanflow.wandb_record import WandbRecord
-
-if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
 
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30
@@ -126,55 +126,59 @@ class Manifest(BaseModel):
         if before != {name: record.kept for name, record in self.stages.items()}:
             self._write()
 
-    def record_start(self, plan: StagePlan, prefect_run_id: str = "") -> None:
-        """Notes that a stage begins; what it made before no longer counts."""
-        self._describe(plan)
-        self.stages[plan.stage] = StageRecord(
-            fingerprint=plan.run.fingerprint,
-            inputs=plan.inputs,
+    def record_start(
+        self,
+        run: StageRun,
+        inputs: StageInputs | None = None,
+        forecast: Mapping[str, Any] | None = None,
+        continues: Mapping[str, str] | None = None,
+        prefect_run_id: str = "",
+    ) -> None:
+        """Notes that a stage begins; what it made before no longer counts.
+
+        ``continues`` is the digest of the earlier night's result that it goes on from, by that stage's name.
+        """
+        self._describe(run)
+        self.stages[run.stage] = StageRecord(
+            fingerprint=run.fingerprint,
+            inputs=inputs,
             started=_now(),
             prefect_run=prefect_run_id,
-            parents=self._parents(plan),
+            parents=self._parents(run.stage) | dict(continues or {}),
+            forecast=dict(forecast or {}),
         )
-        self.stages[plan.stage].forecast = plan.forecast.as_json() if plan.forecast else {}
         self._write()
 
-    def record_finish(self, plan: StagePlan, result: StageResult) -> None:
+    def record_finish(self, run: StageRun, result: StageResult) -> None:
         """Notes what a stage wrote."""
-        record = self.stages.get(plan.stage) or StageRecord(fingerprint=plan.run.fingerprint, inputs=plan.inputs)
+        record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint)
         record.finished = _now()
         known = _known_digests(result)
-        paths = _outputs(plan, result)
+        paths = _outputs(run.folder, result)
         files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
         record.outputs = {str(_relative(path, self.folder)): file for path, file in zip(paths, files, strict=True)}
-        record.digest = file_digest(plan.run.folder / RESULT_FILE)
+        record.digest = file_digest(run.folder / RESULT_FILE)
         record.wandb_run, record.wandb = getattr(result, "wandb_id", ""), getattr(result, "wandb", None)
         record.inheritance = getattr(result, "inheritance", [])
-        self.stages[plan.stage] = record
+        self.stages[run.stage] = record
         self._write()
 
-    def _describe(self, plan: StagePlan) -> None:
-        self.experiment, self.run = plan.run.experiment, plan.run.run
-        self.work_group, self.user_name = plan.run.work_group, plan.run.user_name
+    def _describe(self, run: StageRun) -> None:
+        self.experiment, self.run = run.experiment, run.run
+        self.work_group, self.user_name = run.work_group, run.user_name
         self.versions = {"python": platform.python_version(), **installed_versions()}
         self.git = git_revision()
 
-    def _parents(self, plan: StagePlan) -> dict[str, str]:
+    def _parents(self, stage: StageName) -> dict[str, str]:
         # When a stage is made again, the later ones of before are still on record.
-        earlier = STAGES[: STAGES.index(plan.stage)]
-        found: dict[str, str] = {
-            name: record.digest for name, record in self.stages.items() if name in earlier and record.digest
-        }
-        if night := plan.night_parent:
-            found[f"{night.run}/{plan.stage}"] = night.digest
-        return found
+        earlier = STAGES[: STAGES.index(stage)]
+        return {name: record.digest for name, record in self.stages.items() if name in earlier and record.digest}
 
     def _write(self) -> None:
         write_text_atomically(self.folder / MANIFEST_FILE, self.model_dump_json(indent=2) + "\n")
 
 
-def _outputs(plan: StagePlan, result: StageResult) -> list[Path]:
-    folder = plan.run.folder
+def _outputs(folder: Path, result: StageResult) -> list[Path]:
     paths = [folder / RUN_FILE, folder / RESULT_FILE]
     if isinstance(result, TrainResult):
         paths += [path for path in sorted(result.checkpoint.rglob("*")) if path.is_file()]

@@ -22,8 +22,8 @@ from rich.text import Text
 
 from titanflow.console import uncut
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed
-from titanflow.plan import Plan
 from titanflow.stage import ERROR_FILE, StageError, StageRun
+from titanflow.stage_plan import Plan
 
 if TYPE_CHECKING:
     from titanflow.data.prepared import DatasetInfo, PreparedRows

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from titanflow.checkpoints import METADATA
 from titanflow.config.batch import global_batch_size
@@ -20,76 +17,16 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.errors import ConfigError, Problem
 from titanflow.manifest import Manifest
-from titanflow.stage import RUN_FILE, StageRun, TrainResult, read_result, write_text_atomically
+from titanflow.night_record import NIGHT_FILE, Night, Parent
+from titanflow.stage import RUN_FILE, StageRun, TrainResult, read_result
 
-NIGHT_FILE = "night.json"
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
-NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
 
-
-class Parent(BaseModel):
-    """The earlier night that one goes on from.
-
-    ``rows`` is how many rows of the data's order that night and those before it have trained on, ``digest`` that of
-    its ``result.json``, which holds the digests of the weights.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    run: str
-    checkpoint: Path
-    step: int
-    rows: int = 0
-    digest: str = ""
-
-
-class Night(BaseModel):
-    """``night.json``. ``state`` is empty until the night has ended; ``message`` says why it failed or was skipped."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    date: str
-    run: str
-    start: Literal["anew", "continue"] = "anew"
-    parent: Parent | None = None
-    began: str = ""
-    ended: str = ""
-    state: NightState = ""
-    message: str = ""
-
-    @classmethod
-    def read(cls, folder: Path) -> Night | None:
-        """The night that a run's folder belongs to; None where it isn't one's."""
-        path = folder / NIGHT_FILE
-        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-    def write(self, folder: Path) -> None:
-        """Writes ``night.json`` into the run's folder."""
-        write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")
-
-    def begin(self, folder: Path) -> Night:
-        """Notes that the night begins, or goes on after a crash: when it began then stays."""
-        began = self.began if self.began and not self.ended else now()
-        update = {"began": began, "ended": "", "state": "", "message": ""}
-        night = self.model_copy(update=update)
-        night.write(folder)
-        return night
-
-    def end(self, folder: Path, state: NightState, message: str = "") -> None:
-        """Notes what became of the night."""
-        self.model_copy(update={"ended": now(), "state": state, "message": message}).write(folder)
-
-    @property
-    def described(self) -> str:
-        """What the night starts from, in words."""
-        if self.parent is not None:
-            return f"continues {self.parent.run} (step {self.parent.step})"
-        return "starts anew" if self.start == "anew" else "starts anew: no earlier night has finished its training"
-
-
-def as_night(config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]) -> Experiment:
-    """The experiment as a night runs it: with the weights and the place in the data that the night goes on from.
+def as_night(
+    config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]
+) -> tuple[Experiment, Night | None]:
+    """The experiment as a night runs it, and the night: with the weights and the place in the data that the night goes on from.
 
     A run is a night's where its folder says so, or where ``nightly.date`` is set. Any other experiment is handed back
     as it is. ``reload`` loads the experiment again with settings below those of the caller.
@@ -104,20 +41,18 @@ def as_night(config: Experiment, run: str | None, reload: Callable[[Iterable[Set
         raise ConfigError(Problem(f"found {day!r}", "nightly.date", origin, "a day, as 2026-11-21"))
     name = run or day
     if name is None:
-        return config
+        return config, None
     runs = config.workspace.resolve() / config.exp_name
     night = Night.read(runs / name)
     if night is None and day is None:
-        return config
+        return config, None
     # One that was skipped has chosen no parent yet.
     if night is None or not night.began:
         assert day is not None or night is not None
         day = day or (night.date if night is not None else "")
         parent = newest_parent(runs, day, config) if settings.start == "continue" else None
         night = Night(date=day, run=name, start=settings.start, parent=parent)
-    continued = reload(_continued(night, config)) if night.parent is not None else config
-    continued.night = night
-    return continued
+    return reload(_continued(night, config)) if night.parent is not None else config, night
 
 
 def is_date(text: str) -> bool:
@@ -186,8 +121,3 @@ def _continued(night: Night, config: Experiment) -> list[Setting]:
     if not module.config["data"]["streaming"]:
         settings.append(Setting(f"{module.name}.training.skip_rows", parent.rows, origin))
     return settings
-
-
-def now() -> str:
-    """The present, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

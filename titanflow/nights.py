@@ -14,7 +14,8 @@ from typing import Any
 
 from titanflow.file_lock import is_held
 from titanflow.manifest import Manifest
-from titanflow.night import Night, nights
+from titanflow.night import nights
+from titanflow.night_record import Night
 from titanflow.score_table import is_stderr
 from titanflow.stage import (
     ERROR_FILE,

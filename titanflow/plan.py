@@ -6,14 +6,11 @@ Raises before anything is written or a process is started where a config or its 
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.changes import Change
 from titanflow.config.device import stage_device
 from titanflow.config.device_checks import device_problems
 from titanflow.config.division import validation_note
@@ -28,108 +25,22 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import tasks_folders
 from titanflow.evals.evaluation import check_tasks
 from titanflow.evaluated import BASE, check_models, check_publishable
-from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.plan_forecasts import add_forecasts
 from titanflow.hub.private import data_secrets
-from titanflow.inheritance import inheritance_table
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.initial_weights import check_beginnings, with_weights
 from titanflow.launch import command, environment
 from titanflow.launch_checks import check_launches
 from titanflow.manifest import Manifest
-from titanflow.night import Parent, as_night
+from titanflow.night import as_night
+from titanflow.night_record import Night
 from titanflow.preparation import Preparation
 from titanflow.publish_settings import read_settings
-from titanflow.stage import STAGES, StageName, StageRun, write_text_atomically
+from titanflow.stage import STAGES, StageName, StageRun
 from titanflow.stage_fingerprint import stage_inputs
-from titanflow.stage_inputs import StageInputs
-from titanflow.stage_state import StageState, StageStates, parents
+from titanflow.stage_plan import Plan, StagePlan
+from titanflow.stage_state import StageStates, parents
 
 DEFAULT_RUN = "main"
-
-
-@dataclass
-class StagePlan:
-    """What one stage would do, and all that it needs for it.
-
-    ``changes`` says in what it was made from other inputs than these; ``kept`` that what it made is used all the same;
-    ``night_parent`` is the earlier night whose weights it goes on from.
-    """
-
-    stage: StageName
-    state: StageState
-    reason: str
-    run: StageRun
-    command: list[str] = field(default_factory=list)
-    env: dict[str, str] = field(default_factory=dict)
-    inputs: StageInputs | None = None
-    changes: list[Change] = field(default_factory=list)
-    kept: bool = False
-    forecast: Forecast | None = None
-    night_parent: Parent | None = None
-
-    @property
-    def pool(self) -> str:
-        """The work pool that the stage runs in; empty where it's the run's own."""
-        return (self.run.config.get("launcher") or {}).get("pool") or ""
-
-
-@dataclass
-class Plan:
-    """A run: its folder and its stages, in the order in which they run. ``anew`` makes the plan again."""
-
-    experiment: str
-    run: str
-    folder: Path
-    stages: list[StagePlan]
-    config: Experiment
-    anew: Callable[[], Plan] | None = None
-
-    def stage(self, name: str) -> StagePlan | None:
-        """A stage by its name, or None where the experiment has none."""
-        return next((stage for stage in self.stages if stage.stage == name), None)
-
-    def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
-        """What a fine-tuning stage would keep and change of its base; empty for any other."""
-        module = self.config.stage(stage.stage) if self.config else None
-        return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
-
-    @property
-    def is_cached(self) -> bool:
-        """Whether nothing is left to do, not even to note that something is kept."""
-        return all(stage.state == "CACHED" and not stage.kept for stage in self.stages)
-
-    def as_json(self) -> dict[str, Any]:
-        """The plan as ``titanflow plan --json`` prints it."""
-        return {
-            "experiment": self.experiment,
-            "run": self.run,
-            "folder": str(self.folder),
-            **(self.config.who if self.config else {}),
-            "night": self.config.night.model_dump(mode="json") if self.config and self.config.night else None,
-            "stages": [
-                {
-                    "stage": stage.stage,
-                    "state": stage.state,
-                    "reason": stage.reason,
-                    "fingerprint": stage.run.fingerprint,
-                    "folder": str(stage.run.folder),
-                    "kept": stage.kept,
-                    "changes": [change.model_dump() for change in stage.changes],
-                    "command": stage.command,
-                    "environment": stage.env,
-                    "forecast": stage.forecast and stage.forecast.as_json(),
-                    "inheritance": [row.model_dump() for row in self.inheritance(stage)],
-                }
-                for stage in self.stages
-            ],
-        }
-
-    def write(self) -> None:
-        """Writes ``plan.json`` into the run's folder, and of a night that it begins."""
-        if self.config is not None and self.config.night is not None and not self.is_cached:
-            self.config.night = self.config.night.begin(self.folder)
-        write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")
 
 
 def make_plan(
@@ -153,14 +64,14 @@ def make_plan(
     overrides = overrides if is_mapping else list(overrides)
     settings: list[Setting] = parameter_settings(overrides) if is_mapping else parse_settings(overrides)  # type: ignore[arg-type]
     config = load_experiment(experiment, configs, settings)
-    config = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
-    name = check_run_name(run or (config.night.run if config.night else DEFAULT_RUN))
+    config, night = as_night(config, run, lambda more: load_experiment(experiment, configs, [*more, *settings]))
+    name = check_run_name(run or (night.run if night else DEFAULT_RUN))
     anew = functools.partial(make_plan, experiment, configs, run, overrides, runs_here)
     with named_by(config):
-        return _plan(config, name, runs_here, anew)
+        return _plan(config, night, name, runs_here, anew)
 
 
-def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Plan]) -> Plan:
+def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, anew: Callable[[], Plan]) -> Plan:
     workspace = config.workspace.resolve()
     check_workspace(workspace, config.origins.get("workspace", ""))
     folder = workspace / config.exp_name / name
@@ -178,14 +89,16 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
         made_of: dict[str, str] = {plan.stage: plan.run.fingerprint for plan in parents(stage_run, manifest, stages)}
         before = manifest.stages.get(stage)
         inputs = stage_inputs(stage_run, made_of, config, preparation, before.inputs if before else None)
+        if parent := night.parent if night is not None and stage == "pretrain" else None:
+            inputs.add("night.parent", parent.digest, "the night before")
         stage_run.fingerprint = inputs.fingerprint
         found = states.of(stage_run, inputs, stages)
         # What comes after a stage that is kept was, or will be, made from what lies there.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
-        if stage == "pretrain" and config.night is not None:
-            plan.night_parent = config.night.parent
-            plan.reason += f"; {config.night.described}" if found.state == "RUN" else ""
+        if stage == "pretrain" and night is not None:
+            plan.continues = {f"{parent.run}/{stage}": parent.digest} if parent else {}
+            plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.stage(stage))):
             plan.reason += f"; {note}"
         if plan.pool and found.state != "CACHED":
@@ -200,7 +113,7 @@ def _plan(config: Experiment, name: str, runs_here: bool, anew: Callable[[], Pla
     config.warnings += check_tasks(stages, config.modules)
     check_launches(stages)
     add_forecasts(stages, config, workspace, runs_here)
-    return Plan(config.exp_name, name, folder, stages, config, anew)
+    return Plan(config.exp_name, name, folder, stages, config, anew, night)
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
@@ -219,30 +132,6 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
             config.warnings += [f"on this machine a run would be refused: {problem}" for problem in problems]
     if refused:
         raise ConfigError(refused)
-
-
-def check_stale(plan: Plan) -> None:
-    """Refuses a plan with a stage that was made from other inputs, unless the experiment says what becomes of it.
-
-    Raises:
-        ConfigError: names what changed, and the ways out.
-    """
-    stale = [stage for stage in plan.stages if stage.state == "STALE"]
-    if not stale or plan.config.spec.on_stale == "rerun":
-        return
-    from titanflow.plan_view import stale_lines
-
-    found = [line for stage in stale for line in stale_lines(stage)]
-    what = "what was" if plan.config.spec.on_stale == "error" else "what can't be kept, and was"
-    raise ConfigError(
-        Problem(
-            f"found {what} made from other inputs:\n    " + "\n    ".join(found),
-            origin=str(plan.folder),
-            expected="one of: --on-stale rerun (makes it again; what it made moves to superseded/), --on-stale keep "
-            "(uses what it made as it stands), --run NAME (a run beside this one)",
-            hint="in a deployment: the parameters on_stale and run; in the experiment's file: on_stale",
-        )
-    )
 
 
 def run_folder(

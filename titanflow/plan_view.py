@@ -13,9 +13,10 @@ from rich.text import Text
 from titanflow.changes import Change
 from titanflow.config.values import one_line
 from titanflow.console import uncut
+from titanflow.errors import ConfigError, Problem
 from titanflow.inheritance_row import NOT_INHERITED
 from titanflow.launch import by_hand
-from titanflow.plan import Plan, StagePlan
+from titanflow.stage_plan import Plan, StagePlan
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
 STAGE_WIDTH, STATE_WIDTH = 8, 6
@@ -106,3 +107,27 @@ def _text(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def check_stale(plan: Plan) -> None:
+    """Refuses a plan with a stage that was made from other inputs, unless the experiment says what becomes of it.
+
+    Raises:
+        ConfigError: names what changed, and the ways out.
+    """
+    stale = [stage for stage in plan.stages if stage.state == "STALE"]
+    if not stale or plan.config.spec.on_stale == "rerun":
+        return
+    from titanflow.plan_view import stale_lines
+
+    found = [line for stage in stale for line in stale_lines(stage)]
+    what = "what was" if plan.config.spec.on_stale == "error" else "what can't be kept, and was"
+    raise ConfigError(
+        Problem(
+            f"found {what} made from other inputs:\n    " + "\n    ".join(found),
+            origin=str(plan.folder),
+            expected="one of: --on-stale rerun (makes it again; what it made moves to superseded/), --on-stale keep "
+            "(uses what it made as it stands), --run NAME (a run beside this one)",
+            hint="in a deployment: the parameters on_stale and run; in the experiment's file: on_stale",
+        )
+    )

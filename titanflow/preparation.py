@@ -18,8 +18,8 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 from titanflow.config.template_checks import template_problems
-from titanflow.data_inputs import SECTIONS, DataSource
 from titanflow.data_mistakes import named_in
+from titanflow.data_source import SECTIONS, DataSource
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.fingerprint import digest
 from titanflow.given_tokenizer import EXPECTED, reader_of

@@ -74,8 +74,6 @@ def stage_inputs(
     add_data(inputs, module, preparation)
     if module.trains:
         _add_training(inputs, module, run)
-    if run.stage == "pretrain" and experiment.night is not None and experiment.night.parent is not None:
-        inputs.add("night.parent", experiment.night.parent.digest, "the night before")
     if run.stage == "evaluate":
         _add_tasks(inputs, module, run, recorded.values if recorded else {})
         _add_models(inputs, module, run)

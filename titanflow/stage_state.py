@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from titanflow.changes import Change, changes_reason, find_changes, values
 from titanflow.checkpoints import newest_step
@@ -15,11 +15,12 @@ from titanflow.outputs import OutputCheck
 from titanflow.preparation import Preparation
 from titanflow.stage import RESULT_FILE, RUN_FILE, PrepareResult, PublishResult, StageRun, read_result
 from titanflow.stage_inputs import StageInputs
+from titanflow.stage_plan import StageState
 
 if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
-StageState = Literal["RUN", "RESUME", "CACHED", "STALE"]
+
 UNRECORDED = "it was made from other inputs, which weren't recorded when it ran"
 
 

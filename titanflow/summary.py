@@ -16,7 +16,6 @@ from titanflow.forecast.reconcile import headline, reconciled
 from titanflow.gate_figures import figures
 from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
-from titanflow.plan import Plan
 from titanflow.score_table import is_stderr, score
 from titanflow.stage import (
     METRICS_FILE,
@@ -27,6 +26,7 @@ from titanflow.stage import (
     TrainResult,
     read_result,
 )
+from titanflow.stage_plan import Plan
 from titanflow.training_data import TrainingData, training_data
 
 LEFT_OUT = 0.1

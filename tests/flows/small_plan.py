@@ -7,8 +7,8 @@ from pathlib import Path
 from titanflow.config.experiment import Experiment
 from titanflow.config.experiment_spec import ExperimentSpec, Retries
 from titanflow.config.tree import ConfigTree
-from titanflow.plan import Plan, StagePlan
 from titanflow.stage import StageRun
+from titanflow.stage_plan import Plan, StagePlan
 
 PREPARES = """
     import sys

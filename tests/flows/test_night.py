@@ -32,7 +32,7 @@ from flows.pretrain_sft import pretrain_sft
 from titanflow.config.experiment import load_experiment
 from titanflow.errors import ConfigError
 from titanflow.fingerprint import folder_digests
-from titanflow.night import Night
+from titanflow.night_record import Night
 from titanflow.nights import read_nights
 from titanflow.plan import make_plan
 from titanflow.stage import PrepareResult, PublishResult, StageError, write_error, write_result

@@ -8,8 +8,8 @@ from tasks.hub_token import check_token, token_environment
 from tasks.stage_task import run_stage
 from titanflow.errors import ConfigError, HubError
 from titanflow.manifest import Manifest
-from titanflow.plan import StagePlan
 from titanflow.stage import StageRun
+from titanflow.stage_plan import StagePlan
 
 SECRET = "opaque-token-value"
 SHOWS = """

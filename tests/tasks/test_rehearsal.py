@@ -7,9 +7,9 @@ import pytest
 
 from tasks import rehearsal
 from tasks.rehearsal import rehearse
-from titanflow.plan import Plan, StagePlan
 from titanflow.rehearsal import Rehearsal
 from titanflow.stage import PrepareResult, StageRun, write_result
+from titanflow.stage_plan import Plan, StagePlan
 
 
 @pytest.fixture

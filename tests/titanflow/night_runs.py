@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.manifest import Manifest, StageRecord
-from titanflow.night import Night
+from titanflow.night_record import Night
 from titanflow.stage import PublishResult, StageRun, TrainResult, write_result
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from titanflow.begin_stage import begin_stage
 from titanflow.manifest import checkpoint_digest
-from titanflow.plan import StagePlan
 from titanflow.stage import RUN_FILE, StageRun, TrainResult, write_result
+from titanflow.stage_plan import StagePlan
 
 
 def test_the_base_that_a_resumed_stage_began_on_stays_on_record(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from tiny_experiment import ROOT
 
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 PAGE = (ROOT / "docs" / "qwen3-8b.md").read_text()
 SHIPPED = sorted(path.name for path in (ROOT / "configs" / "models").glob("*.yaml"))

@@ -13,9 +13,10 @@ from tiny_experiment import write_tiny_experiment
 from titanflow.base_model import BaseArchitecture
 from titanflow.config.module import Module
 from titanflow.inheritance import inheritance_table
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
 from titanflow.plan_view import inheritance_tables
 from titanflow.stage import StageRun
+from titanflow.stage_plan import Plan
 
 ALWAYS = [
     *("loss_mask", "model.dropout", "optimizer.lr", "training.steps", "training.local_batch_size"),

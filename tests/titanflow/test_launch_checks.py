@@ -13,8 +13,9 @@ from titanflow.config.additions import Launcher
 from titanflow.errors import ConfigError
 from titanflow.launch import MODULES
 from titanflow.launch_checks import is_importable, launch_problems, torchrun_problems
-from titanflow.plan import StagePlan, make_plan
+from titanflow.plan import make_plan
 from titanflow.stage import StageRun
+from titanflow.stage_plan import StagePlan
 
 
 def stage(name: str = "pretrain", **launcher: Any) -> StageRun:

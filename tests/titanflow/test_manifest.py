@@ -8,34 +8,33 @@ from titanflow import manifest as manifest_module
 from titanflow.forecast.forecast import Forecast
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import Manifest, checkpoint_digest, git_revision
-from titanflow.plan import StagePlan
 from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
 from titanflow.wandb_record import ArtifactRecord, WandbRecord
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> StagePlan:
+def run(tmp_path: Path) -> StageRun:
     run = StageRun(stage="publish", experiment="e", run="main", folder=tmp_path / "publish", fingerprint="f1")
     run.folder.mkdir()
     run.write()
-    return StagePlan("publish", "RUN", "new", run)
+    return run
 
 
 @pytest.fixture
-def finished(plan: StagePlan) -> StagePlan:
-    model = plan.run.folder / "model"
+def finished(run: StageRun) -> StageRun:
+    model = run.folder / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
     result = PublishResult(target="folder", location=str(model), files={"config.json": "0"})
-    write_result(plan.run.folder, result)
-    manifest = Manifest.open(plan.run.folder.parent)
-    manifest.record_start(plan, "prefect-1")
-    manifest.record_finish(plan, result)
-    return plan
+    write_result(run.folder, result)
+    manifest = Manifest.open(run.folder.parent)
+    manifest.record_start(run, prefect_run_id="prefect-1")
+    manifest.record_finish(run, result)
+    return run
 
 
-def test_a_stage_is_done_with_its_fingerprint_and_outputs(finished: StagePlan) -> None:
-    manifest = Manifest.open(finished.run.folder.parent)
+def test_a_stage_is_done_with_its_fingerprint_and_outputs(finished: StageRun) -> None:
+    manifest = Manifest.open(finished.folder.parent)
     assert manifest.is_done("publish", "f1")
     assert not manifest.is_done("publish", "f2")
     assert not manifest.is_done("evaluate", "f1")
@@ -45,41 +44,41 @@ def test_a_stage_is_done_with_its_fingerprint_and_outputs(finished: StagePlan) -
 
 
 @pytest.mark.parametrize("change", ["gone", "cut short"])
-def test_a_stage_whose_output_changed_is_not_done(finished: StagePlan, change: str) -> None:
-    config = finished.run.folder / "model" / "config.json"
+def test_a_stage_whose_output_changed_is_not_done(finished: StageRun, change: str) -> None:
+    config = finished.folder / "model" / "config.json"
     config.unlink() if change == "gone" else config.write_text("")
-    assert not Manifest.open(finished.run.folder.parent).is_done("publish", "f1")
+    assert not Manifest.open(finished.folder.parent).is_done("publish", "f1")
 
 
-def test_a_stage_that_begins_again_is_not_done(finished: StagePlan) -> None:
-    Manifest.open(finished.run.folder.parent).record_start(finished)
-    assert not Manifest.open(finished.run.folder.parent).is_done("publish", "f1")
+def test_a_stage_that_begins_again_is_not_done(finished: StageRun) -> None:
+    Manifest.open(finished.folder.parent).record_start(finished)
+    assert not Manifest.open(finished.folder.parent).is_done("publish", "f1")
 
 
-def test_a_stage_that_is_made_again_was_made_from_no_later_one(finished: StagePlan) -> None:
-    folder = finished.run.folder.parent
-    again = finished.run.model_copy(update={"stage": "evaluate", "folder": folder / "evaluate"})
+def test_a_stage_that_is_made_again_was_made_from_no_later_one(finished: StageRun) -> None:
+    folder = finished.folder.parent
+    again = finished.model_copy(update={"stage": "evaluate", "folder": folder / "evaluate"})
     manifest = Manifest.open(folder)
-    manifest.record_start(StagePlan("evaluate", "STALE", "changed", again))
+    manifest.record_start(again)
     manifest.record_start(finished)
     assert manifest.stages["evaluate"].parents == {}
 
 
-def test_what_was_forecast_is_kept(plan: StagePlan) -> None:
-    plan.forecast = Forecast("like", seconds=12.0, source="measured on run main")
-    Manifest.open(plan.run.folder.parent).record_start(plan)
-    kept = Manifest.open(plan.run.folder.parent).stages["publish"].forecast
+def test_what_was_forecast_is_kept(run: StageRun) -> None:
+    forecast = Forecast("like", seconds=12.0, source="measured on run main")
+    Manifest.open(run.folder.parent).record_start(run, forecast=forecast.as_json())
+    kept = Manifest.open(run.folder.parent).stages["publish"].forecast
     assert (kept["like"], kept["seconds"]) == ("like", 12.0)
 
 
 @pytest.mark.parametrize("status", ["held back", "dry run"])
-def test_what_was_not_written_is_no_output(plan: StagePlan, status: str) -> None:
-    folder = plan.run.folder
+def test_what_was_not_written_is_no_output(run: StageRun, status: str) -> None:
+    folder = run.folder
     result = PublishResult(target="folder", location=str(folder / "model"), files={"config.json": "ab"}, status=status)
-    plan.run.write()
+    run.write()
     write_result(folder, result)
     manifest = Manifest.open(folder.parent)
-    manifest.record_finish(plan, result)
+    manifest.record_finish(run, result)
     assert set(manifest.stages["publish"].outputs) == {"publish/run.yaml", "publish/result.json"}
 
 
@@ -107,14 +106,14 @@ def test_what_an_sft_inherited_and_changed_is_recorded(tmp_path: Path) -> None:
         inheritance=[InheritanceRow(key="optimizer.lr", how="changed", base="0.1", here="0.2", origin="exp.yaml:3")],
     )
     write_result(run.folder, result)
-    Manifest.open(tmp_path).record_finish(StagePlan("sft", "RUN", "new", run), result)
+    Manifest.open(tmp_path).record_finish(run, result)
     record = Manifest.open(tmp_path).stages["sft"]
     assert record.inheritance == result.inheritance
 
 
-def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: StagePlan) -> None:
+def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: StageRun) -> None:
     """As after the stage was run again by hand: it took another time."""
-    path, folder = finished.run.folder / RESULT_FILE, finished.run.folder.parent
+    path, folder = finished.folder / RESULT_FILE, finished.folder.parent
     result = json.loads(path.read_text())
     path.write_text(json.dumps(result | {"seconds": 123.456}))
     assert Manifest.open(folder).verify("publish") == {"publish/model/config.json": "changed since it was written"}, (
@@ -124,15 +123,15 @@ def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: Stag
     assert not Manifest.open(folder).is_done("publish", "f1")
 
 
-def test_an_older_version_s_sizes_are_read(finished: StagePlan) -> None:
-    folder = finished.run.folder.parent
+def test_an_older_version_s_sizes_are_read(finished: StageRun) -> None:
+    folder = finished.folder.parent
     stored = json.loads((folder / "manifest.json").read_text())
     record = stored["stages"]["publish"]
     record["outputs"] = {path: file["bytes"] for path, file in record["outputs"].items()}
     del record["inputs"], record["damaged"], record["kept"]
     (folder / "manifest.json").write_text(json.dumps(stored))
     assert Manifest.open(folder).is_done("publish", "f1")
-    (finished.run.folder / "model/config.json").write_text("")
+    (finished.folder / "model/config.json").write_text("")
     assert not Manifest.open(folder).is_done("publish", "f1")
 
 
@@ -156,7 +155,7 @@ def test_the_wandb_run_and_its_artifacts_are_on_record(tmp_path: Path) -> None:
         wandb=wandb,
     )
     write_result(run.folder, result)
-    Manifest.open(tmp_path).record_finish(StagePlan("pretrain", "RUN", "new", run), result)
+    Manifest.open(tmp_path).record_finish(run, result)
     record = Manifest.open(tmp_path).stages["pretrain"]
     assert (record.wandb_run, record.wandb) == ("abc", wandb)
 

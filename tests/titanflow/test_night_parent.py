@@ -6,8 +6,10 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.night import Night, as_parent
-from titanflow.plan import Plan, make_plan
+from titanflow.night import as_parent
+from titanflow.night_record import Night
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 TONIGHT = ["nightly.date=2026-11-05"]
 
@@ -22,8 +24,8 @@ def runs(configs: Path) -> Path:
 
 
 def tonight(plan: Plan) -> Night:
-    assert plan.config.night is not None
-    return plan.config.night
+    assert plan.night is not None
+    return plan.night
 
 
 def reason(plan: Plan) -> str:
@@ -39,7 +41,7 @@ def fingerprint(plan: Plan) -> str:
 
 
 def test_a_run_is_a_night_s_where_its_date_is_set(configs: Path) -> None:
-    assert make_plan("tiny", configs).config.night is None
+    assert make_plan("tiny", configs).night is None
     plan = make_plan("tiny", configs, overrides=TONIGHT)
     assert (plan.run, reason(plan)) == ("2026-11-05", "new; starts anew")
     assert plan.as_json()["night"]["date"] == "2026-11-05"
@@ -115,7 +117,7 @@ def test_the_manifest_names_the_parent_of_the_pretraining_alone(configs: Path) -
     train(write_night(runs(configs), "2026-11-02"))
     plan = make_plan("tiny", configs, overrides=[*TONIGHT, "nightly.start=continue"])
     for stage in plan.stages:
-        Manifest.open(plan.folder).record_start(stage)
+        Manifest.open(plan.folder).record_start(stage.run, continues=stage.continues)
     stages = Manifest.open(plan.folder).stages
     assert stages["pretrain"].parents == {"2026-11-02/pretrain": "digest of 2026-11-02"}
     assert stages["sft"].parents == {}

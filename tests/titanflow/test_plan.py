@@ -11,8 +11,9 @@ from tiny_experiment import EXPERIMENT, write_tiny_experiment
 from titanflow.begin_stage import begin_stage
 from titanflow.errors import ConfigError, DataError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
 from titanflow.stage import RESULT_FILE, EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.stage_plan import Plan
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_what_was_not_published_is_tried_again(
         write_result(stage.run.folder, result)
         if name == "evaluate":
             (stage.run.folder / "samples_sft_tiny_colour.jsonl").write_text("{}")
-        manifest.record_finish(stage, result)
+        manifest.record_finish(stage.run, result)
     evaluate, publish = make_plan("later", configs).stages[-2:]
     assert evaluate.state == "CACHED"
     assert (publish.stage, publish.state, publish.reason) == ("publish", state, reason)
@@ -236,7 +237,7 @@ def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
     begin_stage(evaluate)
     result = EvaluateResult(scores={}, folders={}, digests={})
     write_result(evaluate.run.folder, result)
-    Manifest.open(evaluate.run.folder.parent).record_finish(evaluate, result)
+    Manifest.open(evaluate.run.folder.parent).record_finish(evaluate.run, result)
     for kept, state in ((False, "CACHED"), (True, "RUN")):
         again = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": kept}).stages[-1]
         assert again.state == state

@@ -16,7 +16,8 @@ from finished_without_training import finish
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
 import titanflow
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 FAMILY = "class Family:\n    pass\n"

@@ -6,7 +6,8 @@ import pytest
 from tiny_experiment import write_tiny_experiment
 from tiny_plans import edit, refusal, state
 
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 
 @pytest.fixture

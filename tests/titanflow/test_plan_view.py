@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from titanflow.changes import Change
-from titanflow.plan import Plan, StagePlan
 from titanflow.plan_view import plan_markdown, plan_table, stale_lines
 from titanflow.stage import StageRun
+from titanflow.stage_plan import Plan, StagePlan
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, check_stale, make_plan
+from titanflow.plan import make_plan
+from titanflow.plan_view import check_stale
+from titanflow.stage_plan import Plan
 
 LR = "pretrain.optimizer.lr=0.02"
 

@@ -6,7 +6,6 @@ from rich.console import Console
 
 from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, StageRecord
-from titanflow.plan import Plan, StagePlan
 from titanflow.stage import (
     CutPrompts,
     EvaluateResult,
@@ -19,6 +18,7 @@ from titanflow.stage import (
     TrainResult,
     write_result,
 )
+from titanflow.stage_plan import Plan, StagePlan
 from titanflow.summary import curve, losses, render_summary, shown_metrics
 
 

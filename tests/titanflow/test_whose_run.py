@@ -10,10 +10,11 @@ from tiny_experiment import write_tiny_experiment
 
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
 from titanflow.report.contents import read_contents
 from titanflow.report.render import render_report
 from titanflow.stage import StageRun
+from titanflow.stage_plan import Plan
 
 WHO = {"work_group": "speech <b>", "user_name": "Größe"}
 
@@ -35,7 +36,7 @@ def test_it_is_no_input_of_a_stage(planned: Callable[..., Plan], tmp_path: Path)
 def test_the_manifest_names_who_ran_it_last(tmp_path: Path) -> None:
     for who in ({}, WHO, {"work_group": "", "user_name": "you"}):
         run = StageRun(stage="pretrain", experiment="e", run="main", folder=tmp_path / "pretrain", **who)
-        Manifest.open(tmp_path).record_start(StagePlan("pretrain", "RUN", "new", run))
+        Manifest.open(tmp_path).record_start(run)
         manifest = Manifest.open(tmp_path)
         assert (manifest.work_group, manifest.user_name) == (run.work_group, run.user_name)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from titanflow.errors import ConfigError
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 
 def refusal(configs: Path, *settings: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -30,10 +30,6 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.home import expanded
 from titanflow.utf8_mode import check_utf8_mode, utf8_problem
 
-if TYPE_CHECKING:
-    from titanflow.night import Night
-
-
 _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
 
@@ -41,8 +37,7 @@ _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params"
 class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
-    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from, ``night`` the
-    night that it is planned for (:mod:`titanflow.night`).
+    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from.
     """
 
     path: Path
@@ -54,7 +49,6 @@ class Experiment:
     origins: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    night: Night | None = None
 
     @property
     def who(self) -> dict[str, str]:

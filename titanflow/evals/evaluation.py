@@ -26,7 +26,7 @@ from titanflow.hub.task_files import task_secrets
 from titanflow.stage import StageRun
 
 if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 
 def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> list[str]:

@@ -19,7 +19,7 @@ from titanflow.forecast.weights import model_weights
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
     from titanflow.config.module import Module
-    from titanflow.plan import StagePlan
+    from titanflow.stage import StageRun
 
 
 @dataclass(frozen=True)
@@ -57,33 +57,38 @@ class Forecast:
         return values
 
 
-def forecast_stage(plan: StagePlan, experiment: Experiment, device: DeviceSpec, history: History) -> Forecast:
+def forecast_stage(
+    run: StageRun, resumes: bool, experiment: Experiment, device: DeviceSpec, history: History
+) -> Forecast:
     """Forecasts one stage of a plan.
 
     Args:
-        plan: the stage.
+        run: the stage.
+        resumes: whether it goes on from its newest checkpoint.
         experiment: whose price an hour, and whose modules, count.
         device: what it will run on.
         history: what other runs took.
     """
-    module = experiment.stage(plan.stage)
-    launcher = plan.run.config.get("launcher") or {}
+    module = experiment.stage(run.stage)
+    launcher = run.config.get("launcher") or {}
     devices = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
-    known = Forecast(like=work_digest(plan.run, experiment, device.name), devices=devices, device=device.name)
+    known = Forecast(like=work_digest(run, experiment, device.name), devices=devices, device=device.name)
     if module is not None and module.trains:
-        return _priced(_training(known, plan, module, device, history), experiment.spec.price_per_hour)
-    found = history.of(plan.run, known.like)
+        return _priced(_training(known, run, resumes, module, device, history), experiment.spec.price_per_hour)
+    found = history.of(run, known.like)
     if found is not None:
         known = dataclasses.replace(known, seconds=found.wall, source=f"measured on {found.run}")
     return _priced(known, experiment.spec.price_per_hour)
 
 
-def _training(known: Forecast, plan: StagePlan, module: Module, device: DeviceSpec, history: History) -> Forecast:
-    config, layout = module.config, Layout.of(module.config)
+def _training(
+    known: Forecast, run: StageRun, resumes: bool, module: Module, device: DeviceSpec, history: History
+) -> Forecast:
+    layout = Layout.of(module.config)
     counts, on_device, unknown = model_forecast(module, device.kind)
-    steps = _steps_left(plan, config)
+    steps = _steps_left(run, resumes)
     tokens = steps * layout.tokens_per_step
-    found = history.of(plan.run, known.like)
+    found = history.of(run, known.like)
     duration: Duration | None
     if found is not None:
         duration = measured_duration(found, steps, tokens)
@@ -118,9 +123,9 @@ def model_forecast(module: Module, device: str) -> tuple[Counts | None, Memory |
     return counts, memory(config, family, module.model_args, shapes, counts, device), ""
 
 
-def _steps_left(plan: StagePlan, config: dict[str, Any]) -> int:
-    done = next(iter(complete_folders(plan.run.folder / "checkpoint")), 0) if plan.state == "RESUME" else 0
-    return max(0, int(config["training"]["steps"]) - done)
+def _steps_left(run: StageRun, resumes: bool) -> int:
+    done = next(iter(complete_folders(run.folder / "checkpoint")), 0) if resumes else 0
+    return max(0, int(run.config["training"]["steps"]) - done)
 
 
 def _priced(forecast: Forecast, price_per_hour: float | None) -> Forecast:

@@ -17,7 +17,7 @@ from titanflow.forecast.history import History
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 UNKNOWN_GPU = DeviceSpec("cuda", "a GPU")
 
@@ -36,7 +36,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         if plan.state == "CACHED":
             continue
         device = device_of(plan.run.config.get("launcher") or {})
-        plan.forecast = forecast = forecast_stage(plan, experiment, device, history)
+        plan.forecast = forecast = forecast_stage(plan.run, plan.state == "RESUME", experiment, device, history)
         module = experiment.stage(plan.stage)
         if module is None or not module.trains:
             continue

@@ -13,7 +13,7 @@ from titanflow.quantities import duration, price, size
 from titanflow.stage import RESULT_FILE, read_result
 
 if TYPE_CHECKING:
-    from titanflow.plan import Plan
+    from titanflow.stage_plan import Plan
 
 
 @dataclass(frozen=True)

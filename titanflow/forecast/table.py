@@ -14,7 +14,7 @@ from titanflow.forecast.forecast import Forecast
 from titanflow.quantities import duration, price, short, size
 
 if TYPE_CHECKING:
-    from titanflow.plan import StagePlan
+    from titanflow.stage_plan import StagePlan
 
 UNKNOWN = "—"
 

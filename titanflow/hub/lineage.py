@@ -18,7 +18,7 @@ from titanflow.errors import DataError, Problem
 from titanflow.hub.bundle import Bundle, is_published
 from titanflow.hub.integrity import seal
 from titanflow.manifest import Manifest, StageRecord
-from titanflow.night import Night, Parent
+from titanflow.night_record import Night, Parent
 from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")

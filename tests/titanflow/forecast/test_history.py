@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from titanflow.forecast.history import History, work_digest
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan, StagePlan
 
 STARTED, FINISHED = "2026-11-20T02:00:00+00:00", "2026-11-20T02:01:40+00:00"
 

@@ -6,8 +6,8 @@ from rich.console import Console
 from titanflow.forecast.forecast import Forecast
 from titanflow.forecast.memory import Memory
 from titanflow.forecast.table import forecast_cells, forecast_rows, forecast_table, total_line
-from titanflow.plan import StagePlan
 from titanflow.stage import StageRun
+from titanflow.stage_plan import StagePlan
 
 MEMORY = Memory(1 << 30, 1 << 30, 2 << 30, 0, 0, 0, 0, 0, 0, False)
 TRAINING = Forecast("a", 1, 1_400_000, 1_400_000, 1_100_000, 10**12, MEMORY, 59.2, 19e3, "measured on run main")

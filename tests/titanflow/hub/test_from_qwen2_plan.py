@@ -10,7 +10,8 @@ from qwen2_repository import REPO, upload, write_tokenizer
 from tiny_experiment import ROOT
 
 from titanflow.errors import ConfigError
-from titanflow.plan import Plan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan
 
 EXPERIMENT = "from_qwen2"
 DENSE = "pretrain.model=qwen2_0.5B.yaml"

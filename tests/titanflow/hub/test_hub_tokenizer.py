@@ -10,7 +10,8 @@ from local_hub import LocalHub
 
 from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
+from titanflow.stage_plan import Plan, StagePlan
 
 KEYS = ("model.hf_assets_path", "tokenizer.path")
 REVISIONS = {"model.hf_assets_path": "model.hf_assets_revision", "tokenizer.path": "tokenizer.revision"}

@@ -13,8 +13,9 @@ from titanflow.begin_stage import begin_stage
 from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.plan import Plan, StagePlan, make_plan
+from titanflow.plan import make_plan
 from titanflow.stage import TrainResult, write_result
+from titanflow.stage_plan import Plan, StagePlan
 
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)
 BY_PATH = (*IN_HF, f"pretrain.checkpoint.initial_load_path={REPO}")
@@ -60,7 +61,7 @@ def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain") -> None:
     model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
     result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
     write_result(trained.run.folder, result)
-    Manifest.open(plan.folder).record_finish(trained, result)
+    Manifest.open(plan.folder).record_finish(trained.run, result)
 
 
 @pytest.mark.parametrize("settings", KEYS, ids=KEYS.values())

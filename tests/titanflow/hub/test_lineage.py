@@ -10,7 +10,7 @@ from titanflow.errors import DataError
 from titanflow.hub.bundle import from_export
 from titanflow.hub.lineage import lineage_json, read_lineage
 from titanflow.manifest import Manifest, StageRecord
-from titanflow.night import Night, Parent
+from titanflow.night_record import Night, Parent
 
 
 def record(finished: FinishedRun) -> dict[str, Any]:
