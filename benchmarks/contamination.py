@@ -26,8 +26,8 @@ from sft_data import SEQ_LEN, VOCAB, write_chats
 
 from titanflow.config.additions import Data
 from titanflow.data.chat_source import load_chats
+from titanflow.data.dataset_info import read_info
 from titanflow.data.leaked_items import Item, LeakSearch
-from titanflow.data.prepared import read_info
 from titanflow.data.stdlib_text import documents
 from titanflow.data.template import template_text
 from titanflow.data.tokenise import Work

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titan.stage_model import stage_model
-from titanflow.stage import EvaluateResult, TrainResult, read_result
+from titanflow.results import EvaluateResult, TrainResult, read_result
 
 FAMILIES = {"qwen2": "#848d97", "mod": "#3b82f6", "dtf": "#f97316", "tdtf": "#10b981"}
 """Each family and the colour of its curve; the first is the dense one."""

@@ -27,7 +27,8 @@ from titan.eval_tasks import render_tasks
 from titanflow.config.additions import Launcher
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.launch import command
-from titanflow.stage import PreparedData, StageRun, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData, StageRun
 
 TARGET = 2.0
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ def untrained_export(folder: Path) -> Path:
     from torch.distributed import checkpoint as dcp
 
     from titan.export import export_dcp
-    from titan.native_model import train_spec
+    from titan.registry import train_spec
     from titanflow.data.stdlib_text import documents
     from titanflow.data.template import template_text
     from titanflow.data.tokenizer import train_tokenizer

@@ -55,7 +55,7 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
 
     from titanflow.config.additions import Data
     from titanflow.data.chat_source import load_chats
-    from titanflow.data.prepared import read_info
+    from titanflow.data.dataset_info import read_info
     from titanflow.data.template import template_text
     from titanflow.data.tokenise import Work
     from titanflow.data.tokenise_chats import ChatPlan, write_chats

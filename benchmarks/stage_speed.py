@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from titanflow.data.prepared import DatasetInfo, write_rows
+from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.prepared import write_rows
 from titanflow.stage import PreparedData, StageRun
 
 TARGET = 0.97

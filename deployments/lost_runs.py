@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Crashed, Scheduled, State
 
 from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL
 from tasks.process import MARK
-from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from tasks.stage_name import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.experiment_spec import Retries
 
 WORKER_TYPE_LABEL = "prefect.worker.type"

@@ -22,7 +22,7 @@ from PIL import Image
 from titanflow.errors import ConfigError, Problem, TitanflowError
 from titanflow.hub.bundle import CARD
 from titanflow.report.render import render_report
-from titanflow.stage import PublishResult, read_result
+from titanflow.results import PublishResult, read_result
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from titanflow.stage import PublishResult, StageResult
+from titanflow.results import PublishResult, StageResult
 from titanflow.stage_plan import Plan
 
 PUBLISHED = "titanflow.published"

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, State
 
-from flows.markdown_artifact import leave_markdown
+from flows.plan_artifact import leave_markdown
 from flows.run_plan import Summary
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings

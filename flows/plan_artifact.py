@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact
 
-from flows.markdown_artifact import leave_markdown
 from tasks.results import markdown
 from titanflow.forecast.table import forecast_rows, total_line
 from titanflow.plan_view import plan_markdown
@@ -19,3 +19,12 @@ def show_plan(plan: Plan) -> None:
         get_run_logger().info("forecast: %s", total)
         sections += ["### Forecast", total, markdown(rows)]
     leave_markdown("\n\n".join(sections), "plan", f"{plan.experiment} {plan.run}")
+
+
+def leave_markdown(text: str, key: str, description: str) -> None:
+    """Makes a markdown artifact; one that can't be made is a warning."""
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    # Whatever the API, its client or the network raise: no artifact is worth a run.
+    except Exception as error:
+        get_run_logger().warning("the artifact %r can't be made (%s)", key, error)

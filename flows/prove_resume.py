@@ -22,8 +22,9 @@ from titanflow.config.module import Module
 from titanflow.errors import ConfigError, Problem, StageFailed
 from titanflow.hub.bundle import LINEAGE
 from titanflow.kill_points import draw, phases
+from titanflow.metrics_lines import RECORD_BATCHES
 from titanflow.plan import make_plan
-from titanflow.resume_proof import RECORD_BATCHES, Check, compare
+from titanflow.resume_proof import Check, compare
 from titanflow.stage_plan import Plan
 
 TOLERANCE = 1e-4

@@ -9,8 +9,7 @@ from prefect import get_run_logger
 
 from flows.announce import announce
 from flows.asked import Asked
-from flows.markdown_artifact import leave_markdown
-from flows.plan_artifact import show_plan
+from flows.plan_artifact import leave_markdown, show_plan
 from flows.run_lock import run_lock
 from flows.stage_in_pool import check_pools, stage_in_pool
 from flows.verified_plan import verified_plan
@@ -20,17 +19,17 @@ from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.rehearsal import TRAINING, rehearse
-from tasks.results import headline, held_back, markdown, rows
+from tasks.results import headline, held_back, links, markdown, rows
 from tasks.retries import retrying
-from tasks.run_labels import label_run
 from tasks.sft import sft
-from tasks.stage_links import links
+from tasks.stage_name import label_run
 from titanflow.evals.evaluation import check_tasks
 from titanflow.forecast.reconcile import reconciled, table_rows
 from titanflow.manifest import Manifest
 from titanflow.plan_view import check_stale
 from titanflow.report.render import REPORT_FILE, write_report
-from titanflow.stage import PublishResult, StageResult, Strict
+from titanflow.results import PublishResult, StageResult
+from titanflow.stage import Strict
 from titanflow.stage_plan import Plan, StagePlan
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}

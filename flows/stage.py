@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
-from tasks.run_labels import label_run
+from tasks.stage_name import label_run
 from tasks.stage_task import gone_on
 from titanflow.config.experiment_spec import WHO, Retries
 from titanflow.errors import ConfigError, Problem, TitanflowError

@@ -26,11 +26,10 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
 from flows.asked import Asked
-from tasks.run_labels import LOST_LABEL
-from tasks.stage_name import stage_name
+from tasks.stage_name import LOST_LABEL, stage_name
 from titanflow import errors
 from titanflow.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
-from titanflow.stage import StageResult, read_result
+from titanflow.results import StageResult, read_result
 from titanflow.stage_plan import Plan, StagePlan
 
 FLOW = "run-stage"

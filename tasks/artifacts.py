@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import SettingsContext, get_settings_context
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES
+
+from titanflow.curves import draw, loss_panel
 
 Returned = TypeVar("Returned")
 Logger = logging.Logger | LoggerAdapter[logging.Logger]
@@ -85,3 +88,11 @@ class Artifacts:
                 self._complained = True
                 self._logger.warning("Prefect's artifacts can't be updated (%s); %s goes on", error, self.stage)
             return None
+
+
+def loss_curve(records: Sequence[dict[str, Any]], title: str) -> str | None:
+    """A ``data:`` URI of an SVG with training and validation loss over steps; None without two points."""
+    panel = loss_panel(records, title)
+    if panel is None:
+        return None
+    return "data:image/svg+xml;base64," + base64.b64encode(draw([panel])).decode()

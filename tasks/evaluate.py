@@ -9,7 +9,7 @@ from prefect.states import State
 from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
-from titanflow.stage import StageResult
+from titanflow.results import StageResult
 from titanflow.stage_plan import StagePlan
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 
 from tasks.process import signal_name
-from titanflow.stage import StageError
+from titanflow.stage_failure import StageError
 
 # torchrun ends with 1 whatever became of its ranks; what became of them stands in its report, the root cause last.
 RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")

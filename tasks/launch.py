@@ -11,7 +11,8 @@ from tasks.metrics_tail import MetricsTail
 from tasks.outcome import read_outcome
 from tasks.process import started
 from titanflow.launch import by_hand
-from titanflow.stage import METRICS_FILE, StageResult
+from titanflow.results import StageResult
+from titanflow.stage import METRICS_FILE
 
 GRACE_SECONDS = 20.0
 """How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""

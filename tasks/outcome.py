@@ -12,14 +12,9 @@ from tasks.process import signal_name
 from titanflow import errors
 from titanflow.checkpoints import newest_step
 from titanflow.errors import ConfigError, StageFailed, StageLost, TitanflowError
-from titanflow.stage import (
-    ERROR_FILE,
-    INTERRUPTED_EXIT,
-    RESULT_FILE,
-    StageError,
-    StageResult,
-    read_result,
-)
+from titanflow.results import StageResult, read_result
+from titanflow.stage import INTERRUPTED_EXIT, RESULT_FILE
+from titanflow.stage_failure import ERROR_FILE, StageError
 
 TAIL_LINES = 20
 """How much of the log an error shows when the stage itself said nothing."""

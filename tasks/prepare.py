@@ -11,7 +11,7 @@ from tasks.stage_task import run_stage
 from titanflow.begin_stage import discard_if_new
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
-from titanflow.stage import StageResult
+from titanflow.results import StageResult
 from titanflow.stage_plan import StagePlan
 
 

@@ -6,14 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.artifacts import Artifacts, Logger
-from tasks.loss_curve import loss_curve
-from tasks.results import rows
-from tasks.stage_links import links
+from tasks.artifacts import Artifacts, Logger, loss_curve
+from tasks.results import links, rows
 from tasks.stage_tables import begin_tables, finish_tables
 from titanflow.metrics_lines import read_metrics
-from titanflow.score_table import is_stderr
-from titanflow.stage import METRICS_FILE, StageResult, StageRun
+from titanflow.results import StageResult, is_stderr
+from titanflow.stage import METRICS_FILE, StageRun
 
 LINE_SECONDS = 10.0
 RING_SECONDS = 30.0

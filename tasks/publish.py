@@ -10,7 +10,7 @@ from tasks.hub_token import token_environment
 from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
-from titanflow.stage import StageResult
+from titanflow.results import StageResult
 from titanflow.stage_plan import StagePlan
 
 

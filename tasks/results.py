@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from titanflow.gate_figures import figures
-from titanflow.score_table import is_stderr, score
-from titanflow.stage import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult
+from titanflow.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, is_stderr
+from titanflow.score_table import score
+from titanflow.wandb_record import read_wandb_record
 
 Row = dict[str, Any]
 HELD_BACK = "Held back"
@@ -150,3 +152,14 @@ def _publish_rows(result: PublishResult) -> list[Row]:
         *(figures(gate) if gate else ()),
     ]
     return [{"what": name, "value": value} for name, value in values if value]
+
+
+def links(folder: Path, result: StageResult) -> dict[str, tuple[str, str]]:
+    """What is linked → (text, address): only addresses that a browser opens, so nothing of an offline run."""
+    record = read_wandb_record(folder)
+    found = {"wandb": ("W&B run", record.url if record is not None else "")}
+    if isinstance(result, PublishResult):
+        if result.status == "published":
+            found["published"] = (f"Published: {result.repo_id} {result.tag}".rstrip(), result.location)
+        found["pull-request"] = ("Pull request", result.pull_request)
+    return {what: link for what, link in found.items() if link[1].startswith(("https://", "http://"))}

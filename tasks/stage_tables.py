@@ -6,7 +6,8 @@ import itertools
 
 from tasks.artifacts import Logger
 from tasks.results import Row
-from titanflow.stage import StageResult, StageRun, TrainResult
+from titanflow.results import StageResult, TrainResult
+from titanflow.stage import StageRun
 
 Table = tuple[str, list[Row], str]
 """What it shows, its rows, and a description."""

@@ -17,7 +17,7 @@ from titanflow.begin_stage import begin_stage
 from titanflow.checkpoints import newest_step
 from titanflow.errors import StageLost
 from titanflow.manifest import Manifest
-from titanflow.stage import StageResult, read_result
+from titanflow.results import StageResult, read_result
 from titanflow.stage_plan import StagePlan
 
 

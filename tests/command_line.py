@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from titanflow.resume_proof import RECORD_BATCHES
+from titanflow.metrics_lines import RECORD_BATCHES
 
 
 @dataclass(frozen=True)

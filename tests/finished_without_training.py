@@ -9,17 +9,10 @@ from typing import Any
 import fake_checkpoint
 
 from titanflow.begin_stage import begin_stage
+from titanflow.files_written import write_text_atomically
 from titanflow.manifest import Manifest
 from titanflow.plan import make_plan
-from titanflow.stage import (
-    EvaluateResult,
-    PrepareResult,
-    PublishResult,
-    StageResult,
-    TrainResult,
-    write_result,
-    write_text_atomically,
-)
+from titanflow.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, write_result
 from titanflow.stage_plan import Plan, StagePlan
 
 STEP = 8

@@ -8,7 +8,8 @@ from typing import Any
 
 from titanflow.base_model import tokenizer_digest
 from titanflow.config.snapshot import load_snapshot
-from titanflow.stage import StageRun, TrainResult, write_result
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import StageRun
 
 SEQ_LEN = 64
 

@@ -11,7 +11,7 @@ from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
 from tasks.process import started
-from titanflow.cli import app
+from titanflow.cli_app import app
 from titanflow.config.experiment import load_experiment
 from titanflow.config.overrides import parameter_settings, parse_settings
 from titanflow.errors import ConfigError

@@ -16,7 +16,7 @@ from watching import wait_for
 from titanflow.begin_stage import begin_stage
 from titanflow.outputs import content_digest
 from titanflow.plan import make_plan
-from titanflow.stage import read_result
+from titanflow.results import read_result
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 

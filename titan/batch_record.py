@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torchtitan.components.loss import IGNORE_INDEX
 
 from titan.metrics_file import MetricsFile
-from titanflow.resume_proof import BATCHES_FILE, RECORD_BATCHES
+from titanflow.metrics_lines import BATCHES_FILE, RECORD_BATCHES
 
 BITS = 48
 """Of a digest; ranks' digests are added in 64."""

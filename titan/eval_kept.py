@@ -23,8 +23,8 @@ from titan.eval_scores import as_json
 from titanflow.config.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_checks import DATA, data_files
+from titanflow.files_written import write_text_atomically
 from titanflow.fingerprint import digest, file_digest
-from titanflow.stage import write_text_atomically
 
 KEPT_FOLDER = "scored"
 """Beside the stages' folders in a run's: a stage that runs again has its own moved aside."""

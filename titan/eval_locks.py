@@ -14,7 +14,8 @@ from titan.stage_model import chat_template, end_of_turn
 from titanflow.base_model import tokenizer_digest
 from titanflow.data.template import template_digest, template_of
 from titanflow.errors import DataError, Problem
-from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from titanflow.stage import write_text_atomically
+from titanflow.files_written import write_text_atomically
 
 logger = logging.getLogger("titanflow.evaluate")
 

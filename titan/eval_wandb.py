@@ -6,9 +6,10 @@ import logging
 
 from titan.wandb_run import end_run, link_artifacts, open_run
 from titanflow.metric_names import named_scores
-from titanflow.stage import EvaluateResult, StageRun
+from titanflow.results import EvaluateResult, WandbRecord
+from titanflow.stage import StageRun
 from titanflow.wandb_lineage import evaluated_artifacts
-from titanflow.wandb_record import WANDB_FILE, WandbRecord, wandb_mode
+from titanflow.wandb_record import WANDB_FILE, wandb_mode
 
 logger = logging.getLogger("titanflow.evaluate")
 

@@ -39,18 +39,10 @@ from titanflow.errors import ConfigError
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import trust_remote_code
+from titanflow.results import CutPrompts, EvaluateResult, Greedy, write_result
 from titanflow.score_table import metrics, score
-from titanflow.stage import (
-    ERROR_FILE,
-    METRICS_FILE,
-    RESULT_FILE,
-    CutPrompts,
-    EvaluateResult,
-    Greedy,
-    StageRun,
-    write_result,
-)
-from titanflow.stage_failure import record_failure
+from titanflow.stage import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.stage_failure import ERROR_FILE, record_failure
 from titanflow.torchrun import end_with_torchrun
 
 LIBRARY_LOG = "lm_eval.log"

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.checkpoint import newest_checkpoint
 from titan.hf_config import (
     SpecialTokens,
     add_rope_for_transformers_4,
@@ -27,9 +28,10 @@ from titan.hf_config import (
     make_generation_config,
 )
 from titan.hf_models import HuggingFaceModel, hugging_face_model, refusal
-from titan.native_model import load_native, newest_checkpoint, train_spec
+from titan.native_model import load_native
 from titan.parity import measure
 from titan.quiet import quiet_transformers
+from titan.registry import train_spec
 from titan.stage_model import chat_template, end_of_turn, held_out_tokens, read_run, stage_model
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.fingerprint import folder_digests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from titanflow.stage import Greedy
+from titanflow.results import Greedy
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it"
 """The prompt is the first tokens of this, whatever the tokenizer makes of it."""

@@ -24,7 +24,8 @@ from titanflow.config.lora import scaling
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.manifest import checkpoint_digest
-from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 
 State = Mapping[str, torch.Tensor]
 
@@ -176,7 +177,7 @@ def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
     Raises:
         ConfigError: an adapter of a weight that the model lacks, or of another shape or rank.
     """
-    from titan.native_model import stored_model
+    from titan.checkpoint import stored_model
 
     stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
     wanted = {key: tuple(state[key].shape) for key in stored if key in state}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import StageFailed
+from titanflow.files_written import write_text_atomically
 from titanflow.metrics_lines import read_metrics
-from titanflow.stage import write_text_atomically
 
 
 class MetricsFile:

@@ -17,19 +17,6 @@ from titanflow.config.yaml_source import flatten
 PREFIX = "model."
 
 
-def flatten_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides as a user writes them, flat (``model.dim``) or nested (``{model: {dim: …}}``), without ``model.``.
-
-    Raises:
-        ValueError: a key that doesn't lie under ``model.``.
-    """
-    flat = flatten(overrides)
-    invalid = sorted(key for key in flat if not key.startswith(PREFIX))
-    if invalid:
-        raise ValueError(f"Invalid override keys detected: {invalid}")
-    return {key.removeprefix(PREFIX): value for key, value in flat.items()}
-
-
 def override_model_args(
     flavors: Mapping[str, Any], model_name: str | None, flavor: str | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -6,68 +6,17 @@ A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.checkpoints import TRAINING_STATE, complete_folders
+from titan.checkpoint import stored_model
+from titan.registry import train_spec
 from titanflow.errors import DataError, Problem, StageFailed
-from titanflow.families import OWN_FAMILIES
 
 if TYPE_CHECKING:
     from titan.disk_tensors import DiskTensors
-
-
-def train_spec(model_name: str) -> Any:
-    """The ``TrainSpec`` of a model family, torchtitan's or this project's, on any machine."""
-    from titan.patches import apply_patches
-
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter"])
-    from torchtitan.protocols.train_spec import get_train_spec
-
-    if model_name in OWN_FAMILIES:
-        importlib.import_module(OWN_FAMILIES[model_name])
-
-    return get_train_spec(model_name)
-
-
-def model_args_from(model_name: str, values: Mapping[str, Any]) -> Any:
-    """A family's ``ModelArgs`` from a mapping such as a result's ``model_args``; nested dataclasses included.
-
-    Raises:
-        DataError: a key that the installed torchtitan's class doesn't have.
-    """
-    default = next(iter(train_spec(model_name).model_args.values()))
-    return _build(type(default), values, model_name)
-
-
-def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    known = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise DataError(Problem(f"{kind.__name__!r} has no field {unknown[0]!r}", key=where))
-    blank = kind()
-    built = {
-        key: _build(type(getattr(blank, key)), value, f"{where}.{key}")
-        if dataclasses.is_dataclass(getattr(blank, key)) and isinstance(value, Mapping)
-        else value
-        for key, value in values.items()
-    }
-    return kind(**built)
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The newest complete checkpoint of a ``checkpoint/`` folder: ``step-N`` with its ``.metadata``.
-
-    Raises:
-        DataError: there is none.
-    """
-    steps = complete_folders(folder)
-    if not steps:
-        raise DataError(Problem("no complete checkpoint", origin=str(folder), expected="step-N with a .metadata"))
-    return next(iter(steps.values()))
 
 
 def load_native(
@@ -128,18 +77,6 @@ def load_native(
         own = model.state_dict()
         load_quietly({key: own[key] for key in trained}, adapter.checkpoint)
     return model
-
-
-def stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a checkpoint holds of the model, by key."""
-    from torch.distributed import checkpoint as dcp
-
-    metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    return {
-        key: tuple(getattr(item, "size", ()))
-        for key, item in metadata.items()
-        if key.split(".")[0] not in TRAINING_STATE
-    }
 
 
 def _compare_keys(

@@ -15,9 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titan.checkpoint import newest_checkpoint
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place
 from titan.hf_models import refusal
-from titan.native_model import load_native, newest_checkpoint, train_spec
+from titan.native_model import load_native
+from titan.registry import train_spec
 from titan.stage_model import read_run, stage_model
 from titanflow.checkpoints import METADATA
 from titanflow.config.lora import peft_problems

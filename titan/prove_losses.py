@@ -20,7 +20,8 @@ from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.families import PARAMETER_GROUPS
 from titanflow.hf_base import is_hugging_face
 from titanflow.metrics_lines import read_metrics
-from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
 
 if TYPE_CHECKING:
     import torch

@@ -19,10 +19,12 @@ from titan.eval_model import STAGE_OF
 from titan.eval_tasks import load_task, prepare_tasks, task_manager
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import AskedTasks, SingleTask
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.task_yaml import SingleTask
 from titanflow.home import expanded
 from titanflow.rehearsal import Rehearsal
-from titanflow.stage import PrepareResult, StageRun, write_result
+from titanflow.results import PrepareResult, write_result
+from titanflow.stage import StageRun
 from titanflow.stage_failure import record_failure
 
 ITEMS = 8

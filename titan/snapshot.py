@@ -26,7 +26,7 @@ def take_snapshot() -> dict[str, Any]:
         of what its source says of a field; ``models``: for each family the name and JSON schema of its ``ModelArgs``
         and the values of each flavor.
     """
-    from titan.native_model import train_spec
+    from titan.registry import train_spec
 
     train_spec(FAMILIES[0])
     from torchtitan.config import job_config

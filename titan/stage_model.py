@@ -9,13 +9,15 @@ from typing import Any
 
 from titan.custom_family import import_custom
 from titan.model_overrides import override_model_args
-from titan.native_model import model_args_from, train_spec
 from titan.parity import POSITIONS
-from titanflow.data.prepared import TEMPLATE_FILE, is_complete, read_info
+from titan.registry import model_args_from, train_spec
+from titanflow.data.dataset_info import is_complete, read_info
+from titanflow.data.prepared import TEMPLATE_FILE
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.hf_base import hugging_face, is_hugging_face
 from titanflow.new_tokens import new_tokens, token_rows
-from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 
 
 @dataclass(frozen=True)

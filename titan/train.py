@@ -16,6 +16,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import torch
 
 from titan.inheritance import check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
@@ -27,16 +28,9 @@ from titanflow.hf_snapshot import repository_of
 from titanflow.inheritance_row import NOT_INHERITED, InheritanceRow
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
-from titanflow.stage import (
-    ERROR_FILE,
-    INTERRUPTED_EXIT,
-    METRICS_FILE,
-    RESULT_FILE,
-    StageRun,
-    TrainResult,
-    write_result,
-)
-from titanflow.stage_failure import record_failure
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.stage_failure import ERROR_FILE, record_failure
 from titanflow.torchrun import RUN_ID, end_with_torchrun
 
 if TYPE_CHECKING:
@@ -87,7 +81,7 @@ def rank() -> int:
 
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
-    from titan.peak_memory import peak_memory_bytes
+    pass
 
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else []
@@ -124,7 +118,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from torchtitan.tools.logging import init_logger
 
     from titan.hf_weights import check_hf_weights
-    from titan.native_model import model_args_from
+    from titan.registry import model_args_from
     from titan.train_spec import check_model, stage_train_spec
 
     init_logger()
@@ -264,3 +258,28 @@ def export(run: StageRun) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
+
+
+STATUS = Path("/proc/self/status")
+
+
+def peak_memory_bytes() -> int | None:
+    """This rank's peak so far, in bytes: what torch reserved of a GPU, or of a CPU's memory what was resident.
+
+    None where that can't be told.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_reserved())
+    return resident_peak_bytes()
+
+
+def resident_peak_bytes() -> int | None:
+    """The most of a CPU's memory that this process has held, in bytes; None where the kernel doesn't say.
+
+    ``getrusage`` won't do: its peak is also that of the process that started this one.
+    """
+    try:
+        line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024

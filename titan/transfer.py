@@ -15,14 +15,14 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torchtitan.tools.logging import logger
 
-from titan.checkpoint import differences, shortened
+from titan.checkpoint import differences, shortened, stored_model
 from titan.hf_weights import stored_shapes
 from titan.lora_weights import load_quietly, read_hugging_face
-from titan.native_model import stored_model
 from titanflow.base_model import BaseArchitecture
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import hugging_face
-from titanflow.stage import RESULT_FILE, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RESULT_FILE
 
 KEY = "checkpoint.initial_load_path"
 FREE = ("max_seq_len", "attn_type", "attn_mask_type", "dropout")

@@ -8,12 +8,14 @@ import sys
 from typing import Any, cast
 
 from titanflow.errors import StageFailed
+from titanflow.files_written import write_text_atomically
 from titanflow.hub.endpoint import redact
 from titanflow.manifest import git_revision
 from titanflow.metric_names import AXIS, SECTIONS
-from titanflow.stage import StageRun, TrainResult, write_text_atomically
+from titanflow.results import TrainResult, WandbRecord
+from titanflow.stage import StageRun
 from titanflow.wandb_lineage import model_artifact, used_artifacts
-from titanflow.wandb_record import WANDB_FILE, WandbRecord, read_wandb_record, wandb_mode, wandb_record
+from titanflow.wandb_record import WANDB_FILE, read_wandb_record, wandb_mode, wandb_record
 
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds that a W&B server may take at a run's start, and for the rest of the data at its end."""

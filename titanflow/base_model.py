@@ -14,7 +14,8 @@ from typing import Any
 
 from titanflow.errors import ConfigError, Problem
 from titanflow.fingerprint import file_digest
-from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so that it is no part of the architecture."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from titanflow.manifest import checkpoint_digest
 from titanflow.outside_base import read_base
-from titanflow.stage import ERROR_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.stage_failure import ERROR_FILE
 
 if TYPE_CHECKING:
     from titanflow.stage_plan import StagePlan

@@ -12,7 +12,8 @@ from titanflow.forecast.layout import Layout
 from titanflow.manifest import Manifest
 from titanflow.metrics_lines import read_metrics
 from titanflow.quantities import GIB, short, size
-from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
 
 COLUMNS = (
     *("model", "parameters", "devices", "techniques", "tokens a row", "rows a step", "steps"),

@@ -14,7 +14,8 @@ from titanflow.hub.bundle import Bundle
 from titanflow.hub.lineage import Lineage, read_run
 from titanflow.hub.published import Published, mapping
 from titanflow.hub.samples import Samples, read_samples
-from titanflow.stage import GateDecision, StageRun
+from titanflow.results import GateDecision
+from titanflow.stage import StageRun
 
 log = logging.getLogger("titanflow.publish")
 

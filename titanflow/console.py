@@ -6,6 +6,7 @@ width: there a row is one line, however long, so that a program finds the whole 
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleDimensions
@@ -41,3 +42,8 @@ def uncut(table: Columns) -> Columns:
     for column in table.columns:
         column.overflow, column.no_wrap = "fold", False
     return table
+
+
+def one_line(text: str) -> str:
+    """The text with what would begin a line or move the cursor as JSON writes it: ``\\n``, ``\\u2028``, ``\\u001b``."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)

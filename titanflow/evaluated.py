@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import CONFIG_FILE, is_hugging_face
 from titanflow.home import expanded
 from titanflow.hub.private import evaluation_secrets
+from titanflow.publish_settings import unpublishable
 from titanflow.remote_code import trust_remote_code
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -98,30 +98,6 @@ def check_publishable(module: Module, publish: Module) -> None:
         problems.append(problem)
     if problems:
         raise ConfigError(problems)
-
-
-def unpublishable(
-    limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
-) -> Problem | None:
-    """Why no model may be published on scores of this kind; None where one may.
-
-    Args:
-        limit: items a task.
-        backend: what computed.
-        part: the part of the held-out rows that the items are.
-        origins: where the settings stand.
-    """
-    if limit is not None:
-        key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
-    elif backend == "native":
-        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
-        expected = "hf or vllm"
-    elif part == "dev":
-        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
-    else:
-        return None
-    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
-    return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)
 
 
 def _has_checkpoint(folder: Path) -> bool:

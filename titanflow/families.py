@@ -85,11 +85,6 @@ OWN_MASKS: Mapping[str, str] = {
 """The families whose attention can't be kept within the documents of a packed row, and why."""
 
 
-def supported_families() -> tuple[str, ...]:
-    """The families with an export, by torchtitan's name."""
-    return tuple(ARCHITECTURES)
-
-
 def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> str:
     """Why a model can't be exported; empty where it can.
 

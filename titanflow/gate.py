@@ -22,8 +22,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.hub.published import Published
 from titanflow.hub.samples import MetricSamples, Samples, TaskSamples, as_array
 from titanflow.paired_bootstrap import Pairs, paired_interval
-from titanflow.score_table import is_stderr
-from titanflow.stage import Comparison, EvaluateResult, GateDecision, Threshold
+from titanflow.results import Comparison, EvaluateResult, GateDecision, Threshold, is_stderr
 
 ROUNDING = 1e-9
 """By so much a bound has to clear the margin: what is left of equal sums of floats decides nothing."""

@@ -18,23 +18,13 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator
 
 from titanflow.changes import Change
+from titanflow.files_written import write_text_atomically
 from titanflow.fingerprint import digest, file_digest
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.outputs import OutputCheck, OutputFile, at_once
-from titanflow.stage import (
-    RESULT_FILE,
-    RUN_FILE,
-    STAGES,
-    EvaluateResult,
-    PublishResult,
-    StageName,
-    StageResult,
-    StageRun,
-    TrainResult,
-    write_text_atomically,
-)
+from titanflow.results import EvaluateResult, PublishResult, StageResult, TrainResult, WandbRecord
+from titanflow.stage import RESULT_FILE, RUN_FILE, STAGES, StageName, StageRun
 from titanflow.stage_inputs import StageInputs
-from titanflow.wandb_record import WandbRecord
 
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30

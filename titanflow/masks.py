@@ -22,11 +22,13 @@ from rich.text import Text
 
 from titanflow.console import uncut
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed
-from titanflow.stage import ERROR_FILE, StageError, StageRun
+from titanflow.stage import StageRun
+from titanflow.stage_failure import ERROR_FILE, StageError
 from titanflow.stage_plan import Plan
 
 if TYPE_CHECKING:
-    from titanflow.data.prepared import DatasetInfo, PreparedRows
+    from titanflow.data.dataset_info import DatasetInfo
+    from titanflow.data.prepared import PreparedRows
 
 TRAINED, CONTEXT = "bold green", "dim"
 OPEN, CLOSE = "⟦", "⟧"
@@ -61,7 +63,7 @@ class Masks:
     """The prepared conversations of one training module."""
 
     def __init__(self, folder: Path, tokenizer: Path) -> None:
-        from titanflow.data.prepared import read_info
+        from titanflow.data.dataset_info import read_info
 
         info = read_info(folder)
         self.tokenizer = tokenizer

@@ -54,14 +54,6 @@ TRAINING = (
 )
 """What pretraining and fine-tuning log."""
 
-EVALUATION = Metric(
-    "eval/<model>/<task>/<metric>",
-    "scores",
-    "lm-eval's",
-    "lm-eval's own score; beside it its standard error, `…_stderr`",
-)
-"""What an evaluation logs, once: one value a model, task and metric."""
-
 _GROUPS = {"shares": "train/share", "router": "router", "system": "system"}
 _SCALARS = {metric.key: metric.name for metric in TRAINING if not metric.within}
 

@@ -24,3 +24,11 @@ def parse_metrics(text: bytes) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return records
+
+
+RECORD_BATCHES = "TITANFLOW_RECORD_BATCHES"
+"""In the environment of a training: whether it leaves :data:`BATCHES_FILE`."""
+
+
+BATCHES_FILE = "batches.jsonl"
+"""Which rows each step was trained on: ``step`` and a digest."""

@@ -18,7 +18,8 @@ from titanflow.config.overrides import Setting
 from titanflow.errors import ConfigError, Problem
 from titanflow.manifest import Manifest
 from titanflow.night_record import NIGHT_FILE, Night, Parent
-from titanflow.stage import RUN_FILE, StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import RUN_FILE, StageRun
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -26,7 +27,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 def as_night(
     config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]
 ) -> tuple[Experiment, Night | None]:
-    """The experiment as a night runs it, and the night: with the weights and the place in the data that the night goes on from.
+    """The experiment as a night runs it, with the weights and rows that it goes on from; and the night.
 
     A run is a night's where its folder says so, or where ``nightly.date`` is set. Any other experiment is handed back
     as it is. ``reload`` loads the experiment again with settings below those of the caller.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from titanflow.stage import write_text_atomically
+from titanflow.files_written import write_text_atomically
 
 NIGHT_FILE = "night.json"
 

@@ -16,19 +16,17 @@ from titanflow.file_lock import is_held
 from titanflow.manifest import Manifest
 from titanflow.night import nights
 from titanflow.night_record import Night
-from titanflow.score_table import is_stderr
-from titanflow.stage import (
-    ERROR_FILE,
-    RESULT_FILE,
-    STAGES,
+from titanflow.results import (
     Comparison,
     EvaluateResult,
     PublishResult,
-    StageError,
     StageResult,
     TrainResult,
+    is_stderr,
     read_result,
 )
+from titanflow.stage import RESULT_FILE, STAGES
+from titanflow.stage_failure import ERROR_FILE, StageError
 
 COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "where, or why not")
 

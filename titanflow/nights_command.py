@@ -5,23 +5,19 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.cli import (
+from titanflow.cli_app import (
     ConfigsOption,
     ExperimentArgument,
     JsonOption,
     SetOption,
-    app,
     out,
     print_json,
-    reports_errors,
 )
 from titanflow.console import uncut
 
 STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
 
 
-@app.command()
-@reports_errors
 def nights(
     experiment: ExperimentArgument = "stdlib_nightly",
     configs: ConfigsOption = None,

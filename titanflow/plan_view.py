@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from titanflow.changes import Change
-from titanflow.config.values import one_line
-from titanflow.console import uncut
+from titanflow.console import one_line, uncut
 from titanflow.errors import ConfigError, Problem
 from titanflow.inheritance_row import NOT_INHERITED
 from titanflow.launch import by_hand

@@ -12,17 +12,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.cli import (
+from titanflow.cli_app import (
     ConfigsOption,
     ExperimentArgument,
     JsonOption,
     RunOption,
     SetOption,
-    app,
     err,
     out,
     print_json,
-    reports_errors,
 )
 from titanflow.console import uncut
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 DIFFERS = 1
 
 
-@app.command()
-@reports_errors
 def prove_resume(
     experiment: ExperimentArgument = "stdlib",
     configs: ConfigsOption = None,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from titanflow.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.config.after_training import Publish
 from titanflow.errors import ConfigError, HubError, Problem
-from titanflow.evaluated import unpublishable
 from titanflow.home import expanded
 from titanflow.hub.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
 from titanflow.hub.endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
@@ -23,9 +22,10 @@ from titanflow.hub.lineage import Lineage, lineage_json, read_lineage
 from titanflow.hub.private import private_part
 from titanflow.hub.published import last_in_folder, last_on_hub
 from titanflow.hub.task_files import scored_numbers, suite_files, task_files
-from titanflow.publish_settings import read_settings, tag_of
-from titanflow.stage import ERROR_FILE, PublishResult, StageRun, write_result
-from titanflow.stage_failure import record_failure
+from titanflow.publish_settings import read_settings, tag_of, unpublishable
+from titanflow.results import PublishResult, write_result
+from titanflow.stage import StageRun
+from titanflow.stage_failure import ERROR_FILE, record_failure
 from titanflow.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:

@@ -73,3 +73,27 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
 def tag_of(settings: Publish, run: StageRun) -> str:
     """The tag that marks what is published."""
     return settings.tag or default_tag(run.experiment, run.run, settings.revision)
+
+
+def unpublishable(
+    limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
+) -> Problem | None:
+    """Why no model may be published on scores of this kind; None where one may.
+
+    Args:
+        limit: items a task.
+        backend: what computed.
+        part: the part of the held-out rows that the items are.
+        origins: where the settings stand.
+    """
+    if limit is not None:
+        key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
+    elif backend == "native":
+        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
+        expected = "hf or vllm"
+    elif part == "dev":
+        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
+    else:
+        return None
+    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
+    return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from titanflow.stage import RESULT_FILE, StageRun, Strict, write_text_atomically
+from titanflow.files_written import write_text_atomically
+from titanflow.stage import RESULT_FILE, StageRun, Strict
 
 FOLDER = "rehearsal"
 """Beside the stages' folders in a run's."""

@@ -14,17 +14,16 @@ from typing import Any
 
 from titanflow.fingerprint import file_digest
 from titanflow.hub.bundle import CARD, LINEAGE
-from titanflow.metrics_lines import read_metrics
-from titanflow.stage import METRICS_FILE, RESULT_FILE, STAGES, EvaluateResult, PublishResult, TrainResult, read_result
+from titanflow.metrics_lines import BATCHES_FILE, read_metrics
+from titanflow.results import EvaluateResult, PublishResult, TrainResult, read_result
+from titanflow.stage import METRICS_FILE, RESULT_FILE, STAGES
 
 OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu", "system"}
 """What a record says of the machine, not of the training."""
 ROUNDED = {"loss", "perplexity", "grad_norm", "validation_loss", "validation_perplexity"}
 """What depends on the order in which the ranks' parts are summed."""
-RECORD_BATCHES = "TITANFLOW_RECORD_BATCHES"
-"""In the environment of a training: whether it leaves :data:`BATCHES_FILE`."""
-BATCHES_FILE = "batches.jsonl"
-"""Which rows each step was trained on: ``step`` and a digest."""
+
+
 DATED = (CARD, LINEAGE)
 """Files of a published model that tell when and in which runs it was made."""
 

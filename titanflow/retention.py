@@ -12,7 +12,8 @@ from pathlib import Path
 
 from titanflow.file_lock import held, is_held
 from titanflow.night import as_parent, nights
-from titanflow.stage import RESULT_FILE, RUN_FILE, PublishResult, read_result
+from titanflow.results import PublishResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE
 
 REMOVING = ".removing-"
 

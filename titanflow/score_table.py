@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from titanflow.contamination import Contamination
-from titanflow.stage import EvaluateResult
+from titanflow.results import STDERR, EvaluateResult, is_stderr
 
-STDERR = "_stderr"
 MISSING = "n/a"
 Z95 = 1.96
 """Standard errors on either side of a 95 % interval."""
@@ -110,11 +109,6 @@ class ScoreRow:
 def metrics(scores: Mapping[str, float | None]) -> dict[str, float]:
     """The scores proper, without their standard errors and without what isn't a number."""
     return {key: value for key, value in scores.items() if not is_stderr(key) and _finite(value) is not None}  # type: ignore[misc]
-
-
-def is_stderr(metric: str) -> bool:
-    """Whether a key is a standard error's: ``acc_stderr``, and ``exact_match_stderr,strict-match`` of a filter."""
-    return metric.split(",", 1)[0].endswith(STDERR)
 
 
 def score(scores: Mapping[str, float | None], metric: str, samples: int | None = None) -> Score:

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from titanflow.cli import app, out, reports_errors, start_module
+from titanflow.cli_app import out
+from titanflow.cli_models import start_module
 
 
-@app.command()
-@reports_errors
 def prove_losses(
     stage: Annotated[Path, typer.Argument(help="A finished training stage's folder.", metavar="STAGE")],
 ) -> None:
@@ -19,8 +18,6 @@ def prove_losses(
     start_module("titan.prove_losses", str(stage))
 
 
-@app.command()
-@reports_errors
 def benchmark(
     stages: Annotated[list[Path], typer.Argument(help="Folders of finished training stages.", metavar="STAGE…")],
 ) -> None:

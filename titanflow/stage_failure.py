@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
 
 from titanflow.errors import TitanflowError
 from titanflow.hub.endpoint import redact
-from titanflow.stage import ERROR_FILE, StageError, write_error
+from titanflow.stage import Strict
 
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
@@ -26,3 +27,29 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
         # A disk may be so full that not even this fits; the log has it.
         print(f"{ERROR_FILE} could not be written: {unwritable}", file=sys.stderr, flush=True)
     return status
+
+
+ERROR_FILE = "error.json"
+
+
+class StageError(Strict):
+    """``error.json``: the first rank that failed, and its own exception."""
+
+    rank: int = 0
+    type: str
+    message: str
+    traceback: str = ""
+    exit_code: int = 1
+
+
+def write_error(folder: Path, error: StageError) -> None:
+    """Writes ``error.json`` unless another rank already did: the first to fail is the one that counts."""
+    path = Path(folder) / ERROR_FILE
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(error.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

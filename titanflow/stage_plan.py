@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from titanflow.changes import Change
 from titanflow.config.experiment import Experiment
+from titanflow.files_written import write_text_atomically
 from titanflow.forecast.forecast import Forecast
 from titanflow.inheritance import inheritance_table
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.night_record import Night
-from titanflow.stage import StageName, StageRun, write_text_atomically
+from titanflow.stage import StageName, StageRun
 from titanflow.stage_inputs import StageInputs
 
 StageState = Literal["RUN", "RESUME", "CACHED", "STALE"]

@@ -13,7 +13,8 @@ from titanflow.config.experiment_spec import OnStale
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.outputs import OutputCheck
 from titanflow.preparation import Preparation
-from titanflow.stage import RESULT_FILE, RUN_FILE, PrepareResult, PublishResult, StageRun, read_result
+from titanflow.results import PrepareResult, PublishResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.stage_inputs import StageInputs
 from titanflow.stage_plan import StageState
 

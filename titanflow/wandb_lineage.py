@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 from titanflow.base_model import begins_with
-from titanflow.data.prepared import DATASET_FILE
+from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.fingerprint import digest
 from titanflow.hf_snapshot import repository_of
-from titanflow.stage import RESULT_FILE, RUN_FILE, EvaluateResult, StageRun, TrainResult, read_result
-from titanflow.wandb_record import ArtifactRecord
+from titanflow.results import ArtifactRecord, EvaluateResult, TrainResult, read_result
+from titanflow.stage import RESULT_FILE, RUN_FILE, StageRun
 
 LONGEST_NAME = 128
 

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from titanflow.results import WandbRecord
 
 if TYPE_CHECKING:
     from titanflow.stage import StageRun
@@ -20,40 +20,6 @@ WANDB_FILE = "wandb.json"
 MODES = {"dryrun": "offline", "run": "online"}
 """W&B's old words for its modes."""
 LONGEST_TAG = 64
-
-
-class ArtifactRecord(BaseModel):
-    """An artifact as W&B knows it: ``digest`` is this project's own of the content that ``reference`` points to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    type: str
-    digest: str = ""
-    reference: str = ""
-    aliases: list[str] = Field(default_factory=list)
-
-
-class WandbRecord(BaseModel):
-    """A stage's W&B run; without an id there is none, and the artifacts say what it would link.
-
-    ``folders`` are those of its offline recordings, oldest first, relative to the stage's: ``wandb sync`` takes them.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = ""
-    mode: str = "disabled"
-    project: str = ""
-    entity: str = ""
-    group: str = ""
-    job_type: str = ""
-    name: str = ""
-    tags: list[str] = Field(default_factory=list)
-    url: str = ""
-    folders: list[str] = Field(default_factory=list)
-    used: list[ArtifactRecord] = Field(default_factory=list)
-    logged: list[ArtifactRecord] = Field(default_factory=list)
 
 
 def wandb_mode() -> str:

@@ -17,7 +17,7 @@ from watching import PATIENCE, alive, wait_for
 from deployments import lost_runs
 from deployments.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, living_runs
 from tasks.process import MARK
-from tasks.run_labels import LOST_LABEL, PROCESS_LABEL
+from tasks.stage_name import LOST_LABEL, PROCESS_LABEL
 
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
 HERE = {"prefect.worker.name": f"{socket.gethostname()}-77", "prefect.worker.type": "process"}

@@ -35,7 +35,8 @@ from titanflow.fingerprint import folder_digests
 from titanflow.night_record import Night
 from titanflow.nights import read_nights
 from titanflow.plan import make_plan
-from titanflow.stage import PrepareResult, PublishResult, StageError, write_error, write_result
+from titanflow.results import PrepareResult, PublishResult, write_result
+from titanflow.stage_failure import StageError, write_error
 
 
 def write_stage(folder, name, run, right):

@@ -13,7 +13,7 @@ from flows import pretrain_sft as module
 from flows import run_plan
 from flows.chosen import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
-from tasks.run_labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from tasks.stage_name import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.module import stage_schema
 from titanflow.config.schema import BOUNDS
 from titanflow.errors import ConfigError, HubError, StageFailed

@@ -14,7 +14,7 @@ from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
 from flows.stage_in_pool import check_pools, failure
 from titanflow.errors import ConfigError, StageFailed, StageLost
-from titanflow.stage import TrainResult, write_result
+from titanflow.results import TrainResult, write_result
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from watching import PATIENCE, STAYS, alive, lines, wait_for
 
 from tasks.launch import launch
 from titanflow.errors import StageFailed
-from titanflow.stage import PublishResult
+from titanflow.results import PublishResult
 
 # A stand-in for a stage: it logs metrics, and writes its result as titanflow.publish does. Where there is a file
 # "followed", it waits after each tenth step until that names the step.

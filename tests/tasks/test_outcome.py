@@ -3,7 +3,8 @@ from fake_checkpoint import write_checkpoint
 
 from tasks.outcome import TAIL_LINES, log_tail, read_outcome
 from titanflow.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost
-from titanflow.stage import PublishResult, StageError, write_error, write_result
+from titanflow.results import PublishResult, write_result
+from titanflow.stage_failure import StageError, write_error
 
 # What torchrun 2.13 prints when rank 1 of 2 was killed by the kernel, and stopped rank 0.
 TORCHRUN_REPORT = """\

@@ -5,7 +5,8 @@ import pytest
 
 from tasks import progress
 from tasks.progress import Progress, beside_the_ring, clock, describe, thousands
-from titanflow.stage import PublishResult, StageRun
+from titanflow.results import PublishResult
+from titanflow.stage import StageRun
 
 
 class Artifacts:

@@ -8,7 +8,8 @@ import pytest
 from tasks import rehearsal
 from tasks.rehearsal import rehearse
 from titanflow.rehearsal import Rehearsal
-from titanflow.stage import PrepareResult, StageRun, write_result
+from titanflow.results import PrepareResult, write_result
+from titanflow.stage import StageRun
 from titanflow.stage_plan import Plan, StagePlan
 
 

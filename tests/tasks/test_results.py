@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tasks.results import gate_lines, headline, held_back, markdown, rows
-from titanflow.stage import (
+from titanflow.results import (
     Comparison,
     EvaluateResult,
     GateDecision,

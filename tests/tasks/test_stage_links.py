@@ -1,7 +1,7 @@
 import json
 
-from tasks.stage_links import links
-from titanflow.stage import PublishResult
+from tasks.results import links
+from titanflow.results import PublishResult
 
 
 def test_only_what_a_browser_opens_is_linked(tmp_path):

@@ -8,7 +8,8 @@ from tasks import stage_tables
 from tasks.stage_tables import begin_tables, finish_tables, inheritance_rows, masked_rows
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import MaskedRow
-from titanflow.stage import PreparedData, PublishResult, StageRun, TrainResult
+from titanflow.results import PublishResult, TrainResult
+from titanflow.stage import PreparedData, StageRun
 
 TRAINED = TrainResult(
     stage="sft",

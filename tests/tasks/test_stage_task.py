@@ -7,7 +7,8 @@ import pytest
 from tasks import progress, stage_task
 from tasks.stage_task import run_stage
 from titanflow.manifest import Manifest
-from titanflow.stage import GateDecision, PrepareResult, PublishResult, StageRun, write_result
+from titanflow.results import GateDecision, PrepareResult, PublishResult, write_result
+from titanflow.stage import StageRun
 from titanflow.stage_plan import StagePlan
 
 PREPARES = """

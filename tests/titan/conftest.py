@@ -21,7 +21,7 @@ from tiny_stages import (
 )
 
 from titan.patches import apply_patches
-from titanflow.resume_proof import RECORD_BATCHES
+from titanflow.metrics_lines import RECORD_BATCHES
 from titanflow.stage import StageRun
 
 # Chats and templates that their tests are made of.

@@ -8,7 +8,8 @@ from tiny_evaluation import Trained, evaluation, samples, write_trained
 
 from titan.eval_scores import metric_scores
 from titan.evaluate import evaluate_stage
-from titanflow.stage import EvaluateResult, StageRun
+from titanflow.results import EvaluateResult
+from titanflow.stage import StageRun
 
 pytestmark = pytest.mark.slow
 

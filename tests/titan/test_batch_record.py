@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from titan.batch_record import BatchRecord, batch_digest
-from titanflow.metrics_lines import read_metrics
-from titanflow.resume_proof import RECORD_BATCHES
+from titanflow.metrics_lines import RECORD_BATCHES, read_metrics
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from tiny_evaluation import Trained, evaluation, give_rows, write_trained
 from tiny_hub import talk_to
 
 from titanflow.publish import publish
-from titanflow.stage import EvaluateResult, PublishResult, StageRun, TrainResult, read_result, write_result
+from titanflow.results import EvaluateResult, PublishResult, TrainResult, read_result, write_result
+from titanflow.stage import StageRun
 
 REPO = "local/tiny"
 OWN = """\

@@ -5,7 +5,8 @@ import textwrap
 import pytest
 from tiny_stages import VOCAB, records
 
-from titanflow.stage import PreparedData, StageRun, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData, StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -3,6 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from global_batch import global_batch
 from tiny_stages import SEQ_LEN, VOCAB
 from torchtitan.config.job_config import DataLoader as DataLoaderConfig
 from torchtitan.models.llama3 import Transformer, TransformerModelArgs
@@ -30,7 +31,7 @@ def first_rows(batches):
 
 def test_a_batch_holds_the_rows_of_the_order_and_their_targets(rows):
     input_dict, labels = next(iter(loader(rows, local=8)))
-    expected = [rows.row(index) for index in Shuffled(len(rows), 3).global_batch(0, 8)]
+    expected = [rows.row(index) for index in global_batch(Shuffled(len(rows), 3), 0, 8)]
     assert torch.equal(input_dict["input"], torch.from_numpy(np.stack([row[0] for row in expected])))
     assert torch.equal(labels, torch.from_numpy(np.stack([row[1] for row in expected])))
     assert torch.equal(labels[:, :-1], input_dict["input"][:, 1:])
@@ -46,7 +47,7 @@ def test_any_ranks_and_accumulation_see_the_same_global_batch(rows, ranks, local
         for number, (input_dict, _) in enumerate(batches):
             seen[number // accumulation] |= {tuple(row) for row in input_dict["input"].tolist()}
     for step in range(steps):
-        expected = {tuple(rows.row(index)[0]) for index in Shuffled(len(rows), 3).global_batch(step, 8)}
+        expected = {tuple(rows.row(index)[0]) for index in global_batch(Shuffled(len(rows), 3), step, 8)}
         assert seen[step] == expected
 
 
@@ -101,8 +102,8 @@ def test_the_next_epoch_has_every_row_again_in_another_order(rows):
     one = loader(rows, local=size, size=size)
     first, second = (set(map(tuple, input_dict["input"].tolist())) for input_dict, _ in islice(one, 2))
     assert first == second
-    assert len(Shuffled(size, 3).global_batch(0, size)) == size
-    assert Shuffled(size, 3).global_batch(0, size).tolist() != Shuffled(size, 3).global_batch(1, size).tolist()
+    assert len(global_batch(Shuffled(size, 3), 0, size)) == size
+    assert global_batch(Shuffled(size, 3), 0, size).tolist() != global_batch(Shuffled(size, 3), 1, size).tolist()
 
 
 def test_workers_change_nothing(rows):

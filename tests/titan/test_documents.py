@@ -27,7 +27,7 @@ from titan.documents import (
     document_mask_mod,
     keep_documents_apart,
 )
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titanflow.data.prepared import IGNORE_INDEX, Row
 from titanflow.errors import ConfigError
 

@@ -10,7 +10,8 @@ from titan.eval_locks import check_locked
 from titan.hf_config import SpecialTokens, copy_tokenizer, make_generation_config
 from titanflow.base_model import tokenizer_digest
 from titanflow.errors import DataError
-from titanflow.stage import PreparedData, StageRun, TrainResult, write_result
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import PreparedData, StageRun
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
 

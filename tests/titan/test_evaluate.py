@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from titan.eval_wandb import log_to_wandb
 from titan.evaluate import main
 from titanflow.fingerprint import folder_digests
-from titanflow.stage import EvaluateResult, StageError, StageRun, read_result
-from titanflow.wandb_record import WandbRecord
+from titanflow.results import EvaluateResult, WandbRecord, read_result
+from titanflow.stage import StageRun
+from titanflow.stage_failure import StageError
 
 
 @pytest.fixture(scope="module")

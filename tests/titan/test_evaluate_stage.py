@@ -15,7 +15,8 @@ import titan.evaluate
 from titan.eval_lm import SharedLM
 from titan.evaluate import evaluate_stage, main
 from titanflow.errors import ConfigError, StageFailed
-from titanflow.stage import StageError, StageRun
+from titanflow.stage import StageRun
+from titanflow.stage_failure import StageError
 
 pytestmark = pytest.mark.slow
 

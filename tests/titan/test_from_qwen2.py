@@ -16,7 +16,8 @@ from tiny_stages import Workbench
 from titanflow.begin_stage import begin_stage
 from titanflow.data.prepare import prepare
 from titanflow.plan import make_plan
-from titanflow.stage import StageRun, TrainResult, read_result
+from titanflow.results import TrainResult, read_result
+from titanflow.stage import StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ from tiny_exports import save_checkpoint, sensitised, tiny_args, write_byte_toke
 from tiny_hugging_face import write_hugging_face
 
 from titan.grown_weights import load_grown, with_mean_rows
-from titan.native_model import model_args_from, train_spec
+from titan.registry import model_args_from, train_spec
 from titanflow.data.tokenizer import add_special_tokens
 from titanflow.errors import ConfigError
 from titanflow.families import ARCHITECTURES
 from titanflow.outside_base import read_base
-from titanflow.stage import read_result
+from titanflow.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from titan.hf_config import (
     make_generation_config,
 )
 from titan.hf_models import llama_intermediate_size
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titanflow.errors import DataError
 
 TOKENS = SpecialTokens(bos=None, eos=(0, 2), pad=3, vocabulary=260)

@@ -9,7 +9,7 @@ from transformers import DeepseekV3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from titan.hf_config import SpecialTokens, add_rope_for_transformers_4, make_config
-from titan.native_model import train_spec
+from titan.registry import train_spec
 
 TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
 YARN = {

@@ -10,10 +10,11 @@ from tiny_exports import POSITIONS
 from tiny_hugging_face import LLAMA3_ROPE, write_hugging_face
 
 from titan.hf_weights import check_hf_weights
-from titan.native_model import model_args_from, train_spec
+from titan.registry import model_args_from, train_spec
 from titanflow.errors import ConfigError
 from titanflow.outside_base import read_base
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 CASES = {
     "llama": ("LlamaForCausalLM", {}),

@@ -9,7 +9,8 @@ from tiny_hugging_face import write_hugging_face
 from tiny_stages import SEQ_LEN
 
 from titanflow.hf_base import hugging_face
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow
 

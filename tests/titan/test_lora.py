@@ -21,7 +21,7 @@ from titan.lora import (
     step_seed,
     trainable_parameters,
 )
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
 from titanflow.config.lora_presets import ROUTED, expanded

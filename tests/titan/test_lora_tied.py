@@ -8,7 +8,8 @@ from tiny_hugging_face import write_hugging_face
 from tiny_stages import SEQ_LEN, records
 from transformers import AutoModelForCausalLM
 
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow
 

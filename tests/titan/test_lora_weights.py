@@ -6,7 +6,8 @@ from tiny_exports import POSITIONS, sensitised, tiny_args, write_byte_tokenizer
 from titan.export import export_checkpoint
 from titan.lora import is_adapter, merged_state
 from titan.lora_weights import Adapter, TrainedState, Weights, load_weights, merge_adapter, weights_of
-from titan.native_model import load_native, train_spec
+from titan.native_model import load_native
+from titan.registry import train_spec
 from titanflow.config.additions import Lora
 from titanflow.errors import ConfigError
 from titanflow.manifest import checkpoint_digest
@@ -35,8 +36,8 @@ def by_hand(weight, state, name, factor):
 
 
 def stored(folder):
+    from titan.checkpoint import stored_model
     from titan.lora_weights import load_quietly
-    from titan.native_model import stored_model
 
     state = {key: torch.empty(size) for key, size in stored_model(step(folder)).items()}
     load_quietly(state, step(folder))

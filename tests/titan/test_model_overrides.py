@@ -4,26 +4,12 @@ import dataclasses
 import pytest
 from torchtitan.protocols.train_spec import get_train_spec
 
-from titan.model_overrides import flatten_overrides, override_model_args
-from titan.native_model import train_spec
+from titan.model_overrides import override_model_args
+from titan.registry import train_spec
 
 
 def llama3():
     return get_train_spec("llama3").model_args
-
-
-def test_flat_and_nested_keys_are_the_same():
-    flat = flatten_overrides({"model.n_layers": 4, "model.rope_scaling_args.scaling_factor": 2.0})
-    nested = flatten_overrides({"model": {"n_layers": 4, "rope_scaling_args": {"scaling_factor": 2.0}}})
-    assert flat == nested == {"n_layers": 4, "rope_scaling_args.scaling_factor": 2.0}
-    assert flatten_overrides({"model.rope_scaling_args": {"scaling_factor": 2.0}}) == {
-        "rope_scaling_args.scaling_factor": 2.0
-    }
-
-
-def test_a_key_outside_of_model_is_refused():
-    with pytest.raises(ValueError, match=r"^Invalid override keys detected: \['n_layers'\]$"):
-        flatten_overrides({"n_layers": 4, "model.dim": 64})
 
 
 def test_one_flavor_of_one_model_changes_and_the_registry_does_not():

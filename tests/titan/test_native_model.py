@@ -6,7 +6,9 @@ import torch
 from fake_checkpoint import write_checkpoint
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
 
-from titan.native_model import load_native, model_args_from, newest_checkpoint
+from titan.checkpoint import newest_checkpoint
+from titan.native_model import load_native
+from titan.registry import model_args_from
 from titanflow.errors import DataError, StageFailed
 
 

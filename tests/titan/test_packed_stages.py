@@ -4,7 +4,8 @@ import pytest
 from tiny_stages import MODEL, SEQ_LEN, records, write_chat_rows
 
 from titan.documents import DOCUMENT_ATTENTION
-from titanflow.stage import PreparedData, StageError
+from titanflow.stage import PreparedData
+from titanflow.stage_failure import StageError
 
 pytestmark = pytest.mark.slow
 

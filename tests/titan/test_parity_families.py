@@ -12,8 +12,8 @@ from wrong_exports import MUTANTS, Exported, export_tiny
 
 from titan.hf_config import SpecialTokens, make_config
 from titan.hf_models import hugging_face_model
-from titan.native_model import train_spec
 from titan.parity import GREEDY_TOKENS, TOLERANCE, ParityError, measure
+from titan.registry import train_spec
 
 pytestmark = pytest.mark.slow
 

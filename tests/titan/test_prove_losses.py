@@ -11,7 +11,8 @@ from tiny_stages import SEQ_LEN, Workbench
 from titan.prove_losses import TOLERANCE, main, prove_losses
 from titanflow.errors import ConfigError, DataError
 from titanflow.hf_base import hugging_face
-from titanflow.stage import PreparedData, StageRun, TrainResult, write_result
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import PreparedData, StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ from tiny_exports import write_byte_tokenizer
 
 from titan.rehearse import main
 from titanflow.rehearsal import Rehearsal
-from titanflow.stage import ERROR_FILE, RESULT_FILE, PreparedData, StageRun
+from titanflow.stage import RESULT_FILE, PreparedData, StageRun
+from titanflow.stage_failure import ERROR_FILE
 
 Tried = Callable[..., tuple[int, str]]
 

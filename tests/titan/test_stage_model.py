@@ -5,7 +5,8 @@ from tiny_exports import POSITIONS, SIZES, VOCAB
 
 from titan.stage_model import stage_model
 from titanflow.errors import DataError
-from titanflow.stage import EvaluateResult, StageRun, TrainResult, write_result
+from titanflow.results import EvaluateResult, TrainResult, write_result
+from titanflow.stage import StageRun
 
 
 def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(

@@ -23,9 +23,10 @@ from tiny_stages import (
 )
 from torch.distributed.checkpoint import FileSystemReader
 
-from titanflow.metrics_lines import read_metrics
-from titanflow.resume_proof import BATCHES_FILE, RECORD_BATCHES
-from titanflow.stage import INTERRUPTED_EXIT, PreparedData, StageError, read_result
+from titanflow.metrics_lines import BATCHES_FILE, RECORD_BATCHES, read_metrics
+from titanflow.results import read_result
+from titanflow.stage import INTERRUPTED_EXIT, PreparedData
+from titanflow.stage_failure import StageError
 
 pytestmark = pytest.mark.slow
 

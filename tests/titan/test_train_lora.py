@@ -12,11 +12,13 @@ from tiny_stages import MODEL, SEQ_LEN, Workbench, records, write_chat_rows
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from titan.checkpoint import stored_model
 from titan.export import export_checkpoint
-from titan.native_model import stored_model, train_spec
+from titan.registry import train_spec
 from titanflow.checkpoints import read_contents
 from titanflow.data.prepared import PreparedRows
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow
 

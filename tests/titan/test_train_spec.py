@@ -5,7 +5,7 @@ from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.dataloader import PreparedDataLoader
 from titan.job_config import build_job_config
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titan.train_spec import (
     check_model,
     describe_model,

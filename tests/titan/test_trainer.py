@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from double_precision import FAMILY, double_loss
+from global_batch import global_batch
 from tiny_stages import SEQ_LEN, VOCAB, Workbench
 from torchtitan.protocols.train_spec import get_train_spec
 
@@ -65,7 +66,7 @@ def write_rows(folder: Path, seed: int) -> Path:
     """Chats that the seed's order brings into the batches of :data:`TRAINED`."""
     counts = np.array([count for step in TRAINED for count in TRAINED[step]])
     shuffled = Shuffled(len(counts), seed)
-    order = np.concatenate([shuffled.global_batch(step, BATCH) for step in range(len(TRAINED))])
+    order = np.concatenate([global_batch(shuffled, step, BATCH) for step in range(len(TRAINED))])
     trained = np.zeros((len(counts), 30), dtype=bool)
     for row, count in zip(order, counts, strict=True):
         trained[row, 30 - count :] = True
@@ -110,7 +111,7 @@ def direct(left, uneven):
     gradients = {}
     for step in TRAINED:
         model.zero_grad()
-        for index in Shuffled(len(rows), seed=7).global_batch(step - 1, BATCH):
+        for index in global_batch(Shuffled(len(rows), seed=7), step - 1, BATCH):
             tokens, labels = (torch.from_numpy(column.copy())[None] for column in rows.row(int(index))[:2])
             loss = double_loss(model(tokens), labels)
             (loss / max(sum(TRAINED[step]), 1)).backward()

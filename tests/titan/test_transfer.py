@@ -9,11 +9,11 @@ from tiny_exports import POSITIONS, VOCAB, save_checkpoint, sensitised, tiny_arg
 from tiny_stages import records
 
 from titan.hf_models import hugging_face_model
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titan.transfer import load_dense
 from titanflow.errors import ConfigError
 from titanflow.families import PARAMETER_GROUPS
-from titanflow.stage import read_result
+from titanflow.results import read_result
 
 pytestmark = pytest.mark.slow
 

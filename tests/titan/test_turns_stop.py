@@ -18,7 +18,7 @@ from titan.export import export_dcp
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder
 from titanflow.data.chat_format import Conversation
-from titanflow.data.prepared import read_info
+from titanflow.data.dataset_info import read_info
 from titanflow.data.template_args import with_defaults
 from titanflow.data.tokenise import Work
 from titanflow.data.tokenise_chats import ChatPlan, write_chats

@@ -28,8 +28,8 @@ import titan.export
 from titan.export import export_dcp
 from titan.hf_config import SpecialTokens, make_config
 from titan.job_config import build_job_config, settle
-from titan.native_model import train_spec
 from titan.patches import apply_patches
+from titan.registry import train_spec
 from titan.saver import CheckpointSaver
 from titan.trainer import Trainer
 from titanflow.errors import ConfigError

@@ -15,10 +15,11 @@ from torchtitan.config import JobConfig
 
 from titan.documents import keep_documents_apart
 from titan.model_overrides import override_model_args
-from titan.native_model import load_native, model_args_from, train_spec
+from titan.native_model import load_native
+from titan.registry import model_args_from, train_spec
 from titan.validate import StageValidator
 from titanflow.data.prepared import PreparedRows
-from titanflow.stage import read_result
+from titanflow.results import read_result
 
 
 @pytest.fixture(scope="module")

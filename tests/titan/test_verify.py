@@ -19,7 +19,7 @@ from titan.hf_load import load_folder
 from titan.verify import check_model, check_tag, main
 from titanflow.fingerprint import folder_digests
 from titanflow.hub.integrity import seal
-from titanflow.stage import Greedy
+from titanflow.results import Greedy
 
 PROMPT = [72, 101, 108, 108, 111]
 

@@ -8,7 +8,8 @@ from tiny_stages import STEPS
 from titan.wandb_files import history, messages, packed, parsed, recordings
 from titan.wandb_logger import WandbLogger
 from titanflow.metric_names import AXIS
-from titanflow.stage import StageRun, read_result
+from titanflow.results import read_result
+from titanflow.stage import StageRun
 from titanflow.wandb_record import read_wandb_record
 
 EVERY_STEP = {

@@ -12,8 +12,9 @@ from titan import wandb_logger
 from titan.wandb_logger import WandbLogger
 from titan.wandb_run import link_artifacts, open_run, record_model, run_config
 from titanflow.errors import StageFailed
+from titanflow.results import ArtifactRecord, WandbRecord
 from titanflow.stage import StageRun
-from titanflow.wandb_record import WANDB_FILE, ArtifactRecord, WandbRecord
+from titanflow.wandb_record import WANDB_FILE
 
 
 @pytest.fixture

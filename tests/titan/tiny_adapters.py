@@ -12,7 +12,8 @@ from torch.distributed import checkpoint as dcp
 
 from titan.lora import add_adapters, is_adapter
 from titanflow.config.additions import Lora
-from titanflow.stage import StageRun, TrainResult, write_result
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import StageRun
 
 
 def finished_base(folder: Path, family: str, args: Any, **fields: Any) -> Path:

@@ -11,7 +11,8 @@ from tiny_evals import TASKS, write_evals
 from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 from titan.export import export_checkpoint
-from titanflow.data.prepared import DatasetInfo, write_rows
+from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.stage import RUN_FILE, PreparedData, StageRun
 

@@ -13,7 +13,7 @@ from torch.distributed import checkpoint as dcp
 from torchtitan.models.llama4.model.args import RoPEScalingArgs
 from torchtitan.models.moe import MoEArgs
 
-from titan.native_model import train_spec
+from titan.registry import train_spec
 
 POSITIONS = 256
 VOCAB = 300

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
 
 from titan.export import export_dcp
-from titan.native_model import train_spec
+from titan.registry import train_spec
 
 Edit = Callable[[Path], None]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.night_record import Night
-from titanflow.stage import PublishResult, StageRun, TrainResult, write_result
+from titanflow.results import PublishResult, TrainResult, write_result
+from titanflow.stage import StageRun
 
 
 def write_night(runs: Path, day: str, **changes: Any) -> Path:

@@ -5,7 +5,7 @@ from outside_base import SEQ_LEN, write_finished_stage
 
 from titanflow.base_model import BaseArchitecture, is_mutable
 from titanflow.errors import ConfigError
-from titanflow.stage import PublishResult, write_result
+from titanflow.results import PublishResult, write_result
 
 
 def test_a_finished_base_is_read_from_its_folder(tmp_path: Path) -> None:

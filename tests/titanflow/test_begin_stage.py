@@ -4,7 +4,8 @@ from pathlib import Path
 
 from titanflow.begin_stage import begin_stage
 from titanflow.manifest import checkpoint_digest
-from titanflow.stage import RUN_FILE, StageRun, TrainResult, write_result
+from titanflow.results import TrainResult, write_result
+from titanflow.stage import RUN_FILE, StageRun
 from titanflow.stage_plan import StagePlan
 
 

@@ -9,10 +9,11 @@ from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
 from titanflow.benchmark_row import COLUMNS, benchmark_table
-from titanflow.cli import app
+from titanflow.cli_app import app
 from titanflow.errors import DataError
 from titanflow.forecast.device import cpu
-from titanflow.stage import METRICS_FILE, TrainResult, read_result, write_result
+from titanflow.results import TrainResult, read_result, write_result
+from titanflow.stage import METRICS_FILE
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from titanflow.config.after_training import Gate, Publish
 from titanflow.errors import ConfigError
 from titanflow.hub.lineage import Lineage
 from titanflow.hub.published import Published
-from titanflow.stage import EvaluateResult, GateDecision, StageRun
+from titanflow.results import EvaluateResult, GateDecision
+from titanflow.stage import StageRun
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
 EVALUATION = EvaluateResult(scores=SCORES, folders={}, digests={}, higher_is_better={"kind": {"acc": True}})

@@ -7,7 +7,7 @@ from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
 from titanflow import launch_checks
-from titanflow.cli import app
+from titanflow.cli_app import app
 
 runner = CliRunner()
 

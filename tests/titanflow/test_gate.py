@@ -12,7 +12,7 @@ from titanflow.errors import ConfigError
 from titanflow.gate import decide, listed, minor
 from titanflow.hub.published import Published
 from titanflow.hub.samples import MetricSamples, Samples, TaskSamples
-from titanflow.stage import EvaluateResult, GateDecision, Threshold
+from titanflow.results import EvaluateResult, GateDecision, Threshold
 
 pytestmark = pytest.mark.slow
 

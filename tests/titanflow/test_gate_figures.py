@@ -1,5 +1,5 @@
 from titanflow.gate_figures import figures
-from titanflow.stage import Comparison, GateDecision, Threshold
+from titanflow.results import Comparison, GateDecision, Threshold
 
 
 def test_a_decision_in_figures() -> None:

@@ -8,8 +8,8 @@ from titanflow import manifest as manifest_module
 from titanflow.forecast.forecast import Forecast
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import Manifest, checkpoint_digest, git_revision
-from titanflow.stage import RESULT_FILE, PublishResult, StageRun, TrainResult, write_result
-from titanflow.wandb_record import ArtifactRecord, WandbRecord
+from titanflow.results import ArtifactRecord, PublishResult, TrainResult, WandbRecord, write_result
+from titanflow.stage import RESULT_FILE, StageRun
 
 
 @pytest.fixture

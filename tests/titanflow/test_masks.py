@@ -7,7 +7,7 @@ import pytest
 from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
-from titanflow.cli import app
+from titanflow.cli_app import app
 from titanflow.data.tokenizer import load_tokenizer
 
 END = "<|im_end|>"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from titanflow.errors import DataError
-from titanflow.stage import EvaluateResult, PreparedData, StageRun, TrainResult, read_result, write_result
+from titanflow.results import EvaluateResult, TrainResult, read_result, write_result
+from titanflow.stage import PreparedData, StageRun
 
 
 @pytest.fixture

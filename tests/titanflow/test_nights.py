@@ -5,11 +5,11 @@ import pytest
 from night_runs import publish, train, write_night
 from typer.testing import CliRunner
 
-from titanflow.cli import app
+from titanflow.cli_app import app
 from titanflow.file_lock import held
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.nights import COLUMNS, duration, markdown_table, read_nights
-from titanflow.stage import StageError, write_error
+from titanflow.stage_failure import StageError, write_error
 
 
 @pytest.fixture

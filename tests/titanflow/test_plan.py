@@ -12,7 +12,8 @@ from titanflow.begin_stage import begin_stage
 from titanflow.errors import ConfigError, DataError
 from titanflow.manifest import Manifest
 from titanflow.plan import make_plan
-from titanflow.stage import RESULT_FILE, EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.results import EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.stage import RESULT_FILE
 from titanflow.stage_plan import Plan
 
 

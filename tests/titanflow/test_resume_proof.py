@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.results import EvaluateResult, PublishResult, TrainResult, write_result
 from titanflow.resume_proof import Check, compare, compare_metrics
-from titanflow.stage import EvaluateResult, PublishResult, TrainResult, write_result
 
 
 def write_training(folder: Path, losses: list[float], batches: str = "abcdefgh", export: str = "1") -> Path:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from titanflow.results import EvaluateResult
 from titanflow.score_table import LastPublished, columns, metrics, score, score_rows
-from titanflow.stage import EvaluateResult
 
 
 def evaluated(**changes: Any) -> EvaluateResult:

@@ -6,8 +6,7 @@ import pytest
 
 from titanflow import stage_failure
 from titanflow.errors import ConfigError, Problem
-from titanflow.stage import ERROR_FILE, StageError
-from titanflow.stage_failure import record_failure
+from titanflow.stage_failure import ERROR_FILE, StageError, record_failure
 
 
 def raised(error: Exception) -> Exception:

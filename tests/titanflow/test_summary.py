@@ -6,18 +6,17 @@ from rich.console import Console
 
 from titanflow.forecast.forecast import Forecast
 from titanflow.manifest import Manifest, StageRecord
-from titanflow.stage import (
+from titanflow.results import (
     CutPrompts,
     EvaluateResult,
     GateDecision,
-    PreparedData,
     PrepareResult,
     PublishResult,
-    StageRun,
     Threshold,
     TrainResult,
     write_result,
 )
+from titanflow.stage import PreparedData, StageRun
 from titanflow.stage_plan import Plan, StagePlan
 from titanflow.summary import curve, losses, render_summary, shown_metrics
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from titanflow.fingerprint import digest
-from titanflow.stage import EvaluateResult, PreparedData, StageRun, TrainResult, write_result
+from titanflow.results import EvaluateResult, TrainResult, write_result
+from titanflow.stage import PreparedData, StageRun
 from titanflow.wandb_lineage import evaluated_artifacts, model_artifact, used_artifacts
 
 

@@ -82,7 +82,7 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
 
 
 def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
-    from titanflow.data.chat_format import check_declaration
+    from titanflow.chat_columns import check_declaration
 
     known = {key: data[key] for key in ("chat_format", "columns", "roles", "leave_out") if key in data}
     try:

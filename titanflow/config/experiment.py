@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from titanflow.config.build_module import build_module
 from titanflow.config.checks import check_launch, check_module, overruled
 from titanflow.config.division import settle_parts
 from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
@@ -20,7 +21,7 @@ from titanflow.config.family_checks import check_exports
 from titanflow.config.gate_checks import check_gate
 from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
 from titanflow.config.lora_presets import settle_presets
-from titanflow.config.module import STAGE_OF, Module, build_module, stage_schema
+from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
 from titanflow.config.schema import check, dataclass_schema, typed

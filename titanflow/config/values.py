@@ -11,6 +11,7 @@ from typing import Any
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.config.yaml_source import flatten
+from titanflow.console import one_line
 from titanflow.errors import ConfigError, Problem
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.suites import described_suites
@@ -78,8 +79,3 @@ def value_lines(values: Mapping[str, tuple[Any, str]], origins: bool = False) ->
     keys = min(KEY_WIDTH, max((len(key) for key, _, _ in shown), default=0))
     for key, value, origin in shown:
         yield (f"{key:<{keys}}  {value:<{VALUE_WIDTH}}  {origin}" if origins else f"{key:<{keys}}  {value}")
-
-
-def one_line(text: str) -> str:
-    """The text with what would begin a line or move the cursor as JSON writes it: ``\\n``, ``\\u2028``, ``\\u001b``."""
-    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from titanflow.chat_columns import CALL
 from titanflow.data.chat_calls import calls_of
 from titanflow.data.chat_keys import CALLS, MASKS, MEDIA, OTHERS, THOUGHTS, UNCLEAR, refused, thoughts, trains
 from titanflow.errors import Problem
-
-CALL = "function_call"
-"""A role whose content is the JSON of the functions that the assistant calls."""
 
 _TEXTS = ("text", "value", "content")
 """What the text of a part is called."""

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.chat_columns import REQUIRED, check_declaration
 from titanflow.config.additions import Data
 from titanflow.data import stdlib_chats
-from titanflow.data.chat_format import REQUIRED, ChatFormat, Unreadable, check_declaration
+from titanflow.data.chat_format import ChatFormat, Unreadable
 from titanflow.data.file_rows import Row, Unit, rows_of
 from titanflow.data.json_rows import JsonFault, parsed_json
 from titanflow.data.local_files import Ending, local_files

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from titanflow.config.additions import Data
-from titanflow.data.local_files import Ending
 from titanflow.data.sources import Source
-
-if TYPE_CHECKING:
-    from titanflow.data.prepared import DatasetInfo
 
 
 class FileCounts(TypedDict):
@@ -90,22 +84,3 @@ def check_sums(
     sums = (sum(file["documents"] for file in files), sum(file["bytes"] for file in files), *counts.values())
     if sums != (written := (documents, size, Counter(dropped), Counter(elsewhere))):
         raise AssertionError(f"the files' sums are {sums}; written were {written}")
-
-
-def account(info: DatasetInfo, data: Data) -> list[str]:
-    """What the log says of a dataset that was prepared from files, a line each."""
-    rows = sum(file["rows"] for file in info.files)
-    dropped = "".join(f", {count} left out: {reason}" for reason, count in info.dropped.items())
-    part = f" in the {info.part} part" if info.part else ""
-    elsewhere = "".join(f", {count} {where}" for where, count in info.elsewhere.items())
-    elsewhere = f"; elsewhere{elsewhere[1:]}" if elsewhere else ""
-    lines = [f"{info.name}: {len(info.files)} files, {rows} rows, {info.documents} documents{part}{dropped}{elsewhere}"]
-    if data.path and info.passed_over:
-        others = ", ".join(f"{count} × {reason}" for reason, count in sorted(info.passed_over.items()))
-        lines.append(f"{info.name}: files passed over: {others}")
-    plain = sum(Ending.of(Path(file["name"])).format == "text" for file in info.files) if data.path else 0
-    if plain and data.document == "file":
-        lines.append(
-            f"{info.name}: {plain} of plain text, each file one document; data.document: paragraph or line parts them"
-        )
-    return lines

@@ -203,7 +203,7 @@ def _digests(files: list[Path], workspace: Path | None) -> list[str]:
         if _identity(file) not in known:
             known[_identity(file)] = file_digest(file)
     if memory is not None and known != remembered:
-        from titanflow.stage import write_text_atomically
+        from titanflow.files_written import write_text_atomically
 
         write_text_atomically(memory, json.dumps(known, indent=0))
     return [known.get(_identity(file)) or file_digest(file) for file in files]

@@ -14,9 +14,10 @@ import numpy as np
 from titanflow.config.additions import Data
 from titanflow.data.chat_format import ChatFormat
 from titanflow.data.chat_source import read_rows
+from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.eval_items import ITEMS_FILE
 from titanflow.data.file_counts import check_sums, count_files, totals
-from titanflow.data.prepared import DATASET_FILE, HASHES_FILE, PLACES_FILE
+from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 from titanflow.data.row_hash import chat_hash, text_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.text_source import TEXT

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
 from titanflow.data.order import Order, permutation
-from titanflow.data.prepared import DATASET_FILE, TEMPLATE_FILE, DatasetInfo, PreparedRows, Row, read_info
+from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
 from titanflow.errors import DataError, Problem
 
 

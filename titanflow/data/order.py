@@ -30,18 +30,6 @@ class Order(ABC):
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row numbers at these positions, of the same shape ``[positions]``."""
 
-    def global_batch(self, step: int, batch_size: int) -> NDArray[np.int64]:
-        """The row numbers of the global batch at ``step`` (0-based), shape ``[batch_size]``.
-
-        A rank takes its slice of it, so a resume needs the step and nothing else.
-
-        Raises:
-            ValueError: a batch of no rows, or a negative step.
-        """
-        if batch_size < 1 or step < 0:
-            raise ValueError(f"a global batch needs batch_size >= 1 and step >= 0; got {batch_size} and {step}")
-        return self.at(np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64))
-
     def shares(self, positions: int) -> dict[str, float]:
         """Of a mixture, each source's share of the tokens so far; empty where there is but one source."""
         return {}

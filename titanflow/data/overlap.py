@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from titanflow.data.prepared import DATASET_FILE, HASHES_FILE, PLACES_FILE
+from titanflow.data.dataset_info import DATASET_FILE
+from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 from titanflow.data.sources import SourceFile
 from titanflow.errors import DataError, Problem
 

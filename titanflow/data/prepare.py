@@ -23,14 +23,14 @@ import psutil
 from titanflow.config.additions import Data, HeldOut
 from titanflow.config.mixture import mixture_spec
 from titanflow.data.chat_source import load_chats
+from titanflow.data.dataset_info import DATASET_FILE, account, is_complete, read_info
 from titanflow.data.eval_items import check_items, write_items
-from titanflow.data.file_counts import account
 from titanflow.data.held_out_items import write_held_out_items
 from titanflow.data.mixture import write_mixture
 from titanflow.data.overlap import check_overlap
 from titanflow.data.parts import part_of
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
-from titanflow.data.prepared import DATASET_FILE, PreparedRows, is_complete, read_info
+from titanflow.data.prepared import PreparedRows
 from titanflow.data.sources import Source
 from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
 from titanflow.data.text_source import TEXT, check_text, load_text
@@ -48,7 +48,8 @@ from titanflow.data.unread import unread_lines
 from titanflow.errors import DataError, Problem, StageFailed
 from titanflow.hf_base import download_weights, missing_weights
 from titanflow.hf_tokenizer import download_tokenizer
-from titanflow.stage import INTERRUPTED_EXIT, PrepareResult, StageRun, write_result
+from titanflow.results import PrepareResult, write_result
+from titanflow.stage import INTERRUPTED_EXIT, StageRun
 from titanflow.stage_failure import record_failure
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.

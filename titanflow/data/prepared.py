@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from titanflow.data.file_counts import FileCounts, check_sums
+from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
+from titanflow.data.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
 from titanflow.errors import DataError, Problem
 
-DATASET_FILE = "dataset.json"
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
 TRAINED_FILE = "trained.npy"
@@ -36,79 +36,9 @@ TEMPLATE_FILE = "chat_template.jinja"
 IGNORE_INDEX = -100
 
 
-@dataclass(frozen=True)
-class DatasetInfo:
-    """``dataset.json``: what a prepared folder holds.
-
-    ``tokens`` counts all tokens, ``trained_tokens`` those with a label, ``bytes`` the UTF-8 bytes of the
-    source text. ``rows`` and ``seq_len`` are None for text: any ``seq_len`` cuts the same stream into its own
-    rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason, and
-    ``dropped_rows`` says of the first of each where they stand.
-
-    ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
-    Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
-
-    Of chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` the rows whose
-    mask was proved, ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of
-    messages that nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
-    ``mixture`` says of a mixture how it is mixed, and where its members lie.
-    """
-
-    kind: Literal["text", "chat", "mixture"]
-    name: str
-    fingerprint: str
-    documents: int
-    tokens: int
-    trained_tokens: int
-    bytes: int
-    dtype: str
-    vocab_size: int
-    pad_id: int
-    rows: int | None = None
-    seq_len: int | None = None
-    longest: int = 0
-    ends_of_turn: list[int] = field(default_factory=list)
-    dropped: dict[str, int] = field(default_factory=dict)
-    dropped_rows: dict[str, list[str]] = field(default_factory=dict)
-    packing: str | None = None
-    fill: float | None = None
-    proved: int = 0
-    template: str = ""
-    turns: str = ""
-    files: list[FileCounts] = field(default_factory=list)
-    passed_over: dict[str, int] = field(default_factory=dict)
-    mixture: dict[str, Any] = field(default_factory=dict)
-    part: str = ""
-    elsewhere: dict[str, int] = field(default_factory=dict)
-    unread: dict[str, int] = field(default_factory=dict)
-    notes: dict[str, int] = field(default_factory=dict)
-
-
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     """The smallest unsigned type that holds every token id."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
-
-
-def is_complete(folder: Path | str) -> bool:
-    """Whether a folder of rows or evaluation items was finished."""
-    return (Path(folder) / DATASET_FILE).is_file()
-
-
-def read_info(folder: Path | str) -> DatasetInfo:
-    """Reads a folder's ``dataset.json``.
-
-    Raises:
-        DataError: the folder isn't there, or was never finished.
-    """
-    path = Path(folder) / DATASET_FILE
-    if not path.is_file():
-        raise DataError(
-            Problem(
-                f"{folder} holds no prepared data: {DATASET_FILE} is missing",
-                hint="prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`",
-            )
-        )
-    return DatasetInfo(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def write_rows(

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.config.additions import Data
+from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.file_counts import count_files, totals
 from titanflow.data.inference_check import InferenceCheck
-from titanflow.data.prepared import DatasetInfo, token_dtype, write_rows
+from titanflow.data.prepared import token_dtype, write_rows
 from titanflow.data.row_hash import text_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.special_tokens import SpecialTokens

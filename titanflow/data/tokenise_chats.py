@@ -19,11 +19,12 @@ from titanflow.data.chat import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat_format import ChatFormat, Conversation
 from titanflow.data.chat_render import ToolArguments, Turns
 from titanflow.data.chat_source import decoded
+from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.each_turn import EachTurn, until
 from titanflow.data.file_counts import count_files, totals
 from titanflow.data.mask_proof import MaskProof
 from titanflow.data.packing import best_fit
-from titanflow.data.prepared import TEMPLATE_FILE, DatasetInfo, token_dtype, too_short, write_rows
+from titanflow.data.prepared import TEMPLATE_FILE, token_dtype, too_short, write_rows
 from titanflow.data.row_hash import chat_hash
 from titanflow.data.sources import Source, problems_error
 from titanflow.data.text_proof import TextProof

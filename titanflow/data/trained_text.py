@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE, read_info
+from titanflow.data.dataset_info import read_info
+from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
 from titanflow.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from titanflow.errors import DataError
 from titanflow.stage import RUN_FILE, StageRun

@@ -15,7 +15,7 @@ from titanflow.data.chat_keys import lost_of_messages, reads
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from titanflow.data.prepared import DatasetInfo
+    from titanflow.data.dataset_info import DatasetInfo
 
 
 def with_what_is_lost(conversation: Conversation, template: str) -> Conversation:

@@ -14,7 +14,7 @@ from titanflow.errors import ConfigError, Problem
 from titanflow.evals.library import Library, index, installed_library, read_again
 from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites
-from titanflow.evals.task_yaml import TaskYaml, as_list, read_task
+from titanflow.evals.task_yaml import SingleTask, TaskYaml, as_list, read_task
 from titanflow.home import expanded
 
 INLINE = ("dataset_path", "custom_dataset")
@@ -27,16 +27,6 @@ SHOWN = 8
 """How many matches of a pattern are named."""
 Refuse = Callable[[str, str, str], Problem]
 """Makes a problem of a name: what was found, what was expected, a hint."""
-
-
-@dataclass
-class SingleTask:
-    """One task of those behind a name. ``config`` is merged with what its groups set over it."""
-
-    name: str
-    config: dict[str, Any]
-    yaml: TaskYaml
-    of_library: bool = False
 
 
 @dataclass

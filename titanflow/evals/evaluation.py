@@ -14,16 +14,17 @@ from titanflow.data.eval_items import DESCRIPTION, ITEMS_FILE, item_names, named
 from titanflow.data.fingerprints import data_files as files_read
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
-from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, SingleTask, asked_by
+from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, asked_by
 from titanflow.evals.fewshot import asked_as_examples, examples, named_splits, own_answers, rows_in, shots
 from titanflow.evals.lacking_template import template_problems
 from titanflow.evals.suites import suite_problems, suite_warnings
 from titanflow.evals.task_checks import DATA, DATA_FILES, data_files, item_files, missing_items, task_problems
-from titanflow.evals.templates import column_problems
+from titanflow.evals.task_yaml import SingleTask
 from titanflow.evals.value_checks import generation_problems
 from titanflow.home import expanded
 from titanflow.hub.task_files import task_secrets
 from titanflow.stage import StageRun
+from titanflow.template_columns import column_problems
 
 if TYPE_CHECKING:
     from titanflow.stage_plan import StagePlan

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from titanflow.evals.asked_tasks import SingleTask
-from titanflow.evals.task_yaml import as_list
+from titanflow.evals.task_yaml import SingleTask, as_list
 
 ROLLING = "loglikelihood_rolling"
 """The output type of tasks without prompts."""

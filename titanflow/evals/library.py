@@ -21,8 +21,8 @@ from typing import Any
 
 from titanflow.errors import ConfigError
 from titanflow.evals.task_yaml import as_list, read_yaml
+from titanflow.files_written import write_text_atomically
 from titanflow.fingerprint import digest
-from titanflow.stage import write_text_atomically
 
 PACKAGE = "lm_eval"
 INDEX_VERSION = 1

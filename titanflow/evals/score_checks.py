@@ -13,7 +13,7 @@ from titanflow.evals.known_names import GENERATE, filters, registered
 from titanflow.evals.task_yaml import Function, TaskYaml, as_list
 
 if TYPE_CHECKING:
-    from titanflow.evals.asked_tasks import SingleTask
+    from titanflow.evals.task_yaml import SingleTask
 
 OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
 COMPUTED = {

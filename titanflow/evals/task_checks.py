@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.errors import Problem
-from titanflow.evals.asked_tasks import INLINE, SingleTask
+from titanflow.evals.asked_tasks import INLINE
 from titanflow.evals.known_names import task_keys
 from titanflow.evals.score_checks import score_problems
-from titanflow.evals.task_yaml import Function, as_list
+from titanflow.evals.task_yaml import Function, SingleTask, as_list
 from titanflow.evals.templates import syntax_problems
 from titanflow.evals.value_checks import value_problems
 

@@ -122,3 +122,13 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+@dataclass
+class SingleTask:
+    """One task of those behind a name. ``config`` is merged with what its groups set over it."""
+
+    name: str
+    config: dict[str, Any]
+    yaml: TaskYaml
+    of_library: bool = False

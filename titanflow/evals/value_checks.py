@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from titanflow.errors import Problem
-from titanflow.evals.asked_tasks import SingleTask
 from titanflow.evals.known_names import GENERATE, LENGTHS, fewshot_keys, generation_settings
-from titanflow.evals.task_yaml import Function
+from titanflow.evals.task_yaml import Function, SingleTask
 
 SAMPLERS = ("default", "first_n")
 """Ways to choose examples: ``SAMPLER_REGISTRY`` of lm-eval's ``api/samplers.py``."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from titanflow.forecast.forecast import cost_of
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.quantities import duration, price, size
-from titanflow.stage import RESULT_FILE, read_result
+from titanflow.results import read_result
+from titanflow.stage import RESULT_FILE
 
 if TYPE_CHECKING:
     from titanflow.stage_plan import Plan

@@ -9,8 +9,8 @@ from titanflow.gate_figures import outcome
 from titanflow.hub.bundle import WEIGHTS, Bundle
 from titanflow.hub.lineage import Lineage, TrainedStage, hyperparameters
 from titanflow.hub.markdown import plain
+from titanflow.results import EvaluateResult, GateDecision
 from titanflow.score_table import MISSING, LastPublished, columns, score_rows
-from titanflow.stage import EvaluateResult, GateDecision
 from titanflow.training_data import TrainingData
 
 LONGEST_ANSWER = 400

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +13,6 @@ from titanflow.errors import StageFailed
 from titanflow.hub.bundle import Bundle, file_entry
 from titanflow.hub.continuation import COMPUTES_OTHERWISE, wrong_continuation
 from titanflow.hub.difference import Difference
-from titanflow.hub.exchange import exchange
 from titanflow.hub.target_folder import check_replaceable, held
 
 
@@ -105,3 +106,32 @@ def replace(folder: Path, fresh: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old)
+
+
+AT_FDCWD = -100
+
+
+RENAME_EXCHANGE = 2
+
+
+CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""What a kernel or a file system answers that knows no exchange."""
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swaps two paths of one file system by Linux's ``renameat2``; False, and nothing done, where there is none.
+
+    Python's own renames replace a file in one step, but no folder that holds something.
+
+    Raises:
+        OSError: a path isn't there, or may not be renamed.
+    """
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in CANNOT:
+        return False
+    raise OSError(code, os.strerror(code), str(first), None, str(second))

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from titanflow.errors import DataError, Problem
 from titanflow.fingerprint import file_digest
 from titanflow.hub.bundle import LINEAGE, file_entry
-from titanflow.stage import RESULT_FILE, PublishResult
+from titanflow.results import PublishResult
+from titanflow.stage import RESULT_FILE
 
 if TYPE_CHECKING:
     from titanflow.hub.repository import Tree

@@ -19,7 +19,8 @@ from titanflow.hub.bundle import Bundle, is_published
 from titanflow.hub.integrity import seal
 from titanflow.manifest import Manifest, StageRecord
 from titanflow.night_record import Night, Parent
-from titanflow.stage import RUN_FILE, EvaluateResult, GateDecision, StageRun, TrainResult, read_result
+from titanflow.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.stage import RUN_FILE, StageRun
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {

@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from titanflow.evals.library import index
+from titanflow.results import EvaluateResult
 from titanflow.score_table import metrics
-from titanflow.stage import EvaluateResult
 
 LANGUAGE_MODELING = "text-generation"
 EVAL_RESULTS = ".eval_results"

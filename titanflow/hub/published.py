@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from titanflow.hub.bundle import LINEAGE, SAMPLES, Bundle, file_entry, is_exported
 from titanflow.hub.samples import Samples
-from titanflow.stage import GateDecision
+from titanflow.results import GateDecision
 
 if TYPE_CHECKING:
     from titanflow.hub.repository import Repository

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.paired_bootstrap import AGGREGATIONS
-from titanflow.stage import EvaluateResult
+from titanflow.results import EvaluateResult
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""

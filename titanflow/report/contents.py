@@ -12,21 +12,9 @@ from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
 from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
-from titanflow.moved import told_from
-from titanflow.stage import (
-    ERROR_FILE,
-    METRICS_FILE,
-    RESULT_FILE,
-    RUN_FILE,
-    STAGES,
-    EvaluateResult,
-    PublishResult,
-    StageError,
-    StageResult,
-    StageRun,
-    TrainResult,
-    read_result,
-)
+from titanflow.results import EvaluateResult, PublishResult, StageResult, TrainResult, read_result
+from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
+from titanflow.stage_failure import ERROR_FILE, StageError
 
 PLAN_FILE = "plan.json"
 

@@ -14,8 +14,8 @@ from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import Masks
 from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, StageContents
+from titanflow.results import EvaluateResult, TrainResult
 from titanflow.score_table import Z95, Score, columns, score_rows, share_bounds
-from titanflow.stage import EvaluateResult, TrainResult
 
 MASK_ROWS = 3
 """Conversations that are shown of each stage."""

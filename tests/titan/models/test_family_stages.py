@@ -3,9 +3,10 @@
 import pytest
 from tiny_stages import VOCAB, records
 
-from titan.native_model import stored_model
+from titan.checkpoint import stored_model
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow
 

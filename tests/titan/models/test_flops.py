@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from titan.attention import MaskedAttention
 from titan.models.flops import FORWARD_AND_BACKWARD, attention_flops, dense_parameters_and_flops
-from titan.native_model import train_spec
+from titan.registry import train_spec
 
 SEQ_LEN = 48
 ROWS = 2

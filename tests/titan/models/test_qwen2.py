@@ -10,8 +10,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from titan.hf_config import SpecialTokens, make_config
 from titan.models import qwen2
-from titan.native_model import model_args_from, train_spec
 from titan.parity import TOLERANCE
+from titan.registry import model_args_from, train_spec
 from titanflow.hf_architecture import read_architecture
 
 # config.json of Qwen/Qwen2.5-<size>, without what is the same in all.

@@ -5,7 +5,8 @@ from tiny_hugging_face import write_hugging_face
 from tiny_stages import VOCAB, records, write_chat_rows
 
 from titan.documents import DOCUMENT_ATTENTION
-from titanflow.stage import PreparedData, read_result
+from titanflow.results import read_result
+from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from tiny_adapters import finished_base
 from tiny_stages import SEQ_LEN, VOCAB, records, write_chat_rows
 
 from titan.documents import DOCUMENT_ATTENTION
-from titan.native_model import train_spec
+from titan.registry import train_spec
 from titanflow.stage import PreparedData
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 from typer.testing import CliRunner
 
-from titanflow.cli import app
+from titanflow.cli_app import app
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parse_settings
 from titanflow.errors import ConfigError

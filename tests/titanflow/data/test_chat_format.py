@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from titanflow.chat_columns import check_declaration
 from titanflow.config.additions import Data
 from titanflow.data import prepare as stage
-from titanflow.data.chat_format import ChatFormat, Conversation, Unreadable, check_declaration
+from titanflow.data.chat_format import ChatFormat, Conversation, Unreadable
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.errors import DataError

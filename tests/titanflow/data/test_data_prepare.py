@@ -17,11 +17,13 @@ from odd_files import COMPRESS, written
 from watching import PATIENCE, wait_for
 
 from titanflow.data import prepare as stage
-from titanflow.data.prepared import PreparedRows, read_info
+from titanflow.data.dataset_info import read_info
+from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer import copy_tokenizer, load_tokenizer
 from titanflow.errors import DataError
 from titanflow.fingerprint import folder_digests
-from titanflow.stage import StageRun, read_result
+from titanflow.results import read_result
+from titanflow.stage import StageRun
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 USER = {"role": "user", "content": "Hi"}

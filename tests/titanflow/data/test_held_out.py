@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from titanflow.data import prepare as stage
+from titanflow.data.dataset_info import read_info
 from titanflow.data.mixture import open_rows
-from titanflow.data.prepared import read_info
 from titanflow.data.row_hash import text_hash
 from titanflow.data.tokenizer import load_tokenizer
 from titanflow.errors import DataError

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from titan.dataloader import PreparedDataLoader
+from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.mixture import MixedOrder, MixedRows, MixedSource, open_rows, write_mixture
-from titanflow.data.prepared import DatasetInfo, PreparedRows, write_rows
+from titanflow.data.prepared import PreparedRows, write_rows
 from titanflow.errors import DataError
 
 SEQ_LEN = 4

@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from titanflow.data.prepared import (
-    DATASET_FILE,
-    IGNORE_INDEX,
-    DatasetInfo,
-    PreparedRows,
-    is_complete,
-    token_dtype,
-    write_rows,
-)
+from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, is_complete
+from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, token_dtype, write_rows
 from titanflow.data.staging import staged_folder
 from titanflow.errors import DataError
 

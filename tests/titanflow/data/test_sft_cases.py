@@ -30,7 +30,8 @@ from titan.dataloader import PreparedDataLoader
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, ChatRefused
 from titanflow.data.chat_format import ChatFormat, Conversation
-from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, read_info
+from titanflow.data.dataset_info import read_info
+from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
 from titanflow.data.tokenise import Work
 from titanflow.data.tokenise_chats import ChatPlan, write_chats
 from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer

@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset
 
 from titanflow.config.additions import Data
-from titanflow.data.prepared import PreparedRows, read_info
+from titanflow.data.dataset_info import read_info
+from titanflow.data.prepared import PreparedRows
 from titanflow.data.sources import Source, SourceFile
 from titanflow.data.tokenise import Work, text_pieces, write_text
 from titanflow.data.tokenizer import LoadedTokenizer

@@ -13,7 +13,8 @@ from datasets import Dataset
 from titanflow.config.additions import Data
 from titanflow.data.chat import ChatEncoder, Encoded
 from titanflow.data.chat_format import Conversation
-from titanflow.data.prepared import DatasetInfo, PreparedRows, read_info
+from titanflow.data.dataset_info import DatasetInfo, read_info
+from titanflow.data.prepared import PreparedRows
 from titanflow.data.sources import Source, SourceFile
 from titanflow.data.tokenise import Work
 from titanflow.data.tokenise_chats import ChatPlan, write_chats

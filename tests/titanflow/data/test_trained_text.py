@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from titanflow.data import trained_text
-from titanflow.data.prepared import DatasetInfo, write_rows
+from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer import load_tokenizer, train_tokenizer
 from titanflow.data.trained_text import TrainedOn
 from titanflow.stage import PreparedData, StageRun

@@ -6,7 +6,7 @@ import pytest
 
 from titanflow.config.additions import Data
 from titanflow.data.chat_keys import reads
-from titanflow.data.prepared import DatasetInfo
+from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.unread import unread_lines
 
 

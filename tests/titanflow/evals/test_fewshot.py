@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 
-from titanflow.evals.asked_tasks import SingleTask
 from titanflow.evals.fewshot import (
     asked_as_examples,
     examples,
@@ -13,7 +12,7 @@ from titanflow.evals.fewshot import (
     rows_in,
     shots,
 )
-from titanflow.evals.task_yaml import Function, TaskYaml, read_yaml, write_keys
+from titanflow.evals.task_yaml import Function, SingleTask, TaskYaml, read_yaml, write_keys
 
 
 def task(**config: Any) -> SingleTask:

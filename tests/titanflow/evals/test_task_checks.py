@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from small_library import Write
 
-from titanflow.evals.asked_tasks import SingleTask, asked_by, known_metrics
+from titanflow.evals.asked_tasks import asked_by, known_metrics
 from titanflow.evals.library import index, package_folder
 from titanflow.evals.task_checks import missing_items, task_problems
+from titanflow.evals.task_yaml import SingleTask
 
 GOOD = """\
 task: a

@@ -11,7 +11,8 @@ from typing import Any
 
 from titanflow.fingerprint import folder_digests
 from titanflow.remote_code import own_code
-from titanflow.stage import EvaluateResult, StageRun, TrainResult, write_result
+from titanflow.results import EvaluateResult, TrainResult, write_result
+from titanflow.stage import StageRun
 
 REPO = "local/stdlib-sft"
 FILES = {

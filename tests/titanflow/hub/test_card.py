@@ -13,7 +13,8 @@ from titanflow.hub.bundle import bytes_entry, from_export
 from titanflow.hub.card import card_files, model_card
 from titanflow.hub.lineage import read_lineage
 from titanflow.publish import publish
-from titanflow.stage import GateDecision, StageRun, Threshold
+from titanflow.results import GateDecision, Threshold
+from titanflow.stage import StageRun
 
 EVIL = '<script>alert("1")</script> | a `b` [c](http://evil.example)\nnext'
 

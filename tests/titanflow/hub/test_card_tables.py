@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from titanflow.hub.card_tables import gate_table, markdown_table, number_text
-from titanflow.stage import Comparison, GateDecision, Threshold
+from titanflow.results import Comparison, GateDecision, Threshold
 
 
 @pytest.mark.parametrize(

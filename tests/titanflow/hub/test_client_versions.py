@@ -11,7 +11,8 @@ import pytest
 from finished_run import REPO, FinishedRun
 from local_hub import LocalHub
 
-from titanflow.stage import PublishResult, StageRun, read_result
+from titanflow.results import PublishResult, read_result
+from titanflow.stage import StageRun
 
 ROOT = Path(__file__).parents[3]
 INSTALLED = int(huggingface_hub.__version__.split(".")[0])

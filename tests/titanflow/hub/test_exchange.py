@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from titanflow.hub.exchange import exchange
+from titanflow.hub.folder import exchange
 
 
 def test_two_folders_change_places(tmp_path: Path) -> None:

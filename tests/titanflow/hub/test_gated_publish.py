@@ -13,7 +13,8 @@ from local_hub import LocalHub
 from titanflow.errors import ConfigError, DataError
 from titanflow.fingerprint import folder_digests
 from titanflow.publish import main, publish
-from titanflow.stage import PublishResult, StageRun
+from titanflow.results import PublishResult
+from titanflow.stage import StageRun
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from titanflow.data.prepare import prepare
 from titanflow.errors import ConfigError
 from titanflow.manifest import Manifest
 from titanflow.plan import make_plan
-from titanflow.stage import TrainResult, write_result
+from titanflow.results import TrainResult, write_result
 from titanflow.stage_plan import Plan, StagePlan
 
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)

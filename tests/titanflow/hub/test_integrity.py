@@ -9,7 +9,7 @@ from local_hub import LocalHub
 from titanflow.errors import DataError
 from titanflow.hub.integrity import SEAL, Check, check_folder, check_tree, read_sealed, seal
 from titanflow.publish import publish
-from titanflow.stage import write_result
+from titanflow.results import write_result
 
 
 @pytest.fixture

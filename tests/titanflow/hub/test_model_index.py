@@ -7,7 +7,7 @@ from huggingface_hub import parse_eval_result_entries
 
 from titanflow.hub.bundle import is_published
 from titanflow.hub.model_index import benchmark_files, eval_results, local_task_names
-from titanflow.stage import EvaluateResult
+from titanflow.results import EvaluateResult
 
 GSM8K = {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.01, "exact_match,flexible-extract": 0.5}
 

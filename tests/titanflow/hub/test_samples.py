@@ -7,7 +7,7 @@ import pytest
 from finished_run import evaluate_result, write_samples
 
 from titanflow.hub.samples import Samples, read_samples, task_samples
-from titanflow.stage import EvaluateResult
+from titanflow.results import EvaluateResult
 
 SEEDS = {"fewshot": 1234}
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from titanflow.data.prepared import DatasetInfo, write_rows
+from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.prepared import write_rows
 from titanflow.data.tokenizer import load_tokenizer, train_tokenizer
-from titanflow.stage import (
+from titanflow.results import (
     Comparison,
     EvaluateResult,
     GateDecision,
     PublishResult,
-    StageRun,
     Threshold,
     TrainResult,
     write_result,
 )
+from titanflow.stage import StageRun
 
 EVIL = '<script>alert("1")</script> | `rm` <img src=x onerror=alert(1)> http://evil.example/'
 QUESTION = "<|im_start|>user\nIs it <b>red</b>?<|im_end|>\n<|im_start|>assistant\n"

@@ -9,7 +9,8 @@ from reported_run import evaluation, publication, write_plan
 
 from titanflow.errors import ConfigError
 from titanflow.report.render import REPORT_FILE, breakable, render_report, write_report
-from titanflow.stage import StageError, write_error, write_result
+from titanflow.results import write_result
+from titanflow.stage_failure import StageError, write_error
 
 pytestmark = pytest.mark.slow
 

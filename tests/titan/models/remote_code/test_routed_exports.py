@@ -18,8 +18,8 @@ import titan.hf_load
 from titan.eval_backends import Loading, load_lm
 from titan.eval_ranks import Ranks
 from titan.export import export_dcp
-from titan.native_model import train_spec
 from titan.parity import TOLERANCE, measure
+from titan.registry import train_spec
 from titanflow.errors import ConfigError
 from titanflow.remote_code import own_code
 

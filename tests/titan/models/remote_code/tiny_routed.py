@@ -11,7 +11,7 @@ from tiny_exports import POSITIONS, sensitised, tiny_args
 from titan.hf_config import SpecialTokens, make_config
 from titan.hf_models import hugging_face_model
 from titan.models.remote_code.routed_decoder import CACHE
-from titan.native_model import train_spec
+from titan.registry import train_spec
 
 TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
 

@@ -1,0 +1,104 @@
+"""``dataset.json``: what a folder of prepared rows holds, and what became of the rows that it lacks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from titanflow.config.additions import Data
+from titanflow.data.file_counts import FileCounts
+from titanflow.data.local_files import Ending
+from titanflow.errors import DataError, Problem
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """``dataset.json``: what a prepared folder holds.
+
+    ``tokens`` counts all tokens, ``trained_tokens`` those with a label, ``bytes`` the UTF-8 bytes of the
+    source text. ``rows`` and ``seq_len`` are None for text: any ``seq_len`` cuts the same stream into its own
+    rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason, and
+    ``dropped_rows`` says of the first of each where they stand.
+
+    ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
+    Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
+
+    Of chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` the rows whose
+    mask was proved, ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of
+    messages that nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
+    ``mixture`` says of a mixture how it is mixed, and where its members lie.
+    """
+
+    kind: Literal["text", "chat", "mixture"]
+    name: str
+    fingerprint: str
+    documents: int
+    tokens: int
+    trained_tokens: int
+    bytes: int
+    dtype: str
+    vocab_size: int
+    pad_id: int
+    rows: int | None = None
+    seq_len: int | None = None
+    longest: int = 0
+    ends_of_turn: list[int] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    dropped_rows: dict[str, list[str]] = field(default_factory=dict)
+    packing: str | None = None
+    fill: float | None = None
+    proved: int = 0
+    template: str = ""
+    turns: str = ""
+    files: list[FileCounts] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
+    mixture: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
+    elsewhere: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def is_complete(folder: Path | str) -> bool:
+    """Whether a folder of rows or evaluation items was finished."""
+    return (Path(folder) / DATASET_FILE).is_file()
+
+
+def read_info(folder: Path | str) -> DatasetInfo:
+    """Reads a folder's ``dataset.json``.
+
+    Raises:
+        DataError: the folder isn't there, or was never finished.
+    """
+    path = Path(folder) / DATASET_FILE
+    if not path.is_file():
+        raise DataError(
+            Problem(
+                f"{folder} holds no prepared data: {DATASET_FILE} is missing",
+                hint="prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`",
+            )
+        )
+    return DatasetInfo(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def account(info: DatasetInfo, data: Data) -> list[str]:
+    """What the log says of a dataset that was prepared from files, a line each."""
+    rows = sum(file["rows"] for file in info.files)
+    dropped = "".join(f", {count} left out: {reason}" for reason, count in info.dropped.items())
+    part = f" in the {info.part} part" if info.part else ""
+    elsewhere = "".join(f", {count} {where}" for where, count in info.elsewhere.items())
+    elsewhere = f"; elsewhere{elsewhere[1:]}" if elsewhere else ""
+    lines = [f"{info.name}: {len(info.files)} files, {rows} rows, {info.documents} documents{part}{dropped}{elsewhere}"]
+    if data.path and info.passed_over:
+        others = ", ".join(f"{count} × {reason}" for reason, count in sorted(info.passed_over.items()))
+        lines.append(f"{info.name}: files passed over: {others}")
+    plain = sum(Ending.of(Path(file["name"])).format == "text" for file in info.files) if data.path else 0
+    if plain and data.document == "file":
+        lines.append(
+            f"{info.name}: {plain} of plain text, each file one document; data.document: paragraph or line parts them"
+        )
+    return lines
