@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
 from titanflow.checkpoints import METADATA, TRAINING_STATE, complete_folders, damage, flaw, read_contents, step_folders
-from titanflow.errors import ConfigError, DataError, Problem, StageFailed
+from titanflow.errors import ConfigError, Problem, StageFailed
 
 DAMAGED_FOLDER = "damaged"
 """In a stage's folder: checkpoints that were damaged after they were saved."""
@@ -226,27 +226,3 @@ def no_room(path: Path) -> str:
     except OSError as error:
         return str(error) if error.errno in NO_SPACE else ""
     return ""
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The newest complete checkpoint of a ``checkpoint/`` folder: ``step-N`` with its ``.metadata``.
-
-    Raises:
-        DataError: there is none.
-    """
-    steps = complete_folders(folder)
-    if not steps:
-        raise DataError(Problem("no complete checkpoint", origin=str(folder), expected="step-N with a .metadata"))
-    return next(iter(steps.values()))
-
-
-def stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a checkpoint holds of the model, by key."""
-    from torch.distributed import checkpoint as dcp
-
-    metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    return {
-        key: tuple(getattr(item, "size", ()))
-        for key, item in metadata.items()
-        if key.split(".")[0] not in TRAINING_STATE
-    }

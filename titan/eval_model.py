@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from titan.checkpoint import newest_checkpoint
 from titan.eval_cut import cut_prompts
 from titan.eval_locks import check_locked
 from titan.eval_scores import answers
 from titan.eval_tasks import wants_chat
 from titan.export import EXPORT_FOLDER, export_checkpoint
+from titan.stored_weights import newest_checkpoint
 from titanflow.checkpoints import METADATA
 from titanflow.config.after_training import Evaluate
 from titanflow.errors import ConfigError, Problem, StageFailed

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from titan.checkpoint import newest_checkpoint
 from titan.hf_config import (
     SpecialTokens,
     add_rope_for_transformers_4,
@@ -33,6 +32,7 @@ from titan.parity import measure
 from titan.quiet import quiet_transformers
 from titan.registry import train_spec
 from titan.stage_model import chat_template, end_of_turn, held_out_tokens, read_run, stage_model
+from titan.stored_weights import newest_checkpoint
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.fingerprint import folder_digests
 

@@ -177,7 +177,7 @@ def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
     Raises:
         ConfigError: an adapter of a weight that the model lacks, or of another shape or rank.
     """
-    from titan.checkpoint import stored_model
+    from titan.stored_weights import stored_model
 
     stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
     wanted = {key: tuple(state[key].shape) for key in stored if key in state}

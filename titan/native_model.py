@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.checkpoint import stored_model
 from titan.registry import train_spec
+from titan.stored_weights import stored_model
 from titanflow.errors import DataError, Problem, StageFailed
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.checkpoint import newest_checkpoint
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place
 from titan.hf_models import refusal
 from titan.native_model import load_native
 from titan.registry import train_spec
 from titan.stage_model import read_run, stage_model
+from titan.stored_weights import newest_checkpoint
 from titanflow.checkpoints import METADATA
 from titanflow.config.lora import peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError

@@ -16,7 +16,6 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
 from titan.inheritance import check_inheritance, inherited_args
 from titan.interrupt import Interruption, leave
@@ -81,7 +80,7 @@ def rank() -> int:
 
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
-    pass
+    from titan.peak_memory import peak_memory_bytes
 
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else []
@@ -258,28 +257,3 @@ def export(run: StageRun) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
-
-
-STATUS = Path("/proc/self/status")
-
-
-def peak_memory_bytes() -> int | None:
-    """This rank's peak so far, in bytes: what torch reserved of a GPU, or of a CPU's memory what was resident.
-
-    None where that can't be told.
-    """
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.max_memory_reserved())
-    return resident_peak_bytes()
-
-
-def resident_peak_bytes() -> int | None:
-    """The most of a CPU's memory that this process has held, in bytes; None where the kernel doesn't say.
-
-    ``getrusage`` won't do: its peak is also that of the process that started this one.
-    """
-    try:
-        line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024

@@ -15,9 +15,10 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torchtitan.tools.logging import logger
 
-from titan.checkpoint import differences, shortened, stored_model
+from titan.checkpoint import differences, shortened
 from titan.hf_weights import stored_shapes
 from titan.lora_weights import load_quietly, read_hugging_face
+from titan.stored_weights import stored_model
 from titanflow.base_model import BaseArchitecture
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_base import hugging_face

@@ -9,10 +9,10 @@ from torch import nn
 from torchtitan.models.moe.moe import MoE, MoEArgs
 from transformers import AutoModelForCausalLM
 
-from titan.checkpoint import stored_model
 from titan.experts import keep_biases, mixtures, uncounted
 from titan.lora_weights import load_quietly
 from titan.patches import apply_patches
+from titan.stored_weights import stored_model
 from titanflow.results import TrainResult, read_result
 from titanflow.stage import StageRun
 

@@ -36,8 +36,8 @@ def by_hand(weight, state, name, factor):
 
 
 def stored(folder):
-    from titan.checkpoint import stored_model
     from titan.lora_weights import load_quietly
+    from titan.stored_weights import stored_model
 
     state = {key: torch.empty(size) for key, size in stored_model(step(folder)).items()}
     load_quietly(state, step(folder))

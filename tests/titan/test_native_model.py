@@ -6,9 +6,9 @@ import torch
 from fake_checkpoint import write_checkpoint
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
 
-from titan.checkpoint import newest_checkpoint
 from titan.native_model import load_native
 from titan.registry import model_args_from
+from titan.stored_weights import newest_checkpoint
 from titanflow.errors import DataError, StageFailed
 
 

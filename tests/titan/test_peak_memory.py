@@ -6,7 +6,7 @@ import pytest
 from tiny_stages import Workbench
 
 from titan.job_config import build_job_config
-from titan.train import peak_memory_bytes
+from titan.peak_memory import peak_memory_bytes
 from titanflow.config.additions import Lora
 from titanflow.config.snapshot import load_snapshot
 from titanflow.forecast.flops import count

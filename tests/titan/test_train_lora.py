@@ -12,9 +12,9 @@ from tiny_stages import MODEL, SEQ_LEN, Workbench, records, write_chat_rows
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from titan.checkpoint import stored_model
 from titan.export import export_checkpoint
 from titan.registry import train_spec
+from titan.stored_weights import stored_model
 from titanflow.checkpoints import read_contents
 from titanflow.data.prepared import PreparedRows
 from titanflow.results import read_result

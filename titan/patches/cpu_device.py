@@ -31,7 +31,7 @@ def make_device_module() -> ModuleType:
     import psutil
     import torch
 
-    from titan.train import resident_peak_bytes
+    from titan.peak_memory import resident_peak_bytes
 
     class CpuDevice(ModuleType):
         def __getattr__(self, name: str) -> Any:

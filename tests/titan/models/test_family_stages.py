@@ -3,7 +3,7 @@
 import pytest
 from tiny_stages import VOCAB, records
 
-from titan.checkpoint import stored_model
+from titan.stored_weights import stored_model
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
 from titanflow.results import read_result
 from titanflow.stage import PreparedData
