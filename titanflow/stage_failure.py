@@ -11,6 +11,18 @@ from titanflow.errors import TitanflowError
 from titanflow.hub.endpoint import redact
 from titanflow.stage import Strict
 
+ERROR_FILE = "error.json"
+
+
+class StageError(Strict):
+    """``error.json``: the first rank that failed, and its own exception."""
+
+    rank: int = 0
+    type: str
+    message: str
+    traceback: str = ""
+    exit_code: int = 1
+
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
     """Tells the log and writes ``error.json``, unless another rank failed first; returns the exit status.
@@ -27,19 +39,6 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
         # A disk may be so full that not even this fits; the log has it.
         print(f"{ERROR_FILE} could not be written: {unwritable}", file=sys.stderr, flush=True)
     return status
-
-
-ERROR_FILE = "error.json"
-
-
-class StageError(Strict):
-    """``error.json``: the first rank that failed, and its own exception."""
-
-    rank: int = 0
-    type: str
-    message: str
-    traceback: str = ""
-    exit_code: int = 1
 
 
 def write_error(folder: Path, error: StageError) -> None:
