@@ -1,5 +1,6 @@
 """Puts this folder on the import path, and holds the experiment that whole-pipeline tests run."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 from command_line import Cli
 from fast import NoProcess
 from hypothesis import settings
+from scheduling import SharedRuns
 from tiny_experiment import write_tiny_experiment
 
 # What a developer's shell says of Prefect, W&B or the Hub is not what is tested.
@@ -28,6 +30,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("few", max_examples=200, derandomize=True, deadline=None, database=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=2000)
 settings.load_profile("few")
+# What collecting the tests imports stays: a million objects, and to look through them takes most of a second each time.
+gc.disable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,6 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """Not where xdist only hands tests out: it starts those that run them."""
     if config.getoption("--fast") and (hasattr(config, "workerinput") or not config.getoption("numprocesses")):
         config.pluginmanager.register(NoProcess())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRuns:
+    """Only where several processes run the tests."""
+    return SharedRuns(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for, only among what the tests themselves make."""
+    gc.freeze()
+    gc.enable()
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The families with routed layers through the command line, up to a folder that others load and score."""
+"""The families with routed layers from their texts up to a folder that others load and score.
+
+One goes through the command line; of the others each stage is what the command line would start, and no flow is
+between them: a flow knows of no family."""
 
 import json
 import os
@@ -10,7 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Cli
+from forked_ranks import run_forked
 from tiny_experiment import write_tiny_experiment
+from watching import PATIENCE
+
+from titanflow.begin_stage import begin_stage
+from titanflow.launch import MODULES
+from titanflow.plan import make_plan
 
 FAMILIES = ("mod", "dtf", "tdtf")
 FINE_TUNED = "mod"
@@ -46,28 +55,44 @@ def write_experiment(root: Path, family: str) -> Path:
     return configs
 
 
+def from_the_command_line(configs: Path, home: Path) -> Path:
+    """The folder of a finished run."""
+    cli = Cli(configs, home)
+    done = cli("run")
+    assert done.returncode == 0, done.stderr
+    assert "Published" in done.stdout
+    return cli.run_folder
+
+
+def stage_by_stage(configs: Path) -> Path:
+    """The folder of a finished run."""
+    plan = make_plan("tiny", configs)
+    for stage in plan.stages:
+        begin_stage(stage)
+        command, log = ["-m", MODULES[stage.stage], str(stage.run.folder / "run.yaml")], stage.run.folder / "log.txt"
+        assert run_forked(command, 1, {**os.environ, **stage.env}, log, 5 * PATIENCE) == 0, log.read_text()
+    return plan.folder
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> dict[str, Cli]:
-    """A finished run of each family."""
-    finished = {}
-    for family in FAMILIES:
-        cli = Cli(write_experiment(tmp_path_factory.mktemp(family), family), prefect_home)
-        done = cli("run")
-        assert done.returncode == 0, done.stderr
-        assert "Published" in done.stdout
-        finished[family] = cli
-    return finished
+def runs(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> dict[str, Path]:
+    """The folder of a finished run of each family."""
+    written = {family: write_experiment(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
+    return {
+        family: from_the_command_line(configs, prefect_home) if family == FINE_TUNED else stage_by_stage(configs)
+        for family, configs in written.items()
+    }
 
 
-def published(cli: Cli) -> Path:
-    return Path(json.loads((cli.run_folder / "publish/result.json").read_text())["location"])
+def published(run: Path) -> Path:
+    return Path(json.loads((run / "publish/result.json").read_text())["location"])
 
 
-def test_what_was_published_loads_where_this_package_is_not(runs: dict[str, Cli], tmp_path: Path) -> None:
+def test_what_was_published_loads_where_this_package_is_not(runs: dict[str, Path], tmp_path: Path) -> None:
     """All in one process: their files share names, and one may not get in another's way."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folders = [str(published(cli)) for cli in runs.values()]
+    folders = [str(published(run)) for run in runs.values()]
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *folders],
         env={**os.environ, "PYTHONPATH": "", "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
@@ -85,11 +110,11 @@ def test_what_was_published_loads_where_this_package_is_not(runs: dict[str, Cli]
             assert found == alone[0, -6:].tolist()
 
 
-def scored_by_lm_eval(cli: Cli, out: Path) -> list[dict[str, Any]]:
+def scored_by_lm_eval(run: Path, out: Path) -> list[dict[str, Any]]:
     """What lm-eval's own command line makes of the published folder; its samples."""
-    arguments = f"pretrained={published(cli)},trust_remote_code=True,dtype=float32"
+    arguments = f"pretrained={published(run)},trust_remote_code=True,dtype=float32"
     model = ["--model", "hf", "--model_args", arguments, "--device", "cpu", "--batch_size", "4"]
-    tasks = ["--tasks", "tiny_colour", "--include_path", str(cli.run_folder / "evaluate" / "tasks")]
+    tasks = ["--tasks", "tiny_colour", "--include_path", str(run / "evaluate" / "tasks")]
     options = ["--apply_chat_template", "--log_samples", "--output_path", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "lm_eval", "run", *model, *tasks, *options],
@@ -106,11 +131,11 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_lm_eval_s_command_line_scores_it_as_the_run_did(runs: dict[str, Cli], tmp_path: Path) -> None:
-    cli = runs[FINE_TUNED]
-    own = read_samples(cli.run_folder / "evaluate" / "samples_sft_tiny_colour.jsonl")
+def test_lm_eval_s_command_line_scores_it_as_the_run_did(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = runs[FINE_TUNED]
+    own = read_samples(run / "evaluate" / "samples_sft_tiny_colour.jsonl")
 
-    theirs = {sample["doc_id"]: sample for sample in scored_by_lm_eval(cli, tmp_path)}
+    theirs = {sample["doc_id"]: sample for sample in scored_by_lm_eval(run, tmp_path)}
 
     assert len(theirs) == len(own) == 8
     for sample in own:
@@ -120,9 +145,9 @@ def test_lm_eval_s_command_line_scores_it_as_the_run_did(runs: dict[str, Cli], t
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_modelling_files_are_published(runs: dict[str, Cli], family: str) -> None:
+def test_the_modelling_files_are_published(runs: dict[str, Path], family: str) -> None:
     folder = published(runs[family])
-    files = json.loads((runs[family].run_folder / "publish/result.json").read_text())["files"]
+    files = json.loads((runs[family] / "publish/result.json").read_text())["files"]
 
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert there == files.keys()
@@ -130,8 +155,8 @@ def test_the_modelling_files_are_published(runs: dict[str, Cli], family: str) ->
     assert "trust_remote_code=True" in (folder / "README.md").read_text()
 
 
-def test_what_was_published_is_what_was_evaluated(runs: dict[str, Cli]) -> None:
-    folder = runs[FINE_TUNED].run_folder
+def test_what_was_published_is_what_was_evaluated(runs: dict[str, Path]) -> None:
+    folder = runs[FINE_TUNED]
     files = json.loads((folder / "publish/result.json").read_text())["files"]
     evaluated = json.loads((folder / "evaluate/result.json").read_text())["digests"]["sft"]
 

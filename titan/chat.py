@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from titan.collector import collector_at_rest
 from titanflow.errors import ConfigError, Problem, TitanflowError
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.max_new_tokens < 1 or given.temperature < 0:
             raise ConfigError(Problem("--max-new-tokens is at least 1, --temperature at least 0"))
-        conversations = load(given.models, given.system)
+        with collector_at_rest():
+            conversations = load(given.models, given.system)
         (talk if sys.stdin.isatty() and sys.stdout.isatty() else answer_lines)(conversations, ask)
     except TitanflowError as error:
         print(error, file=sys.stderr)

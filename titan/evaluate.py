@@ -8,7 +8,6 @@ device (:mod:`titan.eval_ranks`), and the results are those of one process.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import platform
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from titan.collector import collector_at_rest
 from titan.eval_backends import Loading, load_lm, load_transformers
 from titan.eval_cache import CACHE_FOLDER, cached
 from titan.eval_contamination import look_for_leaks, scored_items
@@ -246,17 +246,6 @@ def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
         sys.exit(code)
 
 
-@contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """No garbage is looked for until a model is loaded: what importing the libraries makes stays, all of it, and
-    looking through it again and again is a fifth of the start-up."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def main(run_file: Path) -> None:
     """Evaluates what a ``run.yaml`` says; ends with ``result.json``, or with ``error.json`` and status 1 or 2."""
     logging.basicConfig(
@@ -266,12 +255,13 @@ def main(run_file: Path) -> None:
     ranks = Ranks.of_environment()
     run = StageRun.read(run_file)
     if ranks.rank != 0:
-        with _errors_written(run.folder, ranks), _collector_at_rest():
+        with _errors_written(run.folder, ranks), collector_at_rest():
             serve(ranks)
         return
     for name in (ERROR_FILE, RESULT_FILE, METRICS_FILE):
         (run.folder / name).unlink(missing_ok=True)
-    with _errors_written(run.folder, ranks), _collector_at_rest():
+    # Until a model is loaded.
+    with _errors_written(run.folder, ranks), collector_at_rest():
         result = evaluate_stage(run, ranks)
         write_result(run.folder, result)
         logger.info("%d models on %d tasks in %.1f s", len(result.folders), len(result.n_shot), result.seconds)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from titan.collector import collector_at_rest
 from titanflow.console import Output
 from titanflow.errors import ConfigError, DataError, HubError, Problem, TitanflowError
 from titanflow.hf_snapshot import names_repository
@@ -251,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The folder is at hand by then, and loading it asks nobody anything.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        verified = verify(given.source, given.revision)
+        with collector_at_rest():
+            verified = verify(given.source, given.revision)
     except TitanflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code

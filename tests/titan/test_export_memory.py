@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked_ranks import run_forked
 from tiny_exports import write_byte_tokenizer
+from tiny_stages import PATIENCE
 
 SHARD_SIZE = 25_000_000
 MODEL = """
@@ -91,22 +93,31 @@ print(json.dumps(peaks))
 """
 
 
-def run(source: str, folder: Path, *arguments: object, ranks: int = 0) -> str:
+def written(source: str, folder: Path) -> str:
     script = folder / "script.py"
     script.write_text(MODEL + source)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks else []
-    command = [sys.executable, *launcher, str(script), str(folder), *map(str, arguments)]
+    return str(script)
+
+
+def save(folder: Path) -> None:
+    log = folder / "log.txt"
+    assert run_forked([written(SAVE, folder), str(folder)], 2, os.environ, log, PATIENCE) == 0, log.read_text()
+
+
+def export(folder: Path) -> dict[str, int]:
+    command = [sys.executable, written(EXPORT, folder), str(folder), str(SHARD_SIZE)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    peaks: dict[str, int] = json.loads(done.stdout)
+    return peaks
 
 
 def test_an_export_takes_no_more_memory_than_two_of_its_files(tmp_path: Path) -> None:
     write_byte_tokenizer(tmp_path / "tokenizer")
-    run(SAVE, tmp_path, ranks=2)
+    save(tmp_path)
 
-    peaks = json.loads(run(EXPORT, tmp_path, SHARD_SIZE))
+    peaks = export(tmp_path)
 
     for name in ("many", "experts"):
         sizes = sorted(path.stat().st_size for path in (tmp_path / name).glob("model-*.safetensors"))

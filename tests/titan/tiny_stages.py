@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from forked_ranks import run_forked
+from forked_ranks import free_port, run_forked
 
 from titanflow.data.packing import best_fit
 from titanflow.stage import PreparedData, StageRun
@@ -181,10 +181,9 @@ class Workbench:
 
         ``script`` may name a file to run in place of ``titan.train``, ``path`` a folder to import from.
         """
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "MASTER_ADDR": "127.0.0.1", **(env or {})}
-        env |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": os.pathsep.join(map(str, [path or "", *sys.path]))}
-        command = [script, str(run.folder / "run.yaml")]
-        return run_forked(command, ranks or 1, env, run.folder / "log.txt", PATIENCE)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **(env or {})}
+        command = [*([script] if script else ["-m", "titan.train"]), str(run.folder / "run.yaml")]
+        return run_forked(command, ranks or 1, env, run.folder / "log.txt", PATIENCE, path)
 
 
 class closing:  # noqa: N801
@@ -214,15 +213,6 @@ def kill_family(process: subprocess.Popen[bytes]) -> None:
         except psutil.NoSuchProcess:
             continue
     process.wait()
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:

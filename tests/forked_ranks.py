@@ -1,7 +1,7 @@
 """Stages whose ranks are forks of a process that has imported torch already: some seconds less for each.
 
-Everything after the imports is what ``python -m titan.train`` does under torchrun. What torchrun itself does, and what
-happens to a process from outside, is tested with real ones (``Workbench.start``).
+Everything after the imports is what ``python -m titan.train``, or another stage's module, does under torchrun. What
+torchrun itself does, and what happens to a process from outside, is tested with real ones (``Workbench.start``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,15 +22,20 @@ PRELOADED = "forked_preload"
 FORKED = multiprocessing.get_context("forkserver")
 
 
-def run_forked(command: Sequence[str], ranks: int, env: Mapping[str, str], log: Path, timeout: float) -> int:
-    """Runs a script (an empty name means ``titan.train``) with its arguments on so many ranks.
+def run_forked(
+    command: Sequence[str], ranks: int, env: Mapping[str, str], log: Path, timeout: float, path: Path | None = None
+) -> int:
+    """Runs a script, or after ``-m`` a module, with its arguments on so many ranks.
 
+    They import what this process may import, before that what lies in ``path``.
     Returns the exit status of the first rank in order whose status isn't 0, else 0.
 
     Raises:
         subprocess.TimeoutExpired: a rank didn't end; none is left.
     """
     start_server()
+    env = {**env, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    env["PYTHONPATH"] = os.pathsep.join(map(str, [path or "", *sys.path]))
     processes = [_start(command, rank, ranks, env, log) for rank in range(ranks)]
     try:
         for process in processes:
@@ -43,6 +49,13 @@ def run_forked(command: Sequence[str], ranks: int, env: Mapping[str, str], log: 
             process.kill()
             process.join()
     return 0
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @functools.cache
@@ -74,10 +87,10 @@ def _run(command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
     with log.open("ab") as file:
         for output in (1, 2):
             os.dup2(file.fileno(), output)
-    sys.argv = list(command)
-    if command[0]:
-        runpy.run_path(command[0], run_name="__main__")
+    program, *arguments = command
+    if program == "-m":
+        sys.argv = arguments
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     else:
-        from titan.train import main
-
-        main()
+        sys.argv = list(command)
+        runpy.run_path(program, run_name="__main__")
