@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
@@ -126,6 +127,17 @@ def warn_of_schedule(module: Module) -> list[str]:
     if beta >= steps:
         found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
     return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]
+
+
+def warn_of_padding(module: Module) -> list[str]:
+    """Rows of one conversation each for a routed model: of a row with padding it computes the same share as of any."""
+    is_routed = module.config["model"]["name"] in PARAMETER_GROUPS
+    if module.stage != "sft" or not is_routed or packs_rows(module.config["data"]):
+        return []
+    return [
+        f"{module.name}.data.packing is null: padding competes with a row's tokens for what a routed layer computes "
+        "(model.capacity), and is counted in its statistics; best_fit leaves little of it"
+    ]
 
 
 def _experts(args: dict[str, Any]) -> Found:
