@@ -47,18 +47,15 @@ class NativeForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput:
         """Logits ``[rows, logits_to_keep or all tokens, vocabulary]`` of token ids ``[rows, tokens]``.
 
-        A row may be padded at its right, where a causal model doesn't look, or at its left as ``attention_mask``
-        says: then it is computed with the padding moved to the right.
+        Wherever ``attention_mask`` says that a row is padded, it is computed with the padding moved to its right, where
+        a causal model doesn't look.
         """
         if attention_mask is None or bool(attention_mask.all()):
             hidden = self.native(input_ids)
         else:
-            count = input_ids.shape[1]
-            padding = count - attention_mask.sum(1, keepdim=True)
-            places = torch.arange(count, device=input_ids.device)
-            moved = self.native(input_ids.gather(1, (places + padding) % count))
-            back = ((places - padding) % count)[..., None].expand_as(moved)
-            hidden = moved.gather(1, back)
+            order = (attention_mask == 0).to(torch.int8).argsort(dim=1, stable=True)
+            moved = self.native(input_ids.gather(1, order))
+            hidden = moved.gather(1, order.argsort(dim=1)[..., None].expand_as(moved))
         return CausalLMOutput(logits=self.head(hidden[:, -logits_to_keep:]))
 
     def prepare_inputs_for_generation(

@@ -66,6 +66,18 @@ def test_a_checkpoint_answers_as_its_export_does(both: Both) -> None:
     assert any(found)
 
 
+@pytest.mark.parametrize("places", [[3, 4, 5, 6], [0, 1, 2, 3], [0, 1, 5, 6]], ids=["left", "right", "between"])
+def test_padding_changes_no_token_wherever_the_mask_says_it_is(both: Both, places: list[int]) -> None:
+    model, tokens = both.native.model, torch.tensor([[50, 60, 70, 80]])
+    row, mask = torch.full((1, 7), 90), torch.zeros(1, 7, dtype=torch.long)
+    row[0, places], mask[0, places] = tokens[0], 1
+
+    with torch.no_grad():
+        padded, alone = model(row, attention_mask=mask).logits[:, places], model(tokens).logits
+
+    torch.testing.assert_close(padded, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_it_reads_and_ends_texts_as_the_export(both: Both) -> None:
     native, exported = both.native, both.exported
     text = "<|im_start|>user\nä ≠ a<|im_end|>"

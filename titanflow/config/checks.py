@@ -12,7 +12,7 @@ from titanflow.config.family_checks import check_family
 from titanflow.config.hub_names import idle_revisions
 from titanflow.config.lora import lora_problems, lora_warnings
 from titanflow.config.mixture import packs_rows
-from titanflow.config.model_checks import check_model, warn_of_schedule
+from titanflow.config.model_checks import check_model, warn_of_padding, warn_of_schedule
 from titanflow.config.module import Module
 from titanflow.config.named_values import check_named_values
 from titanflow.config.parallelism import check_parallelism, check_processes, is_sharded
@@ -110,7 +110,7 @@ def overruled(module: Module) -> list[str]:
         )
         written.append("training.mixed_precision_param")
     without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written]
-    return [*without_effect, *lora_warnings(module), *warn_of_schedule(module)]
+    return [*without_effect, *lora_warnings(module), *warn_of_schedule(module), *warn_of_padding(module)]
 
 
 def _mixes_nothing(module: Module) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.errors import Problem
 from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
@@ -14,6 +16,12 @@ COUNTS = (
     *("route_every", "moving_average_window"),
 )
 """Arguments that count something."""
+
+ABOVE_ZERO = ("prior_factor", "beta_start", "beta_end")
+"""A routed family's arguments of which nothing is left at 0."""
+
+FROM_ZERO = ("beta_warmup_steps", *(f"{loss}_loss_weight" for loss in ("aux", "z", "causal", "prior", "tpn")))
+"""Its arguments that may be 0; a loss with a weight below would be driven up."""
 
 WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
 """The families that part the model's width into heads; others give a head a width of its own."""
@@ -96,11 +104,16 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
     if not 0 < args["capacity"] <= 1:
         yield ("capacity",), f"found {args['capacity']}", "above 0 and at most 1"
     if every > layers:
-        yield ("route_every", "n_layers"), f"every {every} layers one is routed, and there are {layers}", "fewer"
+        expected = f"route_every at most {layers}" if "route_every" in args else f"{every} layers or more"
+        yield ("route_every", "n_layers"), f"every {every} layers one is routed, and there are {layers}", expected
     if name == "dtf" and layers % 2:
         yield ("n_layers",), f"found {layers}: dtf's layers come in pairs", "an even number"
-    if "prior_factor" in args and args["prior_factor"] <= 0:
-        yield ("prior_factor",), f"found {args['prior_factor']}", "above 0"
+    for key in ABOVE_ZERO:
+        if key in args and not 0 < args[key] < math.inf:
+            yield (key,), f"found {args[key]}", "a number above 0"
+    for key in FROM_ZERO:
+        if key in args and not 0 <= args[key] < math.inf:
+            yield (key,), f"found {args[key]}", "0 or a number above"
 
 
 def warn_of_schedule(module: Module) -> list[str]:
@@ -114,6 +127,17 @@ def warn_of_schedule(module: Module) -> list[str]:
     if beta >= steps:
         found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
     return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]
+
+
+def warn_of_padding(module: Module) -> list[str]:
+    """Rows of one conversation each for a routed model: of a row with padding it computes the same share as of any."""
+    is_routed = module.config["model"]["name"] in PARAMETER_GROUPS
+    if module.stage != "sft" or not is_routed or packs_rows(module.config["data"]):
+        return []
+    return [
+        f"{module.name}.data.packing is null: padding competes with a row's tokens for what a routed layer computes "
+        "(model.capacity), and is counted in its statistics; best_fit leaves little of it"
+    ]
 
 
 def _experts(args: dict[str, Any]) -> Found:

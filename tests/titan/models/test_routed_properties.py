@@ -248,7 +248,12 @@ def test_under_autocast_scores_stay_in_single_precision(kind, mode):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"capacity": 0.0}, "capacity=0.0"), ({"capacity": 1.5}, "capacity=1.5"), ({"n_heads": 3}, "n_heads=3")],
+    [
+        ({"capacity": 0.0}, "capacity=0.0"),
+        ({"capacity": 1.5}, "capacity=1.5"),
+        ({"n_heads": 3}, "n_heads=3"),
+        ({"causal_loss_weight": -0.01}, "causal_loss_weight=-0.01, expected 0 or above"),
+    ],
 )
 def test_impossible_arguments_are_refused(kind, changes, message):
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,6 @@
 """Stages of models with routed layers on packed rows, as processes."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -48,3 +49,21 @@ def test_two_ranks_have_the_losses_of_one_process_on_packed_rows(bench, tmp_path
         assert records(two, key) == pytest.approx(records(one, key), rel=2e-6)
     for step, statistics in records(one, "router").items():
         assert records(two, "router")[step] == pytest.approx(statistics, rel=1e-4, abs=1e-6)
+
+
+def test_a_resumed_training_has_the_losses_and_the_sharpness_of_the_whole_one(bench):
+    """The sharpness is scheduled and in no checkpoint."""
+    settings = {
+        "model": {"name": "tdtf"},
+        "training": {"steps": 6},
+        "checkpoint": {"interval": 3, "last_save_model_only": False},
+    }
+    run = bench.stage("run", SETTINGS, settings, model_overrides={**ARGS, "beta_warmup_steps": 1})
+    assert bench.run(run) == 0, (run.folder / "log.txt").read_text()
+    whole = {key: records(run, key) for key in ("loss", "validation_loss", "router")}
+    shutil.rmtree(run.folder / "checkpoint" / "step-6")
+    (run.folder / "result.json").unlink()
+    assert bench.run(run) == 0, (run.folder / "log.txt").read_text()
+    assert "Training starts at step 4" in (run.folder / "log.txt").read_text()
+    assert {key: records(run, key) for key in whole} == whole
+    assert [round(whole["router"][step]["beta_ce"], 3) for step in (1, 6)] == [0.3, 6.0]

@@ -6,7 +6,8 @@ from titan.models.dynamic.routing import Selection, capacity, select_top, select
 
 
 @pytest.mark.parametrize(
-    ("seq_len", "share", "expected"), [(8, 0.5, 4), (9, 0.5, 4), (8, 0.125, 1), (7, 0.125, 1), (1, 0.5, 1), (5, 1.0, 5)]
+    ("seq_len", "share", "expected"),
+    [(8, 0.5, 4), (9, 0.5, 4), (8, 0.125, 1), (7, 0.125, 1), (1, 0.5, 1), (5, 1.0, 5), (100, 0.29, 29)],
 )
 def test_the_share_of_a_row_is_rounded_down_but_never_nothing(seq_len, share, expected):
     assert capacity(seq_len, share) == expected

@@ -74,6 +74,11 @@ def test_the_moving_average_is_the_mean_of_the_documents_last_tokens(window, pos
     torch.testing.assert_close(moving_average(values, positions, window), torch.tensor(expected))
 
 
+def test_the_moving_average_is_of_known_tokens_where_a_row_begins_within_a_document():
+    values = torch.tensor([[1.0, 3.0, 8.0, 2.0]])
+    assert moving_average(values, torch.tensor([[5, 6, 7, 0]]), 4).tolist() == [[1, 2, 4, 2]]
+
+
 def test_the_average_of_a_constant_is_the_constant_from_the_first_token_on():
     assert moving_average(torch.ones(1, 4), None, 4).tolist() == [[1, 1, 1, 1]]
 

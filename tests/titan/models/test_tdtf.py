@@ -63,7 +63,7 @@ def taught(block, model, x):
     """The teacher's equations: D_st, D_ch, S_CE, S_CU, G."""
     delta = delta_of(block, x, torch.ones(3, 24, dtype=torch.bool), model.rope_cache, POSITIONS)
     gate, up, down = (getattr(block.transition, name).weight for name in ("gate", "up", "down"))
-    norm = rms_norm(token_before(x), block.transition_norm.weight)
+    norm = rms_norm(token_before(x + delta), block.transition_norm.weight)
     foreseen = (torch.nn.functional.silu(norm @ gate.T) * (norm @ up.T)) @ down.T
     static, change = (delta**2).mean(-1), ((delta - foreseen) ** 2).mean(-1)
     s_ce, s_cu = torch.zeros_like(static), torch.zeros_like(static)
@@ -134,8 +134,9 @@ def test_nothing_learns_through_the_teacher(model, x):
     """The transition network learns what the layer does, not the other way round."""
     block = model.layers["1"]
     terms = recorded(block)
-    block(x, model.rope_cache, MASK, POSITIONS)
+    block(x.requires_grad_(), model.rope_cache, MASK, POSITIONS)
     terms[0].backward()
+    assert x.grad is None
     assert block.transition.down.weight.grad.any()
     assert all(p.grad is None for part in (block.attention, block.feed_forward) for p in part.parameters())
     assert block.router.o_ce.grad is None

@@ -53,6 +53,20 @@ def test_rates_of_groups_and_steps_in_the_backward_pass_exclude_each_other(write
     assert "pretrain.optimizer.early_step_in_backward: found true, with optimizer.group_lr" in message
 
 
+@pytest.mark.parametrize(
+    ("family", "packing", "is_told"), [("mod", "null", True), ("mod", "best_fit", False), ("llama3", "null", False)]
+)
+def test_padding_that_competes_with_tokens_is_told(write, load, family: str, packing: str, is_told: bool) -> None:
+    experiment = """
+        modules:
+          pretrain: {config: pretrain.yaml, model: tiny.yaml}
+          sft: {config: sft.yaml}
+        """
+    path = write(models__tiny=routed(family), experiments__exp=experiment)
+    warnings = load(path, f"sft.data.packing={packing}").warnings
+    assert any("sft.data.packing is null: padding competes" in line for line in warnings) is is_told
+
+
 @pytest.mark.parametrize("family", PARAMETER_GROUPS)
 @pytest.mark.parametrize("kind", ["tensor", "context", "pipeline"])
 def test_what_cuts_rows_layers_or_widths_is_refused(write, load, family: str, kind: str) -> None:

@@ -27,6 +27,9 @@ class RoutedModelArgs(Qwen2ModelArgs):
         super().__post_init__()
         if not 0 < self.capacity <= 1:
             raise ValueError(f"capacity={self.capacity}, expected above 0 and at most 1")
+        for name, value in vars(self).items():
+            if name.endswith("_loss_weight") and not value >= 0:
+                raise ValueError(f"{name}={value}, expected 0 or above")
 
     @property
     def routed_layers(self) -> int:

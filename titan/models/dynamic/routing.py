@@ -57,7 +57,8 @@ class Selection:
 
 def capacity(seq_len: int, share: float) -> int:
     """How many tokens of a row are selected while training: ``max(1, ⌊share · seq_len⌋)``."""
-    return max(1, int(share * seq_len))
+    # 0.29 · 100 is 28.999999999999996, and 29 tokens are meant.
+    return max(1, int(share * seq_len + 1e-6))
 
 
 def select_top(scores: torch.Tensor, share: float) -> Selection:

@@ -89,9 +89,7 @@ class DtfLayer(RoutedLayer):
         """How surprising each token is beside those before it, fp32 ``[batch, tokens]``."""
         known = kept.add_signals("static", static, tokens)[:, -(static.shape[1] + self.router.window - 1) :]
         before = known.shape[1] - static.shape[1]
-        # No more tokens than are known, wherever somebody has their positions begin.
-        columns = torch.arange(before, known.shape[1], device=x.device)
-        positions = F.pad(torch.minimum(tokens.positions, columns), (before, 0))
+        positions = F.pad(tokens.positions, (before, 0))
         return self.router(known, F.pad(change, (before, 0)), positions)[:, before:]
 
 

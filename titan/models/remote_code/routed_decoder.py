@@ -112,6 +112,14 @@ def pair_logits(linear: nn.Linear, x: torch.Tensor, tokens: Tokens, kept: Routed
     return of_itself + before.masked_fill(tokens.positions == 0, 0) + linear.bias
 
 
+def cache_refused(cache: object) -> ValueError:
+    """What is said of a cache of another kind."""
+    return ValueError(
+        f"{type(cache).__name__} can't hold a routed layer's keys, of which each row has its own number; expected a "
+        "new DynamicCache, not offloaded, or none"
+    )
+
+
 def as_mask(is_visible: torch.Tensor, dtype: torch.dtype, config: Qwen2Config) -> torch.Tensor:
     """What is visible as the attention in use wants it: ``eager`` adds its mask to the scores."""
     if config._attn_implementation != "eager":
@@ -152,13 +160,20 @@ class RoutedModel(RoutedPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         past_key_values: Cache | None = None,
         **kwargs: object,
     ) -> BaseModelOutputWithPast:
         """The residual stream ``[batch, tokens, dim]`` after the last norm; arguments as in transformers' Qwen2.
 
         ``past_key_values`` is the older name of ``cache``.
+
+        Raises:
+            ValueError: both or neither of tokens and embeddings; a cache or a mask that doesn't fit; attentions are
+                asked for, which a routed layer has only between the tokens that it computes.
         """
+        if output_attentions or self.config.output_attentions:
+            raise ValueError("output_attentions: a routed layer has none between all tokens; leave it out")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass input_ids or inputs_embeds, one of both")
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -188,16 +203,15 @@ class RoutedModel(RoutedPreTrainedModel):
         Raises:
             ValueError: a cache of another kind than ``DynamicCache``, or another model's.
         """
+        if not isinstance(cache, Cache):
+            raise cache_refused(cache)
         for index, layer in enumerate(self.layers):
             if index == len(cache.layers):
                 cache.layers.append(DynamicLayer())
             held = cache.layers[index]
             if isinstance(layer, RoutedLayer) and not isinstance(held, RoutedCacheLayer):
                 if type(held) is not DynamicLayer or held.get_seq_length() or cache.offloading:
-                    raise ValueError(
-                        f"{type(cache).__name__} can't hold a routed layer's keys, of which each row has its own "
-                        "number; expected a new DynamicCache, not offloaded, or none"
-                    )
+                    raise cache_refused(cache)
                 cache.layers[index] = RoutedCacheLayer()
 
     def tokens(
@@ -206,7 +220,7 @@ class RoutedModel(RoutedPreTrainedModel):
         """Where the tokens stand, ``seen`` others before them.
 
         With an attention mask a row is one document, from its first real token on; without, position ids tell where
-        documents start, as with transformers' own models.
+        documents start, of tokens that come to a cache as well.
         """
         rows, count = x.shape[:2]
         keys = torch.arange(seen + count, device=x.device).expand(rows, -1)
@@ -214,7 +228,7 @@ class RoutedModel(RoutedPreTrainedModel):
         has_hole = False
         if attention_mask is None:
             positions = places if position_ids is None else position_ids.expand(rows, -1)
-            starts = torch.zeros_like(places) if seen else (places - positions).clamp(min=0)
+            starts = (places - positions).clamp(min=0)
         elif attention_mask.shape == keys.shape:
             is_real = attention_mask.bool()
             keys = torch.where(is_real, keys, NOWHERE)

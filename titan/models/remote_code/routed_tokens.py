@@ -97,7 +97,8 @@ class RoutedCacheLayer(DynamicLayer):
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forgets the last ``-tokens_to_remove`` tokens; in transformers 4 a number above 0 is how many to keep."""
-        self.seen = min(self.seen, tokens_to_remove) if tokens_to_remove > 0 else self.seen + tokens_to_remove
+        kept = tokens_to_remove if tokens_to_remove > 0 else max(0, self.seen + tokens_to_remove)
+        self.seen = min(self.seen, kept)
         self.signals = {name: signals[:, : self.seen] for name, signals in self.signals.items()}
         if self.keys is not None:
             is_kept = self.places < self.seen

@@ -68,11 +68,12 @@ def moving_average(values: torch.Tensor, positions: torch.Tensor | None, window:
 
     Args:
         values: of all tokens.
-        positions: of each token in its document; None where each row is one document.
+        positions: of each token in its document, no more tokens than are known, wherever somebody has them begin; None
+            where each row is one document.
         window: how many tokens at most; fewer where a document has just begun.
     """
     columns = torch.arange(values.shape[1], device=values.device)
-    in_document = columns.expand(values.shape) if positions is None else positions
+    in_document = columns.expand(values.shape) if positions is None else torch.minimum(positions, columns)
     lengths = (in_document + 1).clamp(max=window)
     # The difference of two sums of a long row would lose in fp32 what distinguishes its last tokens.
     sums = F.pad(values.double().cumsum(1), (1, 0))

@@ -1,10 +1,10 @@
 """TDTF, in its paper STT (arXiv:2511.21408): a teacher chooses tokens in training, a student in use.
 
 Every second layer is routed. While training, its teacher computes the whole layer without a gradient,
-``Δ = Block(x) − x``, and a transition network foresees it from the token before. From how much a token changes
-(``D_st = ‖Δ‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖Δ − Δ̂‖²/d``) follows its score ``G``; the tokens
-with the highest are computed as they will be in use, among themselves, and the others pass by. The student learns that
-choice from the token and the one before, and makes it in evaluation.
+``Δ = Block(x) − x``, and a transition network foresees it from ``Block(x)`` of the token before. From how much a token
+changes (``D_st = ‖Δ‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖Δ − Δ̂‖²/d``) follows its score ``G``; the
+tokens with the highest are computed as they will be in use, among themselves, and the others pass by. The student
+learns that choice from the token and the one before, and makes it in evaluation.
 """
 
 from __future__ import annotations
@@ -56,19 +56,20 @@ class TdtfBlock(SurpriseBlock):
             gate = torch.ones_like(selection.indices, dtype=x.dtype)
             return self.compute(x, gate, selection, rope_cache, positions)
         with torch.no_grad():
-            change = TransformerBlock.forward(self, x, rope_cache, attention_masks, positions) - x
-        return self.taught(x, change, logits, rope_cache, positions)
+            dense = TransformerBlock.forward(self, x, rope_cache, attention_masks, positions)
+        return self.taught(x, dense, logits, rope_cache, positions)
 
     def taught(
         self,
         x: torch.Tensor,
-        change: torch.Tensor,
+        dense: torch.Tensor,
         logits: torch.Tensor,
         rope_cache: torch.Tensor,
         positions: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Computes the tokens that the teacher's ``change`` makes surprising, and attaches the losses."""
-        foreseen = shifted(self.transition(self.transition_norm(x)), positions)
+        """Computes the tokens that surprise in the teacher's ``dense`` output, and attaches the losses."""
+        change = dense - x.detach()
+        foreseen = shifted(self.transition(self.transition_norm(dense)), positions)
         squared_error = mean_squared_difference(foreseen, change)
         static, error = mean_squared_difference(change, torch.zeros_like(change)), squared_error.detach()
         surprise = self.router.surprise(static, error, self.beta, self.beta, positions)
