@@ -89,7 +89,7 @@ def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict
     checkpoint = config.get("checkpoint") or {}
     if initial is None or initial.folder is None or not checkpoint["initial_load_in_hf"]:
         return config
-    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder)}}
+    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder.absolute())}}
 
 
 def check_beginnings(

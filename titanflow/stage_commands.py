@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from titanflow.cli import app, out, reports_errors, start_module
+from titanflow.cli import JsonOption, app, out, reports_errors, start_module
 
 
 @app.command()
 @reports_errors
 def prove_losses(
     stage: Annotated[Path, typer.Argument(help="A finished training stage's folder.", metavar="STAGE")],
+    as_json: JsonOption = False,
 ) -> None:
     """Train transformers' model as a stage was trained, and compare the losses of each step."""
-    start_module("titan.prove_losses", str(stage))
+    start_module("titan.prove_losses", *(["--json"] if as_json else []), "--", str(stage))
 
 
 @app.command()

@@ -184,7 +184,7 @@ def test_what_isnt_there_is_refused_with_what_could_be(hub: LocalHub, cache: Pat
 
 
 def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
-    hub: LocalHub, configs: Path, tmp_path: Path
+    hub: LocalHub, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_tokenizer(tmp_path / "their-model")
     (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -194,6 +194,10 @@ def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
     plan = planned(configs, *settings)
     assert stage(plan, "pretrain").run.config["checkpoint"]["initial_load_path"] == str(folder)
     assert (weights(plan), hub.log) == ([], [])
+    # What a stage is given can be read from anywhere.
+    monkeypatch.chdir(folder.parent)
+    near = planned(configs, *IN_HF, f"pretrain.model.hf_assets_path=./{folder.name}")
+    assert stage(near, "pretrain").run.config["checkpoint"]["initial_load_path"] == str(folder)
     (folder / "model.safetensors").write_bytes(b"others")
     assert stage(planned(configs, *settings), "pretrain").run.fingerprint != stage(plan, "pretrain").run.fingerprint
     settings = (*settings, f"pretrain.tokenizer.path={write_tokenizer(tmp_path / 'their-tokenizer')}")
