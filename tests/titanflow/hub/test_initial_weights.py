@@ -206,6 +206,17 @@ def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
     assert stage(planned(configs, *settings), "pretrain").state == "CACHED"
 
 
+@pytest.mark.parametrize("named", ["./step-12", "~/step-12"])
+def test_a_stage_is_given_a_checkpoint_s_place_however_it_was_named(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "step-12").mkdir()
+    run = stage(planned(configs, f"pretrain.checkpoint.initial_load_path={named}"), "pretrain").run
+    assert run.config["checkpoint"]["initial_load_path"] == str(tmp_path / "step-12")
+
+
 def test_files_of_a_repository_that_are_broken_are_refused(hub: LocalHub, repo: Repo, configs: Path) -> None:
     for index in (b"{", b"[]", b'{"weight_map": 1}'):
         upload(hub, None, **{"model.safetensors.index__json": index})
