@@ -29,7 +29,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3": ("LlamaForCausalLM", {"rope_parameters": LLAMA3_ROPE}),
     "qwen3": ("Qwen3ForCausalLM", {"tie_word_embeddings": False}),
     "qwen3, tied": ("Qwen3ForCausalLM", {"tie_word_embeddings": True}),
-    "qwen2": ("Qwen2ForCausalLM", {"tie_word_embeddings": False}),
+    "qwen2, a token of the text pads": ("Qwen2ForCausalLM", {"tie_word_embeddings": False, "pad_token_id": 7}),
     "qwen2, tied": ("Qwen2ForCausalLM", {"tie_word_embeddings": True}),
 }
 
@@ -187,8 +187,11 @@ def test_what_cannot_be_compared_is_refused(
     [
         ("mod", {}, "model.name: mod chooses tokens otherwise in training"),
         ("qwen2", {"dropout": 0.1}, "model.dropout: the two drop other numbers"),
-        ("llama4", {"moe_args": {"num_experts": 8, "top_k": 1}}, "model.moe_args.top_k: found 1 of 8 experts"),
-        ("qwen3", {"moe_args": {"num_experts": 8, "top_k": 2}, "moe_enabled": True}, "found 2 of 8 experts"),
+        (
+            "deepseek_v3",
+            {"moe_args": {"load_balance_coeff": 1e-3}},
+            "model.moe_args.load_balance_coeff: training moves",
+        ),
     ],
 )
 def test_a_model_that_trains_otherwise_is_refused(
