@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_hugging_face import LLAMA3_ROPE, write_hugging_face
-from tiny_stages import SEQ_LEN, Workbench
+from tiny_stages import SEQ_LEN, VOCAB, Workbench
 
 from titan.prove_losses import TOLERANCE, Losses, lines, main, prove_losses
 from titanflow.data.mixture import open_rows
@@ -151,6 +151,25 @@ def test_chats_microbatches_and_a_finished_base_are_compared_too(bench: Workbenc
     sft = bench.stage("sft", SETTINGS, {"model": {"name": "qwen2"}}, settings, model_overrides={}, **fields)
     assert bench.run(sft) == 0, (sft.folder / "log.txt").read_text()
     losses = prove_losses(sft.folder)
+    assert len(losses) == 12
+    assert max(one.difference for one in losses) < TOLERANCE
+
+
+MIXTURE = {
+    **{"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "multiple_of": 32, "vocab_size": VOCAB},
+    "moe_args.load_balance_coeff": None,
+}
+
+
+def test_a_mixture_whose_experts_nothing_evens_out_is_compared(bench: Workbench) -> None:
+    fields = {"model_overrides": MIXTURE, "tokenizer": bench.data / "tokenizer"}
+    model = {"model": {"name": "llama4", "flavor": "debugmodel"}, "training": {"steps": 12}}
+    begins = bench.stage("begins", SETTINGS, model, {"training": {"steps": 1}}, **fields)
+    assert bench.run(begins) == 0, (begins.folder / "log.txt").read_text()
+    start = {"checkpoint": {"initial_load_in_hf": True, "initial_load_path": str(begins.folder / "export")}}
+    run = bench.stage("trained", SETTINGS, model, start, **fields)
+    assert bench.run(run) == 0, (run.folder / "log.txt").read_text()
+    losses = prove_losses(run.folder)
     assert len(losses) == 12
     assert max(one.difference for one in losses) < TOLERANCE
 
