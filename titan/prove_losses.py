@@ -8,9 +8,11 @@ where they aren't, and with 2 where the two can't be compared.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,11 @@ from titanflow.config.mixture import packs_rows
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.families import PARAMETER_GROUPS
-from titanflow.hf_base import is_hugging_face
+from titanflow.finished_training import finished_training
+from titanflow.hf_base import check_weights_there, is_hugging_face
 from titanflow.metrics_lines import read_metrics
-from titanflow.results import TrainResult, read_result
-from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.results import TrainResult
+from titanflow.stage import METRICS_FILE, RESULT_FILE, StageRun
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +35,12 @@ TOLERANCE = 1e-4
 learning rate that is too high for a model amplifies rounding, and parts two right ones as well."""
 SHOWN = 10
 """Steps that are shown."""
+ROUNDS = "rounding to less differs between any two implementations"
 PLAIN: Mapping[str, tuple[Any, str]] = {
-    "training.mixed_precision_param": ("float32", "rounding to less differs between any two implementations"),
+    "training.dtype": ("float32", ROUNDS),
+    "training.mixed_precision_param": ("float32", ROUNDS),
+    "optimizer.early_step_in_backward": (False, "weights are stepped before the gradients' norm is known"),
+    "model.converters": ([], "they change what a layer computes"),
     "lora.rank": (0, "transformers' model has no adapters"),
     "data.streaming": (False, "a stream's rows can't be read a second time by themselves"),
 }
@@ -58,18 +65,19 @@ def prove_losses(folder: Path) -> list[Losses]:
     """Trains transformers' model as a finished stage was trained; both losses of each logged step.
 
     Raises:
-        DataError: the folder is no finished training stage's.
+        DataError: the folder is no finished training stage's, has no losses, or rows that train no next token.
         ConfigError: the stage didn't begin with weights that transformers loads, or trains something that transformers'
             model doesn't compute.
     """
-    result = read_result(folder) if (folder / RESULT_FILE).is_file() else None
-    if not isinstance(result, TrainResult):
-        raise DataError(Problem(f"no {RESULT_FILE} of a training", origin=str(folder), expected="a finished stage"))
-    run = StageRun.read(folder / RUN_FILE)
+    run, result = finished_training(folder)
     if problems := _problems(run, result):
         raise ConfigError(problems)
+    beginning = _beginning(run)
     ours = {one["step"]: one["loss"] for one in read_metrics(folder / METRICS_FILE) if "loss" in one}
-    return [Losses(step, ours[step], loss) for step, loss in _train(run, _beginning(run), result) if step in ours]
+    if not ours:
+        message = f"{METRICS_FILE} has no loss: nothing can be compared"
+        raise DataError(Problem(message, origin=str(folder), expected="a line for each logged step"))
+    return [Losses(step, ours[step], loss) for step, loss in _train(run, beginning, result) if step in ours]
 
 
 def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
@@ -101,10 +109,15 @@ def _beginning(run: StageRun) -> Path:
     checkpoint = run.config.get("checkpoint") or {}
     named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
     folder = Path(named) if named else None
+    if folder is not None and not folder.is_dir():
+        where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
+        expected = "the weights that the stage began with, where they were"
+        key = "sft.base" if run.base else "checkpoint.initial_load_path"
+        raise ConfigError(Problem(f"{folder} isn't there{where}", key, run.origins.get(key, ""), expected=expected))
     if folder is not None and not is_hugging_face(folder) and (folder / RESULT_FILE).is_file():
-        base = read_result(folder)
-        folder = base.export if isinstance(base, TrainResult) else None
+        folder = finished_training(folder)[1].export
     if folder is not None and is_hugging_face(folder):
+        check_weights_there(folder)
         return folder
     raise ConfigError(
         Problem(
@@ -128,11 +141,22 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     from titan.job_config import build_job_config
 
     config = build_job_config(run)
-    model = load_folder(beginning, torch.float32)[0].train()
+    # In inference mode, which differs by dropout alone: the stage has none, whatever its base's config.json says.
+    model = load_folder(beginning, torch.float32)[0]
+    # Where a row holds the padding's token, as text does where that is the end of text, too, the stage trains it.
+    model.get_input_embeddings().padding_idx = None
+    if model.config.vocab_size != result.model_args["vocab_size"]:
+        message = (
+            f"found {model.config.vocab_size} in {beginning}, and the stage trained {result.model_args['vocab_size']}"
+        )
+        hint = "new tokens' rows are drawn, and transformers would draw others"
+        raise ConfigError(Problem(message, "model.vocab_size", expected="one size for both", hint=hint))
     optimizers = build_optimizers([model], config.optimizer, None)
     schedulers = build_lr_schedulers(optimizers, config.lr_scheduler, config.training.steps)
     for step, batch in zip(range(1, result.step + 1), _batches(run, config, result), strict=False):
         loss, tokens = 0.0, sum(int((labels != IGNORE_INDEX).sum()) for _, labels in batch)
+        for inputs, labels in batch:
+            _check_next(step, inputs["input"][:, 1:], labels[:, :-1])
         for inputs, labels in batch if tokens else ():
             logits = model(input_ids=inputs["input"], use_cache=False).logits
             part = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / tokens
@@ -144,6 +168,17 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
             optimizers.zero_grad()
             yield step, loss
         schedulers.step()
+
+
+def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuses rows that train another token than the one that follows: both models would learn that alike."""
+    from torchtitan.components.loss import IGNORE_INDEX
+
+    if bool(((labels != IGNORE_INDEX) & (labels != following)).any()):
+        expected = "the token that follows, or none"
+        raise DataError(
+            Problem(f"a row of step {step} trains another token than the one that follows", expected=expected)
+        )
 
 
 def _batches(
@@ -159,9 +194,9 @@ def _batches(
     if not training.mock_data and run.data.train is None:
         raise ConfigError(Problem("the stage read no prepared rows", "data", expected="data that is prepared"))
     loader = PreparedDataLoader(
-        open_rows(run.data.train, result.seq_len)
-        if run.data.train
-        else MockRows(result.model_args["vocab_size"], result.seq_len),
+        MockRows(result.model_args["vocab_size"], result.seq_len)
+        if training.mock_data or run.data.train is None
+        else open_rows(run.data.train, result.seq_len),
         local_batch_size=training.local_batch_size if rows % training.local_batch_size == 0 else rows,
         global_batch_size=rows,
         rank=0,
@@ -180,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m titan.prove_losses", description=__doc__)
     parser.add_argument("stage", type=Path, help="the folder of a finished pretraining or fine-tuning")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     quiet_transformers()
     try:
@@ -187,19 +223,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TitanflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return show(losses)
+    print(json.dumps(as_json(losses), indent=2) if given.json else "\n".join(lines(losses)))
+    return 1 if apart(losses) else 0
 
 
-def show(losses: Sequence[Losses]) -> int:
-    """Prints some steps and the largest difference; 0 where that is within :data:`TOLERANCE`, otherwise 1."""
-    print(f"{'step':>6} {'stage':>10} {'transformers':>12} {'difference':>10}")
+def apart(losses: Sequence[Losses]) -> list[Losses]:
+    """The steps whose losses differ by more than :data:`TOLERANCE`; a loss that is NaN is like no other."""
+    return [one for one in losses if not one.difference <= TOLERANCE]
+
+
+def as_json(losses: Sequence[Losses]) -> dict[str, Any]:
+    """The verdict, and every step, for other programs."""
+    steps = [{"step": one.step, "stage": one.ours, "transformers": one.theirs} for one in losses]
+    return {"equal": not apart(losses), "tolerance": TOLERANCE, "steps": steps}
+
+
+def lines(losses: Sequence[Losses]) -> Iterator[str]:
+    """Some steps as a table, the largest difference, and the verdict."""
+    yield f"{'step':>6} {'stage':>10} {'transformers':>12} {'difference':>10}"
     for one in losses[:: max(1, len(losses) // SHOWN)]:
-        print(f"{one.step:>6} {one.ours:>10.5f} {one.theirs:>12.5f} {one.difference:>10.1e}")
-    apart = [one for one in losses if not one.difference <= TOLERANCE]
-    worst = max(losses, key=lambda one: one.difference)
-    print(f"{len(losses)} steps, the largest difference is {worst.difference:.1e} nats per token, at step {worst.step}")
-    print(f"the losses differ from step {apart[0].step} on" if apart else f"equal within {TOLERANCE:g}")
-    return 1 if apart else 0
+        yield f"{one.step:>6} {one.ours:>10.5f} {one.theirs:>12.5f} {one.difference:>10.1e}"
+    # NaN is neither more nor less than a number.
+    worst = max(losses, key=lambda one: (isnan(one.difference), one.difference))
+    yield f"{len(losses)} steps, the largest difference is {worst.difference:.1e} nats per token, at step {worst.step}"
+    differing = apart(losses)
+    yield f"the losses differ from step {differing[0].step} on" if differing else f"equal within {TOLERANCE:g}"
 
 
 if __name__ == "__main__":

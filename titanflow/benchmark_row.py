@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from titanflow.errors import DataError, Problem
+from titanflow.finished_training import finished_training
 from titanflow.forecast.layout import Layout
 from titanflow.manifest import Manifest
 from titanflow.metrics_lines import read_metrics
 from titanflow.quantities import GIB, short, size
-from titanflow.results import TrainResult, read_result
-from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, StageRun
+from titanflow.stage import METRICS_FILE, StageRun
 
 COLUMNS = (
     *("model", "parameters", "devices", "techniques", "tokens a row", "rows a step", "steps"),
@@ -36,12 +35,7 @@ def benchmark_table(folders: Iterable[Path]) -> str:
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    folder = folder.absolute()
-    result = read_result(folder) if (folder / RESULT_FILE).is_file() else None
-    if not isinstance(result, TrainResult):
-        expected = "the folder of a finished pretrain or sft stage"
-        raise DataError(Problem(f"no {RESULT_FILE} of a training", origin=str(folder), expected=expected))
-    run, records = StageRun.read(folder / RUN_FILE), read_metrics(folder / METRICS_FILE)
+    (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
     layout = Layout.of(run.config)
     rates = [one["mfu"] for one in records if "mfu" in one]
     reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]

@@ -119,16 +119,18 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
     Where the Hub can't be reached, what the cache holds is taken.
 
     Raises:
-        ConfigError: there is no such repository or revision, it has no safetensors, or neither Hub nor cache has it.
+        ConfigError: there is no such repository or revision, it lacks some of its safetensors, or neither Hub nor cache
+            has it.
     """
     folder = snapshot(repo_id, revision, DESCRIPTION)
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(Problem(f"{repo_id} has no {CONFIG_FILE}", expected="a model that transformers loads"))
-    if missing_weights(folder):
-        names = file_names(repo_id, folder.name)
-        pickled = [name for name in names if name.endswith(".bin")]
-        if names and not any(name.endswith(SUFFIX) for name in names):
-            raise ConfigError(_no_weights(repo_id, missing_weights(folder), pickled))
+    if missing := missing_weights(folder):
+        names = [name for name in file_names(repo_id, folder.name) if "/" not in name]
+        if names and (absent := [name for name in missing if name not in names]):
+            is_pickled = not any(name.endswith(SUFFIX) for name in names)
+            pickled = [name for name in names if is_pickled and name.endswith(".bin")]
+            raise ConfigError(_no_weights(repo_id, absent, pickled))
     return folder
 
 

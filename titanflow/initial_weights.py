@@ -84,12 +84,11 @@ class InitialWeights:
 
 
 def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
-    """A stage's config with the folder of the weights in transformers' format that it begins with, whichever key named
-    them."""
+    """A stage's config with the full path of the weights that it begins with, whichever key named them."""
     checkpoint = config.get("checkpoint") or {}
-    if initial is None or initial.folder is None or not checkpoint["initial_load_in_hf"]:
+    if initial is None or initial.folder is None or not initial.folder.exists():
         return config
-    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder)}}
+    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder.absolute())}}
 
 
 def check_beginnings(

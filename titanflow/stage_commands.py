@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from titanflow.cli_app import out
+from titanflow.cli_app import JsonOption, out
 from titanflow.cli_models import start_module
 
 
 def prove_losses(
     stage: Annotated[Path, typer.Argument(help="A finished training stage's folder.", metavar="STAGE")],
+    as_json: JsonOption = False,
 ) -> None:
     """Train transformers' model as a stage was trained, and compare the losses of each step."""
-    start_module("titan.prove_losses", str(stage))
+    start_module("titan.prove_losses", *(["--json"] if as_json else []), "--", str(stage))
 
 
 def benchmark(

@@ -22,15 +22,16 @@ def test_torchtitan_makes_two_groups_of_one_weight():
     assert "[model.norm, model.output]," in source
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_two_ranks_have_the_losses_of_one(bench, tied):
+@pytest.mark.parametrize(("tied", "ranks", "tensor"), [(True, 2, 1), (False, 2, 1), (True, 4, 2)])
+def test_ranks_have_the_losses_of_one(bench, tied, ranks, tensor):
     losses = []
-    for ranks in (None, 2):
+    for count, degree in ((None, 1), (ranks, tensor)):
         batch = {"training": {"steps": 4, "local_batch_size": 4, "global_batch_size": 8}}
+        parallelism = {"parallelism": {"tensor_parallel_degree": degree}}
         arguments = {**ARGS, "enable_weight_tying": tied}
-        run = bench.stage(f"on-{ranks}", QWEN3, batch, model_overrides=arguments)
-        assert bench.run(run, ranks) == 0, (run.folder / "log.txt").read_text()
+        run = bench.stage(f"on-{count}", QWEN3, batch, parallelism, model_overrides=arguments)
+        assert bench.run(run, count) == 0, (run.folder / "log.txt").read_text()
         losses.append(records(run))
-    one, two = losses
-    assert list(two) == [1, 2, 3, 4]
-    assert two == pytest.approx(one, abs=1e-5)
+    one, others = losses
+    assert list(others) == [1, 2, 3, 4]
+    assert others == pytest.approx(one, abs=1e-5)

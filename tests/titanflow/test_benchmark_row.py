@@ -85,3 +85,16 @@ def test_a_folder_without_a_finished_training_is_refused(configs: Path, tmp_path
     for other in (folder / "evaluate", folder, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="expected: the folder of a finished pretrain or sft stage"):
             benchmark_table([other])
+
+
+def test_files_that_cant_be_read_are_refused(configs: Path) -> None:
+    folder = finish(configs, upto="pretrain").folder / "pretrain"
+    for name, text in (("run.yaml", "{"), ("run.yaml", "[1]"), ("result.json", "{"), ("result.json", "{}")):
+        kept = (folder / name).read_text()
+        (folder / name).write_text(text)
+        with pytest.raises(DataError, match=r"run\.yaml or result\.json can't be read"):
+            benchmark_table([folder])
+        (folder / name).write_text(kept)
+    (folder / "run.yaml").unlink()
+    with pytest.raises(DataError, match="No such file"):
+        benchmark_table([folder])

@@ -113,8 +113,8 @@ def test_a_model_in_transformers_format_is_a_base(configs: Path, base: Path, tmp
     assert prepare.config["weights"] == []
     with pytest.raises(ConfigError, match="found 3, and their-model has 2"):
         make_plan("later", configs, overrides=[*theirs, "sft.model.n_layers=3"])
-    with pytest.raises(ConfigError, match="found 65, and their-model was trained with 64"):
-        make_plan("later", configs, overrides=[*theirs, "sft.training.seq_len=65"])
+    with pytest.raises(ConfigError, match="found 66, and their-model was trained with 64"):
+        make_plan("later", configs, overrides=[*theirs, "sft.training.seq_len=66"])
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
     with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*config\.json: architectures: found 'GPT2LMHeadModel'"):
         make_plan("later", configs, overrides=theirs)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 
 from titanflow.config.batch import check_batch
 from titanflow.config.module import Module
 from titanflow.config.pipeline_checks import check_pipeline
 from titanflow.errors import Problem
-from titanflow.families import OWN_FAMILIES
 
 OTHERS = (
     "data_parallel_replicate_degree",
@@ -19,9 +17,6 @@ OTHERS = (
 )
 SHARD = "data_parallel_shard_degree"
 PIPELINE = "pipeline_parallel_degree"
-ONE_GROUP = (2, 13)
-"""The first version of torch known to refuse, in the first step, a weight that two groups of FSDP share; torchtitan
-0.2.2 wraps embedding and output apart, this project's own families wrap them together."""
 
 
 def check_parallelism(module: Module) -> list[Problem]:
@@ -39,7 +34,7 @@ def check_processes(module: Module) -> list[Problem]:
     """Degrees that the processes don't allow: they don't multiply to them, or what is asked for needs more of them."""
     if _no_degrees(module):
         return []
-    checks = (_check_degrees, _check_experts, _check_offload, _check_tied_shards)
+    checks = (_check_degrees, _check_experts, _check_offload)
     problems = [problem for check in checks for problem in check(module)]
     # Which ranks read different rows is known once the degrees fit.
     return problems or check_batch(module) or check_pipeline(module)
@@ -110,11 +105,14 @@ def _check_shares(module: Module) -> list[Problem]:
         if count and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
             problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
-    divisor = tensor * (2 * context if context > 1 else 1)
-    parts = "tensor_parallel_degree" + (" × 2 × context_parallel_degree" if context > 1 else "")
     for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
-        seq_len, expected = config[section]["seq_len"], f"a multiple of {divisor}, which is {parts}"
+        seq_len = config[section]["seq_len"]
+        divisor, parts = tensor, "tensor_parallel_degree"
+        # torchtitan's families assert it of the rows that are trained, whether ranks share them or not.
+        if context > 1 or (section == "training" and args):
+            divisor, parts = 2 * context * tensor, "2 × context_parallel_degree × tensor_parallel_degree"
         if seq_len % divisor:
+            expected = f"a multiple of {divisor}, which is {parts}"
             problems.append(module.problem(f"{section}.seq_len", f"found {seq_len}", expected))
     return problems
 
@@ -144,25 +142,6 @@ def _check_tied_stages(module: Module) -> list[Problem]:
         return []
     message = f"found {degree}: embedding and output are one weight, and lie on the first and last stage"
     return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
-
-
-def _check_tied_shards(module: Module) -> list[Problem]:
-    degrees, is_tied = module.config["parallelism"], module.model_args.get("enable_weight_tying")
-    is_one_group = module.config["model"]["name"] in OWN_FAMILIES
-    if not is_tied or degrees[PIPELINE] > 1 or is_one_group or not is_sharded(module) or _torch() < ONE_GROUP:
-        return []
-    shown = ".".join(map(str, _torch()))
-    message = f"found {degrees[SHARD]}: embedding and output are one weight, which torch {shown}'s FSDP refuses"
-    hint = "data_parallel_replicate_degree trains the same on as many processes"
-    return [_problem(module, SHARD, message, "1", hint)]
-
-
-def _torch() -> tuple[int, int]:
-    try:
-        major, minor = version("torch").split(".")[:2]
-    except PackageNotFoundError:
-        return (0, 0)
-    return int(major), int(minor)
 
 
 def _check_compiled(module: Module) -> list[Problem]:

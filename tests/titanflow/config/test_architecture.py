@@ -66,11 +66,11 @@ def test_the_attention_backend_is_the_stages_own(with_base: Path, load, mistakes
 
 
 def test_rows_are_longer_than_the_bases_only_with_the_flag(with_base: Path, load, mistakes) -> None:
-    message = mistakes(with_base, "sft.training.seq_len=65")
-    assert "found 65, and pretrain was trained with 64" in message
+    message = mistakes(with_base, "sft.training.seq_len=66")
+    assert "found 66, and pretrain was trained with 64" in message
     assert "set sft.sft.allow_longer_context: true" in message
-    sft = load(with_base, "sft.training.seq_len=65", "sft.sft.allow_longer_context=true").modules["sft"]
-    assert sft.config["training"]["seq_len"] == 65
+    sft = load(with_base, "sft.training.seq_len=66", "sft.sft.allow_longer_context=true").modules["sft"]
+    assert sft.config["training"]["seq_len"] == 66
 
 
 def test_positions_follow_the_rows(with_base: Path, load, mistakes) -> None:

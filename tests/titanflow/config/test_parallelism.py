@@ -2,8 +2,6 @@ from math import prod
 
 import pytest
 
-from titanflow.config import parallelism
-
 KINDS = ("data_parallel_replicate", "data_parallel_shard", "tensor_parallel", "context_parallel", "pipeline_parallel")
 
 
@@ -52,6 +50,7 @@ def test_degrees_that_fit_as_torchtitan_has_it(write, load, processes: int, nnod
         (settings(3, tensor_parallel=3), "found 3, and the model's n_heads is 16"),
         (settings(2, tensor_parallel=2, training__seq_len=63), "training.seq_len: found 63"),
         (settings(2, context_parallel=2, training__seq_len=62), "a multiple of 4, which is"),
+        (settings(1, training__seq_len=63), "training.seq_len: found 63"),
         (
             settings(2, tensor_parallel=2, validation__enable="true", validation__seq_len=33),
             "validation.seq_len: found",
@@ -91,24 +90,18 @@ def test_an_empty_section_has_its_defaults(write, load) -> None:
     assert config["parallelism"]["tensor_parallel_degree"] == 1
 
 
-def test_tied_embeddings_are_replicated_and_not_sharded(write, load, mistakes, monkeypatch) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+def test_tied_embeddings_are_sharded_and_replicated(write, load, family: str) -> None:
     path = write(
-        experiments__exp="""
+        experiments__exp=f"""
             modules:
               pretrain:
                 config: pretrain.yaml
-                overrides: {model: {name: qwen3, flavor: debugmodel, enable_weight_tying: true}}
+                overrides: {{model: {{name: {family}, flavor: debugmodel, enable_weight_tying: true}}}}
             """
     )
-    monkeypatch.setattr(parallelism, "_torch", lambda: (2, 13))
-    message = mistakes(path, *settings(2))
-    assert "data_parallel_shard_degree: found -1: embedding and output are one weight" in message
-    load(path, *settings(2, data_parallel_replicate=2))
-    load(path, *settings(2), "pretrain.model.enable_weight_tying=false")
-    own = ["pretrain.model.name=qwen2", "pretrain.model.flavor=debugmodel"]
-    load(path, *settings(2), *own)
-    monkeypatch.setattr(parallelism, "_torch", lambda: (2, 11))
-    load(path, *settings(2))
+    for degrees in ({}, {"data_parallel_replicate": 2}):
+        load(path, *settings(2, **degrees))
 
 
 def test_tied_embeddings_cant_lie_on_two_stages_of_a_pipeline(write, load, mistakes) -> None:

@@ -123,9 +123,6 @@ def test_a_repository_or_revision_that_isnt_there(model: Repo, named: str, revis
 
 def test_pickled_weights_alone_are_refused_with_the_reason(model: Repo, tmp_path: Path) -> None:
     commit(model, {"pytorch_model.bin": b"pickle"})
-    model.commit("main", "no nested ones", {
-        name: blob for name, blob in model.at("main").files.items() if "/" not in name
-    })  # fmt: skip
     reason = r"only pickled weights \(pytorch_model.bin\): loading a pickle runs what it says"
     with pytest.raises(ConfigError, match=reason):
         outside_base("owner/model")
@@ -134,6 +131,24 @@ def test_pickled_weights_alone_are_refused_with_the_reason(model: Repo, tmp_path
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ConfigError, match=reason):
         outside_base(str(tmp_path / "pickled"))
+
+
+INDEX = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+
+
+@pytest.mark.parametrize(
+    ("weights", "absent"),
+    [
+        ({"model.safetensors.index.json": INDEX, "model-1.safetensors": b"weights"}, "model-2.safetensors"),
+        ({"model.fp16.safetensors": b"weights", "pytorch_model.bin": b"pickle"}, "model.safetensors"),
+    ],
+)
+def test_weights_that_the_repository_lacks_are_refused_in_the_plan(
+    model: Repo, weights: dict[str, bytes], absent: str
+) -> None:
+    commit(model, weights)
+    with pytest.raises(ConfigError, match=rf"owner/model: the weights aren't there: {absent}\n"):
+        outside_base("owner/model")
 
 
 def local(folder: Path) -> Path:

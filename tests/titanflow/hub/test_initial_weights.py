@@ -185,7 +185,7 @@ def test_what_isnt_there_is_refused_with_what_could_be(hub: LocalHub, cache: Pat
 
 
 def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
-    hub: LocalHub, configs: Path, tmp_path: Path
+    hub: LocalHub, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_tokenizer(tmp_path / "their-model")
     (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -195,12 +195,27 @@ def test_a_local_folder_s_are_loaded_from_it_and_not_from_the_tokenizer_s_copy(
     plan = planned(configs, *settings)
     assert stage(plan, "pretrain").run.config["checkpoint"]["initial_load_path"] == str(folder)
     assert (weights(plan), hub.log) == ([], [])
+    # What a stage is given can be read from anywhere.
+    monkeypatch.chdir(folder.parent)
+    near = planned(configs, *IN_HF, f"pretrain.model.hf_assets_path=./{folder.name}")
+    assert stage(near, "pretrain").run.config["checkpoint"]["initial_load_path"] == str(folder)
     (folder / "model.safetensors").write_bytes(b"others")
     assert stage(planned(configs, *settings), "pretrain").run.fingerprint != stage(plan, "pretrain").run.fingerprint
     settings = (*settings, f"pretrain.tokenizer.path={write_tokenizer(tmp_path / 'their-tokenizer')}")
     finish(planned(configs, *settings))
     (folder / "model.safetensors").unlink()
     assert stage(planned(configs, *settings), "pretrain").state == "CACHED"
+
+
+@pytest.mark.parametrize("named", ["./step-12", "~/step-12"])
+def test_a_stage_is_given_a_checkpoint_s_place_however_it_was_named(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "step-12").mkdir()
+    run = stage(planned(configs, f"pretrain.checkpoint.initial_load_path={named}"), "pretrain").run
+    assert run.config["checkpoint"]["initial_load_path"] == str(tmp_path / "step-12")
 
 
 def test_files_of_a_repository_that_are_broken_are_refused(hub: LocalHub, repo: Repo, configs: Path) -> None:
