@@ -13,8 +13,8 @@ from titanflow.config.model_args import families_hint
 from titanflow.config.yaml_source import flatten
 from titanflow.errors import ConfigError, Problem
 from titanflow.inheritance import inheritance_table
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.new_tokens import new_tokens, token_rows, vocabulary
+from titanflow.results import InheritanceRow
 from titanflow.stage import StageRun
 
 

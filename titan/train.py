@@ -24,10 +24,9 @@ from titanflow.base_model import BaseArchitecture, begins_with, tokenizer_digest
 from titanflow.checkpoints import damage
 from titanflow.errors import ConfigError, Problem
 from titanflow.hf_snapshot import repository_of
-from titanflow.inheritance_row import NOT_INHERITED, InheritanceRow
 from titanflow.metrics_lines import read_metrics
 from titanflow.outside_base import read_base
-from titanflow.results import TrainResult, write_result
+from titanflow.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
 from titanflow.stage import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.stage_failure import ERROR_FILE, record_failure
 from titanflow.torchrun import RUN_ID, end_with_torchrun

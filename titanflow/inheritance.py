@@ -18,8 +18,8 @@ from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
 from titanflow.config.yaml_source import flatten
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.new_tokens import new_tokens, token_rows
+from titanflow.results import InheritanceRow
 from titanflow.stage import StageRun
 from titanflow.training_data import DATASET_FILE
 

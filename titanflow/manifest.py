@@ -20,9 +20,8 @@ from pydantic import BaseModel, Field, field_validator
 from titanflow.changes import Change
 from titanflow.files_written import write_text_atomically
 from titanflow.fingerprint import digest, file_digest
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.outputs import OutputCheck, OutputFile, at_once
-from titanflow.results import EvaluateResult, PublishResult, StageResult, TrainResult, WandbRecord
+from titanflow.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, WandbRecord
 from titanflow.stage import RESULT_FILE, RUN_FILE, STAGES, StageName, StageRun
 from titanflow.stage_inputs import StageInputs
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from titanflow.changes import Change
 from titanflow.console import one_line, uncut
 from titanflow.errors import ConfigError, Problem
-from titanflow.inheritance_row import NOT_INHERITED
 from titanflow.launch import by_hand
+from titanflow.results import NOT_INHERITED
 from titanflow.stage_plan import Plan, StagePlan
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}

@@ -13,8 +13,8 @@ from titanflow.config.experiment import Experiment
 from titanflow.files_written import write_text_atomically
 from titanflow.forecast.forecast import Forecast
 from titanflow.inheritance import inheritance_table
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.night_record import Night
+from titanflow.results import InheritanceRow
 from titanflow.stage import StageName, StageRun
 from titanflow.stage_inputs import StageInputs
 

@@ -14,9 +14,8 @@ from rich.text import Text
 from titanflow.console import uncut
 from titanflow.forecast.reconcile import headline, reconciled
 from titanflow.gate_figures import figures
-from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
-from titanflow.results import EvaluateResult, GateDecision, PublishResult, TrainResult, is_stderr, read_result
+from titanflow.results import EvaluateResult, GateDecision, PublishResult, TrainResult, counted, is_stderr, read_result
 from titanflow.score_table import score
 from titanflow.stage import METRICS_FILE, RESULT_FILE
 from titanflow.stage_plan import Plan

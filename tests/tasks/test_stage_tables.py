@@ -6,9 +6,8 @@ import pytest
 
 from tasks import stage_tables
 from tasks.stage_tables import begin_tables, finish_tables, inheritance_rows, masked_rows
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import MaskedRow
-from titanflow.results import PublishResult, TrainResult
+from titanflow.results import InheritanceRow, PublishResult, TrainResult
 from titanflow.stage import PreparedData, StageRun
 
 TRAINED = TrainResult(

@@ -6,9 +6,8 @@ import pytest
 
 from titanflow import manifest as manifest_module
 from titanflow.forecast.forecast import Forecast
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import Manifest, checkpoint_digest, git_revision
-from titanflow.results import ArtifactRecord, PublishResult, TrainResult, WandbRecord, write_result
+from titanflow.results import ArtifactRecord, InheritanceRow, PublishResult, TrainResult, WandbRecord, write_result
 from titanflow.stage import RESULT_FILE, StageRun
 
 

@@ -31,8 +31,8 @@ from titanflow.hub.markdown import code, fence, plain
 from titanflow.hub.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
 from titanflow.hub.names import default_tag
 from titanflow.hub.score_commands import drawn_tasks, inexact, score_commands
-from titanflow.inheritance_row import counted
 from titanflow.metrics_lines import read_metrics
+from titanflow.results import counted
 from titanflow.score_table import LastPublished, seeds_text
 from titanflow.stage import METRICS_FILE
 from titanflow.training_data import hub_datasets, training_data

@@ -9,10 +9,9 @@ from typing import Any
 
 from titanflow.errors import ConfigError, DataError, Problem
 from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.metrics_lines import read_metrics
-from titanflow.results import EvaluateResult, PublishResult, StageResult, TrainResult, read_result
+from titanflow.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, read_result
 from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
 from titanflow.stage_failure import ERROR_FILE, StageError
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from titanflow.errors import TitanflowError
 from titanflow.hub.bundle import WEIGHTS
-from titanflow.inheritance_row import InheritanceRow
 from titanflow.masks import Masks
 from titanflow.quantities import duration, short
 from titanflow.report.contents import RunContents, StageContents
-from titanflow.results import EvaluateResult, TrainResult
+from titanflow.results import EvaluateResult, InheritanceRow, TrainResult
 from titanflow.score_table import Z95, Score, columns, score_rows, share_bounds
 
 MASK_ROWS = 3

@@ -8,7 +8,7 @@ from titanflow.config.after_training import Publish
 from titanflow.hub.bundle import from_export
 from titanflow.hub.card import model_card
 from titanflow.hub.lineage import read_lineage
-from titanflow.inheritance_row import InheritanceRow
+from titanflow.results import InheritanceRow
 
 WEIGHTS = InheritanceRow(key="weights", how="inherited", base="their-model", here="their-model", origin="their-model")
 
