@@ -112,7 +112,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         weights[f"{PREFIX}{names[name]}.lora_A.weight"] = a.clone()
         weights[f"{PREFIX}{names[name]}.lora_B.weight"] = b.contiguous()
     whole = to_transformers.to_hf(_saved(native))
-    weights |= {f"{PREFIX}{key}": value.clone() for key, value in whole.items()}
+    weights |= {f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items()}
     saved = sorted({key.rpartition(".")[0] for key in whole})
     config = {
         "peft_type": "LORA",

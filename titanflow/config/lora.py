@@ -14,13 +14,16 @@ from titanflow.data.template import template_of
 from titanflow.errors import Problem
 from titanflow.families import PARAMETER_GROUPS
 from titanflow.forecast.weights import EMBEDDINGS, HEAD
-from titanflow.module_names import LINEARS, module_names, without_layer
+from titanflow.module_names import module_names, without_layer
 
 if TYPE_CHECKING:
     from titanflow.base_model import BaseArchitecture
     from titanflow.config.module import Module
 
-DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
+EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
+"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
+DEFAULT_TARGETS = ("attention.*", *FUSED)
+"""What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
 TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
 
@@ -29,8 +32,6 @@ OTHERS: Mapping[str, tuple[Any, str]] = {
     "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
 }
 """Keys of other sections that must have this value beside adapters, and why."""
-EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
-"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
 PEFT_NAMES = {
     **{"q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo"},
     **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
@@ -78,8 +79,7 @@ def find_modules(
     Returns:
         The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
     """
-    wanted = DEFAULT_TARGETS if settings.target_modules is None else settings.target_modules
-    targets, problems = _find("target_modules", wanted, linears)
+    targets, problems = _find("target_modules", target_patterns(settings.target_modules, linears), linears)
     saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
     problems += unmatched
     if twice := _under(targets, saved):
@@ -88,6 +88,13 @@ def find_modules(
     if tied:
         problems += _tied_problems(targets, saved)
     return LoraModules(targets, saved), problems
+
+
+def target_patterns(given: Sequence[str] | None, linears: Sequence[str]) -> Sequence[str]:
+    """What ``target_modules`` says; unset, the defaults that the family has layers for (all, if it has none)."""
+    if given is not None:
+        return given
+    return [one for one in DEFAULT_TARGETS if any(matches(one, name) for name in linears)] or DEFAULT_TARGETS
 
 
 def _tied_problems(targets: Sequence[str], saved: Sequence[str]) -> list[Problem]:
@@ -214,7 +221,7 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
 def _idle_rates(module: Module) -> Iterator[str]:
     """Groups with a learning rate of their own of which no module is trained."""
     config, (linears, others) = module.config, _names(module)
-    patterns = [*config["lora"]["modules_to_save"], *(config["lora"]["target_modules"] or DEFAULT_TARGETS)]
+    patterns = [*config["lora"]["modules_to_save"], *target_patterns(config["lora"]["target_modules"], linears)]
     groups = PARAMETER_GROUPS.get(config["model"]["name"], {})
     for group in config["optimizer"]["group_lr"]:
         own = [name for name in (*linears, *others) if set(groups.get(group, ())) & set(name.split("."))]
