@@ -60,7 +60,9 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 def _nested(kind: type, field: str) -> type | None:
     """The dataclass that a field may hold, also where the default is none, as llama4's ``rope_scaling_args``."""
     hint = get_type_hints(kind)[field]
-    return next((one for one in (hint, *get_args(hint)) if dataclasses.is_dataclass(one)), None)
+    return next(
+        (one for one in (hint, *get_args(hint)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None
+    )
 
 
 def newest_checkpoint(folder: Path) -> Path:

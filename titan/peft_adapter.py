@@ -20,7 +20,7 @@ from titan.hf_models import refusal
 from titan.native_model import load_native, newest_checkpoint, train_spec
 from titan.stage_model import read_run, stage_model
 from titanflow.checkpoints import METADATA
-from titanflow.config.lora import peft_problems
+from titanflow.config.lora import LoraModules, peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
         out: the folder to make.
 
     Raises:
-        ConfigError: the stage trained no adapters, or the model's family has no export.
+        ConfigError: the stage trained no adapters, the model's family has no export, or peft can't be told of a module.
         DataError: no checkpoint, or ``out`` holds something else.
         StageFailed: base and adapter together aren't the merged model.
     """
     from safetensors.torch import save_file
 
+    from titan.lora import adapted_modules
     from titan.lora_weights import lora_of
     from titanflow.hf_base import is_hugging_face
 
@@ -68,6 +69,10 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     _refuse_foreign(out)
     checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)
+    names = [name for name, _ in native.named_modules()]
+    saved = [key.rpartition(".")[0] for key in _saved(native)]
+    if problems := peft_problems(model.name, LoraModules(list(dict(adapted_modules(native))), saved), names):
+        raise ConfigError(problems)
     weights, config = convert(native, train_spec(model.name).state_dict_adapter(model.args, None), settings)
     base = run.base
     if base and not is_hugging_face(base):
@@ -93,16 +98,11 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         native: a native model with its adapters unmerged.
         to_transformers: torchtitan's state dict adapter of its family.
         settings: the ``lora`` section that it was trained with.
-
-    Raises:
-        ConfigError: peft would take an adapter for another's.
     """
     from titan.hf_weights import HEAD
     from titan.lora import adapted_modules
 
     modules = dict(adapted_modules(native))
-    if problems := peft_problems(modules, (name for name, _ in native.named_modules())):
-        raise ConfigError(problems)
     weights: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     for name, module in modules.items():
@@ -111,9 +111,13 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         _check(name, module, to_transformers, a, b)
         weights[f"{PREFIX}{names[name]}.lora_A.weight"] = a.clone()
         weights[f"{PREFIX}{names[name]}.lora_B.weight"] = b.contiguous()
-    whole = to_transformers.to_hf(_saved(native))
-    weights |= {f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items()}
-    saved = sorted({key.rpartition(".")[0] for key in whole})
+    trained = _saved(native)
+    saved = {key.rpartition(".")[0] for key in to_transformers.to_hf(trained)}
+    # A module that peft takes whole has its buffers too, as the bias of deepseek_v3's router.
+    whole = to_transformers.to_hf({**trained, **_buffers(native)})
+    weights |= {
+        f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items() if key.rpartition(".")[0] in saved
+    }
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -125,7 +129,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": _target_names(native, names),
-        "modules_to_save": saved or None,
+        "modules_to_save": sorted(saved) or None,
     }
     embeddings = native.tok_embeddings.weight
     if native.output.weight is embeddings and embeddings.requires_grad:
@@ -167,6 +171,11 @@ def _saved(native: Any) -> Mapping[str, torch.Tensor]:
 
     trained = {name for name, parameter in native.named_parameters() if parameter.requires_grad}
     return {key: value for key, value in native.state_dict().items() if key in trained and not is_adapter(key)}
+
+
+def _buffers(native: Any) -> Mapping[str, torch.Tensor]:
+    state = native.state_dict()
+    return {name: state[name] for name, _ in native.named_buffers() if name in state}
 
 
 def _target_names(native: Any, names: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
 """Where a model's experts are, and which of their matrices transformers 5 fuses."""
+ROUTER, ROUTED_EXPERTS = ".moe.router.gate", ".moe.experts"
+"""What ends the names of a layer's router and of its routed experts."""
+JOINED = ("deepseek_v3", "qwen3")
+"""Families whose experts have a file's names each on their own, and in transformers 5 one name together."""
 DEFAULT_TARGETS = ("attention.*", *FUSED)
 """What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
 TIED = (EMBEDDINGS, HEAD)
@@ -159,7 +163,7 @@ def lora_problems(module: Module) -> list[Problem]:
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
             found, problems = find_modules(settings, linears, others, tied)
-            problems += peft_problems(found.targets, linears) if settings.peft_adapter else []
+            problems += peft_problems(module.config["model"]["name"], found, linears) if settings.peft_adapter else []
     return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
 
 
@@ -169,18 +173,36 @@ def _names(module: Module) -> tuple[list[str], list[str]]:
     return ([], []) if argument_faults(name, args) else module_names(name, args)
 
 
-def peft_problems(targets: Iterable[str], names: Iterable[str]) -> list[Problem]:
-    """Adapted layers that peft can't be told of: it takes their names for the experts', whatever stands before them.
+def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list[Problem]:
+    """What peft can't be told of: it would do something else, or nothing, without a word.
 
     Args:
-        targets: the layers with an adapter.
+        family: torchtitan's name, as in ``model.name``.
+        found: the modules with an adapter, and those that are trained whole.
         names: modules of the model, by which it has experts or hasn't.
     """
-    taken = [name for name in targets if name.rpartition(".")[2] in FUSED]
-    if not taken or not any(EXPERTS in name for name in names):
-        return []
-    message = f"peft takes adapters on {_short(taken)} for adapters on the experts"
-    return [Problem(message, "lora.peft_adapter", expected="false", hint="or leave them out of lora.target_modules")]
+    problems = []
+    fused = [name for name in found.targets if name.rpartition(".")[2] in FUSED]
+    if fused and any(EXPERTS in name for name in names):
+        problems.append(
+            _no_peft(
+                f"peft takes adapters on {_short(fused)} for adapters on the experts",
+                "or name others: lora.target_modules: ['attention.*']",
+            )
+        )
+    if family == "llama4" and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
+        message = f"peft's adapter breaks {_short(routers)}: transformers' router of llama4 is no plain linear layer"
+        problems.append(_no_peft(message, "or name it in lora.modules_to_save instead"))
+    if family in JOINED and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
+        message = (
+            f"transformers joins the matrices of {_short(experts)} as it loads them, and peft would pass them over"
+        )
+        problems.append(_no_peft(message, "or leave them out of lora.modules_to_save"))
+    return problems
+
+
+def _no_peft(message: str, hint: str) -> Problem:
+    return Problem(message, "lora.peft_adapter", expected="false", hint=hint)
 
 
 def _stage_problems(module: Module) -> list[Problem]:
