@@ -2,6 +2,7 @@
 
 ``python -m titan.peft_adapter CHECKPOINT_OR_STAGE_FOLDER OUT`` writes ``adapter_model.safetensors`` and
 ``adapter_config.json`` (peft's format, read with peft 0.21), after comparing base and adapter with the merged weights.
+The stage's tokenizer lies beside them: by it ``AutoPeftModelForCausalLM`` gives the base the rows of new tokens.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place
+from titan.hf_config import copy_tokenizer
 from titan.hf_models import refusal
 from titan.native_model import load_native, newest_checkpoint, train_spec
-from titan.stage_model import read_run, stage_model
+from titan.stage_model import chat_template, read_run, stage_model
 from titanflow.checkpoints import METADATA
 from titanflow.config.lora import LoraModules, peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
@@ -84,6 +86,8 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
         save_file(weights, partial / WEIGHTS_FILE, metadata={"format": "pt"})
         named = {"base_model_name_or_path": str(base), **config}
         (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+        if model.tokenizer is not None:
+            copy_tokenizer(model.tokenizer, partial, chat_template(run))
         make_readable(partial)
         put_in_place(partial, out)
     finally:

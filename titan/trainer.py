@@ -26,7 +26,6 @@ from titan.batch_record import BatchRecord
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
 from titan.experts import uncounted
-from titan.grown_weights import load_grown
 from titan.interrupt import Interruption
 from titan.lora import step_seed
 from titan.lora_weights import TrainedState, load_weights, weights_of
@@ -278,12 +277,10 @@ class Trainer(torchtitan.train.Trainer):
         """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
-            if self.job_config.sft.new_special_tokens:
-                load_grown(self.checkpointer, self.model_parts)
-                return
             weights = weights_of(Path(config.initial_load_path))
-            if self.job_config.lora.rank or weights.adapters:
-                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)
+            grows = bool(self.job_config.sft.new_special_tokens)
+            if self.job_config.lora.rank or weights.adapters or grows:
+                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return
             if self._routers is not None and self._load_dense(Path(config.initial_load_path)):
                 return

@@ -240,6 +240,11 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
     return has_template and not sft["new_special_tokens"]
 
 
+def saves_tokens(lora: Mapping[str, Any]) -> bool:
+    """Whether embeddings and output head are trained whole, its presets settled."""
+    return all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+
+
 def _idle_rates(module: Module) -> Iterator[str]:
     """Groups with a learning rate of their own of which no module is trained."""
     config, (linears, others) = module.config, _names(module)
@@ -257,9 +262,8 @@ def lora_warnings(module: Module) -> list[str]:
     """Keys that are written although no adapter is trained; rates of what is frozen; tokens that no one trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
-        saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
         idle = list(_idle_rates(module))
-        if saved or module.base is None or _knows_template(module.base, module.config["sft"]):
+        if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["sft"]):
             return idle
         return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
