@@ -34,7 +34,7 @@ from titan.parallelize import StageLoss
 from titan.routers import RouterStatistics, routed_parts
 from titan.saver import CheckpointSaver
 from titan.streaming import check_ranks
-from titan.transfer import load_dense
+from titan.transfer import load_dense, named_checkpoint
 from titanflow.errors import StageFailed
 from titanflow.families import PARAMETER_GROUPS
 
@@ -277,12 +277,14 @@ class Trainer(torchtitan.train.Trainer):
         """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
-            weights = weights_of(Path(config.initial_load_path))
+            path = named_checkpoint(Path(config.initial_load_path))
+            self.checkpointer.initial_load_path = str(path)
+            weights = weights_of(path)
             grows = bool(self.job_config.sft.new_special_tokens)
             if self.job_config.lora.rank or weights.adapters or grows:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return
-            if self._routers is not None and self._load_dense(Path(config.initial_load_path)):
+            if self._routers is not None and self._load_dense(path):
                 return
             if not config.initial_load_in_hf:
                 checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())
