@@ -6,20 +6,18 @@ the probability of the average one, where random rows would move every logit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torchtitan.components.checkpoint import MODEL
 
-from titan.checkpoint import check_weights
+from titan.lora import local
 
-if TYPE_CHECKING:
-    from torchtitan.components.checkpoint import CheckpointManager
-
-PER_TOKEN = ("tok_embeddings.weight", "output.weight")
+State = Mapping[str, torch.Tensor]
+EMBEDDING = "tok_embeddings.weight"
+PER_TOKEN = (EMBEDDING, "output.weight")
 """The weights that have a row for each token, by torchtitan's names."""
 
 
@@ -29,45 +27,52 @@ def with_mean_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([rows, mean.expand(count - len(rows), -1)])
 
 
-def load_grown(checkpointer: CheckpointManager, model_parts: list[torch.nn.Module]) -> None:
-    """Loads ``checkpoint.initial_load_path`` into a model that may have more rows for tokens than were saved.
+def stored_rows(own: State, folder: Path, to_transformers: Any) -> dict[str, int]:
+    """How many rows for tokens a folder in transformers' format has, by native name.
 
-    Each rank reads the old rows whole, and keeps its part of the new ones.
-
-    Raises:
-        ConfigError: the checkpoint isn't this model's in any other respect.
+    Where one weight serves as both, the folder may have one of the two names.
     """
-    path, adapter = Path(checkpointer.initial_load_path or ""), checkpointer.sd_adapter
-    in_hf = checkpointer.initial_load_in_hf
-    assert adapter is not None or not in_hf
-    state: dict[str, Any] = checkpointer.states[MODEL].state_dict()
-    reader: Any = adapter.get_hf_storage_reader(str(path)) if in_hf and adapter else dcp.FileSystemReader(path)
-    stored = reader.read_metadata().state_dict_metadata
-    sizes = {key: value.shape[0] for key, value in state.items() if key in PER_TOKEN}
-    old = {key: _rows(key, state[key], stored, adapter if in_hf else None) for key in sizes}
-    small = {key: rows for key, rows in old.items() if rows is not None and len(rows) < sizes[key]}
-    wanted = {key: value for key, value in {**state, **small}.items() if key not in old or old[key] is not None}
-    if in_hf and adapter is not None:
-        given = adapter.to_hf(wanted)
-        dcp.load(given, storage_reader=reader)
-        loaded = adapter.from_hf(given)
-    else:
-        check_weights(path, wanted)
-        dcp.load(wanted, storage_reader=reader)
-        loaded = wanted
-    grown = {key: with_mean_rows(loaded[key], sizes[key]) for key in small}
-    twins = {key for key, rows in old.items() if rows is None}
-    rest = {key: value for key, value in loaded.items() if key not in grown and key not in twins}
-    checkpointer.states[MODEL].load_state_dict(rest)
+    stored = to_transformers.get_hf_storage_reader(str(folder)).read_metadata().state_dict_metadata
+    rows = {
+        key: stored[name].size[0]
+        for key in own.keys() & set(PER_TOKEN)
+        for name in to_transformers.to_hf({key: own[key]})
+        if name in stored
+    }
+    return dict.fromkeys(own.keys() & set(PER_TOKEN), min(rows.values())) | rows if rows else {}
+
+
+def rows_for_tokens(own: State, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The rows for tokens of what is stored in these shapes; of a tied weight by both names, where one was saved."""
+    rows = {key: sizes[key][0] for key in PER_TOKEN if key in sizes}
+    return dict.fromkeys(PER_TOKEN, *rows.values()) if len(rows) == 1 and is_tied(own) else rows
+
+
+def is_tied(own: State) -> bool:
+    """Whether embeddings and output head are one tensor in a model's state."""
+    return own.keys() >= set(PER_TOKEN) and len({local(own[key]).data_ptr() for key in PER_TOKEN}) == 1
+
+
+def with_rows(state: State, own: State, rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """The state, with a tensor of so many rows for each weight that ``rows`` names: the model's own where it has them,
+    otherwise one that is empty, and whole on each rank; one for both where they are tied.
+    """
+    sized = {
+        key: own[key] if own[key].shape[0] == count else torch.empty(count, own[key].shape[1], dtype=own[key].dtype)
+        for key, count in rows.items()
+        if key in own and state[key].shape[0] != count
+    }
+    return tied_as_one({**state, **sized}, own)
+
+
+def tied_as_one(state: State, own: State) -> dict[str, torch.Tensor]:
+    """The state, with one tensor for both names of a tied weight."""
+    return {**state, PER_TOKEN[1]: state[EMBEDDING]} if is_tied(own) else dict(state)
+
+
+def set_grown(model_parts: list[torch.nn.Module], grown: Mapping[str, torch.Tensor]) -> None:
+    """Gives the (sharded) model weights that each rank has whole."""
     for part in model_parts:
         own = {key: value for key, value in grown.items() if key in part.state_dict()}
         if own:
             set_model_state_dict(part, own, options=StateDictOptions(full_state_dict=True, strict=False))
-
-
-def _rows(key: str, value: torch.Tensor, stored: Any, adapter: Any) -> torch.Tensor | None:
-    """A tensor for a weight's rows as they were saved; None where the weight wasn't, being another one's twin."""
-    name = next(iter(adapter.to_hf({key: value})), key) if adapter is not None else key
-    if name not in stored:
-        return None
-    return torch.empty(stored[name].size[0], value.shape[1], dtype=value.dtype)

@@ -18,6 +18,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torchtitan.components.checkpoint import ModelWrapper
 
 from titan.checkpoint import check_weights
+from titan.grown_weights import (
+    PER_TOKEN,
+    rows_for_tokens,
+    set_grown,
+    stored_rows,
+    tied_as_one,
+    with_mean_rows,
+    with_rows,
+)
 from titan.lora import A, B, is_adapter, local, plain_name, shard_slices
 from titanflow.config.additions import Lora
 from titanflow.config.lora import scaling
@@ -112,27 +121,58 @@ class TrainedState(ModelWrapper):
         return {key: value for state in states for key, value in state.items() if key not in frozen}
 
 
-def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any) -> None:
+def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any, *, grows: bool = False) -> None:
     """Loads a model's own weights, adapters merged, into the (sharded) model; its own adapters stay as they are.
 
     Args:
         model_parts: the model.
         weights: what to load.
         to_transformers: torchtitan's state dict adapter of the family, for a folder in transformers' format.
+        grows: whether the model may have more rows for tokens than were saved (:mod:`titan.grown_weights`).
 
     Raises:
         ConfigError: a checkpoint isn't this model's.
     """
     wrapper = ModelWrapper(model_parts)
+    own = _own(wrapper)
+    state = whole_sized(own, weights, to_transformers, set(PER_TOKEN) if grows else held_whole(own, weights))
     if is_hugging_face(weights.whole):
-        wrapper.load_state_dict(read_hugging_face(_own(wrapper), weights.whole, to_transformers))
+        state = tied_as_one(read_hugging_face(state, weights.whole, to_transformers), own)
     else:
-        check_weights(weights.whole, _own(wrapper))
-        load_quietly(_own(wrapper), weights.whole)
-    state = _own(wrapper)
+        check_weights(weights.whole, state)
+        load_quietly(state, weights.whole)
     for adapter in weights.adapters:
+        state = adapter_sized(state, own, adapter)
         merge_adapter(state, adapter)
+    fewer = {key: state.pop(key) for key in PER_TOKEN if key in state and state[key].shape != own[key].shape}
     wrapper.load_state_dict(state)
+    set_grown(model_parts, {key: with_mean_rows(rows, own[key].shape[0]) for key, rows in fewer.items()})
+
+
+def held_whole(own: State, weights: Weights) -> set[str]:
+    """The weights with a row for each token that some adapter's checkpoint holds whole: those below it don't count."""
+    from titan.stored_weights import stored_model
+
+    return {key for one in weights.adapters for key in rows_for_tokens(own, stored_model(one.checkpoint))}
+
+
+def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[str]) -> dict[str, torch.Tensor]:
+    """Tensors to load the whole model below the adapters into: the model's own, or where it was saved with other rows
+    for tokens and ``free`` names the weight, a new one of those rows."""
+    from titan.stored_weights import stored_model
+
+    if is_hugging_face(weights.whole):
+        stored = stored_rows(own, weights.whole, to_transformers)
+    else:
+        stored = rows_for_tokens(own, stored_model(weights.whole))
+    return with_rows(own, own, {key: rows for key, rows in stored.items() if key in free})
+
+
+def adapter_sized(state: State, own: State, adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The state, with tensors for the rows of what an adapter's checkpoint holds whole."""
+    from titan.stored_weights import stored_model
+
+    return with_rows(state, own, rows_for_tokens(own, stored_model(adapter.checkpoint)))
 
 
 def _own(wrapper: ModelWrapper) -> dict[str, torch.Tensor]:

@@ -46,7 +46,15 @@ def load_native(
     from titan.disk_tensors import OnDisk
     from titan.hf_tensors import from_folder
     from titan.lora import add_adapters
-    from titan.lora_weights import check_adapter, load_quietly, merge_adapter, weights_of
+    from titan.lora_weights import (
+        adapter_sized,
+        check_adapter,
+        held_whole,
+        load_quietly,
+        merge_adapter,
+        weights_of,
+        whole_sized,
+    )
     from titanflow.hf_base import is_hugging_face
 
     if not (checkpoint / ".metadata").is_file():
@@ -57,9 +65,9 @@ def load_native(
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
         model = train_spec(model_name).model_cls(args).float().eval()
     weights = weights_of(checkpoint)
-    state = model.state_dict()
+    own, to_transformers = model.state_dict(), train_spec(model_name).state_dict_adapter(args, None)
+    state = whole_sized(own, weights, to_transformers, held_whole(own, weights))
     if is_hugging_face(weights.whole):
-        to_transformers = train_spec(model_name).state_dict_adapter(args, None)
         for key, value in from_folder(weights.whole, state, to_transformers):
             if value is None:
                 raise StageFailed(f"{weights.whole}: the base of {checkpoint} lacks {key}")
@@ -70,12 +78,14 @@ def load_native(
         _compare_keys(weights.whole, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
         load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
+        state = adapter_sized(state, own, adapter)
         merge_adapter(state, adapter)
     for adapter in weights.adapters[-1:]:
+        state = adapter_sized(state, own, adapter)
         trained = check_adapter(adapter, state)
         add_adapters(model, adapter.settings)
-        own = model.state_dict()
-        load_quietly({key: own[key] for key in trained}, adapter.checkpoint)
+        adapted = model.state_dict()
+        load_quietly({key: adapted[key] for key in trained}, adapter.checkpoint)
     return model
 
 

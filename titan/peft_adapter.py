@@ -2,6 +2,7 @@
 
 ``python -m titan.peft_adapter CHECKPOINT_OR_STAGE_FOLDER OUT`` writes ``adapter_model.safetensors`` and
 ``adapter_config.json`` (peft's format, read with peft 0.21), after comparing base and adapter with the merged weights.
+The stage's tokenizer lies beside them: by it ``AutoPeftModelForCausalLM`` gives the base the rows of new tokens.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan.export import EXPORT_FOLDER, make_readable, put_in_place
+from titan.hf_config import copy_tokenizer
 from titan.hf_models import refusal
 from titan.native_model import load_native
 from titan.registry import train_spec
-from titan.stage_model import read_run, stage_model
+from titan.stage_model import chat_template, read_run, stage_model
 from titan.stored_weights import newest_checkpoint
 from titanflow.checkpoints import METADATA
-from titanflow.config.lora import peft_problems
+from titanflow.config.lora import LoraModules, peft_problems
 from titanflow.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
         out: the folder to make.
 
     Raises:
-        ConfigError: the stage trained no adapters, or the model's family has no export.
+        ConfigError: the stage trained no adapters, the model's family has no export, or peft can't be told of a module.
         DataError: no checkpoint, or ``out`` holds something else.
         StageFailed: base and adapter together aren't the merged model.
     """
     from safetensors.torch import save_file
 
+    from titan.lora import adapted_modules
     from titan.lora_weights import lora_of
     from titanflow.hf_base import is_hugging_face
 
@@ -70,6 +73,10 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     _refuse_foreign(out)
     checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)
+    names = [name for name, _ in native.named_modules()]
+    saved = [key.rpartition(".")[0] for key in _saved(native)]
+    if problems := peft_problems(model.name, LoraModules(list(dict(adapted_modules(native))), saved), names):
+        raise ConfigError(problems)
     weights, config = convert(native, train_spec(model.name).state_dict_adapter(model.args, None), settings)
     base = run.base
     if base and not is_hugging_face(base):
@@ -81,6 +88,8 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
         save_file(weights, partial / WEIGHTS_FILE, metadata={"format": "pt"})
         named = {"base_model_name_or_path": str(base), **config}
         (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+        if model.tokenizer is not None:
+            copy_tokenizer(model.tokenizer, partial, chat_template(run))
         make_readable(partial)
         put_in_place(partial, out)
     finally:
@@ -95,16 +104,11 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         native: a native model with its adapters unmerged.
         to_transformers: torchtitan's state dict adapter of its family.
         settings: the ``lora`` section that it was trained with.
-
-    Raises:
-        ConfigError: peft would take an adapter for another's.
     """
     from titan.hf_weights import HEAD
     from titan.lora import adapted_modules
 
     modules = dict(adapted_modules(native))
-    if problems := peft_problems(modules, (name for name, _ in native.named_modules())):
-        raise ConfigError(problems)
     weights: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
     for name, module in modules.items():
@@ -113,9 +117,13 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         _check(name, module, to_transformers, a, b)
         weights[f"{PREFIX}{names[name]}.lora_A.weight"] = a.clone()
         weights[f"{PREFIX}{names[name]}.lora_B.weight"] = b.contiguous()
-    whole = to_transformers.to_hf(_saved(native))
-    weights |= {f"{PREFIX}{key}": value.clone() for key, value in whole.items()}
-    saved = sorted({key.rpartition(".")[0] for key in whole})
+    trained = _saved(native)
+    saved = {key.rpartition(".")[0] for key in to_transformers.to_hf(trained)}
+    # A module that peft takes whole has its buffers too, as the bias of deepseek_v3's router.
+    whole = to_transformers.to_hf({**trained, **_buffers(native)})
+    weights |= {
+        f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items() if key.rpartition(".")[0] in saved
+    }
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -127,7 +135,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": _target_names(native, names),
-        "modules_to_save": saved or None,
+        "modules_to_save": sorted(saved) or None,
     }
     embeddings = native.tok_embeddings.weight
     if native.output.weight is embeddings and embeddings.requires_grad:
@@ -169,6 +177,11 @@ def _saved(native: Any) -> Mapping[str, torch.Tensor]:
 
     trained = {name for name, parameter in native.named_parameters() if parameter.requires_grad}
     return {key: value for key, value in native.state_dict().items() if key in trained and not is_adapter(key)}
+
+
+def _buffers(native: Any) -> Mapping[str, torch.Tensor]:
+    state = native.state_dict()
+    return {name: state[name] for name, _ in native.named_buffers() if name in state}
 
 
 def _target_names(native: Any, names: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from titanflow.errors import DataError, Problem
 from titanflow.families import OWN_FAMILIES
@@ -39,11 +39,18 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise DataError(Problem(f"{kind.__name__!r} has no field {unknown[0]!r}", key=where))
-    blank = kind()
     built = {
-        key: _build(type(getattr(blank, key)), value, f"{where}.{key}")
-        if dataclasses.is_dataclass(getattr(blank, key)) and isinstance(value, Mapping)
+        key: _build(nested, value, f"{where}.{key}")
+        if isinstance(value, Mapping) and (nested := _nested(kind, key)) is not None
         else value
         for key, value in values.items()
     }
     return kind(**built)
+
+
+def _nested(kind: type, field: str) -> type | None:
+    """The dataclass that a field may hold, also where the default is none, as llama4's ``rope_scaling_args``."""
+    hint = get_type_hints(kind)[field]
+    return next(
+        (one for one in (hint, *get_args(hint)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None
+    )

@@ -26,7 +26,6 @@ from titan.batch_record import BatchRecord
 from titan.dataloader import PreparedDataLoader
 from titan.documents import Inputs, document_inputs
 from titan.experts import uncounted
-from titan.grown_weights import load_grown
 from titan.interrupt import Interruption
 from titan.lora import step_seed
 from titan.lora_weights import TrainedState, load_weights, weights_of
@@ -35,7 +34,7 @@ from titan.parallelize import StageLoss
 from titan.routers import RouterStatistics, routed_parts
 from titan.saver import CheckpointSaver
 from titan.streaming import check_ranks
-from titan.transfer import load_dense
+from titan.transfer import load_dense, named_checkpoint
 from titanflow.errors import StageFailed
 from titanflow.families import PARAMETER_GROUPS
 
@@ -278,14 +277,14 @@ class Trainer(torchtitan.train.Trainer):
         """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
-            if self.job_config.sft.new_special_tokens:
-                load_grown(self.checkpointer, self.model_parts)
+            path = named_checkpoint(Path(config.initial_load_path))
+            self.checkpointer.initial_load_path = str(path)
+            weights = weights_of(path)
+            grows = bool(self.job_config.sft.new_special_tokens)
+            if self.job_config.lora.rank or weights.adapters or grows:
+                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return
-            weights = weights_of(Path(config.initial_load_path))
-            if self.job_config.lora.rank or weights.adapters:
-                load_weights(self.model_parts, weights, self.checkpointer.sd_adapter)
-                return
-            if self._routers is not None and self._load_dense(Path(config.initial_load_path)):
+            if self._routers is not None and self._load_dense(path):
                 return
             if not config.initial_load_in_hf:
                 checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())

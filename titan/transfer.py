@@ -43,7 +43,7 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     Raises:
         ConfigError: the weights are no dense model's of these arguments.
     """
-    path = _checkpoint(path)
+    path = named_checkpoint(path)
     base = _architecture(path)
     in_hf = base is not None and base.in_hf
     native = {name: tuple(value.shape) for name, value in state.items()}
@@ -75,7 +75,8 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     return True
 
 
-def _checkpoint(path: Path) -> Path:
+def named_checkpoint(path: Path) -> Path:
+    """The ``step-N`` folder where a finished stage's is named; otherwise the path itself."""
     result = read_result(path) if (path / RESULT_FILE).is_file() else None
     return result.checkpoint if isinstance(result, TrainResult) else path
 

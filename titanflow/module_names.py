@@ -7,12 +7,6 @@ from typing import Any
 
 from titanflow.forecast.weights import EMBEDDINGS, HEAD, Shapes, model_weights
 
-LINEARS = (
-    "attention.wq", "attention.wk", "attention.wv", "attention.wo",
-    "feed_forward.w1", "feed_forward.w2", "feed_forward.w3",
-)  # fmt: skip
-"""The linear layers in each block of a dense llama3, qwen3 or qwen2."""
-
 
 def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The names of a model's linear layers, and of its other modules with weights; empty where they aren't known.

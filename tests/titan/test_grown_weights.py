@@ -1,6 +1,6 @@
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from tiny_exports import save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 from tiny_hugging_face import write_hugging_face
 
-from titan.grown_weights import load_grown, with_mean_rows
+from titan.grown_weights import with_mean_rows
+from titan.lora_weights import load_weights, weights_of
 from titan.registry import model_args_from, train_spec
 from titanflow.data.tokenizer import add_special_tokens
 from titanflow.errors import ConfigError
@@ -32,25 +33,15 @@ def test_new_rows_are_the_mean_of_the_old() -> None:
     assert with_mean_rows(many, 4097)[-1].item() == 1.0
 
 
-def loaded(path: Path, family: str, args: Any, rows: int, in_hf: bool) -> Any:
-    """A model of ``rows`` tokens, loaded through a checkpointer as the trainer has it."""
-    import dataclasses
-
-    from torchtitan.components.checkpoint import MODEL, ModelWrapper
-
+def loaded(path: Path, family: str, args: Any, rows: int) -> Any:
+    """A model of ``rows`` tokens, loaded as the trainer does it."""
     spec = train_spec(family)
     args = dataclasses.replace(args, vocab_size=rows)
     model = spec.model_cls(args)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    checkpointer: Any = SimpleNamespace(
-        initial_load_path=str(path),
-        initial_load_in_hf=in_hf,
-        sd_adapter=spec.state_dict_adapter(args, None),
-        states={MODEL: ModelWrapper([model])},
-    )
-    load_grown(checkpointer, [model])
+    load_weights([model], weights_of(path), spec.state_dict_adapter(args, None), grows=True)
     return model.eval()
 
 
@@ -70,7 +61,7 @@ def loaded(path: Path, family: str, args: Any, rows: int, in_hf: bool) -> Any:
 def test_the_old_tokens_mean_what_they_did(tmp_path: Path, family: str, changes: dict, rows: int) -> None:
     args = tiny_args(family, **changes)
     model = sensitised(family, args)
-    found = loaded(save_checkpoint(model, tmp_path / "step-1"), family, args, rows, in_hf=False)
+    found = loaded(save_checkpoint(model, tmp_path / "step-1"), family, args, rows)
     tokens = torch.randint(300, (1, 32))
     with torch.inference_mode():
         torch.testing.assert_close(found(tokens)[..., :300], model(tokens))
@@ -87,7 +78,7 @@ def test_the_old_tokens_mean_what_they_did(tmp_path: Path, family: str, changes:
 def test_from_transformers_format_too(tmp_path: Path, family: str, tied: bool) -> None:
     model = write_hugging_face(tmp_path / "base", ARCHITECTURES[family], tie_word_embeddings=tied)
     base = read_base(tmp_path / "base")
-    found = loaded(tmp_path / "base", family, model_args_from(family, base.model_args), 303, in_hf=True)
+    found = loaded(tmp_path / "base", family, model_args_from(family, base.model_args), 303)
     tokens = torch.randint(300, (1, 32))
     with torch.inference_mode():
         torch.testing.assert_close(found(tokens)[..., :300], model(tokens).logits, rtol=1e-4, atol=1e-4)
@@ -97,7 +88,7 @@ def test_from_transformers_format_too(tmp_path: Path, family: str, tied: bool) -
 def test_another_model_is_refused(tmp_path: Path) -> None:
     path = save_checkpoint(sensitised("llama3", tiny_args("llama3")), tmp_path / "step-1")
     with pytest.raises(ConfigError, match="the checkpoint isn't this model's"):
-        loaded(path, "llama3", tiny_args("llama3", n_layers=2), 303, in_hf=False)
+        loaded(path, "llama3", tiny_args("llama3", n_layers=2), 303)
 
 
 def extended(folder: Path) -> Path:

@@ -36,6 +36,12 @@ def test_a_stage_begins_with_weights_that_transformers_saved(bench, tmp_path):
     assert given.keys() - {"lm_head.weight"} <= exported.keys()
     for name, tensor in exported.items():
         torch.testing.assert_close(tensor.float(), given[name].float(), rtol=0, atol=0)
+    # Another goes on from the finished stage, by its folder.
+    named = {"checkpoint": {"initial_load_in_hf": False, "initial_load_path": str(begun.folder)}}
+    further = bench.stage("further", settings, named, tokenizer=snapshot, **fields)
+    assert bench.run(further) == 0, (further.folder / "log.txt").read_text()
+    again = load_file(read_result(further.folder).export / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in exported.items())
     bare = bench.stage("bare", settings, **fields)
     assert bench.run(bare) == 0, (bare.folder / "log.txt").read_text()
     assert read_result(bare.folder).export is None

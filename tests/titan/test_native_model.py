@@ -1,10 +1,12 @@
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fake_checkpoint import write_checkpoint
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
+from tiny_exports import POSITIONS, SIZES, save_checkpoint, sensitised, tiny_args
 
 from titan.native_model import load_native
 from titan.registry import model_args_from
@@ -78,6 +80,13 @@ def test_nested_arguments_are_built() -> None:
 
     assert (args.dim, args.rope_scaling_args.scaling_factor) == (64, 2.0)
     assert args.rope_scaling_args.high_freq_factor == 4.0
+
+
+@pytest.mark.parametrize("family", list(SIZES))
+def test_arguments_come_back_from_a_result_as_they_were(family: str) -> None:
+    """Nested ones too that a family has only where they are set, as llama4's scaling of RoPE."""
+    args = tiny_args(family)
+    assert model_args_from(family, json.loads(json.dumps(dataclasses.asdict(args)))) == args
 
 
 def test_an_argument_that_torchtitan_does_not_have_is_named() -> None:

@@ -112,7 +112,12 @@ def test_the_config_is_pefts(base: Path, tmp_path: Path) -> None:
 
     adapter = write_peft_adapter(stage, tmp_path / "adapter")
 
-    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    tokenizer = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in adapter.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        *tokenizer,
+    ]
     assert json.loads((adapter / "adapter_config.json").read_text()) == {
         "base_model_name_or_path": str(base / "export"),
         "peft_type": "LORA",

@@ -213,7 +213,7 @@ class Lora:
     """Share of an adapter's inputs that is dropped in training."""
     target_modules: list[str] | None = None
     """Linear layers that get an adapter, by the end of their name (`wq`, `attention.wo`) or a pattern
-    (`layers.1?.*.w2`); unset, those of attention and feed-forward: wq, wk, wv, wo, w1, w2, w3."""
+    (`layers.1?.*.w2`); unset, all of attention and feed-forward that the family has, but its routed experts."""
     modules_to_save: list[str] = field(default_factory=list)
     """Modules that are trained and saved whole, named likewise (`output`, `norm`), or by what they are for: `tokens`
     (embeddings and output head) where the base never read the chat template's, `routed` (routers, predictors, priors,

@@ -10,7 +10,7 @@ from titanflow.config.data_checks import check_data
 from titanflow.config.eval_checks import check_evaluation
 from titanflow.config.family_checks import check_family
 from titanflow.config.hub_names import idle_revisions
-from titanflow.config.lora import lora_problems, lora_warnings
+from titanflow.config.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
 from titanflow.config.mixture import packs_rows
 from titanflow.config.model_checks import check_model, warn_of_padding, warn_of_schedule
 from titanflow.config.module import Module
@@ -269,9 +269,9 @@ def _check_new_tokens(module: Module) -> list[Problem]:
         return [module.problem(key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
     if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
         return [module.problem(key, f"found {tokens}", expected="different tokens without space around them")]
-    if (module.config.get("lora") or {}).get("rank"):
+    if module.config["lora"]["rank"] and not saves_tokens(module.config["lora"]):
         message = "found some, and adapters leave embedding and output as they are"
-        return [module.problem(key, message, hint="train the whole model (lora.rank: 0), or leave them out")]
+        return [module.problem(key, message, hint=f"{SAVE_THEM}, and the adapter has their rows")]
     return []
 
 

@@ -14,13 +14,20 @@ from titanflow.data.template import template_of
 from titanflow.errors import Problem
 from titanflow.families import PARAMETER_GROUPS
 from titanflow.forecast.weights import EMBEDDINGS, HEAD
-from titanflow.module_names import LINEARS, module_names, without_layer
+from titanflow.module_names import module_names, without_layer
 
 if TYPE_CHECKING:
     from titanflow.base_model import BaseArchitecture
     from titanflow.config.module import Module
 
-DEFAULT_TARGETS = tuple(name.rpartition(".")[2] for name in LINEARS)
+EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
+"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
+ROUTER, ROUTED_EXPERTS = ".moe.router.gate", ".moe.experts"
+"""What ends the names of a layer's router and of its routed experts."""
+JOINED = ("deepseek_v3", "qwen3")
+"""Families whose experts have a file's names each on their own, and in transformers 5 one name together."""
+DEFAULT_TARGETS = ("attention.*", *FUSED)
+"""What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
 TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
 
@@ -29,8 +36,6 @@ OTHERS: Mapping[str, tuple[Any, str]] = {
     "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
 }
 """Keys of other sections that must have this value beside adapters, and why."""
-EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
-"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
 PEFT_NAMES = {
     **{"q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo"},
     **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
@@ -78,8 +83,7 @@ def find_modules(
     Returns:
         The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
     """
-    wanted = DEFAULT_TARGETS if settings.target_modules is None else settings.target_modules
-    targets, problems = _find("target_modules", wanted, linears)
+    targets, problems = _find("target_modules", target_patterns(settings.target_modules, linears), linears)
     saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
     problems += unmatched
     if twice := _under(targets, saved):
@@ -88,6 +92,13 @@ def find_modules(
     if tied:
         problems += _tied_problems(targets, saved)
     return LoraModules(targets, saved), problems
+
+
+def target_patterns(given: Sequence[str] | None, linears: Sequence[str]) -> Sequence[str]:
+    """What ``target_modules`` says; unset, the defaults that the family has layers for (all, if it has none)."""
+    if given is not None:
+        return given
+    return [one for one in DEFAULT_TARGETS if any(matches(one, name) for name in linears)] or DEFAULT_TARGETS
 
 
 def _tied_problems(targets: Sequence[str], saved: Sequence[str]) -> list[Problem]:
@@ -152,7 +163,7 @@ def lora_problems(module: Module) -> list[Problem]:
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
             found, problems = find_modules(settings, linears, others, tied)
-            problems += peft_problems(found.targets, linears) if settings.peft_adapter else []
+            problems += peft_problems(module.config["model"]["name"], found, linears) if settings.peft_adapter else []
     return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
 
 
@@ -162,18 +173,36 @@ def _names(module: Module) -> tuple[list[str], list[str]]:
     return ([], []) if argument_faults(name, args) else module_names(name, args)
 
 
-def peft_problems(targets: Iterable[str], names: Iterable[str]) -> list[Problem]:
-    """Adapted layers that peft can't be told of: it takes their names for the experts', whatever stands before them.
+def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list[Problem]:
+    """What peft can't be told of: it would do something else, or nothing, without a word.
 
     Args:
-        targets: the layers with an adapter.
+        family: torchtitan's name, as in ``model.name``.
+        found: the modules with an adapter, and those that are trained whole.
         names: modules of the model, by which it has experts or hasn't.
     """
-    taken = [name for name in targets if name.rpartition(".")[2] in FUSED]
-    if not taken or not any(EXPERTS in name for name in names):
-        return []
-    message = f"peft takes adapters on {_short(taken)} for adapters on the experts"
-    return [Problem(message, "lora.peft_adapter", expected="false", hint="or leave them out of lora.target_modules")]
+    problems = []
+    fused = [name for name in found.targets if name.rpartition(".")[2] in FUSED]
+    if fused and any(EXPERTS in name for name in names):
+        problems.append(
+            _no_peft(
+                f"peft takes adapters on {_short(fused)} for adapters on the experts",
+                "or name others: lora.target_modules: ['attention.*']",
+            )
+        )
+    if family == "llama4" and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
+        message = f"peft's adapter breaks {_short(routers)}: transformers' router of llama4 is no plain linear layer"
+        problems.append(_no_peft(message, "or name it in lora.modules_to_save instead"))
+    if family in JOINED and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
+        message = (
+            f"transformers joins the matrices of {_short(experts)} as it loads them, and peft would pass them over"
+        )
+        problems.append(_no_peft(message, "or leave them out of lora.modules_to_save"))
+    return problems
+
+
+def _no_peft(message: str, hint: str) -> Problem:
+    return Problem(message, "lora.peft_adapter", expected="false", hint=hint)
 
 
 def _stage_problems(module: Module) -> list[Problem]:
@@ -211,10 +240,15 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
     return has_template and not sft["new_special_tokens"]
 
 
+def saves_tokens(lora: Mapping[str, Any]) -> bool:
+    """Whether embeddings and output head are trained whole, its presets settled."""
+    return all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+
+
 def _idle_rates(module: Module) -> Iterator[str]:
     """Groups with a learning rate of their own of which no module is trained."""
     config, (linears, others) = module.config, _names(module)
-    patterns = [*config["lora"]["modules_to_save"], *(config["lora"]["target_modules"] or DEFAULT_TARGETS)]
+    patterns = [*config["lora"]["modules_to_save"], *target_patterns(config["lora"]["target_modules"], linears)]
     groups = PARAMETER_GROUPS.get(config["model"]["name"], {})
     for group in config["optimizer"]["group_lr"]:
         own = [name for name in (*linears, *others) if set(groups.get(group, ())) & set(name.split("."))]
@@ -228,9 +262,8 @@ def lora_warnings(module: Module) -> list[str]:
     """Keys that are written although no adapter is trained; rates of what is frozen; tokens that no one trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
-        saved = all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
         idle = list(_idle_rates(module))
-        if saved or module.base is None or _knows_template(module.base, module.config["sft"]):
+        if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["sft"]):
             return idle
         return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
     keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]

@@ -58,7 +58,9 @@ def test_4168_a_run_is_not_resumed_without_parts_that_the_others_need(write, mis
     load(write(), "pretrain.checkpoint.exclude_from_loading=[optimizer, lr_scheduler]")
 
 
-def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> None:
+def test_adapters_have_rows_for_new_tokens_where_embeddings_and_head_are_trained_whole(
+    write, load, tmp_path: Path
+) -> None:
     base = write_finished_stage(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
     sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
@@ -66,6 +68,11 @@ def test_adapters_have_no_rows_for_new_tokens(write, load, tmp_path: Path) -> No
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
     assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)
+    assert "lora.modules_to_save: [tokens] trains them too" in str(problem)
+    for saved, problems in (["tok_embeddings"], 1), (["tok_embeddings", "output"], 0):
+        sft.config["lora"]["modules_to_save"] = saved
+        assert len(check_module(sft)) == problems
+    load(path, 'sft.sft.new_special_tokens=["<|x|>"]', "sft.lora.rank=8", "sft.lora.modules_to_save=[tokens]")
 
 
 def test_what_a_model_in_transformers_format_cant_give_is_refused(write, mistakes) -> None:

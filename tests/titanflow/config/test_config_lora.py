@@ -42,6 +42,28 @@ def test_a_module_to_save_with_an_adapter_in_it_is_refused():
     assert problem.message == "attention.wq would be trained whole and by an adapter"
 
 
+LATENT = {"wq", "wkv_a", "wkv_b", "wo"}
+EACH_FAMILYS = {
+    "qwen3": ("debugmodel_moe", {"wq", "wk", "wv", "wo"}),
+    "deepseek_v3": ("debugmodel", {*LATENT, "w1", "w2", "w3"}),
+    "llama4": ("debugmodel", {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}),
+}
+
+
+@pytest.mark.parametrize(("family", "flavor", "expected"), [(key, *value) for key, value in EACH_FAMILYS.items()])
+def test_unset_all_of_attention_and_feed_forward_that_a_family_with_experts_has(family, flavor, expected):
+    names = module_names(family, load_snapshot()["models"][family]["flavors"][flavor])
+    found, problems = find_modules(Lora(rank=2), *names, tied=False)
+    assert problems == []
+    assert {name.rpartition(".")[2] for name in found.targets} == expected
+    assert not [name for name in found.targets if "experts" in name and "shared_experts" not in name]
+
+
+def test_unset_a_model_without_such_layers_is_refused():
+    _, problems = find_modules(Lora(rank=2), ["blocks.0.mix"], [], tied=False)
+    assert "found 'attention.*', which no linear layer is called" in problems[0].message
+
+
 def test_a_family_whose_layers_are_not_known_is_left_to_the_start_up():
     assert module_names("mine", {"n_layers": 2}) == ([], [])
     assert module_names("llama3", {}) == ([], [])

@@ -34,7 +34,9 @@ def test_what_is_not_evaluated_needs_no_export(write, load) -> None:
 
 def test_adapters_on_layers_that_latent_attention_has_not_are_refused_in_the_plan(write, load, mistakes) -> None:
     path, deepseek = write(), ("pretrain.model.name=deepseek_v3", "sft.lora.rank=4")
-    assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *deepseek)
+    named = [*deepseek, "sft.lora.target_modules=[wq, wk]"]
+    assert "lora.target_modules: found 'wk', which no linear layer is called" in mistakes(path, *named)
+    assert load(path, *deepseek).stage("sft") is not None, "unset, those that it has"
     attention = [*deepseek, "sft.lora.target_modules=[wq, wkv_a, wkv_b, wo]", "sft.lora.peft_adapter=true"]
     assert load(path, *attention).stage("sft") is not None
     shared = [*attention, "sft.lora.target_modules=[wo, w2]"]
