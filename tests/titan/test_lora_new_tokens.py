@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 from titan.export import export_checkpoint
 from titan.lora import merged_state
 from titan.lora_weights import load_weights, weights_of
-from titan.native_model import load_native, train_spec
+from titan.native_model import load_native
 from titan.parity import TOLERANCE
 from titan.peft_adapter import write_peft_adapter
+from titan.registry import train_spec
 from titanflow.data.tokenizer import add_special_tokens
 from titanflow.stage import read_result
 
