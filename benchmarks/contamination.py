@@ -24,17 +24,17 @@ import datasets
 import psutil
 from sft_data import SEQ_LEN, VOCAB, write_chats
 
-from titanflow.config.additions import Data
-from titanflow.data.chat_source import load_chats
+from titanflow.config.files.chat_template import template_text
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.source import load_chats
+from titanflow.data.chat.tokenise import ChatPlan
+from titanflow.data.chat.tokenise import write_chats as prepare_chats
 from titanflow.data.dataset_info import read_info
-from titanflow.data.leaked_items import Item, LeakSearch
-from titanflow.data.stdlib_text import documents
-from titanflow.data.template import template_text
-from titanflow.data.tokenise import Work
-from titanflow.data.tokenise_chats import ChatPlan
-from titanflow.data.tokenise_chats import write_chats as prepare_chats
-from titanflow.data.tokenizer import train_tokenizer
-from titanflow.data.trained_text import TrainedRows
+from titanflow.data.files.tokenise_text import Work
+from titanflow.data.held_out.leaked_items import Item, LeakSearch
+from titanflow.data.held_out.trained_text import TrainedRows
+from titanflow.data.stdlib.text import documents
+from titanflow.data.tokenizer.tokenizer import train_tokenizer
 
 PLANTED = 100
 

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from titan.registry import train_spec
-from titan.stage_model import stage_model
-from titanflow.results import EvaluateResult, TrainResult, read_result
+from titan.export.stage_model import stage_model
+from titan.models.registry import train_spec
+from titanflow.run.results import EvaluateResult, TrainResult, read_result
 
 FAMILIES = {"qwen2": "#848d97", "mod": "#3b82f6", "dtf": "#f97316", "tdtf": "#10b981"}
 """Each family and the colour of its curve; the first is the dense one."""
@@ -26,7 +26,7 @@ TASK, METRIC = "stdlib_bits_per_byte", "bits_per_byte"
 def run(family: str, size: str, settings: list[str], name: str = "") -> Path:
     """Runs one family to its end; the run's folder, called ``name`` or after family and size."""
     name = name or f"{family}_{size}"
-    command = [sys.executable, "-m", "titanflow.cli", "run", "families", "--run", name]
+    command = [sys.executable, "-m", "titanflow.cli.main", "run", "families", "--run", name]
     for setting in (f"pretrain.model={family}_{size}.yaml", *settings):
         command += ["--set", setting]
     subprocess.run(command, check=True)

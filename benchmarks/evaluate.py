@@ -22,13 +22,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from titan.eval_scores import metric_scores
-from titan.eval_tasks import render_tasks
-from titanflow.config.additions import Launcher
+from titan.evaluate.scores import metric_scores
+from titan.evaluate.tasks import render_tasks
+from titanflow.config.keys.training import Launcher
 from titanflow.evals.asked_tasks import asked_by
-from titanflow.launch import command
-from titanflow.results import read_result
-from titanflow.stage import PreparedData, StageRun
+from titanflow.plan.launch import command
+from titanflow.run.contract import PreparedData, StageRun
+from titanflow.run.results import read_result
 
 TARGET = 2.0
 ROOT = Path(__file__).parent.parent
@@ -43,11 +43,11 @@ def untrained_export(folder: Path) -> Path:
     import torch
     from torch.distributed import checkpoint as dcp
 
-    from titan.export import export_dcp
-    from titan.registry import train_spec
-    from titanflow.data.stdlib_text import documents
-    from titanflow.data.template import template_text
-    from titanflow.data.tokenizer import train_tokenizer
+    from titan.export.export import export_dcp
+    from titan.models.registry import train_spec
+    from titanflow.config.files.chat_template import template_text
+    from titanflow.data.stdlib.text import documents
+    from titanflow.data.tokenizer.tokenizer import train_tokenizer
 
     train_tokenizer((text for text, _ in documents("train")), SIZES["vocab_size"], folder / "tokenizer")
     spec = train_spec("llama3")
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def prepared_items(folder: Path) -> Path:
-    from titanflow.data.stdlib_evals import write_items
+    from titanflow.data.stdlib.evals import write_items
 
     folder.mkdir()
     (folder / "dataset.json").write_text(json.dumps(write_items(folder)))

@@ -31,8 +31,8 @@ from typing import NamedTuple
 
 import psutil
 
-from titanflow.metrics_lines import read_metrics
-from titanflow.stage import METRICS_FILE, RUN_FILE, STAGES
+from titanflow.run.contract import METRICS_FILE, RUN_FILE, STAGES
+from titanflow.run.metrics import read_metrics
 
 SECONDS = 10.0
 """What the pipeline may take of the clock beyond its stages."""
@@ -73,7 +73,7 @@ def environment(root: Path) -> dict[str, str]:
 
 def flow_command(options: list[str]) -> list[str]:
     """What a user types."""
-    return [sys.executable, "-m", "titanflow.cli", "run", "stdlib", *options]
+    return [sys.executable, "-m", "titanflow.cli.main", "run", "stdlib", *options]
 
 
 def run_folder(root: Path) -> Path:
@@ -155,7 +155,7 @@ def training(root: Path) -> Iterator[list[psutil.Process]]:
                 sys.exit(f"{' '.join(command)} failed:\n{(root / 'training.log').read_text()[-3000:]}")
             # Nothing is measured yet: a look a second is soon enough.
             time.sleep(1.0)
-        servers = [child for child in flow.children() if "flows.own_server" in child.cmdline()]
+        servers = [child for child in flow.children() if "flows.server.own_server" in child.cmdline()]
         yield [flow, *servers]
     finally:
         flow.terminate()

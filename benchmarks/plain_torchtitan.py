@@ -25,8 +25,8 @@ def let_fsdp_train_over_gloo() -> None:
     """FSDP's reductions as plain sums, without which it doesn't train on a CPU."""
     import dataclasses
 
-    from titan.parallelize import sum_fsdp_gradients
     from titan.patches import PatchContext, apply_patches
+    from titan.train.data_parallel import sum_fsdp_gradients
 
     def adapt(spec: Any) -> Any:
         def parallelize(*arguments: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from titan.registry import train_spec
+from titan.models.registry import train_spec
 
 FAMILIES: dict[str, dict[str, Any]] = {"qwen2": {}, "mod": {"capacity": 0.125}, "dtf": {}, "tdtf": {}}
 HEAD_DIM = 64

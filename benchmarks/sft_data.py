@@ -24,8 +24,8 @@ from typing import Any
 
 import psutil
 
-from titanflow.data.stdlib_text import documents
-from titanflow.data.tokenizer import SPECIAL_TOKENS, add_special_tokens, train_tokenizer
+from titanflow.data.stdlib.text import documents
+from titanflow.data.tokenizer.tokenizer import SPECIAL_TOKENS, add_special_tokens, train_tokenizer
 
 SEQ_LEN = 1024
 VOCAB = 8192
@@ -53,12 +53,12 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     import transformers.utils.chat_template_utils  # noqa: F401  (likewise)
     from transformers import AutoTokenizer  # noqa: F401  (likewise)
 
-    from titanflow.config.additions import Data
-    from titanflow.data.chat_source import load_chats
+    from titanflow.config.files.chat_template import template_text
+    from titanflow.config.keys.training import Data
+    from titanflow.data.chat.source import load_chats
+    from titanflow.data.chat.tokenise import ChatPlan, write_chats
     from titanflow.data.dataset_info import read_info
-    from titanflow.data.template import template_text
-    from titanflow.data.tokenise import Work
-    from titanflow.data.tokenise_chats import ChatPlan, write_chats
+    from titanflow.data.files.tokenise_text import Work
 
     started = time.perf_counter()
     data = Data(name="chats", kind="chat", path=str(chats), packing="best_fit")

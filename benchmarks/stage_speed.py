@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
-from titanflow.stage import PreparedData, StageRun
+from titanflow.run.contract import PreparedData, StageRun
 
 TARGET = 0.97
 VOCAB = 2048
@@ -96,7 +96,7 @@ def sections(steps: int, tokenizer: Path) -> dict[str, dict[str, Any]]:
 
 
 def run_stage(folder: Path, config: dict[str, Any], data: Path, ranks: int) -> float:
-    """Tokens per second on all ranks through ``titan.train``."""
+    """Tokens per second on all ranks through ``titan.train.train``."""
     run = StageRun(
         stage="pretrain",
         experiment="speed",
@@ -105,7 +105,7 @@ def run_stage(folder: Path, config: dict[str, Any], data: Path, ranks: int) -> f
         config={**config, "checkpoint": {"interval": config["training"]["steps"]}},
         data=PreparedData(train=data),
     )
-    torchrun(["-m", "titan.train", str(run.write())], folder, ranks)
+    torchrun(["-m", "titan.train.train", str(run.write())], folder, ranks)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return max(record["tokens_per_second"] for record in records[WARM_UP:])
 
@@ -162,7 +162,9 @@ def main() -> None:
                 else:
                     rates[side] = run_plain(folder, config, text, arguments.ranks)
             ratios.append(rates["stage"] / rates["plain"])
-            print(f"titan.train {rates['stage']:,.0f} tokens/s, torchtitan {rates['plain']:,.0f}: {ratios[-1]:.3f}")
+            print(
+                f"titan.train.train {rates['stage']:,.0f} tokens/s, torchtitan {rates['plain']:,.0f}: {ratios[-1]:.3f}"
+            )
         ratio = median(ratios)
         print(f"median ratio {ratio:.3f} (target {TARGET}): {'met' if ratio >= TARGET else 'missed'}")
         sys.exit(0 if ratio >= TARGET else 1)

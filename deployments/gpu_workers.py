@@ -9,9 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks.device_lock import VISIBLE, gpu_names
+from tasks.process.device_lock import VISIBLE, gpu_names
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.device import Device, this_machine
-from titanflow.errors import ConfigError, Problem
 
 WHOLE_MACHINE: Mapping[str, Mapping[str, str]] = {"": {}}
 ON_DEMAND = "pretrain-sft/on-demand"

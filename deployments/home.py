@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
 
 CODE = Path(__file__).parents[1]
 """Where this project's packages lie: a clone, or site-packages."""

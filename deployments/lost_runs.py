@@ -23,9 +23,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
 from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL
-from tasks.process import MARK
-from tasks.stage_name import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
-from titanflow.config.experiment_spec import Retries
+from tasks.process.process import MARK
+from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from titanflow.config.keys.experiment import Retries
 
 WORKER_TYPE_LABEL = "prefect.worker.type"
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"

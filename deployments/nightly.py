@@ -12,8 +12,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.notifications import NIGHTLY, ensure_notifications
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.errors import ConfigError, Problem
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 CRON_EXPECTED = "minute hour day month weekday, as '30 0 * * *'"

@@ -20,9 +20,9 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
 from flows.announce import HELD_BACK, PUBLISHED, RESOURCE
+from titanflow.common.errors import ConfigError, Problem, TitanflowError
+from titanflow.common.utf8_mode import restart_in_utf8_mode
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.errors import ConfigError, Problem, TitanflowError
-from titanflow.utf8_mode import restart_in_utf8_mode
 
 Kind = Literal["failed", "not started", "published", "held back"]
 KINDS: tuple[Kind, ...] = ("failed", "not started", "published", "held back")

@@ -23,10 +23,10 @@ from deployments.nightly import Nightly, prefect_file
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
-from flows.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
-from tasks.process import started
-from titanflow.errors import ConfigError, Problem, StageFailed, TitanflowError
-from titanflow.utf8_mode import restart_in_utf8_mode
+from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
+from tasks.process.process import started
+from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
+from titanflow.common.utf8_mode import restart_in_utf8_mode
 
 DEFAULT_PORT = 4200
 DEPLOY_SECONDS = 120.0

@@ -8,10 +8,10 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
-from flows.server import api_url, healthy
+from flows.server.server import api_url, healthy
 from flows.stage import run_stage
 from flows.stage_in_pool import FLOW
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
 
 ENTRYPOINT = "flows.stage.run_stage"
 

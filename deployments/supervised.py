@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.process import Process
-from titanflow.errors import StageFailed
+from tasks.process.process import Process
+from titanflow.common.errors import StageFailed
 
 GRACE_SECONDS = 20.0
 MOST_RESTARTS = 5

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from tasks.process import Process
+from tasks.process.process import Process
 
 POOL = "titanflow"
 IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]

@@ -19,10 +19,10 @@ import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from titanflow.errors import ConfigError, Problem, TitanflowError
-from titanflow.hub.bundle import CARD
+from titanflow.common.errors import ConfigError, Problem, TitanflowError
+from titanflow.publish.bundle import CARD
 from titanflow.report.render import render_report
-from titanflow.results import PublishResult, read_result
+from titanflow.run.results import PublishResult, read_result
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (

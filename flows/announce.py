@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from titanflow.results import PublishResult, StageResult
-from titanflow.stage_plan import Plan
+from titanflow.plan.stage_plan import Plan
+from titanflow.run.results import PublishResult, StageResult
 
 PUBLISHED = "titanflow.published"
 HELD_BACK = "titanflow.held-back"

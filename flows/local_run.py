@@ -21,10 +21,10 @@ from prefect.settings import (
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
-from flows.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
-from tasks.launch import GRACE_SECONDS
+from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
+from tasks.process.launch import GRACE_SECONDS
+from titanflow.common.errors import TitanflowError
 from titanflow.config.overrides import parse_settings
-from titanflow.errors import TitanflowError
 
 if TYPE_CHECKING:
     from flows.pretrain_sft import Summary
@@ -90,7 +90,9 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     port = free_port()
     env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
     with (
-        running_server([sys.executable, "-m", "flows.own_server", str(port)], api_url(port), env, meanwhile) as url,
+        running_server(
+            [sys.executable, "-m", "flows.server.own_server", str(port)], api_url(port), env, meanwhile
+        ) as url,
         temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
     ):
         try:

@@ -23,13 +23,13 @@ from prefect.states import Completed, State
 
 from flows.plan_artifact import leave_markdown
 from flows.run_plan import Summary
+from titanflow.common.file_lock import held
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings
-from titanflow.file_lock import held
-from titanflow.night_record import Night, NightState, now
-from titanflow.nights import markdown_table, read_nights
-from titanflow.plan import check_run_name
-from titanflow.retention import remove_old
+from titanflow.nightly.night import Night, NightState, now
+from titanflow.nightly.retention import remove_old
+from titanflow.nightly.table import markdown_table, read_nights
+from titanflow.plan.plan import check_run_name
 
 SKIPPED = "Skipped"
 LATE = timedelta(hours=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.results import markdown
-from titanflow.forecast.table import forecast_rows, total_line
-from titanflow.plan_view import plan_markdown
-from titanflow.stage_plan import Plan
+from tasks.ui.results import markdown
+from titanflow.plan.forecast.table import forecast_rows, total_line
+from titanflow.plan.stage_plan import Plan
+from titanflow.plan.view import plan_markdown
 
 
 def show_plan(plan: Plan) -> None:

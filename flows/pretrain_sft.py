@@ -10,16 +10,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, State
 from pydantic import Field, WithJsonSchema
 
-from flows.asked import Asked
-from flows.chosen import KNOBS, chosen, run_title
 from flows.night import run_night, scheduled_day
+from flows.parameters.asked import Asked
+from flows.parameters.chosen import KNOBS, chosen, run_title
+from flows.parameters.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
 from flows.run_plan import Summary, run_plan
-from tasks.results import HELD_BACK
-from titanflow.config import bounds
-from titanflow.config.experiment_spec import OnStale
-from titanflow.config.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
-from titanflow.errors import ConfigError
-from titanflow.plan import DEFAULT_RUN, make_plan
+from tasks.ui.results import HELD_BACK
+from titanflow.common.errors import ConfigError
+from titanflow.config.keys import bounds
+from titanflow.config.keys.experiment import OnStale
+from titanflow.plan.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
 

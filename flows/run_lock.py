@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from titanflow.errors import ConfigError, Problem, StageFailed
-from titanflow.file_lock import LOCK_FILE, sign, take
-from titanflow.launch import STAGE_FOLDER
-from titanflow.stage import RUN_FILE, STAGES
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.file_lock import LOCK_FILE, sign, take
+from titanflow.plan.launch import STAGE_FOLDER
+from titanflow.run.contract import RUN_FILE, STAGES
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0

@@ -8,7 +8,7 @@ from typing import cast
 from prefect import get_run_logger
 
 from flows.announce import announce
-from flows.asked import Asked
+from flows.parameters.asked import Asked
 from flows.plan_artifact import leave_markdown, show_plan
 from flows.run_lock import run_lock
 from flows.stage_in_pool import check_pools, stage_in_pool
@@ -19,18 +19,18 @@ from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
 from tasks.rehearsal import TRAINING, rehearse
-from tasks.results import headline, held_back, links, markdown, rows
 from tasks.retries import retrying
 from tasks.sft import sft
-from tasks.stage_name import label_run
-from titanflow.evals.evaluation import check_tasks
-from titanflow.forecast.reconcile import reconciled, table_rows
-from titanflow.manifest import Manifest
-from titanflow.plan_view import check_stale
+from tasks.ui.labels import label_run
+from tasks.ui.results import headline, held_back, links, markdown, rows
+from titanflow.plan.evaluation.tasks import check_tasks
+from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.plan.view import check_stale
+from titanflow.report.reconcile import reconciled, table_rows
 from titanflow.report.render import REPORT_FILE, write_report
-from titanflow.results import PublishResult, StageResult
-from titanflow.stage import Strict
-from titanflow.stage_plan import Plan, StagePlan
+from titanflow.run.contract import Strict
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import PublishResult, StageResult
 
 TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": push_to_hub}
 

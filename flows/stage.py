@@ -7,14 +7,14 @@ from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
-from tasks.stage_name import label_run
 from tasks.stage_task import gone_on
-from titanflow.config.experiment_spec import WHO, Retries
-from titanflow.errors import ConfigError, Problem, TitanflowError
-from titanflow.manifest import Manifest
-from titanflow.plan import make_plan
-from titanflow.stage import RUN_FILE, StageRun
-from titanflow.stage_plan import Plan, StagePlan
+from tasks.ui.labels import label_run
+from titanflow.common.errors import ConfigError, Problem, TitanflowError
+from titanflow.config.keys.experiment import WHO, Retries
+from titanflow.plan.plan import make_plan
+from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.manifest import Manifest
 
 
 @flow(name="run-stage", persist_result=False)

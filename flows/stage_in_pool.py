@@ -25,12 +25,12 @@ from prefect.runtime import task_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
-from flows.asked import Asked
-from tasks.stage_name import LOST_LABEL, stage_name
-from titanflow import errors
-from titanflow.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
-from titanflow.results import StageResult, read_result
-from titanflow.stage_plan import Plan, StagePlan
+from flows.parameters.asked import Asked
+from tasks.ui.labels import LOST_LABEL, stage_name
+from titanflow.common import errors
+from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
+from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.run.results import StageResult, read_result
 
 FLOW = "run-stage"
 POLL_SECONDS = 0.5

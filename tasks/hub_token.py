@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect.blocks.system import Secret
 
-from titanflow.errors import ConfigError, Problem
-from titanflow.hub.endpoint import hub_token
-from titanflow.stage_plan import StagePlan
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.hub_endpoint import hub_token
+from titanflow.plan.stage_plan import StagePlan
 
 
 def check_token(plan: StagePlan | None) -> None:

@@ -6,13 +6,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
-from titanflow.begin_stage import discard_if_new
-from titanflow.errors import ConfigError
-from titanflow.manifest import Manifest
-from titanflow.results import StageResult
-from titanflow.stage_plan import StagePlan
+from tasks.ui.labels import task_run_name
+from titanflow.common.errors import ConfigError
+from titanflow.plan.begin import discard_if_new
+from titanflow.plan.stage_plan import StagePlan
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import StageResult
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.

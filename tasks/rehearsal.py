@@ -6,10 +6,10 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from tasks.launch import launch
-from titanflow.launch import STAGE_FOLDER
-from titanflow.rehearsal import FOLDER, MODULE, Rehearsal
-from titanflow.stage_plan import Plan
+from tasks.process.launch import launch
+from titanflow.plan.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
+from titanflow.plan.launch import STAGE_FOLDER
+from titanflow.plan.stage_plan import Plan
 
 TRAINING = ("pretrain", "sft")
 """The stages before which an evaluation is tried."""

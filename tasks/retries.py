@@ -8,8 +8,8 @@ from prefect import Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
-from titanflow.config.experiment_spec import Retries
-from titanflow.errors import StageLost
+from titanflow.common.errors import StageLost
+from titanflow.config.keys.experiment import Retries
 
 MOST_DELAYS = 50
 """Prefect takes no longer list; further retries wait as long as the last of these."""

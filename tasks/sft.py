@@ -6,11 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from tasks.stage_name import task_run_name
 from tasks.stage_task import run_stage
-from titanflow.manifest import Manifest
-from titanflow.results import StageResult
-from titanflow.stage_plan import StagePlan
+from tasks.ui.labels import task_run_name
+from titanflow.plan.stage_plan import StagePlan
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import StageResult
 
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.

@@ -9,16 +9,16 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
-from tasks.device_lock import device_lock
-from tasks.launch import launch
-from tasks.progress import Progress
-from tasks.results import HELD_BACK, gate_lines, headline, held_back
-from titanflow.begin_stage import begin_stage
-from titanflow.checkpoints import newest_step
-from titanflow.errors import StageLost
-from titanflow.manifest import Manifest
-from titanflow.results import StageResult, read_result
-from titanflow.stage_plan import StagePlan
+from tasks.process.device_lock import device_lock
+from tasks.process.launch import launch
+from tasks.ui.progress import Progress
+from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
+from titanflow.common.errors import StageLost
+from titanflow.plan.begin import begin_stage
+from titanflow.plan.stage_plan import StagePlan
+from titanflow.run.checkpoints import newest_step
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import StageResult, read_result
 
 
 def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[str, str]] = dict) -> StageResult | State:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from titanflow.metrics_lines import RECORD_BATCHES
+from titanflow.run.metrics import RECORD_BATCHES
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cli:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts a command and returns at once."""
-        command = [sys.executable, "-m", "titanflow.cli", arguments[0], "tiny", "--configs", str(self.configs)]
+        command = [sys.executable, "-m", "titanflow.cli.main", arguments[0], "tiny", "--configs", str(self.configs)]
         return subprocess.Popen(
             [*command, *arguments[1:]],
             env={**os.environ, "PREFECT_HOME": str(self.home), "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"},

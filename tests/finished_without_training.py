@@ -8,12 +8,12 @@ from typing import Any
 
 import fake_checkpoint
 
-from titanflow.begin_stage import begin_stage
-from titanflow.files_written import write_text_atomically
-from titanflow.manifest import Manifest
-from titanflow.plan import make_plan
-from titanflow.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, write_result
-from titanflow.stage_plan import Plan, StagePlan
+from titanflow.common.files import write_text_atomically
+from titanflow.plan.begin import begin_stage
+from titanflow.plan.plan import make_plan
+from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, write_result
 
 STEP = 8
 

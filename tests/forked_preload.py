@@ -7,5 +7,5 @@ apply_patches(["cpu_device", "peak_flops"])
 import torchtitan.train  # noqa: E402, F401
 import transformers  # noqa: E402, F401
 
-import titan.export  # noqa: E402
-import titan.trainer  # noqa: E402, F401
+import titan.export.export  # noqa: E402
+import titan.train.trainer  # noqa: E402, F401

@@ -1,7 +1,7 @@
 """Stages whose ranks are forks of a process that has imported torch already: some seconds less for each.
 
-Everything after the imports is what ``python -m titan.train``, or another stage's module, does under torchrun. What
-torchrun itself does, and what happens to a process from outside, is tested with real ones (``Workbench.start``).
+Everything after the imports is what ``python -m titan.train.train``, or another stage's module, does under torchrun.
+What torchrun itself does, and what happens to a process from outside, is tested with real ones (``Workbench.start``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
 from flows.local_run import SERVER_ENV
-from flows.server import api_url, free_port, running_server
+from flows.server.server import api_url, free_port, running_server
 
 TRIGGERS = "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED"
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from titanflow.base_model import tokenizer_digest
-from titanflow.config.snapshot import load_snapshot
-from titanflow.results import TrainResult, write_result
-from titanflow.stage import StageRun
+from titanflow.architectures.base import tokenizer_digest
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.run.contract import StageRun
+from titanflow.run.results import TrainResult, write_result
 
 SEQ_LEN = 64
 

@@ -10,8 +10,8 @@ from typing import Any
 from hub_storage import Blob, Repo
 from local_hub import LocalHub
 
-from titanflow.data.tokenizer import train_tokenizer
-from titanflow.data.tokenizer_words import QWEN2
+from titanflow.data.tokenizer.tokenizer import train_tokenizer
+from titanflow.data.tokenizer.words import QWEN2
 
 REPO = "Qwen/Qwen2.5-0.5B"
 CONFIG: Mapping[str, Any] = {

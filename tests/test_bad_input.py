@@ -76,7 +76,7 @@ def test_bad_conversations_are_refused_with_their_lines(tiny: Cli) -> None:
 
 
 def test_a_tokenizer_that_is_not_the_bases(tiny: Cli, tmp_path: Path) -> None:
-    from titanflow.data.tokenizer import train_tokenizer
+    from titanflow.data.tokenizer.tokenizer import train_tokenizer
 
     train_tokenizer(["some other text altogether\n"] * 50, 300, tmp_path / "other")
     text = refused(tiny, "--set", f"sft.tokenizer.path={tmp_path / 'other'}")

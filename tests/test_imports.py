@@ -37,7 +37,7 @@ def test_titanflow_imports_neither_torch_nor_prefect() -> None:
 
 def test_a_plan_imports_nothing_heavy() -> None:
     heavy = ("numpy", "pyarrow", "pandas", "tokenizers", "huggingface_hub", "httpx", "safetensors")
-    assert loaded_after("import titanflow.cli, titanflow.plan, titanflow.plan_view", *heavy) == []
+    assert loaded_after("import titanflow.cli.main, titanflow.plan.plan, titanflow.plan.view", *heavy) == []
 
 
 @pytest.mark.parametrize("package", ["flows", "tasks", "titan", "titanflow", "deployments"])

@@ -11,8 +11,15 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = [
-    *("titanflow.cli", "titanflow.data.prepare", "titanflow.publish", "titan.train", "titan.evaluate", "titan.export"),
-    *("deployments.serve", "deployments.notifications", "flows.own_server"),
+    *(
+        "titanflow.cli.main",
+        "titanflow.data.prepare",
+        "titanflow.publish.publish",
+        "titan.train.train",
+        "titan.evaluate.evaluate",
+        "titan.export.export",
+    ),
+    *("deployments.serve", "deployments.notifications", "flows.server.own_server"),
 ]
 
 

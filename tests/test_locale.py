@@ -10,11 +10,11 @@ import pytest
 from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
 
-from tasks.process import started
-from titanflow.cli_app import app
+from tasks.process.process import started
+from titanflow.cli.main import app
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
 from titanflow.config.overrides import parameter_settings, parse_settings
-from titanflow.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 NOT_UTF8 = os.fsdecode(b"gr\xf6")
@@ -38,7 +38,7 @@ def locale(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 def titanflow(locale: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environ = {**locale, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-m", "titanflow.cli", *arguments], capture_output=True, env=environ)
+    return subprocess.run([sys.executable, "-m", "titanflow.cli.main", *arguments], capture_output=True, env=environ)
 
 
 def encoding(locale: dict[str, str]) -> str:
@@ -94,7 +94,7 @@ def test_help(locale: dict[str, str]) -> None:
 
 
 def test_a_flow_that_somebody_else_starts_is_refused(odd: Path) -> None:
-    code = f"from titanflow.plan import make_plan; make_plan('tiny', {str(odd)!a})"
+    code = f"from titanflow.plan.plan import make_plan; make_plan('tiny', {str(odd)!a})"
     environ = {**os.environ, **ASCII, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environ, check=False)
     assert b"ConfigError: PYTHONUTF8: this process takes the names of files for ascii" in done.stderr

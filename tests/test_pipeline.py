@@ -13,10 +13,10 @@ from command_line import Cli
 from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.begin_stage import begin_stage
-from titanflow.outputs import content_digest
-from titanflow.plan import make_plan
-from titanflow.results import read_result
+from titanflow.plan.begin import begin_stage
+from titanflow.plan.plan import make_plan
+from titanflow.run.outputs import content_digest
+from titanflow.run.results import read_result
 
 STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 
@@ -101,7 +101,7 @@ def test_each_stage_s_log_begins_with_its_torchrun_line(finished: Cli, stage: st
 
 def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished: Cli) -> None:
     folder = finished.run_folder / "sft"
-    line = next(line for line in (folder / "sft.log").read_text().splitlines() if "titan.train" in line)
+    line = next(line for line in (folder / "sft.log").read_text().splitlines() if "titan.train.train" in line)
     result = (folder / "result.json").read_text()
     done = subprocess.run(line.removeprefix("$ "), shell=True, capture_output=True, text=True, cwd=finished.configs)
     assert done.returncode == 0, done.stderr

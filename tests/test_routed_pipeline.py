@@ -17,9 +17,9 @@ from forked_ranks import run_forked
 from tiny_experiment import write_tiny_experiment
 from watching import PATIENCE
 
-from titanflow.begin_stage import begin_stage
-from titanflow.launch import MODULES
-from titanflow.plan import make_plan
+from titanflow.plan.begin import begin_stage
+from titanflow.plan.launch import MODULES
+from titanflow.plan.plan import make_plan
 
 FAMILIES = ("mod", "dtf", "tdtf")
 FINE_TUNED = "mod"

@@ -42,7 +42,7 @@ def hostile(tmp_path: Path) -> Path:
 
 def titanflow(wheel: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command as the wheel's script starts it."""
-    script = "import sys, titanflow.cli as cli; assert cli.__file__.startswith(sys.argv.pop(1)), cli; cli.main()"
+    script = "import sys, titanflow.cli.main as cli; assert cli.__file__.startswith(sys.argv.pop(1)), cli; cli.main()"
     environ = {**os.environ, "PYTHONPATH": str(wheel), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P", "-c", script, str(wheel), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environ)

@@ -12,7 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from watching import PATIENCE, alive, wait_for
 
-from flows.server import api_url, free_port
+from flows.server.server import api_url, free_port
 
 
 @dataclass

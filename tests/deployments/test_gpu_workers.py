@@ -1,8 +1,8 @@
 import pytest
 
 from deployments.gpu_workers import gpu_shares
+from titanflow.common.errors import ConfigError
 from titanflow.config.device import Device
-from titanflow.errors import ConfigError
 
 
 def test_each_worker_sees_one_gpu():

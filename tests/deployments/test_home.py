@@ -8,7 +8,7 @@ from deployments.nightly import DEPLOYMENTS
 from deployments.stage_pool import ENTRYPOINT
 from flows.pretrain_sft import pretrain_sft
 from flows.stage import run_stage
-from titanflow.errors import ConfigError
+from titanflow.common.errors import ConfigError
 
 
 def test_runs_start_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

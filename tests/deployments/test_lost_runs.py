@@ -16,8 +16,8 @@ from watching import PATIENCE, alive, wait_for
 
 from deployments import lost_runs
 from deployments.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, living_runs
-from tasks.process import MARK
-from tasks.stage_name import LOST_LABEL, PROCESS_LABEL
+from tasks.process.process import MARK
+from tasks.ui.labels import LOST_LABEL, PROCESS_LABEL
 
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
 HERE = {"prefect.worker.name": f"{socket.gethostname()}-77", "prefect.worker.type": "process"}

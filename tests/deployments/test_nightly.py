@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from deployments.nightly import DEPLOYMENTS, Nightly, prefect_file
-from titanflow.errors import ConfigError
+from titanflow.common.errors import ConfigError
 
 
 def nightly_of(path):

@@ -21,7 +21,7 @@ from prefect.states import Cancelling
 from watching import PATIENCE, alive, lines, wait_for
 
 from deployments.serve import server_or_running_one
-from titanflow.errors import ConfigError
+from titanflow.common.errors import ConfigError
 
 FOREVER = 1_000_000
 

@@ -3,8 +3,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.serve import serve_pool
 from deployments.stage_pool import running_server
-from flows.server import free_port
-from titanflow.errors import ConfigError
+from flows.server.server import free_port
+from titanflow.common.errors import ConfigError
 
 
 def test_the_server_of_the_runs_has_to_be_there():

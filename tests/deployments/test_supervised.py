@@ -7,7 +7,7 @@ from watching import STAYS, alive, lines, wait_for
 
 from deployments import supervised
 from deployments.supervised import Supervised
-from titanflow.errors import StageFailed
+from titanflow.common.errors import StageFailed
 
 # A service with a child in a session of its own; it prints both ids.
 SERVES = f"""

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.metrics_lines import read_metrics
+from titanflow.run.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding-a-model.md"
 FILE = re.compile(r"^### `(?P<name>[^`]+)`\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = {"python": [sys.executable], "titanflow": [sys.executable, "-m", "titanflow.cli"]}
+PROGRAMS = {"python": [sys.executable], "titanflow": [sys.executable, "-m", "titanflow.cli.main"]}
 
 
 @dataclass(frozen=True)

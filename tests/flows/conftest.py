@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from watching import wait_for
 
 # The finished runs that publishing is tested with.
-sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "hub"))
+sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "publish"))
 
 
 @pytest.fixture(scope="session")

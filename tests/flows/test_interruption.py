@@ -35,7 +35,7 @@ PROVES = f"""
     import contextlib, sys
     from pathlib import Path
     from types import SimpleNamespace
-    from flows import prove_resume
+    from flows.resume_proof import prove_resume
     prove_resume.local_api = lambda: contextlib.nullcontext("http://127.0.0.1:9/api")
     here = Path(sys.argv[1])
     program = "import os, time; print(os.getpid(), flush=True); time.sleep({STAYS})"

@@ -25,7 +25,7 @@ from flows import local_run
 from flows.local_run import run_flow
 # What ends a run that hangs after an interrupt would also end one that a busy machine makes slow.
 local_run.INTERRUPTED_SECONDS = local_run.FLUSH_SECONDS = {patience}
-from titanflow.errors import TitanflowError
+from titanflow.common.errors import TitanflowError
 try:
     print(run_flow("tiny").published)
 except TitanflowError as error:

@@ -29,14 +29,14 @@ from deployments.notifications import KINDS, automation_name, ensure_notificatio
 from flows import night as module
 from flows import pretrain_sft as flow_module
 from flows.pretrain_sft import pretrain_sft
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
-from titanflow.errors import ConfigError
-from titanflow.fingerprint import folder_digests
-from titanflow.night_record import Night
-from titanflow.nights import read_nights
-from titanflow.plan import make_plan
-from titanflow.results import PrepareResult, PublishResult, write_result
-from titanflow.stage_failure import StageError, write_error
+from titanflow.nightly.night import Night
+from titanflow.nightly.table import read_nights
+from titanflow.plan.plan import make_plan
+from titanflow.run.errors import StageError, write_error
+from titanflow.run.results import PrepareResult, PublishResult, write_result
 
 
 def write_stage(folder, name, run, right):

@@ -4,9 +4,9 @@ import pytest
 from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 
-from flows import markdown_artifact, plan_artifact
+from flows import plan_artifact
 from flows.plan_artifact import show_plan
-from titanflow.plan import make_plan
+from titanflow.plan.plan import make_plan
 
 
 @pytest.fixture
@@ -19,9 +19,7 @@ def stale(tmp_path):
 def test_the_artifact_says_what_will_run_what_changed_and_what_it_takes(stale, monkeypatch):
     made = []
     monkeypatch.setattr(plan_artifact, "get_run_logger", lambda: logging.getLogger("test"))
-    monkeypatch.setattr(
-        markdown_artifact, "create_markdown_artifact", lambda text, **options: made.append((text, options))
-    )
+    monkeypatch.setattr(plan_artifact, "create_markdown_artifact", lambda text, **options: made.append((text, options)))
     show_plan(stale)
     ((text, options),) = made
     assert options["key"] == "plan"
@@ -36,8 +34,8 @@ def test_a_ui_that_is_away_costs_nothing(stale, monkeypatch, caplog):
     def refuse(*arguments, **options):
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(markdown_artifact, "create_markdown_artifact", refuse)
-    for module in (plan_artifact, markdown_artifact):
+    monkeypatch.setattr(plan_artifact, "create_markdown_artifact", refuse)
+    for module in (plan_artifact,):
         monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
     show_plan(stale)
     assert "no route" in caplog.text

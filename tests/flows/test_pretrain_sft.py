@@ -11,13 +11,13 @@ from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PREPARES, PUBLISHES, T
 
 from flows import pretrain_sft as module
 from flows import run_plan
-from flows.chosen import KNOBS
+from flows.parameters.chosen import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
-from tasks.stage_name import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
+from titanflow.common.errors import ConfigError, HubError, StageFailed
+from titanflow.config.files.schema import BOUNDS
 from titanflow.config.module import stage_schema
-from titanflow.config.schema import BOUNDS
-from titanflow.errors import ConfigError, HubError, StageFailed
-from titanflow.manifest import Manifest
+from titanflow.run.manifest import Manifest
 
 
 @pytest.fixture

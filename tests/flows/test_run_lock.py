@@ -7,8 +7,8 @@ from watching import STAYS
 
 from flows import run_lock as module
 from flows.run_lock import run_lock
-from titanflow.errors import StageFailed
-from titanflow.launch import STAGE_FOLDER
+from titanflow.common.errors import StageFailed
+from titanflow.plan.launch import STAGE_FOLDER
 
 HOLDS = f"""
 import sys, time

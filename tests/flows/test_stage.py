@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from tiny_experiment import write_tiny_experiment
 
-from flows.asked import Asked
+from flows.parameters.asked import Asked
 from flows.stage import same_stage
-from titanflow.errors import ConfigError
-from titanflow.plan import make_plan
-from titanflow.plan_view import command_lines
+from titanflow.common.errors import ConfigError
+from titanflow.plan.plan import make_plan
+from titanflow.plan.view import command_lines
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from small_plan import PUBLISHES, TRAINS, small_plan
 from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
 from flows.stage_in_pool import check_pools, failure
-from titanflow.errors import ConfigError, StageFailed, StageLost
-from titanflow.results import TrainResult, write_result
+from titanflow.common.errors import ConfigError, StageFailed, StageLost
+from titanflow.run.results import TrainResult, write_result
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from finished_without_training import finish, finish_stage
 from tiny_experiment import write_tiny_experiment
 
 from flows.verified_plan import verified_plan
-from titanflow.errors import ConfigError
-from titanflow.manifest import Manifest
-from titanflow.plan import make_plan
+from titanflow.common.errors import ConfigError
+from titanflow.plan.plan import make_plan
+from titanflow.run.manifest import Manifest
 
 
 @pytest.fixture

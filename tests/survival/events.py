@@ -159,7 +159,7 @@ def command_line(machine: Machine, parameters: dict) -> subprocess.Popen:
     """``titanflow run`` in a terminal of its own, against the machine's server."""
     settings = [part for key, value in parameters["overrides"].items() for part in ("--set", f"{key}={value}")]
     settings += ["--set", f"launcher.nproc_per_node={parameters['nproc_per_node']}"]
-    command = [sys.executable, "-m", "titanflow.cli", "run", parameters["experiment"]]
+    command = [sys.executable, "-m", "titanflow.cli.main", "run", parameters["experiment"]]
     return subprocess.Popen(
         [*command, "--configs", parameters["configs"], "--run", parameters["run"], *settings],
         env={**os.environ, "PREFECT_API_URL": machine.url, "PREFECT_HOME": str(machine.home)},

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from watching import alive, lines, wait_for
 
 from deployments.lost_runs import FLOW_RUN_ID
-from flows.server import api_url, free_port, healthy
+from flows.server.server import api_url, free_port, healthy
 
 STARTUP_SECONDS = 180
 

@@ -20,8 +20,8 @@ from deployments.stage_pool import deploy_stages
 from deployments.work_pool import ensure_pool
 from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
-from titanflow.errors import StageFailed
-from titanflow.manifest import Manifest
+from titanflow.common.errors import StageFailed
+from titanflow.run.manifest import Manifest
 
 pytestmark = pytest.mark.survival
 HERE = Path(__file__).parent

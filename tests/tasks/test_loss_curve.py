@@ -1,6 +1,6 @@
 import base64
 
-from tasks.artifacts import loss_curve
+from tasks.ui.artifacts import loss_curve
 
 RECORDS = [{"step": step, "loss": 8 - step / 100} for step in range(1, 401)]
 

@@ -7,10 +7,10 @@ import pytest
 
 from tasks import rehearsal
 from tasks.rehearsal import rehearse
-from titanflow.rehearsal import Rehearsal
-from titanflow.results import PrepareResult, write_result
-from titanflow.stage import StageRun
-from titanflow.stage_plan import Plan, StagePlan
+from titanflow.plan.evaluation.rehearsal import Rehearsal
+from titanflow.plan.stage_plan import Plan, StagePlan
+from titanflow.run.contract import StageRun
+from titanflow.run.results import PrepareResult, write_result
 
 
 @pytest.fixture

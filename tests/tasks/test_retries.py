@@ -4,8 +4,8 @@ import pytest
 from prefect import task
 
 from tasks.retries import LONGEST_DELAY, is_lost, retrying
-from titanflow.config.experiment_spec import Retries
-from titanflow.errors import ConfigError, HubError, HubUnreachable, StageFailed, StageLost
+from titanflow.common.errors import ConfigError, HubError, HubUnreachable, StageFailed, StageLost
+from titanflow.config.keys.experiment import Retries
 
 
 @task(task_run_name="pretrain")

@@ -5,7 +5,7 @@ import sys
 
 import psutil
 
-from tasks.stage_name import labelled_process_lives
+from tasks.ui.labels import labelled_process_lives
 
 
 def label(pid, created):

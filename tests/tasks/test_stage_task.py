@@ -4,17 +4,18 @@ from unittest.mock import Mock
 
 import pytest
 
-from tasks import progress, stage_task
+from tasks import stage_task
 from tasks.stage_task import run_stage
-from titanflow.manifest import Manifest
-from titanflow.results import GateDecision, PrepareResult, PublishResult, write_result
-from titanflow.stage import StageRun
-from titanflow.stage_plan import StagePlan
+from tasks.ui import progress
+from titanflow.plan.stage_plan import StagePlan
+from titanflow.run.contract import StageRun
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import GateDecision, PrepareResult, PublishResult, write_result
 
 PREPARES = """
 import sys
 from pathlib import Path
-from titanflow.stage import PrepareResult, write_result
+from titanflow.run.results import PrepareResult, write_result
 write_result(Path(sys.argv[1]), PrepareResult(seconds=1))
 """
 
@@ -51,9 +52,8 @@ def test_a_cached_stage_gives_the_stored_result_and_starts_nothing(prepare, mani
 def test_a_model_that_is_held_back_ends_its_stage_in_a_state_of_that_name(prepare, manifest):
     gate = GateDecision(passed=False, reason="no better than c0ffee")
     result = PublishResult(target="folder", location="/model", status="held back", gate=gate)
-    program = (
-        f"from pathlib import Path; from titanflow.stage import *; write_result(Path({str(prepare.run.folder)!r}), "
-    )
+    imports = "from pathlib import Path; from titanflow.run.results import *"
+    program = f"{imports}; write_result(Path({str(prepare.run.folder)!r}), "
     prepare.command = [
         sys.executable,
         "-c",

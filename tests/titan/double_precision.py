@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
-from titan.interrupt import Interruption
-from titan.loggers import ForgivingLoggers
-from titan.trainer import Trainer
-from titanflow.stage import StageRun
+from titan.process.interrupt import Interruption
+from titan.tracking.loggers import ForgivingLoggers
+from titan.train.trainer import Trainer
+from titanflow.run.contract import StageRun
 
 FAMILY = "qwen3_double"
 """qwen3, whose RoPE keeps the dtype, with a loss that does: torchtitan's turns predictions to float32."""
@@ -63,7 +63,7 @@ class RecordingTrainer(Trainer):
 def main(path: Path) -> None:
     TORCH_DTYPE_MAP["float64"] = torch.float64
     register_train_spec(FAMILY, dataclasses.replace(get_train_spec("qwen3"), build_loss_fn=build_double_loss))
-    from titan.train import prepare
+    from titan.train.train import prepare
 
     run = StageRun.read(path)
     job_config, _ = prepare(run, None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from titan.metrics_file import MetricsFile
-from titan.wandb_files import history, recordings
-from titanflow.metric_names import rows
-from titanflow.stage import METRICS_FILE, StageRun
-from titanflow.wandb_record import read_wandb_record
+from titan.tracking.metric_names import rows
+from titan.tracking.metrics_file import MetricsFile
+from titan.tracking.wandb_files import history, recordings
+from titanflow.run.contract import METRICS_FILE, StageRun
+from titanflow.run.wandb_record import read_wandb_record
 
 
 def expected_rows(run: StageRun) -> dict[int, dict[str, float]]:

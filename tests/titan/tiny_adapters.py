@@ -10,10 +10,10 @@ import torch
 from tiny_exports import POSITIONS, sensitised
 from torch.distributed import checkpoint as dcp
 
-from titan.lora import add_adapters, is_adapter
-from titanflow.config.additions import Lora
-from titanflow.results import TrainResult, write_result
-from titanflow.stage import StageRun
+from titan.models.lora import add_adapters, is_adapter
+from titanflow.config.keys.training import Lora
+from titanflow.run.contract import StageRun
+from titanflow.run.results import TrainResult, write_result
 
 
 def finished_base(folder: Path, family: str, args: Any, **fields: Any) -> Path:

@@ -10,11 +10,11 @@ import numpy as np
 from tiny_evals import TASKS, write_evals
 from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
-from titan.export import export_checkpoint
+from titan.export.export import export_checkpoint
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
-from titanflow.data.tokenizer import load_tokenizer
-from titanflow.stage import RUN_FILE, PreparedData, StageRun
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
+from titanflow.run.contract import RUN_FILE, PreparedData, StageRun
 
 
 class Trained(NamedTuple):

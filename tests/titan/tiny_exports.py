@@ -13,7 +13,7 @@ from torch.distributed import checkpoint as dcp
 from torchtitan.models.llama4.model.args import RoPEScalingArgs
 from torchtitan.models.moe import MoEArgs
 
-from titan.registry import train_spec
+from titan.models.registry import train_spec
 
 POSITIONS = 256
 VOCAB = 300
@@ -155,7 +155,7 @@ def save_checkpoint(model: Any, folder: Path, **others: Any) -> Path:
 
 def write_tiny_export(folder: Path) -> Path:
     """A sensitised llama3 as transformers loads it, with a tokenizer of single bytes."""
-    from titan.export import export_dcp
+    from titan.export.export import export_dcp
 
     args = tiny_args("llama3")
     checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 from forked_ranks import free_port, run_forked
 
-from titanflow.data.packing import best_fit
-from titanflow.stage import PreparedData, StageRun
+from titanflow.data.chat.packing import best_fit
+from titanflow.run.contract import PreparedData, StageRun
 
 VOCAB = 256
 SEQ_LEN = 32
@@ -145,10 +145,10 @@ class Workbench:
     def start(self, run: StageRun, ranks: int | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Starts a stage: under torchrun with ``ranks`` processes, or for None as the only rank there is.
 
-        ``script`` may name a file to run in place of ``titan.train``.
+        ``script`` may name a file to run in place of ``titan.train.train``.
         """
         script = options.pop("script", None)
-        module = [*([str(script)] if script else ["-m", "titan.train"]), str(run.folder / "run.yaml")]
+        module = [*([str(script)] if script else ["-m", "titan.train.train"]), str(run.folder / "run.yaml")]
         launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", f"--master_port={free_port()}"]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **options.pop("env", {})}
         if ranks is None:
@@ -179,10 +179,10 @@ class Workbench:
     ) -> int:
         """Runs a stage to its end on ranks that needn't import torch first; its exit status.
 
-        ``script`` may name a file to run in place of ``titan.train``, ``path`` a folder to import from.
+        ``script`` may name a file to run in place of ``titan.train.train``, ``path`` a folder to import from.
         """
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **(env or {})}
-        command = [*([script] if script else ["-m", "titan.train"]), str(run.folder / "run.yaml")]
+        command = [*([script] if script else ["-m", "titan.train.train"]), str(run.folder / "run.yaml")]
         return run_forked(command, ranks or 1, env, run.folder / "log.txt", PATIENCE, path)
 
 

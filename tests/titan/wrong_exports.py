@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
 
-from titan.export import export_dcp
-from titan.registry import train_spec
+from titan.export.export import export_dcp
+from titan.models.registry import train_spec
 
 Edit = Callable[[Path], None]
 

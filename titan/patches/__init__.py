@@ -16,7 +16,7 @@ from titan.patches import (
     train_spec,
 )
 from titan.patches.patch import Patch, PatchContext
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
 
 __all__ = ["Patch", "PatchContext", "all_patches", "apply_patches"]
 

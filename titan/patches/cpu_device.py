@@ -31,7 +31,7 @@ def make_device_module() -> ModuleType:
     import psutil
     import torch
 
-    from titan.peak_memory import resident_peak_bytes
+    from titan.process.peak_memory import resident_peak_bytes
 
     class CpuDevice(ModuleType):
         def __getattr__(self, name: str) -> Any:
@@ -71,8 +71,8 @@ SAYS_NOTHING = (
     r"DTensor manual_seed\(\) may not have complete support on cpu",
     "Set timeout is now only supported for either nccl or gloo",
 )
-"""Warnings of every run on a CPU: fp32 needs no autocast, titan.parallelize draws the weights, and the group without
-a timeout is torchtitan's own fake one."""
+"""Warnings of every run on a CPU: fp32 needs no autocast, titan.train.data_parallel draws the weights, and the group
+without a timeout is torchtitan's own fake one."""
 
 
 def needed() -> bool:

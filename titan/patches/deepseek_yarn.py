@@ -23,7 +23,7 @@ def apply(context: PatchContext) -> None:
     """Puts the class where torchtitan's ``TrainSpec`` of the family takes it from."""
     from torchtitan.models import deepseek_v3
 
-    from titan.models.deepseek_v3 import StretchedDeepSeekV3Model
+    from titan.models.deepseek_v3.adapter import StretchedDeepSeekV3Model
 
     deepseek_v3.DeepSeekV3Model = StretchedDeepSeekV3Model
 

@@ -18,7 +18,7 @@ def apply(context: PatchContext) -> None:
     """Puts the class where torchtitan's ``TrainSpec`` of the family takes it from."""
     from torchtitan.models import llama4
 
-    from titan.models.llama4 import Llama4TextStateDictAdapter
+    from titan.models.llama4.adapter import Llama4TextStateDictAdapter
 
     llama4.Llama4StateDictAdapter = Llama4TextStateDictAdapter
 

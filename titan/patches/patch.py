@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from torchtitan.protocols.train_spec import TrainSpec

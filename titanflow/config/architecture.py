@@ -6,8 +6,13 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from titanflow.base_model import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
-from titanflow.config.hub_names import misplaced_revision
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.architectures.custom_code import source_files
+from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.outside_base import outside_base
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.files.schema import Schema
+from titanflow.config.keys.repositories import misplaced_revision
 from titanflow.config.model_args import (
     check_flavor,
     family,
@@ -17,12 +22,7 @@ from titanflow.config.model_args import (
     split_overrides,
     without_empty_sections,
 )
-from titanflow.config.schema import Schema
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
-from titanflow.custom_code import source_files
-from titanflow.errors import ConfigError, Problem
-from titanflow.families import OWN_FAMILIES
-from titanflow.outside_base import outside_base
+from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from titanflow.common.errors import Problem
 from titanflow.config.module import Module
-from titanflow.errors import Problem
 
 
 def check_batch(module: Module) -> list[Problem]:

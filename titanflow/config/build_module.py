@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from titanflow.config.additions import TRAINING_SECTIONS
+from titanflow.architectures.custom_code import reach_own_code
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.architecture import resolve_architecture
+from titanflow.config.files.schema import Schema, check, dataclass_schema, defaults, merge_schemas, typed
+from titanflow.config.files.tree import ConfigTree
 from titanflow.config.ignored import remove_unknown, remove_values
+from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.model_args import check_params, take_unknown
 from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry, merge_files
-from titanflow.config.schema import Schema, check, dataclass_schema, defaults, merge_schemas, typed
-from titanflow.config.snapshot import load_snapshot
-from titanflow.config.tree import ConfigTree
-from titanflow.config.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
-from titanflow.custom_code import reach_own_code
-from titanflow.errors import ConfigError, Problem
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
 
 FRAMEWORKS = {
     "pretrain": "torchtitan",
@@ -90,7 +90,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
         return schema, "default"
     custom = plain(merged.get("experimental", {}).get("custom_args_module")) if "experimental" in merged else None
     custom = custom or (plain(merged.get("job", {}).get("custom_config_module")) if "job" in merged else None)
-    if custom and custom != "titan.job_config":
+    if custom and custom != "titan.train.job_config":
         reach_own_code()
         try:
             schema = merge_schemas(schema, dataclass_schema(importlib.import_module(str(custom)).JobConfig))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from titanflow.config.additions import SOURCE_KEYS, HeldOut, is_divided, names_rows
+from titanflow.common.errors import Problem
+from titanflow.config.keys.training import SOURCE_KEYS, HeldOut, is_divided, names_rows
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
-from titanflow.errors import Problem
 
 _TRAINING = {"data": ("train",), "validation_data": ("dev",)}
 _EVALUATION = {"data": ("test", "dev")}

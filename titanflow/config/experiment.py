@@ -13,23 +13,23 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
-from titanflow.config.checks import check_launch, check_module, overruled
+from titanflow.config.checks.family import check_exports
+from titanflow.config.checks.gate import check_gate
+from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.division import settle_parts
-from titanflow.config.experiment_spec import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
-from titanflow.config.family_checks import check_exports
-from titanflow.config.gate_checks import check_gate
+from titanflow.config.files.schema import check, dataclass_schema, typed
+from titanflow.config.files.tree import ConfigTree, load
 from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
-from titanflow.config.lora_presets import settle_presets
+from titanflow.config.keys.experiment import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
+from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.config.schema import check, dataclass_schema, typed
-from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
-from titanflow.errors import ConfigError, Problem
-from titanflow.home import expanded
-from titanflow.utf8_mode import check_utf8_mode, utf8_problem
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
 
 _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from titanflow.config.schema import Schema
-from titanflow.config.yaml_source import Leaf, Tree, first_origin
+from titanflow.config.files.schema import Schema
+from titanflow.files.yaml_source import Leaf, Tree, first_origin
 
 
 @dataclass(frozen=True)

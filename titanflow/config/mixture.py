@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from titanflow.config.additions import Mixture, is_divided
+from titanflow.config.keys.training import Mixture, is_divided
 
 _OF_THE_MIXTURE = ("weight", "epochs")
 

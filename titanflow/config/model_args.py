@@ -1,6 +1,6 @@
 """A model's arguments as a plan sees them: one flavor's values, the overrides laid over them, all checked.
 
-At run time :mod:`titan.model_overrides` does the same on torchtitan's own objects; this is the half that needs
+At run time :mod:`titan.models.overrides` does the same on torchtitan's own objects; this is the half that needs
 no torch, and says where each value was written.
 """
 
@@ -11,11 +11,11 @@ import difflib
 from functools import cache
 from typing import Any
 
-from titanflow.config.foreign_names import foreign_key
-from titanflow.config.schema import Schema, accepts, closest, describe, inline, known_keys
-from titanflow.config.snapshot import load_snapshot
-from titanflow.config.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
-from titanflow.errors import Problem
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.common.errors import Problem
+from titanflow.config.files.foreign_names import foreign_key
+from titanflow.config.files.schema import Schema, accepts, closest, describe, inline, known_keys
+from titanflow.files.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
 
 
 def family(name: str) -> dict[str, Any] | None:

@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from titanflow.base_model import BaseArchitecture
-from titanflow.config import bounds
-from titanflow.config.additions import TRAINING_SECTIONS
-from titanflow.config.after_training import Evaluate, Publish
-from titanflow.config.bounds import bounded
-from titanflow.config.schema import (
+from titanflow.architectures.base import BaseArchitecture
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.common.errors import Problem
+from titanflow.config.files.schema import (
     Schema,
     dataclass_schema,
     inline,
     merge_schemas,
 )
-from titanflow.config.snapshot import load_snapshot
-from titanflow.config.yaml_source import flatten
-from titanflow.errors import Problem
+from titanflow.config.keys import bounds
+from titanflow.config.keys.after_training import Evaluate, Publish
+from titanflow.config.keys.bounds import bounded
+from titanflow.config.keys.training import TRAINING_SECTIONS
+from titanflow.files.yaml_source import flatten
 
 STAGE_OF = {
     "pretrain": "pretrain",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.files.tree import ConfigTree, load
 from titanflow.config.ignored import Ignored
-from titanflow.config.tree import ConfigTree, load
-from titanflow.config.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
-from titanflow.errors import ConfigError, Problem
+from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module

@@ -9,9 +9,9 @@ import difflib
 import importlib.util
 from collections.abc import Iterator
 
+from titanflow.architectures.custom_code import custom_import
+from titanflow.common.errors import Problem
 from titanflow.config.module import Module
-from titanflow.custom_code import custom_import
-from titanflow.errors import Problem
 
 OPTIMIZERS = ("Adam", "AdamW")
 COMPILED = ("model", "loss")

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from titanflow.config.foreign_names import foreign_hint
-from titanflow.config.schema import closest
-from titanflow.config.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
-from titanflow.errors import ConfigError, Problem
-from titanflow.utf8_mode import utf8_problem
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.utf8_mode import utf8_problem
+from titanflow.config.files.foreign_names import foreign_hint
+from titanflow.config.files.schema import closest
+from titanflow.files.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
 """Keys of a module that name a file; the same names with something below them are sections."""
@@ -20,7 +20,7 @@ FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
 class Setting:
     """One value from outside the files: its dotted key, the value, and where it came from.
 
-    ``text`` is what was written, where the value was read from a text: see :class:`titanflow.config.yaml_source.Leaf`.
+    ``text`` is what was written, where the value was read from a text: see :class:`titanflow.files.yaml_source.Leaf`.
     """
 
     key: str
@@ -116,8 +116,8 @@ def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
-    from titanflow.config.experiment_spec import ExperimentSpec
-    from titanflow.config.schema import dataclass_schema, known_keys
+    from titanflow.config.files.schema import dataclass_schema, known_keys
+    from titanflow.config.keys.experiment import ExperimentSpec
 
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known and setting.key != "launcher":

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from titanflow.config.additions import Data
-from titanflow.data.file_counts import FileCounts
-from titanflow.data.local_files import Ending
-from titanflow.errors import DataError, Problem
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.training import Data
+from titanflow.data.files.file_counts import FileCounts
+from titanflow.data.files.local_files import Ending
 
 DATASET_FILE = "dataset.json"
 

@@ -15,15 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from titanflow.config.additions import PARTS, Data
+from titanflow.common.digests import digest, file_digest
+from titanflow.common.errors import DataError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.keys.training import PARTS, Data
 from titanflow.config.mixture import mixture_members, mixture_spec
-from titanflow.data.eval_items import named_files
-from titanflow.data.local_files import Ending, local_files
-from titanflow.data.stdlib_text import source_files, stdlib_folder
-from titanflow.data.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
-from titanflow.errors import DataError, Problem
-from titanflow.fingerprint import digest, file_digest
-from titanflow.home import expanded
+from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.held_out.eval_items import named_files
+from titanflow.data.stdlib.text import source_files, stdlib_folder
+from titanflow.data.tokenizer.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
 
 DATA_VERSION = 8
 """Counts up whenever the same data would be prepared into other bytes."""
@@ -203,7 +203,7 @@ def _digests(files: list[Path], workspace: Path | None) -> list[str]:
         if _identity(file) not in known:
             known[_identity(file)] = file_digest(file)
     if memory is not None and known != remembered:
-        from titanflow.files_written import write_text_atomically
+        from titanflow.common.files import write_text_atomically
 
         write_text_atomically(memory, json.dumps(known, indent=0))
     return [known.get(_identity(file)) or file_digest(file) for file in files]

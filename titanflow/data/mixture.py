@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from titanflow.common.errors import DataError, Problem
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
 from titanflow.data.order import Order, permutation
 from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
-from titanflow.errors import DataError, Problem
 
 
 def write_mixture(

@@ -20,37 +20,37 @@ from typing import Any
 
 import psutil
 
-from titanflow.config.additions import Data, HeldOut
+from titanflow.architectures.huggingface import download_weights, missing_weights
+from titanflow.common.errors import DataError, Problem, StageFailed
+from titanflow.common.staging import discard_staged, no_room, scratch_folder, staged_folder
+from titanflow.config.keys.training import Data, HeldOut
 from titanflow.config.mixture import mixture_spec
-from titanflow.data.chat_source import load_chats
+from titanflow.data.chat.source import load_chats
+from titanflow.data.chat.tokenise import write_chats
+from titanflow.data.chat.unread import unread_lines
 from titanflow.data.dataset_info import DATASET_FILE, account, is_complete, read_info
-from titanflow.data.eval_items import check_items, write_items
-from titanflow.data.held_out_items import write_held_out_items
+from titanflow.data.files.sources import Source
+from titanflow.data.files.text_source import TEXT, check_text, load_text
+from titanflow.data.files.tokenise_text import Work, write_text
+from titanflow.data.held_out.eval_items import check_items, write_items
+from titanflow.data.held_out.held_out_items import write_held_out_items
+from titanflow.data.held_out.overlap import check_overlap
+from titanflow.data.held_out.parts import part_of
 from titanflow.data.mixture import write_mixture
-from titanflow.data.overlap import check_overlap
-from titanflow.data.parts import part_of
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
 from titanflow.data.prepared import PreparedRows
-from titanflow.data.sources import Source
-from titanflow.data.staging import discard_staged, no_room, scratch_folder, staged_folder
-from titanflow.data.text_source import TEXT, check_text, load_text
-from titanflow.data.tokenise import Work, write_text
-from titanflow.data.tokenise_chats import write_chats
-from titanflow.data.tokenizer import (
+from titanflow.data.tokenizer.checks import check_given
+from titanflow.data.tokenizer.hf_tokenizer import download_tokenizer
+from titanflow.data.tokenizer.tokenizer import (
     CONFIG_FILE,
     add_special_tokens,
     check_vocab_size,
     copy_tokenizer,
     train_tokenizer,
 )
-from titanflow.data.tokenizer_checks import check_given
-from titanflow.data.unread import unread_lines
-from titanflow.errors import DataError, Problem, StageFailed
-from titanflow.hf_base import download_weights, missing_weights
-from titanflow.hf_tokenizer import download_tokenizer
-from titanflow.results import PrepareResult, write_result
-from titanflow.stage import INTERRUPTED_EXIT, StageRun
-from titanflow.stage_failure import record_failure
+from titanflow.run.contract import INTERRUPTED_EXIT, StageRun
+from titanflow.run.errors import record_failure
+from titanflow.run.results import PrepareResult, write_result
 
 # Bytes of text from which on its tokens are kept though another dataset may still fail.
 _TAKES_LONG = 64 << 20

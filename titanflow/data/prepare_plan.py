@@ -19,14 +19,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from titanflow.config.additions import Data
+from titanflow.config.files.template_args import with_defaults
+from titanflow.config.keys.training import Data
 from titanflow.config.mixture import mixture_members
-from titanflow.data.chat_render import ToolArguments, Turns
+from titanflow.data.chat.render import ToolArguments, Turns
+from titanflow.data.chat.tokenise import ChatPlan
 from titanflow.data.fingerprints import data_name
-from titanflow.data.template_args import with_defaults
-from titanflow.data.tokenise_chats import ChatPlan
-from titanflow.data.tokenizer import CONFIG_FILE
-from titanflow.stage import Strict
+from titanflow.data.tokenizer.tokenizer import CONFIG_FILE
+from titanflow.run.contract import Strict
 
 
 class TokenizerPlan(Strict):
@@ -57,7 +57,7 @@ class TokenizerPlan(Strict):
 
 
 class ChatSettings(Strict):
-    """How conversations become tokens; see :class:`titanflow.data.tokenise_chats.ChatPlan`."""
+    """How conversations become tokens; see :class:`titanflow.data.chat.tokenise.ChatPlan`."""
 
     template: str
     template_name: str

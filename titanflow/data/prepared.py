@@ -6,7 +6,7 @@ the last one ends) and ``dataset.json``, which is written last: a folder without
 (int64, the documents row by row) and ``row_offsets.npy`` (int64, where in it each row starts and the last ends).
 
 Of each document ``places.npy`` (int64 ``[documents, 2]``) has the number of its file and its place there, and
-``hashes.npy`` (uint64 ``[documents]``) the hash of what it holds: see :mod:`titanflow.data.row_hash`.
+``hashes.npy`` (uint64 ``[documents]``) the hash of what it holds: see :mod:`titanflow.data.held_out.row_hash`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from titanflow.common.errors import DataError, Problem
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
-from titanflow.data.file_counts import check_sums
+from titanflow.data.files.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
-from titanflow.errors import DataError, Problem
 
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"
@@ -54,14 +54,14 @@ def write_rows(
     """Writes a folder's arrays and, last, its ``dataset.json``.
 
     Args:
-        folder: an existing folder; see :func:`titanflow.data.staging.staged_folder`.
+        folder: an existing folder; see :func:`titanflow.common.staging.staged_folder`.
         info: what the arrays hold.
         tokens: chunks of token ids in document order, ``info.tokens`` in all.
         lengths: tokens of each document, shape ``[documents]``.
         trained: chunks of the mask in the same order (chats only).
         places: of each document the number of its file, and its place there.
         hashes: of each document the hash of what it holds.
-        packs: see :func:`titanflow.data.packing.best_fit`.
+        packs: see :func:`titanflow.data.chat.packing.best_fit`.
     """
     check_sums(info.files, len(lengths), info.bytes, info.dropped, info.elsewhere)
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)

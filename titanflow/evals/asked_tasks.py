@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from titanflow.config.yaml_source import display
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
 from titanflow.evals.library import Library, index, installed_library, read_again
 from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites
 from titanflow.evals.task_yaml import SingleTask, TaskYaml, as_list, read_task
-from titanflow.home import expanded
+from titanflow.files.yaml_source import display
 
 INLINE = ("dataset_path", "custom_dataset")
 """Keys by one of which a group describes a task of its own, rather than naming one."""

@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from titanflow.errors import ConfigError
+from titanflow.common.digests import digest
+from titanflow.common.errors import ConfigError
+from titanflow.common.files import write_text_atomically
 from titanflow.evals.task_yaml import as_list, read_yaml
-from titanflow.files_written import write_text_atomically
-from titanflow.fingerprint import digest
 
 PACKAGE = "lm_eval"
 INDEX_VERSION = 1

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from titanflow.config.yaml_source import display
-from titanflow.errors import Problem
+from titanflow.common.errors import Problem
 from titanflow.evals.library import Library, index
 from titanflow.evals.task_yaml import read_yaml
+from titanflow.files.yaml_source import display
 
 FOLDER = Path(__file__).with_name("suites")
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from titanflow.errors import Problem
+from titanflow.common.errors import Problem
 from titanflow.evals.asked_tasks import INLINE
 from titanflow.evals.known_names import task_keys
 from titanflow.evals.score_checks import score_problems

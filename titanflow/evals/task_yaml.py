@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from titanflow.config.yaml_source import display, refusing_what_is_no_yaml
-from titanflow.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.files.yaml_source import display, refusing_what_is_no_yaml
 
 _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from titanflow.errors import Problem
+from titanflow.common.errors import Problem
 from titanflow.evals.task_yaml import SingleTask, as_list
 
 if TYPE_CHECKING:

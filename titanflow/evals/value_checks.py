@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from titanflow.errors import Problem
+from titanflow.common.errors import Problem
 from titanflow.evals.known_names import GENERATE, LENGTHS, fewshot_keys, generation_settings
 from titanflow.evals.task_yaml import Function, SingleTask
 

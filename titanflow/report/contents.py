@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.errors import ConfigError, DataError, Problem
-from titanflow.forecast.reconcile import Reconciled, reconcile, wall_seconds
-from titanflow.manifest import MANIFEST_FILE, Manifest, StageRecord
-from titanflow.metrics_lines import read_metrics
-from titanflow.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, read_result
-from titanflow.stage import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
-from titanflow.stage_failure import ERROR_FILE, StageError
+from titanflow.common.errors import ConfigError, DataError, Problem
+from titanflow.report.reconcile import Reconciled, reconcile, wall_seconds
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun, told_from
+from titanflow.run.errors import ERROR_FILE, StageError
+from titanflow.run.manifest import MANIFEST_FILE, Manifest, StageRecord
+from titanflow.run.metrics import read_metrics
+from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, read_result
 
 PLAN_FILE = "plan.json"
 

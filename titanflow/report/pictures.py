@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from titanflow.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel, draw, loss_panel, points
+from titanflow.common.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel, draw, loss_panel, points
 
 COLOURS = {TRAIN_COLOUR: "var(--accent)", VALIDATION_COLOUR: "var(--second)", GREY: "var(--muted)"}
 """The colours that a picture is drawn with, and those of the page's style that take their place."""

@@ -12,15 +12,15 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from titanflow.export_check import export_check
-from titanflow.files_written import write_text_atomically
-from titanflow.forecast.reconcile import table_rows
-from titanflow.quantities import duration
+from titanflow.common.files import write_text_atomically
+from titanflow.common.quantities import duration
+from titanflow.publish.card.export_check import export_check
+from titanflow.publish.card.score_table import seeds_text
+from titanflow.publish.card.training_data import training_data
 from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs
+from titanflow.report.reconcile import table_rows
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
-from titanflow.score_table import seeds_text
-from titanflow.training_data import training_data
 
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from titanflow.errors import TitanflowError
-from titanflow.hub.bundle import WEIGHTS
-from titanflow.masks import Masks
-from titanflow.quantities import duration, short
+from titanflow.common.errors import TitanflowError
+from titanflow.common.quantities import duration, short
+from titanflow.publish.bundle import WEIGHTS
+from titanflow.publish.card.score_table import Z95, Score, columns, score_rows, share_bounds
 from titanflow.report.contents import RunContents, StageContents
-from titanflow.results import EvaluateResult, InheritanceRow, TrainResult
-from titanflow.score_table import Z95, Score, columns, score_rows, share_bounds
+from titanflow.report.masks import Masks
+from titanflow.run.results import EvaluateResult, InheritanceRow, TrainResult
 
 MASK_ROWS = 3
 """Conversations that are shown of each stage."""
@@ -189,7 +189,7 @@ def masked_rows(stage: StageContents) -> list[MaskedText]:
 
 
 def _masked(masks: Masks) -> Iterator[MaskedText]:
-    from titanflow.data.tokenizer import described_tokenizer
+    from titanflow.data.tokenizer.tokenizer import described_tokenizer
 
     decode: Callable[[list[int]], str] = lambda tokens: backend.decode(tokens, skip_special_tokens=False)  # noqa: E731
     backend = described_tokenizer(masks.tokenizer)

@@ -7,7 +7,7 @@ from routed_kinds import family_of, router_of
 
 from titan.models.dynamic.model import RoutedBlock
 from titan.models.qwen2.model.model import TransformerBlock
-from titan.registry import train_spec
+from titan.models.registry import train_spec
 
 VOCAB, SEQ_LEN = 64, 24
 SHAPE = {

@@ -3,10 +3,10 @@
 import pytest
 from tiny_stages import VOCAB, records
 
-from titan.stored_weights import stored_model
-from titanflow.families import OWN_FAMILIES, PARAMETER_GROUPS
-from titanflow.results import read_result
-from titanflow.stage import PreparedData
+from titan.weights.stored_weights import stored_model
+from titanflow.architectures.families import OWN_FAMILIES, PARAMETER_GROUPS
+from titanflow.run.contract import PreparedData
+from titanflow.run.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from tiny_exports import VOCAB, tiny_args
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
-from titan.attention import MaskedAttention
+from titan.models.attention import MaskedAttention
 from titan.models.flops import FORWARD_AND_BACKWARD, attention_flops, dense_parameters_and_flops
-from titan.registry import train_spec
+from titan.models.registry import train_spec
 
 SEQ_LEN = 48
 ROWS = 2

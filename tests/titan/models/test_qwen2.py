@@ -8,11 +8,11 @@ import torch
 from tiny_exports import POSITIONS, sensitised, tiny_args
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from titan.hf_config import SpecialTokens, make_config
+from titan.export.files import SpecialTokens, make_config
+from titan.export.parity import TOLERANCE
 from titan.models import qwen2
-from titan.parity import TOLERANCE
-from titan.registry import model_args_from, train_spec
-from titanflow.hf_architecture import read_architecture
+from titan.models.registry import model_args_from, train_spec
+from titanflow.architectures.config_json import read_architecture
 
 # config.json of Qwen/Qwen2.5-<size>, without what is the same in all.
 COMMON = {

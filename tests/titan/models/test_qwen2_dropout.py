@@ -8,8 +8,8 @@ from torchtitan.config.job_config import ActivationCheckpoint
 from torchtitan.distributed.activation_checkpoint import apply_ac
 from torchtitan.models.llama3.infra.parallelize import _op_sac_save_list
 
-from titan.documents import keep_documents_apart
-from titan.registry import train_spec
+from titan.models.documents import keep_documents_apart
+from titan.models.registry import train_spec
 
 TOKENS = torch.randint(VOCAB, (2, 40), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.cat([torch.arange(25), torch.arange(15)]).expand(2, -1)

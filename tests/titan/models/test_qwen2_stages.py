@@ -4,9 +4,9 @@ import pytest
 from tiny_hugging_face import write_hugging_face
 from tiny_stages import VOCAB, records, write_chat_rows
 
-from titan.documents import DOCUMENT_ATTENTION
-from titanflow.results import read_result
-from titanflow.stage import PreparedData
+from titan.models.documents import DOCUMENT_ATTENTION
+from titanflow.run.contract import PreparedData
+from titanflow.run.results import read_result
 
 pytestmark = pytest.mark.slow
 

@@ -20,12 +20,12 @@ from routed_models import (
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
-from titan.lora import add_adapters, is_adapter, plain_name
 from titan.models.dynamic.model import RoutedBlock
 from titan.models.dynamic.parallelize import parallelize_routed
+from titan.models.lora import add_adapters, is_adapter, plain_name
 from titan.models.qwen2.model.args import Qwen2ModelArgs
 from titan.models.qwen2.model.model import Qwen2Model
-from titanflow.config.additions import Lora
+from titanflow.config.keys.training import Lora
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("kind", KINDS)]
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

@@ -7,9 +7,9 @@ import pytest
 from tiny_adapters import finished_base
 from tiny_stages import SEQ_LEN, VOCAB, records, write_chat_rows
 
-from titan.documents import DOCUMENT_ATTENTION
-from titan.registry import train_spec
-from titanflow.stage import PreparedData
+from titan.models.documents import DOCUMENT_ATTENTION
+from titan.models.registry import train_spec
+from titanflow.run.contract import PreparedData
 
 pytestmark = pytest.mark.slow
 

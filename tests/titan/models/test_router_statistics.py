@@ -7,7 +7,7 @@ import pytest
 from routed_kinds import KINDS, family_of
 from routed_models import small_model, some_tokens
 
-from titan.routers import RouterStatistics
+from titan.models.routers import RouterStatistics
 
 PAGE = Path(__file__).parents[3] / "docs" / "logging.md"
 

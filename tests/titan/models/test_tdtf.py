@@ -16,7 +16,7 @@ from routed_models import (
     statistics_of,
 )
 
-from titan.documents import document_mask
+from titan.models.documents import document_mask
 from titan.models.qwen2.model.model import TransformerBlock
 from titan.models.remote_code.surprise import effective
 from titan.models.tdtf import tdtf_args

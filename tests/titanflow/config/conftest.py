@@ -6,9 +6,9 @@ from textwrap import dedent
 
 import pytest
 
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parse_settings
-from titanflow.errors import ConfigError
 
 FILES = {
     "modules/base.yaml": """

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import FILE_KEYS, parameter_settings, parse_settings
-from titanflow.config.yaml_source import flatten
-from titanflow.errors import ConfigError
+from titanflow.files.yaml_source import flatten
 
 CONFIGS = Path(__file__).parent.parent.parent.parent / "configs"
 ROOTS = (

@@ -38,7 +38,7 @@ def test_tied_embeddings_are_refused(write, mistakes, tmp_path: Path) -> None:
 
 
 def load_args(folder: Path) -> dict:
-    from titanflow.base_model import BaseArchitecture
+    from titanflow.architectures.base import BaseArchitecture
 
     return BaseArchitecture.finished(folder).model_args
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
-from titanflow.config.interpolation import interpolate
 from titanflow.config.overrides import parameter_settings, parse_settings
-from titanflow.config.yaml_source import Leaf, plain, read_tree
-from titanflow.errors import ConfigError
+from titanflow.files.interpolation import interpolate
+from titanflow.files.yaml_source import Leaf, plain, read_tree
 
 Write = Callable[..., Path]
 Load = Callable[..., Experiment]

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from outside_base import write_finished_stage
 
-from titanflow.base_model import BaseArchitecture
-from titanflow.config.additions import Lora
-from titanflow.config.lora import find_modules, lora_warnings, matches
+from titanflow.architectures.base import BaseArchitecture
+from titanflow.architectures.module_names import module_names
+from titanflow.architectures.outside_base import read_base
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.config.checks.lora import find_modules, lora_warnings, matches
+from titanflow.config.keys.training import Lora
 from titanflow.config.module import Module
-from titanflow.config.snapshot import load_snapshot
-from titanflow.module_names import module_names
-from titanflow.outside_base import read_base
 
 FLAVORS = {family: known["flavors"]["debugmodel"] for family, known in load_snapshot()["models"].items()}
 LINEARS, OTHERS = module_names("llama3", FLAVORS["llama3"] | {"n_layers": 12})

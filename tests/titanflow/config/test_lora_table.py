@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.config.lora_presets import ROUTED, expanded
-from titanflow.config.snapshot import load_snapshot
-from titanflow.families import PARAMETER_GROUPS
-from titanflow.module_names import module_names
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.module_names import module_names
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.config.keys.lora_presets import ROUTED, expanded
 
 PAGE = Path(__file__).parents[3] / "docs" / "fine-tuning.md"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from titanflow.config.experiment import load_experiment
-from titanflow.config.tree import CHECKOUT
+from titanflow.config.files.tree import CHECKOUT
 
 
 def module(line: str) -> str:

@@ -14,10 +14,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from mutants import ROOTS, Corpus, Mutant
 
-from titanflow.config import module, module_files, yaml_source
-from titanflow.config.schema import Schema, check
-from titanflow.config.yaml_source import Leaf, Tree
-from titanflow.errors import Problem
+from titanflow.common.errors import Problem
+from titanflow.config import module, module_files
+from titanflow.config.files.schema import Schema, check
+from titanflow.files import yaml_source
+from titanflow.files.yaml_source import Leaf, Tree
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.config.checks import check_module
+from titanflow.config.checks.module import check_module
 from titanflow.config.module import Module
 
 

@@ -6,10 +6,10 @@ from textwrap import dedent
 import pytest
 from typer.testing import CliRunner
 
-from titanflow.cli_app import app
+from titanflow.cli.main import app
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parse_settings
-from titanflow.errors import ConfigError
 
 FILES = {
     "configs/modules/module_base.yaml": """

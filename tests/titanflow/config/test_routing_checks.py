@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titanflow.config.checks import check_module
-from titanflow.config.snapshot import load_snapshot
-from titanflow.families import PARAMETER_GROUPS
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.config.checks.module import check_module
 
 MODELS = Path(__file__).parents[3] / "configs" / "models"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.config.toml_source import read_toml
-from titanflow.config.yaml_source import leaves, plain
-from titanflow.errors import ConfigError
+from titanflow.common.errors import ConfigError
+from titanflow.files.toml_source import read_toml
+from titanflow.files.yaml_source import leaves, plain
 
 TRAINING = """\
 # a run of torchtitan's

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.cli.values import resolved_values, value_lines
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import Experiment
-from titanflow.config.values import resolved_values, value_lines
-from titanflow.errors import ConfigError
 
 Write, Load = Callable[..., Path], Callable[..., Experiment]
 ODD = {

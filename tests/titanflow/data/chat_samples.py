@@ -8,12 +8,12 @@ from typing import Any
 
 from datasets import Dataset
 
-from titanflow.data.chat import ChatEncoder, Encoded
-from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_source import ROW
-from titanflow.data.sources import FILE, PLACE, Source, SourceFile
-from titanflow.data.template import template_text
-from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
+from titanflow.config.files.chat_template import template_text
+from titanflow.data.chat.encoder import ChatEncoder, Encoded
+from titanflow.data.chat.layout import Conversation
+from titanflow.data.chat.source import ROW
+from titanflow.data.files.sources import FILE, PLACE, Source, SourceFile
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
 
 END = "<|im_end|>"
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from titanflow.config.files.chat_template import template_text
 from titanflow.data import fingerprints
-from titanflow.data.template import template_text
-from titanflow.data.tokenizer import LoadedTokenizer, load_tokenizer, train_tokenizer
-from titanflow.stage import StageRun
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer, train_tokenizer
+from titanflow.run.contract import StageRun
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.\nIt was user and assistant of nobody.\n",

@@ -16,14 +16,14 @@ import pytest
 from odd_files import COMPRESS, written
 from watching import PATIENCE, wait_for
 
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import DataError
 from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import PreparedRows
-from titanflow.data.tokenizer import copy_tokenizer, load_tokenizer
-from titanflow.errors import DataError
-from titanflow.fingerprint import folder_digests
-from titanflow.results import read_result
-from titanflow.stage import StageRun
+from titanflow.data.tokenizer.tokenizer import copy_tokenizer, load_tokenizer
+from titanflow.run.contract import StageRun
+from titanflow.run.results import read_result
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 USER = {"role": "user", "content": "Hi"}

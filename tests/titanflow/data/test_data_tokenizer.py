@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from titanflow.data.tokenizer import (
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import DataError
+from titanflow.data.tokenizer.tokenizer import (
     SPECIAL_TOKENS,
     LoadedTokenizer,
     add_special_tokens,
@@ -19,15 +21,13 @@ from titanflow.data.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
-from titanflow.errors import DataError
-from titanflow.fingerprint import folder_digests
 
 
 def test_the_same_text_gives_the_same_bytes_in_every_process(
     tokenizer_folder: Path, tmp_path: Path, texts: list[str]
 ) -> None:
     code = (
-        "import json, sys; from pathlib import Path; from titanflow.data.tokenizer import train_tokenizer; "
+        "import json, sys; from pathlib import Path; from titanflow.data.tokenizer.tokenizer import train_tokenizer; "
         "train_tokenizer(json.load(sys.stdin), 400, Path(sys.argv[1]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3"}

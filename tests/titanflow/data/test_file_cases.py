@@ -12,12 +12,12 @@ import pyarrow.parquet
 import pytest
 from odd_files import COMPRESS, NAMES, written
 
-from titanflow.config.additions import Data, Document
-from titanflow.data.chat_source import load_chats, read_rows
-from titanflow.data.file_rows import rows_of, texts_of
-from titanflow.data.sources import Source
-from titanflow.data.text_source import load_text
-from titanflow.errors import DataError
+from titanflow.common.errors import DataError
+from titanflow.config.keys.training import Data, Document
+from titanflow.data.chat.source import load_chats, read_rows
+from titanflow.data.files.file_rows import rows_of, texts_of
+from titanflow.data.files.sources import Source
+from titanflow.data.files.text_source import load_text
 
 
 def load(tmp_path: Path, path: Path | str | list[str], **options: Any) -> Source:

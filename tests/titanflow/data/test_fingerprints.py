@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from titanflow.common.errors import DataError
 from titanflow.data import fingerprints
 from titanflow.data.fingerprints import data_fingerprint, data_name, prepared_folder, tokenizer_fingerprint
-from titanflow.data.tokenizer import copy_tokenizer
-from titanflow.errors import DataError
+from titanflow.data.tokenizer.tokenizer import copy_tokenizer
 
 
 @pytest.fixture

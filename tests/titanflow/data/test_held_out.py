@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from titanflow.common.errors import DataError
 from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
+from titanflow.data.held_out.row_hash import text_hash
 from titanflow.data.mixture import open_rows
-from titanflow.data.row_hash import text_hash
-from titanflow.data.tokenizer import load_tokenizer
-from titanflow.errors import DataError
-from titanflow.stage import StageRun
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
+from titanflow.run.contract import StageRun
 
 TEXTS = [f"The number {number} is one that comes after {number - 1}.\n" for number in range(120)]
 HELD_OUT = {"dev": 10, "test": 0.2}

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from titan.dataloader import PreparedDataLoader
+from titan.train.dataloader import PreparedDataLoader
+from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.mixture import MixedOrder, MixedRows, MixedSource, open_rows, write_mixture
 from titanflow.data.prepared import PreparedRows, write_rows
-from titanflow.errors import DataError
 
 SEQ_LEN = 4
 

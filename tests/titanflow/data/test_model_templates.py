@@ -10,16 +10,16 @@ import model_templates as templates
 import pytest
 from chat_samples import add_special_tokens, call, spoken, turns
 
-from titanflow.data.call_forms import with_ids
-from titanflow.data.chat import ChatEncoder
-from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_render import ChatRefused
-from titanflow.data.mask_proof import MaskProof
-from titanflow.data.template_args import with_defaults
-from titanflow.data.text_proof import TextProof
-from titanflow.data.tokenizer import LoadedTokenizer
-from titanflow.data.turn_ends import TurnEndReader
-from titanflow.errors import DataError
+from titanflow.common.errors import DataError
+from titanflow.config.files.template_args import with_defaults
+from titanflow.data.chat.encoder import ChatEncoder
+from titanflow.data.chat.layout import Conversation
+from titanflow.data.chat.proof.call_forms import with_ids
+from titanflow.data.chat.proof.mask_proof import MaskProof
+from titanflow.data.chat.proof.text_proof import TextProof
+from titanflow.data.chat.render import ChatRefused
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
+from titanflow.data.tokenizer.turn_ends import TurnEndReader
 
 PAGE = Path(__file__).parents[3] / "docs" / "fine-tuning.md"
 DATE = {"strftime_now": "26 Jul 2024"}

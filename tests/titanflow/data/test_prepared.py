@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from titanflow.common.errors import DataError
+from titanflow.common.staging import staged_folder
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, is_complete
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, token_dtype, write_rows
-from titanflow.data.staging import staged_folder
-from titanflow.errors import DataError
 
 
 def make(

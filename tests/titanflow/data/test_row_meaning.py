@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from chat_samples import CHATML, source_of
 
-from titanflow.config.additions import Data
-from titanflow.data.chat_format import ChatFormat, Conversation
-from titanflow.data.tokenise import Work
-from titanflow.data.tokenise_chats import QUOTED, ChatPlan, write_chats
-from titanflow.data.unread import with_what_is_lost
-from titanflow.errors import DataError
+from titanflow.common.errors import DataError
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.layout import ChatFormat, Conversation
+from titanflow.data.chat.tokenise import QUOTED, ChatPlan, write_chats
+from titanflow.data.chat.unread import with_what_is_lost
+from titanflow.data.files.tokenise_text import Work
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 PLANS = (

@@ -26,16 +26,16 @@ from chat_samples import (
     turns,
 )
 
-from titan.dataloader import PreparedDataLoader
-from titanflow.config.additions import Data
-from titanflow.data.chat import ChatEncoder, ChatRefused
-from titanflow.data.chat_format import ChatFormat, Conversation
+from titan.train.dataloader import PreparedDataLoader
+from titanflow.common.errors import DataError
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.encoder import ChatEncoder, ChatRefused
+from titanflow.data.chat.layout import ChatFormat, Conversation
+from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import read_info
+from titanflow.data.files.tokenise_text import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
-from titanflow.data.tokenise import Work
-from titanflow.data.tokenise_chats import ChatPlan, write_chats
-from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
-from titanflow.errors import DataError
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
 
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "unmarked": UNMARKED, "forgetful": FORGETFUL}
 ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "unmarked": "<|im_end|>", "forgetful": "<|im_end|>"}

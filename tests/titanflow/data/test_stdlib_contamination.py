@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from titanflow.data import stdlib_chats, stdlib_evals
-from titanflow.data.leaked_items import Item, LeakSearch
-from titanflow.data.stdlib_text import documents
+from titanflow.data.held_out.leaked_items import Item, LeakSearch
+from titanflow.data.stdlib import chats as stdlib_chats
+from titanflow.data.stdlib import evals
+from titanflow.data.stdlib.text import documents
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,7 @@ def item(row: dict[str, Any]) -> Item:
 
 
 def test_no_item_was_trained_on_and_planted_ones_are_found(tmp_path: Path) -> None:
-    stdlib_evals.write_items(tmp_path, "test")
+    evals.write_items(tmp_path, "test")
     rows = {path.stem: [json.loads(line) for line in path.open()] for path in sorted(tmp_path.glob("*.jsonl"))}
     tasks = {name: [item(row) for row in found] for name, found in rows.items()}
     chats = ("\n".join(turn["content"] for turn in turns) for turns in stdlib_chats.chats("train"))

@@ -11,10 +11,10 @@ from test_chat_render import renderer
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from titanflow.data.chat_format import Conversation
-from titanflow.data.chat_render import ChatRefused
-from titanflow.data.template_args import names_of, with_defaults
-from titanflow.data.tokenizer import LoadedTokenizer, copy_tokenizer
+from titanflow.config.files.template_args import names_of, with_defaults
+from titanflow.data.chat.layout import Conversation
+from titanflow.data.chat.render import ChatRefused
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer
 
 MESSAGES = [{"role": "user", "content": "Q"}]
 

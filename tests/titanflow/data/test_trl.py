@@ -12,10 +12,10 @@ import pytest
 from chat_samples import CHATML, LLAMA3, TOOLS, add_special_tokens, call, turns
 from datasets import Dataset
 
-from titanflow.data.chat import ChatEncoder
-from titanflow.data.chat_format import Conversation
+from titanflow.data.chat.encoder import ChatEncoder
+from titanflow.data.chat.layout import Conversation
 from titanflow.data.prepared import IGNORE_INDEX
-from titanflow.data.tokenizer import SPECIAL_TOKENS, LoadedTokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import SPECIAL_TOKENS, LoadedTokenizer, load_tokenizer
 
 Labelled = tuple[list[int], list[int]]
 RESULT = {"role": "tool", "content": '{"sky": "blue", "größe": 3}'}

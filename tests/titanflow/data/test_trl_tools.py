@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from chat_samples import add_special_tokens, turns
 
-from titanflow.data.chat import ChatEncoder
-from titanflow.data.chat_format import Conversation
-from titanflow.data.mask_proof import MaskProof
-from titanflow.data.template_args import with_defaults
-from titanflow.data.text_proof import TextProof
-from titanflow.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from titanflow.config.files.template_args import with_defaults
+from titanflow.data.chat.encoder import ChatEncoder
+from titanflow.data.chat.layout import Conversation
+from titanflow.data.chat.proof.mask_proof import MaskProof
+from titanflow.data.chat.proof.text_proof import TextProof
+from titanflow.data.tokenizer.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 CONTROL = re.compile(r"<\|[A-Za-z0-9_/]+\|>")
 TOOLS = [

@@ -3,14 +3,14 @@
 import pytest
 from lm_eval.tasks import TaskManager
 
+from titanflow.cli.values import resolved_values
+from titanflow.common.errors import ConfigError
 from titanflow.config.experiment import load_experiment
 from titanflow.config.overrides import parse_settings
-from titanflow.config.values import resolved_values
-from titanflow.errors import ConfigError
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.suites import FOLDER, suites
 from titanflow.evals.task_checks import needs_network
-from titanflow.plan import make_plan
+from titanflow.plan.plan import make_plan
 
 V1 = {
     "arc_challenge": 25,

@@ -10,8 +10,9 @@ import numpy as np
 
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
-from titanflow.data.tokenizer import load_tokenizer, train_tokenizer
-from titanflow.results import (
+from titanflow.data.tokenizer.tokenizer import load_tokenizer, train_tokenizer
+from titanflow.run.contract import StageRun
+from titanflow.run.results import (
     Comparison,
     EvaluateResult,
     GateDecision,
@@ -20,7 +21,6 @@ from titanflow.results import (
     TrainResult,
     write_result,
 )
-from titanflow.stage import StageRun
 
 EVIL = '<script>alert("1")</script> | `rm` <img src=x onerror=alert(1)> http://evil.example/'
 QUESTION = "<|im_start|>user\nIs it <b>red</b>?<|im_end|>\n<|im_start|>assistant\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 from reported_run import publication
 
 from titanflow.report.contents import read_contents
-from titanflow.results import write_result
+from titanflow.run.results import write_result
 
 
 def test_a_stage_s_time_is_that_between_its_start_and_its_end(run_folder: Path) -> None:
@@ -35,7 +35,7 @@ def test_the_commands_of_a_run_that_was_moved_run_it_where_it_is(run_folder: Pat
     plan = json.loads((run_folder / "plan.json").read_text(encoding="utf-8"))
     for stage in plan["stages"]:
         folder = str(run_folder / stage["stage"])
-        stage |= {"folder": folder, "command": ["python", "-m", "titan.train", f"{folder}/run.yaml"]}
+        stage |= {"folder": folder, "command": ["python", "-m", "titan.train.train", f"{folder}/run.yaml"]}
     (run_folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     moved = run_folder.rename(tmp_path / "elsewhere")
     for stage in read_contents(moved).stages:

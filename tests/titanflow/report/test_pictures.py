@@ -1,7 +1,7 @@
 import re
 from xml.etree import ElementTree
 
-from titanflow.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR
+from titanflow.common.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR
 from titanflow.report.pictures import loss_svgs, smaller_svgs
 
 RECORDS = [{"step": step, "loss": 8.0 / step, "tokens_per_second": 100.0, "grad_norm": None} for step in range(1, 9)]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from reported_run import evaluation, publication, write_plan
 
-from titanflow.errors import ConfigError
+from titanflow.common.errors import ConfigError
 from titanflow.report.render import REPORT_FILE, breakable, render_report, write_report
-from titanflow.results import write_result
-from titanflow.stage_failure import StageError, write_error
+from titanflow.run.errors import StageError, write_error
+from titanflow.run.results import write_result
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from titanflow.publish.card.score_table import Score
 from titanflow.report.contents import read_contents
 from titanflow.report.sections import Interval, inheritance, interval, tiles, timings
-from titanflow.score_table import Score
 
 
 def test_the_head_s_figures(run_folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
-from titan.hf_models import HuggingFaceModel, register_hugging_face_model
+from titan.models.huggingface import HuggingFaceModel, register_hugging_face_model
 from titan.models.qwen2 import FLAVORS, qwen2_settings
 
 from .infra.parallelize import parallelize_dtf

@@ -34,7 +34,7 @@ def attach_loss(x: torch.Tensor, loss: torch.Tensor, scale: float) -> torch.Tens
     Args:
         x: part of the model's output's graph.
         loss: ``[]``, the sum over the rows in hand.
-        scale: see :class:`titan.routers.RoutedModel`.
+        scale: see :class:`titan.models.routers.RoutedModel`.
     """
     return _Attached.apply(x, loss, scale)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from titan.attention import MaskedAttention
-from titan.documents import document_mask
+from titan.models.attention import MaskedAttention
+from titan.models.documents import document_mask
 from titan.models.qwen2.model.args import Qwen2ModelArgs
 from titan.models.qwen2.model.model import Qwen2Model, TransformerBlock
-from titan.routers import RoutedModel
+from titan.models.routers import RoutedModel
 
 from .auxiliary import attach_loss
 from .routing import Selection
@@ -22,7 +22,7 @@ class AuxiliaryBlock(TransformerBlock):
 
     Attributes:
         loss_share: what part the layer has in the mean over all layers with the same losses.
-        auxiliary_scale: see :class:`~titan.routers.RoutedModel`.
+        auxiliary_scale: see :class:`~titan.models.routers.RoutedModel`.
         statistics: of the last training pass; 0-dimensional tensors.
     """
 

@@ -13,7 +13,7 @@ from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
-from titan.hf_models import HuggingFaceModel, register_hugging_face_model
+from titan.models.huggingface import HuggingFaceModel, register_hugging_face_model
 
 from .infra.parallelize import parallelize_qwen2
 from .model.args import Qwen2ModelArgs

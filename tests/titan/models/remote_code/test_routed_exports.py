@@ -14,14 +14,14 @@ from tiny_exports import POSITIONS, save_checkpoint, write_byte_tokenizer
 from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
-import titan.hf_load
-from titan.eval_backends import Loading, load_lm
-from titan.eval_ranks import Ranks
-from titan.export import export_dcp
-from titan.parity import TOLERANCE, measure
-from titan.registry import train_spec
-from titanflow.errors import ConfigError
-from titanflow.remote_code import own_code
+import titan.weights.hf_load
+from titan.evaluate.lm.backends import Loading, load_lm
+from titan.evaluate.ranks import Ranks
+from titan.export.export import export_dcp
+from titan.export.parity import TOLERANCE, measure
+from titan.models.registry import train_spec
+from titanflow.architectures.remote_code import own_code
+from titanflow.common.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +150,7 @@ def test_a_mistake_in_the_modelling_file_is_caught(
 
     with pytest.raises(ConfigError, match="brings code of its own"):
         measure(*exported, held_out())
-    monkeypatch.setattr(titan.hf_load, "trust_remote_code", lambda folder: True)
+    monkeypatch.setattr(titan.weights.hf_load, "trust_remote_code", lambda folder: True)
     parity = measure(*exported, held_out())
 
     assert parity.relative_error > 100 * TOLERANCE

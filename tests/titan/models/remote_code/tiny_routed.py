@@ -8,10 +8,10 @@ import torch
 from routed_kinds import family_of, router_of
 from tiny_exports import POSITIONS, sensitised, tiny_args
 
-from titan.hf_config import SpecialTokens, make_config
-from titan.hf_models import hugging_face_model
+from titan.export.files import SpecialTokens, make_config
+from titan.models.huggingface import hugging_face_model
+from titan.models.registry import train_spec
 from titan.models.remote_code.routed_decoder import CACHE
-from titan.registry import train_spec
 
 TOKENS = SpecialTokens(bos=None, eos=(0,), pad=3, vocabulary=260)
 

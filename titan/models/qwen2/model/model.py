@@ -15,7 +15,7 @@ from torchtitan.models.qwen3.model.model import Qwen3Model, apply_rotary_emb, pr
 from torchtitan.models.utils import trunc_normal_
 from torchtitan.protocols.model import AttentionMasksType, ModelProtocol
 
-from titan.attention import MaskedAttention
+from titan.models.attention import MaskedAttention
 
 from .args import Qwen2ModelArgs
 

@@ -1,0 +1,150 @@
+"""When the runs of a resume proof are killed: moments of a finished run, drawn by a seed.
+
+A moment is a place in the run (a step of a training, so much of the time that a stage took), looked for in the files
+that its stages write, so that it comes whatever the machine's speed is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal, NamedTuple
+
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun
+from titanflow.run.metrics import read_metrics
+
+PhaseName = Literal["start", "train", "save", "export", "work"]
+ORDER: dict[str, int] = {"start": 0, "work": 0, "train": 1, "save": 1, "export": 2}
+SAVES_SHARE = 0.1
+"""Of the moments in a training, those that are looked for in the middle of a save; by time alone they'd hardly come."""
+LATEST = 0.7
+"""A stage may be faster the next time: no moment lies later in it than this share of what it took."""
+
+
+class Position(NamedTuple):
+    """How far a run has come: its stage's number, the phase's in it, and the step; before the first stage ``-1``."""
+
+    stage: int
+    phase: int
+    step: int = 0
+
+
+DONE = Position(len(STAGES), 0)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a finished run: how long it took, and of a training its steps and those that were saved."""
+
+    stage: str
+    name: PhaseName
+    seconds: float
+    steps: int = 0
+    interval: int = 1
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """A moment: ``seconds`` after the run has come to ``step`` of a phase.
+
+    ``alone`` says whether one process dies, not all, and ``choice``, in [0, 1), which of them.
+    """
+
+    stage: str
+    phase: PhaseName
+    step: int
+    seconds: float
+    alone: bool
+    choice: float = 0.0
+
+    @property
+    def position(self) -> Position:
+        """Where the run is then."""
+        return Position(STAGES.index(self.stage), ORDER[self.phase], self.step)
+
+
+def phases(folder: Path) -> list[Phase]:
+    """The phases of a finished run, in order, measured by when its files were written."""
+    found: list[Phase] = []
+    for stage in STAGES:
+        if (folder / stage / RESULT_FILE).exists():
+            found += _phases_of(folder / stage, stage)
+    return found
+
+
+def _phases_of(folder: Path, stage: str) -> list[Phase]:
+    began, ended = ((folder / name).stat().st_mtime for name in (RUN_FILE, RESULT_FILE))
+    metrics = folder / METRICS_FILE
+    records = read_metrics(metrics) if stage in ("pretrain", "sft") else []
+    if not records:
+        return [Phase(stage, "work", max(ended - began, 0.0))]
+    trained = metrics.stat().st_mtime
+    training = records[-1]["seconds"] - records[0]["seconds"]
+    run = StageRun.read(folder / RUN_FILE)
+    steps = records[-1]["step"]
+    interval = min(int((run.config.get("checkpoint") or {}).get("interval") or steps), steps)
+    return [
+        Phase(stage, "start", max(trained - training - began, 0.0)),
+        Phase(stage, "train", training, steps),
+        Phase(stage, "save", training * SAVES_SHARE, steps, interval),
+        Phase(stage, "export", max(ended - trained, 0.0)),
+    ]
+
+
+def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
+    """So many moments, in the order of the run: one in each training, then one in each other phase, then by duration.
+
+    Args:
+        phases: those of the uninterrupted run.
+        kills: how many moments.
+        seed: what they follow from.
+        stages: only in these stages; empty for all.
+
+    Raises:
+        ValueError: there is no phase to draw from.
+    """
+    wanted = set(stages)
+    eligible = [phase for phase in phases if not wanted or phase.stage in wanted]
+    if kills and not eligible:
+        raise ValueError("no phase to draw from")
+    random = Random(seed)
+    points: list[KillPoint] = []
+    unmet = list(eligible)
+    for _ in range(kills):
+        among = [phase for phase in unmet if phase.name == "train"] or unmet or eligible
+        phase = random.choices(among, [phase.seconds + 1e-3 for phase in among])[0]
+        if phase in unmet:
+            unmet.remove(phase)
+        points.append(_point(phase, random))
+    return sorted(points, key=lambda point: (point.position, point.seconds))
+
+
+def _point(phase: Phase, random: Random) -> KillPoint:
+    step, seconds = 0, 0.0
+    if phase.name == "train":
+        step = random.randint(1, phase.steps)
+        seconds = random.random() * phase.seconds / phase.steps
+    elif phase.name == "save":
+        step = phase.interval * random.randint(1, max(phase.steps // phase.interval, 1))
+    else:
+        seconds = random.random() * LATEST * phase.seconds
+    return KillPoint(phase.stage, phase.name, step, seconds, alone=random.random() < 0.5, choice=random.random())
+
+
+def last_step(metrics: Path) -> int:
+    """The last step in a ``metrics.jsonl``, 0 before the first; reads the file's end only."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - 8192))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError):
+            continue
+    return 0

@@ -1,0 +1,224 @@
+"""The resume proof: one run of an experiment left in peace, one killed at random moments, and their comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.settings import PREFECT_API_URL
+
+from flows.interruption import sigterm_as_exit
+from flows.local_run import INTERRUPTED_SECONDS, local_api
+from flows.resume_proof.comparison import Check, compare
+from flows.resume_proof.kill_points import draw, phases
+from flows.resume_proof.killed_run import Kill, KilledRun
+from flows.resume_proof.run_watch import RunWatch
+from tasks.process.process import started
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.config.module import Module
+from titanflow.plan.plan import make_plan
+from titanflow.plan.stage_plan import Plan
+from titanflow.publish.bundle import LINEAGE
+from titanflow.run.metrics import RECORD_BATCHES
+
+TOLERANCE = 1e-4
+"""On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the
+rounding of its sums, and training carries the difference on: by 3e-7 after 60 steps of a tiny model."""
+GRACE_SECONDS = INTERRUPTED_SECONDS + 5.0
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a training: at first, and after each odd-numbered start of the killed run."""
+
+    first: int | None = None
+    resumed: int | None = None
+
+    def of(self, attempt: int) -> int | None:
+        """Of the killed run's start number ``attempt``, from 0 on."""
+        return self.resumed if self.resumed is not None and attempt % 2 else self.first
+
+    @property
+    def change(self) -> bool:
+        """Whether not every start has the same number."""
+        return self.resumed is not None and self.resumed != self.first
+
+
+@dataclass
+class Proof:
+    """What became of it: the kills, what was compared, and how long the two runs took."""
+
+    folder: Path
+    kills: list[Kill] = field(default_factory=list)
+    unmet: int = 0
+    checks: list[Check] = field(default_factory=list)
+    seconds: tuple[float, float] = (0.0, 0.0)
+    starts: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that was compared is equal."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``titanflow prove-resume --json`` prints it."""
+        return {
+            "holds": self.holds,
+            "folder": str(self.folder),
+            "kills": [kill.as_json() for kill in self.kills],
+            "unmet": self.unmet,
+            "starts": self.starts,
+            "checks": [asdict(check) for check in self.checks],
+            "seconds": {"uninterrupted": round(self.seconds[0], 1), "killed": round(self.seconds[1], 1)},
+        }
+
+
+@dataclass
+class Experiment:
+    """What is proved, as the command line names it, and how its runs are started."""
+
+    name: str
+    workspace: Path
+    configs: Path | None = None
+    run: str | None = None
+    settings: Sequence[str] = ()
+
+    def plan(self, side: str, ranks: int | None) -> Plan:
+        """The plan of the ``uninterrupted`` or the ``killed`` run."""
+        return make_plan(self.name, self.configs, self.run, self.all_settings(side, ranks))
+
+    def command(self, side: str, ranks: int | None) -> list[str]:
+        """The command that a user would give again and again."""
+        options = ["--configs", str(self.configs)] if self.configs else []
+        options += ["--run", self.run] if self.run else []
+        for setting in self.all_settings(side, ranks):
+            options += ["--set", setting]
+        return [sys.executable, "-m", "titanflow.cli.main", "run", self.name, *options]
+
+    def published(self, side: str) -> Path:
+        """Where that run publishes: a folder, whatever the experiment says, so that nobody else sees it."""
+        return self.workspace / side / "published"
+
+    def all_settings(self, side: str, ranks: int | None) -> list[str]:
+        """The user's, and what makes of them a proof: each step is recorded, in a workspace of its own."""
+        own = [] if ranks is None else [f"launcher.nproc_per_node={ranks}"]
+        for module in self._modules:
+            if module.trains:
+                own.append(f"{module.name}.metrics.log_freq=1")
+            # A folder in the stage's own is moved aside when the stage begins again, and nothing is seen of it.
+            if module.stage == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
+                own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
+        return [*self.settings, *own, "retries.delay=0.1", f"workspace={self.workspace / side}"]
+
+    def __post_init__(self) -> None:
+        plan = make_plan(self.name, self.configs, self.run, self.settings, runs_here=False)
+        self._modules = list(plan.config.modules.values())
+
+
+def _publishes_into_its_own(module: Module) -> bool:
+    return module.config["target"] == "folder" and not module.config["folder"]
+
+
+def prove(
+    experiment: Experiment,
+    kills: int,
+    seed: int,
+    stages: Sequence[str] = (),
+    ranks: Ranks = Ranks(),
+    say: Callable[[str], None] = lambda line: None,
+) -> Proof:
+    """Runs the experiment twice below its workspace and compares; the server that it uses is started once.
+
+    Raises:
+        ConfigError: the experiment can't be run, or can't be resumed on another number of ranks.
+        StageFailed: a run failed that nobody killed.
+    """
+    right, killed = (experiment.plan(side, ranks.first) for side in ("uninterrupted", "killed"))
+    if ranks.change:
+        check_changeable(experiment.plan("killed", ranks.resumed))
+    refuse_other_runs(killed, stages)
+    proof = Proof(experiment.workspace)
+    with sigterm_as_exit(), local_api() as url:
+        env = {PREFECT_API_URL.name: url, RECORD_BATCHES: "1"}
+        began = time.monotonic()
+        say(f"uninterrupted: {right.folder}")
+        run_in_peace(experiment.command("uninterrupted", ranks.first), experiment.workspace / "uninterrupted.log", env)
+        proof.seconds = (time.monotonic() - began, 0.0)
+        measured = phases(right.folder)
+        points = draw(measured, kills, seed, stages)
+        say(f"it took {proof.seconds[0]:.0f} s; killed: {killed.folder}")
+        run = KilledRun(
+            RunWatch(killed.folder, {phase.stage: phase.steps for phase in measured if phase.steps}),
+            points,
+            lambda attempt: experiment.command("killed", ranks.of(attempt)),
+            experiment.workspace / "killed.log",
+            env,
+            experiment.published("killed") / LINEAGE,
+            say,
+        )
+        began = time.monotonic()
+        proof.kills = run.finish()
+        proof.seconds = (proof.seconds[0], time.monotonic() - began)
+        proof.unmet, proof.starts = len(run.points), run.starts
+    proof.checks = [
+        *compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0),
+        run.published_once(),
+        run.left_nothing(),
+        run.left_no_files(),
+    ]
+    return proof
+
+
+def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None:
+    """Runs a command to its end.
+
+    Raises:
+        StageFailed: it failed; ends with its last lines.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with started(command, log, env, GRACE_SECONDS) as process:
+        while (status := process.wait(1.0)) is None:
+            pass
+    if status:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+        raise StageFailed("\n    ".join([f"the run that nobody killed ended with {status}; its log: {log}", *lines]))
+
+
+def check_changeable(plan: Plan) -> None:
+    """Refuses what can't go on on another number of ranks.
+
+    Raises:
+        ConfigError: a training reads a stream.
+    """
+    problems = []
+    for stage in plan.stages:
+        module = plan.config.stage(stage.stage)
+        if module is not None and module.trains and (module.config.get("data") or {}).get("streaming"):
+            found = "each rank reads its own part of a stream, which can't be divided again"
+            problems.append(module.problem("data.streaming", found, "false", "leave --resume-ranks out"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def refuse_other_runs(plan: Plan, stages: Sequence[str]) -> None:
+    """Refuses a folder with a run in it that was killed before, and stages that the experiment doesn't have.
+
+    Raises:
+        ConfigError: names them.
+    """
+    known = [stage.stage for stage in plan.stages]
+    if unknown := [stage for stage in stages if stage not in known]:
+        raise ConfigError(Problem(f"no stage {', '.join(unknown)}", "--stage", expected=f"one of {', '.join(known)}"))
+    with contextlib.suppress(FileNotFoundError):
+        if os.listdir(plan.folder):  # noqa: PTH208
+            raise ConfigError(
+                Problem(
+                    "it holds a killed run already", "--workspace", str(plan.folder), hint="remove it, or name another"
+                )
+            )

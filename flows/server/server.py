@@ -1,0 +1,91 @@
+"""A Prefect server's process on this machine: its port, its address, and when it is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tasks.process.process import Process, started
+from titanflow.common.errors import StageFailed
+
+STARTUP_SECONDS = 120.0
+"""A server's first start makes its database, which takes ten seconds on a small machine."""
+SERVER_GRACE_SECONDS = 10.0
+HEALTH_POLL_SECONDS = 0.1
+LAST_LINES = 10
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a TCP port of 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def api_url(port: int) -> str:
+    """The address of the API of a server on this machine."""
+    return f"http://127.0.0.1:{port}/api"
+
+
+def healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether a Prefect API answers at ``url``."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextlib.contextmanager
+def running_server(
+    command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
+) -> Iterator[str]:
+    """A server's process for as long as the block lasts, its log in a temporary folder; gives its ``url``.
+
+    ``meanwhile`` is called once the process runs, before it answers.
+
+    Raises:
+        StageFailed: it doesn't answer there.
+    """
+    with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
+        log = Path(folder) / "prefect-server.log"
+        with started(command, log, env, SERVER_GRACE_SECONDS) as process:
+            if meanwhile:
+                meanwhile()
+            wait_until_healthy(process, url, log, STARTUP_SECONDS)
+            yield url
+
+
+def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:
+    """Waits until the server that ``process`` is answers.
+
+    Raises:
+        StageFailed: it ended, or didn't answer in ``timeout`` seconds; the message ends with its last lines.
+    """
+    for _ in range(max(1, round(timeout / HEALTH_POLL_SECONDS))):
+        if healthy(url):
+            return
+        if process.wait(HEALTH_POLL_SECONDS) is not None:
+            raise StageFailed(f"the Prefect server ended with {process.returncode}:{_last_lines(log)}")
+    raise StageFailed(f"the Prefect server at {url} did not answer in {timeout:g} s:{_last_lines(log)}")
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+    return "".join(f"\n    {line}" for line in lines) + f"\n    its log: {log}"

@@ -1,0 +1,76 @@
+"""One stage at a time on a GPU, whoever started it: a worker, another worker, or someone by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from titanflow.common.file_lock import sign, take
+from titanflow.config.device import Device, this_machine
+from titanflow.run.contract import StageRun
+
+ON_DEVICES = ("pretrain", "sft", "evaluate")
+POLL_SECONDS = 1.0
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
+    """The GPUs of this machine that a stage takes, by the names that CUDA knows them by: one a process.
+
+    Empty where it runs on the CPU, where nobody can tell how many there are, and with ``launcher.share_device``.
+    """
+    launcher = run.config.get("launcher") or {}
+    if run.stage not in ON_DEVICES or launcher.get("device") == "cpu" or launcher.get("share_device"):
+        return []
+    return gpu_names(machine, environ)[: launcher.get("nproc_per_node", 1)]
+
+
+def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What CUDA calls the GPUs that this process may use: numbers, unless the environment names them otherwise."""
+    if machine.kind != "cuda":
+        return []
+    if VISIBLE in environ:
+        return [name.strip() for name in environ[VISIBLE].split(",") if name.strip()]
+    return [str(number) for number in range(machine.count or 0)]
+
+
+@contextlib.contextmanager
+def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
+    """Holds the stage's GPUs, waiting until they are free; the system lets go of them however this process ends.
+
+    ``say`` is told whom it waits for. The locks lie in ``folder``, the system's for temporary files: they are of this
+    machine, and of everyone on it.
+    """
+    place = folder or Path(tempfile.gettempdir()) / "titanflow-gpus"
+    with contextlib.ExitStack() as stack:
+        # In one order for all, so that no two wait for each other.
+        for gpu in sorted(stage_gpus(run, this_machine(), os.environ)):
+            file = stack.enter_context(_opened(place, gpu))
+            _wait_for(file, gpu, say)
+            sign(file, f"{run.stage} of {run.experiment}/{run.run} (process {os.getpid()})")
+        yield
+
+
+def _opened(place: Path, gpu: str) -> IO[str]:
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{gpu.replace('/', '-')}.lock"
+    file = path.open("a+", encoding="utf-8")
+    for mine, mode in ((place, 0o1777), (path, 0o666)):
+        # Whoever comes first makes them, for all users of the machine.
+        with contextlib.suppress(PermissionError):
+            mine.chmod(mode)
+    return file
+
+
+def _wait_for(file: IO[str], gpu: str, say: Callable[[str], None]) -> None:
+    said = ""
+    while holder := take(file):
+        if holder != said:
+            said = holder
+            say(f"waiting for GPU {gpu}, on which {holder} runs (launcher.share_device: true waits for nobody)")
+        time.sleep(POLL_SECONDS)

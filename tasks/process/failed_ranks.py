@@ -1,0 +1,73 @@
+"""What became of each rank, as torchrun's report and the ranks' own errors tell it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+
+from tasks.process.process import signal_name
+from titanflow.run.errors import StageError
+
+# torchrun ends with 1 whatever became of its ranks; what became of them stands in its report, the root cause last.
+RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")
+
+LOST_TYPES = (
+    "BrokenPipeError",
+    "ConnectTimeout",
+    "ConnectionAbortedError",
+    "ConnectionError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "DistBackendError",
+    "DistNetworkError",
+    "DistStoreError",
+    "ReadTimeout",
+    "TimeoutError",
+)
+"""Exceptions that say that another rank, or another machine, is gone or silent."""
+# gloo's and NCCL's words, which come as a RuntimeError, or in the log of a process that NCCL aborted.
+DISCONNECTED = re.compile(
+    r"Connection (?:closed|reset|refused) by peer|Connection reset|Broken pipe|Socket Timeout"
+    r"|remote process exited|Timed out waiting|Watchdog caught collective operation timeout"
+)
+# An evaluation's rank names the one that it waits for; gloo and NCCL don't.
+AWAITED = re.compile(r"Timed out waiting \d+ms for rank ([\d, ]*\d)")
+WAITED = re.compile(r"Timed out waiting (\d+)ms|Watchdog caught.*?Timeout\(ms\)=(\d+)")
+MEMORY = re.compile(r"out of memory", re.IGNORECASE)
+
+
+def rank_exits(log: str) -> dict[int, int]:
+    """Each rank's exit status in torchrun's report, negative for a signal; the root cause last."""
+    return {int(rank): int(status) for rank, status in RANK_EXIT.findall(log)}
+
+
+def is_disconnected(error: StageError) -> bool:
+    """Whether a rank's error only says that another process is gone or silent."""
+    known = error.type.rpartition(".")[2] in LOST_TYPES or DISCONNECTED.search(error.message) is not None
+    return known and not MEMORY.search(error.message)
+
+
+def seconds_waited(text: str) -> float | None:
+    """How long a rank waited for another before it gave up; None where it didn't wait in vain."""
+    found = WAITED.search(text)
+    return int(found[1] or found[2]) / 1000 if found else None
+
+
+def lost_peer(error: StageError, exits: Mapping[int, int]) -> str:
+    """What a rank that lost another one has to say about that other, from both of their ends; empty if unknown.
+
+    A rank that hangs gets torchrun's SIGTERM when the others have given up, and 30 s later its SIGKILL.
+    """
+    others = [rank for rank, status in exits.items() if rank != error.rank and status == -signal.SIGKILL]
+    waited = seconds_waited(error.message)
+    if waited is not None:
+        named = AWAITED.search(error.message)
+        whose = f"rank {named[1] if named else _listed(others)}" if named or others else "another rank"
+        return f"{whose} did not answer for {waited:g} s"
+    killed = [rank for rank, status in exits.items() if rank != error.rank and status < 0 and status != -signal.SIGTERM]
+    return f"rank {_listed(killed)} was killed by {signal_name(-exits[killed[-1]])}" if killed else ""
+
+
+def _listed(ranks: list[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))

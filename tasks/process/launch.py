@@ -1,0 +1,56 @@
+"""Starts a stage's process, follows it, and returns its typed result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.process.host_memory import oom_kills
+from tasks.process.metrics_tail import MetricsTail
+from tasks.process.outcome import read_outcome
+from tasks.process.process import started
+from titanflow.plan.launch import by_hand
+from titanflow.run.contract import METRICS_FILE
+from titanflow.run.results import StageResult
+
+GRACE_SECONDS = 20.0
+"""How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
+POLL_SECONDS = 2.0
+"""How often the metrics are looked at. The end of the process is noticed at once."""
+
+MetricsCallback = Callable[[list[dict[str, Any]]], None]
+
+
+def launch(
+    stage: str,
+    folder: Path,
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    on_metrics: MetricsCallback = lambda records: None,
+    grace: float = GRACE_SECONDS,
+    poll: float = POLL_SECONDS,
+) -> StageResult:
+    """Runs a stage to its end.
+
+    ``on_metrics`` is called every ``poll`` seconds with the records that the stage has added to its
+    ``metrics.jsonl``, an empty list included. Output goes to ``<folder>/<stage>.log``, below the command itself.
+    Whatever ends the wait, no process is left: the ranks get SIGTERM and ``grace`` seconds to save.
+
+    Raises:
+        ConfigError: the stage found its input unusable.
+        StageLost: it was killed, a rank hung, or a connection broke.
+        StageFailed: it failed or was stopped.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{stage}.log"
+    with log.open("a", encoding="utf-8") as file:
+        log_start = file.tell()
+        file.write(f"$ {by_hand(command, env or {})}\n")
+    tail = MetricsTail(folder / METRICS_FILE)
+    killed_before = oom_kills()
+    with started(command, log, env, grace) as process:
+        while (returncode := process.wait(poll)) is None:
+            on_metrics(tail.read())
+    on_metrics(tail.read())
+    return read_outcome(stage, folder, returncode, log, log_start, oom_kills() != killed_before)

@@ -1,0 +1,134 @@
+"""What a stage's process came to: its typed result, or an error that says what happened and what to do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from pathlib import Path
+
+from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_exits, seconds_waited
+from tasks.process.process import signal_name
+from titanflow.common import errors
+from titanflow.common.errors import ConfigError, StageFailed, StageLost, TitanflowError
+from titanflow.run.checkpoints import newest_step
+from titanflow.run.contract import INTERRUPTED_EXIT, RESULT_FILE
+from titanflow.run.errors import ERROR_FILE, StageError
+from titanflow.run.results import StageResult, read_result
+
+TAIL_LINES = 20
+"""How much of the log an error shows when the stage itself said nothing."""
+TAIL_BYTES = 64 * 1024
+FULL_BYTES = 1 << 20
+"""A disk with less than that has no room for a stage's own words."""
+LESS_MEMORY = {
+    "pretrain": "lower training.local_batch_size or training.seq_len",
+    "sft": "lower training.local_batch_size or training.seq_len",
+    "evaluate": "lower evaluate.batch_size",
+    "publish": "free some: publishing loads the model once more, to check what it says",
+}
+"""What a stage can do with less memory."""
+FREE_MEMORY = "free some, or take a machine with more"
+
+LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
+"""From outside: someone's kill, or memory that a file system or another machine took away."""
+TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
+
+
+def read_outcome(
+    stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0, memory_ran_out: bool = False
+) -> StageResult:
+    """Reads what a stage left behind in its ``folder``; of its log, what follows byte ``log_start``.
+
+    ``memory_ran_out`` says that the kernel killed a process for want of memory while the stage ran.
+
+    Raises:
+        ConfigError: the stage found its input unusable (``error.json`` with exit code 2).
+        StageLost: it was killed from outside, a rank hung, or a connection broke: another try may mend it.
+        StageFailed: it failed, was stopped or ran out of memory; the message is the failing rank's own where there
+            is one.
+    """
+    if returncode == 0 and (folder / RESULT_FILE).exists():
+        return read_result(folder)
+    tail = log_tail(log, log_start)
+    text = "\n".join(tail)
+    status = _status(returncode, text)
+    if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
+        raise StageFailed(_out_of_memory(stage, folder) + _shown(tail, log))
+    if (folder / ERROR_FILE).exists():
+        raise _own_error(stage, folder, log, text)
+    if returncode == 0:
+        raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
+    if status in (INTERRUPTED_EXIT, -signal.SIGTERM):
+        raise StageFailed(f"{stage} stopped on SIGTERM{_resumes(stage, folder)}. Its log: {log}")
+    if status == -signal.SIGABRT and (waited := seconds_waited(text)):
+        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{_resumes(stage, folder)}.{_shown(tail, log)}")
+    if status < 0:
+        kind = StageLost if -status in LOST_SIGNALS else StageFailed
+        raise kind(_killed(stage, -status, folder) + _shown(tail, log))
+    full = " The disk is full." if shutil.disk_usage(folder).free < FULL_BYTES else ""
+    raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{full}{_shown(tail, log)}")
+
+
+def log_tail(log: Path, start: int = 0) -> list[str]:
+    """The last lines of a log file, from byte ``start`` on at the earliest."""
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace").splitlines()
+
+
+def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError:
+    error = StageError.model_validate_json((folder / ERROR_FILE).read_text(encoding="utf-8"))
+    where = f"\n    its traceback: {folder / ERROR_FILE}\n    its log: {log}"
+    kind = getattr(errors, error.type.rpartition(".")[2], None)
+    if isinstance(kind, type) and issubclass(kind, TitanflowError) and kind is not TitanflowError:
+        return kind(error.message)
+    if error.exit_code == ConfigError.exit_code:
+        return ConfigError(error.message)
+    own = f"rank {error.rank}: {error.type}: {error.message}"
+    if is_disconnected(error):
+        peer = lost_peer(error, rank_exits(text))
+        cause = (
+            f"{stage}: {peer}{_resumes(stage, folder)}; {own}"
+            if peer
+            else f"{stage} failed on {own}{_resumes(stage, folder)}"
+        )
+        return StageLost(cause + where)
+    hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
+    return StageFailed(f"{stage} failed on {own}{hint}{where}")
+
+
+def _status(returncode: int, text: str) -> int:
+    # The root cause is the last of the ranks in torchrun's report.
+    if returncode == 1 and (exits := rank_exits(text)):
+        return list(exits.values())[-1]
+    if returncode == 1 and (signalled := TORCHRUN_SIGNALLED.search(text)):
+        return -int(signalled[1])
+    return returncode
+
+
+def _resumes(stage: str, folder: Path) -> str:
+    if stage == "publish":
+        return "; run it again: what arrived isn't sent twice"
+    step = newest_step(folder)
+    return "; it saved nothing yet" if step is None else f"; it resumes from step {step}"
+
+
+def _killed(stage: str, number: int, folder: Path) -> str:
+    message = f"{stage} was killed by {signal_name(number)}{_resumes(stage, folder)}."
+    if number == signal.SIGKILL:
+        message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
+    return message
+
+
+def _out_of_memory(stage: str, folder: Path) -> str:
+    return f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
+
+
+def _less_memory(stage: str) -> str:
+    return LESS_MEMORY.get(stage, FREE_MEMORY)
+
+
+def _shown(tail: list[str], log: Path) -> str:
+    lines = "".join(f"\n    {line}" for line in tail[-TAIL_LINES:])
+    return f" The end of {log}:{lines}"

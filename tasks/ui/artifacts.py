@@ -1,0 +1,98 @@
+"""Prefect's artifacts of a running stage: a window on it, which no training waits for."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Callable, Sequence
+from logging import LoggerAdapter
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+)
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.context import SettingsContext, get_settings_context
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES
+
+from titanflow.common.curves import draw, loss_panel
+
+Returned = TypeVar("Returned")
+Logger = logging.Logger | LoggerAdapter[logging.Logger]
+
+PAUSE_SECONDS = 60.0
+"""How long the artifacts rest after the API didn't answer."""
+IMPATIENT = {
+    # Prefect's own retries, and its minute of patience, would hold up the next look at the training.
+    PREFECT_CLIENT_MAX_RETRIES: 0,
+    PREFECT_API_REQUEST_TIMEOUT: 5.0,
+}
+
+
+class Artifacts:
+    """The artifacts of one stage, each named ``<stage>-<what>``; an API that is away is logged once, as a warning."""
+
+    def __init__(self, stage: str, logger: Logger) -> None:
+        self.stage = stage
+        self._logger = logger
+        self._progress: UUID | None = None
+        self._rests_until = 0.0
+        self._complained = False
+        # Changing a setting and making a client take 20 ms each: too much for every second of a training.
+        self._impatient = get_settings_context().settings.copy_with_update(updates=IMPATIENT)
+        self._client: SyncPrefectClient | None = None
+
+    def table(self, what: str, rows: Sequence[dict[str, Any]], description: str) -> None:
+        """A table; nothing without rows."""
+        if rows:
+            self._show(create_table_artifact, list(rows), key=self._key(what), description=description)
+
+    def image(self, what: str, url: str, description: str) -> None:
+        """A picture, by its address or as a ``data:`` URI."""
+        self._show(create_image_artifact, url, key=self._key(what), description=description)
+
+    def link(self, what: str, url: str, text: str) -> None:
+        """A link to another page."""
+        self._show(create_link_artifact, url, link_text=text, key=self._key(what), description=text)
+
+    def progress(self, percent: float, text: str) -> None:
+        """Moves the stage's ring, 0 to 100, and says beside it where it stands."""
+        if self._progress is None:
+            self._progress = self._show(create_progress_artifact, percent, key=self._key("progress"), description=text)
+        else:
+            self._show(self._update, self._progress, ArtifactUpdate(data=percent, description=text))
+
+    def _update(self, artifact: UUID, update: ArtifactUpdate) -> None:
+        self._client = self._client or get_client(sync_client=True)
+        self._client.update_artifact(artifact, update)
+
+    def _key(self, what: str) -> str:
+        return f"{self.stage}-{what}"
+
+    def _show(self, call: Callable[..., Returned], *args: Any, **kwargs: Any) -> Returned | None:
+        if time.monotonic() < self._rests_until:
+            return None
+        try:
+            with SettingsContext(profile=get_settings_context().profile, settings=self._impatient):
+                return call(*args, **kwargs)
+        except Exception as error:
+            self._client = None
+            self._rests_until = time.monotonic() + PAUSE_SECONDS
+            if not self._complained:
+                self._complained = True
+                self._logger.warning("Prefect's artifacts can't be updated (%s); %s goes on", error, self.stage)
+            return None
+
+
+def loss_curve(records: Sequence[dict[str, Any]], title: str) -> str | None:
+    """A ``data:`` URI of an SVG with training and validation loss over steps; None without two points."""
+    panel = loss_panel(records, title)
+    if panel is None:
+        return None
+    return "data:image/svg+xml;base64," + base64.b64encode(draw([panel])).decode()

@@ -1,0 +1,49 @@
+"""Folders of nights, as runs leave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from titanflow.nightly.night import Night
+from titanflow.run.contract import StageRun
+from titanflow.run.manifest import Manifest, StageRecord
+from titanflow.run.results import PublishResult, TrainResult, write_result
+
+
+def write_night(runs: Path, day: str, **changes: Any) -> Path:
+    """A night that has begun; what it left follows from the other functions."""
+    values = {"run": day, "began": f"{day}T02:00:00+00:00", "ended": f"{day}T03:05:00+00:00", "state": "published"}
+    folder = runs / day
+    Night(date=day, **(values | changes)).write(folder)
+    return folder
+
+
+def train(folder: Path, skip_rows: int = 0, base: str = "") -> Path:
+    """A finished pretraining of 10 steps, 4 rows each, in a night's folder; its checkpoint."""
+    stage, checkpoint = folder / "pretrain", folder / "pretrain" / "checkpoint" / "step-10"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / ".metadata").write_text("all")
+    config = {"training": {"global_batch_size": 4, "skip_rows": skip_rows}, "checkpoint": {"initial_load_path": base}}
+    StageRun(stage="pretrain", experiment="e", run=folder.name, folder=stage, config=config).write()
+    result = TrainResult(
+        stage="pretrain",
+        checkpoint=checkpoint,
+        step=10,
+        model_name="llama3",
+        flavor="debugmodel",
+        model_args={},
+        parameters=1,
+        loss=2.5,
+        seq_len=8,
+    )
+    write_result(stage, result)
+    record = StageRecord(fingerprint="f", finished="2026-11-21T03:00:00+00:00", digest=f"digest of {folder.name}")
+    path = folder / "manifest.json"
+    path.write_text(Manifest(folder=folder, stages={"pretrain": record}).model_dump_json())
+    return checkpoint
+
+
+def publish(folder: Path, status: Any = "published") -> None:
+    """What a night's publish stage came to."""
+    write_result(folder / "publish", PublishResult(target="folder", location="/published", status=status))

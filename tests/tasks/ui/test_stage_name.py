@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from tasks.ui.labels import stage_name
+from titanflow.run.contract import StageRun
+
+TRAINING = {"model": {"name": "llama3"}, "training": {"steps": 1500}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "name"),
+    [
+        ("prepare", {"datasets": [{}, {}]}, "prepare 2 datasets"),
+        ("pretrain", TRAINING, "pretrain llama3"),
+        ("sft", {**TRAINING, "lora": {"rank": 8}}, "sft llama3 LoRA 8"),
+        ("sft", {**TRAINING, "lora": {"rank": 0}}, "sft llama3"),
+        ("evaluate", {"models": ["base", "sft"], "tasks": ["kind"]}, "evaluate 1 task"),
+        ("publish", {"target": "hub", "repo_id": "a/b"}, "push_to_hub a/b"),
+        ("publish", {"target": "folder", "repo_id": None}, "push_to_hub"),
+        ("pretrain", {}, "pretrain"),
+    ],
+)
+def test_a_stage_in_a_few_words(stage, config, name):
+    assert stage_name(StageRun(stage=stage, experiment="e", run="r", folder=Path("/f"), config=config)) == name

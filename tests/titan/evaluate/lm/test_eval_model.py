@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_checkpoint import write_checkpoint
+from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+
+import titan.evaluate.lm.model
+from titan.evaluate.lm.backends import Loading, load_lm
+from titan.evaluate.lm.model import model_folders
+from titan.evaluate.ranks import Ranks
+from titan.export.export import export_dcp
+from titanflow.common.errors import ConfigError, DataError
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.run.contract import StageRun
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> StageRun:
+    return StageRun(stage="evaluate", experiment="e", run="r", folder=tmp_path / "evaluate")
+
+
+def complete(folder: Path) -> Path:
+    return write_checkpoint(folder)
+
+
+def test_a_model_that_brings_code_of_its_own_is_not_run(run: StageRun, tmp_path: Path) -> None:
+    auto_map = {"AutoModelForCausalLM": "modeling.LlamaForCausalLM"}
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (tmp_path / "modeling.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\n")
+
+    with pytest.raises(ConfigError, match=r"models\.mine: .*brings code of its own \(modeling\.py"):
+        model_folders(run, Evaluate(models={"mine": str(tmp_path)}))
+
+    assert not (tmp_path / "was run").exists()
+
+
+def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
+    run: StageRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, commit = tiny_args("llama3"), "c" * 40
+    tokenizer = write_byte_tokenizer(tmp_path / "tokenizer")
+    folder = tmp_path / "models--owner--name" / "snapshots" / commit
+    checkpoint = save_checkpoint(sensitised("llama3", args), tmp_path / "step-1")
+    export_dcp(checkpoint, "llama3", args, tokenizer, folder, POSITIONS)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling.TheirsForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    code = "from transformers import LlamaForCausalLM\nclass TheirsForCausalLM(LlamaForCausalLM):\n    theirs = True\n"
+    (folder / "modeling.py").write_text(code)
+    asked = []
+    monkeypatch.setattr(titan.evaluate.lm.model, "download_model", lambda *which: (asked.append(which), folder)[1])
+
+    found = model_folders(run, Evaluate(models={"theirs": "owner/name"}, remote_code={"owner/name": commit}))
+
+    assert (found, asked) == ({"theirs": folder}, [("owner/name", commit)])
+    assert load_lm(Loading(folder, trusted=True), Ranks()).model.theirs
+    with pytest.raises(ConfigError, match="brings code of its own"):
+        model_folders(run, Evaluate(models={"theirs": str(folder)}, remote_code={"owner/name": "d" * 40}))
+
+
+def test_folders_below_home_are_those_folders(run: StageRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checkpoint = complete(tmp_path / "sft" / "checkpoint" / "step-8")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "config.json").write_text("{}")
+    assert model_folders(run, Evaluate(models={"a": "~/export"})) == {"a": tmp_path / "export"}
+    native = Evaluate(models={"a": "~/sft/checkpoint/step-8"}, backend="native")
+    assert model_folders(run, native) == {"a": checkpoint}
+
+
+def test_the_native_backend_reads_checkpoints(run: StageRun, tmp_path: Path) -> None:
+    first, second = (complete(tmp_path / "sft" / "checkpoint" / f"step-{step}") for step in (8, 16))
+    (tmp_path / "sft" / "checkpoint" / "step-24").mkdir()
+    run.stages = {"sft": tmp_path / "sft"}
+
+    assert model_folders(run, Evaluate(backend="native", models=["sft"])) == {"sft": second}
+    given: dict[str, Any] = {"a": str(first), "b": str(tmp_path / "sft")}
+    assert model_folders(run, Evaluate(backend="native", models=given)) == {"a": first, "b": second}
+
+
+def test_the_native_backend_refuses_what_is_no_checkpoint(run: StageRun, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(ConfigError, match=r"is a model of transformers, and backend: native reads checkpoints"):
+        model_folders(run, Evaluate(backend="native", models={"a": str(tmp_path)}))
+    with pytest.raises(DataError, match="no complete checkpoint"):
+        model_folders(run, Evaluate(backend="native", models={"a": str(tmp_path / "sft")}))
+
+
+def test_an_export_whose_tokenizer_was_swapped_is_refused(run: StageRun, tmp_path: Path) -> None:
+    args = tiny_args("llama3")
+    stage = tmp_path / "sft"
+    tokenizer = write_byte_tokenizer(stage / "tokenizer")
+    checkpoint = save_checkpoint(sensitised("llama3", args), stage / "checkpoint" / "step-1")
+    export_dcp(checkpoint, "llama3", args, tokenizer, stage / "export", POSITIONS)
+    StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer).write()
+    run.stages = {"sft": stage}
+    assert model_folders(run, Evaluate(models=["sft"])) == {"sft": stage / "export"}
+
+    text = (stage / "export" / "tokenizer.json").read_text()
+    (stage / "export" / "tokenizer.json").write_text(text.replace('"Ā"', '"?"'))
+
+    with pytest.raises(DataError, match=r"models\.sft: the tokenizer has the SHA-256"):
+        model_folders(run, Evaluate(models=["sft"]))
+    # As a folder of its own it has no record to be held to.
+    assert model_folders(run, Evaluate(models={"mine": str(stage / "export")})) == {"mine": stage / "export"}

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+from tiny_exports import POSITIONS, SIZES, VOCAB
+
+from titan.export.stage_model import stage_model
+from titanflow.common.errors import DataError
+from titanflow.run.contract import StageRun
+from titanflow.run.results import EvaluateResult, TrainResult, write_result
+
+
+def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
+    tmp_path: Path,
+) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    common = {"experiment": "test", "run": "test"}
+    base = StageRun(
+        stage="pretrain",
+        folder=tmp_path / "pretrain",
+        config={"model": {"name": "llama3", "flavor": "debugmodel"}, "training": {"seq_len": POSITIONS}},
+        model_overrides=SIZES["llama3"],
+        tokenizer=tokenizer,
+        **common,
+    )
+    base.write()
+    sft = StageRun(
+        stage="sft", folder=tmp_path / "sft", base=base.folder, config={"training": {"seq_len": 32}}, **common
+    )
+    sft.write()
+
+    model = stage_model(sft.folder)
+
+    assert model.args.dim == SIZES["llama3"]["dim"]
+    assert model.seq_len == POSITIONS, "the weights have seen the base's positions too"
+    assert model.tokenizer == tokenizer
+
+
+def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    values = {**SIZES["qwen3"], "vocab_size": VOCAB, "moe_args": {"num_experts": 4}}
+    write_result(
+        tmp_path,
+        TrainResult(
+            stage="pretrain",
+            checkpoint=tmp_path,
+            step=1,
+            model_name="qwen3",
+            flavor="debugmodel",
+            model_args=values,
+            parameters=1,
+            seq_len=77,
+            tokenizer=tokenizer,
+        ),
+    )
+
+    model = stage_model(tmp_path)
+
+    assert (model.name, model.seq_len, model.tokenizer) == ("qwen3", 77, tokenizer)
+    assert (model.args.hidden_dim, model.args.moe_args.num_experts) == (96, 4)
+
+
+def test_what_is_no_training_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run\.yaml"):
+        stage_model(tmp_path)
+    write_result(tmp_path, EvaluateResult(scores={}, folders={}, digests={}))
+    with pytest.raises(DataError, match="not a training stage"):
+        stage_model(tmp_path)

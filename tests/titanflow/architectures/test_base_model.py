@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from outside_base import SEQ_LEN, write_finished_stage
+
+from titanflow.architectures.base import BaseArchitecture, is_mutable
+from titanflow.common.errors import ConfigError
+from titanflow.run.results import PublishResult, write_result
+
+
+def test_a_finished_base_is_read_from_its_folder(tmp_path: Path) -> None:
+    folder = write_finished_stage(tmp_path / "pretrain", n_layers=2)
+    base = BaseArchitecture.finished(folder)
+    assert (base.stage, base.model_name, base.flavor, base.seq_len) == ("pretrain", "llama3", "debugmodel", SEQ_LEN)
+    assert (base.model_args["n_layers"], base.overrides) == (2, {"n_layers": 2})
+    assert base.checkpoint == folder / "checkpoint" / "step-7"
+
+
+def test_a_base_that_has_not_finished_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no result\.json"):
+        BaseArchitecture.finished(tmp_path)
+
+
+def test_a_stage_that_trains_nothing_is_no_base(tmp_path: Path) -> None:
+    write_result(tmp_path, PublishResult(target="folder", location="here"))
+    with pytest.raises(ConfigError, match="is no training stage"):
+        BaseArchitecture.finished(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("attn_type", True),
+        ("attn_mask_type", True),
+        ("dropout", True),
+        ("attn_dropout", True),
+        ("moe_args.dropout_p", True),
+        ("prior_loss_weight", True),
+        ("beta_start", True),
+        ("beta_warmup_steps", True),
+        ("beta_fast", False),
+        ("capacity", False),
+        ("n_layers", False),
+        ("rope_theta", False),
+        ("attn_types", False),
+        ("use_dropouts", False),
+        ("dropout.n_layers", False),
+    ],
+)
+def test_what_an_sft_may_set(argument: str, expected: bool) -> None:
+    assert is_mutable(argument) == expected

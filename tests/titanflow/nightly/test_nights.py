@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import pytest
+from night_runs import publish, train, write_night
+from typer.testing import CliRunner
+
+from titanflow.cli.main import app
+from titanflow.common.file_lock import held
+from titanflow.nightly.table import COLUMNS, duration, markdown_table, read_nights
+from titanflow.run.errors import StageError, write_error
+from titanflow.run.manifest import Manifest, StageRecord
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A published night, a skipped one, and three that nobody ended."""
+    runs = tmp_path / "runs" / "nights"
+    publish(write_night(runs, "2026-11-01"))
+    train(runs / "2026-11-01")
+    write_night(runs, "2026-11-02", state="skipped", began="", message="10 h late")
+    write_night(runs, "2026-11-03", state="", ended="")
+    write_error(_stage(runs, "2026-11-03", "sft"), StageError(type="ValueError", message="a | b\nmore"))
+    killed = write_night(runs, "2026-11-04", state="", ended="")
+    stages = {"pretrain": StageRecord(fingerprint="f")}
+    (killed / "manifest.json").write_text(Manifest(folder=killed, stages=stages).model_dump_json())
+    write_night(runs, "2026-11-05", state="", ended="")
+    return runs
+
+
+def _stage(runs: Path, day: str, stage: str) -> Path:
+    folder = runs / day / stage
+    folder.mkdir()
+    return folder
+
+
+def test_each_night_s_state_and_cause_newest_first(runs: Path) -> None:
+    with held(runs / "2026-11-05"):
+        rows = read_nights(runs)
+    assert [(row.date, row.state, row.cause) for row in rows] == [
+        ("2026-11-05", "running", ""),
+        ("2026-11-04", "stopped", "in pretrain, without a word"),
+        ("2026-11-03", "failed", "sft: ValueError: a | b"),
+        ("2026-11-02", "skipped", "10 h late"),
+        ("2026-11-01", "published", ""),
+    ]
+    assert (rows[-1].loss, rows[-1].seconds, rows[-1].link) == (2.5, 3900.0, "/published")
+
+
+def test_a_night_that_was_run_by_hand_is_told_by_what_it_left(runs: Path) -> None:
+    by_hand = write_night(runs, "2026-11-06", state="", ended="")
+    publish(by_hand, "held back")
+    trained_only = write_night(runs, "2026-11-07", state="", ended="")
+    train(trained_only)
+    (trained_only / "plan.json").write_text(json.dumps({"stages": [{"stage": "pretrain"}]}))
+    assert [row.state for row in read_nights(runs)[:2]] == ["finished", "held back"]
+
+
+def test_a_table_of_markdown_keeps_its_columns(runs: Path) -> None:
+    lines = markdown_table(read_nights(runs)).splitlines()
+    assert len(lines) == 7
+    assert all(line.replace("\\|", "").count("|") == len(COLUMNS) + 1 for line in lines)
+
+
+def test_a_copied_folder_is_nobody_s_night(runs: Path) -> None:
+    (runs / "2026-11-01").rename(runs / "kept-for-the-paper")
+    assert "2026-11-01" not in [row.date for row in read_nights(runs)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (7.6, "8 s"), (190, "3 min 10 s"), (59.7, "1 min 00 s"), (7500, "2 h 05 min")]
+)
+def test_durations_read_like_a_clock(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_command_prints_the_table_and_what_the_next_night_removes(runs: Path) -> None:
+    options = ["nights", "stdlib_nightly", "--set", "exp_name=nights", "--set", f"workspace={runs.parent}"]
+    shown = CliRunner().invoke(app, [*options, "--set", "nightly.keep=2"])
+    assert shown.exit_code == 0, shown.output
+    assert [line.split()[1] for line in shown.stdout.splitlines()[1:6]] == [
+        "stopped",
+        "stopped",
+        "failed",
+        "skipped",
+        "published",
+    ]
+    # The oldest was published last, and the one that was left out goes with what is older than the newest two.
+    assert shown.stdout.splitlines()[-1] == "the next night removes 2026-11-03, 2026-11-02"
+    printed = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
+    assert [night["state"] for night in printed["nights"]] == [
+        "stopped",
+        "stopped",
+        "failed",
+        "skipped",
+        "published",
+    ]
+    assert printed["nights"][-1]["loss"] == 2.5

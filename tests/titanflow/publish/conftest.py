@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from finished_run import REPO, FinishedRun, write_export
+from local_hub import LocalHub
+from pushing import CARD, Push
+
+from titanflow.publish.bundle import Entry, bytes_entry, from_export
+from titanflow.publish.hub.push import Pushed, push
+from titanflow.publish.hub.repository import Ask, Repository, ask_nothing
+from titanflow.publish.hub.retry import Caller, Retry
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[LocalHub]:
+    with LocalHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+    """An empty Hub, and the environment that a publish to it needs."""
+    from huggingface_hub import constants, file_download, get_session, set_client_factory
+    from huggingface_hub.utils import _http
+
+    hub_server.reset()
+    environment = {"HF_ENDPOINT": hub_server.url, "HF_TOKEN": hub_server.token, "HF_HOME": str(tmp_path / "hf_home")}
+    for key, value in (environment | {"HF_HUB_DISABLE_XET": "1"}).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # The client itself retries a few requests, and waits for seconds in between.
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    session = get_session()
+    make, hooks = type(session), session.event_hooks
+    yield hub_server
+    set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=None))
+
+
+@pytest.fixture
+def cache(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hub's client, which has read the environment already."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    return write_export(tmp_path / "run-7" / "sft" / "export")
+
+
+@pytest.fixture
+def finished(export: Path) -> FinishedRun:
+    return FinishedRun.write(export.parent.parent)
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that a push would have waited."""
+    return []
+
+
+@pytest.fixture
+def bundle(export: Path) -> dict[str, Entry]:
+    return from_export(export) | {"README.md": bytes_entry(CARD), "titanflow.json": bytes_entry(b"{}\n")}
+
+
+@pytest.fixture
+def repository(hub: LocalHub, waits: list[float]) -> Repository:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    return Repository(api, REPO, Caller(REPO, hub.token, Retry(attempts=4, sleep=waits.append)))
+
+
+@pytest.fixture
+def publish(repository: Repository, bundle: dict[str, Entry], tmp_path: Path) -> Push:
+    def publish(
+        tag: str = "run-7", branch: str = "main", private: bool = True, ask: Ask = ask_nothing, **files: bytes
+    ) -> Pushed:
+        changed = {name.replace("__", "."): bytes_entry(data) for name, data in files.items()}
+        where = {"tag": tag, "branch": branch, "private": private, "scratch": tmp_path / "downloaded"}
+        return push(bundle | changed, repository, message="a run", ask=ask, **where)
+
+    return publish

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from titanflow.common.errors import ConfigError
+from titanflow.config.keys.after_training import Gate, Publish
+from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
+from titanflow.publish.gate.published import Published
+from titanflow.publish.lineage import Lineage
+from titanflow.run.contract import StageRun
+from titanflow.run.results import EvaluateResult, GateDecision
+
+SCORES = {"sft": {"kind": {"acc": 0.7}}}
+EVALUATION = EvaluateResult(scores=SCORES, folders={}, digests={}, higher_is_better={"kind": {"acc": True}})
+RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
+
+
+def candidate(gate: Gate, evaluation: EvaluateResult | None = EVALUATION) -> Candidate:
+    lineage = Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=evaluation, evaluated_as="sft")
+    return Candidate(Publish(gate=gate), lineage, {}, None)
+
+
+def test_without_a_gate_nothing_is_decided_and_what_was_there_is_noted() -> None:
+    met = candidate(Gate(), evaluation=None).meet(Published("c0ffee", record=RECORD))
+    assert (met.gate, met.is_held_back) == (None, False)
+    assert met.last is not None
+    assert (met.last["name"], met.last["run"]) == ("c0ffee", "before")
+    assert candidate(Gate()).meet(None).last is None
+
+
+@pytest.mark.parametrize(("bound", "held_back"), [(0.6, False), (0.8, True)])
+def test_the_decision_goes_with_the_lineage(bound: float, held_back: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    met = candidate(Gate(thresholds={"kind/acc": bound})).meet(None)
+    assert met.is_held_back is held_back
+    assert f"gate: kind/acc 0.7, the threshold is {bound}: {'not passed' if held_back else 'passed'}" in caplog.messages
+
+
+def test_what_is_published_already_is_not_asked_about() -> None:
+    decision = GateDecision(passed=True, reason="it was better")
+    record = RECORD | {"gate": decision.model_dump(), "last": {"name": "decaf"}}
+    met = candidate(Gate(thresholds={"kind/acc": 0.9})).meet(Published("c0ffee", is_this=True, record=record))
+    assert (met.gate, met.last, met.is_held_back) == (decision, {"name": "decaf"}, False)
+    assert candidate(Gate()).meet(Published("c0ffee", is_this=True, record=RECORD)).last is None
+
+
+def test_a_gate_without_an_evaluation() -> None:
+    with pytest.raises(ConfigError, match="found a gate, and nothing was evaluated"):
+        candidate(Gate(better_than_last=True), evaluation=None).meet(None)
+
+
+def test_a_model_that_was_not_evaluated_has_no_samples() -> None:
+    run = StageRun(stage="publish", experiment="stdlib", run="now", folder=Path("publish"))
+    assert evaluated_samples(run, candidate(Gate(), evaluation=None).lineage) is None
+
+
+def test_a_push_is_stopped_where_another_model_stands_there_now() -> None:
+    unless_replaced(None)(None)
+    unless_replaced(Published("c0ffee"))("c0ffee")
+    for last, found in ((None, "c0ffee"), (Published("c0ffee"), None), (Published("c0ffee"), "decaf")):
+        with pytest.raises(PublishedMeanwhileError):
+            unless_replaced(last)(found)

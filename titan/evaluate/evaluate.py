@@ -1,0 +1,283 @@
+"""Evaluates exported folders with lm-evaluation-harness, side by side: ``torchrun -m titan.evaluate.evaluate
+run.yaml``.
+
+The folders are evaluated as they will be published, with lm-eval's transformers backend, and their bytes are
+hashed before and after. Rank 0 runs lm-eval and writes; every rank computes its share of the batches, on its own
+device (:mod:`titan.evaluate.ranks`), and the results are those of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from titan.evaluate.contamination import look_for_leaks, scored_items
+from titan.evaluate.kept import KEPT_FOLDER, KeptScores
+from titan.evaluate.lm.backends import Loading, load_lm, load_transformers
+from titan.evaluate.lm.cache import CACHE_FOLDER, cached
+from titan.evaluate.lm.model import Scored, check_unchanged, evaluate_task, model_folders
+from titan.evaluate.log_scores import log_to_wandb
+from titan.evaluate.ranks import Ranks
+from titan.evaluate.scores import merge_results, metric_scores, side_by_side, write_results, write_samples
+from titan.evaluate.tasks import load_task, prepare_tasks, prepared_items, reference, task_manager
+from titan.inference.greedy import record_greedy
+from titan.process.collector import collector_at_rest
+from titan.process.interrupt import leave
+from titan.process.quiet import quiet_lm_eval, quiet_transformers
+from titan.tracking.metrics_file import MetricsFile
+from titanflow.architectures.remote_code import trust_remote_code
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import ConfigError
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.publish.card.score_table import metrics, score
+from titanflow.run.contamination import Contamination
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.results import CutPrompts, EvaluateResult, Greedy, write_result
+from titanflow.run.torchrun import end_with_torchrun
+
+LIBRARY_LOG = "lm_eval.log"
+"""What lm-eval and its libraries print, progress bars included."""
+PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
+
+ALONE = Ranks()
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
+    """Evaluates every model on every task and keeps scores, samples, versions and digests in the stage's folder.
+
+    Raises:
+        ConfigError: an unknown model, task or setting.
+        DataError: an export that isn't what its training stage recorded.
+        StageFailed: an evaluated folder changed meanwhile.
+    """
+    started = time.monotonic()
+    settings = _settings(run)
+    asked, tasks_folder = prepare_tasks(run, settings)
+    folders = model_folders(run, settings)
+    digests = {name: folder_digests(folder) for name, folder in folders.items()}
+    quiet_transformers()
+    quiet_lm_eval()
+    manager = task_manager(asked, tasks_folder)
+    # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
+    ranks.join()
+    contamination = look_for_leaks(manager, folders, settings, run.origins)
+    collected: dict[str, list[Scored]] = {name: [] for name in folders}
+    greedy = {}
+    progress = MetricsFile(run.folder / METRICS_FILE)
+    dropped = contamination.dropped_items if contamination else {}
+    kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings, dropped)
+    total = len(folders) * len(settings.tasks)
+    with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
+        for name, folder in folders.items():
+            loading = _loading(folder, settings)
+            lm = ranks.load(load_lm, loading)
+            if settings.backend != "native":
+                greedy[name] = _greedy(lm, loading)
+            with contextlib.ExitStack() as closing:
+                if settings.cache_requests:
+                    lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
+                for task in settings.tasks:
+                    scored = kept.of(task, loading, digests[name])
+                    if scored is None:
+                        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, asked.of_ones_own)
+                        loaded = load_task(manager, task, *given)
+                        items = scored_items(contamination, loaded["tasks"])
+                        scored = evaluate_task(lm, loaded, task, settings, log, items)
+                        scored = kept.keep(task, loading, digests[name], scored)
+                    collected[name].append(scored)
+                    done = sum(map(len, collected.values()))
+                    _report(progress, done, total, name, task, scored)
+            # Before the next is loaded: two may not fit.
+            del lm
+            _keep(run.folder, name, folder, collected[name], settings)
+    ranks.end()
+    try:
+        check_unchanged(folders, digests)
+        seconds = time.monotonic() - started
+        return _result(run, settings, asked, folders, digests, collected, greedy, contamination, seconds)
+    finally:
+        # They are in the result now, or belong to no version of a model.
+        kept.forget()
+
+
+def _loading(folder: Path, settings: Evaluate) -> Loading:
+    return Loading(
+        folder,
+        backend=settings.backend,
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        device=settings.device,
+        seed=settings.seed,
+        trained_here=settings.backend == "native" or not isinstance(settings.models, Mapping),
+        trusted=settings.backend != "native" and trust_remote_code(folder, "models", commits=settings.remote_code),
+    )
+
+
+def _greedy(lm: Any, loading: Loading) -> Greedy:
+    if loading.backend == "hf" and loading.dtype == "float32":
+        return record_greedy(lm.model, lm.tokenizer)
+    return record_greedy(*load_transformers(replace(loading, dtype="float32")))
+
+
+def _settings(run: StageRun) -> Evaluate:
+    try:
+        return Evaluate(**run.config)
+    except TypeError as error:
+        raise ConfigError(f"{run.folder}: the evaluate module's config can't be read: {error}") from None
+
+
+def _report(progress: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
+    """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
+    own = scored.results["results"].get(task) or {}
+    scores, samples = metric_scores(own), scored.results["n-samples"].get(task, {}).get("effective")
+    shown = ", ".join(f"{metric} {score(scores, metric, samples)}" for metric in metrics(scores))
+    logger.info("%d/%d %s %s: %s (%.1f s)", done, total, model, task, shown or "done", scored.seconds)
+    for name, cut in scored.cut.items():
+        logger.warning("%s %s: %s", model, name, CutPrompts(**cut))
+    progress.append(
+        {"step": done, "steps": total, "model": model, "task": task, "scores": scores, "seconds": scored.seconds}
+    )
+
+
+def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings: Evaluate) -> None:
+    """Writes one model's results and samples."""
+    config = {
+        "model": str(source),
+        "backend": settings.backend,
+        "dtype": settings.dtype,
+        "batch_size": settings.batch_size,
+        "limit": settings.limit,
+        "bootstrap_iters": settings.bootstrap_iters,
+        "seeds": _seeds(settings),
+        "versions": _versions(),
+    }
+    write_results(folder, name, merge_results([item.results for item in scored], config))
+    if settings.log_samples:
+        for item in scored:
+            write_samples(folder, name, item.results["samples"])
+
+
+def _result(
+    run: StageRun,
+    settings: Evaluate,
+    asked: AskedTasks,
+    folders: Mapping[str, Path],
+    digests: dict[str, dict[str, str]],
+    collected: Mapping[str, list[Scored]],
+    greedy: dict[str, Greedy],
+    contamination: Contamination | None,
+    seconds: float,
+) -> EvaluateResult:
+    first = [item.results for item in next(iter(collected.values()))]
+    scores = {
+        name: {task: metric_scores(values) for item in scored for task, values in item.results["results"].items()}
+        for name, scored in collected.items()
+    }
+    given = {
+        name: {task: items for item in scored for task, items in item.answers.items()}
+        for name, scored in collected.items()
+    }
+    items = prepared_items(run.data.train)
+    result = EvaluateResult(
+        scores=scores,
+        folders=dict(folders),
+        digests=digests,
+        backend=settings.backend,
+        greedy=greedy,
+        samples={task: count["effective"] for results in first for task, count in results["n-samples"].items()},
+        n_shot={task: int(count) for results in first for task, count in results["n-shot"].items()},
+        task_versions={task: str(value) for results in first for task, value in results["versions"].items()},
+        higher_is_better={
+            task: {metric: better for metric, better in metrics.items() if better is not None}
+            for results in first
+            for task, metrics in results["higher_is_better"].items()
+        },
+        cut={
+            name: cut
+            for name, scored in collected.items()
+            if (cut := {task: CutPrompts(**found) for item in scored for task, found in item.cut.items()})
+        },
+        reference=reference(items, asked),
+        part=items.get("part", ""),
+        left_out=items.get("dropped", {}),
+        contamination=contamination,
+        examples=side_by_side(given, settings.examples),
+        limit=settings.limit,
+        seeds=_seeds(settings),
+        versions=_versions(),
+        seconds=seconds,
+    )
+    if settings.wandb:
+        result.wandb = log_to_wandb(run, result)
+        result.wandb_id = result.wandb.id
+    return result
+
+
+def _seeds(settings: Evaluate) -> dict[str, int]:
+    return dict.fromkeys(("random", "numpy", "torch", "fewshot"), settings.seed)
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+
+
+@contextlib.contextmanager
+def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Writes ``error.json`` for what goes wrong inside, and ends the process with its exit status."""
+    try:
+        yield
+    except Exception as error:
+        code = record_failure(folder, error, ranks.rank)
+        if ranks.size > 1:
+            # At once: the other ranks wait for this one, and torchrun ends them.
+            leave(code)
+        sys.exit(code)
+
+
+def main(run_file: Path) -> None:
+    """Evaluates what a ``run.yaml`` says; ends with ``result.json``, or with ``error.json`` and status 1 or 2."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    end_with_torchrun()
+    ranks = Ranks.of_environment()
+    run = StageRun.read(run_file)
+    if ranks.rank != 0:
+        with _errors_written(run.folder, ranks), collector_at_rest():
+            serve(ranks)
+        return
+    for name in (ERROR_FILE, RESULT_FILE, METRICS_FILE):
+        (run.folder / name).unlink(missing_ok=True)
+    # Until a model is loaded.
+    with _errors_written(run.folder, ranks), collector_at_rest():
+        result = evaluate_stage(run, ranks)
+        write_result(run.folder, result)
+        logger.info("%d models on %d tasks in %.1f s", len(result.folders), len(result.n_shot), result.seconds)
+
+
+def serve(ranks: Ranks) -> None:
+    """Computes what rank 0 asks for; everything that this takes lies on the disk."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    ranks.join()
+    quiet_transformers()
+    quiet_lm_eval()
+    ranks.serve(load_lm)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    # All is written, and the libraries take a second to be taken down.
+    leave(0)

@@ -1,0 +1,100 @@
+"""Scores of finished tasks, kept until the stage has finished, so that a rerun goes on with what is missing.
+
+A file is called after everything that its scores depend on: the model's files and how it is loaded, the task, its items
+and the settings. What changed in between is computed again, and nothing else.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from titan.evaluate.lm.backends import Loading
+from titan.evaluate.lm.cache import PACKAGES
+from titan.evaluate.lm.model import Scored
+from titan.evaluate.scores import as_json
+from titanflow.common.digests import digest, file_digest
+from titanflow.common.files import write_text_atomically
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.task_checks import DATA, data_files
+
+KEPT_FOLDER = "scored"
+"""Beside the stages' folders in a run's: a stage that runs again has its own moved aside."""
+ELSEWHERE = {
+    *("tasks", "include_path", "data", "models", "remote_code"),
+    *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
+}
+"""Settings that change no score of one task of one model, or count by what is in the files that they name."""
+VERSION = 3
+"""Counts up whenever the same task would be kept otherwise."""
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """What was scored so far of one stage.
+
+    ``data`` is the folder of the prepared items, ``dropped`` has by task the numbers of the items that aren't scored.
+    """
+
+    folder: Path
+    asked: AskedTasks
+    data: Path | None
+    settings: Evaluate
+    dropped: Mapping[str, list[int]] = field(default_factory=dict)
+
+    def of(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Scored | None:
+        """What the model of these files scored on a task or group; None where that isn't known."""
+        try:
+            kept = json.loads(self._file(task, loading, digests).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        logger.info("%s: %s was scored before this start", loading.folder, task)
+        answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
+        return Scored(**{**kept, "answers": answers})
+
+    def keep(self, task: str, loading: Loading, digests: Mapping[str, str], scored: Scored) -> Scored:
+        """Writes what was scored, and returns it as :meth:`of` will."""
+        path = self._file(task, loading, digests)
+        write_text_atomically(path, as_json(asdict(scored)))
+        return self.of(task, loading, digests) or scored
+
+    def forget(self) -> None:
+        """Removes all of them: the stage has its result."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Path:
+        model = [digests, loading.backend, loading.dtype, loading.trained_here]
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ELSEWHERE}
+        versions = [VERSION, *(version(package) for package in PACKAGES)]
+        return self.folder / f"{digest([model, task, self._content(task), settings, versions])}.json"
+
+    def _content(self, task: str) -> list[Any]:
+        """All that a task or group is made of: its settings, the code beside it, its items."""
+        single = self.asked.tasks[task]
+        code = sorted(self.asked.folder.rglob("*.py")) if self.asked.folder else []
+        items = [path for one in single if not one.of_library for path in self._items(one.config)]
+        return [
+            [(one.name, one.config) for one in single],
+            self.asked.groups,
+            [self.dropped.get(one.name) for one in single],
+            [file_digest(path) for path in (*code, *items)],
+        ]
+
+    def _items(self, config: Mapping[str, Any]) -> list[Path]:
+        data = glob.escape(str(self.data)) if self.data else ""
+        kwargs = config.get("dataset_kwargs")
+        folders = [config.get("dataset_path"), kwargs.get("data_dir") if isinstance(kwargs, Mapping) else None]
+        # Absolute patterns, which Path.glob doesn't take.
+        patterns = [*data_files(config), *(f"{folder}/**" for folder in folders if folder)]
+        found = (sorted(glob.glob(name.replace(DATA, data), recursive=True)) for name in patterns)  # noqa: PTH207
+        return [path for paths in found for path in map(Path, paths) if path.is_file()]

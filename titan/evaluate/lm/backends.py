@@ -1,0 +1,159 @@
+"""What computes under lm-eval: transformers on an exported folder, torchtitan's own model on a checkpoint, or vLLM."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from titan.evaluate.ranks import Ranks
+from titanflow.common.errors import ConfigError, Problem
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model is to be loaded, and how; goes from rank 0 to the others.
+
+    ``trained_here``: documents were separated by the end of text and began with nothing else, so a text's first
+    token is scored after that one. A foreign model keeps what its tokenizer says. ``trusted``: whether transformers
+    may run the Python files that lie in the folder.
+    """
+
+    folder: Path
+    backend: Literal["hf", "native", "vllm"] = "hf"
+    batch_size: int | str = 16
+    dtype: str = "float32"
+    device: str | None = None
+    seed: int = 1234
+    trained_here: bool = True
+    trusted: bool = False
+
+
+def load_lm(loading: Loading, ranks: Ranks) -> Any:
+    """A model as lm-eval asks it.
+
+    Raises:
+        ConfigError: a device that isn't there, or a backend that isn't.
+    """
+    if loading.backend == "vllm":
+        return load_vllm(loading, ranks)
+    from titan.evaluate.lm.lm import SharedLM
+
+    if gc.isenabled():
+        # Of the model before this one nothing is to be left.
+        gc.collect()
+    device = choose_device(loading.device, ranks)
+    if loading.backend == "native":
+        from titan.evaluate.lm.native_causal_lm import load_native_causal_lm
+
+        model, tokenizer = load_native_causal_lm(loading.folder, _dtype(loading.dtype))
+    else:
+        model, tokenizer = load_transformers(loading)
+    with _init_unheard():
+        lm = SharedLM(
+            model.to(device).eval(),
+            tokenizer,
+            ranks,
+            batch_size=loading.batch_size,
+            prefix_token_id=tokenizer.eos_token_id if loading.trained_here else None,
+            add_bos_token=False if loading.trained_here else None,
+            seed=loading.seed,
+        )
+    # Off until here, where all libraries are imported.
+    gc.enable()
+    return lm
+
+
+def load_transformers(loading: Loading) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, as any user loads them."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(loading.folder, trust_remote_code=loading.trusted)
+    model = AutoModelForCausalLM.from_pretrained(
+        loading.folder, dtype=_dtype(loading.dtype), trust_remote_code=loading.trusted
+    )
+    if limit := model.generation_config.max_new_tokens:
+        logger.warning(
+            "%s: generation_config.json sets max_new_tokens to %d, which goes before each task's max_gen_toks",
+            loading.folder,
+            limit,
+        )
+    return model, tokenizer
+
+
+def load_vllm(loading: Loading, ranks: Ranks) -> Any:
+    """lm-eval's own vLLM backend; it starts its processes itself.
+
+    Raises:
+        ConfigError: vLLM isn't installed, or torchrun was to start several processes.
+    """
+    if find_spec("vllm") is None:
+        raise ConfigError(
+            Problem("vLLM isn't installed", key="backend", expected="hf or native", hint="pip install 'vllm>=0.18'")
+        )
+    if ranks.size > 1:
+        raise ConfigError(
+            Problem(
+                f"vLLM under {ranks.size} processes", key="launcher.nproc_per_node", expected="1: it starts its own"
+            )
+        )
+    from lm_eval.models.vllm_causallms import VLLM
+    from transformers import AutoTokenizer
+
+    eos = AutoTokenizer.from_pretrained(loading.folder, trust_remote_code=loading.trusted).eos_token_id
+    lm = VLLM(
+        pretrained=str(loading.folder),
+        dtype=loading.dtype,
+        seed=loading.seed,
+        batch_size=loading.batch_size,
+        trust_remote_code=loading.trusted,
+        prefix_token_id=eos if loading.trained_here else None,
+        add_bos_token=False if loading.trained_here else None,
+    )
+    lm.name = str(loading.folder)
+    return lm
+
+
+def choose_device(wanted: str | None, ranks: Ranks) -> str:
+    """This rank's device: the GPU of its own number, or the CPU.
+
+    Raises:
+        ConfigError: one GPU named for several processes, or fewer GPUs than processes.
+    """
+    import torch
+
+    device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda":
+        if ranks.local_size > torch.cuda.device_count():
+            found = f"{ranks.local_size} processes and {torch.cuda.device_count()} GPUs"
+            raise ConfigError(Problem(found, key="launcher.nproc_per_node", expected="a process a GPU, or device: cpu"))
+        return f"cuda:{ranks.local_rank}"
+    if device.startswith("cuda:") and ranks.local_size > 1:
+        found = f"{device} for {ranks.local_size} processes"
+        raise ConfigError(Problem(found, key="device", expected="cuda, or cpu: each process takes its own"))
+    return device
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def _init_unheard() -> Iterator[None]:
+    """lm-eval warns that a model which is loaded already takes no part in its own parallelism: so it is meant."""
+    library = logging.getLogger("lm_eval.models.huggingface")
+    level = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        library.setLevel(level)

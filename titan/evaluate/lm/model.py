@@ -1,0 +1,176 @@
+"""A model under evaluation: the folder or checkpoint it is read from, and one task at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titan.evaluate.cut import cut_prompts
+from titan.evaluate.locks import check_locked
+from titan.evaluate.scores import answers
+from titan.evaluate.tasks import wants_chat
+from titan.export.export import EXPORT_FOLDER, export_checkpoint
+from titan.weights.stored_weights import newest_checkpoint
+from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
+from titanflow.architectures.remote_code import trust_remote_code
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.home import expanded
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
+from titanflow.run.checkpoints import METADATA
+from titanflow.run.contract import StageRun
+
+STAGE_OF = {"base": "pretrain", "sft": "sft"}
+"""The names that ``models`` gives to this run's stages; ``base`` may be one that lies outside of it."""
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One task or group of one model: lm-eval's results, and by task each item's answer and what was cut."""
+
+    results: Mapping[str, Any]
+    answers: dict[str, dict[int, dict[str, str]]]
+    cut: dict[str, dict[str, int]]
+    seconds: float
+
+
+def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
+    """The folder of each model to evaluate: an export, for ``backend: native`` a checkpoint.
+
+    A stage that has no export yet gets one.
+
+    Raises:
+        ConfigError: a model that is no stage of this run and nothing that the backend loads, or one that brings code
+            that isn't this package's.
+        DataError: an export that isn't what its stage recorded.
+    """
+    if not settings.models:
+        raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
+    given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
+    if settings.backend == "native":
+        return {name: _checkpoint(run, name, path) for name, path in given.items()}
+    return {name: _export(run, name, path, settings.remote_code) for name, path in given.items()}
+
+
+def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, str]) -> Path:
+    """A folder that transformers loads: the one that is given, the snapshot of a repository whose code was read, or
+    the export of a stage, which is made if need be."""
+    if given is None:
+        folder = _stage_export(run, name)
+    elif given in commits:
+        folder = download_model(given, commits[given])
+    else:
+        folder = expanded(given).absolute()
+    if not (folder / CONFIG_FILE).is_file():
+        found = f"{name}: no config.json in {folder}"
+        raise ConfigError(Problem(found, key="models", expected="a folder that transformers loads"))
+    trust_remote_code(folder, f"models.{name}", run.origins.get("models", ""), commits)
+    return folder
+
+
+def _stage_export(run: StageRun, name: str) -> Path:
+    stage = _stage(run, name)
+    if is_hugging_face(stage):
+        return stage
+    folder = stage / EXPORT_FOLDER
+    if not (folder / CONFIG_FILE).is_file():
+        logger.info("%s has no export yet: exporting its newest checkpoint", stage)
+        export_checkpoint(stage, folder)
+    check_locked(stage, folder, name)
+    return folder
+
+
+def _checkpoint(run: StageRun, name: str, given: str | None) -> Path:
+    """A ``step-N`` folder: the one that is given, or the newest of a stage."""
+    folder = expanded(given).absolute() if given else _stage(run, name)
+    if (folder / METADATA).is_file():
+        return folder
+    if is_hugging_face(folder):
+        found = f"{name}: {folder} is a model of transformers, and backend: native reads checkpoints"
+        raise ConfigError(
+            Problem(found, key="models", expected="a training stage's folder, or checkpoint/step-N of it")
+        )
+    return newest_checkpoint(folder / "checkpoint")
+
+
+def _stage(run: StageRun, name: str) -> Path:
+    stage = name if name in run.stages else STAGE_OF.get(name, name)
+    if stage not in run.stages:
+        raise ConfigError(
+            Problem(
+                f"{name!r} is no stage of this run",
+                key="models",
+                origin=run.origins.get("models", ""),
+                expected=", ".join(run.stages) or "a mapping from a name to a folder",
+            )
+        )
+    return run.stages[stage].absolute()
+
+
+def evaluate_task(
+    lm: Any,
+    loaded: Any,
+    name: str,
+    settings: Evaluate,
+    log: io.TextIOBase,
+    items: dict[str, list[int]] | None = None,
+) -> Scored:
+    """Runs one task or group, which was asked for by ``name``, with every source of chance seeded.
+
+    ``lm_eval.evaluate`` is what ``simple_evaluate`` calls; called directly it spares a survey of the machine for
+    each task and doesn't ask the environment which rank this is. ``items`` are the numbers of those to score of each
+    task; None for all.
+    """
+    import numpy as np
+    import torch
+    from lm_eval import evaluate
+
+    chat = wants_chat(loaded, name, settings.chat)
+    if chat and not lm.tokenizer.chat_template:
+        raise ConfigError(Problem(lacking_template(list(loaded["tasks"]), lm.name), key="chat", hint=HINT))
+    random.seed(settings.seed)
+    np.random.seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    started = time.monotonic()
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        results = evaluate(
+            lm=lm,
+            task_dict=loaded,
+            limit=None if items else settings.limit,
+            samples=items,
+            bootstrap_iters=settings.bootstrap_iters,
+            system_instruction=settings.system_instruction,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=settings.fewshot_as_multiturn,
+        )
+    for name, numbers in (items or {}).items():
+        # lm-eval says that all were scored.
+        results["n-samples"][name]["effective"] = len(numbers)
+    return Scored(
+        results=results,
+        answers={name: answers(task, results["samples"][name]) for name, task in loaded["tasks"].items()},
+        cut={name: cut for name, task in loaded["tasks"].items() if (cut := cut_prompts(lm, task))},
+        seconds=time.monotonic() - started,
+    )
+
+
+def check_unchanged(folders: Mapping[str, Path], digests: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises :class:`StageFailed` if a folder's files aren't those of ``digests`` any more."""
+    for name, folder in folders.items():
+        now = folder_digests(folder)
+        changed = sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file))
+        if changed:
+            raise StageFailed(
+                f"{folder}: {', '.join(changed)} changed while {name} was evaluated, so the scores belong to no "
+                "version of it. Evaluate again while nothing writes there."
+            )

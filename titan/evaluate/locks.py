@@ -1,0 +1,88 @@
+"""What training recorded, held against the export that is to be scored: tokenizer, chat template, generation settings.
+
+A model answers otherwise under another template, and a score of it would be nobody's. Only models of this run have a
+record; any other folder keeps what it says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from titan.export.stage_model import chat_template, end_of_turn
+from titanflow.architectures.base import tokenizer_digest
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.files.chat_template import template_digest, template_of
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.results import TrainResult, read_result
+
+GENERATION_FILE = "generation_config.json"
+NO_SETTING = ("transformers_version", "_from_model_config")
+"""Keys of a generation config that say how it was written."""
+
+
+def check_locked(stage: Path, export: Path, name: str) -> None:
+    """Refuses an export that reads or ends its texts otherwise than its training stage did.
+
+    Args:
+        stage: the training stage's folder; what it has no record of isn't compared.
+        export: the folder that is to be scored.
+        name: what the evaluation calls the model.
+
+    Raises:
+        DataError: names what was recorded and what was found, for each that differs.
+    """
+    run = StageRun.read(stage / RUN_FILE) if (stage / RUN_FILE).is_file() else None
+    tokenizer, recorded = _trained_tokenizer(stage, run)
+    problems = []
+    if recorded and (found := tokenizer_digest(export)) != recorded:
+        problems.append(_differs(f"the tokenizer has the SHA-256 {found or 'of no file'}", name, export, recorded))
+    template = chat_template(run) or (template_of(tokenizer) if tokenizer else None)
+    if template is not None and (own := template_of(export)) != template:
+        found = f"has the SHA-256 {template_digest(own)}" if own is not None else "isn't there"
+        problems.append(_differs(f"the chat template {found}", name, export, template_digest(template)))
+    if tokenizer is not None and not problems:
+        problems += _generation_problems(tokenizer, end_of_turn(run), name, export)
+    if problems:
+        raise DataError(problems)
+
+
+def _trained_tokenizer(stage: Path, run: StageRun | None) -> tuple[Path | None, str]:
+    """The tokenizer that a stage trained with, where it still is, and its digest as recorded."""
+    result = read_result(stage) if (stage / RESULT_FILE).is_file() else None
+    if isinstance(result, TrainResult):
+        folder, recorded = result.tokenizer, result.tokenizer_digest
+    else:
+        folder = run.tokenizer if run else None
+        recorded = tokenizer_digest(folder)
+    # One that changed since is no record.
+    is_the_same = folder is not None and bool(recorded) and tokenizer_digest(folder) == recorded
+    return folder if is_the_same else None, recorded
+
+
+def _generation_problems(tokenizer: Path, turn: tuple[int, ...], name: str, export: Path) -> list[Problem]:
+    from titan.export.files import SpecialTokens, make_generation_config
+
+    recorded = _settings(make_generation_config(SpecialTokens.read(tokenizer, turn)).to_diff_dict())
+    path = export / GENERATION_FILE
+    found = _settings(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return [
+        _differs(f"{GENERATION_FILE} says {key}: {found.get(key)}", name, export, f"{key}: {recorded.get(key)}")
+        for key in sorted({*recorded, *found})
+        if found.get(key) != recorded.get(key)
+    ]
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NO_SETTING and value is not None}
+
+
+def _differs(message: str, name: str, export: Path, recorded: str) -> Problem:
+    return Problem(
+        message,
+        key=f"models.{name}",
+        origin=str(export),
+        expected=f"{recorded}, as training recorded it",
+        hint="export the stage's checkpoint again: titanflow export, or remove the folder and run again",
+    )

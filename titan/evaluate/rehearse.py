@@ -1,0 +1,172 @@
+"""Tries an evaluation before anything is trained: ``python -m titan.evaluate.rehearse rehearsal.json``.
+
+No model is loaded, and torch isn't imported. Each task is loaded as the evaluation will load it and asked a few of its
+items, with made-up answers where a model's would be. Where items that are trained on would end the evaluation, they are
+looked for now.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from titan.evaluate.contamination import look_for_leaks
+from titan.evaluate.lm.model import STAGE_OF
+from titan.evaluate.tasks import load_task, prepare_tasks, task_manager
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.task_yaml import SingleTask
+from titanflow.plan.evaluation.rehearsal import Rehearsal
+from titanflow.run.contract import StageRun
+from titanflow.run.errors import record_failure
+from titanflow.run.results import PrepareResult, write_result
+
+ITEMS = 8
+"""Items of each task that are asked."""
+WRITTEN = "an answer"
+ENDS_WITH_LEAKS = ("error", "drop")
+
+logger = logging.getLogger("titanflow.evaluate")
+
+
+def rehearse(asked: Rehearsal, folder: Path) -> None:
+    """Tries an evaluation; ``folder`` is for the files that this takes.
+
+    Raises:
+        ConfigError: a task that lm-eval can't load, ask or score.
+        DataError: items that are trained on, where that is an error or leaves none to score.
+    """
+    run = asked.evaluate.model_copy(update={"folder": folder})
+    settings = Evaluate(**run.config)
+    tasks, rendered = prepare_tasks(run, settings)
+    manager = task_manager(tasks, rendered)
+    problems = [problem for name in settings.tasks for problem in _task_problems(manager, name, tasks, settings)]
+    if problems:
+        raise ConfigError(problems)
+    if settings.contamination in ENDS_WITH_LEAKS:
+        planned = {stage.folder: stage for stage in asked.trained}
+        look_for_leaks(manager, _models(run, settings), settings, run.origins, planned)
+
+
+def _models(run: StageRun, settings: Evaluate) -> dict[str, Path]:
+    """The folder of each model, whether or not it is there."""
+    if isinstance(settings.models, Mapping):
+        return {name: expanded(folder) for name, folder in settings.models.items()}
+    stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
+    return {name: run.stages[stage] for name, stage in stages.items() if stage in run.stages}
+
+
+def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluate) -> Iterator[Problem]:
+    """What is wrong with the tasks of one name that is asked for."""
+    single = {task.name: task for task in tasks.tasks[name]}
+    try:
+        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, tasks.of_ones_own)
+        loaded = load_task(manager, name, *given)
+    except ConfigError as error:
+        yield from error.problems
+        return
+    except Exception as error:
+        yield _problem(f"{name} can't be loaded", error, next(iter(single.values()), None))
+        return
+    for own, task in loaded["tasks"].items():
+        step = "asked"
+        try:
+            asked = ask(task, settings)
+            step = "scored"
+            missing = score(task, asked)
+        except Exception as error:
+            if step == "scored" and is_own(task):
+                # A made-up answer is none that the task's own functions have to take.
+                logger.warning("%s can't be scored with a made-up answer: %r", own, error)
+                continue
+            yield _problem(f"{own} can't be {step}", error, single.get(own) or next(iter(single.values()), None))
+            continue
+        if missing:
+            logger.warning("%s gives no score of %s", own, ", ".join(missing))
+
+
+def ask(task: Any, settings: Evaluate) -> list[Any]:
+    """The requests of a few items, answered as if by a model."""
+    from lm_eval.evaluator_utils import get_sample_size
+
+    size = get_sample_size(task, settings.limit)
+    task.build_all_requests(
+        limit=min(int(size or ITEMS), ITEMS),
+        rank=0,
+        world_size=1,
+        system_instruction=settings.system_instruction,
+        fewshot_as_multiturn=False,
+    )
+    for number, request in enumerate(task.instances):
+        request.resps = [_answer(request.request_type, number)] * (request.repeats or 1)
+    return list(task.instances)
+
+
+def score(task: Any, asked: list[Any]) -> list[str]:
+    """Scores made-up answers as lm-eval does; returns the metrics that gave no score."""
+    task.apply_filters()
+    items: dict[int, list[Any]] = {}
+    for request in asked:
+        items.setdefault(request.doc_id, []).append(request)
+    found: dict[str, list[Any]] = {}
+    for requests in items.values():
+        requests.sort(key=lambda request: request.idx)
+        for name in requests[0].filtered_resps:
+            answers = [request.filtered_resps[name] for request in requests]
+            for metric, value in task.process_results(requests[0].doc, answers).items():
+                found.setdefault(metric, []).append(value)
+    aggregations = task.aggregation()
+    for metric, values in found.items():
+        if metric in aggregations:
+            aggregations[metric](values)
+    return sorted(str(metric) for metric in aggregations if metric not in found)
+
+
+def is_own(task: Any) -> bool:
+    """Whether functions of the task's own score it."""
+    from lm_eval.api.registry import aggregation_registry
+
+    known = {aggregation_registry.get(name) for name in aggregation_registry}
+    of_all = any(one not in known for one in task.aggregation().values())
+    of_one = (one for one in getattr(task, "_metric_fn_list", {}).values() if one is not None)
+    of_items = any(not (getattr(one, "__module__", None) or "").startswith("lm_eval.") for one in of_one)
+    return callable(task.config.process_results) or of_all or of_items
+
+
+def _answer(kind: str, number: int) -> Any:
+    if kind == "generate_until":
+        return WRITTEN
+    return -1.0 - number if kind == "loglikelihood_rolling" else (-1.0 - number, False)
+
+
+def _problem(what: str, error: Exception, task: SingleTask | None) -> Problem:
+    message = f"{what}: {type(error).__name__}: {error}"[:500]
+    if task is None or task.of_library:
+        hint = "is it on this machine, or the Hub within reach?"
+        return Problem(message, "evaluate.tasks", expected="a task that lm-eval can ask", hint=hint)
+    return task.yaml.problem("task", message, "a task that lm-eval can ask")
+
+
+def main(file: Path) -> int:
+    """Tries what a ``rehearsal.json`` says; returns the exit code, with ``error.json`` beside the file."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    started = time.monotonic()
+    try:
+        asked = Rehearsal.model_validate_json(file.read_text(encoding="utf-8"))
+        rehearse(asked, file.parent)
+    except Exception as error:
+        return record_failure(file.parent, error)
+    write_result(file.parent, PrepareResult(seconds=round(time.monotonic() - started, 3)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,195 @@
+"""Evaluation tasks: your own YAML files with their data filled in, and lm-eval's library where one isn't yours.
+
+A task's YAML may run code (``!function``, Jinja): use only task folders that you trust.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.keys.after_training import Evaluate
+from titanflow.evals.asked_as_chat import HINT, Setting, asked_as_chat, mixed
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.fewshot import named_splits, shots
+from titanflow.evals.task_checks import DATA, data_files, needs_network
+from titanflow.evals.task_yaml import write_keys
+from titanflow.run.contract import StageRun
+
+TASKS_FOLDER = "tasks"
+"""Where a stage keeps the task files that it ran, data filled in."""
+KEPT_TEMPLATES = 1024
+
+
+def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
+    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
+    where nothing can need it.
+
+    To be called before lm-eval or transformers are imported: they read the switch when they are.
+    """
+    named = settings.include_path
+    if named is not None and not Path(named).is_dir():
+        raise ConfigError(Problem("no such folder", "include_path", named, "a folder of task YAMLs"))
+    asked = asked_by(asdict(settings), origins=run.origins)
+    if asked.problems:
+        raise ConfigError(asked.problems)
+    folder = render_tasks(asked, run.data.train, run.folder / TASKS_FOLDER, settings.num_fewshot) if named else None
+    if not settings.remote_code and not any(map(needs_network, asked.single)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return asked, folder
+
+
+def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: int | None = None) -> Path:
+    """Copies a task folder with :data:`DATA` filled in, so that what was evaluated is kept as it was run.
+
+    Of its YAML files only those are copied that the asked-for tasks need; of the others (Python files, templates) all.
+
+    Args:
+        asked: what is evaluated, of a folder of one's own.
+        data: the prepared items; its path becomes absolute.
+        out: the folder to make; what is there goes.
+        num_fewshot: examples in the prompt; where there are some, a task's file names the split that they come from.
+
+    Raises:
+        ConfigError: a task wants data and none was prepared.
+    """
+    assert asked.folder is not None
+    needed = {os.path.normpath(path) for path in asked.files}
+
+    def others(folder: str, names: list[str]) -> list[str]:
+        yaml = (name for name in names if name.endswith(".yaml"))
+        return ["__pycache__", *(name for name in yaml if os.path.normpath(Path(folder, name)) not in needed)]
+
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(asked.folder, out, ignore=others)
+    for path in asked.files:
+        text = path.read_text(encoding="utf-8")
+        if DATA not in text:
+            continue
+        if data is None:
+            message, hint = f"the task wants {DATA}, and no evaluation data was prepared", "give it a `data` section"
+            raise ConfigError(Problem(message, origin=str(path), hint=hint))
+        # `datasets` takes the names of data_files as patterns.
+        text = text.replace(DATA, glob.escape(str(data.absolute())))
+        (out / path.relative_to(asked.folder)).write_text(text, encoding="utf-8")
+    for task in asked.single:
+        if not task.of_library and (keys := named_splits(task, num_fewshot)):
+            write_keys(out / task.yaml.path.relative_to(asked.folder), keys)
+    return out
+
+
+def prepared_items(data: Path | None) -> dict[str, Any]:
+    """What is said of the prepared items; empty where there are none."""
+    path = data / "dataset.json" if data else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+
+
+def reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
+    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
+    compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
+    texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
+    return {name: bits for name, bits in texts if bits is not None}
+
+
+def task_manager(asked: AskedTasks, folder: Path | None) -> Any:
+    """lm-eval's ``TaskManager`` over the files that the asked-for tasks need; it takes long to index all its library.
+
+    ``folder`` holds the user's own, rendered; they go before the library's.
+    """
+    from lm_eval.tasks import TaskManager
+
+    keep_templates()
+    library = dict.fromkeys(path.parent for path in asked.library_files)
+    return TaskManager(include_path=[*map(str, library), *([str(folder)] if folder else [])], include_defaults=False)
+
+
+def keep_templates() -> None:
+    """Has lm-eval compile a task's template once: it does so for each field of each item, several times."""
+    from lm_eval.utils import env
+
+    if not hasattr(env.from_string, "cache_info"):
+        env.from_string = lru_cache(maxsize=KEPT_TEMPLATES)(env.from_string)
+
+
+def load_task(
+    manager: Any,
+    name: str,
+    num_fewshot: int | None,
+    seed: int,
+    gen_kwargs: Mapping[str, Any] | None = None,
+    own: Collection[str] = (),
+) -> Any:
+    """A task, or a group with its tasks, ready for ``lm_eval.evaluate``.
+
+    Args:
+        manager: from :func:`task_manager`.
+        name: of a task or group.
+        num_fewshot: examples in the prompt; None for the task's own number. A task that sets 0 itself keeps it,
+            as in lm-eval.
+        seed: of the choice of examples.
+        gen_kwargs: settings of generation that go before the task's own.
+        own: the tasks that aren't of lm-eval's library, which keep no item among their own examples.
+
+    Raises:
+        ConfigError: more examples in the prompt than there are, or items that are examples themselves.
+    """
+    loaded = manager.load([name])
+    for single, task in loaded["tasks"].items():
+        config = {key: task.get_config(key) for key in ("num_fewshot", "output_type")}
+        task.set_config(key="num_fewshot", value=shots(config, num_fewshot))
+        task.set_fewshot_seed(seed=seed)
+        _check_examples(single, task, single in own)
+        if gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+            task.set_config(key="generation_kwargs", value=dict(gen_kwargs), update=True)
+    return loaded
+
+
+def _check_examples(name: str, task: Any, is_own: bool) -> None:
+    asked = task.get_config("num_fewshot")
+    if not asked or not hasattr(task, "sampler"):
+        return
+    split = task.fewshot_cfg.split
+    is_left_out = split is not None and split == task.config.test_split
+    # Where they come from what is asked, lm-eval draws one more and leaves out the asked one, and whatever equals it.
+    alike = Counter(map(_as_text, task.sampler.fewshot_docs()))
+    there = alike.total() - (max(alike.values(), default=0) if is_left_out else 0)
+    if asked > there:
+        where = f" in {split!r} beside the asked item" if is_left_out else ""
+        raise ConfigError(
+            Problem(f"{name} has {there} examples{where}, and {asked} are asked for", "num_fewshot", expected="fewer")
+        )
+    if is_own and not is_left_out and (shared := _items_among_examples(task)):
+        message = f"{shared} of {len(task.eval_docs)} items of {name} are among its examples, with their answers"
+        hint = f"fewshot_split: {task.config.test_split} takes them from what is asked, and leaves out the asked one"
+        raise ConfigError(Problem(message, "num_fewshot", expected="examples that aren't asked", hint=hint))
+
+
+def _items_among_examples(task: Any) -> int:
+    examples = set(map(_as_text, task.sampler.fewshot_docs()))
+    return sum(_as_text(item) in examples for item in task.eval_docs)
+
+
+def _as_text(item: Any) -> str:
+    return json.dumps(item, sort_keys=True, default=str)
+
+
+def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:
+    """Whether the questions of a task or group of that name go through the chat template.
+
+    Raises:
+        ConfigError: a group mixes tasks that are asked through it with others.
+    """
+    tasks = {task: loaded_task.config.metadata for task, loaded_task in loaded["tasks"].items()}
+    wanted = asked_as_chat(name, tasks, setting)
+    if message := mixed(name, wanted):
+        raise ConfigError(Problem(message, key="chat", hint=HINT))
+    return any(wanted.values())

@@ -1,0 +1,233 @@
+"""A checkpoint becomes a folder that transformers loads as it stands, or nothing at all.
+
+``python -m titan.export.export CHECKPOINT_OR_STAGE_FOLDER OUT`` prints the report as JSON. The folder is written beside
+its place, compared with the native model (:mod:`titan.export.parity`) and only then put there; an older export stays
+until its successor has passed. The weights lie in mapped files meanwhile (:mod:`titan.weights.disk_tensors`), so that a
+model may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from titan.export.files import (
+    SpecialTokens,
+    add_rope_for_transformers_4,
+    check_tokenizer,
+    copy_tokenizer,
+    make_config,
+    make_generation_config,
+)
+from titan.export.parity import measure
+from titan.export.stage_model import chat_template, end_of_turn, held_out_tokens, read_run, stage_model
+from titan.models.huggingface import HuggingFaceModel, hugging_face_model, refusal
+from titan.models.registry import train_spec
+from titan.process.quiet import quiet_transformers
+from titan.weights.native import load_native
+from titan.weights.stored_weights import newest_checkpoint
+from titanflow.common.digests import folder_digests
+from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+
+EXPORT_FOLDER = "export"
+"""Where a training stage's export lies in its folder."""
+SHARD_SIZE = 5_000_000_000
+"""Bytes of the largest file of weights: what an export takes of memory is at most two of them (or of the largest
+tensor), whatever the model's size."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported: ``digests`` is the SHA-256 of each file, ``parity`` the figures it passed with."""
+
+    folder: Path
+    checkpoint: Path
+    model_name: str
+    parameters: int
+    parity: dict[str, float]
+    digests: dict[str, str]
+    seconds: float
+
+
+def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) -> ExportReport:
+    """Exports a training stage's checkpoint.
+
+    Args:
+        source: a stage's folder (its newest complete checkpoint is taken) or one ``checkpoint/step-N`` of it.
+        out: the folder to make.
+        tokenizer: a tokenizer's folder; the stage's own unless given.
+
+    Raises:
+        ConfigError: the model's family has no export.
+        DataError: no checkpoint, no tokenizer, or ``out`` holds something else.
+        StageFailed: the checkpoint isn't the model's, or the export doesn't compute the same.
+    """
+    source = Path(source).absolute()
+    is_checkpoint = (source / ".metadata").is_file()
+    stage_folder = source.parent.parent if is_checkpoint else source
+    model = stage_model(stage_folder)
+    run = read_run(stage_folder)
+    tokenizer = tokenizer or model.tokenizer
+    if tokenizer is None:
+        raise DataError(Problem("the stage names no tokenizer", origin=str(stage_folder), hint="pass one"))
+    return export_dcp(
+        source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint"),
+        model.name,
+        model.args,
+        tokenizer,
+        out,
+        model.seq_len,
+        chat_template=chat_template(run),
+        end_of_turn=end_of_turn(run),
+        held_out=held_out_tokens(run),
+    )
+
+
+def export_dcp(
+    checkpoint: Path,
+    model_name: str,
+    model_args: Any,
+    tokenizer: Path,
+    out: Path,
+    max_position_embeddings: int,
+    *,
+    chat_template: str | None = None,
+    end_of_turn: tuple[int, ...] = (),
+    held_out: Any | None = None,
+) -> ExportReport:
+    """Exports a distributed checkpoint; see :func:`export_checkpoint`.
+
+    Args:
+        checkpoint: a ``step-N`` folder.
+        model_name: torchtitan's name of the family.
+        model_args: the ``ModelArgs`` that the model was trained with.
+        tokenizer: the tokenizer's folder.
+        out: the folder to make.
+        max_position_embeddings: the ``seq_len`` trained with.
+        chat_template: the template's text, where it isn't the tokenizer's own.
+        end_of_turn: tokens that end a generation beside the tokenizer's own.
+        held_out: 1-D token ids of held-out text to compare on, beside random ones.
+    """
+    from titan.models.lora import is_adapter, merged_state
+    from titan.weights.disk_tensors import DiskTensors
+    from titan.weights.hf_tensors import to_hugging_face
+
+    started = time.monotonic()
+    quiet_transformers()
+    checkpoint, out = Path(checkpoint), Path(out).absolute()
+    if reason := refusal(model_name, asdict(model_args)):
+        raise ConfigError(reason)
+    _refuse_foreign(out)
+    tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
+    config = make_config(model_name, model_args, tokens, max_position_embeddings)
+    adapter = train_spec(model_name).state_dict_adapter(model_args, None)
+    partial, mapped = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.mapped")
+    for folder in (partial, mapped):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    disk = DiskTensors(mapped)
+    try:
+        native = load_native(checkpoint, model_name, model_args, max_position_embeddings, disk)
+        weights = merged_state(native, disk.stored)
+        family = hugging_face_model(model_name, model_args)
+        renamed = to_hugging_face(weights, adapter)
+        # Under no name of its own: what was copied is free again as soon as it is written.
+        _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
+        copy_tokenizer(Path(tokenizer), partial, chat_template)
+        check_tokenizer(partial)
+        make_readable(partial)
+        parity = measure(native, adapter, partial, held_out, weights, disk)
+        parity.check(out)
+        put_in_place(partial, out)
+    finally:
+        for folder in (partial, mapped):
+            shutil.rmtree(folder, ignore_errors=True)
+    return ExportReport(
+        folder=out,
+        checkpoint=checkpoint,
+        model_name=model_name,
+        parameters=sum(value.numel() for name, value in native.named_parameters() if not is_adapter(name)),
+        parity=parity.figures(),
+        digests=folder_digests(out),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _refuse_foreign(out: Path) -> None:
+    """An export may be replaced; anything else at its place is somebody's work."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() and not ((out / "config.json").is_file() and any(out.glob("model*.safetensors"))):
+        raise DataError(
+            Problem(
+                "there is something that is no export",
+                origin=str(out),
+                expected="a new or empty folder, or an older export",
+                hint="choose another folder, or remove this one",
+            )
+        )
+
+
+def _write_model(
+    folder: Path, family: HuggingFaceModel, config: Any, weights: Mapping[str, Any], tokens: SpecialTokens
+) -> None:
+    """Writes config, generation defaults and weights through transformers.
+
+    The weights go by the names that they have on the Hub, where each expert has its own; transformers makes its own
+    of them as it loads the folder, and the comparison that follows says which are missing or have no place.
+    """
+    import torch
+
+    model_class = family.model_class()
+    if family.has_code:
+        type(config).register_for_auto_class()
+        model_class.register_for_auto_class("AutoModelForCausalLM")
+    with torch.device("meta"):
+        model = model_class(config)
+    model.generation_config = make_generation_config(tokens)
+    model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD_SIZE, save_original_format=False)
+    add_rope_for_transformers_4(folder)
+
+
+def make_readable(folder: Path) -> None:
+    """safetensors writes files that only their owner may read, and a model is there to be read."""
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    folder.chmod(0o755)
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Renames a finished folder to its place; the folder that was there goes last."""
+    older = out.with_name(f".{out.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    if out.exists():
+        out.rename(older)
+    partial.rename(out)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 0, 1 for a failed export, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m titan.export.export", description=__doc__)
+    parser.add_argument("source", type=Path, help="a training stage's folder, or one checkpoint/step-N of it")
+    parser.add_argument("out", type=Path, help="the folder to make")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder (the stage's own unless given)")
+    given = parser.parse_args(arguments)
+    try:
+        report = export_checkpoint(given.source, given.out, given.tokenizer)
+    except TitanflowError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(asdict(report), indent=2, default=str))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

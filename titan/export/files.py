@@ -1,0 +1,184 @@
+"""The files beside the weights: ``config.json`` from the model's arguments, generation defaults, the tokenizer.
+
+Nothing is copied from a template: what the native model computes is written down argument by argument, and
+:mod:`titan.export.parity` then compares the two models' logits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from titan.models.huggingface import hugging_face_model
+from titanflow.common.errors import DataError, Problem, StageFailed
+from titanflow.data.tokenizer.checks import encodes_otherwise
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
+
+END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
+"""Tokens that end a turn in the chat formats in use; those that a tokenizer has end a generation."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids that a config names; ``eos`` is every token that ends a generation, the end of text first."""
+
+    bos: int | None
+    eos: tuple[int, ...]
+    pad: int | None
+    vocabulary: int
+    """The smallest size of an embedding that holds every token."""
+
+    @classmethod
+    def read(cls, tokenizer: Path, end_of_turn: tuple[int, ...] = ()) -> SpecialTokens:
+        """Reads a tokenizer's folder; ``end_of_turn`` ends a generation, too.
+
+        Where no turn was trained, it is the tokens that end one by their name. Where some were, such a token may stand
+        within a turn.
+
+        Raises:
+            DataError: the folder holds no tokenizer, or one without an end of text.
+        """
+        from transformers import AutoTokenizer
+
+        if not (tokenizer / "tokenizer.json").is_file():
+            raise DataError(
+                Problem("no tokenizer.json", origin=str(tokenizer), expected="the folder of a fast tokenizer")
+            )
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+        if loaded.eos_token_id is None:
+            raise DataError(
+                Problem(
+                    "the tokenizer has no eos_token",
+                    origin=str(tokenizer / "tokenizer_config.json"),
+                    hint="name the token that separates documents as eos_token",
+                )
+            )
+        vocabulary = loaded.get_vocab()
+        turns = end_of_turn or [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
+        return cls(
+            bos=loaded.bos_token_id,
+            eos=tuple(dict.fromkeys([loaded.eos_token_id, *turns])),
+            pad=loaded.pad_token_id,
+            vocabulary=max(vocabulary.values()) + 1,
+        )
+
+
+def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_embeddings: int) -> Any:
+    """The transformers config under which the exported weights compute what the native model does.
+
+    Args:
+        model_name: a family that is written for transformers (:func:`hugging_face_model`).
+        args: its ``ModelArgs``.
+        tokens: the tokenizer's ids.
+        max_position_embeddings: the ``seq_len`` trained with; what lies beyond was never seen.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model has embeddings.
+    """
+    if tokens.vocabulary > args.vocab_size:
+        raise DataError(
+            Problem(
+                f"the tokenizer has {tokens.vocabulary} tokens and the model {args.vocab_size} embeddings",
+                key="model.vocab_size",
+                hint="export with the tokenizer that the model was trained with",
+            )
+        )
+    common = {
+        "vocab_size": args.vocab_size,
+        "hidden_size": args.dim,
+        "num_hidden_layers": args.n_layers,
+        "num_attention_heads": args.n_heads,
+        "num_key_value_heads": getattr(args, "n_kv_heads", None) or args.n_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": max_position_embeddings,
+        "rms_norm_eps": args.norm_eps,
+        "attention_bias": False,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": tokens.eos[0],
+        "pad_token_id": tokens.pad,
+        "dtype": "float32",
+    }
+    return hugging_face_model(model_name, args).make_config(args, common)
+
+
+def make_generation_config(tokens: SpecialTokens) -> Any:
+    """Greedy generation that ends with the document or the turn.
+
+    No ``max_new_tokens``: it would silently go before an evaluation task's own ``max_gen_toks``.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        bos_token_id=tokens.bos, eos_token_id=list(tokens.eos), pad_token_id=tokens.pad, do_sample=False
+    )
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuses an export whose tokenizer transformers loads as another than the one that the model was trained with.
+
+    transformers chooses a class by the model, too, and some classes part text in a way of their own.
+
+    Raises:
+        StageFailed: it encodes otherwise.
+    """
+    from transformers import AutoTokenizer
+
+    trained = load_tokenizer(folder)
+    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if encodes_otherwise(loaded, trained):
+        raise StageFailed(
+            f"{folder}: transformers loads the tokenizer as {type(loaded).__name__}, which encodes otherwise than the "
+            "one that the model was trained with. Train with a tokenizer of that kind."
+        )
+
+
+def add_rope_for_transformers_4(folder: Path) -> None:
+    """Repeats the RoPE parameters where transformers 4 looks for them.
+
+    4.57 knows no ``rope_parameters``: it would silently fall back to a theta of 10,000 without scaling.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    parameters = dict(config["rope_parameters"])
+    config["rope_theta"] = parameters.pop("rope_theta")
+    config["rope_scaling"] = None if parameters["rope_type"] == "default" else parameters
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
+    """Copies a tokenizer's files so that transformers 4 and 5 load them alike.
+
+    Args:
+        tokenizer: the folder that the model was trained with.
+        folder: the export.
+        chat_template: the template's text, where it isn't the tokenizer's own.
+    """
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+    if chat_template is not None:
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    # transformers 5 writes a class that 4 doesn't have, and notes of how this very folder was loaded.
+    if config.get("tokenizer_class") in (None, "TokenizersBackend"):
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for key in ("backend", "is_local", "local_files_only"):
+        config.pop(key, None)
+    if (folder / "chat_template.jinja").exists():
+        config.pop("chat_template", None)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,197 @@
+"""Whether an exported folder computes what the native model computes: measured before anything goes further.
+
+The folder is loaded as any user loads it, and its logits, its greedy continuation and its weights are compared
+with the native model's in fp32. A randomly initialised model hides real conversion mistakes (swapped norms, lost
+RoPE scaling) below rounding, so the tests scale the weights first; a trained model's are sensitive by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import StageFailed
+
+if TYPE_CHECKING:
+    from titan.weights.disk_tensors import DiskTensors
+
+TOLERANCE = 1e-4
+"""Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
+is at 1e-3."""
+LEAST_ARGMAX_AGREEMENT = 0.99
+"""Below 1 because two logits may tie within rounding."""
+POSITIONS = 512
+"""Positions compared in each row, where the model has so many."""
+GREEDY_TOKENS = 16
+"""Tokens of the greedy continuation."""
+ROUTED_TRIES = 3
+"""Samples tried where layers are routed: a token whose score is within rounding of the threshold may be computed by
+one model and pass by in the other, both rightly, and changes what follows. A wrong export fails with each."""
+
+
+class ParityError(StageFailed):
+    """The exported model doesn't compute what the native model does; the message has the figures."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close an exported model is to the native one.
+
+    ``relative_error`` is max |exported − native| ÷ max |native| over all logits; ``argmax_agreement`` the share
+    of positions at which both choose the same token; ``greedy_agreement`` the share of the tokens that
+    transformers generates which the native model chooses too (its own choice, or a tie within the tolerance);
+    ``changed_tensors`` names those that differ by a bit after the way there and back. ``tied_alike`` is whether
+    the config says of the embeddings what the native model does: transformers 5 unties them in silence where the
+    weights differ, and 4 doesn't.
+    """
+
+    relative_error: float
+    argmax_agreement: float
+    greedy_agreement: float
+    positions: int
+    greedy_tokens: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    changed_tensors: tuple[str, ...] = ()
+    tied_alike: bool = True
+
+    def failures(self) -> list[str]:
+        """What is wrong, with the figure and the bound; empty where nothing is."""
+        found = []
+        # Not `>`: a model whose logits are NaN has to fail too.
+        if not self.relative_error < TOLERANCE:
+            found.append(f"the logits' relative error is {self.relative_error:.2g}, expected below {TOLERANCE:g}")
+        if self.argmax_agreement < LEAST_ARGMAX_AGREEMENT:
+            found.append(
+                f"the most likely token agrees at {self.argmax_agreement:.1%} of {self.positions} positions, "
+                f"expected {LEAST_ARGMAX_AGREEMENT:.0%}"
+            )
+        if self.greedy_agreement < 1:
+            found.append(f"{self.greedy_agreement:.1%} of {self.greedy_tokens} greedy tokens agree, expected all")
+        if self.missing:
+            found.append(f"weights missing from the export: {', '.join(self.missing)}")
+        if self.unexpected:
+            found.append(f"weights that the exported model has no place for: {', '.join(self.unexpected)}")
+        if self.changed_tensors:
+            found.append(f"weights that differ after the way back: {', '.join(self.changed_tensors[:8])}")
+        if not self.tied_alike:
+            found.append("tie_word_embeddings in config.json is the opposite of what the model does")
+        return found
+
+    def check(self, folder: Path) -> None:
+        """Raises :class:`ParityError` unless the export computes what the native model does."""
+        failures = self.failures()
+        if failures:
+            raise ParityError(f"{folder}: the exported model isn't the trained one: " + "; ".join(failures))
+
+    def figures(self) -> dict[str, float]:
+        """The numbers alone, for a result."""
+        return {key: float(value) for key, value in asdict(self).items() if type(value) in (int, float)}
+
+
+def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, seed: int = 0) -> Any:
+    """Token ids to compare on, of shape (rows, positions): a row that reaches every part of the vocabulary,
+    and one of held-out text where there is some.
+
+    Args:
+        vocab_size: ids are drawn below it, from a fixed seed.
+        positions: length of a row.
+        held_out: 1-D token ids; left out where there are fewer than ``positions``.
+        seed: another gives other random tokens, and the text from another place on.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(vocab_size, (positions,), generator=generator)]
+    if held_out is not None and len(held_out) >= positions:
+        text = torch.as_tensor(held_out[:positions].astype("int64"))
+        rows.append(text.roll(-seed * positions // ROUTED_TRIES))
+    return torch.stack(rows)
+
+
+def measure(
+    native: Any,
+    adapter: Any,
+    folder: Path,
+    held_out: Any | None = None,
+    weights: Mapping[str, Any] | None = None,
+    disk: DiskTensors | None = None,
+) -> Parity:
+    """Loads an exported folder and compares it with the native model.
+
+    Args:
+        native: the fp32 model on the CPU.
+        adapter: torchtitan's state dict adapter of its family.
+        folder: the exported folder.
+        held_out: 1-D numpy array of token ids of held-out text.
+        weights: the weights that were exported, by native name, where they aren't simply the model's: adapters
+            merged, while ``native`` computes with them unmerged.
+        disk: where experts lie that are joined as the folder is loaded; in memory unless given.
+    """
+    import torch
+
+    from titan.models.routers import RoutedModel
+    from titan.weights.disk_tensors import OnDisk
+    from titan.weights.hf_load import load_folder
+
+    with nullcontext() if disk is None else OnDisk(disk):
+        changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
+        exported, loading = load_folder(folder, torch.float32)
+    of_the_folder = {
+        "missing": loading["missing"],
+        "unexpected": loading["unexpected"],
+        "changed_tensors": changed_tensors,
+        "tied_alike": exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
+    }
+    positions = min(POSITIONS, exported.config.max_position_embeddings)
+    for seed in range(ROUTED_TRIES if isinstance(native, RoutedModel) else 1):
+        tokens = sample_tokens(native.model_args.vocab_size, positions, held_out, seed)
+        parity = Parity(**_compare(native, exported, tokens), **of_the_folder)
+        if not parity.failures():
+            break
+    return parity
+
+
+def _compare(native: Any, exported: Any, tokens: Any) -> dict[str, Any]:
+    """How close the two models' outputs are on the tokens ``[rows, positions]``."""
+    import torch
+
+    greedy_tokens = min(GREEDY_TOKENS, exported.config.max_position_embeddings - 1)
+    with torch.inference_mode():
+        expected, found = native(tokens), exported(tokens).logits
+        scale = expected.abs().max()
+        prompt = tokens[-1:, : tokens.shape[1] - greedy_tokens]
+        return {
+            "relative_error": ((found - expected).abs().max() / scale).item(),
+            "argmax_agreement": (found.argmax(-1) == expected.argmax(-1)).double().mean().item(),
+            "greedy_agreement": _greedy_agreement(native, exported, prompt, greedy_tokens, TOLERANCE * scale),
+            "positions": tokens.numel(),
+            "greedy_tokens": greedy_tokens,
+        }
+
+
+def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: Any) -> float:
+    """The share of ``count`` tokens generated with transformers' cache that the native model chooses without one."""
+    import torch
+    from transformers import GenerationConfig
+
+    # No end: a model that says `<|endoftext|>` first would leave nothing to compare.
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=0)
+    exported.generation_config.eos_token_id = None
+    generated = exported.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy)
+    logits = native(generated[:, :-1])[0, prompt.shape[1] - 1 :]
+    chosen = logits.gather(1, generated[0, prompt.shape[1] :, None]).squeeze(1)
+    return float((logits.max(-1).values - chosen <= tie).double().mean())
+
+
+def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> tuple[str, ...]:
+    """Names of native weights that ``from_hf`` doesn't give back to the bit from the files of the export."""
+    import torch
+
+    from titan.weights.hf_tensors import from_folder
+
+    back = from_folder(folder, wanted, adapter)
+    return tuple(sorted(key for key, value in back if value is None or not torch.equal(wanted[key], value)))

@@ -1,0 +1,238 @@
+"""Packed rows: documents that share a row and see nothing of each other.
+
+torchtitan hands ``positions`` to its models, for RoPE alone: its ``sdpa`` attention takes no mask, and its masks for
+``flex`` and ``varlen`` end a document at each end-of-sequence token, which may stand inside a conversation. Here the
+positions say where documents start, for each kind of attention.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate
+from torch.nn.attention.flex_attention import BlockMask
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+from torchtitan.models.attention import (
+    FlexAttentionWrapper,
+    ScaledDotProductAttentionWrapper,
+    VarlenAttentionWrapper,
+    VarlenMetadata,
+    create_attention_mask,
+)
+from torchtitan.protocols.model_converter import register_model_converter
+
+from titan.models.attention import MaskedAttention, repeat_heads
+from titanflow.architectures.families import packing_refusals
+from titanflow.common.errors import ConfigError, Problem
+
+DOCUMENT_ATTENTION = "document_attention"
+"""The model converter's name, as in ``model.converters``."""
+
+DISTRIBUTED_ROPE = ("qwen3", "deepseek_v3")
+"""The families whose tensor parallelism makes their RoPE cache a ``DTensor``, and so wants positions to be one."""
+
+POSITIONS = "positions"
+"""Of a batch: int64 ``[batch, seq_len]``, counting from 0 in each document."""
+
+KINDS = ("sdpa", "flex", "varlen")
+"""What ``attn_type`` may be."""
+
+MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def one_document(tokens: torch.Tensor) -> torch.Tensor:
+    """The positions of rows ``[batch, seq_len]`` that are one document each."""
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
+
+
+def document_starts(positions: torch.Tensor) -> torch.Tensor:
+    """The column in which each token's document starts, shape ``[batch, seq_len]``."""
+    return torch.arange(positions.shape[1], device=positions.device) - positions
+
+
+def document_mask(positions: torch.Tensor) -> torch.Tensor:
+    """Which key (last dimension) each query sees: bool ``[batch, 1, seq_len, seq_len]``, causal within documents."""
+    columns = torch.arange(positions.shape[1], device=positions.device)
+    is_causal = columns[:, None] >= columns[None, :]
+    return (is_causal & (columns >= document_starts(positions)[..., None])).unsqueeze(1)
+
+
+def document_mask_mod(positions: torch.Tensor) -> MaskMod:
+    """The mask of :func:`document_mask` as FlexAttention asks for it: a function of batch, head, query and key."""
+    starts = document_starts(positions)
+
+    def is_seen(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (query >= key) & (key >= starts[batch, query])
+
+    return is_seen
+
+
+def document_block_mask(positions: torch.Tensor) -> BlockMask:
+    """The mask of :func:`document_mask` for FlexAttention, in blocks, so that empty ones cost nothing."""
+    rows, seq_len = positions.shape
+    return create_attention_mask(document_mask_mod(positions), rows, None, seq_len, seq_len, device=positions.device)
+
+
+def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
+    """Where documents start in the batch laid out as one row, and the length of the longest, for varlen attention."""
+    starts = (positions == 0).flatten().nonzero().flatten()
+    boundaries = torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
+    longest = int(boundaries.diff().max())
+    return VarlenMetadata(cu_seq_q=boundaries, cu_seq_k=boundaries, max_q=longest, max_k=longest)
+
+
+class DocumentMask:
+    """The mask of the batch in hand, which all attention modules of a model share; None for rows that aren't packed."""
+
+    def __init__(self) -> None:
+        self.mask: torch.Tensor | None = None
+
+
+class DocumentAttention(MaskedAttention):
+    """Attention with the mask of the batch in hand; no parameters.
+
+    Recomputed activations see the same mask: the next one is set by the next forward pass, after the backward pass.
+    """
+
+    def __init__(self, documents: DocumentMask, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.documents = documents
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
+        """Attends; ``q`` is ``[batch, heads, seq_len, head_dim]``, ``k`` and ``v`` may have fewer heads."""
+        return super().forward(q, k, v, **{**settings, "mask": self.documents.mask})
+
+
+class GroupedVarlenAttention(VarlenAttentionWrapper):
+    """torchtitan's varlen attention for fewer key and value heads than queries; no parameters.
+
+    torchtitan 0.2.2 doesn't tell the kernel of them (``enable_gqa``), which then refuses.
+    """
+
+    def forward(
+        self,
+        xq: torch.Tensor,
+        xk: torch.Tensor,
+        xv: torch.Tensor,
+        attention_masks: VarlenMetadata,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """Attends; ``xq`` is ``[batch, heads, seq_len, head_dim]``, ``xk`` and ``xv`` may have fewer heads."""
+        heads = xq.shape[1]
+        return super().forward(xq, repeat_heads(xk, heads), repeat_heads(xv, heads), attention_masks, scale)
+
+
+class DocumentConverter:
+    """The model converter :data:`DOCUMENT_ATTENTION`: a model that keeps the documents of packed rows apart.
+
+    Raises:
+        ConfigError: this family, or this kind of parallelism, can't.
+    """
+
+    def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
+        refusals = packing_refusals(job_config.model.name, parallel_dims.cp, parallel_dims.pp)
+        if refusals:
+            raise ConfigError([Problem(f"the rows are packed: {why}", key=key) for key, why in refusals.items()])
+        shares_rope = parallel_dims.tp_enabled and job_config.model.name in DISTRIBUTED_ROPE
+        self.rope_mesh = parallel_dims.get_mesh("tp") if shares_rope else None
+
+    def convert(self, model: nn.Module) -> None:
+        """Converts in place; parameters and the names in the state dict stay as they were."""
+        keep_documents_apart(model, self.rope_mesh)
+
+    def post_optimizer_hook(self, model: nn.Module | list[nn.Module]) -> None:
+        """Nothing to do."""
+
+
+def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) -> None:
+    """Lets a model build its masks from the ``positions`` that it is called with, once a forward pass.
+
+    Without any, each row is one document, whatever tokens are in it. A model that says ``keeps_documents_apart``
+    of itself does so already.
+
+    ``rope_mesh`` is the mesh over which the model's RoPE cache is replicated as a ``DTensor``, if it is.
+
+    Raises:
+        ConfigError: a model of another family, which takes no positions or has an attention of its own.
+    """
+    if getattr(model, "keeps_documents_apart", False):
+        return
+    kind = getattr(model.model_args, "attn_type", "sdpa")
+    documents = DocumentMask()
+    check_attention(model, kind)
+    for module in list(model.modules()):
+        attention = getattr(module, "inner_attention", None)
+        if isinstance(attention, ScaledDotProductAttentionWrapper):
+            dropout = attention.dropout.p if isinstance(attention, MaskedAttention) else 0.0
+            module.inner_attention = DocumentAttention(documents, dropout).train(attention.training)
+        elif isinstance(attention, VarlenAttentionWrapper):
+            module.inner_attention = GroupedVarlenAttention()
+
+    def set_mask(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        positions = kwargs.get(POSITIONS)
+        if kind == "sdpa":
+            documents.mask = None if positions is None else document_mask(positions)
+        else:
+            build = document_block_mask if kind == "flex" else document_boundaries
+            masks = build(one_document(args[0]) if positions is None else positions)
+            kwargs = {**kwargs, "attention_masks": masks}
+        if positions is not None and rope_mesh is not None:
+            kwargs = {**kwargs, POSITIONS: DTensor.from_local(positions, rope_mesh, [Replicate()], run_check=False)}
+        return args, kwargs
+
+    model.register_forward_pre_hook(set_mask, with_kwargs=True)
+    model.keeps_documents_apart = True
+
+
+def check_attention(model: nn.Module, kind: str) -> None:
+    """Refuses a model whose attention is none of torchtitan's, or that takes no ``positions``.
+
+    Raises:
+        ConfigError: either of the two.
+    """
+    wrappers = (ScaledDotProductAttentionWrapper, FlexAttentionWrapper, VarlenAttentionWrapper)
+    attentions = [module for module in model.modules() if isinstance(module, wrappers)]
+    if kind not in KINDS or not attentions or POSITIONS not in inspect.signature(model.forward).parameters:
+        found = (
+            f"{type(model).__name__} with attn_type {kind!r} and {len(attentions)} of torchtitan's attention modules"
+        )
+        raise ConfigError(
+            Problem(
+                f"the rows are packed, and this model can't keep their documents apart: {found}",
+                key="model.name",
+                expected=f"attn_type {' or '.join(KINDS)}, and a forward pass that takes `positions`",
+            )
+        )
+
+
+Inputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]
+"""What torchtitan's ``post_dataloading_process`` returns: inputs, labels, and two kinds of keyword arguments."""
+
+
+def document_inputs(model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs | None:
+    """A batch for a model that makes its own masks; None for one that leaves them to torchtitan.
+
+    Raises:
+        ConfigError: the rows are packed, and the model would let their documents see each other.
+    """
+    extra_inputs = {name: value for name, value in input_dict.items() if name != "input"}
+    if getattr(model, "keeps_documents_apart", False):
+        return input_dict["input"], labels, extra_inputs, {}
+    if POSITIONS in extra_inputs:
+        raise ConfigError(
+            Problem(
+                "the rows are packed, and the model would let their documents see each other",
+                key="model.converters",
+                expected=f"{DOCUMENT_ATTENTION} among them, which data.packing adds",
+            )
+        )
+    return None
+
+
+register_model_converter(DocumentConverter, DOCUMENT_ATTENTION)

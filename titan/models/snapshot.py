@@ -1,0 +1,79 @@
+"""Writes the snapshot of torchtitan's configuration that plans are checked against without importing torch.
+
+``python -m titan.models.snapshot`` after a change of torchtitan's version; a test compares the file with what is
+installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.torchtitan import FAMILIES, snapshot_path
+from titanflow.config.keys.docs import field_docs
+from titanflow.config.keys.json_schema import json_schema
+
+
+def take_snapshot() -> dict[str, Any]:
+    """What the installed torchtitan accepts, and this project's own families.
+
+    Returns:
+        ``torchtitan``: its version; ``job_config``: the JSON schema of its ``JobConfig``, with the first paragraph
+        of what its source says of a field; ``models``: for each family the name and JSON schema of its ``ModelArgs``
+        and the values of each flavor.
+    """
+    from titan.models.registry import train_spec
+
+    train_spec(FAMILIES[0])
+    from torchtitan.config import job_config
+
+    models = {}
+    for name in (*FAMILIES, *OWN_FAMILIES):
+        flavors = train_spec(name).model_args
+        args_class = type(next(iter(flavors.values())))
+        models[name] = {
+            "args": args_class.__name__,
+            "schema": _without_private(json_schema(args_class)),
+            "flavors": {flavor: _without_private(dataclasses.asdict(args)) for flavor, args in flavors.items()},
+        }
+    return {
+        "torchtitan": version("torchtitan"),
+        "job_config": with_docs(json_schema(job_config.JobConfig), Path(job_config.__file__)),
+        "models": models,
+    }
+
+
+def with_docs(schema: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The schema with a description of each field that its dataclass in ``source`` describes."""
+    docs = field_docs(source)
+    for name, definition in schema["$defs"].items():
+        for key, described in docs.get(name, {}).items():
+            definition["properties"][key]["description"] = described
+    return schema
+
+
+def _without_private(value: Any) -> Any:
+    """Fields with a leading underscore are torchtitan's own business, and a title repeats the key."""
+    if isinstance(value, dict):
+        return {
+            key: _without_private(item)
+            for key, item in value.items()
+            if not key.startswith("_") and not (key == "title" and isinstance(item, str))
+        }
+    return value
+
+
+def render(snapshot: dict[str, Any]) -> str:
+    """The snapshot as it stands in the repository."""
+    return json.dumps(snapshot, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    taken = take_snapshot()
+    path = snapshot_path(taken["torchtitan"])
+    path.write_text(render(taken), encoding="utf-8")
+    print(path)

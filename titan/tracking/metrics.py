@@ -1,0 +1,227 @@
+"""Metrics of a training stage: ``metrics.jsonl``, the log, and the loggers, which show what is in the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+from torchtitan.distributed import utils as dist_utils
+from torchtitan.tools import utils
+from torchtitan.tools.logging import logger
+
+from titan.tracking.loggers import ForgivingLoggers, stage_loggers
+from titan.tracking.metric_names import named, rows
+from titan.tracking.metrics_file import MetricsFile
+from titanflow.common.errors import StageFailed
+from titanflow.run.contract import METRICS_FILE, StageRun
+
+MAX_EXPONENT = 20.0
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token, bounded at exp(20)."""
+    return math.exp(min(loss, MAX_EXPONENT))
+
+
+class StageMetrics(MetricsProcessor):
+    """torchtitan's metrics processor with the records of a stage.
+
+    ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it. ``shares`` gives each
+    source's share of the tokens so far, where a mixture is trained on, and ``routers`` what the routers did, where a
+    model has any; it is only asked in steps that are logged. ``tokens`` gives the input tokens of all ranks so far.
+    """
+
+    def __init__(
+        self, job_config: JobConfig, parallel_dims: ParallelDims, loggers: ForgivingLoggers | None = None
+    ) -> None:
+        # torchtitan's loggers begin before it is known from which step, and each start has a folder of its own.
+        own = dataclasses.replace(job_config.metrics, enable_wandb=False, enable_tensorboard=False)
+        super().__init__(dataclasses.replace(job_config, metrics=own), parallel_dims)
+        self.job_config = job_config
+        self.logger: ForgivingLoggers = loggers or ForgivingLoggers()
+        self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
+        self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
+        self.trained_tokens = 0
+        self.tokens: Callable[[], int] = int
+        self.shares: Callable[[], dict[str, float]] = dict
+        self.routers: Callable[[], dict[str, float]] = dict
+        self._losses: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._validated: set[int] = set()
+        self._started = time.perf_counter()
+
+    def begin(self, step: int) -> None:
+        """Starts the clock at ``step``, the last that the checkpoint holds, and drops what was logged after it."""
+        wanted = [record for record in self.file.records() if record["step"] <= step]
+        self._validated = {record["step"] for record in wanted if "validation_loss" in record}
+        before = max((record["seconds"] for record in wanted), default=0.0)
+        if self.writes:
+            self.file.keep(lambda record: record["step"] <= step)
+        self.logger.begin(rows(wanted))
+        self._started = time.perf_counter() - before
+        self.time_last_log = time.perf_counter()
+
+    def is_validated(self, step: int) -> bool:
+        """Whether the validation of ``step`` is in the file already."""
+        return step in self._validated
+
+    def complete(self) -> None:
+        """The last step is logged and saved; what is made of the model goes to the same W&B run."""
+        self.logger.complete()
+
+    def begin_step(self) -> None:
+        """Forgets the losses of the step before."""
+        self._losses.clear()
+
+    def add_loss(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Takes the summed loss of one of this rank's microbatches and its number of trained tokens, each ``[]``."""
+        self._losses.append((loss, tokens))
+
+    def should_log(self, step: int) -> bool:
+        """The first step, each ``metrics.log_freq`` steps, and the last."""
+        return bool(super().should_log(step) or step == self.job_config.training.steps)
+
+    def log(
+        self,
+        step: int,
+        global_avg_loss: float,
+        global_max_loss: float,
+        grad_norm: float,
+        extra_metrics: dict[str, Any] | None = None,
+    ) -> None:
+        """Records a training step; all ranks call it.
+
+        ``global_max_loss`` is left aside: torchtitan's is NaN where a rank had no trained token.
+
+        Raises:
+            StageFailed: the loss or the gradient is no number any more.
+        """
+        record = self._training_record(step, global_avg_loss, grad_norm, extra_metrics or {})
+        if not (math.isfinite(global_avg_loss) and math.isfinite(grad_norm)):
+            raise StageFailed(
+                f"step {step}: the loss is {global_avg_loss} and the gradient's norm {grad_norm}: training has "
+                "diverged. Lower optimizer.lr or lengthen lr_scheduler.warmup_steps; the checkpoints before are whole."
+            )
+        self._write(record)
+        self._print(record)
+        self._restart()
+
+    def log_validation(self, loss: float, step: int) -> None:
+        """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
+        if not math.isfinite(loss):
+            logger.warning(f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged")
+            return
+        record = {
+            "step": step,
+            "validation_loss": loss,
+            "validation_perplexity": perplexity(loss),
+            "tokens": self.tokens(),
+            "seconds": time.perf_counter() - self._started,
+        }
+        self._validated.add(step)
+        self._write(record)
+        logger.info(
+            f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
+            f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
+        )
+
+    def _training_record(self, step: int, loss: float, grad_norm: float, extra: dict[str, Any]) -> dict[str, Any]:
+        elapsed = time.perf_counter() - self.time_last_log
+        degree = data_parallel_degree(self.parallel_dims)
+        per_rank = self.ntokens_since_last_log / elapsed
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "max_loss": self._max_loss_of_ranks(),
+            "learning_rate": float(extra["lr"]),
+            "grad_norm": grad_norm,
+            # torchtitan sums over the ranks of context parallelism too, which share their rows.
+            "tokens": int(extra["n_tokens_seen"]) // self.parallel_dims.cp,
+            "tokens_per_second": per_rank * degree,
+        }
+        trained = self._trained_on_all_ranks()
+        if trained != self.ntokens_since_last_log * degree:
+            record["trained_tokens_per_second"] = trained / elapsed
+        if math.isfinite(self.gpu_peak_flops):
+            per_device = per_rank / self.parallel_dims.non_data_parallel_size
+            record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
+        if shares := self.shares():
+            record["shares"] = shares
+        if routers := self.routers():
+            record["router"] = routers
+        record["system"] = self._system_metrics()
+        record["seconds"] = time.perf_counter() - self._started
+        return record
+
+    def _max_loss_of_ranks(self) -> float:
+        """The highest mean loss of any rank that trained a token in this step."""
+        losses, tokens = (torch.stack(column).sum() for column in zip(*self._losses, strict=True))
+        losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
+        mean = torch.where(tokens > 0, losses / tokens.clamp(min=1), -math.inf)
+        mesh = self.parallel_dims.get_optional_mesh("loss") if self.parallel_dims.dp_cp_enabled else None
+        return float(dist_utils.dist_max(mean, mesh))
+
+    def _trained_on_all_ranks(self) -> int:
+        if not self.parallel_dims.dp_enabled:
+            return self.trained_tokens
+        local = torch.tensor(self.trained_tokens, dtype=torch.int64, device=utils.device_type)
+        return int(dist_utils.dist_sum(local, self.parallel_dims.get_mesh("batch")))
+
+    def _system_metrics(self) -> dict[str, float]:
+        memory = self.device_memory_monitor.get_peak_stats()
+        elapsed = time.perf_counter() - self.time_last_log
+        return {
+            "memory_active_gib": memory.max_active_gib,
+            "memory_reserved_gib": memory.max_reserved_gib,
+            "data_loading_percent": 100 * sum(self.data_loading_times) / elapsed,
+        }
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.writes:
+            self.file.append(record)
+        self.logger.log(named(record), record["step"])
+
+    def _print(self, record: dict[str, Any]) -> None:
+        color = self.color
+        mfu = f"  {color.magenta}mfu: {record['mfu']:.2f}%" if "mfu" in record else ""
+        rate = record.get("trained_tokens_per_second")
+        trained = f" ({rate:,.0f} trained)" if rate is not None else ""
+        memory = self.device_memory_monitor.get_peak_stats()
+        logger.info(
+            f"{color.red}step: {record['step']:2}  "
+            f"{color.green}loss: {record['loss']:8.5f}  perplexity: {record['perplexity']:,.2f}  "
+            f"{color.orange}grad_norm: {record['grad_norm']:7.4f}  lr: {record['learning_rate']:.2e}  "
+            f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
+            f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
+        )
+
+    def _restart(self) -> None:
+        self.ntokens_since_last_log = 0
+        self.trained_tokens = 0
+        self.data_loading_times.clear()
+        self.time_last_log = time.perf_counter()
+        self.device_memory_monitor.reset_peak_stats()
+
+
+def data_parallel_degree(parallel_dims: ParallelDims) -> int:
+    """How many parts the global batch is cut into."""
+    return int(parallel_dims.get_mesh("batch").size()) if parallel_dims.dp_enabled else 1
+
+
+def metrics_builder(run: StageRun) -> Callable[..., StageMetrics]:
+    """What the run's ``TrainSpec`` has as its ``build_metrics_processor_fn``."""
+
+    def build(job_config: JobConfig, parallel_dims: ParallelDims, *unused: Any) -> StageMetrics:
+        has_metrics = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
+        return StageMetrics(job_config, parallel_dims, stage_loggers(run, job_config, has_metrics))
+
+    return build

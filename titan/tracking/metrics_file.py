@@ -1,0 +1,46 @@
+"""``metrics.jsonl``: one JSON object a logged step, each step once, also after a resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import StageFailed
+from titanflow.common.files import write_text_atomically
+from titanflow.run.metrics import read_metrics
+
+
+class MetricsFile:
+    """Appends records and flushes each, so that whoever follows the file sees whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds one record.
+
+        Raises:
+            ValueError: a number that JSON doesn't have (NaN, infinity).
+            StageFailed: the file can't be written, as on a full disk.
+        """
+        line = json.dumps(record, allow_nan=False)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise StageFailed(
+                f"{self.path}: can't be written: {error}. Mend that, and run the same command again"
+            ) from error
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole records, oldest first; a line that a killed process left half-written is no record."""
+        return read_metrics(self.path)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """Drops the other records from the file and returns those that stay."""
+        kept = [record for record in self.records() if wanted(record)]
+        if self.path.exists():
+            write_text_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        return kept

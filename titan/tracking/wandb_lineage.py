@@ -1,0 +1,78 @@
+"""The data and models that a stage reads and makes, as W&B's artifacts: lineage by name and digest."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from titanflow.architectures.base import begins_with
+from titanflow.architectures.hf_snapshot import repository_of
+from titanflow.common.digests import digest
+from titanflow.data.dataset_info import DATASET_FILE
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.results import ArtifactRecord, EvaluateResult, TrainResult, read_result
+
+LONGEST_NAME = 128
+
+
+def used_artifacts(run: StageRun) -> list[ArtifactRecord]:
+    """The data that a stage reads, and the model that it starts from."""
+    data = [dataset_artifact(folder) for folder in (run.data.train, run.data.validation) if folder]
+    begun = begins_with(run)
+    return [*data, *([base_artifact(begun)] if begun else [])]
+
+
+def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
+    """The models that an evaluation scored: an export or a checkpoint lies in its stage's folder."""
+    return [
+        base_artifact(next((above for above in folder.parents[:2] if (above / RUN_FILE).is_file()), folder))
+        for folder in result.folders.values()
+    ]
+
+
+def dataset_artifact(folder: Path) -> ArtifactRecord:
+    """Prepared rows: their own fingerprint is their digest."""
+    path = folder / DATASET_FILE
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    name, fingerprint = described.get("name", folder.name), described.get("fingerprint", "")
+    return ArtifactRecord(
+        name=_name(name),
+        type="dataset",
+        digest=fingerprint,
+        reference=folder.resolve().as_uri(),
+        aliases=_aliases(fingerprint),
+    )
+
+
+def base_artifact(folder: Path) -> ArtifactRecord:
+    """The model of a finished stage, of a repository's snapshot, or of any other folder."""
+    if (folder / RESULT_FILE).is_file() and (folder / RUN_FILE).is_file():
+        result = read_result(folder)
+        if isinstance(result, TrainResult):
+            return model_artifact(StageRun.read(folder / RUN_FILE), result)
+    if repository := repository_of(folder):
+        commit = folder.resolve().name
+        reference = f"https://huggingface.co/{repository}/tree/{commit}"
+        return ArtifactRecord(name=_name(repository), type="model", digest=commit, reference=reference)
+    return ArtifactRecord(name=_name(folder.name), type="model", reference=folder.resolve().as_uri())
+
+
+def model_artifact(run: StageRun, result: TrainResult) -> ArtifactRecord:
+    """What a training stage made: its export, or the checkpoint where there is none."""
+    return ArtifactRecord(
+        name=_name(f"{run.experiment}-{run.stage}"),
+        type="model",
+        digest=digest(result.export_digests) if result.export else run.fingerprint,
+        reference=(result.export or result.checkpoint).resolve().as_uri(),
+        aliases=_aliases(run.run, f"step-{result.step}"),
+    )
+
+
+def _name(text: str) -> str:
+    """A text with W&B's letters for names."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:LONGEST_NAME]
+
+
+def _aliases(*texts: str) -> list[str]:
+    return [_name(text) for text in texts if text]

@@ -1,0 +1,61 @@
+"""A training stage's metrics in Weights & Biases, without a gap or a repeat after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from titan.tracking.wandb_files import is_final, keep_steps, recordings, steps
+from titan.tracking.wandb_run import end_run, open_run
+from titanflow.run.contract import StageRun
+from titanflow.run.wandb_record import read_wandb_record, wandb_mode
+
+
+class WandbLogger:
+    """Logs a row a step to the stage's run.
+
+    A killed stage has logged steps that its checkpoint doesn't know, and W&B has lost what it held in memory. So a
+    start takes the former out of its own offline recordings and adds the latter from ``metrics.jsonl``. What a server
+    has, or may have, can't be taken back: steps that are there are left as they were first logged.
+    """
+
+    def __init__(self, run: StageRun) -> None:
+        self.run = run
+        self.opened: Any = None
+        self._final = 0
+
+    def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        """Opens the run, and completes its history to ``rows``."""
+        # A server says itself what it has.
+        missing = set(rows) if wandb_mode() == "online" else self._take_back(rows)
+        self.opened, record = open_run(self.run)
+        if record.mode == "online":
+            self._final = self.opened.starting_step - 1
+        for step, row in rows.items():
+            if step in missing:
+                self.log(row, step)
+
+    def _take_back(self, rows: Mapping[int, Mapping[str, float]]) -> set[int]:
+        """Takes all but the steps of ``rows`` out of the earlier recordings; returns those that none of them holds."""
+        stored = read_wandb_record(self.run.folder)
+        # The last row may lack a validation that came after it; W&B adds to a row only in its own process.
+        missing = set(rows) - {max(rows, default=0)}
+        for recording in recordings(self.run.folder, stored.id) if stored else ():
+            if is_final(recording):
+                self._final = max([self._final, *steps(recording)])
+            else:
+                missing -= keep_steps(recording, missing)
+        return missing | ({max(rows)} if rows else set())
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs some of a step's values; a row is written when the next step's begins."""
+        if step > self._final:
+            self.opened.log(dict(metrics), step=step)
+
+    def complete(self) -> None:
+        """Leaves the run open for the model: see :func:`titan.tracking.wandb_run.link_artifacts`."""
+
+    def close(self) -> None:
+        """Ends the run."""
+        if self.opened is not None:
+            end_run(self.opened)

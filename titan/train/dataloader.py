@@ -1,0 +1,241 @@
+"""Training rows as torchtitan's data loader: the batch at a step is a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.config.job_config import DataLoader as DataLoaderConfig
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.data.order import Order, Shuffled
+from titanflow.data.prepared import Row
+
+ROWS_SEEN = "rows_seen"
+WIDTH = 16
+"""Columns that a trimmed batch is rounded up to."""
+
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+"""``{"input": int64 [batch, seq_len]}``, of packed rows ``"positions"`` too, and ``labels``, all of that shape."""
+
+
+class Rows(Protocol):
+    """Rows by number: :class:`titanflow.data.prepared.PreparedRows`, or :class:`MockRows`."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def row(self, index: int) -> Row:
+        """Row ``index``."""
+
+    def order(self, seed: int) -> Order:
+        """The order in which training visits the rows."""
+
+
+class MockRows:
+    """Random tokens of a vocabulary, the same for the same row, for ``training.mock_data``."""
+
+    def __init__(self, vocab_size: int, seq_len: int, rows: int = 1 << 20) -> None:
+        self.vocab_size = vocab_size
+        self.seq_len = seq_len
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def row(self, index: int) -> Row:
+        """Row ``index``: ``seq_len`` tokens drawn uniformly, and the tokens that follow them."""
+        tokens = np.random.default_rng(index).integers(self.vocab_size, size=self.seq_len + 1)
+        return Row(tokens[:-1], tokens[1:])
+
+    def order(self, seed: int) -> Order:
+        """A permutation of them."""
+        return Shuffled(self.rows, seed)
+
+
+class RowDataset(Dataset[Any]):
+    """Rows for torch's ``DataLoader``, fetched a batch at a time; row -1 is one that trains nothing."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, index: int) -> Row:
+        if index >= 0:
+            return self.rows.row(index)
+        row = self.rows.row(0)
+        return row._replace(labels=np.full_like(row.labels, IGNORE_INDEX))
+
+
+def collate(rows: list[Row]) -> Batch:
+    """Stacks rows into a batch."""
+    inputs = {"input": torch.from_numpy(np.stack([row.input_ids for row in rows]))}
+    if any(row.positions is not None for row in rows):
+        positions = [np.arange(len(row.labels)) if row.positions is None else row.positions for row in rows]
+        inputs["positions"] = torch.from_numpy(np.stack(positions))
+    return inputs, torch.from_numpy(np.stack([row.labels for row in rows]))
+
+
+def collate_trimmed(rows: list[Row]) -> Batch:
+    """Stacks rows up to the last label that any of them trains, rounded up to a multiple of :data:`WIDTH`.
+
+    No token sees a later one, so that loss and gradients are those of the whole rows; what is saved is the padding,
+    half of a batch of short conversations.
+    """
+    inputs, labels = collate(rows)
+    trained = (labels != IGNORE_INDEX).any(dim=0).nonzero()
+    last = int(trained[-1]) + 1 if len(trained) else 1
+    width = -(-last // WIDTH) * WIDTH
+    return {name: values[:, :width] for name, values in inputs.items()}, labels[:, :width]
+
+
+def batches(
+    rows: Rows, indices: Iterator[list[int]], settings: DataLoaderConfig, trim: bool = False
+) -> Iterator[Batch]:
+    """Batches of the given row numbers through torch's ``DataLoader``, with the config's workers and pinning."""
+    workers = settings.num_workers
+    return iter(
+        DataLoader(
+            RowDataset(rows),
+            batch_sampler=indices,
+            collate_fn=collate_trimmed if trim else collate,
+            num_workers=workers,
+            pin_memory=settings.pin_memory,
+            persistent_workers=settings.persistent_workers and workers > 0,
+            prefetch_factor=settings.prefetch_factor if workers > 0 else None,
+        )
+    )
+
+
+def rank_slice(batch: NDArray[np.int64], accumulation: int, rank: int, ranks: int) -> NDArray[np.int64]:
+    """Rank ``rank``'s part of a global batch, ``[accumulation, local_batch_size]``.
+
+    Microbatch ``a`` of rank ``r`` takes rows ``a * ranks * b + r * b`` and the ``b - 1`` after it, so that ranks and
+    accumulation may be traded for one another without changing the batch.
+    """
+    return batch.reshape(accumulation, ranks, -1)[:, rank]
+
+
+class PreparedDataLoader(BaseDataLoader):
+    """Endless batches of one rank, from the position that its state names.
+
+    The state is how many rows all ranks together have seen: the same on each rank, so that a resume works on any
+    number of them. The first of them comes after ``skip_rows`` of the order, which an earlier training has seen.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        local_batch_size: int,
+        global_batch_size: int,
+        rank: int,
+        ranks: int,
+        seed: int,
+        skip_rows: int = 0,
+        settings: DataLoaderConfig | None = None,
+        trim: bool = False,
+    ) -> None:
+        self.rows = rows
+        self.trim = trim
+        self.skip_rows = skip_rows
+        self.global_batch_size = global_batch_size if global_batch_size > 0 else local_batch_size * ranks
+        self.accumulation = max(self.global_batch_size // (local_batch_size * ranks), 1)
+        self.rank = rank
+        self.ranks = ranks
+        self.order = rows.order(seed)
+        self.settings = settings or DataLoaderConfig()
+        self.rows_seen = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        local = batches(self.rows, self._indices(self.rows_seen // self.global_batch_size), self.settings, self.trim)
+        while True:
+            for microbatch in range(self.accumulation):
+                batch = next(local)
+                if microbatch == self.accumulation - 1:
+                    self.rows_seen += self.global_batch_size
+                yield batch
+
+    def _indices(self, step: int) -> Iterator[list[int]]:
+        while True:
+            positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size, dtype=np.int64)
+            batch = self.order.at(self.skip_rows + positions)
+            yield from rank_slice(batch, self.accumulation, self.rank, self.ranks).tolist()
+            step += 1
+
+    def shares(self) -> dict[str, float]:
+        """Of a mixture, each source's share of the tokens so far."""
+        return self.order.shares(self.skip_rows + self.rows_seen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many rows all ranks together have seen."""
+        return {ROWS_SEEN: self.rows_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after so many rows.
+
+        Raises:
+            ConfigError: the rows seen don't end at a batch of the present size.
+        """
+        seen = int(state_dict[ROWS_SEEN])
+        if seen % self.global_batch_size:
+            raise ConfigError(
+                Problem(
+                    f"the checkpoint has seen {seen} rows, no multiple of the global batch of "
+                    f"{self.global_batch_size}: the next batch would start in the middle of one",
+                    key="training.global_batch_size",
+                    hint="keep the global batch size that the run was started with",
+                )
+            )
+        self.rows_seen = seen
+
+
+class ValidationLoader(BaseDataLoader):
+    """All validation rows once (or those of one process's first ``steps`` batches), in order, shared out to the ranks.
+
+    Every rank has the same number of batches; what is missing at their end are rows that train nothing.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        local_batch_size: int,
+        rank: int,
+        ranks: int,
+        steps: int = -1,
+        settings: DataLoaderConfig | None = None,
+        trim: bool = False,
+    ) -> None:
+        self.rows = rows
+        self.trim = trim
+        self.local_batch_size = local_batch_size
+        self.rank = rank
+        self.ranks = ranks
+        self.count = len(rows) if steps < 0 else min(steps * local_batch_size, len(rows))
+        self.steps = -(-self.count // (local_batch_size * ranks))
+        self.settings = settings or DataLoaderConfig()
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches(self.rows, self._indices(), self.settings, self.trim)
+
+    def _indices(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            start = (step * self.ranks + self.rank) * self.local_batch_size
+            span = range(start, start + self.local_batch_size)
+            yield [index if index < self.count else -1 for index in span]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: every validation starts at the first row."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""

@@ -1,0 +1,254 @@
+"""Whether a finished training learnt as an independent implementation does: transformers' model, from the same weights,
+on the same batches, with the same optimizer and schedule.
+
+``python -m titan.train.prove_losses STAGE_FOLDER`` ends with 0 where the losses are equal within :data:`TOLERANCE`,
+with 1 where they aren't, and with 2 where the two can't be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.huggingface import check_weights_there, is_hugging_face
+from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.config.mixture import packs_rows
+from titanflow.files.yaml_source import flatten
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.finished_training import finished_training
+from titanflow.run.metrics import read_metrics
+from titanflow.run.results import TrainResult
+
+if TYPE_CHECKING:
+    import torch
+    from torchtitan.config import JobConfig
+
+TOLERANCE = 1e-4
+"""Bound on the difference of two losses, in nats per token, over some fifty steps: right models were within 5e-6. A
+learning rate that is too high for a model amplifies rounding, and parts two right ones as well."""
+SHOWN = 10
+"""Steps that are shown."""
+ROUNDS = "rounding to less differs between any two implementations"
+PLAIN: Mapping[str, tuple[Any, str]] = {
+    "training.dtype": ("float32", ROUNDS),
+    "training.mixed_precision_param": ("float32", ROUNDS),
+    "optimizer.early_step_in_backward": (False, "weights are stepped before the gradients' norm is known"),
+    "model.converters": ([], "they change what a layer computes"),
+    "lora.rank": (0, "transformers' model has no adapters"),
+    "data.streaming": (False, "a stream's rows can't be read a second time by themselves"),
+}
+"""What a stage's config has to say, and why."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of a step in nats per token: the stage's own, and that of transformers' model."""
+
+    step: int
+    ours: float
+    theirs: float
+
+    @property
+    def difference(self) -> float:
+        """Between the two, never negative; NaN where one of them is."""
+        return abs(self.ours - self.theirs)
+
+
+def prove_losses(folder: Path) -> list[Losses]:
+    """Trains transformers' model as a finished stage was trained; both losses of each logged step.
+
+    Raises:
+        DataError: the folder is no finished training stage's, has no losses, or rows that train no next token.
+        ConfigError: the stage didn't begin with weights that transformers loads, or trains something that transformers'
+            model doesn't compute.
+    """
+    run, result = finished_training(folder)
+    if problems := _problems(run, result):
+        raise ConfigError(problems)
+    beginning = _beginning(run)
+    ours = {one["step"]: one["loss"] for one in read_metrics(folder / METRICS_FILE) if "loss" in one}
+    if not ours:
+        message = f"{METRICS_FILE} has no loss: nothing can be compared"
+        raise DataError(Problem(message, origin=str(folder), expected="a line for each logged step"))
+    return [Losses(step, ours[step], loss) for step, loss in _train(run, beginning, result) if step in ours]
+
+
+def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
+    """Why transformers' model can't be trained as the stage was."""
+    config = flatten(run.config)
+    problems = [
+        Problem(f"found {config[key]!r}: {why}", key, run.origins.get(key, ""), expected=str(wanted))
+        for key, (wanted, why) in PLAIN.items()
+        if config.get(key, wanted) != wanted
+    ]
+    if result.model_name in PARAMETER_GROUPS:
+        why = f"{result.model_name} chooses tokens otherwise in training than its export does"
+        problems.append(Problem(why, "model.name", expected="a family that computes the same in both"))
+    if packs_rows(run.config.get("data") or {}):
+        problems.append(
+            Problem("transformers' attention sees across a row's documents", "data.packing", expected="null")
+        )
+    arguments = flatten(result.model_args)
+    dropped = [key for key, value in arguments.items() if "dropout" in key and value]
+    problems += [Problem("the two drop other numbers", f"model.{key}", expected="0") for key in dropped]
+    if arguments.get("moe_args.load_balance_coeff") and arguments.get("moe_enabled", True):
+        why = "training moves a bias of the experts that transformers leaves as it is"
+        problems.append(Problem(why, "model.moe_args.load_balance_coeff", expected="null"))
+    return problems
+
+
+def _beginning(run: StageRun) -> Path:
+    """The folder that transformers loads of what the stage began with: weights of its format, or a base's export."""
+    checkpoint = run.config.get("checkpoint") or {}
+    named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
+    folder = Path(named) if named else None
+    if folder is not None and not folder.is_dir():
+        where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
+        expected = "the weights that the stage began with, where they were"
+        key = "sft.base" if run.base else "checkpoint.initial_load_path"
+        raise ConfigError(Problem(f"{folder} isn't there{where}", key, run.origins.get(key, ""), expected=expected))
+    if folder is not None and not is_hugging_face(folder) and (folder / RESULT_FILE).is_file():
+        folder = finished_training(folder)[1].export
+    if folder is not None and is_hugging_face(folder):
+        check_weights_there(folder)
+        return folder
+    raise ConfigError(
+        Problem(
+            f"{run.folder} began with {named or 'weights that it drew'}, which transformers doesn't load",
+            key="checkpoint.initial_load_in_hf",
+            expected="true, and checkpoint.initial_load_path: a folder that transformers loads",
+            hint="titanflow export STAGE FOLDER writes one of any checkpoint; begin another training with it",
+        )
+    )
+
+
+def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tuple[int, float]]:
+    """The loop that everybody writes: its only parts of torchtitan's are what builds optimizer and schedule."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torchtitan.components.loss import IGNORE_INDEX
+    from torchtitan.components.lr_scheduler import build_lr_schedulers
+    from torchtitan.components.optimizer import build_optimizers
+
+    from titan.train.job_config import build_job_config
+    from titan.weights.hf_load import load_folder
+
+    config = build_job_config(run)
+    # In inference mode, which differs by dropout alone: the stage has none, whatever its base's config.json says.
+    model = load_folder(beginning, torch.float32)[0]
+    # Where a row holds the padding's token, as text does where that is the end of text, too, the stage trains it.
+    model.get_input_embeddings().padding_idx = None
+    if model.config.vocab_size != result.model_args["vocab_size"]:
+        message = (
+            f"found {model.config.vocab_size} in {beginning}, and the stage trained {result.model_args['vocab_size']}"
+        )
+        hint = "new tokens' rows are drawn, and transformers would draw others"
+        raise ConfigError(Problem(message, "model.vocab_size", expected="one size for both", hint=hint))
+    optimizers = build_optimizers([model], config.optimizer, None)
+    schedulers = build_lr_schedulers(optimizers, config.lr_scheduler, config.training.steps)
+    for step, batch in zip(range(1, result.step + 1), _batches(run, config, result), strict=False):
+        loss, tokens = 0.0, sum(int((labels != IGNORE_INDEX).sum()) for _, labels in batch)
+        for inputs, labels in batch:
+            _check_next(step, inputs["input"][:, 1:], labels[:, :-1])
+        for inputs, labels in batch if tokens else ():
+            logits = model(input_ids=inputs["input"], use_cache=False).logits
+            part = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / tokens
+            part.backward()
+            loss += part.item()
+        if tokens:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.max_norm)
+            optimizers.step()
+            optimizers.zero_grad()
+            yield step, loss
+        schedulers.step()
+
+
+def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> None:
+    """Refuses rows that train another token than the one that follows: both models would learn that alike."""
+    from torchtitan.components.loss import IGNORE_INDEX
+
+    if bool(((labels != IGNORE_INDEX) & (labels != following)).any()):
+        expected = "the token that follows, or none"
+        raise DataError(
+            Problem(f"a row of step {step} trains another token than the one that follows", expected=expected)
+        )
+
+
+def _batches(
+    run: StageRun, config: JobConfig, result: TrainResult
+) -> Iterator[list[tuple[dict[str, torch.Tensor], torch.Tensor]]]:
+    """The global batch of each step, in pieces of the stage's local one."""
+    from titan.train.dataloader import MockRows, PreparedDataLoader
+    from titanflow.config.batch import global_batch_size
+    from titanflow.data.mixture import open_rows
+
+    training, rows = config.training, global_batch_size(run.config)
+    assert rows is not None
+    if not training.mock_data and run.data.train is None:
+        raise ConfigError(Problem("the stage read no prepared rows", "data", expected="data that is prepared"))
+    loader = PreparedDataLoader(
+        MockRows(result.model_args["vocab_size"], result.seq_len)
+        if training.mock_data or run.data.train is None
+        else open_rows(run.data.train, result.seq_len),
+        local_batch_size=training.local_batch_size if rows % training.local_batch_size == 0 else rows,
+        global_batch_size=rows,
+        rank=0,
+        ranks=1,
+        seed=config.debug.seed or 0,
+        skip_rows=training.skip_rows,
+    )
+    pieces = iter(loader)
+    while True:
+        yield [next(pieces) for _ in range(loader.accumulation)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    from titan.process.quiet import quiet_transformers
+
+    parser = argparse.ArgumentParser(prog="python -m titan.train.prove_losses", description=__doc__)
+    parser.add_argument("stage", type=Path, help="the folder of a finished pretraining or fine-tuning")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    quiet_transformers()
+    try:
+        losses = prove_losses(given.stage.absolute())
+    except TitanflowError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(as_json(losses), indent=2) if given.json else "\n".join(lines(losses)))
+    return 1 if apart(losses) else 0
+
+
+def apart(losses: Sequence[Losses]) -> list[Losses]:
+    """The steps whose losses differ by more than :data:`TOLERANCE`; a loss that is NaN is like no other."""
+    return [one for one in losses if not one.difference <= TOLERANCE]
+
+
+def as_json(losses: Sequence[Losses]) -> dict[str, Any]:
+    """The verdict, and every step, for other programs."""
+    steps = [{"step": one.step, "stage": one.ours, "transformers": one.theirs} for one in losses]
+    return {"equal": not apart(losses), "tolerance": TOLERANCE, "steps": steps}
+
+
+def lines(losses: Sequence[Losses]) -> Iterator[str]:
+    """Some steps as a table, the largest difference, and the verdict."""
+    yield f"{'step':>6} {'stage':>10} {'transformers':>12} {'difference':>10}"
+    for one in losses[:: max(1, len(losses) // SHOWN)]:
+        yield f"{one.step:>6} {one.ours:>10.5f} {one.theirs:>12.5f} {one.difference:>10.1e}"
+    # NaN is neither more nor less than a number.
+    worst = max(losses, key=lambda one: (isnan(one.difference), one.difference))
+    yield f"{len(losses)} steps, the largest difference is {worst.difference:.1e} nats per token, at step {worst.step}"
+    differing = apart(losses)
+    yield f"the losses differ from step {differing[0].step} on" if differing else f"equal within {TOLERANCE:g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""A training stage, pretrain and sft alike: ``torchrun … -m titan.train.train <run.yaml>``.
+
+Reads ``run.yaml``, trains with torchtitan, exports, and writes ``result.json``; a failure leaves ``error.json``.
+On SIGTERM the present step is saved and the process exits with 143; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from titan.process.interrupt import Interruption, leave
+from titan.tracking.wandb_run import end_open_run, record_model
+from titan.train.inheritance import check_inheritance, inherited_args
+from titanflow.architectures.base import BaseArchitecture, begins_with, tokenizer_digest
+from titanflow.architectures.hf_snapshot import repository_of
+from titanflow.architectures.outside_base import read_base
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.run.checkpoints import damage
+from titanflow.run.contract import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.metrics import read_metrics
+from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
+from titanflow.run.torchrun import RUN_ID, end_with_torchrun
+
+if TYPE_CHECKING:
+    from torchtitan.config import JobConfig
+    from torchtitan.protocols.train_spec import TrainSpec
+
+LAST_STEPS = 10
+"""``TrainResult.loss`` is the mean of so many logged steps."""
+
+CLOCK_SECONDS = 1.0
+"""How exactly a process's start is known: the kernel gives the time of its own start in whole seconds."""
+
+VERSIONS = ("titanflow", "torch", "torchtitan", "transformers", "datasets", "numpy")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the stage and ends the process: 0, 2 for bad input, 1 for a failure, 143 if it was interrupted."""
+    interruption = Interruption()
+    interruption.listen()
+    end_with_torchrun()
+    # What the imports make stays: to look through it again and again would be a sixth of the start.
+    gc.disable()
+    (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
+    remove_stale(path.parent)
+    try:
+        status = run_stage(StageRun.read(path), interruption)
+    except BaseException as error:
+        # First: W&B may take a minute, or be killed meanwhile.
+        status = record_failure(path.parent, error, rank())
+        end_open_run()
+    leave(status)
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes the outcome of an earlier attempt: what is older than the launcher of this one."""
+    launched = RUN_ID in os.environ
+    began = psutil.Process(os.getppid() if launched else os.getpid()).create_time()
+    for name in (ERROR_FILE, RESULT_FILE):
+        path = folder / name
+        if path.exists() and path.stat().st_mtime < began - CLOCK_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def rank() -> int:
+    """This process's number among all; 0 outside of torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def run_stage(run: StageRun, interruption: Interruption) -> int:
+    """Trains what is left to train, then exports and writes the result; returns the exit status."""
+    from titan.process.peak_memory import peak_memory_bytes
+
+    base = read_base(run.base) if run.base else None
+    table = check_inheritance(base, run) if base else []
+    run.tokenizer = run.tokenizer or (base.tokenizer if base else None)
+    job_config, spec = prepare(run, base)
+    if rank() == 0 and base:
+        print(f"{run.stage} starts from {base.stage}:", *table, NOT_INHERITED, sep="\n", flush=True)
+    peak = None
+    if not is_trained(job_config):
+        finished = train(job_config, interruption)
+        if interruption.requested or not finished:
+            end_open_run()
+            return INTERRUPTED_EXIT
+        # What the export takes afterwards isn't the training's.
+        peak = peak_memory_bytes()
+    if rank() == 0:
+        finish(run, job_config, spec, table, peak)
+    return 0
+
+
+def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, TrainSpec]:
+    """Patches torchtitan, and builds the stage's config and ``TrainSpec``.
+
+    Raises:
+        ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
+    """
+    from titan.models.custom_family import import_custom
+    from titan.patches import PatchContext, apply_patches
+    from titan.train.job_config import build_job_config, settle
+
+    of_the_model = ["experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter", "tied_fsdp"]
+    apply_patches(["cpu_device", *of_the_model, "peak_flops", "lone_checkpoint"])
+    from torchtitan.protocols import train_spec
+    from torchtitan.tools.logging import init_logger
+
+    from titan.models.registry import model_args_from
+    from titan.train.train_spec import check_model, stage_train_spec
+    from titan.weights.hf_weights import check_hf_weights
+
+    init_logger()
+    job_config = build_job_config(run)
+    settle(job_config, run, base)
+    import_custom(run)
+    overrides = inherited_args(base, run) if base else run.model_overrides
+
+    def adapt(spec: TrainSpec) -> TrainSpec:
+        return stage_train_spec(spec, run, job_config, overrides)
+
+    apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
+    try:
+        spec = train_spec.get_train_spec(job_config.model.name)
+    except ValueError as error:
+        raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
+    check_model(spec, run, job_config)
+    if base is not None and base.in_hf and base.checkpoint is not None:
+        args = model_args_from(base.model_name, base.model_args)
+        check_hf_weights(base.checkpoint, spec, args)
+    return job_config, spec
+
+
+def is_trained(job_config: JobConfig) -> bool:
+    """Whether nothing is left to train: a checkpoint, not damaged, holds the last step, and that is validated."""
+    from titan.weights.checkpoint import complete_checkpoints
+
+    folder, steps = Path(job_config.job.dump_folder), job_config.training.steps
+    newest = next(iter(complete_checkpoints(folder / job_config.checkpoint.folder)), None)
+    if newest is None or newest.step < steps or damage(newest.path):
+        return False
+    if not (newest.full and job_config.validation.enable and steps % job_config.validation.freq == 0):
+        return True
+    # Killed between its last save and that validation, a stage goes on to catch up with it.
+    records = read_metrics(folder / METRICS_FILE)
+    return any("validation_loss" in record for record in records if record["step"] == steps)
+
+
+def train(job_config: JobConfig, interruption: Interruption) -> bool:
+    """Trains to the end; returns False if it was interrupted, with the present step saved."""
+    import torch.distributed as dist
+
+    from titan.train.trainer import Trainer
+
+    trainer = Trainer(job_config, interruption)
+    try:
+        finished = trainer.train()
+        if finished and rank() == 0:
+            trainer.metrics_processor.complete()
+    finally:
+        trainer.close()
+    dist.destroy_process_group()
+    interruption.release()
+    # torchtitan turned the collector off; the export needs the memory of model and optimizer.
+    del trainer
+    gc.enable()
+    gc.collect()
+    return finished
+
+
+def finish(
+    run: StageRun,
+    job_config: JobConfig,
+    spec: TrainSpec,
+    table: list[InheritanceRow],
+    peak_memory: int | None = None,
+) -> None:
+    """Exports the last checkpoint, where the family has an export, ends the W&B run, and writes ``result.json``."""
+    from titan.models.huggingface import refusal
+    from titan.models.lora import trainable_parameters
+    from titan.train.train_spec import describe_model
+    from titan.weights.checkpoint import complete_checkpoints
+
+    newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
+    model_args, parameters = describe_model(spec, job_config)
+    trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
+    result = TrainResult(
+        stage="sft" if run.stage == "sft" else "pretrain",
+        checkpoint=newest.path,
+        step=newest.step,
+        model_name=job_config.model.name,
+        flavor=job_config.model.flavor,
+        model_args=model_args,
+        parameters=parameters,
+        trainable_parameters=trainable,
+        peak_memory_bytes=peak_memory,
+        seq_len=job_config.training.seq_len,
+        tokenizer=run.tokenizer,
+        tokenizer_digest=tokenizer_digest(run.tokenizer),
+        inheritance=table,
+        base_model=repository_of(begun) if (begun := begins_with(run)) else "",
+        versions={name: version(name) for name in VERSIONS},
+        **summarize(run.folder / METRICS_FILE),
+    )
+    reason = refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
+    if reason:
+        print(f"no export: {reason}", flush=True)
+    else:
+        result = result.model_copy(update=export(run))
+    result.wandb = record_model(run, result)
+    result.wandb_id = result.wandb.id
+    write_result(run.folder, result)
+
+
+def summarize(metrics: Path) -> dict[str, Any]:
+    """The figures of ``metrics.jsonl`` that a result shows."""
+    from titan.tracking.metrics_file import MetricsFile
+
+    records = MetricsFile(metrics).records()
+    trained = [record for record in records if "loss" in record]
+    validated = [record["validation_loss"] for record in records if "validation_loss" in record]
+    if not trained:
+        return {}
+    return {
+        "first_loss": trained[0]["loss"],
+        "loss": fmean(record["loss"] for record in trained[-LAST_STEPS:]),
+        "validation_loss": validated[-1] if validated else None,
+        "tokens": trained[-1]["tokens"],
+        "seconds": max(record["seconds"] for record in records),
+        "tokens_per_second": median(record["tokens_per_second"] for record in trained),
+    }
+
+
+def export(run: StageRun) -> dict[str, Any]:
+    """Exports to the stage's ``export`` folder; the fields of the result that say so."""
+    from titan.export.export import EXPORT_FOLDER, export_checkpoint
+    from titan.export.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
+    from titan.weights.adapters import lora_of
+
+    exported = export_checkpoint(run.folder, run.folder / EXPORT_FOLDER, run.tokenizer)
+    fields = {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
+    settings = lora_of(run)
+    if settings.rank and settings.peft_adapter:
+        fields["adapter"] = write_peft_adapter(run.folder, run.folder / ADAPTER_FOLDER)
+    return fields
+
+
+if __name__ == "__main__":
+    main()

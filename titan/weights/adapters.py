@@ -1,0 +1,245 @@
+"""The weights that a checkpoint stands for: a LoRA stage's holds what was trained, the rest lies in its base's.
+
+A base may itself be a LoRA stage, and so on down to a checkpoint that holds a whole model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torchtitan.components.checkpoint import ModelWrapper
+
+from titan.models.lora import A, B, is_adapter, local, plain_name, shard_slices
+from titan.weights.checkpoint import check_weights
+from titan.weights.grown_weights import (
+    PER_TOKEN,
+    rows_for_tokens,
+    set_grown,
+    stored_rows,
+    tied_as_one,
+    with_mean_rows,
+    with_rows,
+)
+from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.checks.lora import scaling
+from titanflow.config.keys.training import Lora
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.manifest import checkpoint_digest
+from titanflow.run.results import TrainResult, read_result
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA stage's checkpoint, and how it was trained."""
+
+    checkpoint: Path
+    settings: Lora
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A whole model, in a ``step-N`` folder or one that transformers loads, and its adapters, oldest first."""
+
+    whole: Path
+    adapters: tuple[Adapter, ...] = ()
+
+
+def weights_of(checkpoint: Path) -> Weights:
+    """What a ``step-N`` folder stands for, by the run file of the stage that it lies in; a folder that transformers
+    loads is a whole model.
+
+    Raises:
+        ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
+    """
+    path = checkpoint.parent.parent / RUN_FILE
+    run = StageRun.read(path) if path.is_file() and not is_hugging_face(checkpoint) else None
+    settings = lora_of(run)
+    if run is None or not settings.rank:
+        return Weights(checkpoint)
+    base = weights_of(base_checkpoint(run))
+    return Weights(base.whole, (*base.adapters, Adapter(checkpoint, settings)))
+
+
+def lora_of(run: StageRun | None) -> Lora:
+    """A stage's ``lora`` section."""
+    return Lora(**((run.config.get("lora") if run else None) or {}))
+
+
+def base_checkpoint(run: StageRun) -> Path:
+    """The checkpoint that a LoRA stage was started from.
+
+    Raises:
+        ConfigError: it isn't there any more, or its files are others than when the stage began.
+    """
+    checkpoint = _checkpoint_in(run.base) if run.base else None
+    if checkpoint is None:
+        raise ConfigError(
+            Problem(
+                f"the base of {run.folder} isn't there: {run.base}",
+                key="sft.base",
+                expected=f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}",
+            )
+        )
+    if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
+        raise ConfigError(
+            Problem(
+                f"{checkpoint} isn't what {run.folder} was trained on: its files are others",
+                key="sft.base",
+                hint="an adapter fits the weights that it was trained on, and no others: train it again",
+            )
+        )
+    return checkpoint
+
+
+def _checkpoint_in(base: Path) -> Path | None:
+    if is_hugging_face(base):
+        return base
+    result = read_result(base) if (base / RESULT_FILE).is_file() else None
+    return result.checkpoint if isinstance(result, TrainResult) else None
+
+
+class TrainedState(ModelWrapper):
+    """The model's part of a LoRA stage's checkpoints: adapters and the modules to save, without what is frozen."""
+
+    def _get_state_dict(self) -> dict[str, Any]:
+        options = StateDictOptions(ignore_frozen_params=True)
+        states = [get_model_state_dict(part, options=options) for part in self.model]
+        # torch leaves out a frozen weight under one of its names, and a tied one has two.
+        named = (item for part in self.model for item in part.named_parameters(remove_duplicate=False))
+        frozen = {plain_name(name) for name, parameter in named if not parameter.requires_grad}
+        return {key: value for state in states for key, value in state.items() if key not in frozen}
+
+
+def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any, *, grows: bool = False) -> None:
+    """Loads a model's own weights, adapters merged, into the (sharded) model; its own adapters stay as they are.
+
+    Args:
+        model_parts: the model.
+        weights: what to load.
+        to_transformers: torchtitan's state dict adapter of the family, for a folder in transformers' format.
+        grows: whether the model may have more rows for tokens than were saved (:mod:`titan.weights.grown_weights`).
+
+    Raises:
+        ConfigError: a checkpoint isn't this model's.
+    """
+    wrapper = ModelWrapper(model_parts)
+    own = _own(wrapper)
+    state = whole_sized(own, weights, to_transformers, set(PER_TOKEN) if grows else held_whole(own, weights))
+    if is_hugging_face(weights.whole):
+        state = tied_as_one(read_hugging_face(state, weights.whole, to_transformers), own)
+    else:
+        check_weights(weights.whole, state)
+        load_quietly(state, weights.whole)
+    for adapter in weights.adapters:
+        state = adapter_sized(state, own, adapter)
+        merge_adapter(state, adapter)
+    fewer = {key: state.pop(key) for key in PER_TOKEN if key in state and state[key].shape != own[key].shape}
+    wrapper.load_state_dict(state)
+    set_grown(model_parts, {key: with_mean_rows(rows, own[key].shape[0]) for key, rows in fewer.items()})
+
+
+def held_whole(own: State, weights: Weights) -> set[str]:
+    """The weights with a row for each token that some adapter's checkpoint holds whole: those below it don't count."""
+    from titan.weights.stored_weights import stored_model
+
+    return {key for one in weights.adapters for key in rows_for_tokens(own, stored_model(one.checkpoint))}
+
+
+def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[str]) -> dict[str, torch.Tensor]:
+    """Tensors to load the whole model below the adapters into: the model's own, or where it was saved with other rows
+    for tokens and ``free`` names the weight, a new one of those rows."""
+    from titan.weights.stored_weights import stored_model
+
+    if is_hugging_face(weights.whole):
+        stored = stored_rows(own, weights.whole, to_transformers)
+    else:
+        stored = rows_for_tokens(own, stored_model(weights.whole))
+    return with_rows(own, own, {key: rows for key, rows in stored.items() if key in free})
+
+
+def adapter_sized(state: State, own: State, adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The state, with tensors for the rows of what an adapter's checkpoint holds whole."""
+    from titan.weights.stored_weights import stored_model
+
+    return with_rows(state, own, rows_for_tokens(own, stored_model(adapter.checkpoint)))
+
+
+def _own(wrapper: ModelWrapper) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in wrapper.state_dict().items() if not is_adapter(key)}
+
+
+def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[str, torch.Tensor]:
+    """The weights in a folder that transformers loads, by native name, each sharded like its namesake in ``state``."""
+    stored = to_transformers.to_hf(dict(state))
+    load_quietly(stored, folder, to_transformers.get_hf_storage_reader(str(folder)))
+    return to_transformers.from_hf(stored)
+
+
+def merge_adapter(state: State, adapter: Adapter) -> None:
+    """Adds a checkpoint's adapters to the weights in ``state``, in place, and takes the modules that it saved.
+
+    Raises:
+        ConfigError: the checkpoint isn't of adapters for these weights.
+    """
+    stored = check_adapter(adapter, state)
+    own = {key: state[key] for key in stored if not is_adapter(key)}
+    pairs = {key: torch.empty(size) for key, size in stored.items() if is_adapter(key)}
+    load_quietly({**own, **pairs}, adapter.checkpoint)
+    factor = scaling(adapter.settings)
+    for name in adapted_names(stored):
+        weight = state[f"{name}.weight"]
+        rows, columns = shard_slices(weight)
+        update = factor * (pairs[f"{name}.{B}"][rows] @ pairs[f"{name}.{A}"][:, columns])
+        with torch.no_grad():
+            shard = local(weight)
+            shard.copy_(shard.float() + update.to(shard.device))
+
+
+def adapted_names(keys: Iterable[str]) -> list[str]:
+    """The layers that have an adapter among a checkpoint's keys."""
+    return [key.removesuffix(f".{A}") for key in keys if key.endswith(f".{A}")]
+
+
+def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a LoRA checkpoint holds of the model, by key.
+
+    Raises:
+        ConfigError: an adapter of a weight that the model lacks, or of another shape or rank.
+    """
+    from titan.weights.stored_weights import stored_model
+
+    stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
+    wanted = {key: tuple(state[key].shape) for key in stored if key in state}
+    for name in adapted_names(stored):
+        weight = state.get(f"{name}.weight")
+        if weight is not None:
+            wanted |= {f"{name}.{A}": (rank, weight.shape[1]), f"{name}.{B}": (weight.shape[0], rank)}
+    if not adapted_names(stored) or stored != wanted:
+        wrong = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
+        raise ConfigError(
+            Problem(
+                f"no adapters of rank {rank} for this model: {', '.join(sorted(wrong)[:5]) or 'there are none in it'}",
+                origin=str(adapter.checkpoint),
+                hint="the stage's run.yaml has to be the one that it was trained with",
+            )
+        )
+    return stored
+
+
+def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:
+    """Loads keys of a checkpoint into ``state``, each rank by itself where there is no process group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        place = {"storage_reader": reader} if reader else {"checkpoint_id": checkpoint}
+        dcp.load(state, **place, no_dist=not torch.distributed.is_initialized())

@@ -1,0 +1,236 @@
+"""Which checkpoints of a stage count, and what is done with those that don't.
+
+A folder without its description is the rest of a save that was interrupted, and is removed. One that was complete once
+and isn't any more, or whose checksums are wrong, is set aside: the stage goes on from the one before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
+from torchtitan.tools.logging import logger
+
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.run.checkpoints import (
+    METADATA,
+    TRAINING_STATE,
+    complete_folders,
+    damage,
+    flaw,
+    read_contents,
+    step_folders,
+)
+
+DAMAGED_FOLDER = "damaged"
+"""In a stage's folder: checkpoints that were damaged after they were saved."""
+PROBE_BYTES = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint; ``full`` says whether training can go on from it, or only the model is there."""
+
+    step: int
+    path: Path
+    full: bool
+
+
+def complete_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The complete checkpoints in ``folder``, newest first."""
+    return [
+        Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).keys))
+        for step, path in complete_folders(folder).items()
+    ]
+
+
+def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | None:
+    """Where a stage goes on: its newest complete checkpoint with a training state; None to start afresh.
+
+    Args:
+        folder: where the ``step-N`` folders lie.
+        steps: how many are to be trained.
+        load_step: the step that the config asks for; -1 for the newest.
+
+    Raises:
+        ConfigError: only models were saved, or ``load_step`` isn't the newest checkpoint.
+    """
+    complete = complete_checkpoints(folder)
+    newest = next((checkpoint for checkpoint in complete if checkpoint.full), None)
+    if complete and newest is None:
+        raise ConfigError(
+            Problem(
+                f"{complete[0].path} holds the model alone, and {steps - complete[0].step} steps are left to train",
+                key="checkpoint.last_save_model_only",
+                hint="start the run afresh under another name; with last_save_model_only: false it could be resumed",
+            )
+        )
+    if load_step >= 0 and (newest is None or newest.step != load_step):
+        raise ConfigError(
+            Problem(
+                f"found {load_step}, but a run goes on from its newest checkpoint, "
+                f"{newest.path if newest else 'and there is none'}",
+                key="checkpoint.load_step",
+                hint="leave it out; to branch off, give another run that step as checkpoint.initial_load_path",
+            )
+        )
+    return newest
+
+
+def sound_resume_point(
+    folder: Path, steps: int, load_step: int = -1, group: dist.ProcessGroup | None = None
+) -> Checkpoint | None:
+    """:func:`resume_point` of those whose bytes are what was written; what isn't is set aside.
+
+    The ranks of ``group`` read a part each; without one this process is alone.
+    """
+    rank, ranks = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    while found := resume_point(folder, steps, load_step):
+        reasons: list[str] = [damage(found.path, rank, ranks)]
+        if group is not None:
+            reasons, own = [""] * ranks, reasons[0]
+            dist.all_gather_object(reasons, own, group=group)
+        reason = next(filter(None, reasons), "")
+        if not reason:
+            return found
+        if rank == 0:
+            set_aside(found.path, reason)
+        if group is not None:
+            dist.barrier(group)
+    return None
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Removes what interrupted saves and removals left; sets aside what was damaged since it was saved."""
+    newest = next(iter(complete_folders(folder)), -1)
+    for step, path in step_folders(folder).items():
+        reason = flaw(path)
+        if not reason:
+            continue
+        # An older one was on its way out: torchtitan keeps the newest few.
+        if step > newest and (path / METADATA).exists():
+            set_aside(path, reason)
+        else:
+            logger.warning(f"Removing {path}: {reason}.")
+            shutil.rmtree(path)
+    _remove_empty(folder)
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Moves a damaged checkpoint to ``damaged/`` in its stage's folder, where nothing looks for one."""
+    aside = path.parent.parent / DAMAGED_FOLDER / path.name
+    logger.warning(f"{path} is not loaded: {reason}. It is kept as {aside}, and training goes on from the one before.")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(exist_ok=True)
+    path.rename(aside)
+    _remove_empty(path.parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    """torchtitan looks for an initial checkpoint only where its own folder doesn't exist."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def state_keys(path: Path) -> list[str]:
+    """The keys of everything that a checkpoint holds."""
+    return list(read_contents(path).keys)
+
+
+def invalidate(path: Path) -> None:
+    """Makes a checkpoint that is about to be written over incomplete, so that it counts only when it is whole."""
+    (path / METADATA).unlink(missing_ok=True)
+
+
+def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint that isn't exactly this model's: torchtitan loads what fits and says nothing.
+
+    Args:
+        path: a ``step-N`` folder.
+        model_state: the model's state dict (tensors or DTensors).
+
+    Raises:
+        ConfigError: there is no complete checkpoint, a tensor is missing or too many, or shapes differ.
+    """
+    if reason := flaw(path):
+        raise ConfigError(Problem(f"no complete checkpoint: {reason}", origin=str(path), expected="a step-N folder"))
+    metadata = FileSystemReader(path).read_metadata()
+    stored = {
+        key: tuple(getattr(item, "size", ()))
+        for key, item in metadata.state_dict_metadata.items()
+        if key.partition(".")[0] not in TRAINING_STATE
+    }
+    wanted = _of_all_ranks({key: tuple(value.shape) for key, value in model_state.items()})
+    if problems := differences(stored, wanted):
+        raise ConfigError(
+            Problem(
+                f"the checkpoint isn't this model's: it {shortened(problems)}",
+                origin=str(path),
+                hint="give the model the arguments that the checkpoint was trained with",
+            )
+        )
+
+
+def differences(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How the shapes of stored weights differ from those that a model wants, a clause each; empty where they don't."""
+    return [
+        *(f"lacks {key}" for key in wanted if key not in stored),
+        *(f"has {key}, which the model lacks" for key in stored if key not in wanted),
+        *(
+            f"has {key} of shape {stored[key]}, the model's is {shape}"
+            for key, shape in wanted.items()
+            if key in stored and stored[key] != shape
+        ),
+    ]
+
+
+def shortened(clauses: list[str], shown: int = 5) -> str:
+    """The first few clauses, and how many more there are."""
+    more = f" and {len(clauses) - shown} more" if len(clauses) > shown else ""
+    return f"{'; '.join(clauses[:shown])}{more}"
+
+
+def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The whole model's tensors: under pipeline parallelism a rank has those of its stages alone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return shapes
+    gathered: list[dict[str, tuple[int, ...]]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, shapes)
+    return {key: shape for one in gathered for key, shape in one.items()}
+
+
+def save_failure(error: BaseException, path: Path) -> StageFailed:
+    """What a failed save of ``path`` means to the user."""
+    complete = [checkpoint for checkpoint in complete_checkpoints(path.parent) if checkpoint.path != path]
+    causes = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+    full = no_room(path)
+    reason = f"the disk is full ({full})" if full else f"{type(causes[0]).__name__}: {causes[0]}"
+    last = f"the last complete checkpoint is {complete[0].path}" if complete else "there is no complete checkpoint"
+    return StageFailed(
+        f"{path}: the checkpoint could not be saved: {reason}; {last}. "
+        f"{'Make room' if full else 'Mend that'}, and run the same command again: it goes on from there."
+    )
+
+
+def no_room(path: Path) -> str:
+    """What the system says when another file like those in ``path`` is to be allocated; empty if there is room.
+
+    The error of a failed save doesn't tell: torch's writer turns it into "unexpected pos".
+    """
+    largest = max((file.stat().st_size for file in path.glob("*")), default=0)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, largest + PROBE_BYTES)
+    except OSError as error:
+        return str(error) if error.errno in NO_SPACE else ""
+    return ""

@@ -1,0 +1,114 @@
+"""A dense model's weights in a model with routed layers: what both have is copied, what is new is named and drawn.
+
+``checkpoint.initial_load_path`` names the dense model: a ``step-N`` folder, the folder of a finished stage, or with
+``checkpoint.initial_load_in_hf`` a folder that transformers loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torchtitan.tools.logging import logger
+
+from titan.weights.adapters import load_quietly, read_hugging_face
+from titan.weights.checkpoint import differences, shortened
+from titan.weights.hf_weights import stored_shapes
+from titan.weights.stored_weights import stored_model
+from titanflow.architectures.base import BaseArchitecture
+from titanflow.architectures.huggingface import hugging_face
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.run.contract import RESULT_FILE
+from titanflow.run.results import TrainResult, read_result
+
+KEY = "checkpoint.initial_load_path"
+FREE = ("max_seq_len", "attn_type", "attn_mask_type", "dropout")
+"""Arguments that may differ: they change no weight's meaning."""
+
+
+def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any, new_modules: Iterable[str]) -> bool:
+    """Copies a dense model's weights, if it is one; False, and nothing changed, for a model that has the routers.
+
+    Args:
+        model: with ``model_args``, possibly sharded.
+        state: its state dict.
+        path: where the weights are.
+        adapter: the family's state dict adapter, for a folder in transformers' format.
+        new_modules: names of the modules that a dense model lacks.
+
+    Raises:
+        ConfigError: the weights are no dense model's of these arguments.
+    """
+    path = named_checkpoint(path)
+    base = _architecture(path)
+    in_hf = base is not None and base.in_hf
+    native = {name: tuple(value.shape) for name, value in state.items()}
+    new = {name for name in native if set(name.split(".")) & set(new_modules)}
+    shared = {name: value for name, value in state.items() if name not in new}
+    stored = stored_shapes(path) if in_hf else stored_model(path)
+    if not in_hf and new & set(stored):
+        return False
+    wanted = _in_transformers(shared, adapter) if in_hf else {name: native[name] for name in shared}
+    if getattr(model.model_args, "enable_weight_tying", False):
+        stored.pop("lm_head.weight", None)
+    problems = _other_arguments(base, model.model_args) + differences(stored, wanted)
+    if problems:
+        raise ConfigError(
+            Problem(
+                f"the weights aren't this model's without its routers: it {shortened(problems)}",
+                key=KEY,
+                origin=str(path),
+                hint="take the flavor and the arguments of the dense model",
+            )
+        )
+    if in_hf:
+        loaded = read_hugging_face(shared, path, adapter)
+    else:
+        loaded = shared
+        load_quietly(loaded, path)
+    set_model_state_dict(model, loaded, options=StateDictOptions(strict=False))
+    logger.info(f"Copied {len(shared)} tensors from {path}; new, and drawn: {_described(new, state)}")
+    return True
+
+
+def named_checkpoint(path: Path) -> Path:
+    """The ``step-N`` folder where a finished stage's is named; otherwise the path itself."""
+    result = read_result(path) if (path / RESULT_FILE).is_file() else None
+    return result.checkpoint if isinstance(result, TrainResult) else path
+
+
+def _architecture(path: Path) -> BaseArchitecture | None:
+    """What the weights were trained as, where that is written beside them."""
+    if (path / "config.json").is_file():
+        return hugging_face(path)
+    stage = path.parent.parent
+    return BaseArchitecture.finished(stage) if (stage / RESULT_FILE).is_file() else None
+
+
+def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
+    if base is None:
+        return []
+    own = dataclasses.asdict(args)
+    return [
+        f"was trained with {key}={value!r}, the model's is {own[key]!r}"
+        for key, value in base.model_args.items()
+        if key in own and key not in FREE and own[key] != value
+    ]
+
+
+def _in_transformers(state: dict[str, Any], adapter: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in adapter.to_hf(state).items()}
+
+
+def _described(new: set[str], state: dict[str, Any]) -> str:
+    """Names without the layer's number, with how many of each there are."""
+    kinds: dict[str, int] = {}
+    for name in sorted(new):
+        kind = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        kinds[kind] = kinds.get(kind, 0) + 1
+    parameters = sum(state[name].numel() for name in new)
+    return f"{', '.join(f'{kind} ({count})' for kind, count in kinds.items())}: {parameters:,} parameters"

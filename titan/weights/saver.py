@@ -1,0 +1,120 @@
+"""Saves a training's checkpoints through torchtitan's checkpoint manager, at once or in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
+from torchtitan.components.checkpoint import MODEL, CheckpointManager
+from torchtitan.config.job_config import Checkpoint as CheckpointConfig
+
+from titan.weights import checkpoint
+
+
+class ExportedState:
+    """A model's state with its floating-point tensors in ``dtype``, made as it is asked for."""
+
+    def __init__(self, state: Any, dtype: torch.dtype) -> None:
+        self.state = state
+        self.dtype = dtype
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state; the model's own tensors stay as they are."""
+        return {
+            key: value.to(self.dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for key, value in self.state.state_dict().items()
+        }
+
+
+class CheckpointSaver:
+    """Saves steps; with ``checkpoint.async_mode`` all but the last are written while training goes on.
+
+    ``saved_step`` is the last step that was saved, or loaded.
+    """
+
+    def __init__(self, manager: CheckpointManager, folder: Path, config: CheckpointConfig) -> None:
+        self.manager = manager
+        self.folder = folder
+        self.config = config
+        self.saved_step = 0
+        self._in_background: Path | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a save in the background has failed on this rank."""
+        future = self.manager.save_future
+        return future is not None and future.done() and future.exception() is not None
+
+    def save_if_due(self, step: int, last: bool = False) -> None:
+        """Saves the last step, each ``checkpoint.interval`` steps, and the first where the config says so.
+
+        Raises:
+            StageFailed: this one, or the one before, can't be saved.
+        """
+        if last or step % self.config.interval == 0 or (step == 1 and self.config.enable_first_step_checkpoint):
+            self.save(step, last)
+
+    def save(self, step: int, last: bool = False) -> None:
+        """Saves a step, unless it is saved.
+
+        Raises:
+            StageFailed: this one, or the one before, can't be saved.
+        """
+        if step == self.saved_step:
+            return
+        self.wait()
+        path = self.folder / f"step-{step}"
+        if dist.get_rank() == 0:
+            checkpoint.invalidate(path)
+        interval, self.manager.interval = self.manager.interval, 1
+        try:
+            with self._exported() if last and self.config.last_save_model_only else contextlib.nullcontext():
+                self.manager.save(step, last_step=last)
+        except CheckpointException as error:
+            _give_up(path, error)
+        finally:
+            self.manager.interval = interval
+        self.saved_step, self._in_background = step, path
+
+    @contextlib.contextmanager
+    def _exported(self) -> Iterator[None]:
+        """Lets the manager find a model in ``checkpoint.export_dtype``.
+
+        torchtitan converts to any type but float32, so that a model trained in bfloat16 would stay so, whatever the log
+        says.
+        """
+        model, dtype = self.manager.states[MODEL], self.manager.export_dtype
+        self.manager.states[MODEL] = ExportedState(model, dtype)
+        try:
+            yield
+        finally:
+            self.manager.states[MODEL] = model
+
+    def wait(self) -> None:
+        """Waits for a save in the background.
+
+        Raises:
+            StageFailed: it failed.
+        """
+        future = self.manager.save_future
+        if future is None or self._in_background is None:
+            return
+        try:
+            future.result()
+        except (CheckpointException, Exception) as error:  # the former is none of the latter
+            _give_up(self._in_background, error)
+
+
+def _give_up(path: Path, error: BaseException) -> NoReturn:
+    failure = checkpoint.save_failure(error, path)
+    # The exception is every rank's; each has looked at the disk before what fills it is removed.
+    dist.barrier()
+    if dist.get_rank() == 0:
+        shutil.rmtree(path, ignore_errors=True)
+    raise failure from error

@@ -1,0 +1,104 @@
+"""What a fine-tuning stage starts from, read without torch so that a plan can hold a stage against it.
+
+Three groups of settings: *locked* ones are the base's (architecture and tokenizer: tensor shapes protect few of
+them, for torchtitan loads what fits and says nothing), *guarded* ones need a flag of the section ``sft``, and
+everything else is the stage's own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.digests import file_digest
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.results import TrainResult, read_result
+
+FOLLOWS_SEQ_LEN = "max_seq_len"
+"""torchtitan sets this argument to training.seq_len, so that it is no part of the architecture."""
+
+MUTABLE = re.compile(
+    r"(?:.*\.)?(?:attn_type|attn_mask_type|(?:\w+_)?dropout(?:_\w+)?|\w+_loss_weight|beta_(?:start|end|warmup_steps))"
+)
+"""The model's arguments that change no weight's meaning: which kernel computes attention, dropout, how much the
+auxiliary losses count, and the schedule of a teacher's sharpness."""
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class BaseArchitecture:
+    """What a base gives to whoever fine-tunes it.
+
+    ``stage`` is its name in messages, ``model_args`` are all arguments of its model, nested as their dataclasses
+    are (only the overridden ones of a family that torchtitan lacks, as long as it is planned), ``overrides`` those
+    that make them from the flavor. ``folder`` and ``digest`` say where it lies and what is in it; a module of the
+    same experiment has neither before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
+    """
+
+    stage: str
+    model_name: str
+    flavor: str
+    model_args: dict[str, Any]
+    seq_len: int
+    overrides: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Path | None = None
+    tokenizer_digest: str = ""
+    checkpoint: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    digest: str = ""
+    in_hf: bool = False
+
+    @classmethod
+    def finished(cls, folder: Path) -> BaseArchitecture:
+        """The base as its ``result.json`` has it.
+
+        Raises:
+            ConfigError: the folder holds no finished training stage.
+        """
+        try:
+            result = read_result(folder)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                Problem(f"{folder} holds no {RESULT_FILE}", key="sft.base", expected="the folder of a finished stage")
+            ) from error
+        if not isinstance(result, TrainResult):
+            raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
+        run_file = Path(folder) / RUN_FILE
+        run = StageRun.read(run_file) if run_file.is_file() else None
+        return cls(
+            stage=result.stage,
+            model_name=result.model_name,
+            flavor=result.flavor,
+            model_args=result.model_args,
+            seq_len=result.seq_len,
+            overrides=run.model_overrides if run else {},
+            tokenizer=result.tokenizer,
+            tokenizer_digest=result.tokenizer_digest,
+            checkpoint=result.checkpoint,
+            config=run.config if run else {},
+            folder=Path(folder).resolve(),
+            digest=file_digest(Path(folder) / RESULT_FILE),
+        )
+
+
+def begins_with(run: StageRun) -> Path | None:
+    """The base of a fine-tuning, or the model in transformers' format that a pretraining begins with; None without."""
+    checkpoint = run.config.get("checkpoint") or {}
+    path = checkpoint.get("initial_load_path") if checkpoint.get("initial_load_in_hf") else None
+    return run.base or (Path(path) if path else None)
+
+
+def is_mutable(argument: str) -> bool:
+    """Whether a fine-tuning stage may set an argument of the model, by its dotted name."""
+    return MUTABLE.fullmatch(argument) is not None
+
+
+def tokenizer_digest(folder: Path | None) -> str:
+    """SHA-256 of a tokenizer's ``tokenizer.json``: equal digests give equal tokens. Empty without a tokenizer."""
+    path = Path(folder) / TOKENIZER_FILE if folder else None
+    return file_digest(path) if path and path.is_file() else ""

@@ -1,0 +1,55 @@
+"""The base of a fine-tuning stage that is no module of its experiment, found by what ``sft.base`` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from titanflow.architectures.base import BaseArchitecture
+from titanflow.architectures.hf_snapshot import names_repository
+from titanflow.architectures.huggingface import (
+    CONFIG_FILE,
+    check_weights_there,
+    describe_repository,
+    hugging_face,
+    is_hugging_face,
+)
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.run.contract import RESULT_FILE
+
+
+def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | None:
+    """The folder of a finished stage, a folder that transformers loads, or ``owner/name`` on the Hub.
+
+    None where it is none of them: what is written like a repository is one only if no such folder is there.
+
+    Raises:
+        ConfigError: there is something that can't be a base.
+    """
+    folder = expanded(named)
+    if folder.is_dir():
+        base = read_base(folder)
+        if base.in_hf:
+            check_weights_there(folder)
+        return base
+    if names_repository(named):
+        return hugging_face(describe_repository(named, revision))
+    return None
+
+
+def read_base(folder: Path) -> BaseArchitecture:
+    """What a folder gives: a finished stage its own model, any other the model that transformers would load.
+
+    Raises:
+        ConfigError: it is neither, or can't be fine-tuned.
+    """
+    if (folder / RESULT_FILE).is_file():
+        return BaseArchitecture.finished(folder)
+    if is_hugging_face(folder):
+        return hugging_face(folder)
+    raise ConfigError(
+        Problem(
+            f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}",
+            expected="the folder of a finished stage, or one that transformers loads",
+        )
+    )

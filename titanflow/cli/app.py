@@ -1,0 +1,76 @@
+"""What the subcommands share: their options, what they print to, and how an error ends them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.text import Text
+
+from titanflow.common.console import Output
+from titanflow.common.errors import TitanflowError
+from titanflow.config.keys.experiment import OnStale
+
+out, err = Output(), Output(stderr=True)
+
+INTERRUPTED = 130
+
+ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
+
+ConfigsOption = Annotated[Path | None, typer.Option("--configs", help="Another folder of configs.", metavar="DIR")]
+
+RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Set a value: pretrain.training.steps=100. May be given often.", metavar="KEY=VALUE"),
+]
+
+OnStaleOption = Annotated[
+    OnStale | None,
+    typer.Option("--on-stale", help="What was made from other inputs: refuse it, make it again, or use it as it is."),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def reports_errors(function: Command) -> Command:
+    """Prints an error that is the user's to mend as one message, and ends with its exit status."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except TitanflowError as error:
+            err.print(Text.assemble(("error: ", "bold red"), str(error)))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            err.print("interrupted; a run goes on from its newest checkpoint")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+def with_on_stale(settings: list[str] | None, on_stale: str | None) -> list[str]:
+    """What ``--set`` and ``--on-stale`` set."""
+    return [*(settings or []), *([] if on_stale is None else [f"on_stale={on_stale}"])]
+
+
+def print_json(value: Any) -> None:
+    """Writes a value to stdout, for other programs."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def show_warnings(loaded: Any) -> None:
+    """Prints what a loaded experiment leaves out and what it warns of."""
+    for line in loaded.ignored:
+        err.print(Text.assemble(("ignored: ", "yellow"), line))
+    for line in loaded.warnings:
+        err.print(Text.assemble(("warning: ", "yellow"), line))

@@ -1,0 +1,55 @@
+"""``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark, nights
+and patches.
+
+Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
+with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+import typer
+
+from titanflow.cli.app import reports_errors
+from titanflow.cli.models import chat, export, patches, verify
+from titanflow.cli.nights import nights
+from titanflow.cli.prove_resume import prove_resume
+from titanflow.cli.run import plan, run
+from titanflow.cli.show import config, masks, report
+from titanflow.cli.stage_commands import benchmark, prove_losses
+from titanflow.common.utf8_mode import STREAMS, restart_in_utf8_mode
+
+COMMANDS = (
+    run, plan, config, masks, report, export, verify, chat, prove_resume, prove_losses, benchmark, nights, patches,
+)  # fmt: skip
+"""In the order of ``--help``."""
+
+app = typer.Typer(
+    help="From raw text to a published model: pretrain, fine-tune, evaluate, publish.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    app.command()(reports_errors(command))
+
+
+def main() -> None:
+    """The command. Nothing is imported from the folder one stands in, names are UTF-8 in whatever locale, and what the
+    terminal's encoding lacks is replaced.
+    """
+    restart_in_utf8_mode()
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    # How the terminal is written to is no affair of what is started: logs are UTF-8.
+    os.environ.pop(STREAMS, None)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+if __name__ == "__main__":
+    main()

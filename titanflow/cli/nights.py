@@ -1,0 +1,48 @@
+"""``titanflow nights``: what became of an experiment's nights."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.cli.app import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    SetOption,
+    out,
+    print_json,
+)
+from titanflow.common.console import uncut
+
+STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}
+
+
+def nights(
+    experiment: ExperimentArgument = "stdlib_nightly",
+    configs: ConfigsOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the nights: what was published, held back, failed or skipped, and what retention would remove."""
+    from titanflow.config.experiment import load_experiment
+    from titanflow.config.overrides import parse_settings
+    from titanflow.nightly.retention import to_remove
+    from titanflow.nightly.table import COLUMNS, read_nights
+
+    config = load_experiment(experiment, configs, parse_settings(settings or []))
+    runs = config.workspace.resolve() / config.exp_name
+    rows, old = read_nights(runs), to_remove(runs, config.spec.nightly.keep)
+    if as_json:
+        print_json({"experiment": config.exp_name, "nights": [row.as_json() for row in rows], "old": old.removed})
+        return
+    if not rows:
+        out.print(f"no nights in {runs}")
+        return
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    for row in rows:
+        night, state, *others = row.cells()
+        table.add_row(night, Text(state, style=STYLES.get(state, "")), *map(Text, others))
+    out.print(uncut(table))
+    if old.removed:
+        out.print(f"the next night removes {', '.join(old.removed)}")

@@ -1,0 +1,114 @@
+"""``titanflow prove-resume``: kill a run at random moments, and compare it with one that was left in peace."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.cli.app import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    RunOption,
+    SetOption,
+    err,
+    out,
+    print_json,
+)
+from titanflow.common.console import uncut
+
+if TYPE_CHECKING:
+    from flows.resume_proof.prove_resume import Proof
+
+DIFFERS = 1
+
+
+def prove_resume(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    kills: Annotated[int, typer.Option("--kills", min=0, help="How often the run is killed.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What the moments follow from.")] = 0,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="Kill in this stage only. May be given often.")
+    ] = None,
+    ranks: Annotated[int | None, typer.Option("--ranks", min=1, help="Processes of every stage.")] = None,
+    resume_ranks: Annotated[
+        int | None, typer.Option("--resume-ranks", min=1, help="Processes of every second start of the killed run.")
+    ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            "--workspace",
+            help="A folder for the two runs, which stays; otherwise they are removed where they're equal.",
+            metavar="DIR",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that a killed run comes to what an uninterrupted one comes to: kill one at random, compare both."""
+    from flows.resume_proof.prove_resume import Experiment, Ranks, prove
+
+    folder = Path(tempfile.mkdtemp(prefix="titanflow-proof-")) if workspace is None else workspace.resolve()
+    try:
+        proof = prove(
+            Experiment(experiment, folder, configs, run_name, settings or []),
+            kills,
+            seed,
+            stages or (),
+            Ranks(ranks, resume_ranks),
+            say=lambda line: err.print(Text(line, style="dim")),
+        )
+        if as_json:
+            print_json(proof.as_json())
+        else:
+            out.print(render(proof))
+    except BaseException:
+        _tidy(folder, workspace is None)
+        raise
+    if proof.holds:
+        _tidy(folder, workspace is None)
+        return
+    err.print(f"both runs are kept in {folder}")
+    raise typer.Exit(DIFFERS)
+
+
+def _tidy(folder: Path, is_ours: bool) -> None:
+    if is_ours:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def render(proof: Proof) -> Group:
+    """The kills and the comparison as tables, and the verdict."""
+    kills = Table(box=None, pad_edge=False)
+    for column in ("kill", "stage", "moment", "killed", "step", "resumed from", "redone", "lost"):
+        kills.add_column(column)
+    for kill in proof.kills:
+        trains = kill.resumed_from is not None
+        kills.add_row(
+            str(kill.number),
+            kill.stage,
+            kill.moment,
+            kill.killed,
+            str(kill.step) if trains else "",
+            str(kill.resumed_from) if trains else "",
+            str(kill.redone) if trains else "",
+            "" if kill.back is None else f"{kill.back:.1f} s",
+        )
+    checks = Table(box=None, pad_edge=False, show_header=False)
+    for check in proof.checks:
+        result = Text("equal", style="green") if check.passed else Text("DIFFERS", style="bold red")
+        checks.add_row(check.name, result, check.found)
+    calm, killed = proof.seconds
+    met = f"{len(proof.kills)} kills" + (f" ({proof.unmet} more found the run finished)" if proof.unmet else "")
+    verdict = "The killed run is the uninterrupted one." if proof.holds else "The killed run is another."
+    last = f"{verdict} {met}, {proof.starts} starts, {killed:.0f} s in place of {calm:.0f} s."
+    return Group(uncut(kills), "", uncut(checks), "", last)

@@ -1,0 +1,112 @@
+"""``titanflow run`` and ``titanflow plan``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from titanflow.cli.app import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    OnStaleOption,
+    RunOption,
+    SetOption,
+    err,
+    out,
+    print_json,
+    show_warnings,
+    with_on_stale,
+)
+
+
+def run(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    on_stale: OnStaleOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that works in the same folder.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an experiment: every stage that isn't done yet."""
+    from titanflow.plan.plan import make_plan
+    from titanflow.plan.view import check_stale
+
+    settings = with_on_stale(settings, on_stale)
+    plan = make_plan(experiment, configs, run_name, settings)
+    show_warnings(plan.config)
+    _print_plan(plan, err)
+    _print_forecast(err, plan)
+    check_stale(plan)
+    if not plan.is_cached:
+        from flows.local_run import run_flow
+
+        run_flow(experiment, None if configs is None else str(configs), run_name, settings, wait=wait)
+    _print_results(plan, as_json)
+
+
+def plan(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    on_stale: OnStaleOption = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Show what starts each stage; try it on torchrun.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a run would do: each stage RUN, RESUME, CACHED or STALE, and of what is STALE what changed."""
+    from titanflow.plan.plan import make_plan
+    from titanflow.plan.view import inheritance_tables
+
+    planned = make_plan(experiment, configs, run_name, with_on_stale(settings, on_stale), runs_here=False)
+    show_warnings(planned.config)
+    if as_json:
+        print_json(planned.as_json())
+        return
+    out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
+    _print_plan(planned, out)
+    _print_forecast(out, planned)
+    out.print(inheritance_tables(planned))
+    if commands:
+        _print_commands(planned)
+
+
+def _print_plan(planned: Any, console: Console) -> None:
+    from titanflow.plan.view import plan_table
+
+    console.print(plan_table(planned))
+
+
+def _print_commands(planned: Any) -> None:
+    from titanflow.common.errors import ConfigError
+    from titanflow.plan.launch_checks import torchrun_problems
+    from titanflow.plan.view import command_lines
+
+    for line in command_lines(planned):
+        out.print(Text(line))
+    if problems := torchrun_problems(planned.stages):
+        raise ConfigError(problems)
+
+
+def _print_forecast(console: Console, planned: Any) -> None:
+    from titanflow.plan.forecast.table import forecast_table
+
+    console.print(forecast_table(planned.stages))
+
+
+def _print_results(planned: Any, as_json: bool) -> None:
+    from titanflow.report.summary import render_summary
+    from titanflow.run.contract import RESULT_FILE
+
+    if as_json:
+        files = [stage.run.folder / RESULT_FILE for stage in planned.stages]
+        print_json({path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files if path.exists()})
+    else:
+        out.print(render_summary(planned))

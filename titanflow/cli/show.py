@@ -1,0 +1,80 @@
+"""``titanflow config``, ``masks`` and ``report``: what a run gets, trains and came to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from titanflow.cli.app import (
+    ConfigsOption,
+    ExperimentArgument,
+    JsonOption,
+    RunOption,
+    SetOption,
+    out,
+    print_json,
+    show_warnings,
+)
+
+
+def config(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    module: Annotated[str | None, typer.Option("--module", help="Only this module's values.")] = None,
+    settings: SetOption = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a stage will get."""
+    from titanflow.cli.values import resolved_values, value_lines
+    from titanflow.config.experiment import load_experiment
+    from titanflow.config.overrides import parse_settings
+
+    loaded = load_experiment(experiment, configs, parse_settings(settings or []), starts=False)
+    show_warnings(loaded)
+    values = resolved_values(loaded, module)
+    if as_json:
+        print_json({key: {"value": value, "origin": where} for key, (value, where) in values.items()})
+        return
+    for line in value_lines(values, origin):
+        out.print(line)
+
+
+def masks(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+    module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=0, help="So many rows of each source; 5, or with --json all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare a module's conversations, prove their masks, and show which tokens are trained."""
+    from titanflow.plan.plan import make_plan
+    from titanflow.report.masks import prepare_masks
+
+    planned = make_plan(experiment, configs, run_name, settings or [])
+    show_warnings(planned.config)
+    prepared = prepare_masks(planned, module)
+    if as_json:
+        sys.stdout.write(json.dumps(prepared.as_json(rows)) + "\n")
+    else:
+        out.print(prepared.render(5 if rows is None else rows))
+
+
+def report(
+    experiment: ExperimentArgument = "stdlib",
+    configs: ConfigsOption = None,
+    run_name: RunOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Write a run's report, one page that opens anywhere: report.html in the run's folder."""
+    from titanflow.plan.plan import run_folder
+    from titanflow.report.render import write_report
+
+    out.print(write_report(run_folder(experiment, configs, run_name, settings or [])))

@@ -1,0 +1,110 @@
+"""Which Hub a push talks to, and with whose token; both come from the environment, never from a config."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from titanflow.common.errors import ConfigError, HubError, Problem
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB = "https://huggingface.co"
+TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
+"""A token of the Hub as its own format has it, or the credentials in a URL."""
+
+PATIENCE = 300.0
+"""Seconds without a byte after which a request is given up; a commit of many large files is answered in less."""
+
+
+def hub_endpoint() -> str:
+    """The URL of the Hub: ``HF_ENDPOINT``, or huggingface.co.
+
+    Raises:
+        ConfigError: no http(s) URL, or one with a name or password, which would end up in error messages.
+    """
+    url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(Problem(f"{redact(url)!r} is no URL of a Hub", "HF_ENDPOINT", expected="https://host"))
+    if "@" in parts.netloc:
+        hint = "take the credentials out of the URL and set HF_TOKEN"
+        raise ConfigError(Problem("the URL holds a name or password", "HF_ENDPOINT", "", "https://host", hint))
+    return url
+
+
+def use_plain_transfer(endpoint: str) -> None:
+    """Turns Xet off for a Hub that isn't huggingface.co, unless ``HF_HUB_DISABLE_XET`` says what to do.
+
+    A client with ``hf_xet`` installed offers no other transfer, so that a server without Xet can't be pushed to
+    (huggingface_hub 1.31 to 2.4). The client reads the variable once, on import; where that has happened already,
+    its constant is set too.
+    """
+    if endpoint == HUB or "HF_HUB_DISABLE_XET" in os.environ:
+        return
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        constants.HF_HUB_DISABLE_XET = True  # type: ignore[attr-defined]
+
+
+def hub_token() -> str:
+    """The token that the Hub's own client finds: ``HF_TOKEN``, or what ``hf auth login`` stored.
+
+    Raises:
+        HubError: there is none, or it can't be one.
+    """
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise HubError(
+            "There is no token for the Hub: set HF_TOKEN to a token with write access, or run `hf auth login`."
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise HubError(
+            "The token for the Hub holds a character that no token has: copy it into HF_TOKEN again, or run "
+            "`hf auth login`."
+        )
+    return token
+
+
+def hub_client(endpoint: str, token: str) -> HfApi:
+    """The Hub's client, for a process that writes a log.
+
+    Left alone, the client (huggingface_hub 1.31 to 2.4) waits for ever for most answers, draws bars that fill a file
+    with control characters, and has each request's URL logged, which for an upload may be a signed one.
+    """
+    from huggingface_hub import HfApi, get_session, set_client_factory
+    from huggingface_hub.utils import disable_progress_bars
+
+    session = get_session()
+    # httpx's or httpx2's, depending on the client's version.
+    make, hooks = type(session), session.event_hooks
+    if give_up not in hooks["request"]:
+        hooks = {**hooks, "request": [*hooks["request"], give_up]}
+        set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=PATIENCE))
+    disable_progress_bars()
+    for name in ("httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return HfApi(endpoint=endpoint, token=token, library_name="titanflow")
+
+
+def give_up(request: Any) -> None:
+    """Sets an end to each wait of a request that has none: the client's methods ask for that explicitly."""
+    asked = request.extensions.get("timeout") or {}
+    waits = {phase: asked.get(phase) or PATIENCE for phase in ("connect", "read", "write", "pool")}
+    request.extensions = {**request.extensions, "timeout": waits}
+
+
+def redact(text: str, token: str | None = None) -> str:
+    """``text`` without ``token``, without anything that looks like a token, and without credentials in URLs."""
+    token = token or os.environ.get("HF_TOKEN")
+    if token:
+        text = text.replace(token, "[redacted]")
+    return TOKEN_PATTERN.sub("[redacted]", text)

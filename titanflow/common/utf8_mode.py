@@ -1,0 +1,54 @@
+"""Names are UTF-8, to a command as to the stages that it starts, in whatever locale (Python's UTF-8 mode, PEP 540)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from titanflow.common.errors import ConfigError, Problem
+
+STREAMS = "PYTHONIOENCODING"
+"""The environment variable that says how a process writes to its terminal, and reads from it."""
+
+
+def restart_in_utf8_mode() -> None:
+    """Replaces a process whose locale isn't UTF-8 by the same one in UTF-8 mode.
+
+    In a Latin-1 locale ``Größe.txt`` would be another file than in a config or a stage. The terminal keeps its
+    encoding.
+    """
+    if not _is_utf8_mode():
+        os.environ.update({"PYTHONUTF8": "1", STREAMS: stream_encoding()})
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def check_utf8_mode() -> None:
+    """Refuses to work with names that are others to the stages: a flow is started by who knows what.
+
+    Raises:
+        ConfigError: this process takes the names of files for another encoding.
+    """
+    if not _is_utf8_mode():
+        found = f"this process takes the names of files for {sys.getfilesystemencoding()}"
+        raise ConfigError(Problem(found, "PYTHONUTF8", expected="PYTHONUTF8=1 in its environment, whatever the locale"))
+
+
+def utf8_problem(text: str, key: str, origin: str = "") -> Problem | None:
+    """What is wrong with a name or a text from outside that holds bytes which aren't UTF-8; None where all are.
+
+    Python keeps such bytes as lone surrogates, which no file of a run can hold.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Problem(f"found {text!a}", key, origin, "a name or a text in UTF-8")
+    return None
+
+
+def stream_encoding() -> str:
+    """How a child that shares this process's terminal writes to it: what it can't show becomes a question mark."""
+    return f"{sys.stdout.encoding if sys.stdout else 'utf-8'}:replace"
+
+
+def _is_utf8_mode() -> bool:
+    return sys.getfilesystemencoding() == "utf-8"

@@ -1,0 +1,120 @@
+"""What a ``data`` section says that can't be, or that nothing would read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.division import check_items, division_problems, written_keys
+from titanflow.config.keys.training import SOURCE_KEYS, Data, is_divided, names_rows
+from titanflow.config.mixture import mixture_members
+from titanflow.config.module import Module
+
+ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
+"""Keys that mean nothing for text."""
+ONLY_TEXT = ("text_column", "document", "streaming")
+"""Keys that mean nothing for conversations."""
+ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
+"""Keys that mean nothing for files and built-in sources, with their defaults."""
+KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
+"""What each built-in source holds."""
+
+
+def check_data(module: Module, section: str) -> list[Problem]:
+    """Every contradiction in one ``data`` section of a training module."""
+    data = module.config.get(section) or {}
+    members = mixture_members(data)
+    written = written_keys(module, section)
+    problems = _check_mixture(module, section, data) if members else _check_one(module, section, data, written)
+    for name, member in members.items():
+        own = set(data["mixture"]["sources"][name])
+        key = f"{section}.mixture.sources.{name}"
+        problems += _check_one(module, key, member, own | written)
+        problems += division_problems(module, section, key, member, own)
+    if data and not any(is_divided(member) for member in members.values()):
+        problems += division_problems(module, section, section, data, written)
+    proof_rows = module.config["chat"]["proof_rows"]
+    if proof_rows is not None and proof_rows < 0:
+        problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
+    return problems
+
+
+def check_evaluation_data(module: Module) -> list[Problem]:
+    """Every contradiction in the ``data`` section of an evaluate module."""
+    data = module.config.get("data") or {}
+    if (problems := check_items(module)) or not names_rows(data) or data["kind"] == "evals":
+        return problems
+    return _check_one(module, "data", data, set())
+
+
+def _check_one(module: Module, section: str, data: dict[str, Any], written: set[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    named = [key for key in SOURCE_KEYS if data.get(key)]
+    if len(named) > 1:
+        hint = f"set {module.name}.{section}.{named[0]} to null, or name another data file in `{section}:`"
+        message = f"two sources: {' and '.join(named)}"
+        problems.append(module.problem(f"{section}.{named[1]}", message, expected="one of them", hint=hint))
+    if (limit := data.get("limit")) is not None and limit < 1:
+        expected, hint = "1 or more", "leave it out to read all rows"
+        problems.append(module.problem(f"{section}.limit", f"found {limit}", expected, hint))
+    if data.get("document", "file") != "file" and not data.get("path"):
+        message = f"found {data['document']!r}, which means nothing without data.path"
+        problems.append(module.problem(f"{section}.document", message, hint="leave it out"))
+    for key, default in ONLY_DATASETS.items():
+        is_written = module.origins.get(f"{section}.{key}", "default") != "default"
+        if named and not data.get("dataset") and is_written and data.get(key, default) != default:
+            message = f"found {data[key]!r}, which means nothing without data.dataset"
+            problems.append(module.problem(f"{section}.{key}", message, hint="leave it out"))
+    kind = data.get("kind", "text")
+    if kind == "evals":
+        message = "found 'evals': a stage trains on text or conversations"
+        return [*problems, module.problem(f"{section}.kind", message, expected="text or chat")]
+    if KINDS.get(data.get("source") or "", kind) != kind:
+        message = f"found {data['source']!r}, which holds no {kind}"
+        expected = next(source for source, held in KINDS.items() if held == kind)
+        problems.append(module.problem(f"{section}.source", message, f"{expected}, with kind: {kind}"))
+    for key in ONLY_TEXT if kind == "chat" else ONLY_CHATS:
+        if key in written and data.get(key):
+            message = f"found {data[key]!r}, which means nothing with kind: {kind}"
+            hint = "leave it out" if kind == "chat" else "leave it out, or set kind: chat"
+            problems.append(module.problem(f"{section}.{key}", message, hint=hint))
+    return problems + (_check_declaration(module, section, data) if kind == "chat" else [])
+
+
+def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
+    from titanflow.config.keys.chat_columns import check_declaration
+
+    known = {key: data[key] for key in ("chat_format", "columns", "roles", "leave_out") if key in data}
+    try:
+        check_declaration(Data(**known), section)
+    except DataError as error:
+        return [module.problem(one.key, one.message, one.expected, one.hint) for one in error.problems]
+    return []
+
+
+def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    if named := [key for key in SOURCE_KEYS if data.get(key)]:
+        message = f"two sources: {named[0]} and mixture"
+        problems.append(module.problem(f"{section}.{named[0]}", message, expected="one of them"))
+    if data.get("streaming"):
+        message = "a mixture is read from prepared rows"
+        problems.append(module.problem(f"{section}.streaming", message, expected="false"))
+    for name, source in data["mixture"]["sources"].items():
+        problems += _check_source(module, f"{section}.mixture.sources.{name}", source, data["mixture"]["strategy"])
+    return problems
+
+
+def _check_source(module: Module, key: str, source: dict[str, Any], strategy: str) -> list[Problem]:
+    problems = [
+        module.problem(f"{key}.{number}", f"found {source[number]}", expected="a number above 0")
+        for number in ("weight", "epochs")
+        if source.get(number, 1) <= 0
+    ]
+    if "weight" in source and strategy == "concat":
+        message, hint = "sources that follow one another have no weights", "give it epochs, or set strategy: interleave"
+        problems.append(module.problem(f"{key}.weight", message, hint=hint))
+    if not any(source.get(one) for one in SOURCE_KEYS):
+        expected = f"one of {', '.join(SOURCE_KEYS)}, or data: file.yaml"
+        problems.append(module.problem(key, "the source names no rows", expected))
+    return problems

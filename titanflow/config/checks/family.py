@@ -1,0 +1,125 @@
+"""What a model family can't do, whatever device it is on: its export, its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from titanflow.architectures.families import ARCHITECTURES, NO_EXPORT, export_refusal
+from titanflow.common.errors import Problem
+from titanflow.config.keys.training import names_rows
+from titanflow.config.module import Module
+
+EXPORTED = {"evaluate": "models", "publish": "model"}
+"""The stages that load exports, and the key that names them."""
+STAGE_OF = {"base": "pretrain"}
+"""A name among them that isn't a stage's."""
+
+
+UNVALIDATED = {
+    "deepseek_v3": "torchtitan has no validator for deepseek_v3",
+    "gpt_oss": "torchtitan has no validator for gpt_oss",
+    "llama4": "torchtitan's validator gives llama4 a mask, which its layers refuse",
+}
+"""The families that can't be validated on torchtitan's own datasets or on streamed rows, and why."""
+WHOLE = ("qwen3", "gpt_oss")
+"""torchtitan's families that it can't cut into a pipeline's stages."""
+
+
+def check_family(module: Module) -> list[Problem]:
+    """What a family would compute otherwise than its arguments say, or how it can't be cut."""
+    is_llama4 = module.config["model"]["name"] == "llama4"
+    return [
+        *(_check_masks(module) if is_llama4 else []),
+        *_check_pipeline(module),
+        *_check_experts(module),
+        *_check_validator(module),
+    ]
+
+
+def _check_pipeline(module: Module) -> list[Problem]:
+    name, degree = module.config["model"]["name"], module.config["parallelism"]["pipeline_parallel_degree"]
+    if degree < 2 or name not in WHOLE:
+        return []
+    message = f"found {degree}: torchtitan can't cut {name} into a pipeline's stages"
+    return [module.problem("parallelism.pipeline_parallel_degree", message, expected="1")]
+
+
+def _check_validator(module: Module) -> list[Problem]:
+    config, family = module.config, module.config["model"]["name"]
+    rows = config.get("validation_data") or {}
+    is_own = config["training"]["mock_data"] or (names_rows(rows) and not rows["streaming"])
+    if family not in UNVALIDATED or not config["validation"]["enable"] or is_own:
+        return []
+    message = f"found true, and {UNVALIDATED[family]}"
+    hint = "give the module validation_data, without streaming: those rows have a validator of their own"
+    return [module.problem("validation.enable", message, expected="false", hint=hint)]
+
+
+def _check_experts(module: Module) -> list[Problem]:
+    """Experts that ranks share: as many to each."""
+    degrees = module.config["parallelism"]
+    tensor, ranks = degrees["tensor_parallel_degree"], degrees["expert_parallel_degree"]
+    tensor_ranks = degrees["expert_tensor_parallel_degree"]
+    if ranks < 2:
+        return []
+    found = []
+    experts = (module.model_args.get("moe_args") or {}).get("num_experts")
+    if experts and experts % ranks:
+        message = f"found {ranks}, and the model has {experts} experts"
+        found.append(("expert_parallel_degree", message, f"a divisor of {experts}"))
+    if tensor_ranks not in (1, tensor):
+        expected = f"1, or tensor_parallel_degree={tensor}"
+        found.append(("expert_tensor_parallel_degree", f"found {tensor_ranks}", expected))
+    return [module.problem(f"parallelism.{key}", message, expected) for key, message, expected in found]
+
+
+def _check_masks(module: Module) -> list[Problem]:
+    """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
+    args = module.model_args
+    if args.get("attn_type") == "flex":
+        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
+        return [module.problem("model.attn_type", message, expected="sdpa")]
+    block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
+    if not args.get("every_n_layers_nope") or not block or seq_len <= block:
+        return []
+    message = f"found {seq_len}, and sdpa attends beyond the blocks of model.fixed_attn_block_size={block}"
+    return [module.problem("training.seq_len", message, expected=f"at most {block}, where blocks change nothing")]
+
+
+def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
+    """An evaluate or publish module that loads the export of a model that has none."""
+    by_stage = {module.stage: module for module in modules.values()}
+    problems = []
+    for stage, key in EXPORTED.items():
+        names = named_exports(by_stage[stage]) if stage in by_stage else []
+        for reason, refused in _refused_exports(by_stage, names).items():
+            found = by_stage[stage].config[key]
+            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
+            hint = f"change the model, or leave the module {by_stage[stage].name} out"
+            problems.append(by_stage[stage].problem(key, message, hint=hint))
+    return problems
+
+
+def named_exports(module: Module) -> list[str]:
+    """The exports of its own experiment that an evaluate or publish module loads, as it names them."""
+    found = module.config.get(EXPORTED[module.stage])
+    return [found] if isinstance(found, str) else found if isinstance(found, list) else []
+
+
+def loaded_exports(module: Module) -> set[str]:
+    """The stages whose exports an evaluate or publish module loads."""
+    return {STAGE_OF.get(name, name) for name in named_exports(module)}
+
+
+def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
+    """The reasons why models can't be exported, each with their names; a family of one's own says so as it runs."""
+    refused: dict[str, list[str]] = {}
+    for name in names:
+        module = by_stage.get(STAGE_OF.get(name, name))
+        if module is None or not module.trains:
+            continue
+        family = module.config["model"]["name"]
+        if family in ARCHITECTURES or family in NO_EXPORT:
+            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
+    refused.pop("", None)
+    return refused

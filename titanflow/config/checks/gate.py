@@ -1,0 +1,103 @@
+"""What a publish module's gate asks that can't be, found before anything is trained."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from titanflow.common.errors import Problem
+from titanflow.config.module import Module
+from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folders
+
+LEAST_RESAMPLES = 100
+"""Fewer say nothing about the last few percent."""
+EACH_TAIL = 5
+"""Resamples that a bound has to have beyond it."""
+
+
+def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
+    """Every mistake in the gate of the publish module; ``root`` is the config tree, where task folders are found."""
+    by_stage = {module.stage: module for module in modules.values()}
+    publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
+    if publish is None:
+        return []
+    gate = publish.config["gate"]
+    problems = _check_numbers(publish)
+    if not gate["thresholds"] and not gate["better_than_last"]:
+        return problems
+    if evaluate is None:
+        key = "thresholds" if gate["thresholds"] else "better_than_last"
+        hint = "add an evaluate module, or leave the gate out"
+        return [*problems, publish.problem(f"gate.{key}", "found a gate, and nothing is evaluated", hint=hint)]
+    if gate["better_than_last"] and not evaluate.config["log_samples"]:
+        message = "found false, and publish.gate.better_than_last compares the samples"
+        problems.append(evaluate.problem("log_samples", message, expected="true"))
+    if gate["better_than_last"] and publish.config["target"] == "folder" and not publish.config["folder"]:
+        message = "found none, and in a run's own folder there is never a model of another to be better than"
+        hint = "name a folder that the runs share, or set target: hub"
+        problems.append(publish.problem("folder", message, hint=hint))
+    named = evaluate.config["include_path"]
+    folders = tasks_folders(named, root)
+    if named and not folders:
+        return problems
+    asked = asked_by({**evaluate.config, "include_path": folders[0] if folders else None})
+    known = known_metrics(asked)
+    return problems + (_check_names(publish, known, asked.groups) if known else [])
+
+
+def _check_numbers(publish: Module) -> list[Problem]:
+    gate, problems = publish.config["gate"], []
+    confidence, resamples = gate["confidence"], gate["resamples"]
+    if not 0 < confidence < 1:
+        hint = f"as a share: {confidence / 100:g}" if 1 < confidence < 100 else ""
+        problems.append(publish.problem("gate.confidence", f"found {confidence}", "a number between 0 and 1", hint))
+    elif resamples < LEAST_RESAMPLES or resamples * min(confidence, 1 - confidence) < EACH_TAIL:
+        least = max(LEAST_RESAMPLES, math.ceil(EACH_TAIL / min(confidence, 1 - confidence) - 1e-9))
+        expected = f"at least {least}, with confidence {confidence}"
+        problems.append(publish.problem("gate.resamples", f"found {resamples}", expected))
+    for name in gate["thresholds"]:
+        key = f"gate.thresholds.{name}"
+        if not all(name.rpartition("/")[::2]):
+            problems.append(publish.problem(key, f"found {name!r}", "task/metric", "as in `stdlib_kind/acc: 0.8`"))
+    return problems
+
+
+def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterable[str]) -> list[Problem]:
+    """Tasks and metrics that the evaluation won't have; ``known`` is task or group → metrics, empty where they aren't
+    known. A group has scores and no samples to compare."""
+    gate, problems = publish.config["gate"], []
+    for name in gate["thresholds"]:
+        task, _, metric = name.rpartition("/")
+        key = f"gate.thresholds.{name}"
+        if task not in known:
+            problems.append(_unknown(publish, key, f"no task {task!r} is evaluated", task, known))
+        elif not _has(known[task], metric):
+            problems.append(_unknown(publish, key, f"{task} has no metric {metric!r}", metric, known[task]))
+    if not gate["better_than_last"]:
+        return problems
+    metric = gate["metric"]
+    known = {name: metrics for name, metrics in known.items() if name not in groups}
+    for task in gate["tasks"]:
+        if task not in known:
+            problems.append(_unknown(publish, "gate.tasks", f"no task {task!r} is evaluated", task, known))
+        elif not _has(known[task], metric):
+            problems.append(_unknown(publish, "gate.metric", f"{task} has no metric {metric!r}", metric, known[task]))
+    if not gate["tasks"] and not any(_has(metrics, metric) for metrics in known.values()):
+        metrics = sorted({name for found in known.values() for name in found})
+        problems.append(
+            _unknown(publish, "gate.metric", f"no evaluated task has the metric {metric!r}", metric, metrics)
+        )
+    return problems
+
+
+def _has(metrics: list[str], metric: str) -> bool:
+    """Whether a task has the metric, perhaps through one of its filters; one whose metrics aren't known may."""
+    return not metrics or metric.partition(",")[0] in metrics
+
+
+def _unknown(publish: Module, key: str, message: str, given: str, known: Iterable[str]) -> Problem:
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    return publish.problem(key, message, ", ".join(names), f"did you mean {near[0]}?" if near else "")

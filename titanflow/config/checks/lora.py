@@ -1,0 +1,274 @@
+"""The ``lora`` section: which modules it means, and what can't be adapted; known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.module_names import module_names, without_layer
+from titanflow.architectures.weights import EMBEDDINGS, HEAD
+from titanflow.common.errors import Problem
+from titanflow.config.checks.model import argument_faults
+from titanflow.config.files.chat_template import template_of
+from titanflow.config.keys.lora_presets import ROUTED, TOKENS, preset_problems
+from titanflow.config.keys.training import Lora
+
+if TYPE_CHECKING:
+    from titanflow.architectures.base import BaseArchitecture
+    from titanflow.config.module import Module
+
+EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
+"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
+ROUTER, ROUTED_EXPERTS = ".moe.router.gate", ".moe.experts"
+"""What ends the names of a layer's router and of its routed experts."""
+JOINED = ("deepseek_v3", "qwen3")
+"""Families whose experts have a file's names each on their own, and in transformers 5 one name together."""
+DEFAULT_TARGETS = ("attention.*", *FUSED)
+"""What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
+TIED = (EMBEDDINGS, HEAD)
+"""Modules that share one weight where ``model.enable_weight_tying`` is on."""
+
+OTHERS: Mapping[str, tuple[Any, str]] = {
+    "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
+    "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
+}
+"""Keys of other sections that must have this value beside adapters, and why."""
+PEFT_NAMES = {
+    **{"q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo"},
+    **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
+}
+"""What transformers and peft call a module, and what it is called here."""
+QUANTIZERS = "quantize."
+"""What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
+
+UNTRAINED_TOKENS = (
+    "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
+    "it read: the model may not learn to end a turn. {}"
+)
+SAVE_THEM = f"lora.modules_to_save: [{TOKENS}] trains them too"
+
+
+@dataclass(frozen=True)
+class LoraModules:
+    """A model's modules by name: those that get an adapter, and those that are trained whole."""
+
+    targets: list[str]
+    saved: list[str]
+
+
+def scaling(settings: Lora) -> float:
+    """What the adapters' output is multiplied by."""
+    return settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern means a module: its whole name, or the end of it after a dot."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def find_modules(
+    settings: Lora, linears: Sequence[str], others: Sequence[str], tied: bool
+) -> tuple[LoraModules, list[Problem]]:
+    """The modules that a ``lora`` section means.
+
+    Args:
+        settings: the section.
+        linears: the names of the model's linear layers.
+        others: the names of its other modules.
+        tied: whether embeddings and output head share one weight.
+
+    Returns:
+        The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
+    """
+    targets, problems = _find("target_modules", target_patterns(settings.target_modules, linears), linears)
+    saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
+    problems += unmatched
+    if twice := _under(targets, saved):
+        message = f"{_short(twice)} would be trained whole and by an adapter"
+        problems.append(Problem(message, "lora.modules_to_save", hint="leave it out of one of the two"))
+    if tied:
+        problems += _tied_problems(targets, saved)
+    return LoraModules(targets, saved), problems
+
+
+def target_patterns(given: Sequence[str] | None, linears: Sequence[str]) -> Sequence[str]:
+    """What ``target_modules`` says; unset, the defaults that the family has layers for (all, if it has none)."""
+    if given is not None:
+        return given
+    return [one for one in DEFAULT_TARGETS if any(matches(one, name) for name in linears)] or DEFAULT_TARGETS
+
+
+def _tied_problems(targets: Sequence[str], saved: Sequence[str]) -> list[Problem]:
+    """One weight under two names is trained whole under both, or not at all."""
+    problems, one_weight = [], f"{' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
+    if adapted := [name for name in targets if name in TIED]:
+        hint = "leave it out: an adapter on one of the two would change the other"
+        problems.append(Problem(f"{adapted[0]}: {one_weight}", "lora.target_modules", hint=hint))
+    if len(alone := [name for name in saved if name in TIED]) == 1:
+        problems.append(Problem(f"{alone[0]}: {one_weight}", "lora.modules_to_save", hint=f"name both, or {TOKENS}"))
+    return problems
+
+
+def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list[str], list[Problem]]:
+    patterns = list(patterns)
+    found = [name for name in names if any(matches(pattern, name) for pattern in patterns)]
+    problems = [
+        Problem(
+            f"found {pattern!r}, which no {'linear layer' if key == 'target_modules' else 'module'} is called"
+            + (f"; matched by the others: {_short(found)}" if found else ""),
+            f"lora.{key}",
+            expected=_short(names),
+            hint=f"{pattern} of peft is {PEFT_NAMES[pattern]} here" if pattern in PEFT_NAMES else "",
+        )
+        for pattern in patterns
+        if not any(matches(pattern, name) for name in names)
+    ]
+    return found, problems
+
+
+def _under(targets: Sequence[str], saved: Sequence[str]) -> list[str]:
+    return [name for name in targets if any(name == other or name.startswith(f"{other}.") for other in saved)]
+
+
+def _short(names: Iterable[str]) -> str:
+    """Names with the number of the layer left out, each once."""
+    return ", ".join(dict.fromkeys(without_layer(name) for name in names))
+
+
+def number_problems(settings: Lora) -> list[Problem]:
+    """Numbers that no adapter can have; a rank of 0 is none of them, it means no adapters."""
+    checks = {
+        "rank": (settings.rank >= 0, "1 or more; 0 for no adapters"),
+        "alpha": (settings.alpha > 0, "more than 0"),
+        "dropout": (0 <= settings.dropout < 1, "at least 0 and below 1"),
+        "target_modules": (settings.target_modules != [], "at least one; unset, all of attention and feed-forward"),
+    }
+    return [
+        Problem(f"found {getattr(settings, key)}", f"lora.{key}", expected=expected)
+        for key, (is_right, expected) in checks.items()
+        if not is_right
+    ]
+
+
+def lora_problems(module: Module) -> list[Problem]:
+    """What is wrong with a training module's ``lora`` section."""
+    settings = Lora(**module.config["lora"])
+    problems = number_problems(settings)
+    if settings.rank > 0:
+        problems += [*_stage_problems(module), *preset_problems(module.config), *other_problems(module.config)]
+        linears, others = _names(module)
+        if linears and not problems:
+            tied = bool(module.model_args.get("enable_weight_tying"))
+            found, problems = find_modules(settings, linears, others, tied)
+            problems += peft_problems(module.config["model"]["name"], found, linears) if settings.peft_adapter else []
+    return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
+
+
+def _names(module: Module) -> tuple[list[str], list[str]]:
+    """The linear layers and the other modules of the model; none where they aren't known, or no model can be built."""
+    name, args = module.config["model"]["name"], module.model_args
+    return ([], []) if argument_faults(name, args) else module_names(name, args)
+
+
+def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list[Problem]:
+    """What peft can't be told of: it would do something else, or nothing, without a word.
+
+    Args:
+        family: torchtitan's name, as in ``model.name``.
+        found: the modules with an adapter, and those that are trained whole.
+        names: modules of the model, by which it has experts or hasn't.
+    """
+    problems = []
+    fused = [name for name in found.targets if name.rpartition(".")[2] in FUSED]
+    if fused and any(EXPERTS in name for name in names):
+        problems.append(
+            _no_peft(
+                f"peft takes adapters on {_short(fused)} for adapters on the experts",
+                "or name others: lora.target_modules: ['attention.*']",
+            )
+        )
+    if family == "llama4" and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
+        message = f"peft's adapter breaks {_short(routers)}: transformers' router of llama4 is no plain linear layer"
+        problems.append(_no_peft(message, "or name it in lora.modules_to_save instead"))
+    if family in JOINED and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
+        message = (
+            f"transformers joins the matrices of {_short(experts)} as it loads them, and peft would pass them over"
+        )
+        problems.append(_no_peft(message, "or leave them out of lora.modules_to_save"))
+    return problems
+
+
+def _no_peft(message: str, hint: str) -> Problem:
+    return Problem(message, "lora.peft_adapter", expected="false", hint=hint)
+
+
+def _stage_problems(module: Module) -> list[Problem]:
+    if module.stage == "sft":
+        return []
+    hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+    return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
+
+
+def other_problems(config: Mapping[str, Any]) -> list[Problem]:
+    """Keys of other sections that adapters can't go with; what ``config`` leaves out is taken to be right."""
+    problems = []
+    for key, (wanted, reason) in OTHERS.items():
+        section, _, name = key.partition(".")
+        found = (config.get(section) or {}).get(name, wanted)
+        if found != wanted:
+            problems.append(Problem(f"found {found}, with LoRA: {reason}", key, expected=str(wanted)))
+    converters = (config.get("model") or {}).get("converters") or []
+    if quantizers := [name for name in converters if name.startswith(QUANTIZERS)]:
+        message = f"found {quantizers[0]}, with LoRA: adapters are put beside plain linear layers"
+        problems.append(Problem(message, "model.converters", hint="leave it out, or lora.rank"))
+    return problems
+
+
+def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
+    """Whether an sft's base can have read its chat template's tokens.
+
+    What pretraining reads is plain text, and a published model without a template of its own has read no other.
+    """
+    from titanflow.config.module import STAGE_OF
+
+    if not base.in_hf:
+        return STAGE_OF.get(base.stage) != "pretrain"
+    has_template = base.tokenizer is not None and template_of(base.tokenizer) is not None
+    return has_template and not sft["new_special_tokens"]
+
+
+def saves_tokens(lora: Mapping[str, Any]) -> bool:
+    """Whether embeddings and output head are trained whole, its presets settled."""
+    return all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
+
+
+def _idle_rates(module: Module) -> Iterator[str]:
+    """Groups with a learning rate of their own of which no module is trained."""
+    config, (linears, others) = module.config, _names(module)
+    patterns = [*config["lora"]["modules_to_save"], *target_patterns(config["lora"]["target_modules"], linears)]
+    groups = PARAMETER_GROUPS.get(config["model"]["name"], {})
+    for group in config["optimizer"]["group_lr"]:
+        own = [name for name in (*linears, *others) if set(groups.get(group, ())) & set(name.split("."))]
+        if own and not any(matches(pattern, name) for pattern in patterns for name in own):
+            key, hint = f"optimizer.group_lr.{group}", f"lora.modules_to_save: [{ROUTED}] trains them"
+            where = f"{module.name}.{key} ({module.origins.get(key, 'default')})"
+            yield f"{where} has no effect: LoRA leaves these modules as they are; {hint}"
+
+
+def lora_warnings(module: Module) -> list[str]:
+    """Keys that are written although no adapter is trained; rates of what is frozen; tokens that no one trains."""
+    lora = module.config["lora"]
+    if lora["rank"] > 0:
+        idle = list(_idle_rates(module))
+        if saves_tokens(lora) or module.base is None or _knows_template(module.base, module.config["sft"]):
+            return idle
+        return [*idle, UNTRAINED_TOKENS.format(module.name, module.base.stage, SAVE_THEM)]
+    keys = [f"lora.{key}" for key in module.config["lora"] if key != "rank"]
+    return [
+        f"{module.name}.{key} ({origin}) has no effect: lora.rank is 0"
+        for key in keys
+        if (origin := module.origins.get(key, "default")) != "default"
+    ]

@@ -1,0 +1,165 @@
+"""A model's arguments that contradict each other: no model could be built of them, though each has its right type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from titanflow.architectures.families import OWN_FAMILIES, PARAMETER_GROUPS
+from titanflow.common.errors import Problem
+from titanflow.config.mixture import packs_rows
+from titanflow.config.module import Module
+
+COUNTS = (
+    *("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_seq_len"),
+    *("route_every", "moving_average_window"),
+)
+"""Arguments that count something."""
+
+ABOVE_ZERO = ("prior_factor", "beta_start", "beta_end")
+"""A routed family's arguments of which nothing is left at 0."""
+
+FROM_ZERO = ("beta_warmup_steps", *(f"{loss}_loss_weight" for loss in ("aux", "z", "causal", "prior", "tpn")))
+"""Its arguments that may be 0; a loss with a weight below would be driven up."""
+
+WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
+"""The families that part the model's width into heads; others give a head a width of its own."""
+
+MASKED = "sdpa"
+"""The one kind of attention whose kernel drops weights."""
+
+Fault = tuple[tuple[str, ...], str, str]
+"""The arguments that it is about, what was found, and what was expected."""
+Found = Iterator[Fault]
+
+
+def check_model(module: Module) -> list[Problem]:
+    """What is wrong with the arguments of a training module's model; nothing where they aren't known.
+
+    Of several arguments the first that the module itself says is named, rather than one of the flavor's. What an
+    sft inherits is its base's matter.
+    """
+    problems = []
+    for keys, message, expected in argument_faults(module.config["model"]["name"], module.model_args):
+        written = [key for key in keys if _is_written(module, key)]
+        if written or module.base is None:
+            problems.append(module.problem(f"model.{(*written, *keys)[0]}", message, expected))
+    return problems + _check_recomputed(module)
+
+
+def argument_faults(name: str, args: dict[str, Any]) -> list[Fault]:
+    """What is wrong with a model's arguments, its family's name being ``name``."""
+    return list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args), *_experts(args)]
+
+
+def _check_recomputed(module: Module) -> list[Problem]:
+    """What is recomputed must drop what it dropped: torch keeps the random numbers unless it is told not to."""
+    recomputing, lora = module.config["activation_checkpoint"], module.config["lora"]
+    drops = module.model_args.get("dropout") or (lora["rank"] and lora["dropout"])
+    if not drops or recomputing["mode"] == "none" or recomputing["preserve_rng_state"]:
+        return []
+    message = "found false, with dropout: recomputed activations would drop others, and the gradient be of another loss"
+    return [module.problem("activation_checkpoint.preserve_rng_state", message, "true, or mode: none")]
+
+
+def _is_written(module: Module, key: str) -> bool:
+    flavor = "{name}/{flavor} of ".format(**module.config["model"])
+    return not module.origins.get(f"model.{key}", flavor).startswith(flavor)
+
+
+def _sizes(args: dict[str, Any]) -> Found:
+    for key in COUNTS:
+        if _is_number(args.get(key)) and args[key] < 1:
+            yield (key,), f"found {args[key]}", "1 or more"
+
+
+def _heads(name: str, args: dict[str, Any]) -> Found:
+    heads, shared, dim = (args.get(key) for key in ("n_heads", "n_kv_heads", "dim"))
+    if heads and shared and heads % shared:
+        message = f"n_heads is {heads} and n_kv_heads {shared}: each key head serves as many query heads"
+        yield ("n_kv_heads", "n_heads"), message, f"n_kv_heads a divisor of {heads}"
+    if heads and dim and name in WHOLE_HEADS and (dim % heads or dim // heads % 2):
+        message = f"dim is {dim} and n_heads {heads}: a head is {dim / heads:g} wide, and RoPE turns pairs in it"
+        yield ("n_heads", "dim"), message, "dim an even multiple of n_heads"
+
+
+def _dropout(args: dict[str, Any]) -> Found:
+    dropout, attention = args.get("dropout"), args.get("attn_type")
+    if not _is_number(dropout):
+        return
+    assert dropout is not None
+    if not 0 <= dropout < 1:
+        yield ("dropout",), f"found {dropout}", "at least 0 and below 1"
+    elif dropout and attention != MASKED:
+        message = f"dropout is {dropout} and attn_type {attention!r}, whose kernel drops nothing"
+        yield ("dropout", "attn_type"), message, f"dropout 0, or attn_type {MASKED}"
+
+
+def _routing(name: str, args: dict[str, Any]) -> Found:
+    """A routed family's share of tokens, and which of its layers are routed."""
+    if name not in PARAMETER_GROUPS:
+        return
+    layers, every = args["n_layers"], args.get("route_every", 2)
+    if not 0 < args["capacity"] <= 1:
+        yield ("capacity",), f"found {args['capacity']}", "above 0 and at most 1"
+    if every > layers:
+        expected = f"route_every at most {layers}" if "route_every" in args else f"{every} layers or more"
+        yield ("route_every", "n_layers"), f"every {every} layers one is routed, and there are {layers}", expected
+    if name == "dtf" and layers % 2:
+        yield ("n_layers",), f"found {layers}: dtf's layers come in pairs", "an even number"
+    for key in ABOVE_ZERO:
+        if key in args and not 0 < args[key] < math.inf:
+            yield (key,), f"found {args[key]}", "a number above 0"
+    for key in FROM_ZERO:
+        if key in args and not 0 <= args[key] < math.inf:
+            yield (key,), f"found {args[key]}", "0 or a number above"
+
+
+def warn_of_schedule(module: Module) -> list[str]:
+    """Schedules that a stage ends before."""
+    steps, schedule = module.config["training"]["steps"], module.config["lr_scheduler"]
+    warmup, beta = schedule["warmup_steps"], module.model_args.get("beta_warmup_steps", 0)
+    found, key = [], "lr_scheduler.warmup_steps"
+    if module.is_written(key) and warmup > (schedule["total_steps"] or steps):
+        what = f"{key} ({module.origins[key]}) is {warmup}"
+        found.append((what, "the learning rate rises to the end, and is optimizer.lr in the last step alone"))
+    if beta >= steps:
+        found.append((f"model.beta_warmup_steps is {beta}", "β stays at model.beta_start all the while"))
+    return [f"{module.name}.{what} and training.steps {steps}: {effect}" for what, effect in found]
+
+
+def warn_of_padding(module: Module) -> list[str]:
+    """Rows of one conversation each for a routed model: of a row with padding it computes the same share as of any."""
+    is_routed = module.config["model"]["name"] in PARAMETER_GROUPS
+    if module.stage != "sft" or not is_routed or packs_rows(module.config["data"]):
+        return []
+    return [
+        f"{module.name}.data.packing is null: padding competes with a row's tokens for what a routed layer computes "
+        "(model.capacity), and is counted in its statistics; best_fit leaves little of it"
+    ]
+
+
+def _experts(args: dict[str, Any]) -> Found:
+    """What torchtitan's router refuses in the first step (``models/moe/moe.py``)."""
+    experts = args.get("moe_args") or {}
+    count, chosen, groups = (experts.get(key) for key in ("num_experts", "top_k", "num_expert_groups"))
+    limited, score = experts.get("num_limited_groups"), experts.get("score_func", "softmax")
+    if score not in ("softmax", "sigmoid"):
+        yield ("moe_args.score_func",), f"found {score!r}", "softmax or sigmoid"
+    if not count:
+        return
+    keys, of = ("moe_args.num_experts",), f"and the model has {count} experts"
+    if chosen is not None and not 1 <= chosen <= count:
+        yield ("moe_args.top_k", *keys), f"found {chosen}, {of}", f"1 to {count}"
+    if groups is None:
+        return
+    if groups < 1 or count % groups or count // groups < 2:
+        yield ("moe_args.num_expert_groups", *keys), f"found {groups}, {of}", f"a divisor of {count}, two in each group"
+    elif limited is None or not 1 <= limited <= groups:
+        found = f"{groups} groups of experts, and num_limited_groups is {limited}"
+        yield ("moe_args.num_limited_groups", "moe_args.num_expert_groups"), found, f"num_limited_groups: 1 to {groups}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,282 @@
+"""What a schema can't say: values that contradict each other, found before anything runs."""
+
+from __future__ import annotations
+
+import json
+
+from titanflow.architectures.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
+from titanflow.common.errors import Problem
+from titanflow.config.checks.data import check_data
+from titanflow.config.checks.evaluate_values import check_evaluation
+from titanflow.config.checks.family import check_family
+from titanflow.config.checks.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
+from titanflow.config.checks.model import check_model, warn_of_padding, warn_of_schedule
+from titanflow.config.checks.parallelism import check_parallelism, check_processes, is_sharded
+from titanflow.config.keys.repositories import idle_revisions
+from titanflow.config.keys.training import names_rows
+from titanflow.config.mixture import packs_rows
+from titanflow.config.module import Module
+from titanflow.config.named_values import check_named_values
+from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
+
+REFUSED = {
+    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
+    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
+    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
+    "memory_estimation.enable": "a script of torchtitan's alone reads it; `titanflow plan` forecasts the memory",
+    "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
+    "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
+}
+"""Keys that can't be set in a stage, and why: it does without, or nothing in it would read them."""
+
+
+def check_module(module: Module) -> list[Problem]:
+    """Every contradiction in one resolved module."""
+    if module.trains:
+        return [
+            *check_model(module),
+            *check_data(module, "data"),
+            *check_data(module, "validation_data"),
+            *_check_dataset(module, "data"),
+            *_check_dataset(module, "validation_data"),
+            *_check_validation(module),
+            *_check_seq_len(module),
+            *_check_skip_rows(module),
+            *check_family(module),
+            *_check_refused(module),
+            *_check_config_file(module),
+            *check_named_values(module),
+            *_check_checkpoints(module),
+            *_check_sft(module),
+            *_check_sft_tokenizer(module),
+            *_check_packing(module),
+            *_check_routing(module),
+            *lora_problems(module),
+            *_check_new_tokens(module),
+            *check_parallelism(module),
+        ]
+    return check_evaluation(module) if module.stage == "evaluate" else []
+
+
+def check_launch(module: Module) -> list[Problem]:
+    """What a start of the module asks for and doesn't get: machines that meet, and as many processes as are needed."""
+    return _check_launcher(module) or (check_processes(module) if module.trains else [])
+
+
+def has_data(module: Module, section: str = "data") -> bool:
+    """Whether the section says where rows come from."""
+    return names_rows(module.config.get(section) or {})
+
+
+def _check_dataset(module: Module, section: str) -> list[Problem]:
+    """torchtitan's own way to name a dataset, beside this project's."""
+    titans = f"{'training' if section == 'data' else 'validation'}.dataset"
+    written = [key for key in (titans, f"{titans}_path") if _names_one(module, key)]
+    if has_data(module, section) and written:
+        message, hint = (
+            f"two sources: {written[0]} and {section}",
+            f'set {module.name}.{written[0]}: "" to leave it out',
+        )
+        return [module.problem(written[0], message, expected="one of them", hint=hint)]
+    return []
+
+
+def _names_one(module: Module, key: str) -> bool:
+    """Whether someone wrote a dataset's name or path: neither torchtitan's default, nor an empty one over it."""
+    return _is_written(module, key) and bool(_value(module, key))
+
+
+def _is_written(module: Module, key: str) -> bool:
+    return module.is_written(key)
+
+
+def overruled(module: Module) -> list[str]:
+    """What is written and has no effect, because a stage sets it itself; each with the reason."""
+    if not module.trains:
+        return []
+    reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
+    if module.config["data"]["streaming"]:
+        reasons["training.skip_rows"] = "streamed data has no order to begin later in"
+    if module.stage == "sft":
+        initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
+        reasons |= dict.fromkeys(initial, "an sft starts from its base's checkpoint")
+    written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
+    if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
+        reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
+        written.append("checkpoint.enable")
+    if _is_written(module, "training.mixed_precision_param") and _mixes_nothing(module):
+        reasons["training.mixed_precision_param"] = (
+            "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
+        )
+        written.append("training.mixed_precision_param")
+    without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written]
+    return [*without_effect, *lora_warnings(module), *warn_of_schedule(module), *warn_of_padding(module)]
+
+
+def _mixes_nothing(module: Module) -> bool:
+    degrees = module.config["parallelism"]
+    parted = degrees["tensor_parallel_degree"] > 1 or degrees["pipeline_parallel_degree"] > 1
+    return parted and not is_sharded(module) and _value(module, "training.mixed_precision_param") != "float32"
+
+
+def _value(module: Module, key: str) -> object:
+    section, _, name = key.partition(".")
+    return (module.config.get(section) or {}).get(name)
+
+
+def _check_validation(module: Module) -> list[Problem]:
+    config = module.config
+    own = has_data(module)
+    if config["validation"]["enable"] and own and not has_data(module, "validation_data"):
+        return [
+            module.problem(
+                "validation.enable",
+                "validation is on, and there is nothing to validate on",
+                expected="a data file in the module's `validation_data:`, or rows that its data holds out",
+                hint=f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on",
+            )
+        ]
+    return []
+
+
+def _check_skip_rows(module: Module) -> list[Problem]:
+    found = _value(module, "training.skip_rows")
+    if isinstance(found, int) and found < 0:
+        return [module.problem("training.skip_rows", f"found {found}", expected="0 or more")]
+    return []
+
+
+def _check_seq_len(module: Module) -> list[Problem]:
+    seq_len, limit = module.config["training"]["seq_len"], module.model_args.get("max_seq_len")
+    reason, hint = f"the model's max_seq_len is {limit}", ""
+    if module.base is not None:
+        limit = None if module.config["sft"]["allow_longer_context"] else module.base.seq_len
+        reason = f"{module.base.stage} was trained with {limit}"
+        hint = f"to train positions that it has never seen, set {module.name}.sft.allow_longer_context: true"
+    if not limit or seq_len <= limit:
+        return []
+    message = f"found {seq_len}, and {reason}"
+    return [module.problem("training.seq_len", message, expected=f"at most {limit}", hint=hint)]
+
+
+def _check_refused(module: Module) -> list[Problem]:
+    found = {key: _value(module, key) for key in REFUSED}
+    problems = [
+        module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items() if value
+    ]
+    if (mode := _value(module, "comm.mode")) != "default":
+        why = "the ranks would exchange nothing, and each train a model of its own"
+        problems.append(module.problem("comm.mode", f"found {mode!r}", "default", why))
+    return problems
+
+
+def _check_config_file(module: Module) -> list[Problem]:
+    """torchtitan reads the file from its own command line alone; a stage has none."""
+    if not (found := _value(module, "job.config_file")):
+        return []
+    hint = f"write `modules: {{{module.name}: {{config: {found}}}}}`: torchtitan's TOML is read as a module file"
+    return [module.problem("job.config_file", f"found {found!r}, which a stage doesn't read", "null", hint)]
+
+
+def _check_checkpoints(module: Module) -> list[Problem]:
+    """What torchtitan says when each rank has built its model, or when a run is resumed, or not at all."""
+    config, problems = module.config["checkpoint"], []
+    if config["keep_latest_k"] == 1:
+        found = "found 1: while the next one is saved, the last may be all there is"
+        problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
+    if config["initial_load_in_hf"] and not config["initial_load_model_only"]:
+        found = "found false, and a model in transformers' format has weights alone (initial_load_in_hf)"
+        problems.append(module.problem("checkpoint.initial_load_model_only", found, "true"))
+    if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
+        found = "found true, and only a model in transformers' format is quantized so"
+        problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
+    if reason := exclusion_refusal(config["exclude_from_loading"]):
+        expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
+        problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))
+    return problems
+
+
+def _check_sft(module: Module) -> list[Problem]:
+    if module.stage != "sft" or module.config["training"]["mock_data"] or _names_one(module, "training.dataset"):
+        return []
+    if not has_data(module):
+        expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
+        return [module.problem("data", "fine-tuning has nothing to train on", expected)]
+    if module.config["data"]["kind"] == "chat":
+        return []
+    return [
+        module.problem(
+            "data.kind",
+            f"found {module.config['data']['kind']}: fine-tuning takes conversations",
+            expected="chat",
+        )
+    ]
+
+
+def _check_sft_tokenizer(module: Module) -> list[Problem]:
+    if module.stage != "sft" or module.config["tokenizer"]["vocab_size"] is None:
+        return []
+    return [
+        module.problem(
+            "tokenizer.vocab_size",
+            f"found {module.config['tokenizer']['vocab_size']}: fine-tuning keeps its base's tokenizer",
+            hint="leave it out here, or change it in the base and pretrain again",
+        )
+    ]
+
+
+def _check_packing(module: Module) -> list[Problem]:
+    config = module.config
+    packed = [key for key in ("data", "validation_data") if packs_rows(config.get(key) or {})]
+    if not packed:
+        return []
+    parallelism = config["parallelism"]
+    refusals = packing_refusals(
+        config["model"]["name"], parallelism["context_parallel_degree"], parallelism["pipeline_parallel_degree"]
+    )
+    hint = f"leave out {module.name}.{packed[0]}.packing, or what stands in its way"
+    return [
+        module.problem(key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
+        for key, reason in refusals.items()
+    ]
+
+
+def _check_routing(module: Module) -> list[Problem]:
+    """A model with routed layers: parallelism that would cut a row, and learning rates of groups that it has."""
+    config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
+    rates = config["optimizer"]["group_lr"]
+    expected = " or ".join(groups) if groups else "nothing: this model family has one group"
+    problems = [
+        module.problem(f"optimizer.group_lr.{name}", "unknown group", expected=expected)
+        for name in rates
+        if name not in groups
+    ]
+    if rates and config["optimizer"]["early_step_in_backward"]:
+        problems.append(module.problem("optimizer.early_step_in_backward", "found true, with optimizer.group_lr"))
+    if groups:
+        degrees = {f"parallelism.{key}": value for key, value in config["parallelism"].items()}
+        refusals = routed_refusals(degrees, module.model_args.get("attn_type", "sdpa"))
+        problems += [module.problem(key, why) for key, why in refusals.items()]
+    return problems
+
+
+def _check_new_tokens(module: Module) -> list[Problem]:
+    tokens, key = module.config["sft"]["new_special_tokens"], "sft.new_special_tokens"
+    if not tokens:
+        return []
+    if module.base is None or module.base.folder is None:
+        message = "found some, and the base is trained in this experiment"
+        return [module.problem(key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
+    if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
+        return [module.problem(key, f"found {tokens}", expected="different tokens without space around them")]
+    if module.config["lora"]["rank"] and not saves_tokens(module.config["lora"]):
+        message = "found some, and adapters leave embedding and output as they are"
+        return [module.problem(key, message, hint=f"{SAVE_THEM}, and the adapter has their rows")]
+    return []
+
+
+def _check_launcher(module: Module) -> list[Problem]:
+    launcher = module.config.get("launcher") or {}
+    if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
+        return [module.problem("launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
+    return []

@@ -1,0 +1,41 @@
+"""What the file system says against a path of a config (a name too long, a folder closed to us), as a mistake in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.experiment import Experiment
+
+
+@contextmanager
+def named_by(config: Experiment) -> Iterator[None]:
+    """Names the key by whose value the file system was asked.
+
+    Raises:
+        ConfigError: in place of an ``OSError`` that has a path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        raise ConfigError(_problem(error, config)) from None
+
+
+def _problem(error: OSError, config: Experiment) -> Problem:
+    values = {
+        f"{module.name}.{key}": value for module in config.modules.values() for key, value in module.values().items()
+    }
+    texts = {
+        key: (text, origin)
+        for key, (value, origin) in values.items()
+        for text in (value if isinstance(value, list) else [value])
+        if isinstance(text, str) and len(text) > 1 and text in error.filename
+    }
+    found = f"found {error.filename}: {error.strerror}"
+    if not texts:
+        return Problem(found, expected="a path that can be read")
+    key = max(texts, key=lambda one: len(texts[one][0]))
+    return Problem(found, key, texts[key][1], "a path that can be read")

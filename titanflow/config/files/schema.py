@@ -1,0 +1,265 @@
+"""Checks a config tree against a JSON schema, and says what is wrong the way a person would.
+
+JSON Schema is what pydantic makes of torchtitan's dataclasses and of this project's; of it this reads
+``properties``, ``$ref``, ``type``, ``enum``, ``const``, ``anyOf``, ``items``, ``additionalProperties``, ``default``
+and the bounds of numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.config.files.foreign_names import foreign_hint
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain, remade
+
+Schema = dict[str, Any]
+TYPE_NAMES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "null",
+}
+BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "minimum": ("at least", operator.ge),
+    "exclusiveMinimum": ("more than", operator.gt),
+    "maximum": ("at most", operator.le),
+    "exclusiveMaximum": ("below", operator.lt),
+}
+"""How a number may be bounded: in words, and whether one is within."""
+
+
+@cache
+def dataclass_schema(cls: type) -> Schema:
+    """The schema of a dataclass, references resolved."""
+    from titanflow.config.keys.json_schema import json_schema
+
+    return inline(json_schema(cls))
+
+
+def inline(schema: Schema) -> Schema:
+    """The schema with each ``$ref`` replaced by what it refers to."""
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+        return {key: resolve(value) for key, value in node.items() if key != "$defs"}
+
+    return resolve(schema)
+
+
+def merge_schemas(base: Schema, added: Schema) -> Schema:
+    """Both schemas' properties; a section that both have holds the keys of both."""
+    properties: dict[str, Schema] = dict(base["properties"])
+    for key, schema in added["properties"].items():
+        below = properties.get(key, {})
+        both = "properties" in below and "properties" in schema
+        properties[key] = merge_schemas(below, schema) if both else schema
+    return {**base, "properties": properties}
+
+
+def defaults(schema: Schema) -> Any:
+    """The value of a section in which nothing is set."""
+    if "default" in schema:
+        return schema["default"]
+    if "properties" in schema:
+        return {key: defaults(value) for key, value in schema["properties"].items()}
+    return {"array": [], "object": {}}.get(schema.get("type", ""))
+
+
+def known_keys(schema: Schema, prefix: str = "") -> list[str]:
+    """The dotted key of every section and field."""
+    keys = []
+    for key, value in schema.get("properties", {}).items():
+        keys.append(f"{prefix}{key}")
+        keys += known_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def typed(tree: Tree, schema: Schema) -> Tree:
+    """The tree with each value that stands where only a text fits as the text that was written: ``1001``, ``012``."""
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, dict) else {}
+    return remade(tree, {key: _typed(value, properties.get(key, others)) for key, value in tree.items()})
+
+
+def _typed(value: Leaf | Tree, schema: Schema) -> Leaf | Tree:
+    if isinstance(value, dict):
+        return typed(value, schema)
+    if value.text is None or accepts(value.value, schema) or not accepts(value.text, schema):
+        return value
+    return Leaf(value.text, value.origin)
+
+
+def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
+    """Every mistake of ``tree``, each with its key, its origin and what would be right."""
+    return _check_section(tree, schema, prefix, known_keys(schema))
+
+
+def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], above: str = "") -> list[Problem]:
+    problems: list[Problem] = []
+    properties = schema["properties"]
+    for key, value in tree.items():
+        dotted = f"{above}{key}"
+        if key not in properties:
+            problems.append(_unknown_key(dotted, value, known, prefix))
+        elif isinstance(value, dict):
+            problems += _check_mapping(value, properties[key], prefix, known, dotted)
+        elif not _fits(value.value, properties[key]):
+            problems.append(_wrong_value(f"{prefix}{dotted}", value, properties[key]))
+    return problems
+
+
+def _fits(value: Any, schema: Schema) -> bool:
+    """Whether a value that isn't a mapping may stand here; in place of a section only null may."""
+    return value is None if "properties" in schema else accepts(value, schema)
+
+
+def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
+    if isinstance(value, Replacing) and not _fits(value.value.value, schema):
+        return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
+    if "properties" in schema:
+        return _check_section(value, schema, prefix, known, f"{dotted}.")
+    items = schema.get("additionalProperties")
+    if isinstance(items, dict) and "properties" in items:
+        return [problem for name, item in value.items() for problem in _check_item(item, items, prefix, dotted, name)]
+    if accepts(plain(value), schema):
+        return []
+    return [_wrong_value(f"{prefix}{dotted}", Leaf(plain(value), first_origin(value)), schema)]
+
+
+def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) -> list[Problem]:
+    """One section of a mapping that holds sections by name."""
+    above = f"{dotted}.{name}"
+    if not isinstance(item, dict):
+        return [_wrong_value(f"{prefix}{above}", item, {"type": "object"})]
+    return _check_section(item, schema, prefix, known_keys(schema, f"{above}."), f"{above}.")
+
+
+def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:
+    """An unknown key, with what another trainer's is called here, or else the nearest known one."""
+    below = [f"{dotted}.{key}" for key, _ in leaves(value)] if isinstance(value, dict) else []
+    hint = foreign_hint([dotted, *below], known, prefix)
+    if dotted in known:
+        above, _, last = dotted.rpartition(".")
+        hint = f"it stands in its section: {above}: {{{last}: …}}"
+    elif not hint:
+        near = closest(dotted, known)
+        hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
+    return Problem("unknown key", key=f"{prefix}{dotted}", origin=first_origin(value), hint=hint)
+
+
+def closest(key: str, known: list[str]) -> str | None:
+    """The known key that ``key`` most likely means: the nearest in its own section, or the same name elsewhere."""
+    section, _, name = key.rpartition(".")
+    siblings = {
+        known_key.rpartition(".")[2]: known_key for known_key in known if known_key.rpartition(".")[0] == section
+    }
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return siblings[near[0]]
+    elsewhere = [known_key for known_key in known if known_key.rpartition(".")[2] == name]
+    if elsewhere:
+        return elsewhere[0]
+    # Not the section that it stands in, which is no key to write in its place.
+    near = difflib.get_close_matches(key, [one for one in known if one != section], n=1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
+    found = leaf.value
+    kind = "text" if isinstance(found, str) else type(found).__name__
+    message = f"found {found!r} ({kind})" if found is not None else "found null"
+    hint = ""
+    if isinstance(found, str) and any(accepts(value, schema) for value in _numbers(found)):
+        hint = f"take the quotes off: {found}"
+    elif isinstance(found, list) and any(isinstance(one, bool) for one in found):
+        hint = "YAML reads yes, no, on and off as true and false: put quotes around such a text"
+    elif found in ("float16", "fp16", "half") and accepts("bfloat16", schema):
+        hint = "float16 would need its losses scaled, which torchtitan doesn't do; bfloat16 has float32's range"
+    expected = describe(schema)
+    if isinstance(found, float) and not math.isfinite(found):
+        expected = expected.replace("a number", "a finite number")
+    return Problem(message, key=key, origin=leaf.origin, expected=expected, hint=hint)
+
+
+def _numbers(text: str) -> list[Any]:
+    numbers: list[Any] = []
+    for kind in (int, float):
+        try:
+            numbers.append(kind(text))
+        except ValueError:
+            continue
+    return numbers
+
+
+def accepts(value: Any, schema: Schema) -> bool:
+    """Whether a plain value fits; a whole number is a number too, true and false are neither."""
+    if "anyOf" in schema:
+        return any(accepts(value, option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return any(value == option and type(value) is type(option) for option in schema["enum"])
+    if "const" in schema:
+        return bool(value == schema["const"] and type(value) is type(schema["const"]))
+    match schema.get("type"):
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool) and _within(value, schema)
+        case "number":
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            # No bound of a training is infinite, and what is no number compares with nothing.
+            return is_number and math.isfinite(value) and _within(value, schema)
+        case "string":
+            # No file system, log or database takes a NUL.
+            return isinstance(value, str) and "\0" not in value
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+        case "array":
+            return isinstance(value, list) and all(accepts(item, schema.get("items", {})) for item in value)
+        case "object":
+            return _accepts_object(value, schema)
+    return True
+
+
+def _within(value: float, schema: Schema) -> bool:
+    return all(is_within(value, schema[name]) for name, (_, is_within) in BOUNDS.items() if name in schema)
+
+
+def _accepts_object(value: Any, schema: Schema) -> bool:
+    if not isinstance(value, dict):
+        return False
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    for key, item in value.items():
+        if key in properties:
+            if not accepts(item, properties[key]):
+                return False
+        elif others is False or (isinstance(others, dict) and not accepts(item, others)):
+            return False
+    return True
+
+
+def describe(schema: Schema) -> str:
+    """What a field takes, in words."""
+    if "anyOf" in schema:
+        return " or ".join(describe(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array" and schema.get("items"):
+        return f"a list, each item {describe(schema['items'])}"
+    bounds = " and ".join(f"{words} {schema[name]:g}" for name, (words, _) in BOUNDS.items() if name in schema)
+    return ", ".join(part for part in (TYPE_NAMES.get(schema.get("type", ""), "any value"), bounds) if part)

@@ -1,0 +1,90 @@
+"""The bounds of numbers, where a type doesn't say them: for configs and for the form of Prefect's UI alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from titanflow.config.files.schema import Schema
+
+COUNT = {"minimum": 1}
+NATURAL = {"minimum": 0}
+POSITIVE = {"exclusiveMinimum": 0}
+SHARE = {"minimum": 0, "maximum": 1}
+BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
+SEED = {"minimum": 0, "maximum": 2**32 - 1}
+"""What numpy takes as one."""
+OR_ALL = {"minimum": -1}
+"""A count, for which torchtitan takes -1 as: all that there is."""
+LAUNCHER = {
+    "launcher.nproc_per_node": COUNT,
+    "launcher.nnodes": COUNT,
+    "launcher.node_rank": NATURAL,
+    "launcher.omp_num_threads": COUNT,
+}
+
+TRAINING: Mapping[str, Mapping[str, float]] = {
+    **LAUNCHER,
+    "training.steps": COUNT,
+    "training.seq_len": COUNT,
+    "training.local_batch_size": COUNT,
+    "training.global_batch_size": OR_ALL,
+    "training.max_norm": POSITIVE,
+    "optimizer.lr": NATURAL,
+    "optimizer.beta1": BELOW_ONE,
+    "optimizer.beta2": BELOW_ONE,
+    "optimizer.eps": NATURAL,
+    "optimizer.weight_decay": NATURAL,
+    "lr_scheduler.warmup_steps": NATURAL,
+    "lr_scheduler.decay_ratio": SHARE,
+    "lr_scheduler.min_lr_factor": SHARE,
+    "parallelism.pipeline_parallel_microbatch_size": COUNT,
+    "parallelism.pipeline_parallel_layers_per_stage": COUNT,
+    "parallelism.pipeline_parallel_first_stage_less_layers": NATURAL,
+    "parallelism.pipeline_parallel_last_stage_less_layers": NATURAL,
+    "checkpoint.interval": COUNT,
+    "checkpoint.keep_latest_k": NATURAL,
+    "validation.freq": COUNT,
+    "validation.steps": OR_ALL,
+    "validation.local_batch_size": COUNT,
+    "metrics.log_freq": COUNT,
+    "debug.seed": NATURAL,
+    "chat.proof_rows": NATURAL,
+    "lora.rank": NATURAL,
+    "lora.alpha": POSITIVE,
+    "lora.dropout": BELOW_ONE,
+}
+EVALUATE: Mapping[str, Mapping[str, float]] = {
+    **LAUNCHER,
+    "limit": POSITIVE,
+    "num_fewshot": NATURAL,
+    "batch_size": COUNT,
+    "bootstrap_iters": NATURAL,
+    "examples": NATURAL,
+    "seed": SEED,
+}
+
+
+def bounded(schema: Schema, bounds: Mapping[str, Mapping[str, float]]) -> Schema:
+    """A copy of a schema whose numbers have bounds, each by its dotted key.
+
+    Raises:
+        KeyError: the schema lacks one of the keys.
+    """
+    copy = {**schema, "properties": dict(schema["properties"])}
+    sections: dict[str, dict[str, Mapping[str, float]]] = {}
+    for key, bound in bounds.items():
+        name, _, below = key.partition(".")
+        if below:
+            sections.setdefault(name, {})[below] = bound
+        else:
+            copy["properties"][name] = _bounded_field(copy["properties"][name], bound)
+    for name, inner in sections.items():
+        copy["properties"][name] = bounded(copy["properties"][name], inner)
+    return copy
+
+
+def _bounded_field(field: Schema, bound: Mapping[str, float]) -> Schema:
+    """The field, or those of its alternatives that are numbers, with the bound."""
+    if "anyOf" in field:
+        return {**field, "anyOf": [_bounded_field(option, bound) for option in field["anyOf"]]}
+    return {**field, **bound} if field.get("type") in ("integer", "number") else field

@@ -1,0 +1,55 @@
+"""Names in ``lora.modules_to_save`` that stand for what a model can't learn by adapters alone, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.module_names import module_names, without_layer
+from titanflow.architectures.weights import EMBEDDINGS, HEAD
+from titanflow.common.errors import Problem
+from titanflow.config.checks.model import argument_faults
+
+if TYPE_CHECKING:
+    from titanflow.config.module import Module
+
+KEY = "lora.modules_to_save"
+TOKENS = "tokens"
+"""Embeddings and output head: a token that the base never read, as a chat template's may be, means nothing yet, and
+adapters in the layers can't change that."""
+ROUTED = "routed"
+"""All that decides which tokens a layer computes (routers, predictors, priors, students): adapters lie elsewhere."""
+
+
+def settle_presets(module: Module) -> None:
+    """Puts the modules that they stand for into the place of a training module's presets."""
+    if not module.trains:
+        return
+    name, saved = module.config["model"]["name"], module.config["lora"]["modules_to_save"]
+    if saved and not argument_faults(name, module.model_args):
+        linears, others = module_names(name, module.model_args)
+        module.config["lora"]["modules_to_save"] = expanded(saved, name, [*linears, *others])
+
+
+def expanded(patterns: Iterable[str], family: str, names: Iterable[str]) -> list[str]:
+    """The patterns without presets; one that the family has nothing for stays.
+
+    Args:
+        patterns: what ``lora.modules_to_save`` says.
+        family: torchtitan's name, as in ``model.name``.
+        names: the model's modules.
+    """
+    routed = {module for modules in PARAMETER_GROUPS.get(family, {}).values() for module in modules}
+    found = [without_layer(name) for name in names if routed & set(name.split("."))]
+    meant = {TOKENS: [EMBEDDINGS, HEAD], ROUTED: found}
+    return list(dict.fromkeys(name for pattern in patterns for name in meant.get(pattern) or [pattern]))
+
+
+def preset_problems(config: Mapping[str, Any]) -> list[Problem]:
+    """A preset of a training module's config that the model's family has no modules for."""
+    family = config["model"]["name"]
+    if ROUTED not in config["lora"]["modules_to_save"] or family in PARAMETER_GROUPS:
+        return []
+    expected = f"names of modules, or {TOKENS!r}; {ROUTED!r} is for {', '.join(PARAMETER_GROUPS)}"
+    return [Problem(f"found {ROUTED!r}, and {family} has no routed layers", KEY, expected=expected)]

@@ -1,0 +1,292 @@
+"""What this project adds to torchtitan's configuration.
+
+``TRAINING_SECTIONS`` reach torchtitan's ``JobConfig`` through its custom config module (:mod:`titan.train.job_config`).
+Plain dataclasses without torch, so that a plan can check a config in a fraction of a second. The string below a field
+is its documentation, as in torchtitan's own ``job_config.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Document = Literal["file", "paragraph", "line"]
+Part = Literal["train", "dev", "test"]
+"""What the rows of a divided source are for: training, choosing, and the evaluation that is reported."""
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass
+class HeldOut:
+    """Rows of a source that are never trained on: a share of its different rows (0.01), or a number of them (200).
+
+    A hash of what a row holds decides, so that neither its place nor other files matter, and equal rows stay together.
+    """
+
+    dev: int | float | None = None
+    """For validation, and for all that is chosen by looking at scores."""
+    test: int | float | None = None
+    """For the evaluation that is reported."""
+
+
+@dataclass
+class Source:
+    """Where rows come from, exactly one of ``source``, ``path`` and ``dataset``, and how they are read."""
+
+    name: str = ""
+    """What the prepared folder is called; the file's own name unless said otherwise."""
+    kind: Literal["text", "chat", "evals"] = "text"
+    """Plain documents, conversations, or the built-in source's evaluation items."""
+    source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
+    """A built-in source: the running interpreter's standard library."""
+    path: str | list[str] | None = None
+    """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, each also with .gz, .bz2, .xz or
+    .zst behind, and .parquet."""
+    document: Document = "file"
+    """What is a document in plain text: the whole file, what stands between blank lines, or a line."""
+    dataset: str | None = None
+    """A dataset on the Hugging Face Hub, or a folder that `datasets` loads."""
+    config: str | None = None
+    """The dataset's configuration, where it has several."""
+    split: str = "train"
+    """The dataset's split."""
+    revision: str | None = None
+    """The dataset's revision on the Hub: a branch, a tag or a commit."""
+    text_column: str = "text"
+    """The column that holds a document."""
+    chat_format: Literal["messages", "sharegpt", "alpaca", "prompt_completion"] = "messages"
+    """How a conversation is laid out (`kind: chat`)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the layout's columns, and the keys of a message, are called here: {messages: chat, role: speaker}."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Names of roles beside the layout's own: {bot: assistant}."""
+    leave_out: list[str] = field(default_factory=list)
+    """Columns of a row and keys of a message that are taken as absent: [reasoning_content, name]."""
+    malformed: Literal["error", "drop"] = "error"
+    """Whether a row that can't be trained on stops the run, or is left out and counted."""
+    overlong: Literal["drop", "truncate_left", "truncate_right", "error"] = "drop"
+    """What becomes of a conversation of more than `training.seq_len` tokens; truncating cuts that side off."""
+    packing: Literal["best_fit"] | None = None
+    """Several conversations a row, kept apart in attention and positions; unset, each is a row of its own."""
+    held_out: HeldOut = field(default_factory=HeldOut)
+    """Rows to keep from training, each a share or a number: {dev: 0.01, test: 200}; a built-in source has its own."""
+    part: Part | None = None
+    """Which part of a divided source is read; unset, `data` trains on the rest, `validation_data` reads dev, and
+    evaluation items are made of test. Only evaluation has a choice: dev or test."""
+    limit: int | None = None
+    """Read only the first so many documents or conversations, at least 1; unset, all of them."""
+    streaming: bool = False
+    """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
+
+    def __post_init__(self) -> None:
+        # A resolved config has its sections as mappings, and null where one is left empty.
+        if not isinstance(self.held_out, HeldOut):
+            self.held_out = HeldOut(**(self.held_out or {}))
+
+
+@dataclass
+class MixtureSource(Source):
+    """One source of a mixture; what it doesn't set is as in the ``data`` section around it."""
+
+    weight: float = 1.0
+    """Its share in relation to the other sources' (`interleave`)."""
+    epochs: float = 1.0
+    """How often its rows are gone through before it is exhausted."""
+
+
+@dataclass
+class Mixture:
+    """Several sources trained on together; without ``sources`` there is no mixture."""
+
+    sources: dict[str, MixtureSource] = field(default_factory=dict)
+    """Each source by its name; `data: file.yaml` takes it from a data file."""
+    strategy: Literal["interleave", "concat"] = "interleave"
+    """All at once by their weights, or one after another."""
+    weights: Literal["rows", "tokens"] = "rows"
+    """Whether a weight is a share of the rows or of the tokens."""
+    stop: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
+    """When a round of the mixture ends (`interleave`); until the last is exhausted, the others begin again."""
+
+
+@dataclass
+class Data(Source):
+    """What is read: one source, or a mixture of several."""
+
+    mixture: Mixture = field(default_factory=Mixture)
+    """Several sources in place of one."""
+
+
+SOURCE_KEYS = ("source", "path", "dataset")
+"""The keys that say where rows come from, of which a section that is no mixture has exactly one."""
+
+
+def names_rows(data: Mapping[str, Any]) -> bool:
+    """Whether a ``data`` section says where rows come from."""
+    is_mixture = bool((data.get("mixture") or {}).get("sources"))
+    return is_mixture or any(data.get(key) for key in SOURCE_KEYS)
+
+
+def is_divided(data: Mapping[str, Any]) -> bool:
+    """Whether the rows of one source have parts: some are held out, or the source is built in."""
+    return bool(data.get("source")) or any(value is not None for value in (data.get("held_out") or {}).values())
+
+
+@dataclass
+class Tokenizer:
+    """Which tokenizer a model is trained with."""
+
+    path: str | None = None
+    """A folder with tokenizer.json, or owner/name on the Hub; unset, `model.hf_assets_path` names it, and where that is
+    unset, too, a byte-level BPE is trained on the pretraining text."""
+    revision: str | None = None
+    """The revision of `path` on the Hub: a branch, a tag or a commit."""
+    vocab_size: int | None = None
+    """Size of the trained vocabulary; unset, the model's own vocab_size."""
+
+
+@dataclass
+class Chat:
+    """How conversations become text."""
+
+    template: str | None = None
+    """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
+    template_args: dict[str, Any] = field(default_factory=dict)
+    """What the template asks for beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
+    become the exported template's defaults. `strftime_now` is the text of a date that it would take from today."""
+    tool_arguments: Literal["mapping", "text"] = "mapping"
+    """Whether the template gets the arguments of a call as a mapping or as their JSON, which DeepSeek's ask for."""
+    turns: Literal["all", "last", "each"] = "all"
+    """Which of the assistant's turns are trained; a turn with `train: false` never is. `each` makes a row of every
+    turn, after the history that a model is asked with: for templates that change a turn when more follows."""
+    proof_rows: int | None = None
+    """Rows to prove the mask of, the first so many; unset, all of them."""
+
+
+@dataclass
+class Launcher:
+    """How torchrun starts a stage's processes."""
+
+    nproc_per_node: int = 1
+    """Processes on this machine: one a GPU."""
+    nnodes: int = 1
+    """Machines."""
+    node_rank: int = 0
+    """This machine's number, from 0."""
+    rdzv_endpoint: str | None = None
+    """Where the machines meet, host:port; needed with more than one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
+    omp_num_threads: int | None = None
+    """CPU threads a process; unset, the machine's cores divided by its processes."""
+    pool: str | None = None
+    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, the one that the run is on."""
+    share_device: bool = False
+    """Start also where another stage runs on the same GPU; otherwise it is waited for."""
+
+
+@dataclass
+class Sft:
+    """What a fine-tuning stage starts from."""
+
+    base: str = "pretrain"
+    """Whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a model
+    in transformers' format: a folder, or owner/name on the Hub."""
+    base_revision: str | None = None
+    """The base's revision on the Hub: a branch, a tag or a commit."""
+    new_special_tokens: list[str] = field(default_factory=list)
+    """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
+    no rows for them, embedding and output grow by the mean of the old rows."""
+    allow_longer_context: bool = False
+    """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters (LoRA, arXiv:2106.09685) beside a frozen base: fine-tuning that trains a few percent of it."""
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains the model itself."""
+    alpha: float = 16.0
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is dropped in training."""
+    target_modules: list[str] | None = None
+    """Linear layers that get an adapter, by the end of their name (`wq`, `attention.wo`) or a pattern
+    (`layers.1?.*.w2`); unset, all of attention and feed-forward that the family has, but its routed experts."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """Modules that are trained and saved whole, named likewise (`output`, `norm`), or by what they are for: `tokens`
+    (embeddings and output head) where the base never read the chat template's, `routed` (routers, predictors, priors,
+    students) of a mod, dtf or tdtf."""
+    rslora: bool = False
+    """Scale by alpha / √rank instead (rsLoRA, arXiv:2312.03732)."""
+    peft_adapter: bool = False
+    """Write a PEFT adapter (the folder `adapter`) beside the export, in which the adapters are merged."""
+
+
+@dataclass
+class TrainingAdditions:
+    """This project's keys inside torchtitan's own ``training`` section."""
+
+    mock_data: bool = False
+    """Random tokens in place of data: to measure speed or to try a configuration."""
+    skip_rows: int = 0
+    """Rows of the data's order that are left out at the beginning, because what this training goes on from has seen
+    them; streamed data has no such order."""
+
+
+@dataclass
+class ModelAdditions:
+    """This project's keys inside torchtitan's own ``model`` section."""
+
+    hf_assets_path: str | None = "./tests/assets/tokenizer"
+    """The tokenizer, and with `checkpoint.initial_load_in_hf` the weights: a folder, or owner/name on the Hub. Null, or
+    unset (torchtitan's default lies in its own sources), names none."""
+    hf_assets_revision: str | None = None
+    """The revision of `hf_assets_path` on the Hub: a branch, a tag or a commit."""
+
+
+@dataclass
+class CheckpointAdditions:
+    """This project's keys inside torchtitan's own ``checkpoint`` section."""
+
+    initial_load_revision: str | None = None
+    """The revision of `initial_load_path` on the Hub, which it may name (owner/name) with `initial_load_in_hf`: a
+    branch, a tag or a commit."""
+
+
+@dataclass
+class OptimizerAdditions:
+    """This project's keys inside torchtitan's own ``optimizer`` section."""
+
+    group_lr: dict[str, float] = field(default_factory=dict)
+    """Learning rates of a routed model's groups of parameters, {router: 1e-2, prior: 1e-3}; all else has `lr`. The
+    schedule and the other settings are the same for all."""
+
+
+@dataclass
+class TRAINING_SECTIONS:  # noqa: N801  (a namespace of sections, read like torchtitan's JobConfig)
+    """The sections that a training module has beside torchtitan's own."""
+
+    data: Data = field(default_factory=Data)
+    """What to train on."""
+    validation_data: Data = field(default_factory=Data)
+    """What to validate on; needs `validation.enable`."""
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    """The tokenizer."""
+    chat: Chat = field(default_factory=Chat)
+    """The chat template."""
+    launcher: Launcher = field(default_factory=Launcher)
+    """The processes."""
+    sft: Sft = field(default_factory=Sft)
+    """The base of a fine-tuning stage."""
+    lora: Lora = field(default_factory=Lora)
+    """Fine-tuning by adapters."""
+    optimizer: OptimizerAdditions = field(default_factory=OptimizerAdditions)
+    """Additions to torchtitan's `optimizer`."""
+    training: TrainingAdditions = field(default_factory=TrainingAdditions)
+    """Additions to torchtitan's `training`."""
+    model: ModelAdditions = field(default_factory=ModelAdditions)
+    """Additions to torchtitan's `model`."""
+    checkpoint: CheckpointAdditions = field(default_factory=CheckpointAdditions)
+    """Additions to torchtitan's `checkpoint`."""

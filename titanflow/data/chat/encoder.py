@@ -1,0 +1,292 @@
+"""From conversations to tokens, and which of them are trained.
+
+The rendered text is cut at the template's own special tokens, as the ``tokenizers`` library cuts it, and where an
+answer begins; each piece is encoded as it is at its place (:mod:`titanflow.data.tokenizer.text_encoder`). A prompt's
+tokens are then exactly what inference makes of the generation prompt, and the answer's first token never merges with
+the header before it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections.abc import Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.data.chat.layout import Conversation
+from titanflow.data.chat.proof.seams import Seams, Tear
+from titanflow.data.chat.render import ChatRefused, ChatRenderer, Rendered, ToolArguments, Turns, shared_length
+from titanflow.data.tokenizer.special_tokens import SpecialTokens
+from titanflow.data.tokenizer.text_encoder import Place
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
+
+# Of texts up to this length so many are remembered: headers, line ends, short answers.
+_SHORT = 24
+_REMEMBERED = 4096
+
+
+@dataclass
+class Piece:
+    """A piece of a rendered text, and where it stands; ``ids`` are its tokens, None until it is encoded.
+
+    ``start`` is its first character; ``is_cut`` says that no special token stands before it, but the piece before it.
+    """
+
+    text: str
+    trained: bool
+    place: Place = "opening"
+    ids: list[int] | None = None
+    start: int = 0
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation's tokens, int64 ``[tokens]``, and for each whether it is trained.
+
+    ``turns`` are the numbers of the trained messages. ``quotes``: messages or tools hold the text of a special token.
+    """
+
+    ids: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+    turns: list[int]
+    quotes: bool = False
+
+
+class ChatEncoder:
+    """Renders conversations with one template and encodes them with one tokenizer.
+
+    Attributes:
+        header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
+        end_of_turn_id: the token that ends an answer which nothing follows.
+        closes_conversations: whether the end of text closes a conversation behind the end of its last turn, as Phi's.
+    """
+
+    def __init__(
+        self,
+        tokenizer: LoadedTokenizer,
+        template: str,
+        name: str = "chatml",
+        turns: Turns = "all",
+        tool_arguments: ToolArguments = "mapping",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.name = name
+        self.special = SpecialTokens({text: token for text, (_, token) in tokenizer.special.items()})
+        self._seams = Seams(tokenizer.backend, tokenizer.text)
+        self._short: dict[tuple[str, Place], list[int]] = {}
+        self.renderer = ChatRenderer(template, name, self.special.pattern, tokenizer.variables, turns, tool_arguments)
+        self.header = self._header()
+        self.end_of_turn_id = self._end_of_turn()
+        self.closes_conversations = self._closes_conversations()
+
+    def encode(self, conversation: Conversation) -> Encoded:
+        """One conversation.
+
+        Raises:
+            ChatRefused: see :meth:`encode_batch`.
+        """
+        (encoded,) = self.encode_batch([conversation])
+        if isinstance(encoded, ChatRefused):
+            raise encoded
+        return encoded
+
+    def encode_batch(self, conversations: list[Conversation]) -> list[Encoded | ChatRefused]:
+        """Conversations' tokens, or why the template refuses one.
+
+        Trained are an assistant's content, its calls and its end of turn; headers, other roles' turns and what the
+        template writes between turns are not.
+        """
+        rendered = [self._rendered(conversation) for conversation in conversations]
+        pieces = [[] if isinstance(one, ChatRefused) else self._pieces(one, one.borders) for one in rendered]
+        self._tokenise(pieces)
+        torn = self._seams.torn(pieces)
+        return [
+            one
+            if isinstance(one, ChatRefused)
+            else self._refusal(one, tears) or _assembled(row, one.turns, bool(one.quoted))
+            for one, row, tears in zip(rendered, pieces, torn, strict=True)
+        ]
+
+    def whole(self, conversation: Conversation) -> list[int]:
+        """The tokens of a conversation whose answers may share their first token with the header before them.
+
+        Raises:
+            ChatRefused: the template refuses it.
+        """
+        return self._ids(self.renderer.render(conversation))
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """The tokens that a model is asked with: the messages and the assistant's header.
+
+        Raises:
+            ChatRefused: the template refuses the messages.
+        """
+        return self._ids(self.renderer.prompt(conversation))
+
+    def _ids(self, rendered: Rendered) -> list[int]:
+        pieces = self._pieces(rendered, frozenset())
+        self._tokenise([pieces])
+        return _assembled(pieces, []).ids.tolist()
+
+    def _refusal(self, rendered: Rendered, tears: list[Tear]) -> ChatRefused | None:
+        """Why a row can't have the tokens of inference where its answers begin, or None.
+
+        Only the last of them may begin with a token of its own: a later prompt would have it in its history, encoded as
+        a whole.
+        """
+        for tear in tears:
+            starts = zip(rendered.turns, rendered.starts, strict=True)
+            if (number := next((turn for turn, start in starts if start > tear.start), None)) is not None:
+                way_out = "" if self.renderer.turns != "all" else "; chat.turns: each makes a row of each turn"
+                return ChatRefused(
+                    f"messages[{number}] would be trained after {tear.parts}, and inference asks for it after "
+                    f"{tear.whole}: an earlier answer changes tokens of its header{way_out}"
+                )
+            if tear.changes_text:
+                return ChatRefused(
+                    f"training would see other tokens in the conversation than inference: {tear.parts} where an answer "
+                    f"begins, in place of {tear.whole}; take a tokenizer that changes nothing at the ends of a text"
+                )
+        return None
+
+    def _rendered(self, conversation: Conversation) -> Rendered | ChatRefused:
+        try:
+            rendered = self.renderer.render(conversation)
+            rendered.text.encode()
+        except ChatRefused as refused:
+            return refused
+        except UnicodeEncodeError:
+            return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't")
+        return rendered
+
+    def _pieces(self, rendered: Rendered, borders: Set[int]) -> list[Piece]:
+        """What to encode by itself: each special token, and each text between them and the borders."""
+        text, places = rendered.text, sorted(borders)
+        pieces: list[tuple[int, int, bool, list[int] | None]] = []
+        position = 0
+        for token in self.special.find(text):
+            pieces += _cut(position, token.start, places)
+            pieces.append((token.start, token.end, False, [self.tokenizer.special[token.text][0]]))
+            position = token.end
+        pieces += _cut(position, len(text), places)
+        spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
+        found: list[Piece] = []
+        span = 0
+        for start, end, is_cut, ids in pieces:
+            while start >= spans[span][1]:
+                span += 1
+            said = "" if ids else _unquoted(text[start:end], rendered)
+            if ids or said:
+                place = (
+                    self.tokenizer.text.place_behind(found[-1].text) if is_cut else "following" if start else "opening"
+                )
+                found.append(Piece(said, spans[span][0] <= start, place, ids, start, is_cut))
+        return found
+
+    def _tokenise(self, rows: list[list[Piece]]) -> None:
+        """Encodes all texts at once; short ones, which are mostly the template's own, are remembered."""
+        waiting: dict[Place, list[Piece]] = {}
+        for piece in itertools.chain.from_iterable(rows):
+            if piece.ids is None:
+                piece.ids = self._short.get((piece.text, piece.place))
+            if piece.ids is None:
+                waiting.setdefault(piece.place, []).append(piece)
+        for place, pieces in waiting.items():
+            encoded = self.tokenizer.text.encode_batch([piece.text for piece in pieces], place)
+            for piece, piece.ids in zip(pieces, encoded, strict=True):
+                if len(piece.text) <= _SHORT and len(self._short) < _REMEMBERED:
+                    self._short[piece.text, place] = piece.ids
+
+    def _header(self) -> list[int]:
+        """What the generation prompt adds to a user's turn, from its first special token on."""
+        probe = Conversation([{"role": "user", "content": "question"}])
+        try:
+            prompt, without = self.renderer.prompt(probe), self.renderer.plain(probe)
+        except ChatRefused as error:
+            raise DataError(Problem(str(error), "chat.template")) from error
+        added = prompt.text.removeprefix(without.text) if prompt.text.startswith(without.text) else ""
+        first = next(self.special.find(added), None)
+        return self._ids(replace(prompt, text=added[first.start :])) if first else []
+
+    def _end_of_turn(self) -> int:
+        """The one special token that the template ends an assistant's span with, found by rendering a probe."""
+        probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        if self.renderer.opening:
+            probe[1]["reasoning_content"] = "thoughts"
+        try:
+            encoded = self.encode(Conversation(probe))
+        except ChatRefused as error:
+            raise DataError(Problem(str(error), "chat.template")) from error
+        spoken = encoded.ids[encoded.trained].tolist()
+        said = self.tokenizer.backend.decode(spoken, skip_special_tokens=False)
+        if not (self.renderer.is_marked or self.header) and (found := self._unasked(said, probe)):
+            found = f"the template ignores add_generation_prompt: {found}"
+            hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
+            raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
+        # Some templates mark the line end after the end of turn as the assistant's, too.
+        while spoken and not self.tokenizer.backend.decode([spoken[-1]], skip_special_tokens=False).strip():
+            spoken.pop()
+        special = {number for number, _ in self.tokenizer.special.values()}
+        if not spoken or spoken[-1] not in special:
+            raise DataError(
+                Problem(
+                    f"with the tokenizer {self.tokenizer.folder} an assistant's turn ends in no special token",
+                    "chat.template",
+                    origin=self.name,
+                    expected="an end of turn inside {% generation %} that is one special token of the tokenizer",
+                    hint="a model that isn't trained on its end of turn never stops; "
+                    f"the tokenizer's special tokens: {', '.join(self.tokenizer.special) or 'none'}",
+                )
+            )
+        return int(spoken[-1])
+
+    def _unasked(self, said: str, probe: list[dict[str, str]]) -> str:
+        """What is wrong with a template that has no generation prompt, or always one."""
+        if not said.lstrip().startswith("answer"):
+            return f"an answer would begin with {said.partition('answer')[0]!r}"
+        asked = self.renderer.prompt(Conversation(probe[:1])).text
+        _, behind = self._last_turn(probe)
+        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
+
+    def _closes_conversations(self) -> bool:
+        until, behind = self._last_turn([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
+        ends = [token.text for token in self.special.find(until)]
+        is_ended = bool(ends) and until.rstrip().endswith(ends[-1])
+        return is_ended and behind.strip() == self.tokenizer.variables["eos_token"]
+
+    def _last_turn(self, probe: list[dict[str, str]]) -> tuple[str, str]:
+        """A conversation's text, and the end of it that isn't there when more follows; it begins with a whole token."""
+        try:
+            ended = self.renderer.plain(Conversation(probe)).text
+            followed = self.renderer.plain(Conversation([*probe, probe[0]])).text
+        except ChatRefused:
+            return "", ""
+        shared = shared_length(ended, followed)
+        shared = next((token.start for token in self.special.find(ended) if token.end > shared > token.start), shared)
+        return ended[:shared], ended[shared:]
+
+
+def _assembled(pieces: list[Piece], turns: list[int], quotes: bool = False) -> Encoded:
+    lists = [piece.ids or [] for piece in pieces]
+    ids = np.fromiter(itertools.chain.from_iterable(lists), np.int64, sum(map(len, lists)))
+    trained = np.repeat(np.array([piece.trained for piece in pieces], np.bool_), [len(one) for one in lists])
+    return Encoded(ids, trained, turns, quotes)
+
+
+def _cut(start: int, end: int, borders: list[int]) -> list[tuple[int, int, bool, None]]:
+    """The pieces of a text without special tokens, and whether each is cut from the one before it."""
+    if start == end:
+        return []
+    inner = borders[bisect_right(borders, start) : bisect_left(borders, end)]
+    return [(one, other, one > start, None) for one, other in itertools.pairwise([start, *inner, end])]
+
+
+def _unquoted(text: str, rendered: Rendered) -> str:
+    for stand_in, token in rendered.quoted.items():
+        text = text.replace(stand_in, token)
+    return text

@@ -1,0 +1,132 @@
+"""One message of a conversation as people write it, read into role, content, calls and thoughts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.config.keys.chat_columns import CALL
+from titanflow.data.chat.calls import calls_of
+from titanflow.data.chat.keys import CALLS, MASKS, MEDIA, OTHERS, THOUGHTS, UNCLEAR, refused, thoughts, trains
+
+_TEXTS = ("text", "value", "content")
+"""What the text of a part is called."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""The types of parts that are text."""
+_OTHER_PARTS = {
+    **dict.fromkeys(("thinking", "reasoning", "redacted_thinking"), f"give an answer's thoughts as {THOUGHTS[0]}"),
+    **dict.fromkeys(("tool_use", "tool_call", "function_call"), f"give calls as {CALLS[0]}"),
+    "tool_result": "give a tool's result as a message of the role tool",
+    "refusal": "give what is said as text",
+}
+"""What to do with parts that are neither text nor media."""
+_UNDERSTOOD = {*OTHERS, *CALLS, *MASKS, *MEDIA, *UNCLEAR}
+
+
+def read_message(
+    message: Any,
+    names: Mapping[str, str],
+    roles: Mapping[str, str],
+    key: str,
+    problems: list[Problem],
+    unread: Counter[str],
+) -> Any:
+    """A message with the keys and roles that templates know.
+
+    Args:
+        message: what a file has; anything but a mapping is given back, to be refused.
+        names: what a key is called here, by its name in the file.
+        roles: what a role is called here, by its name in the file.
+        key: where it stands, for the problems.
+        problems: gets what is wrong.
+        unread: counts the keys that nothing here understands, by their names; a template may read them.
+    """
+    if not isinstance(message, dict):
+        return message
+    read: dict[str, Any] = {}
+    column = key.partition("[")[0]
+    named = {names[name] for name in message if name in names}
+    for name, value in message.items():
+        # Of two keys that would be one, the declared one counts.
+        is_other = name in named and name not in names
+        if (value is not None and not is_other) or names.get(name) in OTHERS:
+            read[names.get(name, str(name))] = value
+        elif value is not None:
+            unread[f"{column}[].{name}"] += 1
+    place = f"{key}."
+    role = read.get("role")
+    if isinstance(role, str):
+        read["role"] = roles.get(role, role)
+    problems += refused(read, place)
+    if read.get("role") == CALL:
+        read = {**read, "role": "assistant", "content": "", CALLS[0]: read.get("content")}
+    if isinstance(read.get("content"), list):
+        of_parts = Counter[str]()
+        read["content"] = _joined(read["content"], f"{key}.content", problems, of_parts)
+        unread.update({f"{column}[].content[].{name}": count for name, count in of_parts.items()})
+    if any(name in read for name in CALLS):
+        of_calls = Counter[str]()
+        _take_calls(read, place, problems, of_calls)
+        unread.update({f"{column}[].{CALLS[0]}[].{name}": count for name, count in of_calls.items()})
+    if thinks := read.get("role") == "assistant":
+        _take_thoughts(read, place, problems)
+    is_trained = _take_mark(read, place, problems)
+    if is_trained and read.get("role") in ("system", "user", "tool"):
+        unread[f"{column}[].train of the {read['role']}"] += 1
+    unread.update(
+        f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and not (thinks and name == THOUGHTS[0])
+    )
+    return read
+
+
+def _take_calls(read: dict[str, Any], place: str, problems: list[Problem], unread: Counter[str]) -> None:
+    """OpenAI's ``tool_calls``, and its older ``function_call``, as ``tool_calls``."""
+    given = {name: read.pop(name) for name in CALLS[1:] if name in read}
+    given = {name: value for name, value in given.items() if value}
+    if given and read.get(CALLS[0]):
+        given = {CALLS[0]: read[CALLS[0]], **given}
+    if len(given) > 1:
+        found = f"found {' and '.join(given)}"
+        problems.append(Problem(found, place.rstrip("."), expected="the calls once, as tool_calls"))
+    for name, value in given.items():
+        read[CALLS[0]] = value if name == CALLS[0] else calls_of(value, f"{place}{name}", problems, unread)
+    if read.get(CALLS[0]) and not given:
+        read[CALLS[0]] = calls_of(read[CALLS[0]], f"{place}{CALLS[0]}", problems, unread)
+
+
+def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    said = thoughts(read, place, problems)
+    for name in THOUGHTS:
+        read.pop(name, None)
+    if said:
+        read[THOUGHTS[0]] = said
+
+
+def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> bool | None:
+    """Whether the turn is trained, as ``train: false`` where it isn't; gives back what the message said."""
+    is_trained = trains(read, place, problems)
+    for name in MASKS:
+        read.pop(name, None)
+    if is_trained is False:
+        read["train"] = False
+    return is_trained
+
+
+def _joined(parts: list[Any], key: str, problems: list[Problem], unread: Counter[str]) -> Any:
+    """OpenAI's content in parts, where all are text; ``unread`` counts the keys of parts that say something else."""
+    texts = []
+    for index, part in enumerate(parts):
+        said = {name: part[name] for name in _TEXTS if part.get(name) is not None} if isinstance(part, dict) else {}
+        text = next(iter(said.values()), None)
+        if isinstance(part, dict) and part.get("type") in _TEXT_PARTS and len(said) == 1 and isinstance(text, str):
+            texts.append(text)
+            unread.update(str(name) for name, value in part.items() if value and name not in ("type", *_TEXTS))
+            continue
+        kind = part.get("type") if isinstance(part, dict) else None
+        found = f"a part of the type {kind!r}" if kind else f"a part that is {type(part).__name__}"
+        expected = 'text alone: {"type": "text", "text": …}'
+        hint = _OTHER_PARTS.get(kind, "images and sound aren't trained on") if isinstance(kind, str) else ""
+        problems.append(Problem(found, f"{key}[{index}]", expected=expected, hint=hint))
+    return "".join(texts) if parts else parts

@@ -1,0 +1,115 @@
+"""Where conversations come from: each row as its file has it, and the line where it stands.
+
+Rows of files are kept as JSON text until they are encoded: read into Arrow's columns, each tool call would get the
+arguments of all others, and one odd row would spoil its whole file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.chat_columns import REQUIRED, check_declaration
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.layout import ChatFormat, Unreadable
+from titanflow.data.files.file_rows import Row, Unit, rows_of
+from titanflow.data.files.json_rows import JsonFault, parsed_json
+from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.files.sources import FILE, PLACE, Source, SourceFile, check_one_source, load_from_hub, write_source
+from titanflow.data.stdlib import chats as stdlib_chats
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ROW = "row"
+"""The column that holds a row as JSON text."""
+_OF_FILES = {ROW, FILE, PLACE}
+
+
+def load_chats(data: Data, cache: Path) -> Source:
+    """Reads what a data config of conversations names.
+
+    Args:
+        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
+        cache: a folder for what is written while local files are read; the caller removes it.
+
+    Raises:
+        DataError: nothing is there, it can't be read, or its first row has none of the declared columns.
+    """
+    key = check_one_source(data)
+    check_declaration(data)
+    if data.source:
+        source = _built_in(data)
+    elif data.path:
+        source = write_source(local_files(data.path), chat_rows, ROW, data.limit, cache)
+    else:
+        source = Source(load_from_hub(data), [SourceFile(str(data.dataset))])
+    first = next(iter(read_rows(source.rows)), None)
+    if first is None:
+        raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
+    _check_first(first, source, data)
+    return source
+
+
+def read_rows(rows: Dataset) -> Iterator[Any]:
+    """What each row holds."""
+    for start in range(0, len(rows), 1000):
+        yield from decoded(rows[start : start + 1000])
+
+
+def decoded(batch: dict[str, list[Any]]) -> Iterator[Any]:
+    """The rows of a batch of columns; one that isn't JSON is :class:`Unreadable`."""
+    if set(batch) != _OF_FILES:
+        for values in zip(*batch.values(), strict=True):
+            yield _without_nothing(dict(zip(batch, values, strict=True)))
+        return
+    for row in batch[ROW]:
+        try:
+            yield parsed_json(row)
+        except JsonFault as fault:
+            yield Unreadable(str(fault))
+
+
+def chat_rows(file: Path) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The rows of a file, each as JSON text; see :data:`titanflow.data.files.sources.Reader`.
+
+    Raises:
+        DataError: the file is plain text, or can't be read.
+    """
+    if Ending.of(file).format == "text":
+        expected = "conversations: .jsonl, .json, .parquet or .csv"
+        raise DataError(Problem(f"{file} is plain text", "data.path", expected=expected))
+    found = rows_of(file)
+    return found.unit, ((place, _as_json(row)) for place, row in found.rows)
+
+
+def _as_json(row: Row) -> str:
+    # What JSON has no word for (a date, an image) stands in no conversation.
+    return row if isinstance(row, str) else json.dumps(_without_nothing(row), default=repr)
+
+
+def _check_first(row: Any, source: Source, data: Data) -> None:
+    """A wrong declaration is one mistake, not one a row."""
+    columns = ChatFormat.of(data)
+    if isinstance(row, dict) and len(missing := columns.missing(row)) == len(REQUIRED[data.chat_format]):
+        raise DataError([replace(one, origin=source.origin(0)) for one in missing])
+
+
+def _built_in(data: Data) -> Source:
+    from datasets import Dataset
+
+    if data.source != "stdlib_chats":
+        raise DataError(Problem(f"there are no chats in the source {data.source}", "data.source", "", "stdlib_chats"))
+    chats = stdlib_chats.chats(data.part or "train", data.limit)
+    return Source(Dataset.from_dict({"messages": chats}), [SourceFile("stdlib_chats")])
+
+
+def _without_nothing(value: Any) -> Any:
+    """Without the keys that Arrow filled in: a column's rows all get every key, absent ones as None."""
+    if isinstance(value, dict):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None or key == "content"}
+    return [_without_nothing(item) for item in value] if isinstance(value, list) else value

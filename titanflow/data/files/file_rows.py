@@ -1,0 +1,338 @@
+"""Reads one local file, row by row, each with the place where it stands.
+
+A file is opened by its own name and read to its end, or an error says where it can't be: nothing is guessed from names,
+and no row is parted, joined or left out in silence.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.common.staging import no_room
+from titanflow.config.keys.training import Document
+from titanflow.data.files.local_files import Ending
+from titanflow.data.files.members import Members
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Unit = Literal["line", "row"]
+"""What places in a file are counted in: its lines, or its rows from 1."""
+Row = str | dict[str, Any]
+"""A row as JSON text, or as columns."""
+
+BYTE_ORDER_MARK = "\ufeff"
+_KEY = "data.path"
+# Rows of a Parquet file that are read at a time.
+_BATCH = 256
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """A file's rows, each with its place: the ``unit`` says whether places are lines, or rows from 1."""
+
+    unit: Unit
+    rows: Iterable[tuple[int, Row]]
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed where its ending says that they are compressed.
+
+    Raises:
+        DataError: it can't be opened, or isn't compressed as it says; also for errors of reading inside the block.
+    """
+    try:
+        with _decompressed(file) as stream:
+            yield stream
+    except DataError:
+        raise
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, _arrow_error()) as error:
+        if no_room(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(Problem(f"can't be read: {reason}", _KEY, str(file))) from error
+
+
+def _decompressed(file: Path) -> Any:
+    compression = Ending.of(file).compression
+    if compression == ".gz":
+        return gzip.open(file)
+    if compression == ".bz2":
+        return io.BufferedReader(Members(file, bz2.BZ2Decompressor), 1 << 20)
+    if compression == ".xz":
+        return io.BufferedReader(Members(file, lzma.LZMADecompressor), 1 << 20)
+    if compression == ".zst":
+        import pyarrow
+
+        stream = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
+        return io.BufferedReader(stream, 1 << 20)
+    return file.open("rb")
+
+
+def _arrow_error() -> type[Exception]:
+    import pyarrow
+
+    return pyarrow.ArrowException
+
+
+def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
+    """The documents of a file of plain text, each with the line on which it begins.
+
+    A document is the whole file, what stands between blank lines, or a line.
+
+    Raises:
+        DataError: it can't be read, or isn't UTF-8.
+    """
+    with opened(file) as stream:
+        if document == "line":
+            for number, read in enumerate(_decoded(file, io.TextIOWrapper(stream, "utf-8-sig")), 1):
+                if read.strip():
+                    yield number, read.removesuffix("\n")
+            return
+        text = _text(file, stream.read())
+    if document == "file":
+        yield 1, text
+        return
+    line, counted, start = 1, 0, 0
+    for gap in [*_BLANK_LINES.finditer(text), None]:
+        piece = text[start : gap.start() if gap else len(text)]
+        line += text.count("\n", counted, start)
+        counted = start
+        if piece.strip():
+            yield line, piece
+        start = gap.end() if gap else len(text)
+
+
+def rows_of(file: Path, columns: list[str] | None = None) -> FileRows:
+    """The rows of a JSON, CSV or Parquet file; of the last, only ``columns`` where they are given.
+
+    A JSON file is a list of rows, or has a row a line, whatever its ending says.
+
+    Raises:
+        DataError: it can't be read; also while its rows are gone through.
+    """
+    kind = Ending.of(file).format
+    if kind == "json":
+        return _json_rows(file)
+    if kind == "csv":
+        return FileRows("line", _csv_rows(file))
+    return FileRows("row", _parquet_rows(file, columns))
+
+
+def parquet_schema(file: Path) -> pyarrow.Schema:
+    """The columns of a Parquet file.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    from pyarrow import parquet
+
+    with opened(file) as stream:
+        schema = parquet.ParquetFile(stream).schema_arrow
+        _check_names(str(file), schema.names)
+        return schema
+
+
+def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
+    from pyarrow import parquet
+
+    number = 0
+    with opened(file) as stream:
+        opened_file = parquet.ParquetFile(stream)
+        _check_names(str(file), opened_file.schema_arrow.names)
+        for batch in opened_file.iter_batches(_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
+    """The rows under a header, each cell as text: "NA" is a word there, and 7 an answer."""
+    # A document is one cell, and may be of any length.
+    csv.field_size_limit(sys.maxsize)
+    with opened(file) as stream:
+        lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+        # Strict: a quotation mark that nothing closes would swallow the rest of the file.
+        reader = csv.reader(_decoded(file, lines), strict=True)
+        header, began = None, 1
+        try:
+            for cells in reader:
+                began, line = reader.line_num + 1, began
+                if cells and header is None:
+                    _check_names(f"{file}:{line}", cells)
+                    header = cells
+                elif cells and header is not None:
+                    yield line, _cells(header, cells, f"{file}:{line}")
+        except csv.Error as error:
+            raise DataError(Problem(f"not CSV: {error}", _KEY, f"{file}:{began}")) from error
+
+
+def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
+    try:
+        for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise _holds_nul(file, number)
+            yield line
+    except UnicodeDecodeError:
+        # It came up somewhere in a block of lines: a second look finds the one.
+        for _ in _text_lines(file):
+            pass
+        raise
+
+
+def _check_names(origin: str, names: list[str]) -> None:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        message = f"columns of the same name: {', '.join(map(repr, repeated))}"
+        raise DataError(Problem(message, _KEY, origin, expected="a name of its own for each column"))
+
+
+def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
+    if len(cells) != len(header):
+        is_trailing = len(cells) == len(header) + 1 and not cells[-1]
+        hint = "the line ends with a comma that the header's doesn't have" if is_trailing else ""
+        expected = f"{len(header)}, as in the header: {', '.join(header)}"
+        raise DataError(Problem(f"the row has {len(cells)} cells", _KEY, origin, expected, hint))
+    return dict(zip(header, cells, strict=True))
+
+
+def _json_rows(file: Path) -> FileRows:
+    with opened(file) as stream:
+        blank, head = _first_line(stream)
+        is_list = head.removeprefix(BYTE_ORDER_MARK.encode()).lstrip().startswith(b"[")
+        if not is_list and (Ending.of(file).suffix == ".jsonl" or _is_json(head)):
+            return FileRows("line", _text_lines(file))
+        text = _text(file, head + stream.read())
+    try:
+        rows, lines = _elements(text) if is_list else _values(text)
+    except (ValueError, RecursionError) as fault:
+        line = blank + getattr(fault, "lineno", 1)
+        reason = getattr(fault, "msg", None) or str(fault)
+        expected = "a list of rows, or a row a line"
+        raise DataError(Problem(f"not JSON: {reason}", _KEY, f"{file}:{line}", expected)) from fault
+    if len(set(lines)) == len(lines):
+        return FileRows("line", zip((blank + line for line in lines), rows, strict=True))
+    return FileRows("row", enumerate(rows, 1))
+
+
+def _first_line(stream: IO[bytes]) -> tuple[int, bytes]:
+    """How many blank lines a file begins with, and the first other one."""
+    blank = 0
+    while (line := stream.readline()) and not line.strip():
+        blank += 1
+    return blank, line
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines that aren't blank, each with its number; only a line feed ends one."""
+    with opened(file) as stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(file, number, error) from error
+            if "\0" in line:
+                raise _holds_nul(file, number)
+            if line.strip():
+                yield number, line
+
+
+def _text(file: Path, raw: bytes) -> str:
+    """A whole file's text, without its byte order mark, each line ending with a line feed alone."""
+    if (at := raw.find(b"\0")) >= 0:
+        raise _holds_nul(file, 1 + raw[:at].count(b"\n"))
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        # The decoder counts from behind the mark that it takes away.
+        line = 1 + raw[: error.start].count(b"\n")
+        raise _not_utf8(file, line, error) from error
+
+
+def _holds_nul(file: Path, line: int) -> DataError:
+    """UTF-16 without a byte order mark is UTF-8 with a NUL at every other place."""
+    hint = "if it is UTF-16: iconv -f UTF-16LE -t utf-8"
+    return DataError(Problem("a NUL stands in the text", _KEY, f"{file}:{line}", "a file in UTF-8", hint))
+
+
+def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    hint = "write it as UTF-8: iconv -f <its encoding> -t utf-8"
+    return DataError(Problem(f"not UTF-8: {error.reason} at byte {error.start}", _KEY, f"{file}:{line}", "", hint))
+
+
+def _elements(text: str) -> tuple[list[str], list[int]]:
+    """The rows of a JSON array, each as text, and the lines on which they begin."""
+    decoder = json.JSONDecoder()
+    rows: list[str] = []
+    lines: list[int] = []
+    line, counted = 1, 0
+    position = _after(text, 0, "[")
+    is_open = text[position : position + 1] != "]"
+    while is_open:
+        _, end = decoder.raw_decode(text, position)
+        line += text.count("\n", counted, position)
+        counted = position
+        rows.append(text[position:end])
+        lines.append(line)
+        position = _after_space(text, end)
+        is_open = text[position : position + 1] != "]"
+        if is_open:
+            position = _after(text, position, ",")
+    rest = _after(text, position, "]")
+    if rest < len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    return rows, lines
+
+
+def _values(text: str) -> tuple[list[str], list[int]]:
+    """JSON values that follow one another, each as text, and the lines on which they begin."""
+    decoder = json.JSONDecoder()
+    rows: list[str] = []
+    lines: list[int] = []
+    line, counted = 1, 0
+    position = _after_space(text, 0)
+    while position < len(text):
+        _, end = decoder.raw_decode(text, position)
+        line += text.count("\n", counted, position)
+        counted = position
+        rows.append(text[position:end])
+        lines.append(line)
+        position = _after_space(text, end)
+    return rows, lines
+
+
+def _after(text: str, position: int, character: str) -> int:
+    """Where a text goes on after a character that must stand at a position, or after space there."""
+    position = _after_space(text, position)
+    if text[position : position + 1] != character:
+        raise json.JSONDecodeError(f"Expecting {character!r}", text, position)
+    return _after_space(text, position + 1)
+
+
+def _after_space(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position

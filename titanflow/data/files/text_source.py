@@ -1,0 +1,200 @@
+"""Where documents come from: local files, Hugging Face datasets and the built-in source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.layout import LEFT_OUT
+from titanflow.data.files.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
+from titanflow.data.files.json_rows import JsonFault, parsed_json
+from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.files.sources import (
+    FILE,
+    MAX_PROBLEMS,
+    PLACE,
+    Source,
+    SourceFile,
+    check_one_source,
+    load_from_hub,
+    problems_error,
+    write_source,
+)
+from titanflow.data.stdlib import text as stdlib_text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT = "text"
+"""The column that holds a document."""
+
+
+def load_text(data: Data, cache: Path) -> Source:
+    """Reads what a data config names.
+
+    Args:
+        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
+        cache: a folder for what is written while local files are read; the caller removes it.
+
+    Raises:
+        DataError: nothing is there, it can't be read, or lacks the column.
+    """
+    key = check_one_source(data)
+    if data.text_column in data.leave_out:
+        hint = "take it out of data.leave_out"
+        raise DataError(Problem(f"{data.text_column!r} is what documents are read from", "data.leave_out", hint=hint))
+    unread = Counter[str]()
+    if data.source:
+        source = _built_in(data)
+    elif data.path:
+        files = local_files(data.path)
+        source = write_source(files, lambda file: text_rows(file, data, unread), TEXT, data.limit, cache)
+    else:
+        loaded = load_from_hub(data)
+        rows = _column(loaded, data, str(data.dataset))
+        unread.update(dict.fromkeys(set(loaded.column_names) - {data.text_column}, len(rows)))
+        source = Source(rows, [SourceFile(str(data.dataset))])
+    if len(source.rows) == 0:
+        raise DataError(Problem(f"{data.name} has no rows", f"data.{key}"))
+    named = {f"{name} {LEFT_OUT}" if name in data.leave_out else name: count for name, count in unread.items()}
+    return replace(source, unread=dict(sorted(named.items())))
+
+
+def check_text(source: Source, data: Data, seq_len: int) -> None:
+    """Refuses text that can't fill a row, before any of it is tokenised.
+
+    Raises:
+        DataError: the column isn't text, rows lack it, all are blank, or together they are too short.
+    """
+    found = source.rows.features[TEXT]
+    key = "data.text_column"
+    if getattr(found, "dtype", None) not in ("string", "large_string"):
+        problem = Problem(f"column {data.text_column!r} of {data.name} is {found}", key, expected="a column of text")
+        raise DataError(problem)
+    if source.rows.data[TEXT].null_count:
+        rows = (row for row, text in enumerate(source.rows[TEXT]) if text is None)
+        raise problems_error([Problem("the row has no text", data.text_column, source.origin(row)) for row in rows])
+    if not any(text.strip() for text in source.rows[TEXT]):
+        raise DataError(Problem("there is nothing but blank space", key, origin=source.origin(0)))
+    # A token is a byte or more, so this much can't be enough in any vocabulary.
+    if (size := sum(len(text.encode()) + 1 for text in islice(source.rows[TEXT], seq_len + 1))) <= seq_len:
+        expected = f"more than training.seq_len={seq_len} tokens"
+        raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
+
+
+def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns as the rows are gone through.
+
+    Raises:
+        DataError: it can't be read, lacks the column, or has rows without text: the first :data:`MAX_PROBLEMS` of
+            them are named.
+    """
+    kind = Ending.of(file).format
+    if kind == "text":
+        return "line", texts_of(file, data.document)
+    others = _check_parquet(file, data.text_column) if kind == "parquet" else []
+    found = rows_of(file, [data.text_column])
+    return found.unit, _texts(file, found, data.text_column, unread, others)
+
+
+def _check_parquet(file: Path, column: str) -> list[str]:
+    """The names of a file's other columns, which aren't read: they may be larger than the text.
+
+    Raises:
+        DataError: the column isn't there, or isn't text.
+    """
+    from pyarrow import types
+
+    schema = parquet_schema(file)
+    if column not in schema.names:
+        raise _no_column(str(file), column, schema.names)
+    found = schema.field(column).type
+    found = found.value_type if types.is_dictionary(found) else found
+    if not any(is_text(found) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
+        expected = "a column of text"
+        raise DataError(Problem(f"column {column!r} of {file} is {found}", "data.text_column", expected=expected))
+    return [name for name in schema.names if name != column]
+
+
+def _texts(
+    file: Path, found: FileRows, column: str, unread: Counter[str], others: list[str]
+) -> Iterator[tuple[int, str]]:
+    where, problems = SourceFile(str(file), found.unit), list[Problem]()
+    without: list[str] | None = None
+    has_column = False
+    for place, read in found.rows:
+        row = as_mapping(read)
+        if isinstance(row, Problem):
+            problems.append(replace(row, origin=where.origin(place)))
+        elif column not in row:
+            without = without or list(row)
+            problems.append(Problem(f"the row has no {column!r}", "data.text_column", where.origin(place)))
+        elif fault := _fault(row[column]):
+            has_column = True
+            problems.append(Problem(fault, f"column {column!r}", where.origin(place), "a text"))
+        else:
+            has_column = True
+            unread.update(others)
+            unread.update(name for name, value in row.items() if name != column and value not in (None, "", [], {}))
+            yield place, row[column]
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(Problem(f"{file} was read no further"))
+            break
+    if without is not None and not has_column:
+        raise _no_column(str(file), column, without)
+    if problems:
+        raise DataError(problems)
+
+
+def as_mapping(row: Row) -> dict[str, Any] | Problem:
+    """A row's columns, or why it has none."""
+    try:
+        found = parsed_json(row) if isinstance(row, str) else row
+    except JsonFault as fault:
+        return Problem(str(fault), "data.path", expected="a JSON object")
+    if isinstance(found, dict):
+        return found
+    return Problem(f"the row isn't a mapping but {type(found).__name__}", "data.path", expected="a JSON object")
+
+
+def _fault(text: Any) -> str:
+    """Why a value is no text; empty where it is one."""
+    if text is None:
+        return "the row has no text"
+    if not isinstance(text, str):
+        return f"found {text!r:.60}, which is {type(text).__name__}"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character ({text[error.start]!r}) at place {error.start}"
+    return ""
+
+
+def _built_in(data: Data) -> Source:
+    from datasets import Dataset
+
+    if data.source != "stdlib":
+        raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
+    found = stdlib_text.documents(data.part or "train", data.limit)
+    columns = {TEXT: [text for text, _ in found], FILE: range(len(found)), PLACE: [1] * len(found)}
+    return Source(Dataset.from_dict(columns), [SourceFile(str(file), "line") for _, file in found])
+
+
+def _column(rows: Dataset, data: Data, where: str) -> Dataset:
+    """The one column that is asked for, as ``text``."""
+    asked = data.text_column
+    if asked not in rows.column_names:
+        raise _no_column(where, asked, rows.column_names)
+    rows = rows.select_columns([asked])
+    return rows if asked == TEXT else rows.rename_column(asked, TEXT)
+
+
+def _no_column(where: str, asked: str, columns: list[str]) -> DataError:
+    found = f"{where} has no column {asked!r}; it has: {', '.join(columns)}"
+    return DataError(Problem(found, "data.text_column", hint="set data.text_column to one of them"))

@@ -1,0 +1,219 @@
+"""From documents to prepared tokens, in parallel through ``datasets``."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.common.errors import Problem
+from titanflow.config.keys.training import Data
+from titanflow.data.chat.proof.inference_check import InferenceCheck
+from titanflow.data.dataset_info import DatasetInfo
+from titanflow.data.files.file_counts import count_files, totals
+from titanflow.data.files.sources import Source, problems_error
+from titanflow.data.files.text_source import TEXT
+from titanflow.data.held_out.row_hash import text_hash
+from titanflow.data.prepared import token_dtype, write_rows
+from titanflow.data.tokenizer.special_tokens import SpecialTokens
+from titanflow.data.tokenizer.text_encoder import TextEncoder
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# A process costs a second to start; below this much text one is faster, and the tokenizer has threads anyway.
+_BYTES_A_PROCESS = 32 << 20
+# A document is encoded in pieces of this many characters at most, so that a book needs no book's worth of memory.
+_PIECE = 1 << 18
+# Characters on either side of a cut that show whether it changes tokens.
+_AROUND = 512
+# Of each batch's documents the first up to this length is encoded once more, as inference does.
+_COMPARED = 1 << 20
+BLANK = "blank"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done: in how many processes (None: as many as it is worth), and where ``datasets`` may write."""
+
+    num_proc: int | None
+    scratch: Path
+
+    def processes(self, rows: Dataset) -> int:
+        """How many processes to encode ``rows`` with."""
+        worth = self.num_proc or 1 + (rows.data.nbytes or 0) // _BYTES_A_PROCESS
+        return max(1, min(self.num_proc or os.cpu_count() or 1, worth, len(rows)))
+
+    def cache_file(self) -> str:
+        """A new file for encoded rows."""
+        return str(self.scratch / f"encoded-{uuid.uuid4().hex}.arrow")
+
+
+def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, folder: Path, work: Work) -> None:
+    """Writes documents as one stream of tokens, each followed by the end of text.
+
+    The rows have passed :func:`titanflow.data.files.text_source.check_text`; blank ones are left out and counted.
+
+    Raises:
+        DataError: inference would encode a document otherwise.
+    """
+    loaded = load_tokenizer(tokenizer)
+    encoded = map_rows(
+        *(source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}),
+        *(f"tokenising {data.name}", work, 64),
+    )
+    _refuse_differences(encoded, source)
+    lengths = list_lengths(encoded)
+    kept = lengths[lengths > 0]
+    sizes = column_values(encoded, "bytes")
+    reasons = np.where(lengths > 0, "", BLANK).astype(object)
+    files = count_files(source, reasons, sizes)
+    info = DatasetInfo(
+        kind="text",
+        name=data.name,
+        fingerprint=fingerprint,
+        documents=len(kept),
+        tokens=int(kept.sum()),
+        trained_tokens=int(kept.sum()),
+        bytes=int(sizes.sum()),
+        dtype=token_dtype(loaded.vocab_size).__name__,
+        vocab_size=loaded.vocab_size,
+        pad_id=loaded.pad_id,
+        longest=int(kept.max()),
+        dropped={BLANK: blank} if (blank := len(lengths) - len(kept)) else {},
+        files=files,
+        passed_over=source.passed_over,
+        part=data.part or "",
+        elsewhere=totals(file["elsewhere"] for file in files),
+        unread=source.unread,
+    )
+    places, hashes = source.places()[lengths > 0], column_values(encoded, "hash")[lengths > 0]
+    write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)
+
+
+def _refuse_differences(encoded: Dataset, source: Source) -> None:
+    texts = enumerate(column_values(encoded, "problem"))
+    found = [Problem(**{**json.loads(text), "origin": source.origin(number)}) for number, text in texts if text]
+    if found:
+        raise problems_error(found)
+
+
+def text_pieces(text: str, encoder: TextEncoder, size: int = _PIECE) -> Iterator[str]:
+    """Cuts a long text where its tokens don't change.
+
+    That is after a line end between two characters that aren't space, where the pieces' tokens are the whole's. A text
+    without such a place is cut nowhere.
+    """
+    start = 0
+    position = size
+    while position < len(text):
+        end = text.find("\n", position - 1)
+        while 0 <= end < len(text) - 1 and (
+            text[end - 1].isspace()
+            or text[end + 1].isspace()
+            or not encoder.is_seam(text[max(0, end + 1 - _AROUND) : end + 1], text[end + 1 : end + 1 + _AROUND])
+        ):
+            end = text.find("\n", end + 1)
+        if not 0 <= end < len(text) - 1:
+            break
+        yield text[start : end + 1]
+        start, position = end + 1, end + 1 + size
+    yield text[start:]
+
+
+_loaded = lru_cache(maxsize=2)(load_tokenizer)
+
+
+def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: str) -> dict[str, Any]:
+    loaded = _loaded(tokenizer)
+    pieces = [list(text_pieces(text, loaded.text)) if text.strip() else [] for text in batch["text"]]
+    opening = iter(loaded.text.encode_batch([row[0] for row in pieces if row], "opening"))
+    continuing = iter(loaded.text.encode_batch([piece for row in pieces for piece in row[1:]], "continuing"))
+    rows = [
+        [token for number in range(len(row)) for token in next(continuing if number else opening)] for row in pieces
+    ]
+    end, dtype = [loaded.end_of_text_id], token_dtype(loaded.vocab_size)
+    return {
+        "ids": [np.asarray([*ids, *end] if ids else [], dtype) for ids in rows],
+        "bytes": [len(text.encode()) if text.strip() else 0 for text in batch["text"]],
+        "hash": np.array([text_hash(text) for text in batch["text"]], np.uint64),
+        "problem": _compared(batch["text"], rows, tokenizer),
+    }
+
+
+def _compared(texts: list[str], rows: list[list[int]], tokenizer: str) -> list[str]:
+    """For the first text that can be compared, what inference makes otherwise of it, as JSON; nothing for the others.
+
+    Special tokens in a text can't be: to inference they are no text.
+    """
+    special = SpecialTokens({text: token for text, (_, token) in _loaded(tokenizer).special.items()})
+    problems = [""] * len(texts)
+    for number, (text, ids) in enumerate(zip(texts, rows, strict=True)):
+        if ids and len(text) <= _COMPARED and not special.pattern.search(text):
+            fault = inference_check(tokenizer).text_fault(text, ids)
+            problems[number] = json.dumps(asdict(fault)) if fault else ""
+            break
+    return problems
+
+
+@lru_cache(maxsize=2)
+def inference_check(tokenizer: str) -> InferenceCheck:
+    """What compares with inference, loaded once for a process."""
+    return InferenceCheck(Path(tokenizer))
+
+
+def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, work: Work, batch_size: int) -> Dataset:
+    """Encodes batches of rows, with their numbers, in as many processes as they are worth; ``what`` says what is done.
+
+    What ``function`` returns is written to disk batch by batch, so that memory doesn't grow with the rows.
+    """
+    processes = work.processes(rows)
+    if processes > 1:
+        # Each process would start threads for every core, and warn of the fork.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return rows.map(
+        function,
+        batched=True,
+        with_indices=True,
+        batch_size=batch_size,
+        writer_batch_size=batch_size,
+        fn_kwargs=options,
+        remove_columns=rows.column_names,
+        num_proc=processes if processes > 1 else None,
+        load_from_cache_file=False,
+        cache_file_name=work.cache_file(),
+        desc=what,
+    )
+
+
+def list_lengths(encoded: Dataset, column: str = "ids") -> NDArray[np.int64]:
+    """The lengths of a column of lists."""
+    import pyarrow.compute as pc
+
+    chunks = [pc.list_value_length(table[column]).to_numpy() for table in _tables(encoded)]
+    return np.concatenate(chunks).astype(np.int64) if chunks else np.empty(0, np.int64)
+
+
+def list_values(encoded: Dataset, column: str) -> Iterator[NDArray[Any]]:
+    """A column's lists one after another, as large arrays."""
+    for table in _tables(encoded):
+        for chunk in table[column].chunks:
+            yield chunk.flatten().to_numpy(zero_copy_only=False)
+
+
+def column_values(encoded: Dataset, column: str) -> NDArray[Any]:
+    """A column of numbers or texts."""
+    return np.concatenate([table[column].to_numpy() for table in _tables(encoded)])
+
+
+def _tables(encoded: Dataset) -> Iterator[Any]:
+    yield from encoded.with_format("arrow").iter(batch_size=4096)

@@ -1,0 +1,96 @@
+"""Evaluation items, which a task's YAML finds below ``${data}``: built-in ones, one's own files, or rows held out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.keys.training import Data
+from titanflow.data.files.file_rows import rows_of, texts_of
+from titanflow.data.files.json_rows import JsonFault, parsed_json
+from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.stdlib import evals
+
+KEY = "data.path"
+ITEMS_FILE = "items.jsonl"
+"""What a task's YAML names of rows that a source holds out: ``data_files: {test: "${data}/items.jsonl"}``."""
+
+DESCRIPTION = "dataset.json"
+"""The file beside the items that says what they are."""
+
+
+def item_names(data: Mapping[str, Any]) -> list[str]:
+    """The files that a data config's prepared folder holds, by their path in it.
+
+    Raises:
+        DataError: a file isn't there, or two have the same name.
+    """
+    if data.get("kind", "evals") != "evals":
+        return [ITEMS_FILE]
+    if not data.get("path"):
+        return list(evals.item_files())
+    return list(named_files(data["path"]))
+
+
+def named_files(path: str | list[str]) -> dict[str, Path]:
+    """The user's own files by the names that they are prepared under: those of a folder by their path in it.
+
+    Raises:
+        DataError: a file isn't there, or two have the same name.
+    """
+    folders = [expanded(entry) for entry in ([path] if isinstance(path, str) else path)]
+    folders = [folder for folder in folders if folder.is_dir()]
+    found: dict[str, Path] = {}
+    for file in local_files(path).files:
+        folder = next((one for one in folders if file.is_relative_to(one)), file.parent)
+        name = file.relative_to(folder).as_posix()
+        if name == DESCRIPTION:
+            message, hint = f"{file} has the name of the file that says what is prepared", "call it otherwise"
+            raise DataError(Problem(message, KEY, expected="any other name", hint=hint))
+        if name in found:
+            message, hint = f"{found[name]} and {file} would both be {name}", "name the folder above both"
+            raise DataError(Problem(message, KEY, expected="each name once", hint=hint))
+        found[name] = file
+    return found
+
+
+def check_items(data: Data) -> None:
+    """Reads the user's own items to their end, so that what is wrong with a row isn't found when a model is asked.
+
+    Raises:
+        DataError: a file can't be read, or a row of it isn't one; with file and line.
+    """
+    from titanflow.data.files.sources import SourceFile
+
+    for file in named_files(data.path).values() if data.path else ():
+        if Ending.of(file).format == "text":
+            for _ in texts_of(file, "line"):
+                pass
+        else:
+            found = rows_of(file)
+            for place, row in found.rows:
+                _check_row(SourceFile(str(file), found.unit).origin(place), row)
+
+
+def _check_row(origin: str, row: Any) -> None:
+    try:
+        item = parsed_json(row) if isinstance(row, str) else row
+    except JsonFault as fault:
+        raise DataError(Problem(str(fault), KEY, origin)) from None
+    if not isinstance(item, dict):
+        raise DataError(Problem(f"found {row!r:.60}", KEY, origin, "an item: columns and their values"))
+
+
+def write_items(data: Data, folder: Path) -> dict[str, Any]:
+    """Writes the items into ``folder`` and returns what ``dataset.json`` says of them."""
+    if not data.path:
+        return evals.write_items(folder, data.part or "test")
+    files = named_files(data.path)
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
+    return {"items": list(files)}

@@ -1,0 +1,236 @@
+"""Finds evaluation items in text that was trained on.
+
+An item is looked for by its wording. A question of 13 words and more is looked for by its runs of 13 words, the
+n-grams of GPT-3's and lm-eval's decontamination; it leaked where half of them are found. A shorter one is looked for as
+a whole, with its answer close behind. What more than three items of a task share is the task's wording and none of the
+item's own: it isn't looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.data.held_out.letters import Hashes, Letters, Places
+
+WORDS = 13
+"""Words of an n-gram: Brown et al. 2020, appendix C."""
+FEW = 3
+"""So many items may share wording, as two questions on one passage do; what more share belongs to the task."""
+SHARE = 0.5
+"""Of an item's own n-grams, the share from which on it leaked: held-out prose shares some phrases with any text."""
+CLOSE = 20
+"""Words within which a short question's answer begins: a template's marks, a role's name, "the answer is"."""
+_THOUGHTS = re.compile(r"<think>.*?</think>|<\|channel\|>analysis<\|message\|>.*?<\|end\|>", re.DOTALL)
+_THOUGHTS_END = re.compile(r"</think>|<\|channel\|>analysis")
+"""As templates mark what a model thinks before it answers: of Qwen3, DeepSeek R1 and others, and of gpt-oss."""
+_PREFIX = 16
+"""Letters of a long span by which most words of a text are passed over."""
+_BITS = 24
+Answers = tuple[tuple[int, int], ...]
+"""Length and hash of each."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One evaluation item.
+
+    ``questions`` are the ways in which it may be written: as the model is asked, as its data has it. ``answers`` are
+    the gold ones. An item without a question is text that is scored, in ``questions``, without an answer.
+    """
+
+    questions: tuple[str, ...]
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leaked:
+    """What was found of one task: how many items were looked for, those that leaked by their number, and how many
+    have no wording of their own that could be looked for."""
+
+    items: int
+    leaked: list[int]
+    shared: int = 0
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to find an item: the spans of which half must be there, or a span with one of the answers behind it."""
+
+    item: int
+    spans: list[int]
+    answers: Answers = ()
+
+
+class LeakSearch:
+    """Looks for the items of some tasks: texts are handed to :meth:`read`, and :attr:`leaked` says what was found."""
+
+    def __init__(self, tasks: Mapping[str, Sequence[Item]]) -> None:
+        self._counts = {name: len(items) for name, items in tasks.items()}
+        spans = _Spans()
+        self._ways = {name: _task_ways(items, spans) for name, items in tasks.items()}
+        self._found = np.zeros(len(spans), np.bool_)
+        self._answered: set[tuple[int, Answers]] = set()
+        self._behind: dict[int, set[Answers]] = {}
+        for way in self._all_ways:
+            if way.answers:
+                self._behind.setdefault(way.spans[0], set()).add(way.answers)
+        self._by_length, self._prefixes = spans.index({span for way in self._all_ways for span in way.spans})
+
+    @property
+    def leaked(self) -> dict[str, Leaked]:
+        """What was found so far, by task."""
+        return {
+            name: Leaked(
+                self._counts[name],
+                sorted({way.item for way in ways if self._is_there(way)}),
+                self._counts[name] - len({way.item for way in ways}),
+            )
+            for name, ways in self._ways.items()
+        }
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Looks for the items in texts, a few million letters at a time."""
+        letters = Letters(_without_thoughts_too(texts))
+        likely = letters.starts[letters.starts + _PREFIX <= len(letters)]
+        likely = likely[self._prefixes[_bits(letters.hashes(likely, _PREFIX))]]
+        for length, (hashes, numbers) in self._by_length.items():
+            starts = letters.starts if length < _PREFIX else likely
+            starts = starts[starts + length <= len(letters)]
+            starts = starts[letters.is_end[starts + length]]
+            found = letters.hashes(starts, length)
+            places = np.minimum(np.searchsorted(hashes, found), len(hashes) - 1)
+            is_there = hashes[places] == found
+            spans = numbers[places[is_there]]
+            self._found[spans] = True
+            self._look_behind(letters, spans, starts[is_there] + length)
+
+    def _look_behind(self, letters: Letters, spans: Places, ends: Places) -> None:
+        """Looks for the answers of the short questions that were found to end at ``ends``."""
+        for span in set(np.unique(spans).tolist()) & self._behind.keys():
+            for answers in self._behind[span]:
+                if (span, answers) not in self._answered and _follows(letters, ends[spans == span], answers):
+                    self._answered.add((span, answers))
+
+    def _is_there(self, way: _Way) -> bool:
+        if way.answers:
+            return (way.spans[0], way.answers) in self._answered
+        return bool(self._found[way.spans].mean() >= SHARE)
+
+    @property
+    def _all_ways(self) -> Iterator[_Way]:
+        return (way for ways in self._ways.values() for way in ways)
+
+
+class _Spans:
+    """The spans that are looked for, each with a number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._prefixes: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, letters: Letters, starts: Places, ends: Places) -> list[int]:
+        """The number of each span, the same for the same letters."""
+        lengths = ends - starts
+        prefixes = letters.hashes(starts, np.minimum(lengths, _PREFIX))
+        keys = zip(lengths.tolist(), letters.hashes(starts, lengths).tolist(), strict=True)
+        numbers = []
+        for key, prefix in zip(keys, prefixes.tolist(), strict=True):
+            if key not in self._numbers:
+                self._numbers[key] = len(self._numbers)
+                self._prefixes.append(prefix)
+            numbers.append(self._numbers[key])
+        return numbers
+
+    def index(self, used: Set[int]) -> tuple[dict[int, tuple[Hashes, Places]], NDArray[np.bool_]]:
+        """The used spans' hashes, sorted, and their numbers, by length; and which beginnings the long ones have."""
+        by_length: dict[int, list[tuple[int, int]]] = {}
+        for (length, found), number in self._numbers.items():
+            if number in used:
+                by_length.setdefault(length, []).append((found, number))
+        beginnings = [self._prefixes[number] for length in by_length for _, number in by_length[length]]
+        prefixes = np.zeros(1 << _BITS, np.bool_)
+        prefixes[_bits(np.array(beginnings, np.uint64))] = True
+        sorted_lists = {length: list(zip(*sorted(pairs), strict=True)) for length, pairs in sorted(by_length.items())}
+        return {
+            length: (np.array(hashes, np.uint64), np.array(numbers, np.int64))
+            for length, (hashes, numbers) in sorted_lists.items()
+        }, prefixes
+
+
+def _without_thoughts_too(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, and again without their thoughts, which stand between a question and its answer."""
+    for text in texts:
+        yield text
+        if _THOUGHTS_END.search(text):
+            yield _THOUGHTS.sub(" ", text)
+
+
+def _bits(hashes: Hashes) -> Hashes:
+    return hashes >> np.uint64(64 - _BITS)
+
+
+def _task_ways(items: Sequence[Item], spans: _Spans) -> list[_Way]:
+    """The ways to find each item, without what belongs to the task's wording."""
+    texts = [(number, text) for number, item in enumerate(items) for text in dict.fromkeys(item.questions)]
+    letters, answers = Letters(text for _, text in texts), _answers(items)
+    bounds = np.searchsorted(letters.texts, np.arange(len(texts) + 1))
+    ways = []
+    for place, (number, _) in enumerate(texts):
+        of_text = slice(bounds[place], bounds[place + 1])
+        starts, ends = letters.starts[of_text], letters.ends[of_text]
+        if len(starts) >= WORDS:
+            ways.append(_Way(number, spans.add(letters, starts[: 1 - WORDS], ends[WORDS - 1 :])))
+        elif len(starts):
+            ways.append(_Way(number, spans.add(letters, starts[:1], ends[-1:]), answers[number]))
+    return list(_without_shared(ways))
+
+
+def _answers(items: Sequence[Item]) -> list[Answers]:
+    """Length and hash of the first words of each item's answers."""
+    texts = [(number, text) for number, item in enumerate(items) for text in item.answers]
+    letters = Letters(text for _, text in texts)
+    bounds = np.searchsorted(letters.texts, np.arange(len(texts) + 1))
+    found: list[set[tuple[int, int]]] = [set() for _ in items]
+    for place, (number, _) in enumerate(texts):
+        starts, ends = (one[bounds[place] : bounds[place + 1]][:WORDS] for one in (letters.starts, letters.ends))
+        if len(starts):
+            length = int(ends[-1] - starts[0])
+            found[number].add((length, int(letters.hashes(starts[:1], length)[0])))
+    return [tuple(sorted(one)) for one in found]
+
+
+def _without_shared(ways: Sequence[_Way]) -> Iterator[_Way]:
+    """The ways without the spans that more than :data:`FEW` items have; none of those that have nothing else."""
+    together = {(way.item, way.spans[0], way.answers) for way in ways if way.answers}
+    pairs = Counter((span, answers) for _, span, answers in together)
+    counts = Counter(span for _, span in {(way.item, span) for way in ways if not way.answers for span in way.spans})
+    for way in ways:
+        if way.answers:
+            if pairs[way.spans[0], way.answers] <= FEW:
+                yield way
+        elif own := [span for span in way.spans if counts[span] <= FEW]:
+            yield _Way(way.item, own)
+
+
+def _follows(letters: Letters, ends: Places, answers: Answers) -> bool:
+    """Whether one of the answers begins within :data:`CLOSE` words behind one of the places, in the same text."""
+    words = np.searchsorted(letters.starts, ends)[:, None] + np.arange(CLOSE + 1)
+    text = letters.texts[np.searchsorted(letters.ends, ends)]
+    is_in = words < len(letters.starts)
+    words = np.minimum(words, len(letters.starts) - 1)
+    starts = letters.starts[words[is_in & (letters.texts[words] == text[:, None])]]
+    for length, wanted in answers:
+        near = starts[starts + length <= len(letters)]
+        near = near[letters.is_end[near + length]]
+        if (letters.hashes(near, length) == np.uint64(wanted)).any():
+            return True
+    return False

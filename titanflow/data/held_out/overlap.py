@@ -1,0 +1,61 @@
+"""Refuses rows that are both trained on and judged by, whatever files they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.data.dataset_info import DATASET_FILE
+from titanflow.data.files.sources import SourceFile
+from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
+
+
+def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:
+    """Compares what prepared folders hold, by their rows' hashes.
+
+    Args:
+        trained: the folders of what is trained on, by name.
+        judged: those of what is validated on, and of evaluation items.
+
+    Raises:
+        DataError: names each two that share rows, how many, and where the first stands in both.
+    """
+    known = {name: hashes for name, folder in trained.items() if (hashes := _hashes(folder)) is not None}
+    problems = []
+    for name, folder in judged.items():
+        hashes = _hashes(folder)
+        for other, of_other in known.items():
+            shared = np.isin(hashes, of_other) if hashes is not None else np.empty(0, np.bool_)
+            if hashes is not None and shared.any():
+                row = int(np.argmax(shared))
+                twin = _origin(trained[other], int(np.argmax(of_other == hashes[row])))
+                problems.append(_problem(name, int(shared.sum()), len(hashes), _origin(folder, row), other, twin))
+    if problems:
+        raise DataError(problems)
+
+
+def _problem(name: str, shared: int, rows: int, origin: str, other: str, twin: str) -> Problem:
+    message = f"{shared} of the {rows} rows of {name} are trained on, in {other}: this one is {twin}"
+    hint = (
+        "take them out of one of the two; or hold rows out of what is trained on, each source with the same shares: "
+        "equal rows are then in the same part, whatever files they stand in"
+    )
+    return Problem(message, "data", origin, "rows that nothing trains on", hint)
+
+
+def _hashes(folder: Path) -> NDArray[np.uint64] | None:
+    path = folder / HASHES_FILE
+    return np.load(path, mmap_mode="r") if path.is_file() else None
+
+
+def _origin(folder: Path, document: int) -> str:
+    number, place = np.load(folder / PLACES_FILE, mmap_mode="r")[document].tolist()
+    described: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+    file = described["files"][number]
+    return SourceFile(file["name"], file["unit"]).origin(place)

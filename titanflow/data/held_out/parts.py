@@ -1,0 +1,130 @@
+"""Divides a source into what is trained on, what is chosen by (dev) and what is reported (test), by hash.
+
+The ``test`` rows are those with the lowest hashes and the ``dev`` rows those with the highest, so that neither moves
+when the other's size changes. A share is a limit that each row meets by itself; a number takes so many different rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.keys.training import PARTS, Data, HeldOut, Part
+from titanflow.data.chat.layout import ChatFormat
+from titanflow.data.chat.source import decoded
+from titanflow.data.files.sources import Source
+from titanflow.data.files.text_source import TEXT
+from titanflow.data.files.tokenise_text import Work, column_values, map_rows
+from titanflow.data.held_out.row_hash import BITS, chat_hash, text_hash
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DUPLICATE = "duplicate"
+"""Why a held-out part leaves out a row: an equal one is in it."""
+
+
+def part_of(source: Source, data: Data, work: Work) -> Source:
+    """The rows of the part of ``source`` that ``data`` names; a held-out part has of equal rows the first.
+
+    Raises:
+        DataError: a number of rows that aren't there, or a part without rows.
+    """
+    hashes = hash_rows(source.rows, data, work)
+    parts = divide(hashes, data.held_out, data.name)
+    wanted = data.part or "train"
+    kept = parts == PARTS.index(wanted)
+    elsewhere: dict[str, NDArray[np.bool_]] = {
+        part: parts == number for number, part in enumerate(PARTS) if part != wanted
+    }
+    if wanted != "train":
+        _, first = np.unique(hashes, return_index=True)
+        is_first = np.zeros(len(hashes), np.bool_)
+        is_first[first] = True
+        elsewhere[DUPLICATE], kept = kept & ~is_first, kept & is_first
+    numbers = np.flatnonzero(kept)
+    files = source.places()[:, 0]
+    return Source(
+        source.rows.select(numbers).flatten_indices(cache_file_name=work.cache_file()),
+        source.files,
+        source.passed_over,
+        numbers,
+        {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()},
+        source.unread,
+    )
+
+
+def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the source") -> NDArray[np.int8]:
+    """The part of each row, as its number in :data:`PARTS`: int8 ``[rows]``.
+
+    Raises:
+        DataError: a number of rows that aren't there, or a part without rows.
+    """
+    different = np.unique(hashes)
+    parts = np.zeros(len(hashes), np.int8)
+    asked = {part: value for part in ("dev", "test") if (value := getattr(held_out, part)) is not None}
+    for part, value in asked.items():
+        if isinstance(value, int) and value > len(different):
+            raise _refused(part, f"found {value}, and {name} has {len(different)} different rows")
+    taken = sum(_count(part, value, different) for part, value in asked.items())
+    if taken >= len(different):
+        found = " and ".join(f"{value} for {part}" for part, value in asked.items())
+        raise _refused(
+            "", f"{found} take all of the {len(different)} different rows of {name}: none is left to train on"
+        )
+    for part, value in asked.items():
+        count = _count(part, value, different)
+        if not count:
+            raise _refused(part, f"found {value}, of which none of {name}'s {len(different)} different rows is part")
+        is_in = hashes <= different[count - 1] if part == "test" else hashes >= different[-count]
+        parts[is_in] = PARTS.index(part)
+    return parts
+
+
+def part_by_share(number: int, held_out: HeldOut) -> Part:
+    """The part of a row with this hash, where what is held out are shares."""
+    if held_out.test is not None and number < _limit(held_out.test):
+        return "test"
+    if held_out.dev is not None and number >= (1 << BITS) - _limit(held_out.dev):
+        return "dev"
+    return "train"
+
+
+def hash_rows(rows: Dataset, data: Data, work: Work) -> NDArray[np.uint64]:
+    """The hash of each row: uint64 ``[rows]``."""
+    hashed = map_rows(rows, _hashes, {"data": data}, f"dividing {data.name}", work, batch_size=512)
+    return column_values(hashed, "hash")
+
+
+def _hashes(batch: dict[str, list[Any]], numbers: list[int], data: Data) -> dict[str, Any]:
+    if data.kind == "chat":
+        layout = ChatFormat.of(data)
+        found = [chat_hash(layout.conversation(row), row) for row in decoded(batch)]
+    else:
+        # A row without text is refused when the text is checked.
+        found = [text_hash(text if isinstance(text, str) else repr(text)) for text in batch[TEXT]]
+    return {"hash": np.array(found, np.uint64)}
+
+
+def _count(part: str, value: float, different: NDArray[np.uint64]) -> int:
+    """How many of the sorted hashes a part takes from its end."""
+    if isinstance(value, int):
+        return value
+    limit = _limit(value)
+    if part == "test":
+        return int(np.searchsorted(different, np.uint64(limit), side="left"))
+    return len(different) - int(np.searchsorted(different, np.uint64((1 << BITS) - limit), side="left"))
+
+
+def _limit(share: float) -> int:
+    # At least one, so that what is taken from the largest hash fits 64 bits.
+    return max(1, int(share * (1 << BITS)))
+
+
+def _refused(part: str, message: str) -> DataError:
+    key = f"data.held_out.{part}" if part else "data.held_out"
+    hint = "a number takes so many different rows, a share (0.01) one row in so many"
+    return DataError(Problem(message, key, expected="fewer, or more data", hint=hint))

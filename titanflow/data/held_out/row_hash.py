@@ -1,0 +1,33 @@
+"""What a row holds, as a number of 64 bits: the same wherever the row stands, however its file is laid out.
+
+Of a document that is its text, of a conversation what is said in it: other columns, the layout, and which turns are
+trained make no difference, so that rows which teach the same have the same hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from titanflow.data.chat.layout import Conversation
+
+BITS = 64
+
+
+def text_hash(text: str) -> int:
+    """The hash of a document."""
+    # Half a character, which a JSON file may hold, is refused later, with its place.
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=BITS // 8).digest(), "big")
+
+
+def chat_hash(conversation: Conversation, row: Any) -> int:
+    """The hash of a conversation; of one that can't be trained on, that of the ``row`` that it was read from."""
+    if conversation.problems:
+        return text_hash(_canonical(row))
+    said = [{key: value for key, value in turn.items() if key != "train"} for turn in conversation.messages]
+    return text_hash(_canonical(said))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

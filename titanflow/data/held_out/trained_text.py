@@ -1,0 +1,129 @@
+"""What stages trained on, as text again: the prepared rows of a stage and of those that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from titanflow.common.errors import DataError
+from titanflow.data.dataset_info import read_info
+from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
+from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
+from titanflow.run.contract import RUN_FILE, StageRun
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BATCH = 1 << 18
+"""Tokens that are decoded at a time."""
+PIECE = 1 << 15
+TRAINED = ("pretrain", "sft")
+OVERLAP = 1 << 9
+"""Tokens that a piece of a long document shares with the one before it, so that no wording is cut."""
+
+
+@dataclass(frozen=True)
+class TrainedRows:
+    """A folder of prepared rows that a stage trained on, so many tokens, and the tokenizer that made them."""
+
+    name: str
+    folder: Path
+    tokenizer: Path
+    tokens: int
+
+    def texts(self) -> Iterator[list[str]]:
+        """Its documents as text, in batches; a long one in pieces that overlap."""
+        backend = load_tokenizer(self.tokenizer).backend
+        tokens = np.load(self.folder / TOKENS_FILE, mmap_mode="r")
+        batch, size = list[list[int]](), 0
+        for first, last in _pieces(np.load(self.folder / OFFSETS_FILE)):
+            batch.append(tokens[first:last].tolist())
+            size += last - first
+            if size >= BATCH:
+                yield _decoded(backend, batch)
+                batch, size = [], 0
+        yield _decoded(backend, batch)
+
+
+@dataclass
+class TrainedOn:
+    """What some models were trained on: the rows that are there, and what can't be looked at, with the reason."""
+
+    rows: list[TrainedRows] = field(default_factory=list)
+    not_looked_at: list[str] = field(default_factory=list)
+    planned: Mapping[Path, StageRun] = field(default_factory=dict)
+
+    @classmethod
+    def by(cls, models: Iterable[tuple[str, Path]], planned: Mapping[Path, StageRun] | None = None) -> TrainedOn:
+        """What models by their name and folder were trained on: stages, their exports and checkpoints, and others.
+
+        A stage is followed to the one that it began with, as far back as folders are there. ``planned`` are stages by
+        their folder that may not have begun.
+        """
+        found = cls(planned=planned or {})
+        for name, folder in models:
+            found._add(name, folder, set())
+        found.rows = list({rows.folder: rows for rows in found.rows}.values())
+        found.not_looked_at = list(dict.fromkeys(found.not_looked_at))
+        return found
+
+    def _add(self, name: str, folder: Path, seen: set[Path]) -> None:
+        stage = self.planned.get(folder) or _stage_of(folder)
+        if stage is None:
+            self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
+        elif stage.folder not in seen:
+            self._add_rows(stage)
+            for before in _begun_with(stage):
+                self._add(f"the model that {stage.stage} began with", before, {*seen, stage.folder})
+
+    def _add_rows(self, run: StageRun) -> None:
+        data = run.config.get("data") or {}
+        folder, name = run.data.train, data.get("name") or "its data"
+        if (run.config.get("training") or {}).get("mock_data"):
+            return
+        if folder is None or run.tokenizer is None:
+            found = "it is streamed" if data.get("streaming") else "it was never prepared"
+            self.not_looked_at.append(f"{name} of {run.stage}: {found}")
+            return
+        try:
+            if not (run.tokenizer / TOKENIZER_FILE).is_file():
+                raise FileNotFoundError(run.tokenizer)
+            members = read_info(folder).mixture.get("members") or {name: folder}
+            for place in map(Path, members.values()):
+                info = read_info(place)
+                self.rows.append(TrainedRows(info.name, place, run.tokenizer, info.tokens))
+        except (DataError, OSError, TypeError):
+            # Prepared rows may be thrown away, and another version may have written them.
+            self.not_looked_at.append(f"{name} of {run.stage}: its prepared rows can't be read any more")
+
+
+def _stage_of(folder: Path) -> StageRun | None:
+    """The training stage that a model's folder lies in: an export, a checkpoint, or the stage's own folder."""
+    for place in (folder, *folder.absolute().parents[:2]):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            run = StageRun.read(place / RUN_FILE)
+            return run if run.stage in TRAINED else None
+    return None
+
+
+def _begun_with(run: StageRun) -> list[Path]:
+    """The models that a stage's weights come from."""
+    path = (run.config.get("checkpoint") or {}).get("initial_load_path")
+    return [*([run.base] if run.base else []), *([Path(path)] if path and not run.base else [])]
+
+
+def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        for first in range(start, max(end - OVERLAP, start + 1), PIECE - OVERLAP):
+            yield first, min(first + PIECE, end)
+
+
+def _decoded(backend: Tokenizer, batch: list[list[int]]) -> list[str]:
+    # Special tokens stay: they part words that nothing else parts.
+    decoded: list[str] = backend.decode_batch(batch, skip_special_tokens=False)
+    return decoded

@@ -1,0 +1,293 @@
+"""The tokenizer: a byte-level BPE trained on the pretraining text, or a folder that the user gives.
+
+Either way the folder is what ``transformers.AutoTokenizer.from_pretrained`` and torchtitan's
+``build_hf_tokenizer`` load.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.files.chat_template import CHATML, template_text
+from titanflow.data.tokenizer.text_encoder import TextEncoder
+from titanflow.data.tokenizer.words import QWEN2, part_words_as_qwen2
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken, Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+START_OF_TURN = "<|im_start|>"
+END_OF_TURN = "<|im_end|>"
+PAD = "<|pad|>"
+SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN, PAD)
+"""Reserved in a trained tokenizer, ids 0 to 3, so that pretraining and fine-tuning share one vocabulary."""
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+GIVEN_FILES = (
+    *(TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "tokenizer.model"),
+)
+"""What is taken over from a given tokenizer's folder."""
+_SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+# The trainer counts words of the pieces it is handed, so that small pieces cost calls and large ones memory.
+_TRAINING_BATCH = 256
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer folder, loaded for encoding text as ``transformers.AutoTokenizer`` does.
+
+    ``backend`` encodes text that looks like a special token as the text it is, ``text`` does so with pieces of a text.
+    ``special`` holds the control tokens by their text, ``variables`` what a chat template may refer to (``eos_token``
+    and so on).
+    """
+
+    folder: Path
+    backend: Tokenizer
+    text: TextEncoder
+    special: dict[str, tuple[int, AddedToken]]
+    variables: dict[str, str]
+    end_of_text_id: int
+    pad_id: int
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of ``text`` alone: nothing is added before or after it."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: str = "") -> None:
+    """Trains a byte-level BPE of ``vocab_size`` tokens (special ones included) and writes it into ``folder``.
+
+    The same texts in the same order give the same bytes. Short texts may give fewer tokens than asked for.
+    ``words`` is how text is parted into words: :data:`QWEN2`, or empty for GPT-2's way.
+
+    Raises:
+        DataError: ``vocab_size`` has no room for the 256 bytes and the special tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    check_vocab_size(vocab_size)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if words == QWEN2:
+        part_words_as_qwen2(tokenizer)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=sys.stderr.isatty(),
+    )
+    tokenizer.train_from_iterator(_batches(texts), trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT,
+        "pad_token": PAD,
+        "additional_special_tokens": [START_OF_TURN, END_OF_TURN],
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / TEMPLATE_FILE).write_text(template_text(CHATML), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Refuses a vocabulary that can't hold every byte.
+
+    Raises:
+        DataError: it can't.
+    """
+    if vocab_size < _SMALLEST_VOCABULARY:
+        raise DataError(
+            Problem(
+                f"a vocabulary of {vocab_size} is too small",
+                "tokenizer.vocab_size",
+                expected=f"at least {_SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens",
+            )
+        )
+
+
+def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
+    """A given tokenizer's folder, checked without loading it.
+
+    Raises:
+        DataError: the folder or one of the two files that every loader needs isn't there, or its config is broken.
+    """
+    folder = expanded(path)
+    missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]
+    if not folder.is_dir():
+        found = f"{path} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
+    elif missing:
+        found = f"{path} lacks {' and '.join(missing)}"
+    elif broken := _broken_config(folder):
+        found = f"{path}: {CONFIG_FILE} {broken}"
+    else:
+        return folder
+    hint = "save one with transformers: AutoTokenizer.from_pretrained(…).save_pretrained(folder)"
+    raise DataError(Problem(found, key, expected=f"a folder with {TOKENIZER_FILE} and {CONFIG_FILE}", hint=hint))
+
+
+def _broken_config(folder: Path) -> str:
+    """What is wrong with the one of the two files that is small enough to be read in a plan."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"can't be read: {error}"
+    return "" if isinstance(config, dict) else "is no mapping"
+
+
+def described_size(folder: Path) -> int:
+    """How many tokens ``tokenizer.json`` describes: the highest id and one, read without loading it; 0 without any."""
+    described = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    vocabulary = (described.get("model") or {}).get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    added = (token["id"] for token in described.get("added_tokens") or [] if "id" in token)
+    return max((*ids, *added), default=-1) + 1
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies a given tokenizer's files, and nothing else that lies beside them, into ``folder``."""
+    for name in GIVEN_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def add_special_tokens(folder: Path, tokens: list[str]) -> None:
+    """Gives the tokenizer in ``folder`` control tokens of its own, behind all that it has.
+
+    Raises:
+        DataError: it has one of them already.
+    """
+    if not tokens:
+        return
+    from tokenizers import AddedToken, Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    known = [token for token in tokens if tokenizer.token_to_id(token) is not None]
+    if known:
+        found = f"the base's tokenizer has {', '.join(known)} already"
+        raise DataError(Problem(found, "sft.new_special_tokens", hint="leave out what it has"))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    # transformers 5 has a new name for the list, and writes and reads it in place of the old one.
+    key = (
+        "extra_special_tokens" if isinstance(config.get("extra_special_tokens"), list) else "additional_special_tokens"
+    )
+    config[key] = [*config.get(key, []), *tokens]
+    decoder = config.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        plain = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+        decoder |= {str(tokenizer.token_to_id(token)): {"content": token, **plain} for token in tokens}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def described_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer as its ``tokenizer.json`` describes it, which is all that decoding takes."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+
+
+def inference_tokenizer(folder: Path) -> Any:
+    """The tokenizer as ``AutoTokenizer`` loads it without its model: transformers builds some anew from their class."""
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    return AutoTokenizer.from_pretrained(
+        folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+    )
+
+
+def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTokenizer:
+    """Loads a tokenizer folder for encoding.
+
+    Raises:
+        DataError: files are missing or broken, or it has no end of text (``eos_token``).
+    """
+    folder = check_tokenizer(folder, key)
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        variables = {name: text for name in config if name.endswith("_token") if (text := _text(config[name]))}
+        loaded = inference_tokenizer(folder)
+        backend = loaded.backend_tokenizer
+        variables |= loaded.special_tokens_map
+    except Exception as error:  # the Rust library raises plain Exception
+        raise DataError(Problem(f"{folder} can't be loaded: {error}", key)) from error
+    _refuse_more_tokens(backend, config, folder, key)
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    end_of_text = backend.token_to_id(variables.get("eos_token", ""))
+    if end_of_text is None:
+        raise DataError(
+            Problem(
+                "the tokenizer names no end of text",
+                key,
+                origin=str(folder / CONFIG_FILE),
+                expected="eos_token: a token of the vocabulary",
+                hint="documents are separated by it",
+            )
+        )
+    pad = backend.token_to_id(variables.get("pad_token", ""))
+    added = backend.get_added_tokens_decoder()
+    return LoadedTokenizer(
+        folder=folder,
+        backend=backend,
+        text=TextEncoder(backend),
+        special={token.content: (number, token) for number, token in added.items() if token.special},
+        variables=variables,
+        end_of_text_id=end_of_text,
+        pad_id=end_of_text if pad is None else pad,
+        vocab_size=max(backend.get_vocab(with_added_tokens=True).values()) + 1,
+    )
+
+
+def _refuse_more_tokens(backend: Tokenizer, config: dict[str, Any], folder: Path, key: str) -> None:
+    """Refuses tokens that only the config names: transformers adds them, and the model may have no embedding for them.
+
+    What a class of transformers adds by itself (Gemma's ``<mask>``) is in no text that anybody meant.
+
+    Raises:
+        DataError: there are some.
+    """
+    lists = (config.get(name) for name in ("extra_special_tokens", "additional_special_tokens"))
+    values = [*config.values(), *itertools.chain.from_iterable(one for one in lists if isinstance(one, list))]
+    named, size = {_text(value) for value in values}, described_size(folder)
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if more := [token for token in named & vocabulary.keys() if vocabulary[token] >= size]:
+        found = f"it names {', '.join(sorted(more))}, and {TOKENIZER_FILE} has no such token"
+        hint = (
+            "transformers adds what is missing behind the vocabulary: take the name out, or give the tokenizer the "
+            "token (AutoTokenizer.from_pretrained(…).save_pretrained(folder)) and the model an embedding for it"
+        )
+        raise DataError(Problem(found, key, str(folder / CONFIG_FILE), "tokens of the vocabulary", hint))
+
+
+def _text(value: Any) -> str:
+    # transformers writes a special token as its text or as a dict with the text in "content".
+    found = value.get("content") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else ""
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _TRAINING_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

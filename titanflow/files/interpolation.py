@@ -1,0 +1,132 @@
+"""``${NAME:default}`` in a config: the environment's value, or the default."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.common.utf8_mode import utf8_problem
+from titanflow.files.yaml_source import Leaf, Tree, parse_scalar, remade
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?)(?![A-Z])", re.I)
+"""A variable that holds a credential has one of these words in its name; TOKENIZER and MAX_TOKENS have another."""
+FORM = "${NAME} or ${NAME:default}"
+
+
+def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
+    """The tree with each reference replaced, once: what the environment says is a value, not a config.
+
+    A value that is one reference takes the type that its key wants (``${STEPS:300}`` is a number, and a text where a
+    text is wanted); inside a longer text it is text. The origin names the variable: ``file:line ($STEPS)``. An unset
+    variable without a default, another form of reference, and a variable that is named like a secret go to
+    ``problems``: secrets stay in the environment, a config is written to disk.
+    """
+    replaced = {
+        key: interpolate(value, problems) if isinstance(value, dict) else _interpolate_leaf(key, value, problems)
+        for key, value in tree.items()
+    }
+    return remade(tree, replaced)
+
+
+def _interpolate_leaf(key: str, leaf: Leaf, problems: list[Problem]) -> Leaf:
+    references = _References(key, leaf.origin, problems)
+    value, text = references.replaced(leaf.value)
+    said = ", ".join(f"${name}" if name in os.environ else f"${name} unset" for name in dict.fromkeys(references.names))
+    if not said:
+        return leaf
+    return Leaf(value, f"{leaf.origin} ({said})", text)
+
+
+class _Malformed(ValueError):
+    """A reference in another form than ours."""
+
+
+@dataclass
+class _References:
+    """The references of one leaf; ``names`` collects their variables."""
+
+    key: str
+    origin: str
+    problems: list[Problem]
+    names: list[str] = field(default_factory=list)
+
+    def replaced(self, value: Any) -> tuple[Any, Any]:
+        """A value with its references replaced, and the same where a text is wanted."""
+        if isinstance(value, list):
+            both = [self.replaced(item) for item in value]
+            return [one for one, _ in both], [one if text is None else text for one, text in both]
+        if isinstance(value, dict):
+            return {key: self.replaced(item)[0] for key, item in value.items()}, None
+        if not isinstance(value, str) or "${" not in value:
+            return value, None
+        try:
+            return self._text(value)
+        except _Malformed as error:
+            hint = "a default that begins with a minus is written as ${NAME: -1}"
+            self.problems.append(Problem(f"found {error}", self.key, self.origin, FORM, hint))
+            return value, None
+
+    def _text(self, value: str) -> tuple[Any, Any]:
+        if value.startswith("${") and _end(value, 0) == len(value):
+            found, is_default, _ = self._reference(value, 0)
+            return self._whole(found, is_default)
+        return self._joined(value), None
+
+    def _joined(self, text: str) -> str:
+        """A text with each of its references replaced."""
+        pieces: list[str] = []
+        position = 0
+        while (start := text.find("${", position)) >= 0:
+            found, _, end = self._reference(text, start)
+            pieces += [text[position:start], found]
+            position = end
+        return "".join([*pieces, text[position:]])
+
+    def _whole(self, found: str, is_default: bool) -> tuple[Any, Any]:
+        # A default is written in YAML; what the environment says is a text, quotation marks and all.
+        if is_default or found[:1] not in ("'", '"'):
+            parsed = parse_scalar(found)
+            return parsed, parsed if is_default and isinstance(parsed, str) else found
+        return found, None
+
+    def _reference(self, value: str, start: int) -> tuple[str, bool, int]:
+        """What the reference that begins at ``start`` stands for, whether that is its default, and where it ends."""
+        end = _end(value, start)
+        name = NAME.match(value, start + 2)
+        if name is None or value[name.end()] not in ":}":
+            raise _Malformed(value[start:end])
+        default = value[name.end() + 1 : end - 1] if value[name.end()] == ":" else None
+        if default is not None and default[:1] in ("-", "+", "=", "?"):
+            raise _Malformed(value[start:end])
+        self.names.append(name[0])
+        if SECRET.search(name[0]):
+            message = f"${{{name[0]}}} looks like a secret, and a config is written to disk"
+            hint = f"leave it out: what needs {name[0]} reads it from the environment itself"
+            self.problems.append(Problem(message, self.key, self.origin, hint=hint))
+            return "", False, end
+        if (found := os.environ.get(name[0])) is not None:
+            if problem := utf8_problem(found, self.key, f"{self.origin} (${name[0]})"):
+                self.problems.append(problem)
+            return found, False, end
+        if default is None:
+            message = f"the environment has no {name[0]}, and there is no default"
+            expected = f"export {name[0]}=…, or ${{{name[0]}:default}} here"
+            self.problems.append(Problem(message, self.key, self.origin, expected))
+            return "", False, end
+        return self._joined(default), True, end
+
+
+def _end(value: str, start: int) -> int:
+    """Where the reference that begins at ``start`` ends, behind its brace."""
+    depth, position = 1, start + 2
+    while position < len(value):
+        if value[position] in "{}":
+            depth += 1 if value[position] == "{" else -1
+            if depth == 0:
+                return position + 1
+        position += 1
+    raise _Malformed(value[start:])

@@ -1,0 +1,313 @@
+"""YAML with the file and line of each value kept.
+
+A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, which knows where it was written.
+Numbers follow YAML 1.2, so that ``1e-4`` is a number, ``0100`` a hundred and ``10:30`` a text, which YAML 1.1 reads as
+text, 64 and 630; a day as ``2026-11-21`` is the text that it is written as.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from titanflow.common.errors import ConfigError, Problem
+
+FLOAT = re.compile(
+    r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$", re.I
+)
+INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_TAG = "tag:yaml.org,2002:"
+BY_NAME = "modules"
+"""The key at the top of a file that may be a list, of mappings that each have a ``name``."""
+_REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's numbers, and without dates."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML reads a class attribute)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """A whole number: decimal also with zeros before it, ``0o17`` or ``0x1f``."""
+        text = node.value.replace("_", "")
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+Loader.add_implicit_resolver(f"{_TAG}float", FLOAT, list("-+0123456789."))
+Loader.add_implicit_resolver(f"{_TAG}int", INTEGER, list("-+0123456789"))
+Loader.add_constructor(f"{_TAG}int", Loader.construct_integer)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A value and where it was written: ``file:line``, or the words of a command line.
+
+    ``text`` is what the value is where a text is wanted, as of ``1001`` for a user's name; None where it is the value.
+    """
+
+    value: Any
+    origin: str
+    text: Any = None
+
+
+Tree: TypeAlias = dict[str, Any]
+"""Mappings as dicts, everything else as Leaf."""
+
+
+def parse_scalar(text: str) -> Any:
+    """The value that YAML gives to a piece of text: ``"3"`` → 3, ``"[a, b]"`` → a list, ``""`` → None.
+
+    Nothing of it is cut: what YAML can't read, or would take for a comment, is the text itself.
+    """
+    stripped = text.strip()
+    try:
+        if stripped[:1] in ("[", "{", '"', "'"):
+            return yaml.load(stripped, Loader)
+        return _construct(yaml.ScalarNode(Loader("").resolve(yaml.ScalarNode, stripped, (True, False)), stripped))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return stripped
+
+
+def read_text(path: Path) -> str:
+    """A file in UTF-8.
+
+    Raises:
+        ConfigError: no such file, one that can't be read, or not UTF-8.
+    """
+    with refusing_what_is_no_yaml(path):
+        return path.read_bytes().decode("utf-8-sig")
+
+
+def read_tree(path: Path) -> Tree:
+    """Reads a YAML file whose top is a mapping.
+
+    Raises:
+        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
+            mapping.
+    """
+    problems: list[Problem] = []
+    with refusing_what_is_no_yaml(path):
+        node = yaml.compose(read_text(path), Loader)
+        tree = _tree(node, display(path), problems)
+    if problems:
+        raise ConfigError(problems)
+    return tree
+
+
+@contextmanager
+def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
+    """Turns what goes wrong when a file is read as YAML into a :class:`ConfigError` with its line."""
+    shown = display(path)
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(Problem("no such file", origin=shown)) from None
+    except OSError as error:
+        raise ConfigError(Problem(f"can't be read: {error.strerror}", origin=shown)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        message = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise ConfigError(Problem(message, origin=f"{shown}:{line}", expected="a file in UTF-8")) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = f"not YAML: {error.problem or error.context}"
+        raise ConfigError(Problem(message, origin=f"{shown}:{mark.line + 1 if mark else 1}")) from None
+    except yaml.reader.ReaderError as error:
+        line = path.read_bytes().decode("utf-8-sig").count("\n", 0, error.position) + 1
+        message = f"not YAML: the character {chr(error.character)!r} may not stand in it"
+        raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
+    except RecursionError:
+        raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
+    except ValueError as error:
+        raise ConfigError(Problem(f"not YAML: {error}", origin=shown)) from None
+
+
+def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
+    if node is None or (isinstance(node, yaml.ScalarNode) and _construct(node) is None):
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{file}:1", expected="key: value"))
+    node.value = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
+    return _mapping(node, file, problems, ())
+
+
+def _by_name(node: yaml.Node) -> yaml.Node:
+    """A list of mappings that each have a ``name`` as a mapping by these names; anything else as it is."""
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    named = [_name_of(item) for item in items]
+    if not named or not all(named):
+        return node
+    pairs = []
+    for item, pair in zip(items, named, strict=True):
+        assert pair is not None
+        # A second name is left, to be refused as any key that a module doesn't have.
+        item.value = [other for other in item.value if other is not pair]
+        pairs.append((pair[1], item))
+    return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
+
+
+def _name_of(node: yaml.Node) -> tuple[yaml.Node, yaml.Node] | None:
+    """The first pair of a mapping that names it."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((pair for pair in pairs if pair[0].value == "name" and isinstance(pair[1], yaml.ScalarNode)), None)
+
+
+def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+    """A mapping's tree. What ``<<`` merges into it lies below its own keys, wherever it stands, as YAML has it."""
+    tree: Tree = {}
+    merged: Tree = {}
+    above = (*above, node)
+    if node.tag != f"{_TAG}map":
+        problems.append(
+            Problem(f"found the tag {node.tag}", origin=f"{file}:{node.start_mark.line + 1}", expected="no tag")
+        )
+    for key_node, value_node in node.value:
+        key, origin = key_node.value, f"{file}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(Problem("a key is a text, not a list or a mapping", origin=origin))
+        elif value_node in above:
+            problems.append(Problem("stands within itself", key=key, origin=origin))
+        elif key == "<<":
+            merged = {**_merged(value_node, file, origin, problems, above), **merged}
+        else:
+            if key in tree:
+                problems.append(Problem("stands here a second time", key=key, origin=origin))
+            tree[key] = _value(value_node, file, problems, above)
+    return {**merged, **tree}
+
+
+def _merged(node: yaml.Node, file: str, origin: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+    """What a merge key brings: of several mappings, the first goes before the others."""
+    sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    tree: Tree = {}
+    for source in sources:
+        if not isinstance(source, yaml.MappingNode):
+            problems.append(Problem("<< takes a mapping, or a list of them", key="<<", origin=origin))
+        elif source not in above:
+            tree = {**_mapping(source, file, problems, above), **tree}
+    return tree
+
+
+def _value(node: yaml.Node, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Leaf | Tree:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, file, problems, above)
+    value = _construct(node)
+    is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    text = node.value if is_plain and isinstance(value, int | float) else None
+    return Leaf(value, f"{file}:{node.start_mark.line + 1}", text)
+
+
+def _construct(node: yaml.Node) -> Any:
+    loader = Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def as_tree(value: Any, origin: str) -> Leaf | Tree:
+    """A plain value as a tree, each of whose leaves was written in the same place."""
+    if isinstance(value, dict):
+        return {str(key): as_tree(item, origin) for key, item in value.items()}
+    return Leaf(value, origin)
+
+
+class Replacing(dict[str, Any]):
+    """A mapping that was laid over a value, which nobody would look at again."""
+
+    def __init__(self, tree: Tree, value: Leaf) -> None:
+        super().__init__(tree)
+        self.value = value
+
+
+def remade(tree: Tree, made: Tree) -> Tree:
+    """What was made of a mapping, which remembers what the mapping does."""
+    return Replacing(made, tree.value) if isinstance(tree, Replacing) else made
+
+
+def merge(base: Tree, over: Tree) -> Tree:
+    """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
+
+    A section that is written and left empty (null) changes nothing of the one below it. A mapping in the place of a
+    value remembers it (:class:`Replacing`), for the check.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, dict):
+            merged[key] = _laid_over(below, value)
+        elif value.value is not None or not isinstance(below, dict):
+            merged[key] = value
+    return merged
+
+
+def _laid_over(below: Leaf | Tree | None, over: Tree) -> Tree:
+    if isinstance(below, Leaf):
+        return over if below.value is None else Replacing(over, below)
+    replaced = next((one.value for one in (below, over) if isinstance(one, Replacing)), None)
+    merged = merge(below or {}, over)
+    return merged if replaced is None else Replacing(merged, replaced)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """Each leaf with its dotted key; an empty mapping below the top is a value, of no known origin."""
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{dotted}.")
+        else:
+            yield dotted, Leaf({}, "") if isinstance(value, dict) else value
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain nested mappings by dotted key; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        dotted = f"{prefix}{key}"
+        flat |= flatten(value, f"{dotted}.") if isinstance(value, Mapping) and value else {dotted: value}
+    return flat
+
+
+def plain(tree: Any) -> Any:
+    """The tree's values without their origins."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    return tree.value if isinstance(tree, Leaf) else tree
+
+
+def in_one_line(tree: Tree) -> str:
+    """A mapping as one line of YAML, without braces around it: what a person would write."""
+    return yaml.safe_dump(plain(tree), default_flow_style=True, sort_keys=False, width=math.inf).strip()[1:-1]
+
+
+def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
+    """Lays one value, or a section, over what is there, by its dotted key."""
+    over: Leaf | Tree = leaf
+    for key in reversed(dotted.split(".")):
+        over = {key: over}
+    assert isinstance(over, dict)
+    tree.update(merge(tree, over))
+
+
+def first_origin(tree: Any) -> str:
+    """Where a subtree begins, for a message about all of it."""
+    if isinstance(tree, Leaf):
+        return tree.origin
+    return next((leaf.origin for _, leaf in leaves(tree)), "")
+
+
+def display(path: Path) -> str:
+    """A path as a person would type it: relative to the folder they stand in where it lies below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

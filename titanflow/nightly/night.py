@@ -1,0 +1,81 @@
+"""A night as its run's folder has it: ``night.json``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from titanflow.common.files import write_text_atomically
+
+NIGHT_FILE = "night.json"
+
+
+NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
+
+
+class Parent(BaseModel):
+    """The earlier night that one goes on from.
+
+    ``rows`` is how many rows of the data's order that night and those before it have trained on, ``digest`` that of
+    its ``result.json``, which holds the digests of the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str
+    checkpoint: Path
+    step: int
+    rows: int = 0
+    digest: str = ""
+
+
+class Night(BaseModel):
+    """``night.json``. ``state`` is empty until the night has ended; ``message`` says why it failed or was skipped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    date: str
+    run: str
+    start: Literal["anew", "continue"] = "anew"
+    parent: Parent | None = None
+    began: str = ""
+    ended: str = ""
+    state: NightState = ""
+    message: str = ""
+
+    @classmethod
+    def read(cls, folder: Path) -> Night | None:
+        """The night that a run's folder belongs to; None where it isn't one's."""
+        path = folder / NIGHT_FILE
+        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        """Writes ``night.json`` into the run's folder."""
+        write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")
+
+    def begin(self, folder: Path) -> Night:
+        """Notes that the night begins, or goes on after a crash: when it began then stays."""
+        began = self.began if self.began and not self.ended else now()
+        update = {"began": began, "ended": "", "state": "", "message": ""}
+        night = self.model_copy(update=update)
+        night.write(folder)
+        return night
+
+    def end(self, folder: Path, state: NightState, message: str = "") -> None:
+        """Notes what became of the night."""
+        self.model_copy(update={"ended": now(), "state": state, "message": message}).write(folder)
+
+    @property
+    def described(self) -> str:
+        """What the night starts from, in words."""
+        if self.parent is not None:
+            return f"continues {self.parent.run} (step {self.parent.step})"
+        return "starts anew" if self.start == "anew" else "starts anew: no earlier night has finished its training"
+
+
+def now() -> str:
+    """The present, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

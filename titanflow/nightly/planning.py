@@ -1,0 +1,124 @@
+"""A night: a run that belongs to a day, and may go on from an earlier night's weights.
+
+``night.json`` in a run's folder makes it a night's. It is written when the night begins, so that whoever plans the run
+again, a retry or a person, plans the same night: the same day, and the same parent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from pathlib import Path
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.batch import global_batch_size
+from titanflow.config.experiment import Experiment
+from titanflow.config.overrides import Setting
+from titanflow.nightly.night import NIGHT_FILE, Night, Parent
+from titanflow.run.checkpoints import METADATA
+from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import TrainResult, read_result
+
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def as_night(
+    config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]
+) -> tuple[Experiment, Night | None]:
+    """The experiment as a night runs it, with the weights and rows that it goes on from; and the night.
+
+    A run is a night's where its folder says so, or where ``nightly.date`` is set. Any other experiment is handed back
+    as it is. ``reload`` loads the experiment again with settings below those of the caller.
+
+    Raises:
+        ConfigError: the date is none, or there is no pretraining to continue.
+    """
+    settings = config.spec.nightly
+    day = settings.date
+    if day is not None and not is_date(day):
+        origin = config.origins.get("nightly.date", "")
+        raise ConfigError(Problem(f"found {day!r}", "nightly.date", origin, "a day, as 2026-11-21"))
+    name = run or day
+    if name is None:
+        return config, None
+    runs = config.workspace.resolve() / config.exp_name
+    night = Night.read(runs / name)
+    if night is None and day is None:
+        return config, None
+    # One that was skipped has chosen no parent yet.
+    if night is None or not night.began:
+        assert day is not None or night is not None
+        day = day or (night.date if night is not None else "")
+        parent = newest_parent(runs, day, config) if settings.start == "continue" else None
+        night = Night(date=day, run=name, start=settings.start, parent=parent)
+    return reload(_continued(night, config)) if night.parent is not None else config, night
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a day as ``2026-11-21``."""
+    try:
+        return bool(DATE.fullmatch(text)) and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
+    """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
+    found = [(night, path.parent) for path in runs.glob(f"*/{NIGHT_FILE}") if (night := Night.read(path.parent))]
+    # A folder that was copied or renamed is nobody's night.
+    own = [(night, folder) for night, folder in found if night.run == folder.name]
+    yield from sorted(own, key=lambda one: (one[0].date, one[0].run), reverse=True)
+
+
+def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
+    """The newest night before ``day`` whose pretraining finished, whatever became of it afterwards.
+
+    One that the gate held back counts: it wasn't surely better than what is published, and training on is how the next
+    may become so. One whose training failed has no result to go on from.
+
+    Raises:
+        ConfigError: the experiment trains nothing that could be continued.
+    """
+    if config.stage("pretrain") is None:
+        origin = config.origins.get("nightly.start", "")
+        hint = "a night that fine-tunes starts from its base: nightly.start: anew"
+        raise ConfigError(Problem("there is no pretraining to continue", "nightly.start", origin, hint=hint))
+    earlier = (folder for night, folder in nights(runs) if night.date < day)
+    return next((parent for folder in earlier if (parent := as_parent(folder))), None)
+
+
+def as_parent(folder: Path) -> Parent | None:
+    """A night's finished pretraining; None where there is none, or its checkpoint is gone."""
+    stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
+    if record is None or not record.finished:
+        return None
+    try:
+        result, run = read_result(stage), StageRun.read(stage / RUN_FILE)
+    except FileNotFoundError:
+        return None
+    if not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
+        return None
+    before = int(run.config["training"].get("skip_rows", 0))
+    rows = before + result.step * (global_batch_size(run.config) or 0)
+    return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
+
+
+def _continued(night: Night, config: Experiment) -> list[Setting]:
+    """What makes tonight's pretraining go on: its weights, a fresh optimizer, and rows that come after.
+
+    The optimizer isn't carried on: the schedule warms up and decays each night, and moments that were gathered at the
+    end of a decay are no guide to its beginning.
+    """
+    module, parent = config.stage("pretrain"), night.parent
+    assert module is not None
+    assert parent is not None
+    origin = f"night {night.date}, which continues {parent.run}"
+    settings = [Setting(f"{module.name}.checkpoint.initial_load_path", str(parent.checkpoint), origin)]
+    if module.config["checkpoint"]["initial_load_in_hf"]:
+        # Only the first night begins with a model in transformers' format.
+        settings.append(Setting(f"{module.name}.checkpoint.initial_load_in_hf", False, origin))
+    if not module.config["data"]["streaming"]:
+        settings.append(Setting(f"{module.name}.training.skip_rows", parent.rows, origin))
+    return settings

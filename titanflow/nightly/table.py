@@ -1,0 +1,165 @@
+"""What became of an experiment's nights: the table that one looks at in the morning.
+
+Read from what the runs left on disk, so that it needs no server and says the same after the server's database is gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.file_lock import is_held
+from titanflow.nightly.night import Night
+from titanflow.nightly.planning import nights
+from titanflow.run.contract import RESULT_FILE, STAGES
+from titanflow.run.errors import ERROR_FILE, StageError
+from titanflow.run.manifest import Manifest
+from titanflow.run.results import (
+    Comparison,
+    EvaluateResult,
+    PublishResult,
+    StageResult,
+    TrainResult,
+    is_stderr,
+    read_result,
+)
+
+COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "where, or why not")
+
+
+@dataclass
+class NightRow:
+    """One night: ``state`` is published, held back, finished, failed, skipped, running or stopped.
+
+    ``loss`` is the last training stage's, ``scores`` those of the model that is published, ``comparisons`` the gate's,
+    ``seconds`` those from its begin to its end, ``link`` where its model stands or its report, ``cause`` why there is
+    none.
+    """
+
+    date: str
+    run: str
+    state: str
+    loss: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    seconds: float | None = None
+    link: str = ""
+    cause: str = ""
+    continues: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as ``titanflow nights --json`` prints it."""
+        return {**asdict(self), "comparisons": [one.model_dump() for one in self.comparisons]}
+
+    def cells(self) -> list[str]:
+        """The row as text, one for each of :data:`COLUMNS`."""
+        compared = [f"{one.task} {one.difference:+.3g} [{one.low:+.3g}, {one.high:+.3g}]" for one in self.comparisons]
+        return [
+            self.date if self.run == self.date else f"{self.date} ({self.run})",
+            self.state,
+            "" if self.loss is None else f"{self.loss:.3f}",
+            ", ".join(f"{name} {value:.3g}" for name, value in self.scores.items()),
+            ", ".join(compared),
+            duration(self.seconds),
+            self.cause or self.link,
+        ]
+
+
+def read_nights(runs: Path) -> list[NightRow]:
+    """Every night of an experiment, newest first; ``runs`` is the experiment's folder."""
+    return [_row(night, folder) for night, folder in nights(runs)]
+
+
+def markdown_table(rows: Iterable[NightRow]) -> str:
+    """The table for a UI."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in ([*COLUMNS], ["---"] * len(COLUMNS))]
+    for row in rows:
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in row.cells()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def duration(seconds: float | None) -> str:
+    """As ``2 h 05 min``, ``3 min 10 s`` or ``8 s``."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _row(night: Night, folder: Path) -> NightRow:
+    row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
+    row.cause = _first_line(night.message)
+    row.seconds = _seconds(night)
+    results = {stage: result for stage in STAGES if (result := _result(folder, stage)) is not None}
+    training = [result for result in results.values() if isinstance(result, TrainResult)]
+    row.loss = training[-1].loss if training else None
+    evaluation, published = results.get("evaluate"), results.get("publish")
+    if isinstance(evaluation, EvaluateResult):
+        row.scores = _scores(evaluation)
+    if isinstance(published, PublishResult):
+        row.comparisons = published.gate.comparisons if published.gate else []
+        row.link = published.pull_request or (published.location if published.status == "published" else "")
+    row.link = row.link or (str(folder / "report.html") if (folder / "report.html").exists() else "")
+    if not row.state:
+        row.state, row.cause = _without_an_end(folder, published)
+    return row
+
+
+def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, str]:
+    """The state of a night that nobody ended, which goes on, was killed or was run by hand; why, as far as is known."""
+    if is_held(folder):
+        return "running", ""
+    if isinstance(published, PublishResult):
+        return published.status, published.gate.reason if published.gate and not published.gate.passed else ""
+    for stage in STAGES:
+        path = folder / stage / ERROR_FILE
+        if path.is_file():
+            error = StageError.model_validate_json(path.read_text(encoding="utf-8"))
+            return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
+    stages = Manifest.open(folder).stages
+    begun = [stage for stage, record in stages.items() if not record.finished]
+    if stages and not begun and _planned(folder) == set(stages):
+        return "finished", ""
+    return "stopped", f"in {begun[-1]}, without a word" if begun else "without a word"
+
+
+def _planned(folder: Path) -> set[str]:
+    path = folder / "plan.json"
+    return (
+        {stage["stage"] for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]}
+        if path.is_file()
+        else set()
+    )
+
+
+def _result(folder: Path, stage: str) -> StageResult | None:
+    return read_result(folder / stage) if (folder / stage / RESULT_FILE).is_file() else None
+
+
+def _scores(evaluation: EvaluateResult) -> dict[str, float]:
+    """Each task's first metric, of the model that was evaluated last: the one that is published."""
+    model = list(evaluation.scores)[-1] if evaluation.scores else ""
+    found: dict[str, float] = {}
+    for task, metrics in evaluation.scores.get(model, {}).items():
+        first = next(((name, value) for name, value in metrics.items() if not is_stderr(name)), None)
+        if first is not None:
+            found[f"{task}/{first[0]}"] = first[1]
+    return found
+
+
+def _seconds(night: Night) -> float | None:
+    if not (night.began and night.ended):
+        return None
+    return (datetime.fromisoformat(night.ended) - datetime.fromisoformat(night.began)).total_seconds()
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

@@ -1,0 +1,120 @@
+"""Which models an evaluate module scores, and whether they may be published on that: checked in the plan."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
+from titanflow.architectures.remote_code import trust_remote_code
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.experiment import Experiment
+from titanflow.config.module import Module
+from titanflow.publish.private import evaluation_secrets
+from titanflow.publish.settings import unpublishable
+from titanflow.run.checkpoints import METADATA, complete_folders
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+BASE = "base"
+"""What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""
+
+
+def check_models(module: Module, experiment: Experiment, workspace: Path) -> None:
+    """Refuses a model that is no stage of the experiment, and a folder that transformers can't load.
+
+    A folder below the workspace may still be made: by this run or by one that comes before it. One that brings code
+    of its own is refused, too.
+
+    Raises:
+        ConfigError: names each of them.
+    """
+    models = module.config["models"]
+    check_remote_code(module)
+    native = module.config["backend"] == "native"
+    if isinstance(models, dict):
+        models = {name: folder for name, folder in models.items() if folder not in module.config["remote_code"]}
+        is_model = _has_checkpoint if native else is_hugging_face
+        lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
+        wrong = [
+            f"{name}: {lacks} in {folder}"
+            for name, folder in models.items()
+            if not is_model(expanded(folder)) and not _may_come(expanded(folder), workspace)
+        ]
+        expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
+        origin = module.origins.get("models", "")
+        for name, folder in models.items():
+            trust_remote_code(expanded(folder), f"{module.name}.models.{name}", origin)
+    else:
+        stages = [other.stage for other in experiment.modules.values() if other.trains]
+        known = [*([BASE] if stages else []), *stages]
+        wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
+        expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
+    if wrong or not module.config["models"]:
+        origin = module.origins.get("models", "")
+        raise ConfigError(
+            [
+                Problem(message, key=f"{module.name}.models", origin=origin, expected=expected)
+                for message in wrong or ["nothing to evaluate"]
+            ]
+        )
+
+
+def check_remote_code(module: Module) -> None:
+    """Refuses a repository whose code is to be run at no certain commit, or that no model is named by.
+
+    Raises:
+        ConfigError: names each of them.
+    """
+    models = module.config["models"]
+    named = list(models.values()) if isinstance(models, dict) else []
+    problems = []
+    for repository, commit in module.config["remote_code"].items():
+        key, origin = f"{module.name}.remote_code.{repository}", module.origins.get("remote_code", "")
+        if not COMMIT.fullmatch(str(commit)):
+            hint = "a branch or a tag may move: read the code, and name the commit that you read"
+            problems.append(Problem(f"{commit!r} is no commit", key, origin, "40 hexadecimal digits", hint))
+        if repository not in named:
+            problems.append(Problem(f"no model is {repository}", key, origin, f"models: {{name: {repository}}}"))
+        if module.config["backend"] == "native":
+            problems.append(Problem("the native backend runs no model's own code", key, origin))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_publishable(module: Module, publish: Module) -> None:
+    """Refuses to plan scores that :func:`unpublishable` would refuse once they are computed, and secrets on the card.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    config = module.config
+    part = (config.get("data") or {}).get("part") or ""
+    problem = unpublishable(config.get("limit"), config.get("backend", "hf"), part, module.origins)
+    problems = evaluation_secrets(module)
+    if problem is not None and not publish.config.get("dry_run"):
+        problems.append(problem)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / METADATA).is_file() or bool(complete_folders(folder / "checkpoint"))
+
+
+def _may_come(folder: Path, workspace: Path) -> bool:
+    return not folder.exists() and folder.resolve().is_relative_to(workspace)
+
+
+def models_state(models: Any) -> dict[str, list[Any]]:
+    """The files of each folder that ``models`` names, with size and time: what else may change between two runs."""
+    if not isinstance(models, dict):
+        return {}
+    return {name: [_state(path) for path in sorted(expanded(folder).glob("*"))] for name, folder in models.items()}
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    state = path.stat()
+    return path.name, state.st_size, state.st_mtime_ns

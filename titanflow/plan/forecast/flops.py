@@ -1,0 +1,101 @@
+"""Parameters and floating point operations of a model, counted as torchtitan counts them, without torch.
+
+Six operations for each weight of a matrix product and token (two forward, four backward), and for attention six times
+heads, the widths of key and value, and keys, without regard to causality (PaLM, arXiv:2204.02311, appendix B;
+``torchtitan/models/utils.py``). Of experts those count that a token is routed to; what a routed layer (mod, dtf, tdtf)
+passes by isn't counted (``titan/models/flops.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.module_names import named_modules
+from titanflow.architectures.weights import EMBEDDINGS, Args, Shapes, is_routed
+from titanflow.config.checks.lora import find_modules
+from titanflow.config.keys.training import Lora
+
+FORWARD_AND_BACKWARD = 6
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a model is made of, in numbers.
+
+    ``parameters`` counts a tied weight once; ``trained`` are those that have a gradient, ``whole`` those of them that
+    belong to modules which LoRA trains whole; ``flops_per_token`` are of training, forward and backward, as if all were
+    trained.
+    """
+
+    parameters: int
+    trained: int
+    flops_per_token: int
+    whole: int = 0
+
+
+def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> Counts:
+    """A model's parameters, those that are trained, and its operations a token.
+
+    Args:
+        family: torchtitan's name.
+        args: the model's arguments.
+        shapes: its weights.
+        seq_len: tokens of a row: the keys that a token attends to.
+        lora: the section ``lora``; with a rank of 0 everything is trained.
+    """
+    total = sum(prod(shape) for shape in shapes.values())
+    adapters, whole = adapted(shapes, lora, bool(args.get("enable_weight_tying"))) if lora.rank else (total, 0)
+    is_sparse = family in PARAMETER_GROUPS
+    per_token = _routed_flops(family, args, shapes, seq_len) if is_sparse else _flops(args, shapes, seq_len)
+    return Counts(total, adapters + whole, per_token, whole)
+
+
+def adapted(shapes: Shapes, lora: Lora, tied: bool) -> tuple[int, int]:
+    """How many parameters LoRA trains: two matrices beside each target, and the modules that are trained whole."""
+    found, _ = find_modules(lora, *named_modules(shapes), tied)
+    named = {name: shapes.get(f"{name}.weight") or shapes[f"{EMBEDDINGS}.weight"] for name in found.targets}
+    adapters = sum(lora.rank * sum(shape) for shape in named.values())
+    whole = sum(
+        prod(shape) for name, shape in shapes.items() if any(name.startswith(f"{saved}.") for saved in found.saved)
+    )
+    return adapters, whole
+
+
+def head_widths(args: Args) -> int:
+    """The widths of a head's key and value, together."""
+    if "v_head_dim" in args:
+        return int(args["qk_nope_head_dim"] + args["qk_rope_head_dim"] + args["v_head_dim"])
+    return int(2 * (args.get("head_dim") or args["dim"] // args["n_heads"]))
+
+
+def _attention(args: Args, keys: float) -> int:
+    return int(FORWARD_AND_BACKWARD * args["n_heads"] * head_widths(args) * keys)
+
+
+def _flops(args: Args, shapes: Shapes, seq_len: int) -> int:
+    experts = sum(prod(shape) for name, shape in shapes.items() if ".moe.experts." in name)
+    embedding = prod(shapes[f"{EMBEDDINGS}.weight"])
+    # A tied weight is multiplied once, at the output; its lookup is no product.
+    looked_up = 0 if args.get("enable_weight_tying") else embedding
+    others = sum(prod(shape) for shape in shapes.values()) - experts - looked_up
+    moe = args.get("moe_args") or {"top_k": 1, "num_experts": 1}
+    active = experts * moe["top_k"] // moe["num_experts"]
+    return FORWARD_AND_BACKWARD * (others + active) + args["n_layers"] * _attention(args, seq_len)
+
+
+def _routed_flops(family: str, args: Args, shapes: Shapes, seq_len: int) -> int:
+    """A routed layer computes its share of the tokens, among the share of the keys; its router sees every token."""
+    total = FORWARD_AND_BACKWARD * prod(shapes[f"{EMBEDDINGS}.weight"])
+    for layer in range(args["n_layers"]):
+        own = {name: prod(shape) for name, shape in shapes.items() if name.startswith(f"layers.{layer}.")}
+        block = sum(size for name, size in own.items() if ".attention." in name or ".feed_forward." in name)
+        routes = is_routed(family, args, layer)
+        share = args["capacity"] if routes else 1.0
+        dense = FORWARD_AND_BACKWARD * block
+        # tdtf's teacher computes every token once more, forward alone.
+        teacher = (dense + _attention(args, seq_len)) / 3 if family == "tdtf" and routes else 0
+        routed = share * (dense + _attention(args, share * seq_len))
+        total += int(routed + teacher + FORWARD_AND_BACKWARD * (sum(own.values()) - block))
+    return total

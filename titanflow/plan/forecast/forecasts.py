@@ -1,0 +1,74 @@
+"""The forecasts of a plan's stages, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.device import stage_device, this_machine
+from titanflow.plan.forecast import device as devices
+from titanflow.plan.forecast.device import DeviceSpec
+from titanflow.plan.forecast.fit import does_not_fit, may_not_fit
+from titanflow.plan.forecast.forecast import forecast_stage
+from titanflow.plan.forecast.history import History
+
+if TYPE_CHECKING:
+    from titanflow.config.experiment import Experiment
+    from titanflow.plan.stage_plan import StagePlan
+
+UNKNOWN_GPU = DeviceSpec("cuda", "a GPU")
+
+
+def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace: Path, runs_here: bool) -> None:
+    """Forecasts each stage that isn't done; what may not fit its device becomes a warning of the experiment.
+
+    Raises:
+        ConfigError: a stage can't fit the device that it runs on. With ``runs_here`` False, or in a pool of its own,
+            that is a warning: it may run on another.
+    """
+    history = History(workspace)
+    refused: list[Problem] = []
+    elsewhere: list[Problem] = []
+    for plan in stages:
+        if plan.state == "CACHED":
+            continue
+        device = device_of(plan.run.config.get("launcher") or {})
+        plan.forecast = forecast = forecast_stage(plan.run, plan.state == "RESUME", experiment, device, history)
+        module = experiment.stage(plan.stage)
+        if module is None or not module.trains:
+            continue
+        problem = does_not_fit(module, forecast, device)
+        if problem is not None:
+            (refused if runs_here and not plan.pool else elsewhere).append(problem)
+        elif warning := may_not_fit(module, forecast, device):
+            experiment.warnings.append(warning)
+    if refused:
+        raise ConfigError(refused)
+    experiment.warnings += [_elsewhere(problem) for problem in elsewhere]
+
+
+def _elsewhere(problem: Problem) -> str:
+    return f"on this machine a run would be refused: {problem}"
+
+
+def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> DeviceSpec:
+    """The device that a stage's ranks have each: the smallest GPU that they may see, or the CPU.
+
+    Of several machines this one is taken for all.
+    """
+    device = stage_device(launcher, environ) or this_machine(environ)
+    if device.kind == "cpu":
+        return devices.cpu()
+    found = _visible(devices.gpus(), environ.get("CUDA_VISIBLE_DEVICES"))
+    return min(found, key=lambda gpu: gpu.memory or 0, default=UNKNOWN_GPU)
+
+
+def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceSpec, ...]:
+    """The GPUs that are named by their number; all where they are named otherwise."""
+    numbers = [name.strip() for name in (visible or "").split(",")]
+    if not all(name.isdigit() and int(name) < len(gpus) for name in numbers):
+        return gpus
+    return tuple(gpus[int(name)] for name in numbers)

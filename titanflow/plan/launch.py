@@ -1,0 +1,67 @@
+"""The command and the environment of a stage's process: what its log shows, to be run again by hand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from titanflow.config.experiment import Experiment
+from titanflow.run import torchrun
+from titanflow.run.contract import RUN_FILE, StageRun
+
+MODULES = {
+    "prepare": "titanflow.data.prepare",
+    "pretrain": "titan.train.train",
+    "sft": "titan.train.train",
+    "evaluate": "titan.evaluate.evaluate",
+    "publish": "titanflow.publish.publish",
+}
+STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
+"""Environment variable by which a process is known to write into a stage's folder, whoever started it."""
+SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+
+
+def command(run: StageRun) -> list[str]:
+    """The argv that runs the stage from its ``run.yaml``."""
+    program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
+    if not is_under_torchrun(run):
+        return [sys.executable, *program]
+    return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+
+
+def is_under_torchrun(run: StageRun) -> bool:
+    """Whether torchrun starts the stage: each but the preparation of data."""
+    return run.stage != "prepare"
+
+
+def environment(run: StageRun, config: Experiment) -> dict[str, str]:
+    """What the stage's process finds in its environment beside what is there already, which goes first."""
+    launcher = run.config.get("launcher") or {}
+    processes = int(launcher.get("nproc_per_node") or 1)
+    threads = launcher.get("omp_num_threads") or max(1, (os.cpu_count() or 1) // processes)
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "true",
+        "WANDB_MODE": "offline",
+        "WANDB_PROJECT": config.exp_name,
+        "WANDB_NOTES": f"experiment {config.path}",
+    }
+    own = {
+        # The folder one stands in may hold a `datasets.py`: see titanflow.architectures.custom_code.
+        "PYTHONSAFEPATH": "1",
+        # Files and logs are UTF-8 in whatever locale.
+        "PYTHONUTF8": "1",
+        STAGE_FOLDER: str(run.folder),
+    }
+    if launcher.get("device") == "cpu":
+        own["CUDA_VISIBLE_DEVICES"] = ""
+    return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
+
+
+def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """The line that runs a stage again in a shell; what looks like a secret is left out."""
+    shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
+    return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])

@@ -1,0 +1,108 @@
+"""Whether each stage's command would start: its module, its packages, torchrun, and its ``run.yaml``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.plan.launch import MODULES, is_under_torchrun
+from titanflow.run import torchrun
+from titanflow.run.contract import StageRun
+
+if TYPE_CHECKING:
+    from titanflow.plan.stage_plan import StagePlan
+
+PACKAGES = {
+    "prepare": ("datasets", "tokenizers"),
+    "pretrain": ("torch", "torchtitan"),
+    "sft": ("torch", "torchtitan"),
+    "evaluate": ("torch", "lm_eval", "transformers"),
+    "publish": ("torch", "huggingface_hub"),
+}
+"""What a stage's processes import, torchrun's included, by the names under which they do."""
+PARSES = """
+import contextlib, io, json, sys
+from torch.distributed.run import parse_args
+refusals = []
+for arguments in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            parse_args(arguments)
+        except SystemExit:
+            pass
+    refusals.append(said.getvalue().strip().rpartition("\\n")[2])
+print(json.dumps(refusals))
+"""
+
+
+def check_launches(plans: Iterable[StagePlan]) -> None:
+    """Refuses a stage that is to run and whose process couldn't start; imports nothing of what it looks for.
+
+    Raises:
+        ConfigError: names each lack.
+    """
+    problems = [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]
+    if problems:
+        raise ConfigError(problems)
+
+
+def launch_problems(run: StageRun) -> list[Problem]:
+    """Why a stage's process couldn't start."""
+    hint = "install the project with its dependencies: `make plan` or `pip install -e .`"
+    key, here = f"{run.stage}'s command", f"found by {sys.executable}"
+    extra = ("vllm",) if run.config.get("backend") == "vllm" else ()
+    missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
+    problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
+    if not is_importable(MODULES[run.stage]):
+        problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
+    if is_under_torchrun(run) and "torch" not in missing and not is_importable(torchrun.MODULE):
+        problems.append(Problem("this torch has no torchrun", key, expected=torchrun.MODULE, hint=hint))
+    launcher = run.config.get("launcher") or {}
+    rank, machines = launcher.get("node_rank", 0), launcher.get("nnodes", 1)
+    if not 0 <= rank < machines:
+        origin = run.origins.get("launcher.node_rank", "")
+        problems.append(Problem(f"found {rank}", f"{run.stage}.launcher.node_rank", origin, f"0 to {machines - 1}"))
+    try:
+        StageRun.model_validate(run.model_dump(mode="json"))
+    except ValidationError as error:
+        problems.append(Problem(f"its run.yaml couldn't be read back: {error}", key))
+    return problems
+
+
+def is_importable(module: str) -> bool:
+    """Whether a dotted module is there, by its file: ``find_spec`` of it would import the packages above it."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    paths = [place.joinpath(*below) for place in places]
+    return any(path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file() for path in paths)
+
+
+def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
+    """What torchrun's own parser says against each stage's command; imports torch, in a process of its own."""
+    tried = {
+        plan.stage: [*torchrun.arguments(plan.run.config.get("launcher")), "-m", MODULES[plan.stage]]
+        for plan in plans
+        if is_under_torchrun(plan.run)
+    }
+    if not tried:
+        return []
+    done = subprocess.run(
+        [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))], capture_output=True, text=True
+    )
+    said = json.loads(done.stdout) if done.returncode == 0 else [done.stderr.strip()] * len(tried)
+    return [
+        Problem(f"torchrun refuses {shlex.join(arguments)}: {refusal}", f"{stage}'s command")
+        for (stage, arguments), refusal in zip(tried.items(), said, strict=True)
+        if refusal
+    ]

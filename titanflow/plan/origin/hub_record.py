@@ -1,0 +1,24 @@
+"""What a run's record holds of a tokenizer and weights, for when they can't be had any more."""
+
+from __future__ import annotations
+
+from titanflow.config.keys.repositories import REVISIONS, revision, value
+from titanflow.config.module import Module
+from titanflow.run.manifest import Manifest
+
+COMMIT, WEIGHTS = "commit", "weights"
+"""What stands behind a key in the leaves of a stage's inputs: a tokenizer's commit, and what identifies weights."""
+
+
+def recorded(module: Module, key: str, manifest: Manifest) -> dict[str, str]:
+    """What a stage was made with: the tokenizer's commit, its files' digests by name, and the weights' content.
+
+    Empty where there is no record, or where the key or its revision said something else then.
+    """
+    record = manifest.stages.get(module.stage)
+    values = record.inputs.values if record is not None and record.inputs is not None else {}
+    named = {key: value(module, key), REVISIONS[key]: revision(module, key)}
+    if any(values.get(f"{module.name}.{one}") != now for one, now in named.items()):
+        return {}
+    start = f"{module.name}.{key}: "
+    return {one.removeprefix(start): found for one, found in values.items() if one.startswith(start)}

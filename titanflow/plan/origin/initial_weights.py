@@ -1,0 +1,158 @@
+"""The weights that a pretraining begins with: a checkpoint, or with ``checkpoint.initial_load_in_hf`` a model in
+transformers' format, in a folder or on the Hub.
+
+Only a stage that still begins needs them: one that is finished, or goes on from a checkpoint of its own, is planned
+without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.architectures.config_json import UnreadArchitectureError
+from titanflow.architectures.families import DENSE, PARAMETER_GROUPS
+from titanflow.architectures.hf_snapshot import names_repository
+from titanflow.architectures.huggingface import (
+    CONFIG_FILE,
+    check_weights_there,
+    describe_repository,
+    hugging_face,
+    identity,
+)
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.config.keys.repositories import misplaced_revision, revision, value
+from titanflow.config.module import Module
+from titanflow.plan.origin.hub_record import WEIGHTS, recorded
+from titanflow.run.manifest import Manifest
+
+if TYPE_CHECKING:
+    from titanflow.config.experiment import Experiment
+    from titanflow.plan.stage_plan import StagePlan
+
+PATH = "checkpoint.initial_load_path"
+ASSETS = "model.hf_assets_path"
+FORMAT = "checkpoint.initial_load_in_hf"
+ARGUMENTS = (
+    *("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "enable_weight_tying"),
+    *("norm_eps", "qk_norm", "rope_theta", "rope_scaling_args"),
+)
+"""The model's arguments that its weights were trained with, as ``config.json`` has each."""
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where the weights lie; of a repository of the Hub they are brought there by the prepare step.
+
+    ``key`` is the one that names them, ``content`` what a stage's fingerprint holds of them: the repository's commit,
+    or a folder's files; of a checkpoint nothing. ``folder`` is None where they can't be had. ``problems`` say why no
+    stage could begin with them.
+    """
+
+    key: str
+    folder: Path | None = None
+    content: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
+        """What a module begins with; None where it draws its weights, or is fine-tuned.
+
+        Where they can't be had any more, their content is the one that the stage's record has.
+        """
+        in_hf = bool(module.config["checkpoint"]["initial_load_in_hf"])
+        key = PATH if value(module, PATH) or not in_hf else ASSETS
+        named = value(module, key)
+        if module.stage != "pretrain" or not (named or in_hf):
+            return None
+        try:
+            if not named:
+                expected = f"a folder with safetensors, or owner/name on the Hub, in {PATH} or {ASSETS}"
+                raise ConfigError(Problem("found true, and nothing names the weights", FORMAT, expected=expected))
+            if in_hf and names_repository(named):
+                folder = describe_repository(named, revision(module, key))
+            else:
+                folder = _local(named, in_hf, misplaced_revision(key, named))
+            if not in_hf:
+                return cls(key, folder)
+            return cls(key, folder, identity(folder), tuple(_other_model(folder, module, key)))
+        except ConfigError as error:
+            problems = tuple(_placed(problem, module, key) for problem in error.problems)
+            return cls(key, None, recorded(module, key, manifest).get(WEIGHTS, ""), problems)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What a stage's fingerprint holds of them, by the key that names them."""
+        return {f"{self.key}: {WEIGHTS}": self.content} if self.content else {}
+
+
+def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
+    """A stage's config with the full path of the weights that it begins with, whichever key named them."""
+    checkpoint = config.get("checkpoint") or {}
+    if initial is None or initial.folder is None or not initial.folder.exists():
+        return config
+    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder.absolute())}}
+
+
+def check_beginnings(
+    stages: Iterable[StagePlan], initial: Mapping[str, InitialWeights], experiment: Experiment
+) -> None:
+    """Refuses a stage that has yet to begin, and can't have the weights that it begins with.
+
+    Raises:
+        ConfigError: names each key.
+    """
+    begins = ("RUN", "STALE") if experiment.spec.on_stale == "rerun" else ("RUN",)
+    modules = [experiment.stage(plan.stage) for plan in stages if plan.state in begins]
+    found = [initial[module.name] for module in modules if module is not None and module.name in initial]
+    if problems := [problem for weights in found for problem in weights.problems]:
+        raise ConfigError(problems)
+
+
+def _local(named: str, in_hf: bool, hint: str) -> Path:
+    folder = expanded(named)
+    if in_hf and folder.is_dir():
+        check_weights_there(folder)
+    if folder.exists() or "://" in named:
+        return folder
+    message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
+    if in_hf:
+        raise ConfigError(
+            Problem(message, expected="a folder that transformers loads, or owner/name on the Hub", hint=hint)
+        )
+    hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
+    raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
+
+
+def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
+    """What ``config.json`` says of the model otherwise than the module does: most of it no tensor's shape would show.
+
+    torchtitan's adapters read more families than are understood here; nothing is said of those.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        return
+    try:
+        given = hugging_face(folder)
+    except UnreadArchitectureError:
+        return
+    name, own = module.config["model"]["name"], module.model_args
+    dense = DENSE if name in PARAMETER_GROUPS else name
+    if own and given.model_name != dense:
+        yield module.problem(key, f"found {given.stage}, a {given.model_name}, and the model is a {name}")
+        return
+    for argument in ARGUMENTS:
+        found = given.model_args.get(argument)
+        if argument in own and argument in given.model_args and own[argument] != found:
+            message = f"found {given.stage}, whose {argument} is {found!r}, and the model's is {own[argument]!r}"
+            hint = f"take its flavor, or set model.{argument}: {found!r}"
+            yield module.problem(key, message, hint=hint)
+
+
+def _placed(problem: Problem, module: Module, key: str) -> Problem:
+    if problem.key == FORMAT:
+        return replace(problem, key=f"{module.name}.{FORMAT}", origin=module.origins.get(FORMAT, ""))
+    message = ": ".join(part for part in (problem.origin, problem.key, problem.message) if part)
+    return replace(problem, key=f"{module.name}.{key}", origin=module.origins.get(key, ""), message=message)

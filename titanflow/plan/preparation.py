@@ -1,0 +1,215 @@
+"""What a run's stages need prepared, and where it lies: known from the config alone, before anything is made.
+
+Prepared folders carry their fingerprint in their name, so that runs share them and a changed source is never
+mistaken for the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from titanflow.architectures.huggingface import download_plan, missing_weights
+from titanflow.common.digests import digest
+from titanflow.common.errors import ConfigError, DataError, Problem
+from titanflow.config.checks.module import has_data
+from titanflow.config.checks.template import template_problems
+from titanflow.config.division import sources, written_at
+from titanflow.config.experiment import Experiment
+from titanflow.config.mixture import mixture_members
+from titanflow.config.module import Module
+from titanflow.plan.apart import apart_problems
+from titanflow.plan.data_mistakes import named_in
+from titanflow.plan.data_source import SECTIONS, DataSource
+from titanflow.plan.origin.given_tokenizer import EXPECTED, reader_of
+from titanflow.plan.origin.initial_weights import InitialWeights
+from titanflow.plan.origin.tokenizer_plan import TokenizerPlans
+from titanflow.run.contract import PreparedData
+from titanflow.run.manifest import Manifest
+
+
+@dataclass
+class Preparation:
+    """The prepare step's config, and which module reads which of its folders.
+
+    What a module's rows are made of is in ``sources`` and ``mixtures``, by module and section (``pretrain.data``);
+    ``initial`` is what a pretraining begins with, by module.
+    """
+
+    config: dict[str, Any]
+    tokenizers: TokenizerPlans
+    data: dict[str, PreparedData] = field(default_factory=dict)
+    sources: dict[str, list[DataSource]] = field(default_factory=dict)
+    mixtures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    initial: dict[str, InitialWeights] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, experiment: Experiment, workspace: Path, manifest: Manifest) -> Preparation:
+        """Plans the preparation of an experiment's data in ``workspace``; ``manifest`` is its run's.
+
+        Raises:
+            ConfigError: a tokenizer is missing or doesn't fit.
+            DataError: a source isn't there.
+        """
+        if problems := apart_problems(experiment):
+            raise ConfigError(problems)
+        config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
+        preparation = cls(config, TokenizerPlans(workspace, manifest))
+        try:
+            preparation._plan(experiment, workspace, manifest)
+        except DataError as error:
+            raise DataError(_source_problems(experiment, workspace) or error.problems) from error
+        config["tokenizer"] = preparation.tokenizers.config
+        return preparation
+
+    def tokenizer_of(self, module: Module) -> Path | None:
+        """The folder of a module's tokenizer."""
+        return self.tokenizers.folders.get(module.name)
+
+    def data_of(self, module: Module) -> PreparedData:
+        """The folders of a module's rows."""
+        return self.data.get(module.name, PreparedData())
+
+    def folders(self) -> list[Path]:
+        """Every folder that this run reads."""
+        datasets = [Path(dataset["folder"]) for dataset in self.config["datasets"]]
+        tokenizer = [Path(self.config["tokenizer"]["folder"])] if self.config["tokenizer"] else []
+        return list(dict.fromkeys([*tokenizer, *self._weights(), *datasets]))
+
+    def missing(self) -> list[Path]:
+        """The folders that are still to be made; one that exists is complete, for it was renamed into place.
+
+        Of a model from the Hub the config is there since the plan, and what counts are its weights.
+        """
+        weights = self._weights()
+        return [one for one in self.folders() if (missing_weights(one) if one in weights else not one.is_dir())]
+
+    def bring_weights(self, experiment: Experiment, at_work: Collection[str]) -> None:
+        """Adds the Hub's weights that one of the stages ``at_work`` loads; a stage that is finished needs none."""
+        for module in experiment.modules.values():
+            initial, base = self.initial.get(module.name), module.base
+            loaded = {module.stage: initial.folder if initial else None}
+            if base is not None and base.in_hf:
+                # An evaluation scores it beside what it became.
+                loaded = dict.fromkeys((module.stage, "evaluate"), base.folder)
+            needed = [folder for stage, folder in loaded.items() if stage in at_work and folder is not None]
+            plan = download_plan(needed[0]) if needed else None
+            if plan is not None:
+                self.config["weights"].append(plan)
+
+    def _weights(self) -> list[Path]:
+        return [Path(one["folder"]) for one in self.config["weights"]]
+
+    def _plan(self, experiment: Experiment, workspace: Path, manifest: Manifest) -> None:
+        for module in experiment.modules.values():
+            if module.trains:
+                with named_in(module):
+                    self.tokenizers.add(module, reader_of(module, experiment))
+                if initial := InitialWeights.of(module, manifest):
+                    self.initial[module.name] = initial
+            for section, part in SECTIONS.items():
+                if has_data(module, section) and not _skips(module, module.config[section]):
+                    self._plan_dataset(module, section, part, workspace)
+
+    def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
+        from titanflow.config.mixture import mixture_spec
+        from titanflow.data.fingerprints import mixture_fingerprint
+
+        data = module.config[section]
+        if module.trains and module.name not in self.tokenizers.fingerprints:
+            raise ConfigError(module.problem("tokenizer.path", f"{module.name} has data and no tokenizer", EXPECTED))
+        seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
+        members = {
+            name: self._add_source(module, f"{section}.mixture.sources.{name}", one, seq_len, workspace)
+            for name, one in mixture_members(data).items()
+        }
+        if members:
+            self.mixtures[f"{module.name}.{section}"] = mixture_spec(data)
+            fingerprint = mixture_fingerprint(data, {name: one["fingerprint"] for name, one in members.items()})
+            folders = {name: one["folder"] for name, one in members.items()}
+            planned = self._add_dataset(
+                *(data, "mixture", fingerprint, workspace), seq_len=seq_len, members=folders, trains=section == "data"
+            )
+        else:
+            planned = self._add_source(module, section, data, seq_len, workspace)
+        paths = self.data.setdefault(module.name, PreparedData())
+        setattr(paths, part, Path(planned["folder"]))
+
+    def _add_source(
+        self, module: Module, section: str, data: dict[str, Any], seq_len: int, workspace: Path
+    ) -> dict[str, Any]:
+        """Plans the folder of one source."""
+        from titanflow.data.fingerprints import data_parts
+
+        tokenizer = self.tokenizers.fingerprints.get(module.name, "")
+        with named_in(module, section):
+            chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
+            parts = data_parts(data, tokenizer, seq_len, chat, workspace)
+        of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
+        of_section.append(DataSource(section, data, parts))
+        kind = data["kind"] if module.trains else "evals"
+        trains = module.trains and section.partition(".")[0] == "data"
+        return self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
+
+    def _add_dataset(
+        self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any
+    ) -> dict[str, Any]:
+        from titanflow.data.fingerprints import prepared_folder
+
+        folder = prepared_folder(workspace, data, fingerprint)
+        planned = {"folder": str(folder), "kind": kind, "data": data, "fingerprint": fingerprint, **options}
+        self.config["datasets"].append(planned)
+        return planned
+
+    def _chat(self, module: Module) -> dict[str, Any]:
+        """The section ``chat`` with the template's text in the place of its name."""
+        from titanflow.config.files.chat_template import CHATML, resolve_template
+
+        chat, tokenizer = module.config["chat"], self.tokenizers.template_source(module)
+        name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
+        template = resolve_template(chat["template"], tokenizer)
+        if problems := template_problems(module, template, name):
+            raise ConfigError(problems)
+        return {**chat, "template": template, "template_name": name}
+
+
+def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
+    """What is wrong with the experiment's sources, each with its key and where that was written."""
+    from titanflow.data.fingerprints import data_parts
+
+    found: dict[tuple[str, str], Problem] = {}
+    for module, key, data in _sources(experiment):
+        try:
+            data_parts(data, workspace=workspace)
+        except DataError as error:
+            for problem in error.problems:
+                name = problem.key.removeprefix("data").removeprefix(".")
+                origin = problem.origin or written_at(module, key, name)
+                located = replace(problem, key=f"{module.name}.{key}.{name}".rstrip("."), origin=origin)
+                # Sections that name the same data file have the same mistake.
+                found.setdefault((origin, problem.message), located)
+    return list(found.values())
+
+
+def _sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
+    """Each source that a stage reads: its module, the key where it stands, and its config."""
+    for module in experiment.modules.values():
+        for section in SECTIONS:
+            if has_data(module, section) and _is_read(module, module.config[section]):
+                for key, data in sources(module.config[section], section).items():
+                    yield module, key, data
+
+
+def _skips(module: Module, data: dict[str, Any]) -> bool:
+    """What needs no preparation: what isn't read, and a stream."""
+    return not _is_read(module, data) or (module.trains and data["streaming"])
+
+
+def _is_read(module: Module, data: dict[str, Any]) -> bool:
+    """Whether a stage reads a section's rows: not beside random tokens, nor to validate on while that is off."""
+    if not module.trains:
+        return True
+    is_validation = data is module.config["validation_data"]
+    return not module.config["training"]["mock_data"] and (not is_validation or module.config["validation"]["enable"])

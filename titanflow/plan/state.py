@@ -1,0 +1,158 @@
+"""Which state a stage is in, and why: RUN, RESUME, CACHED or STALE, from what lies in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titanflow.config.keys.experiment import OnStale
+from titanflow.plan.preparation import Preparation
+from titanflow.plan.stage_plan import StageState
+from titanflow.run.changes import Change, changes_reason, find_changes, values
+from titanflow.run.checkpoints import newest_step
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.inputs import StageInputs
+from titanflow.run.manifest import Manifest, StageRecord
+from titanflow.run.outputs import OutputCheck
+from titanflow.run.results import PrepareResult, PublishResult, read_result
+
+if TYPE_CHECKING:
+    from titanflow.plan.stage_plan import StagePlan
+
+
+UNRECORDED = "it was made from other inputs, which weren't recorded when it ran"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A stage's state. ``changes`` is what it was made from and what the config says now, where the two differ;
+    ``kept`` says that it is used all the same; ``made_from`` is the fingerprint of what is there, if that is used."""
+
+    state: StageState
+    reason: str
+    changes: list[Change] = field(default_factory=list)
+    kept: bool = False
+    made_from: str = ""
+
+
+@dataclass
+class StageStates:
+    """Tells the state of one stage after the other; ``on_stale`` as the experiment has it."""
+
+    manifest: Manifest
+    preparation: Preparation
+    on_stale: OnStale = "error"
+    check: OutputCheck = field(default_factory=OutputCheck)
+
+    def of(self, run: StageRun, inputs: StageInputs, earlier: Sequence[StagePlan]) -> Verdict:
+        """The state of a stage after the ``earlier`` ones."""
+        if run.stage == "prepare":
+            return self._of_prepare(run)
+        step, is_finished = newest_step(run.folder), (run.folder / RESULT_FILE).exists()
+        again = runs_again(run, self.manifest, earlier)
+        if step is None and not is_finished:
+            return Verdict("RUN", f"after {again}" if again else self._why_unmade(run))
+        record = self._record(run)
+        made_from = record.fingerprint if record else _made_from(run)
+        if made_from != run.fingerprint:
+            return self._of_other_inputs(run, inputs, record, step, is_finished)
+        if again:
+            return Verdict("RUN", f"after {again}")
+        return self._of_same_inputs(run, record, step)
+
+    def _of_prepare(self, run: StageRun) -> Verdict:
+        missing, total = self.preparation.missing(), len(self.preparation.folders())
+        if missing:
+            return Verdict("RUN", f"{len(missing)} of {total} to prepare")
+        result = read_result(run.folder) if (run.folder / RESULT_FILE).exists() else None
+        if not isinstance(result, PrepareResult) or not _looked_at(result, self.preparation):
+            return Verdict("RUN", f"to note what other runs prepared: {total} of {total}")
+        return Verdict("CACHED", f"{total} prepared")
+
+    def _record(self, run: StageRun) -> StageRecord | None:
+        """The stage's record, where it is of what lies in the folder."""
+        record = self.manifest.stages.get(run.stage)
+        if record is None or record.fingerprint == run.fingerprint:
+            return record
+        # A run that was killed between the two has written run.yaml and not yet its record.
+        return record if record.fingerprint == _made_from(run) else None
+
+    def _why_unmade(self, run: StageRun) -> str:
+        if not (run.folder / RUN_FILE).exists():
+            return "new"
+        return "its output is gone" if _made_from(run) == run.fingerprint else "its inputs changed; nothing was made"
+
+    def _of_same_inputs(self, run: StageRun, record: StageRecord | None, step: int | None) -> Verdict:
+        why = "its end wasn't recorded" if (run.folder / RESULT_FILE).exists() else "its output is gone"
+        if record is not None and record.finished:
+            changed = self.manifest.changed_outputs(run.stage, self.check)
+            if not changed:
+                again = _done_again(run)
+                return Verdict("RUN", again) if again else Verdict("CACHED", "nothing changed")
+            path, verdict = next(iter(changed.items()))
+            why = f"{path} {verdict}"
+            if any(path.startswith(f"{run.stage}/checkpoint/") for path in changed):
+                return Verdict("RUN", why)
+        if step is not None:
+            return Verdict("RESUME", f"from step {step}" + (f": {why}" if record and record.finished else ""))
+        return Verdict("RUN", why)
+
+    def _of_other_inputs(
+        self, run: StageRun, inputs: StageInputs, record: StageRecord | None, step: int | None, is_finished: bool
+    ) -> Verdict:
+        if again := _made_nothing(run):
+            return Verdict("RUN", f"its inputs changed, and {again}")
+        changes = find_changes(record.inputs, inputs) if record is not None and record.inputs is not None else []
+        reason = changes_reason(changes) if changes else UNRECORDED
+        is_done = is_finished and record is not None and bool(record.finished)
+        damaged = self.manifest.changed_outputs(run.stage, self.check) if is_done else {}
+        if not is_done:
+            reason += f"; it was interrupted after step {step}" if step is not None else "; it didn't finish"
+        elif damaged:
+            reason += "; {} {}".format(*next(iter(damaged.items())))
+        elif self.on_stale == "keep" and record is not None:
+            differ = f"{values(len(changes))} differ{'s' if len(changes) == 1 else ''}" if changes else UNRECORDED
+            return Verdict("CACHED", f"kept: {differ}", changes, kept=True, made_from=record.fingerprint)
+        return Verdict("STALE", reason, changes)
+
+
+def _looked_at(result: PrepareResult, preparation: Preparation) -> bool:
+    """Whether a prepare step compared all that this run reads; a folder has its name wherever the workspace lies."""
+    noted = {Path(folder).name for folder in result.datasets}
+    return all(Path(dataset["folder"]).name in noted for dataset in preparation.config["datasets"])
+
+
+def runs_again(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> str:
+    """The last stage before this one that isn't cached, and whose result this one reads; empty if there is none."""
+    again = [plan.stage for plan in parents(run, manifest, earlier) if plan.state != "CACHED"]
+    return again[-1] if again else ""
+
+
+def parents(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> list[StagePlan]:
+    """The stages before this one whose results it reads."""
+    if run.stage == "sft" and run.base != manifest.folder / "pretrain":
+        return []
+    return [plan for plan in earlier if plan.stage != "prepare"]
+
+
+def _made_nothing(run: StageRun) -> str:
+    """Why a finished stage left nothing that could be lost; empty where it did."""
+    result = read_result(run.folder) if run.stage == "publish" else None
+    status = result.status if isinstance(result, PublishResult) else "published"
+    return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
+
+
+def _done_again(run: StageRun) -> str:
+    """Why a finished stage is run again although nothing changed that it was made from; empty where it isn't."""
+    if run.stage == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
+        return "its samples were not kept"
+    # What a model is compared with may have changed.
+    return _made_nothing(run)
+
+
+def _made_from(run: StageRun) -> str:
+    """The fingerprint of what lies in a stage's folder, by its ``run.yaml``."""
+    path = run.folder / RUN_FILE
+    return StageRun.read(path).fingerprint if path.exists() else ""

@@ -1,0 +1,150 @@
+"""The model card: what the model is, how to run it, what it scores and where it comes from.
+
+Whatever comes from data, a model or a config reaches the card through :mod:`titanflow.publish.card.markdown`. The same
+run gives the same bytes: nothing here depends on the time or the machine of the publishing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from titanflow import __version__
+from titanflow.common.curves import draw, loss_panel
+from titanflow.common.hub_names import default_tag
+from titanflow.config.keys.after_training import Publish
+from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle
+from titanflow.publish.card.export_check import export_check
+from titanflow.publish.card.markdown import code, fence, plain
+from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
+from titanflow.publish.card.score_commands import drawn_tasks, inexact, score_commands
+from titanflow.publish.card.score_table import LastPublished, seeds_text
+from titanflow.publish.card.tables import (
+    answers_table,
+    data_table,
+    gate_table,
+    markdown_table,
+    results_table,
+    training_table,
+    weight_digests,
+)
+from titanflow.publish.card.training_data import hub_datasets, training_data
+from titanflow.publish.lineage import Lineage
+from titanflow.run.contract import METRICS_FILE
+from titanflow.run.metrics import read_metrics
+from titanflow.run.results import counted
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+CHAT_TEMPLATE = "chat_template.jinja"
+
+
+def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
+    """Renders ``README.md``; ``bundle`` holds all that is published beside it and ``titanflow.json``.
+
+    The client's own ``validate`` and ``push_to_hub`` are not used: they talk to huggingface.co whatever
+    ``HF_ENDPOINT`` says. A Hub checks the card when it is committed.
+    """
+    name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
+    card = environment.get_template(TEMPLATE.name).render(
+        front_matter=card_data(name, lineage, settings).to_yaml(),
+        name=name,
+        settings=settings,
+        tag=settings.tag or default_tag(lineage.experiment, lineage.run, settings.revision),
+        # A base model carries the template too, but has never seen a conversation.
+        chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
+        code=sorted(name for name in bundle if name.endswith(".py") and "/" not in name),
+        has_curve=LOSS_CURVE in bundle,
+        titanflow=__version__,
+        lineage=lineage,
+        model=lineage.published.result,
+        evaluation=lineage.evaluation,
+        gate=lineage.gate,
+        digests=weight_digests(lineage, bundle),
+        versions=sorted(versions(lineage).items()),
+        commands=(given := commands(lineage, bundle)),
+        fence=fence("\n".join(given)),
+        has_task_files=any(TASK_FILES.fullmatch(name) for name in bundle),
+        has_task_code=any(TASK_FILES.fullmatch(name) and name.endswith(".py") for name in bundle),
+        **tables(lineage),
+    )
+    return (card.rstrip() + "\n").encode()
+
+
+def tables(lineage: Lineage) -> dict[str, Any]:
+    """The card's tables in markdown, and what was evaluated: the tasks, and whether some are the experiment's own."""
+    evaluation, folder, gate = lineage.evaluation, lineage.evaluation_folder, lineage.gate
+    last = LastPublished.read(lineage.last) if lineage.last else None
+    evaluated = sorted(evaluation.scores.get(lineage.evaluated_as, {})) if evaluation else []
+    local = local_task_names(folder) if folder else frozenset()
+    return {
+        "results": markdown_table(results_table(evaluation, lineage.evaluated_as, last)) if evaluation else "",
+        "answers": markdown_table(answers_table(evaluation)) if evaluation else "",
+        "checks": markdown_table(gate_table(gate)) if gate else "",
+        "training": markdown_table(training_table(lineage.trained)),
+        "data": markdown_table(data_table(training_data({stage.name: stage.folder for stage in lineage.trained}))),
+        "drawn": drawn_tasks(folder) if folder else [],
+        "inexact": inexact(folder) if folder else [],
+        "seeds": seeds_text(evaluation.seeds) if evaluation else "",
+        "tasks": evaluated,
+        "has_local_tasks": any(task in local for task in evaluated),
+    }
+
+
+def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
+    """What gives the scores again; nothing where they compare with nothing, or are a checkpoint's."""
+    folder, evaluation = lineage.evaluation_folder, lineage.evaluation
+    if folder is None or evaluation is None or evaluation.limit is not None or evaluation.backend == "native":
+        return []
+    return score_commands(folder, lineage.export, bundle)
+
+
+def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
+    """The card's front matter. Scores go in only where whole tasks were evaluated."""
+    datasets = list(dict.fromkeys(found for stage in lineage.trained for found in hub_datasets(stage.config)))
+    return ModelCardData(
+        model_name=name,
+        license=settings.license,
+        license_name=settings.license_name,
+        license_link=settings.license_link,
+        language=settings.language or None,
+        library_name="transformers",
+        pipeline_tag=LANGUAGE_MODELING,
+        base_model=lineage.base_model or None,
+        datasets=datasets or None,
+        tags=["titanflow", "torchtitan", *settings.tags],
+        eval_results=eval_results(lineage.evaluation, lineage.evaluated_as) if lineage.evaluation else None,
+    )
+
+
+def card_files(lineage: Lineage) -> dict[str, bytes]:
+    """What is published with the card: the loss curve, and scores of the Hub's own benchmarks."""
+    files = {}
+    if curve := loss_picture(lineage):
+        files[LOSS_CURVE] = curve
+    if lineage.evaluation and lineage.evaluation_folder:
+        local = local_task_names(lineage.evaluation_folder)
+        files |= benchmark_files(lineage.evaluation, lineage.evaluated_as, local)
+    return files
+
+
+def loss_picture(lineage: Lineage) -> bytes | None:
+    """The losses of every stage over its steps, side by side; None where no stage left any."""
+    records = {stage.name: read_metrics(stage.folder / METRICS_FILE) for stage in lineage.trained}
+    panels = [panel for name, found in records.items() if (panel := loss_panel(found, name))]
+    return draw(panels, width=10, height=3.6) if panels else None
+
+
+def versions(lineage: Lineage) -> dict[str, str]:
+    """The versions that the stages recorded, the published stage's first."""
+    evaluated = lineage.evaluation.versions if lineage.evaluation else {}
+    return {"titanflow": __version__} | evaluated | lineage.published.result.versions

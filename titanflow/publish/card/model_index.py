@@ -1,0 +1,99 @@
+"""Scores for programs: the front matter's ``model-index``, and ``.eval_results/*.yaml`` for the Hub's own benchmarks.
+
+The first takes any task. The second is read by the Hub's leaderboards, which accept only datasets that are registered
+as a benchmark (https://huggingface.co/docs/hub/eval-results).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
+
+from titanflow.evals.library import index
+from titanflow.publish.card.score_table import metrics
+from titanflow.run.results import EvaluateResult
+
+LANGUAGE_MODELING = "text-generation"
+EVAL_RESULTS = ".eval_results"
+HARNESS_URL = "https://github.com/EleutherAI/lm-evaluation-harness"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task of lm-eval's library that the Hub has a benchmark for; ``metric`` is the one that it ranks by."""
+
+    task: str
+    metric: str
+    dataset: str
+    task_id: str
+    note: str = ""
+
+
+BENCHMARKS = (
+    Benchmark("gsm8k", "exact_match,strict-match", "openai/gsm8k", "gsm8k"),
+    Benchmark("gsm8k_cot", "exact_match,strict-match", "openai/gsm8k", "gsm8k", "chain of thought"),
+    Benchmark("mmlu_pro", "exact_match", "TIGER-Lab/MMLU-Pro", "mmlu_pro"),
+    Benchmark("gpqa_diamond_zeroshot", "acc", "Idavidrein/gpqa", "diamond"),
+    Benchmark(
+        "gpqa_diamond_cot_zeroshot", "exact_match,flexible-extract", "Idavidrein/gpqa", "diamond", "chain of thought"
+    ),
+)
+"""Registered benchmarks as of November 2026; a variant has a file of its own, as the Hub wants it."""
+
+
+def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | None:
+    """A model's scores as entries of the ``model-index``; None where there are none, or only of a part of each task."""
+    if evaluation.limit is not None:
+        return None
+    results = [
+        EvalResult(
+            task_type=LANGUAGE_MODELING,
+            dataset_type=task,
+            dataset_name=task,
+            dataset_revision=evaluation.task_versions.get(task),
+            dataset_args={"num_few_shot": evaluation.n_shot[task]} if task in evaluation.n_shot else None,
+            metric_type=metric,
+            metric_name=metric,
+            metric_value=value,
+        )
+        for task, scores in evaluation.scores.get(model, {}).items()
+        for metric, value in metrics(scores).items()
+    ]
+    return results or None
+
+
+def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str]) -> dict[str, bytes]:
+    """``.eval_results/<task>.yaml`` for each score that one of the Hub's benchmarks takes.
+
+    Never of a limited evaluation, nor of a task of the user's own that has a benchmark's name (``local``). Values are
+    percentages, as those leaderboards have them; there is no date: the Hub takes the commit's.
+    """
+    if evaluation.limit is not None:
+        return {}
+    files = {}
+    for benchmark in BENCHMARKS:
+        scores = metrics(evaluation.scores.get(model, {}).get(benchmark.task, {}))
+        if benchmark.metric not in scores or benchmark.task in local:
+            continue
+        entry = EvalResultEntry(
+            dataset_id=benchmark.dataset,
+            task_id=benchmark.task_id,
+            value=round(100 * scores[benchmark.metric], 4),
+            source_url=HARNESS_URL,
+            source_name=f"lm-evaluation-harness {evaluation.versions.get('lm_eval', '')}".strip(),
+            notes=", ".join(
+                part for part in (f"{evaluation.n_shot.get(benchmark.task, 0)}-shot", benchmark.note) if part
+            ),
+        )
+        text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+        files[f"{EVAL_RESULTS}/{benchmark.task}.yaml"] = text.encode()
+    return files
+
+
+def local_task_names(folder: Path) -> frozenset[str]:
+    """The names of the tasks that an evaluate stage took from the user's own files, which it copies to ``tasks``."""
+    own = index(folder / "tasks")
+    return frozenset([*own.tasks, *own.groups])

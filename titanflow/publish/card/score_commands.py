@@ -1,0 +1,123 @@
+"""The commands on a card that give its scores again: lm-eval's own, typed in the published folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from titanflow.architectures.remote_code import EVALS
+from titanflow.evals.asked_as_chat import asked_as_chat
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.evals.known_names import GENERATE
+from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle
+from titanflow.publish.task_files import TASKS_FOLDER, evaluated_tasks
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
+    """A command for the tasks that are asked as a conversation, and one for the others, where there are such.
+
+    Tasks of the experiment's own are left out where their files aren't part of the bundle. Empty where the evaluation
+    left no record of how it asked.
+    """
+    found = evaluated_tasks(evaluation)
+    if found is None:
+        return []
+    run, asked = found
+    setting, missing = run.config.get("chat", "auto"), unpublished(asked, evaluation, bundle)
+    parts: dict[bool, list[str]] = {}
+    for name, tasks in asked.tasks.items():
+        if name not in missing:
+            metadata = {task.name: task.config.get("metadata") for task in tasks}
+            chat = any(asked_as_chat(name, metadata, setting).values())
+            parts.setdefault(chat, []).append(name)
+    model = model_args(export, bundle, run.config)
+    return [_command(names, chat, run.config, model, bundle) for chat, names in parts.items()]
+
+
+def unpublished(asked: AskedTasks, evaluation: Path, bundle: Bundle) -> list[str]:
+    """The tasks and groups that were asked for, of which a file isn't part of the bundle."""
+    files = (path.relative_to(evaluation / TASKS_FOLDER).as_posix() for path in asked.files)
+    return [] if all(f"{TASKS}/{file}" in bundle for file in files) else asked.own
+
+
+def drawn_tasks(evaluation: Path) -> list[str]:
+    """The tasks whose answers are drawn at random: lm-eval draws others, whose scores are near and not the same."""
+    found = evaluated_tasks(evaluation)
+    if found is None:
+        return []
+    given = found[0].config.get("gen_kwargs") or {}
+    return [task.name for task in found[1].single if _is_drawn(task.config, given)]
+
+
+def inexact(evaluation: Path) -> list[str]:
+    """What of the settings has a score's last digits depend on the device, and on which items are computed together."""
+    found = evaluated_tasks(evaluation)
+    config = found[0].config if found else {}
+    dtype = config.get("dtype", "float32")
+    return [*([dtype] if dtype != "float32" else []), *(["vLLM"] if config.get("backend") == "vllm" else [])]
+
+
+def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    settings = {**(config.get("generation_kwargs") or {}), **given}
+    drawn = settings.get("do_sample", float(settings.get("temperature") or 0) > 0)
+    return config.get("output_type", GENERATE) == GENERATE and bool(drawn)
+
+
+def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
+    """What lm-eval is told of the model: a text's first token is scored after the end of text, as the stage did it."""
+    given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
+    if config.get("backend") == "vllm":
+        # lm-eval's own --seed doesn't reach vLLM, which draws.
+        given.append(f"seed={config.get('seed', 1234)}")
+    if any(name.endswith(".py") and "/" not in name for name in bundle):
+        given.append("trust_remote_code=True")
+    # Unless it is told otherwise, lm-eval takes what a tokenizer puts around a text, and its beginning if it has one.
+    if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:
+        given += ["add_bos_token=False", f"prefix_token_id={end}"]
+    return ",".join(given)
+
+
+def _end_of_text(export: Path) -> int | None:
+    """The id of the end of text, where the tokenizer has a token that begins a text, too, or puts any around it."""
+    named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
+    if not end:
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+    return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
+
+
+def _text(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, Mapping) else token or ""
+
+
+def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str, bundle: Bundle) -> str:
+    options = [["--tasks", ",".join(tasks)]]
+    if any(map(SUITE_FILES.fullmatch, bundle)):
+        options.append(["--include_path", EVALS])
+    elif any(name.startswith(f"{TASKS}/") for name in bundle):
+        options.append(["--include_path", TASKS])
+    if SCORED in bundle:
+        options.append(["--samples", SCORED])
+    if chat:
+        options.append(["--apply_chat_template"])
+        if not config.get("fewshot_as_multiturn", True):
+            options.append(["--fewshot_as_multiturn", "false"])
+    if instruction := config.get("system_instruction"):
+        # In one word: the parser takes an instruction that begins with a dash for an option.
+        options.append([f"--system_instruction={instruction}"])
+    if config.get("num_fewshot") is not None:
+        options.append(["--num_fewshot", str(config["num_fewshot"])])
+    if gen_kwargs := config.get("gen_kwargs"):
+        options.append(["--gen_kwargs", *(f"{key}={value!r}" for key, value in gen_kwargs.items())])
+    options.append(["--batch_size", str(config.get("batch_size", 16)), "--seed", str(config.get("seed", 1234))])
+    backend = str(config.get("backend", "hf"))
+    return " \\\n  ".join(map(shlex.join, [["lm_eval", "run", "--model", backend, "--model_args", model], *options]))

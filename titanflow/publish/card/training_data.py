@@ -1,0 +1,96 @@
+"""What a run's stages were trained and validated on: rows, tokens, and what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+
+DATASET_FILE = "dataset.json"
+PARTS = {"train": "trained on", "validation": "held out"}
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One source of one stage's rows.
+
+    ``tokens`` counts all, ``trained_tokens`` those with a label; ``fill`` is the share of packed rows' places that hold
+    a token; ``dropped`` counts what was left out, by reason.
+    """
+
+    stage: str
+    part: str
+    name: str
+    kind: str
+    documents: int | None = None
+    rows: int | None = None
+    seq_len: int | None = None
+    tokens: int | None = None
+    trained_tokens: int | None = None
+    fill: float | None = None
+    packing: str | None = None
+    proved: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
+    """The data of each training stage, by its folder; a mixture's sources each. What is streamed has no counts."""
+    return [one for stage, folder in stages.items() for one in _stage_data(stage, folder)]
+
+
+def hub_datasets(config: Mapping[str, Any]) -> list[str]:
+    """The datasets of the Hugging Face Hub that a stage's ``data`` section names, in order."""
+    data = config.get("data") or {}
+    sources = ((data.get("mixture") or {}).get("sources") or {}).values()
+    named = [source.get("dataset") for source in (data, *sources)]
+    return list(dict.fromkeys(name for name in named if name and is_repository(name)))
+
+
+def is_repository(name: str) -> bool:
+    """Whether a dataset's name is one on the Hub, and not a folder of this machine."""
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not Path(name).exists()
+
+
+def _stage_data(stage: str, folder: Path) -> Iterator[TrainingData]:
+    try:
+        run = StageRun.read(folder / RUN_FILE)
+    except (OSError, ValueError):
+        # It isn't there, or another version wrote it.
+        return
+    prepared = _prepared(folder.parent / "prepare" / RESULT_FILE)
+    for part, label in PARTS.items():
+        for place in _sources(getattr(run.data, part), prepared):
+            yield _described(stage, label, _info(place, prepared))
+
+
+def _sources(place: Path | None, prepared: Mapping[str, Any]) -> list[Path]:
+    if place is None:
+        return []
+    members = (_info(place, prepared).get("mixture") or {}).get("members") or {}
+    return [Path(member) for member in members.values()] or [place]
+
+
+def _prepared(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")).get("datasets", {}) if path.is_file() else {}
+
+
+def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty where neither is left."""
+    if str(place) in prepared:
+        return dict(prepared[str(place)])
+    path = place / DATASET_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:
+    kept = {
+        key: info.get(key) for key in ("documents", "rows", "seq_len", "tokens", "trained_tokens", "fill", "packing")
+    }
+    name, kind = info.get("name") or "", info.get("kind") or ""
+    return TrainingData(
+        stage, part, name, kind, **kept, proved=info.get("proved") or 0, dropped=dict(info.get("dropped") or {})
+    )

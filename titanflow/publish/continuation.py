@@ -1,0 +1,48 @@
+"""Whether a copy of a model still says what the evaluated model said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from titanflow.common.hub_endpoint import redact
+from titanflow.publish.bundle import LINEAGE
+
+log = logging.getLogger(__name__)
+
+VERIFY = (sys.executable, "-m", "titan.inference.verify")
+"""Loads a folder and compares what it generates with its ``titanflow.json``; a process of its own: it needs torch."""
+
+COMPUTES_OTHERWISE = (
+    "Its bytes are those that were evaluated, so this machine or its libraries compute otherwise: evaluate again here, "
+    "or publish where it was evaluated."
+)
+LONGEST_QUOTE = 2000
+"""Characters of that process's output that are passed on."""
+
+
+def wrong_continuation(folder: Path) -> str:
+    """What the verification of a published folder says where it fails; empty where it passes.
+
+    It loads the folder and compares its greedy continuation with the one that the evaluation recorded.
+
+    A model without an evaluation has no continuation to compare with.
+    """
+    if "greedy" not in json.loads((folder / LINEAGE).read_text(encoding="utf-8")):
+        log.info("no evaluation recorded a greedy continuation: the model isn't loaded again")
+        return ""
+    done = subprocess.run([*VERIFY, str(folder)], env=without_token(), capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        log.info("loaded again: the same greedy continuation")
+        return ""
+    return redact((done.stdout + done.stderr).strip()[-LONGEST_QUOTE:]) or f"it ended with status {done.returncode}"
+
+
+def without_token() -> dict[str, str]:
+    """The environment of a process that reads a folder and has no business with a Hub."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    return kept | {"HF_HUB_OFFLINE": "1"}

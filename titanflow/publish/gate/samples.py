@@ -1,0 +1,193 @@
+"""``titanflow_samples.json``: what a published model scored at each sample, for the gate that the next one meets.
+
+It holds no text: a sample is known by a hash of its document and its expected answer. The prompt isn't part of it, as
+a chat template is a model's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from titanflow.publish.gate.paired_bootstrap import AGGREGATIONS
+from titanflow.run.results import EvaluateResult
+
+KEY_DIGITS = 16
+"""Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""
+
+RECORD = ("doc_id", "doc_hash", "target_hash", "filter", "metrics")
+"""What is read of lm-eval's record of a sample, beside the metrics that it names."""
+
+SETTINGS = (
+    *("backend", "dtype", "chat", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"),
+    # What is drawn with a temperature depends on what is drawn beside it.
+    "batch_size",
+)
+"""Keys of the evaluate module that move a score, beside those that its result records."""
+
+Score = float | tuple[float, float]
+
+
+class MetricSamples(BaseModel):
+    """One metric: a number a sample, or a sum and what it is divided by (a text's log-likelihood, and its bytes)."""
+
+    aggregation: str
+    higher_is_better: bool
+    values: list[float] | list[tuple[float, float]]
+
+
+class TaskSamples(BaseModel):
+    """One task: its samples' keys, and of each metric the values in the same order."""
+
+    version: str = ""
+    n_shot: int = 0
+    keys: list[str]
+    metrics: dict[str, MetricSamples] = Field(default_factory=dict)
+
+
+class Samples(BaseModel):
+    """One model's scores by task, and what they were taken with."""
+
+    lm_eval: str = ""
+    limit: float | None = None
+    seeds: dict[str, int] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    tasks: dict[str, TaskSamples] = Field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The file: the same scores are always the same bytes."""
+        content = self.model_dump()
+        for task in content["tasks"].values():
+            for metric in task["metrics"].values():
+                metric["values"] = [compact(value) for value in metric["values"]]
+        return (json.dumps(content, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Samples | None:
+        """Reads the file; None where it isn't one."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError:
+            return None
+
+
+def compact(value: Score) -> int | float | list[int | float]:
+    """A whole number without its decimal point, which halves a file of right and wrong answers."""
+    if isinstance(value, tuple):
+        return [int(part) if part.is_integer() else part for part in value]
+    return int(value) if value.is_integer() else value
+
+
+def read_samples(
+    folder: Path, model: str, evaluation: EvaluateResult, config: Mapping[str, Any] | None = None
+) -> Samples | None:
+    """What a model scored at each sample, from the files in the evaluation's folder; None where it left none.
+
+    ``config`` is the evaluate module's, of which :data:`SETTINGS` are kept.
+    A metric is left out where its score can't be made again from its samples, such as one that compares texts.
+    """
+    tasks = {}
+    for task, scores in evaluation.scores.get(model, {}).items():
+        path = folder / f"samples_{model}_{task}.jsonl"
+        if path.is_file():
+            tasks[task] = task_samples(lines(path), scores, evaluation.higher_is_better.get(task, {}))
+            tasks[task].version = evaluation.task_versions.get(task, "")
+            tasks[task].n_shot = evaluation.n_shot.get(task, 0)
+    if not tasks:
+        return None
+    return Samples(
+        lm_eval=evaluation.versions.get("lm_eval", ""),
+        limit=evaluation.limit,
+        seeds=evaluation.seeds,
+        settings={key: config[key] for key in SETTINGS if key in config} if config else {},
+        tasks=tasks,
+    )
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSON Lines file, each without its texts."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                record = json.loads(line)
+                yield {key: record[key] for key in (*RECORD, *record["metrics"]) if key in record}
+
+
+def task_samples(
+    records: Iterable[Mapping[str, Any]], scores: Mapping[str, float], higher_is_better: Mapping[str, bool]
+) -> TaskSamples:
+    """One task's samples from lm-eval's records, each of which is one sample through one filter.
+
+    Metrics are named as in ``scores``: ``metric``, or ``metric,filter`` where it has several filters.
+    """
+    seen: dict[str, Counter[str]] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: record["doc_id"]):
+        through = str(record.get("filter", "none"))
+        key = sample_key(record, seen.setdefault(through, Counter()))
+        for metric in record["metrics"]:
+            found.setdefault((metric, through), {})[key] = record[metric]
+    filters = Counter(metric for metric, _ in found)
+    keys = list(dict.fromkeys(key for values in found.values() for key in values))
+    task = TaskSamples(keys=keys)
+    for (metric, through), values in found.items():
+        name = metric if filters[metric] == 1 else f"{metric},{through}"
+        numbers = [as_score(values.get(key)) for key in keys]
+        if name in scores and metric in higher_is_better and (known := all_scores(numbers)):
+            aggregation = aggregation_of(known, scores[name])
+            if aggregation:
+                task.metrics[name] = MetricSamples(
+                    aggregation=aggregation, higher_is_better=higher_is_better[metric], values=known
+                )
+    return task
+
+
+def sample_key(record: Mapping[str, Any], seen: Counter[str]) -> str:
+    """A sample's key; a document that a task has twice is numbered."""
+    name = f"{record['doc_hash']} {record['target_hash']}"
+    key = hashlib.sha256(name.encode()).hexdigest()[:KEY_DIGITS]
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}#{seen[key]}"
+
+
+def as_score(value: Any) -> Score | None:
+    """A sample's score, None where it is neither a finite number nor two."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        total, weight = (as_score(part) for part in value)
+        return (total, weight) if isinstance(total, float) and isinstance(weight, float) else None
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def all_scores(values: list[Score | None]) -> list[float] | list[tuple[float, float]]:
+    """The values where all are of one kind, and nothing otherwise."""
+    numbers = [value for value in values if isinstance(value, float)]
+    sums = [value for value in values if isinstance(value, tuple)]
+    if len(numbers) == len(values):
+        return numbers
+    return sums if len(sums) == len(values) else []
+
+
+def aggregation_of(values: list[float] | list[tuple[float, float]], score: float) -> str:
+    """How the score is made of its samples' values: the aggregation that gives it; empty where none does."""
+    table = as_array(values)
+    # What isn't a log-likelihood may have no exponential.
+    with np.errstate(all="ignore"):
+        mean = table[:, 0].sum() / table[:, 1].sum()
+        made = {name: float(aggregate(mean)) for name, aggregate in AGGREGATIONS.items()}
+    return next((name for name, value in made.items() if math.isclose(value, score, rel_tol=1e-6, abs_tol=1e-9)), "")
+
+
+def as_array(values: list[float] | list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Values as ``[samples, 2]``: a score and its weight, which is 1 where it has none."""
+    array = np.asarray(values, dtype=np.float64)
+    return np.stack([array, np.ones_like(array)], axis=1) if array.ndim == 1 else array

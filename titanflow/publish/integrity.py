@@ -1,0 +1,142 @@
+"""Whether a folder holds what was published, byte for byte: found out before anything of it is loaded.
+
+``titanflow.json`` lists every other file with its SHA-256 and ends with a digest of itself. That finds damage and
+mix-ups. Whoever can write the folder can write the list as well, so a run's own record and the Hub's hashes are
+compared, too, where there are such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.digests import file_digest
+from titanflow.common.errors import DataError, Problem
+from titanflow.publish.bundle import LINEAGE, file_entry
+from titanflow.run.contract import RESULT_FILE
+from titanflow.run.results import PublishResult
+
+if TYPE_CHECKING:
+    from titanflow.publish.hub.repository import Tree
+
+SEAL = "sha256"
+"""The last key of ``titanflow.json``: the SHA-256 of the file as it is without this key."""
+IGNORED = (".git", ".gitattributes", ".cache")
+"""What git, the Hub and its client put beside a model; nothing loads it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; ``found`` says what was seen, or what is wrong and with which file."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """The bytes of ``titanflow.json``: ``content``, and a digest of it at the end."""
+    return _bytes({**content, SEAL: hashlib.sha256(_bytes(content)).hexdigest()})
+
+
+def _bytes(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_sealed(data: bytes) -> dict[str, Any] | None:
+    """What :func:`seal` was given, or None where a byte of it is another now."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):  # no JSON, or lists within lists without end
+        return None
+    if not isinstance(content, dict) or SEAL not in content:
+        return None
+    del content[SEAL]
+    return content if seal(content) == data else None
+
+
+def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
+    """Compares a folder with its ``titanflow.json``, and with its run's record where it lies in a run.
+
+    Returns:
+        the checks, and what ``titanflow.json`` says; nothing where that can't be trusted.
+
+    Raises:
+        DataError: there is no ``titanflow.json``.
+    """
+    if not (folder / LINEAGE).is_file():
+        hint = "only what publish wrote can be verified: `<run>/publish/model`, or a repository that it pushed to"
+        raise DataError(Problem(f"no {LINEAGE}", origin=str(folder), expected="a published model", hint=hint))
+    content = read_sealed((folder / LINEAGE).read_bytes())
+    digests = {name: _digest(path) for name, path in _files(folder).items()}
+    checks = _against_run(folder, digests)
+    if content is None:
+        return [Check(LINEAGE, False, "changed since it was written: its own digest doesn't fit"), *checks], {}
+    del digests[LINEAGE]
+    listed = content.get("files")
+    if not isinstance(listed, dict):
+        return [Check(LINEAGE, False, "lists no files"), *checks], {}
+    return [Check(LINEAGE, True, "as it was written"), *_against_list(folder, digests, listed), *checks], content
+
+
+def check_tree(folder: Path, tree: Tree) -> Check:
+    """Compares a downloaded folder with the hashes that the Hub gives for the files of its commit."""
+    from titanflow.publish.hub.repository import difference
+
+    changes = difference({name: file_entry(path) for name, path in _files(folder).items() if path.is_file()}, tree)
+    return Check("the Hub's hashes", not changes, str(changes) if changes else f"{len(tree)} files arrived as they are")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Each file by its name; a link counts as one, for the Hub's cache is made of them."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    named = {path.relative_to(folder): path for path in paths}
+    return {name.as_posix(): path for name, path in named.items() if name.parts[0] not in IGNORED}
+
+
+def _digest(path: Path) -> str:
+    # Reading a pipe would wait for a writer for ever.
+    if path.exists() and not path.is_file():
+        return "none: it is no regular file"
+    try:
+        return file_digest(path)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+
+
+def _against_list(folder: Path, found: Mapping[str, str], listed: Mapping[str, str]) -> list[Check]:
+    """One check for each file that isn't as ``titanflow.json`` has it, or one for all."""
+    wrong = _differences(found, listed)
+    size = sum((folder / name).stat().st_size for name in found) if not wrong else 0
+    return wrong or [Check("files", True, f"{len(found)} files of {size / 1e6:,.1f} MB have their SHA-256")]
+
+
+def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
+    """Compares with the result of the publish that wrote the folder, where that lies beside it."""
+    path = folder.resolve().parent / RESULT_FILE
+    try:
+        result = PublishResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # another stage's, or none
+    # A publish that was held back leaves what stood there before.
+    if result.status != "published" or Path(result.location).resolve() != folder.resolve():
+        return []
+    wrong = _differences(found, result.files)
+    names = ", ".join(check.name for check in wrong)
+    return [Check(RESULT_FILE, not wrong, f"the run published others: {names}" if wrong else "the run published these")]
+
+
+def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[Check]:
+    checks = []
+    for name in sorted({*found, *expected}):
+        if name not in found:
+            checks.append(Check(name, False, "is missing"))
+        elif name not in expected:
+            checks.append(Check(name, False, "was not published: remove it, or load from another folder"))
+        elif found[name] != expected[name]:
+            checks.append(Check(name, False, f"changed: its SHA-256 is {found[name]}, published was {expected[name]}"))
+    return checks

@@ -1,0 +1,268 @@
+"""Where a published model comes from: the stages of its run, and the ``titanflow.json`` that records them.
+
+Nothing here depends on the time or the machine of the publishing, so that publishing the same run twice gives the
+same bytes; and no path, environment or credential is copied.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from titanflow import __version__
+from titanflow.common.errors import DataError, Problem
+from titanflow.config.batch import global_batch_size
+from titanflow.config.keys.training import Lora
+from titanflow.nightly.night import Night, Parent
+from titanflow.publish.bundle import Bundle, is_published
+from titanflow.publish.integrity import seal
+from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.manifest import Manifest, StageRecord
+from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
+
+TRAINED = ("pretrain", "sft")
+TRAIN_FIELDS = {
+    "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
+    "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
+    "parity", "wandb_id", "versions",
+}  # fmt: skip
+EVALUATE_FIELDS = {
+    "scores", "samples", "n_shot", "task_versions", "higher_is_better", "reference", "limit", "contamination", "seeds",
+    "digests", "wandb_id", "versions",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A training stage: its folder and result, and its config and fingerprint where its ``run.yaml`` is still there.
+
+    ``export`` is None where the model's family has none.
+    """
+
+    name: str
+    folder: Path
+    result: TrainResult
+    export: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The finished stages that lead to a model, in order.
+
+    ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
+    name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
+    ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
+    ``kept`` names, of each stage that was used although the config says otherwise, the keys in which it differs;
+    ``continues`` is the earlier night whose weights the pretraining began with.
+    """
+
+    experiment: str
+    run: str
+    model: str
+    export: Path
+    trained: tuple[TrainedStage, ...]
+    git: str = ""
+    evaluation: EvaluateResult | None = None
+    evaluation_folder: Path | None = None
+    evaluation_fingerprint: str = ""
+    evaluated_as: str = ""
+    gate: GateDecision | None = None
+    last: dict[str, Any] | None = None
+    kept: dict[str, list[str]] = field(default_factory=dict)
+    continues: Parent | None = None
+
+    @property
+    def published(self) -> TrainedStage:
+        """The stage whose export is published."""
+        return self.trained[-1]
+
+    @property
+    def base_model(self) -> str:
+        """The repository that the first stage began with, if it did with one."""
+        return next((stage.result.base_model for stage in reversed(self.trained) if stage.result.base_model), "")
+
+    @property
+    def began_with(self) -> str:
+        """The model that the run began with: a repository, or the name of the base of an sft without a pretraining."""
+        first = self.trained[0]
+        rows = [] if first.name == "pretrain" else first.result.inheritance
+        return self.base_model or next((row.base for row in rows if row.key == "weights"), "")
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the gate decided against publishing it."""
+        return self.gate is not None and not self.gate.passed
+
+
+def read_lineage(run: StageRun, model: str) -> Lineage:
+    """Reads the results of the stages that lead to the publishing of ``model``.
+
+    Raises:
+        DataError: a stage that is needed has no result or no export, or evaluated another model.
+    """
+    origin = run.origins.get("model", "")
+    if model not in TRAINED or model not in run.stages:
+        known = " or ".join(name for name in TRAINED if name in run.stages) or "a run with a training stage"
+        raise DataError(Problem(f"this run has no training stage {model!r}", "model", origin, known))
+    upto = TRAINED[: TRAINED.index(model) + 1]
+    trained = tuple(read_trained(name, run.stages[name]) for name in upto if name in run.stages)
+    published = trained[-1]
+    if published.export is None:
+        hint = "publish a model of a family that has an export: llama3 or qwen3"
+        family = published.result.model_name
+        raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
+    manifest = Manifest.open(run.folder.parent)
+    kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
+    night = Night.read(run.folder.parent)
+    lineage = Lineage(
+        run.experiment,
+        run.run,
+        model,
+        published.export,
+        trained,
+        manifest.git,
+        kept=kept,
+        continues=night.parent if night else None,
+    )
+    if "evaluate" not in run.stages:
+        return lineage
+    evaluation = finished("evaluate", run.stages["evaluate"])
+    return replace(
+        lineage,
+        evaluation=evaluation,
+        evaluation_folder=run.stages["evaluate"],
+        evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
+        evaluated_as=evaluated_name(evaluation, model, published.export, origin),
+    )
+
+
+def kept_keys(record: StageRecord) -> list[str]:
+    """The keys in which a stage differs from its config, without the names of files behind them."""
+    return list(dict.fromkeys(change.key.partition(": ")[0] for change in record.kept))
+
+
+def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin: str) -> str:
+    """What the evaluation calls the model: it is free to name the folders that it evaluates.
+
+    Raises:
+        DataError: it did not evaluate this one.
+    """
+    for name, folder in evaluation.folders.items():
+        if folder.resolve() == export.resolve():
+            return name
+    if model in evaluation.digests:
+        return model
+    expected = " or ".join(evaluation.digests)
+    hint = f"add {model} to the models of evaluate, or publish one that was evaluated"
+    raise DataError(Problem(f"{model} was not evaluated", "model", origin, expected, hint))
+
+
+def read_trained(name: str, folder: Path) -> TrainedStage:
+    """Reads one training stage's result and config."""
+    run, result = read_run(folder), finished(name, folder)
+    config = run.get("config", {})
+    # The evaluation exports a stage that did not do so itself.
+    later = folder / "export"
+    export = result.export or (later if later.is_dir() else None)
+    return TrainedStage(name, folder, result, export, config, run.get("fingerprint", ""), data_name(config))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The stage's ``run.yaml``, or nothing where it isn't there."""
+    path = folder / RUN_FILE
+    return StageRun.read(path).model_dump() if path.exists() else {}
+
+
+def finished(name: str, folder: Path) -> Any:
+    """The stage's typed result.
+
+    Raises:
+        DataError: the stage has not finished.
+    """
+    try:
+        return read_result(folder)
+    except FileNotFoundError:
+        hint = f"run {name} before publish"
+        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint)) from None
+
+
+def data_name(config: dict[str, Any]) -> str:
+    """What a stage was trained on, without any path of this machine."""
+    data = config.get("data") or {}
+    return str(data.get("name") or data.get("source") or "")
+
+
+def no_number(constant: str) -> None:
+    """NaN and the infinities, which JSON doesn't have, become null."""
+
+
+def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
+    """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash.
+
+    ``bundle`` is all that is published but this very file.
+    """
+    stages = {stage.name: trained_json(stage) for stage in lineage.trained}
+    if lineage.evaluation is not None:
+        evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
+        evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
+        stages["evaluate"] = {"fingerprint": lineage.evaluation_fingerprint, **evaluation}
+    content: dict[str, Any] = {
+        "titanflow": __version__,
+        "git": lineage.git,
+        "experiment": lineage.experiment,
+        "run": lineage.run,
+        "model": lineage.model,
+        "evaluated_as": lineage.evaluated_as,
+        "stages": stages,
+        **({"continues": lineage.continues.model_dump(exclude={"checkpoint"})} if lineage.continues else {}),
+        **({"kept": lineage.kept} if lineage.kept else {}),
+        **greedy_json(lineage),
+        **gate_json(lineage),
+        "files": {name: entry.sha256 for name, entry in sorted(bundle.items())},
+    }
+    return seal(content)
+
+
+def gate_json(lineage: Lineage) -> dict[str, Any]:
+    """The decision by which the model is published, and the model whose place it takes; where there are such."""
+    decision = lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number)
+    return {key: value for key, value in (("gate", decision), ("last", lineage.last)) if value is not None}
+
+
+def greedy_json(lineage: Lineage) -> dict[str, Any]:
+    """What the published model said to a prompt without chance, in token ids, where it was evaluated."""
+    said = lineage.evaluation.greedy.get(lineage.evaluated_as) if lineage.evaluation else None
+    return {"greedy": said.model_dump()} if said else {}
+
+
+def trained_json(stage: TrainedStage) -> dict[str, Any]:
+    """One training stage's part of ``titanflow.json``; a number that isn't finite is null, as JSON has none."""
+    result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS), parse_constant=no_number)
+    result["export_digests"] = publishable(result["export_digests"])
+    return {"fingerprint": stage.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
+
+
+def publishable(digests: dict[str, str]) -> dict[str, str]:
+    """The digests of files that a bundle may hold; of others not even the name is published."""
+    return {name: sha256 for name, sha256 in digests.items() if is_published(name)}
+
+
+def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
+    """The settings that a card names; rows a step is ``batch``, None where it can't be told."""
+    config = stage.config
+    optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
+    lora = Lora(**(config.get("lora") or {}))
+    return {
+        "lr": optimizer.get("lr"),
+        "optimizer": optimizer.get("name"),
+        "warmup_steps": (config.get("lr_scheduler") or {}).get("warmup_steps"),
+        "batch": global_batch_size(config),
+        "seed": (config.get("debug") or {}).get("seed"),
+        "dtype": training.get("dtype"),
+        "lora": asdict(lora) if lora.rank else None,
+    }

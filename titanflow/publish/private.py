@@ -1,0 +1,77 @@
+"""What must not be published with a text: a token, or where the user's files lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.common.hub_endpoint import redact
+from titanflow.config.module import Module
+from titanflow.run.contract import StageRun
+
+UNPUBLISHED = ("folder", "token_block")
+"""The settings of a publishing that stay on this machine."""
+SHOWN = ("system_instruction", "gen_kwargs")
+"""The settings of an evaluation that a card's commands hold as they were written."""
+
+
+def private_part(text: str) -> str:
+    """What kind of secret a text holds, in words that don't quote it; empty where it holds none."""
+    home = str(Path.home())
+    if redact(text) != text:
+        return "a token"
+    if len(home) > 1 and re.search(re.escape(home) + r"(/|\b)", text):
+        return "the path of your home folder"
+    return ""
+
+
+def private_problems(run: StageRun) -> list[Problem]:
+    """What a publishing's settings and its run's names would publish of a secret."""
+    texts = {key: value for key, value in run.config.items() if key not in UNPUBLISHED}
+    found = {key: private_part(_joined(value)) for key, value in texts.items()}
+    problems = [
+        Problem(f"would publish {what}", f"publish.{key}", run.origins.get(key, ""), "what everyone may read")
+        for key, what in found.items()
+        if what
+    ]
+    names = {"exp_name": run.experiment, "--run": run.run}
+    return problems + [
+        Problem(f"the card would publish {what}", key, expected="another name")
+        for key, name in names.items()
+        if (what := private_part(name))
+    ]
+
+
+def evaluation_secrets(module: Module) -> list[Problem]:
+    """What a card would publish of a secret in the settings of the evaluation whose scores it shows."""
+    models = module.config.get("models")
+    texts = {key: str(module.config.get(key) or "") for key in SHOWN}
+    texts["models"] = "\n".join(map(str, models)) if isinstance(models, dict) else ""
+    return [
+        module.problem(key, f"the card would publish {what}", "what everyone may read")
+        for key, text in texts.items()
+        if (what := private_part(text))
+    ]
+
+
+def data_secrets(modules: Iterable[Module]) -> list[Problem]:
+    """What the names of training data, which a card lists, would publish of a secret."""
+    problems = []
+    for module in modules:
+        for section in ("data", "validation_data") if module.trains else ():
+            data = module.config.get(section) or {}
+            sources = (data.get("mixture") or {}).get("sources") or {}
+            texts = {"name": str(data.get("name") or ""), "mixture.sources": "\n".join(map(str, sources))}
+            problems += [
+                module.problem(f"{section}.{key}", f"the card would publish {what}", expected="another name")
+                for key, text in texts.items()
+                if (what := private_part(text))
+            ]
+    return problems
+
+
+def _joined(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

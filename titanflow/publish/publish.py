@@ -1,0 +1,229 @@
+"""The publish stage: ``python -m titanflow.publish.publish <run.yaml>`` writes a folder, or pushes to a Hub.
+
+Exit status: 0 published or held back by the gate, 2 bad input (nothing was written), 1 the Hub or the disk failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from titanflow.common.errors import ConfigError, HubError, Problem
+from titanflow.common.home import expanded
+from titanflow.common.hub_endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
+from titanflow.config.keys.after_training import Publish
+from titanflow.publish.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
+from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
+from titanflow.publish.folder import preview_folder, write_folder
+from titanflow.publish.gate.published import last_in_folder, last_on_hub
+from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
+from titanflow.publish.private import private_part
+from titanflow.publish.settings import read_settings, tag_of, unpublishable
+from titanflow.publish.task_files import scored_numbers, suite_files, task_files
+from titanflow.run.contract import StageRun
+from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.results import PublishResult, write_result
+from titanflow.run.torchrun import end_with_torchrun, forget_ranks
+
+if TYPE_CHECKING:
+    from titanflow.publish.hub.repository import Ask, Repository
+
+log = logging.getLogger("titanflow.publish.publish")
+
+DOWNLOADED = ".downloaded"
+"""Below the stage's folder: what was pushed, on its way back to be checked."""
+DECISIONS = 5
+"""How often the gate is asked, where others publish to the same branch meanwhile."""
+
+
+def publish(run: StageRun) -> PublishResult:
+    """Publishes the export of one of the run's models, unless the gate holds it back.
+
+    Everything is read and checked before anything is written. The same run published twice changes nothing.
+
+    Raises:
+        ConfigError: settings that can't be used.
+        DataError: a stage without result or export, or an export that isn't what was evaluated.
+        HubError: the Hub refuses or can't be reached.
+    """
+    started = time.perf_counter()
+    settings = read_settings(run)
+    lineage = read_lineage(run, settings.model)
+    check_scored(lineage, settings)
+    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
+    result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
+
+
+def check_scored(lineage: Lineage, settings: Publish) -> None:
+    """Checks that the model was scored whole, and as it is published.
+
+    Raises:
+        ConfigError: the evaluation was limited, or scored a checkpoint.
+    """
+    evaluation = lineage.evaluation
+    problem = unpublishable(evaluation.limit, evaluation.backend, evaluation.part) if evaluation is not None else None
+    if problem is not None and not settings.dry_run:
+        raise ConfigError(problem)
+
+
+def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
+    """The files that the model's stage exported, checked to be those that were evaluated.
+
+    Raises:
+        DataError: an export that is incomplete, or isn't what was evaluated.
+    """
+    exported = from_export(lineage.export)
+    if lineage.evaluation is not None:
+        check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
+    # What follows is made with huggingface_hub, which reads the environment when it is imported.
+    if settings.target == "hub":
+        use_plain_transfer(hub_endpoint())
+    return exported
+
+
+def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
+    """The export's files, the samples, the card with what comes with it, and the lineage, which lists them all."""
+    from titanflow.publish.card.card import card_files, model_card
+
+    written = card_files(lineage)
+    tasks: Bundle = {}
+    if lineage.evaluation is not None and lineage.evaluation_folder is not None:
+        folder = lineage.evaluation_folder
+        own = task_files(folder) if candidate.settings.own_tasks else {}
+        tasks = {**own, **suite_files(folder), **scored_numbers(lineage.evaluation.contamination)}
+    if candidate.samples is not None:
+        written[SAMPLES] = candidate.samples.to_bytes()
+    bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
+    written[CARD] = model_card(lineage, candidate.settings, bundle)
+    bundle[CARD] = bytes_entry(written[CARD])
+    # The last, for it lists all the others.
+    written[LINEAGE] = lineage_json(lineage, bundle)
+    bundle[LINEAGE] = bytes_entry(written[LINEAGE])
+    sources = {name: entry.source for name, entry in tasks.items() if isinstance(entry.source, bytes)}
+    for name, data in {**written, **sources}.items():
+        refuse_private(name, data.decode(errors="replace"))
+    return bundle
+
+
+def refuse_private(name: str, text: str) -> None:
+    """Checks that a text to be published holds no token and no path of the user's.
+
+    Raises:
+        ConfigError: names the file; never quotes what was found.
+    """
+    if found := private_part(text):
+        hint = "look for it in the experiment's names, data names and tags"
+        raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
+
+
+def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
+    """Writes the model to ``folder``, by default ``model`` in the stage's folder."""
+    settings = candidate.settings
+    folder = expanded(settings.folder) if settings.folder else run.folder / "model"
+    lineage = candidate.meet(last_in_folder(folder, candidate.exported))
+    result = PublishResult(
+        target="folder", location=str(folder), tag=tag_of(settings, run), gate=lineage.gate, status="held back"
+    )
+    if lineage.is_held_back:
+        return result
+    bundle = build_bundle(candidate, lineage)
+    if settings.dry_run:
+        preview_folder(bundle, folder).log(bundle, log)
+    else:
+        changed = write_folder(bundle, folder)
+        log.info("published %d files to %s%s", len(bundle), folder, "" if changed else " (unchanged)")
+    status = "dry run" if settings.dry_run else "published"
+    return result.model_copy(update={"status": status, "files": file_digests(bundle)})
+
+
+def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
+    """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request.
+
+    Raises:
+        HubError: the Hub refuses, can't be reached, or others don't stop publishing there.
+    """
+    from titanflow.publish.hub.repository import Repository
+    from titanflow.publish.hub.retry import Caller
+
+    settings = candidate.settings
+    endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
+    repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
+    tag = "" if settings.pull_request else tag_of(settings, run)
+    location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
+    result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
+    for _ in range(DECISIONS):
+        last = last_on_hub(repository, settings.revision, tag, candidate.exported)
+        lineage = candidate.meet(last)
+        result = result.model_copy(update={"gate": lineage.gate})
+        if lineage.is_held_back:
+            return result
+        bundle = build_bundle(candidate, lineage)
+        try:
+            return send(bundle, repository, settings, run, result, unless_replaced(last))
+        except PublishedMeanwhileError:
+            log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
+    raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
+
+
+def send(
+    bundle: Bundle, repository: Repository, settings: Publish, run: StageRun, result: PublishResult, ask: Ask
+) -> PublishResult:
+    """One push, pull request or dry run; ``ask`` is called before anything takes the place of what is published."""
+    from titanflow.publish.hub.preview import preview
+    from titanflow.publish.hub.pull_request import open_pull_request
+    from titanflow.publish.hub.push import push
+
+    result = result.model_copy(update={"files": file_digests(bundle)})
+    if settings.dry_run:
+        preview(bundle, repository, tag=result.tag, branch=settings.revision, private=settings.private, ask=ask)
+        return result.model_copy(update={"status": "dry run"})
+    how: dict[str, Any] = {
+        "branch": settings.revision,
+        "message": settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
+        "private": settings.private,
+        "scratch": run.folder / DOWNLOADED,
+        "ask": ask,
+    }
+    if settings.pull_request:
+        pushed = open_pull_request(bundle, repository, **how)
+    else:
+        pushed = push(bundle, repository, tag=result.tag, **how)
+    return result.model_copy(
+        update={
+            "status": "proposed" if pushed.pull_request else "published",
+            "location": pushed.pull_request or result.location,
+            "commit": pushed.commit,
+            "pull_request": pushed.pull_request,
+        }
+    )
+
+
+def file_digests(bundle: Bundle) -> dict[str, str]:
+    """File → SHA-256, as the result records it."""
+    return {name: entry.sha256 for name, entry in sorted(bundle.items())}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publishes what a ``run.yaml`` says and writes ``result.json`` or ``error.json`` beside it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or not Path(arguments[0]).is_file():
+        print("usage: python -m titanflow.publish.publish <run.yaml>", file=sys.stderr)
+        return 2
+    end_with_torchrun()
+    forget_ranks()
+    run = StageRun.read(Path(arguments[0]))
+    (run.folder / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        write_result(run.folder, publish(run))
+    except Exception as error:
+        return record_failure(run.folder, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The publish stage's settings, read and checked without a Hub: what a plan asks of them long before the stage runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.hub_names import REF_EXPECTED, REPO_ID_EXPECTED, default_tag, is_ref, is_repo_id
+from titanflow.config.files.schema import check, dataclass_schema
+from titanflow.config.keys.after_training import Gate, Publish
+from titanflow.files.yaml_source import Leaf, Tree
+from titanflow.publish.card.metadata import card_problems
+from titanflow.publish.private import private_problems
+from titanflow.publish.target_folder import folder_problems
+from titanflow.run.contract import StageRun
+
+
+def read_settings(run: StageRun) -> Publish:
+    """The stage's settings, checked without asking a Hub; a plan can call this long before the stage runs.
+
+    Raises:
+        ConfigError: every problem that was found.
+    """
+    problems = check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish.")
+    if problems:
+        raise ConfigError(problems)
+    settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
+    # A secret comes first and alone: the other problems quote what they found.
+    problems = private_problems(run) or [*check_names(settings, run), *card_problems(settings, run)]
+    if settings.target == "folder":
+        problems += folder_problems(settings.folder, run)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = "") -> Tree:
+    """A plain config with where each of its values comes from."""
+    return {
+        key: as_tree(value, origins, f"{above}{key}.")
+        if isinstance(value, dict)
+        else Leaf(value, origins.get(f"{above}{key}", ""))
+        for key, value in config.items()
+    }
+
+
+def check_names(settings: Publish, run: StageRun) -> list[Problem]:
+    """What is wrong with the names of the repository, the tag and the branch."""
+    problems = []
+
+    def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
+        problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
+
+    repo_id, tag, branch = settings.repo_id, tag_of(settings, run), settings.revision
+    if settings.target == "hub" and not repo_id:
+        refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
+    elif repo_id and not is_repo_id(repo_id):
+        refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
+    if settings.target == "hub":
+        if not is_ref(tag):
+            hint = "" if settings.tag else "it is the run's name: set tag, or name the run otherwise"
+            refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED, hint)
+        if not is_ref(branch):
+            refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
+        if tag == branch:
+            refuse(f"{tag!r} is the branch's name, too", "tag", "a name of its own")
+    elif settings.pull_request:
+        refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
+    return problems
+
+
+def tag_of(settings: Publish, run: StageRun) -> str:
+    """The tag that marks what is published."""
+    return settings.tag or default_tag(run.experiment, run.run, settings.revision)
+
+
+def unpublishable(
+    limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
+) -> Problem | None:
+    """Why no model may be published on scores of this kind; None where one may.
+
+    Args:
+        limit: items a task.
+        backend: what computed.
+        part: the part of the held-out rows that the items are.
+        origins: where the settings stand.
+    """
+    if limit is not None:
+        key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
+    elif backend == "native":
+        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
+        expected = "hf or vllm"
+    elif part == "dev":
+        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
+    else:
+        return None
+    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
+    return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)

@@ -1,0 +1,76 @@
+"""Whether a model can be published into a folder: told before anything is trained, and again before it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.home import expanded
+from titanflow.publish.bundle import LINEAGE, is_published
+from titanflow.run.contract import StageRun
+
+HINT = "set `folder` to a new or empty folder"
+SHOWN = 3
+"""Files in the way that are named."""
+
+
+def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
+    """What is wrong with the folder that a config names; what stands in one that was published to is left to the push.
+
+    Args:
+        named: the config's ``folder``; None for the stage's own.
+        run: the stage; its other stages' folders hold what no publishing may replace.
+    """
+    if named is None:
+        return []
+    folder = expanded(named)
+    try:
+        found = f"found {named!r}" if not named.strip() else in_the_way(folder) or _unwritable(folder, run)
+    except OSError as error:
+        found = f"{folder} can't be read: {error.strerror}"
+    return [Problem(found, "publish.folder", run.origins.get("folder", ""), hint=HINT)] if found else []
+
+
+def in_the_way(folder: Path) -> str:
+    """What can't be replaced by a model at a first look: no folder, or one that nothing was published to."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return f"{folder} is not a folder"
+    if not folder.is_dir() or (folder / LINEAGE).is_file():
+        return ""
+    foreign = sorted(path.name for path in folder.iterdir())
+    return f"{folder} holds files that no publish wrote: {', '.join(foreign[:SHOWN])}" if foreign else ""
+
+
+def _unwritable(folder: Path, run: StageRun) -> str:
+    place = folder.absolute()
+    other = next((name for name, stage in run.stages.items() if place.is_relative_to(stage.absolute())), None)
+    if other is not None:
+        return f"{folder} lies in the folder of the stage {other}"
+    above = next(path for path in place.parents if os.path.lexists(path))
+    if not above.is_dir():
+        return f"{above} is not a folder"
+    return "" if os.access(above, os.W_OK | os.X_OK) else f"nothing can be written into {above}"
+
+
+def check_replaceable(folder: Path) -> None:
+    """Checks that ``folder`` may be replaced: it isn't there, is empty, or was published before.
+
+    Raises:
+        ConfigError: names what is in the way.
+    """
+    found = in_the_way(folder)
+    foreign = [name for name in sorted(held(folder)) if not is_published(name)] if not found else []
+    if foreign:
+        found = f"{folder} holds files that no publish wrote: {', '.join(foreign[:SHOWN])}"
+    if found:
+        raise ConfigError(Problem(found, "publish.folder", hint=HINT))
+
+
+def held(folder: Path) -> dict[str, Path]:
+    """What a folder holds, by its name relative to it: every file and symlink, and folders that are empty."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+    }

@@ -1,0 +1,177 @@
+"""What scored a model, as files beside it: whoever has the model can score it again. They are the tasks of the
+experiment's own, the suites, and which items were scored where those that were trained on were not.
+
+The YAML files are those that the evaluation ran, from its own folder. The paths of their items are told anew, from the
+published folder, so that nothing names a place on this machine.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from titanflow.common.errors import ConfigError, Problem
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.suites import FOLDER
+from titanflow.evals.task_checks import DATA, FILE_FORMATS, functions, is_remote
+from titanflow.evals.task_yaml import Function, read_yaml
+from titanflow.files.yaml_source import display
+from titanflow.publish.bundle import ITEMS, SCORED, SUITES, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
+from titanflow.publish.private import private_part
+from titanflow.run.contamination import Contamination
+from titanflow.run.contract import RUN_FILE, StageRun
+
+TASKS_FOLDER = "tasks"
+"""Below the evaluation's folder: the task files that it ran."""
+PATH_KEYS = ("data_files", "data_dir", "dataset_path")
+"""The keys of a task, at any depth, whose values may be paths."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a function as the ``!function`` that named it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Each value stands where it is used."""
+        return True
+
+
+_Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scalar("!function", function.name))
+
+
+def evaluated_tasks(evaluation: Path) -> tuple[StageRun, AskedTasks] | None:
+    """What an evaluation was asked for, with the task files that it kept; None where its ``run.yaml`` is gone."""
+    if not (evaluation / RUN_FILE).is_file():
+        return None
+    run, kept = StageRun.read(evaluation / RUN_FILE), evaluation / TASKS_FOLDER
+    return run, asked_by({**run.config, "include_path": str(kept) if kept.is_dir() else None})
+
+
+def suite_files(evaluation: Path) -> Bundle:
+    """The files of the suites that were asked for, which lm-eval's library lacks."""
+    found = evaluated_tasks(evaluation)
+    paths = [path for path in found[1].library_files if path.is_relative_to(FOLDER)] if found else []
+    return {f"{SUITES}/{path.name}": file_entry(path) for path in paths}
+
+
+def scored_numbers(contamination: Contamination | None) -> Bundle:
+    """By task the numbers of the items that were scored, as lm-eval takes them; empty where all were."""
+    if contamination is None or not contamination.dropped_items:
+        return {}
+    scored = {name: contamination.tasks[name].scored for name in contamination.dropped_items}
+    return {SCORED: bytes_entry((json.dumps(scored) + "\n").encode())}
+
+
+def task_files(evaluation: Path) -> Bundle:
+    """The YAML of the experiment's own tasks, the Python files beside it where they name functions, and their items.
+
+    Empty where all tasks are of lm-eval's library.
+
+    Raises:
+        ConfigError: a file whose name no bundle takes.
+    """
+    found = evaluated_tasks(evaluation)
+    if found is None or not found[1].files:
+        return {}
+    run, asked = found
+    folder, items = evaluation / TASKS_FOLDER, _Items.of(evaluation, run)
+    files: dict[str, Entry] = {}
+    has_functions = False
+    for path in asked.files:
+        own = read_yaml(path)
+        told = items.told(own)
+        data = path.read_bytes() if told == own else _dumped(told)
+        files[f"{TASKS}/{path.relative_to(folder).as_posix()}"] = bytes_entry(data)
+        has_functions |= any(True for _ in functions(own))
+    if has_functions:
+        modules = (path for path in sorted(folder.rglob("*.py")) if path.is_file() and not path.is_symlink())
+        files |= {f"{TASKS}/{path.relative_to(folder).as_posix()}": bytes_entry(path.read_bytes()) for path in modules}
+    files |= {name: file_entry(path) for name, path in sorted(items.found.items())}
+    problems = [Problem("no name for a published file", name) for name in files if not is_published(name)]
+    if problems:
+        raise ConfigError(problems)
+    return files
+
+
+def task_secrets(asked: AskedTasks) -> Iterator[Problem]:
+    """What the files of one's own tasks would publish of a secret; the paths of their items are told anew.
+
+    ``asked`` are tasks whose files can be read, as they are before the evaluation renders them.
+    """
+    names, texts = _Items("", None), {}
+    for path in asked.files:
+        own = read_yaml(path)
+        told, text = names.told(own), path.read_text(encoding="utf-8")
+        texts[path] = text if told == own and DATA not in text else _dumped(told).decode()
+    if asked.folder and any(True for path in asked.files for _ in functions(read_yaml(path))):
+        texts |= {path: path.read_text(encoding="utf-8", errors="replace") for path in asked.folder.rglob("*.py")}
+    for path, text in texts.items():
+        if what := private_part(text):
+            hint = "publish.own_tasks: false publishes no files of tasks"
+            yield Problem(f"would publish {what}", display(path), expected="what everyone may read", hint=hint)
+
+
+def _dumped(config: dict[str, Any]) -> bytes:
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110).encode()
+
+
+@dataclass
+class _Items:
+    """The files of items that tasks read, by their published names.
+
+    ``written`` is the folder of the prepared items as the rendered tasks have it, ``now`` where it lies; ``places``
+    holds the other folders that were met, each of which gets a number.
+    """
+
+    written: str
+    now: Path | None
+    found: dict[str, Path] = field(default_factory=dict)
+    places: dict[Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, evaluation: Path, run: StageRun) -> _Items:
+        data = (yaml.safe_load((evaluation / RUN_FILE).read_text(encoding="utf-8")).get("data") or {}).get("train")
+        return cls(glob.escape(str(Path(data).absolute())) if data else "", run.data.train)
+
+    def told(self, value: Any, is_path: bool = False) -> Any:
+        """A task's config with its paths as they are in the published folder; the files behind them are kept."""
+        if isinstance(value, dict):
+            return {key: self.told(one, is_path or key in PATH_KEYS) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self.told(one, is_path) for one in value]
+        return self._path(value) if is_path and isinstance(value, str) else value
+
+    def _path(self, value: str) -> str:
+        if value in FILE_FORMATS or is_remote(value):
+            return value
+        if self.written and self.now is not None and Path(value).is_relative_to(self.written):
+            return self._published(glob.escape(str(self.now)), os.path.relpath(value, self.written), ITEMS)
+        pattern = Path(value)
+        if not any(_files(str(pattern))):
+            return value
+        # The deepest folder above it that is no pattern.
+        above = next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
+        place = self.places.setdefault(above.absolute(), f"{ITEMS}/{len(self.places) + 1}")
+        return self._published(glob.escape(str(above)), os.path.relpath(pattern, above), place)
+
+    def _published(self, above: str, pattern: str, place: str) -> str:
+        folder = Path(next(glob.iglob(above), above))  # noqa: PTH207
+        for path in _files(os.path.join(above, pattern)):  # noqa: PTH118
+            self.found[f"{place}/{path.relative_to(folder).as_posix()}"] = path
+        return f"{place}/{pattern}"
+
+
+def _files(pattern: str) -> Iterator[Path]:
+    """The files that a path or pattern names; of a folder all below it."""
+    exact = Path(pattern)
+    for path in [exact] if exact.exists() else map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
+        if path.is_dir():
+            yield from (one for one in sorted(path.rglob("*")) if one.is_file())
+        elif path.is_file():
+            yield path

@@ -1,0 +1,197 @@
+"""What a fine-tuning stage trains, row by row: ``titanflow masks``.
+
+The rows are prepared as a run would prepare them, into the same workspace, and read from there: what is shown is
+what is trained on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.common.console import uncut
+from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
+from titanflow.plan.stage_plan import Plan
+from titanflow.run.contract import StageRun
+from titanflow.run.errors import ERROR_FILE, StageError
+
+if TYPE_CHECKING:
+    from titanflow.data.dataset_info import DatasetInfo
+    from titanflow.data.prepared import PreparedRows
+
+TRAINED, CONTEXT = "bold green", "dim"
+OPEN, CLOSE = "⟦", "⟧"
+"""Around what is trained, for whoever sees no colours."""
+
+
+@dataclass(frozen=True)
+class MaskedRow:
+    """One conversation, unpacked: ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained."""
+
+    source: str
+    input_ids: list[int]
+    labels: list[int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as ``--json`` prints it."""
+        return {"source": self.source, "input_ids": self.input_ids, "labels": self.labels}
+
+    @property
+    def trained(self) -> list[bool]:
+        """Of each token, whether the model is trained to write it."""
+        return [False, *(label >= 0 for label in self.labels[:-1])]
+
+    def spans(self, backend: Any) -> Iterator[tuple[bool, str]]:
+        """Its text in turns of what is trained and what isn't, decoded by a tokenizer's ``backend``."""
+        pairs = zip(self.input_ids, self.trained, strict=True)
+        for is_trained, run in itertools.groupby(pairs, lambda pair: pair[1]):
+            yield is_trained, backend.decode([token for token, _ in run], skip_special_tokens=False)
+
+
+class Masks:
+    """The prepared conversations of one training module."""
+
+    def __init__(self, folder: Path, tokenizer: Path) -> None:
+        from titanflow.data.dataset_info import read_info
+
+        info = read_info(folder)
+        self.tokenizer = tokenizer
+        folders = info.mixture.get("members", {"": folder})
+        self.infos: list[tuple[Path, DatasetInfo]] = [(Path(path), read_info(path)) for path in folders.values()]
+        self.infos = [(path, info) for path, info in self.infos if info.kind == "chat"]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows that were left out, by reason."""
+        return self._sums("dropped")
+
+    def _sums(self, name: str) -> dict[str, int]:
+        from titanflow.data.files.file_counts import totals
+
+        return totals(getattr(info, name) for _, info in self.infos)
+
+    def rows(self, limit: int | None = None) -> Iterator[MaskedRow]:
+        """The first ``limit`` conversations of each source, or all, in the source's order."""
+        import numpy as np
+
+        from titanflow.data.files.sources import SourceFile
+        from titanflow.data.prepared import PLACES_FILE, PreparedRows
+
+        for folder, info in self.infos:
+            prepared: PreparedRows = PreparedRows.open(folder, info.seq_len or 0)
+            files = [SourceFile(file["name"], file["unit"]) for file in info.files]
+            places = np.load(folder / PLACES_FILE, mmap_mode="r")
+            for document in range(info.documents)[:limit]:
+                tokens, labels = prepared.document(document)
+                number, place = map(int, places[document])
+                yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
+
+    def as_json(self, limit: int | None) -> dict[str, Any]:
+        """What ``--json`` prints; ``limit`` is of each source."""
+        rows = [row.as_json() for row in self.rows(limit)]
+        return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
+
+    def render(self, limit: int) -> RenderableType:
+        """The first rows of each source in colour, and the counts."""
+        from titanflow.data.tokenizer.tokenizer import described_tokenizer
+
+        backend = described_tokenizer(self.tokenizer)
+        parts: list[RenderableType] = []
+        for row in self.rows(limit):
+            trained = row.trained
+            parts.append(Text(f"{row.source}   {len(trained)} tokens, {sum(trained)} trained", style="bold"))
+            text = Text()
+            for is_trained, said in row.spans(backend):
+                text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)
+            parts += [text, Text()]
+        ends = ([backend.id_to_token(end) or "" for end in info.ends_of_turn] for _, info in self.infos)
+        return Group(*parts, *(counts(info, named) for (_, info), named in zip(self.infos, ends, strict=True)))
+
+
+def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
+    """What was prepared from one source, and what was left out; of the ends of turn the most frequent comes first."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    packed = f"{info.rows:,} rows of {info.seq_len:,}, {info.fill:.1%} filled"
+    values = {
+        info.name: f"{info.documents:,} conversations, {info.tokens:,} tokens, {info.trained_tokens:,} trained",
+        "packing": f"{info.packing}: {packed}" if info.packing else f"none: {packed}",
+        "template": f"{info.template}; {info.turns} turns; each ends with {' or '.join(ends_of_turn)}",
+        "proof": f"the mask of {info.proved:,} of {info.documents:,} conversations is proved",
+    }
+    for name, value in values.items():
+        table.add_row(name, Text(value))
+    for reason, count in info.dropped.items():
+        places = ", ".join(info.dropped_rows.get(reason, []))
+        table.add_row("left out", Text(f"{count:,} {reason}: {places}{', …' if count > 5 else ''}"))
+    for name, count in info.unread.items():
+        table.add_row("read by nothing", Text(f"{count:,} × {name}"))
+    for note, count in info.notes.items():
+        table.add_row("note", Text(f"{note}, in {count:,} rows"))
+    return uncut(table)
+
+
+def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
+    """Prepares the conversations of a module, as a run would, and opens them.
+
+    Args:
+        plan: the experiment's plan.
+        module: the module's name; None for the first that trains on conversations.
+
+    Raises:
+        ConfigError: the experiment has no such module, or it trains on no conversations.
+        DataError: its conversations can't be used, or a mask fails its proof.
+        StageFailed: preparing failed otherwise.
+    """
+    run = _training_run(plan, module)
+    planned = plan.stage("prepare")
+    assert planned is not None
+    assert run.data.train is not None
+    config = planned.run.config
+    wanted = {str(run.data.train)}
+    for dataset in config["datasets"]:
+        if dataset["folder"] in wanted:
+            wanted |= set(dataset.get("members", {}).values())
+    datasets = [dataset for dataset in config["datasets"] if dataset["folder"] in wanted]
+    # The rows need the base's tokenizer, not its weights.
+    config = {**config, "weights": [], "datasets": datasets}
+    with tempfile.TemporaryDirectory() as folder:
+        stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
+        done = subprocess.run([sys.executable, "-m", "titanflow.data.prepare", str(stage.write())], check=False)
+        if done.returncode:
+            _raise(Path(folder) / ERROR_FILE)
+    assert run.tokenizer is not None
+    return Masks(run.data.train, run.tokenizer)
+
+
+def _training_run(plan: Plan, module: str | None) -> StageRun:
+    names = {name: one.stage for name, one in plan.config.modules.items()}
+    if module is not None and module not in names:
+        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(names)))
+    asked = [module] if module is not None else list(names)
+    for name in (name for name in asked if plan.config.modules[name].trains):
+        planned = plan.stage(names[name])
+        section = plan.config.modules[name].config.get("data") or {}
+        if planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
+            return planned.run
+    found = f"{module or plan.experiment} trains on no conversations"
+    raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat"))
+
+
+def _raise(path: Path) -> None:
+    if not path.is_file():
+        raise StageFailed("preparing the data ended without saying why; its output is above")
+    error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    if error.exit_code != 2:
+        raise StageFailed(error.message)
+    raise DataError(error.message)

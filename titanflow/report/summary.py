@@ -1,0 +1,201 @@
+"""What a run came to, on one screen: losses, scores side by side, and the folder that was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import shorten
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from titanflow.common.console import uncut
+from titanflow.plan.stage_plan import Plan
+from titanflow.publish.card.score_table import score
+from titanflow.publish.card.training_data import TrainingData, training_data
+from titanflow.publish.gate.figures import figures
+from titanflow.report.reconcile import headline, reconciled
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE
+from titanflow.run.metrics import read_metrics
+from titanflow.run.results import (
+    EvaluateResult,
+    GateDecision,
+    PublishResult,
+    TrainResult,
+    counted,
+    is_stderr,
+    read_result,
+)
+
+LEFT_OUT = 0.1
+"""Share of a source's rows from which on the summary says that they were left out."""
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 24
+LONGEST_ANSWER = 160
+"""Characters of a question or an answer, each on one line."""
+
+
+def render_summary(plan: Plan) -> RenderableType:
+    """The summary of what a run's stages have finished so far."""
+    results = [read_result(stage.run.folder) for stage in plan.stages if (stage.run.folder / RESULT_FILE).exists()]
+    parts: list[RenderableType] = [Text(f"{stage.stage} {stage.reason}") for stage in plan.stages if stage.kept]
+    training = [result for result in results if isinstance(result, TrainResult)]
+    if training:
+        parts.append(_training(training, plan.folder))
+        parts += [_inheritance(result) for result in training if result.inheritance]
+        parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
+    for result in results:
+        if isinstance(result, EvaluateResult):
+            parts += [Text(), _scores(result), *_items(result), *_cut(result), *_contamination(result)]
+            parts += _examples(result)
+        elif isinstance(result, PublishResult):
+            parts += [Text(), _published(result)]
+    if line := headline(reconciled(plan)):
+        parts += [Text(), Text(line, style="dim")]
+    return Panel.fit(Group(*parts), title=f"{plan.experiment} / {plan.run}", title_align="left", padding=(1, 2))
+
+
+def _training(results: Iterable[TrainResult], folder: Path) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "loss", "", "validation", "tokens", "tokens/s", "time"):
+        table.add_column(column, justify="left" if column in ("stage", "") else "right")
+    for result in results:
+        table.add_row(
+            result.stage,
+            f"{_number(result.first_loss)} → {_number(result.loss)}",
+            curve(losses(folder / result.stage)),
+            _number(result.validation_loss),
+            f"{result.tokens:,}",
+            "" if result.tokens_per_second is None else f"{result.tokens_per_second:,.0f}",
+            f"{result.seconds:.0f} s",
+        )
+    return uncut(table)
+
+
+def _inheritance(result: TrainResult) -> Text:
+    where = f"listed in {result.stage}/{RESULT_FILE}"
+    return Text(f"{result.stage}, of its base's settings: {counted(result.inheritance)} ({where})", style="dim")
+
+
+def _left_out(data: Iterable[TrainingData]) -> list[Text]:
+    """A line for each source of which more was dropped than :data:`LEFT_OUT`."""
+    lines = []
+    for one in data:
+        dropped = sum(one.dropped.values())
+        share = dropped / max(dropped + (one.documents or 0), 1)
+        if share > LEFT_OUT:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in one.dropped.items())
+            hint = "; raise training.seq_len or set data.overlong" if "too_long" in one.dropped else ""
+            found = f"{one.stage}: {share:.0%} of the rows of {one.name} ({one.part}) were left out: {reasons}{hint}"
+            lines.append(Text(found, style="yellow", overflow="fold"))
+    return lines
+
+
+def losses(folder: Path) -> list[float]:
+    """The training losses of a stage's ``metrics.jsonl``, in order."""
+    return [record["loss"] for record in read_metrics(folder / METRICS_FILE) if record.get("loss") is not None]
+
+
+def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
+    """Values as a line of block characters, at most ``width`` of them; empty without values."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    picked = [values[index * (len(values) - 1) // max(1, count - 1)] for index in range(count)]
+    low, high = min(picked), max(picked)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in picked)
+
+
+def _contamination(result: EvaluateResult) -> list[Text]:
+    """What of the items was trained on, and what nobody could look at."""
+    found = result.contamination
+    style = "yellow" if found and found.leaked else "dim"
+    return [Text(sentence, style=style, overflow="fold") for sentence in found.sentences()] if found else []
+
+
+def _scores(result: EvaluateResult) -> Table:
+    models = list(result.scores)
+    title = f"Evaluation on the {result.part} part" if result.part == "dev" else "Evaluation"
+    table = Table(box=None, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("task")
+    table.add_column("metric")
+    for model in models:
+        table.add_column(model, justify="right")
+    if result.reference:
+        table.add_column("xz -9e", justify="right")
+    for task, metric in shown_metrics(result):
+        cells = [_score(result, model, task, metric) for model in models]
+        xz = f"{result.reference[task]:.3f}" if task in result.reference and metric == "bits_per_byte" else ""
+        table.add_row(task, metric, *cells, *([xz] if result.reference else []))
+    if result.limit is not None:
+        table.caption = f"limited to {result.limit:g} items a task: not comparable"
+    return uncut(table)
+
+
+def _items(result: EvaluateResult) -> list[Text]:
+    """What of the rows that were held out was no item."""
+    return [Text(result.left_out_text, style="yellow", overflow="fold")] if result.left_out else []
+
+
+def _cut(result: EvaluateResult) -> list[Text]:
+    found = [f"{model} {task}: {cut}" for model, tasks in result.cut.items() for task, cut in tasks.items()]
+    return [Text(line, style="yellow", overflow="fold") for line in found]
+
+
+def shown_metrics(result: EvaluateResult) -> list[tuple[str, str]]:
+    """Each task with the metrics worth a row: of perplexities only bits per byte, which compares across tokenizers."""
+    rows = []
+    for task, scores in next(iter(result.scores.values())).items():
+        metrics = [metric for metric in scores if not is_stderr(metric)]
+        rows += [(task, metric) for metric in metrics if metric == "bits_per_byte" or not metric.endswith("perplexity")]
+    return rows
+
+
+def _score(result: EvaluateResult, model: str, task: str, metric: str) -> str:
+    found = score(result.scores[model].get(task, {}), metric, result.samples.get(task))
+    return "–" if found.value is None else str(found)
+
+
+def _examples(result: EvaluateResult) -> list[RenderableType]:
+    if not result.examples:
+        return []
+    table = Table(box=None, title="Some of its answers", title_justify="left", title_style="bold", pad_edge=False)
+    columns = [column for column in result.examples[0] if column != "task"]
+    for column in columns:
+        table.add_column(column)
+    for example in result.examples:
+        table.add_row(*(Text(shorten(example.get(column, ""), LONGEST_ANSWER)) for column in columns))
+    return [Text(), uncut(table)]
+
+
+def _published(result: PublishResult) -> RenderableType:
+    line = _held_back(result) if result.status == "held back" else _written(result)
+    return Group(line, *([_gate(result.gate)] if result.gate and figures(result.gate) else []))
+
+
+def _held_back(result: PublishResult) -> Text:
+    reason = result.gate.reason if result.gate else ""
+    return Text.assemble(("Held back", "bold yellow"), f": {reason}; nothing was written to {result.location}")
+
+
+def _gate(gate: GateDecision) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, found in figures(gate):
+        table.add_row(Text(name), Text(found))
+    return uncut(table)
+
+
+def _written(result: PublishResult) -> Text:
+    size = f"{len(result.files)} files"
+    where = f"{result.location} {result.commit[:12]}".rstrip() + (
+        f" tagged {result.tag}" if result.commit and result.tag else ""
+    )
+    verb = {"dry run": "Would publish", "proposed": "Proposed, not published yet:"}.get(result.status, "Published")
+    return Text.assemble((f"{verb} ", "bold"), where, f" ({size})", overflow="fold")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

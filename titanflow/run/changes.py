@@ -1,0 +1,80 @@
+"""What changed between what a stage was made from and what it would be made from now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from titanflow.run.inputs import StageInputs
+
+PARENT = "parent."
+"""How the key begins that stands for a stage before this one."""
+NAMED = 3
+"""Keys that a reason names."""
+
+
+class Change(BaseModel):
+    """One leaf that differs. ``origin`` is where the new value was written; of one that is gone, the old.
+
+    Of a leaf that one side lacks ``old`` or ``new`` is None.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    key: str
+    old: Any = None
+    new: Any = None
+    origin: str = ""
+
+    @property
+    def parent(self) -> str:
+        """The stage whose result changed, where that is what changed; else empty."""
+        return self.key.removeprefix(PARENT) if self.key.startswith(PARENT) else ""
+
+
+def find_changes(old: StageInputs, new: StageInputs) -> list[Change]:
+    """Each leaf in which the two differ, in the order of the new; content of files file by file."""
+    changes: list[Change] = []
+    for key in dict.fromkeys([*new.values, *old.values]):
+        before, after = old.values.get(key), new.values.get(key)
+        if (key in old.values) == (key in new.values) and json.dumps(before) == json.dumps(after):
+            continue
+        origin = new.origins.get(key) or old.origins.get(key, "")
+        by_file = _file_changes(key, old, new, origin) if key in old.files and key in new.files else []
+        changes += by_file or [Change(key=key, old=before, new=after, origin=origin)]
+    return changes
+
+
+def _file_changes(key: str, old: StageInputs, new: StageInputs, origin: str) -> list[Change]:
+    before, after = old.files[key], new.files[key]
+    found = []
+    for name in dict.fromkeys([*after, *before]):
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None or one.sha256 != other.sha256:
+            texts = [None if file is None else str(file) for file in (one, other)]
+            found.append(Change(key=f"{key}: {name}", old=texts[0], new=texts[1], origin=origin))
+    return found
+
+
+def changes_reason(changes: Sequence[Change]) -> str:
+    """The changes in a line: the stage's own by key, or else the stages before it that changed."""
+    own = [change.key for change in changes if not change.parent]
+    parents = [change.parent for change in changes if change.parent]
+    if not own:
+        return f"{listed(parents)} changed"
+    named = ", ".join(own[:NAMED]) + (", …" if len(own) > NAMED else "")
+    after = f"; {listed(parents)} changed" if parents else ""
+    return f"{values(len(own))} changed: {named}{after}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
+
+
+def values(count: int) -> str:
+    """``1 value``, ``2 values``."""
+    return f"{count} value{'' if count == 1 else 's'}"

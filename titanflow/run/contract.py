@@ -1,0 +1,117 @@
+"""The contract between a task and the process it starts: ``run.yaml`` in, ``result.json`` or ``error.json`` out.
+
+A stage can be run again by hand from these files alone, with the one command that its log shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from titanflow.common.files import write_text_atomically
+
+StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
+STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
+
+RUN_FILE = "run.yaml"
+_FOLDER_LINE = re.compile(r"^folder:.*(?:\n .*)*", re.M)
+RESULT_FILE = "result.json"
+
+
+METRICS_FILE = "metrics.jsonl"
+INTERRUPTED_EXIT = 143
+"""Exit status of a stage that saved and left on SIGTERM (128 + 15), as a shell reports it."""
+
+
+class Strict(BaseModel):
+    """A model that refuses keys it doesn't know."""
+
+    # A score may be NaN; as null it could not be read back.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+
+class PreparedData(Strict):
+    """Where one module's prepared rows lie; ``validation`` is None where nothing is held out."""
+
+    train: Path | None = None
+    validation: Path | None = None
+
+
+class StageRun(Strict):
+    """``run.yaml``: everything a stage needs, resolved, with nothing left to look up.
+
+    ``work_group`` and ``user_name`` say whose it is, and change no result. ``config`` holds the module's sections as
+    the user may write them (for a training stage torchtitan's own and this project's); ``model_overrides`` is flat and
+    without the ``model.`` prefix; ``stages`` holds the folders of this run's other stages, ``base`` the stage that an
+    sft starts from.
+    """
+
+    stage: StageName
+    experiment: str
+    run: str
+    work_group: str = ""
+    user_name: str = ""
+    folder: Path
+    fingerprint: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    model_overrides: dict[str, Any] = Field(default_factory=dict)
+    origins: dict[str, str] = Field(default_factory=dict)
+    tokenizer: Path | None = None
+    data: PreparedData = Field(default_factory=PreparedData)
+    base: Path | None = None
+    base_digest: str = ""
+    stages: dict[str, Path] = Field(default_factory=dict)
+
+    def write(self) -> Path:
+        """Writes ``run.yaml`` into the stage's folder and returns its path."""
+        path = self.folder / RUN_FILE
+        write_text_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> StageRun:
+        """Reads a ``run.yaml``, also of a run that was moved or copied."""
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
+
+
+def told_from(values: Any, written: Path, now: Path) -> Any:
+    """What a stage's file holds, with each path below its run, or its workspace, as it is now.
+
+    Of the workspace only what is there is told anew: a run may have been copied alone, and its data stayed.
+
+    Args:
+        values: mappings, lists and scalars.
+        written: the stage's folder as the file has it.
+        now: the folder in which the file lies.
+    """
+    if written == now:
+        return values
+    moves = [(str(written), str(now), True)]
+    # A stage that was made again lies in superseded/ under another name, and the rest of its run where it was.
+    if written.name == now.name and len(written.parents) > 2 and len(now.parents) > 2:
+        # A stage's folder is workspace/experiment/run/stage.
+        moves += [
+            (str(written.parents[0]), str(now.parents[0]), True),
+            (str(written.parents[2]), str(now.parents[2]), False),
+        ]
+    return _told(values, moves)
+
+
+def _told(value: Any, moves: list[tuple[str, str, bool]]) -> Any:
+    if isinstance(value, dict):
+        return {_told(key, moves): _told(item, moves) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_told(item, moves) for item in value]
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    for old, new, is_certain in moves:
+        if value == old or value.startswith(f"{old}/"):
+            place = new + value.removeprefix(old)
+            return place if is_certain or os.path.lexists(place) else value
+    return value

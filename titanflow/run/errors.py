@@ -1,0 +1,54 @@
+"""What a stage's process leaves when it fails: ``error.json``, its words in the log, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from titanflow.common.errors import TitanflowError
+from titanflow.common.hub_endpoint import redact
+from titanflow.run.contract import Strict
+
+ERROR_FILE = "error.json"
+
+
+class StageError(Strict):
+    """``error.json``: the first rank that failed, and its own exception."""
+
+    rank: int = 0
+    type: str
+    message: str
+    traceback: str = ""
+    exit_code: int = 1
+
+
+def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
+    """Tells the log and writes ``error.json``, unless another rank failed first; returns the exit status.
+
+    Credentials are cut from every text. Input that can't be used is told by its message, a fault by its traceback.
+    """
+    message, trace = redact(str(error) or repr(error)), redact("".join(traceback.format_exception(error)))
+    status, told = (error.exit_code, message) if isinstance(error, TitanflowError) else (1, trace)
+    print(told, file=sys.stderr, flush=True)
+    failure = StageError(rank=rank, type=type(error).__name__, message=message, traceback=trace, exit_code=status)
+    try:
+        write_error(folder, failure)
+    except OSError as unwritable:
+        # A disk may be so full that not even this fits; the log has it.
+        print(f"{ERROR_FILE} could not be written: {unwritable}", file=sys.stderr, flush=True)
+    return status
+
+
+def write_error(folder: Path, error: StageError) -> None:
+    """Writes ``error.json`` unless another rank already did: the first to fail is the one that counts."""
+    path = Path(folder) / ERROR_FILE
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(error.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

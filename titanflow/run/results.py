@@ -1,0 +1,304 @@
+"""``result.json``: what a stage made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.common.files import write_text_atomically
+from titanflow.run.contamination import Contamination
+from titanflow.run.contract import _FOLDER_LINE, RESULT_FILE, RUN_FILE, Strict, told_from
+
+NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
+
+
+class InheritanceRow(BaseModel):
+    """One setting, as the base has it and as the stage has it.
+
+    ``how`` is ``inherited`` for what is the base's and can't be another (architecture, tokenizer, weights); a setting
+    of the stage's own is ``kept`` where the base has the same, ``changed`` where it has another, and ``set`` where the
+    base's isn't known. ``origin`` is where the stage's value was written; of what is inherited the base's name.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    how: Literal["inherited", "kept", "changed", "set"]
+    base: str
+    here: str
+    origin: str = ""
+
+    def __str__(self) -> str:
+        where = f" from {self.origin}" if self.origin else ""
+        return f"{self.how.capitalize()} {self.key}: {self.value}{where}"
+
+    @property
+    def value(self) -> str:
+        """The stage's value; of one that was changed the base's before it."""
+        return f"{self.base} → {self.here}" if self.how == "changed" else self.here
+
+
+class ArtifactRecord(BaseModel):
+    """An artifact as W&B knows it: ``digest`` is this project's own of the content that ``reference`` points to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    type: str
+    digest: str = ""
+    reference: str = ""
+    aliases: list[str] = Field(default_factory=list)
+
+
+class WandbRecord(BaseModel):
+    """A stage's W&B run; without an id there is none, and the artifacts say what it would link.
+
+    ``folders`` are those of its offline recordings, oldest first, relative to the stage's: ``wandb sync`` takes them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = ""
+    mode: str = "disabled"
+    project: str = ""
+    entity: str = ""
+    group: str = ""
+    job_type: str = ""
+    name: str = ""
+    tags: list[str] = Field(default_factory=list)
+    url: str = ""
+    folders: list[str] = Field(default_factory=list)
+    used: list[ArtifactRecord] = Field(default_factory=list)
+    logged: list[ArtifactRecord] = Field(default_factory=list)
+
+
+class PrepareResult(Strict):
+    """What the prepare step made: folder → its ``dataset.json`` (rows, tokens, dropped)."""
+
+    stage: Literal["prepare"] = "prepare"
+    tokenizer: Path | None = None
+    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class TrainResult(Strict):
+    """What a pretraining or SFT stage made.
+
+    ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
+    was built with, ``export`` the folder that transformers loads (None where the family has no export),
+    ``inheritance`` the table of an sft. ``parameters`` counts the model's own; with LoRA
+    ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
+    alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
+    ``base_model`` is the Hub's repository that it started from (empty where it was none). ``peak_memory_bytes`` is the
+    first rank's, of its last attempt (None where that only exported).
+    """
+
+    stage: Literal["pretrain", "sft"]
+    checkpoint: Path
+    step: int
+    model_name: str
+    flavor: str
+    model_args: dict[str, Any]
+    parameters: int
+    trainable_parameters: int | None = None
+    first_loss: float | None = None
+    loss: float | None = None
+    validation_loss: float | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    seq_len: int
+    tokenizer: Path | None = None
+    tokenizer_digest: str = ""
+    export: Path | None = None
+    export_digests: dict[str, str] = Field(default_factory=dict)
+    parity: dict[str, float] = Field(default_factory=dict)
+    adapter: Path | None = None
+    inheritance: list[InheritanceRow] = Field(default_factory=list)
+    base_model: str = ""
+    wandb_id: str = ""
+    wandb: WandbRecord = Field(default_factory=WandbRecord)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Greedy(Strict):
+    """What a model says to a prompt without chance, in token ids: how a copy of it is recognised."""
+
+    prompt: list[int]
+    continuation: list[int]
+
+
+class CutPrompts(Strict):
+    """Of a task's items, those whose prompt was longer than the model's context; of the longest ``tokens`` were left
+    out."""
+
+    prompts: int
+    of: int
+    tokens: int
+    longest: int
+
+    def __str__(self) -> str:
+        return f"{self.prompts} of {self.of} prompts cut, up to {self.tokens} tokens of {self.longest}"
+
+
+class EvaluateResult(Strict):
+    """Scores of each model side by side.
+
+    ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
+    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
+    fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
+    prepared items are, ``left_out`` how many rows of it can be no item, by reason, ``contamination`` which items the
+    models were trained on (None where nobody looked). With the backend ``native`` folders and digests are
+    checkpoints', and nothing that could be published was scored.
+    """
+
+    stage: Literal["evaluate"] = "evaluate"
+    scores: dict[str, dict[str, dict[str, float]]]
+    folders: dict[str, Path]
+    digests: dict[str, dict[str, str]]
+    backend: Literal["hf", "native", "vllm"] = "hf"
+    greedy: dict[str, Greedy] = Field(default_factory=dict)
+    samples: dict[str, int] = Field(default_factory=dict)
+    n_shot: dict[str, int] = Field(default_factory=dict)
+    task_versions: dict[str, str] = Field(default_factory=dict)
+    higher_is_better: dict[str, dict[str, bool]] = Field(default_factory=dict)
+    cut: dict[str, dict[str, CutPrompts]] = Field(default_factory=dict)
+    reference: dict[str, float] = Field(default_factory=dict)
+    examples: list[dict[str, str]] = Field(default_factory=list)
+    limit: float | None = None
+    part: str = ""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    contamination: Contamination | None = None
+    seeds: dict[str, int] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+    wandb_id: str = ""
+    wandb: WandbRecord = Field(default_factory=WandbRecord)
+
+    @property
+    def left_out_text(self) -> str:
+        """A sentence on the rows that are no items; empty where all are."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        return f"Of the rows that were held out, {reasons} were left out as items." if reasons else ""
+
+
+class Comparison(Strict):
+    """One metric of one task, the model's samples beside those of the model published last.
+
+    ``difference`` is that of the scores over ``pairs`` samples, above 0 where the new model is better; ``low`` and
+    ``high`` are its one-sided bootstrap bounds, each at the gate's confidence.
+    """
+
+    task: str
+    metric: str
+    pairs: int
+    difference: float
+    low: float
+    high: float
+    passed: bool
+
+
+class Threshold(Strict):
+    """One metric of one task beside the bound that the gate sets."""
+
+    task: str
+    metric: str
+    value: float
+    bound: float
+    passed: bool
+
+
+class GateDecision(Strict):
+    """Whether a model may be published, and why.
+
+    ``against`` names what it was compared with: a commit of the Hub, the run that a folder holds, or nothing where none
+    was published yet. A comparison passes where its lower bound, at ``confidence``, is above ``margin``.
+    """
+
+    passed: bool
+    reason: str
+    against: str = ""
+    confidence: float = 0.95
+    margin: float = 0.0
+    thresholds: list[Threshold] = Field(default_factory=list)
+    comparisons: list[Comparison] = Field(default_factory=list)
+
+
+class PublishResult(Strict):
+    """Where the model was published: a folder, or a repository's commit and tag.
+
+    ``status`` is ``held back`` where the gate didn't let it pass, and ``dry run`` where nothing was to be written; then
+    ``location`` is where it would have gone. ``proposed`` waits for a review: ``pull_request`` is its URL, nothing is
+    tagged.
+    """
+
+    stage: Literal["publish"] = "publish"
+    target: Literal["folder", "hub"]
+    status: Literal["published", "proposed", "held back", "dry run"] = "published"
+    location: str
+    repo_id: str = ""
+    commit: str = ""
+    tag: str = ""
+    pull_request: str = ""
+    gate: GateDecision | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
+
+
+def write_result(folder: Path, result: BaseModel) -> None:
+    """Writes ``result.json``, the mark of a finished stage."""
+    write_text_atomically(Path(folder) / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+
+
+def read_result(folder: Path) -> StageResult:
+    """Reads a stage's ``result.json``, also of a run that was moved or copied.
+
+    Raises:
+        FileNotFoundError: the stage has not finished.
+        DataError: another version wrote it.
+    """
+    raw = json.loads((Path(folder) / RESULT_FILE).read_text(encoding="utf-8"))
+    raw = told_from(raw, _written_for(Path(folder)), Path(folder).resolve())
+    kinds: dict[str, type[BaseModel]] = {
+        "prepare": PrepareResult,
+        "pretrain": TrainResult,
+        "sft": TrainResult,
+        "evaluate": EvaluateResult,
+        "publish": PublishResult,
+    }
+    try:
+        return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
+    except ValidationError as error:
+        found, hint = "another version of titanflow wrote it", "--run NAME makes a run beside this one"
+        raise DataError(Problem(found, origin=str(Path(folder) / RESULT_FILE), hint=hint)) from error
+
+
+def _written_for(folder: Path) -> Path:
+    """The folder of a stage as its ``run.yaml`` has it, of which only that line is read; its own without one."""
+    path = folder / RUN_FILE
+    found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
+
+
+STDERR = "_stderr"
+
+
+def is_stderr(metric: str) -> bool:
+    """Whether a key is a standard error's: ``acc_stderr``, and ``exact_match_stderr,strict-match`` of a filter."""
+    return metric.split(",", 1)[0].endswith(STDERR)
+
+
+def counted(rows: Iterable[InheritanceRow]) -> str:
+    """How many settings are of which kind: ``inherited 21, kept 6, changed 6``."""
+    kinds = [row.how for row in rows]
+    return ", ".join(f"{how} {kinds.count(how)}" for how in dict.fromkeys(("inherited", "kept", "changed", *kinds)))

@@ -1,0 +1,53 @@
+"""What is known of a stage's W&B run: its identity, where it lies, and which artifacts it links.
+
+The id is drawn once and lies beside the checkpoints, in ``wandb.json``: a resumed stage goes on in its run, and one
+that starts anew, whose old folder was moved aside, has a run of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titanflow.run.results import WandbRecord
+
+if TYPE_CHECKING:
+    from titanflow.run.contract import StageRun
+
+WANDB_FILE = "wandb.json"
+MODES = {"dryrun": "offline", "run": "online"}
+"""W&B's old words for its modes."""
+LONGEST_TAG = 64
+
+
+def wandb_mode() -> str:
+    """``WANDB_MODE``: offline where nothing is said."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower() or "offline"
+    return MODES.get(mode, mode)
+
+
+def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
+    """The identity of a stage's run; the id is the one that the stage's folder has, if it has one."""
+    own = [run.experiment, run.stage, model, run.work_group, run.user_name]
+    users = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
+    stored = read_wandb_record(run.folder)
+    return WandbRecord(
+        id=stored.id if stored and stored.id else secrets.token_hex(8),
+        mode=wandb_mode(),
+        project=os.environ.get("WANDB_PROJECT") or run.experiment,
+        entity=os.environ.get("WANDB_ENTITY") or os.environ.get("WANDB_TEAM") or "",
+        group=f"{run.experiment}/{run.run}",
+        job_type=run.stage,
+        name=f"{run.run}-{run.stage}",
+        tags=[tag for tag in dict.fromkeys(own + users) if 0 < len(tag) <= LONGEST_TAG],
+    )
+
+
+def read_wandb_record(folder: Path) -> WandbRecord | None:
+    """What a stage's folder has of its run; None where it has none, or none that can be read."""
+    try:
+        return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
