@@ -117,8 +117,6 @@ def check_stale(plan: Plan) -> None:
     stale = [stage for stage in plan.stages if stage.state == "STALE"]
     if not stale or plan.config.spec.on_stale == "rerun":
         return
-    from titanflow.plan.view import stale_lines
-
     found = [line for stage in stale for line in stale_lines(stage)]
     what = "what was" if plan.config.spec.on_stale == "error" else "what can't be kept, and was"
     raise ConfigError(

@@ -1,0 +1,103 @@
+"""The house: which room may import which, that no circle exists, and that a folder and a file fit in a head."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from imports_of import PACKAGES, imports, source_files
+
+ROOT = Path(__file__).parent.parent
+FLOORS = (
+    ("deployments",),
+    ("titanflow/cli",),
+    ("flows",),
+    ("tasks", "titan"),
+    ("titanflow/report",),
+    ("titanflow/plan",),
+    ("titanflow/publish",),
+    ("titanflow/nightly",),
+    ("titanflow/data",),
+    ("titanflow/config",),
+    ("titanflow/evals",),
+    ("titanflow/architectures",),
+    ("titanflow/run",),
+    ("titanflow/files",),
+    ("titanflow/common",),
+)
+"""The rooms from the top down. A room imports from floors below its own; of those on one floor none knows the other."""
+FILES_IN_A_FOLDER, LINES_OF_A_FILE, LINES_OF_A_TEST = 14, 350, 450
+
+
+def floor_of(path: Path) -> tuple[int, str]:
+    """The number of a file's floor, from the top, and its room."""
+    for number, rooms in enumerate(FLOORS):
+        for room in rooms:
+            if path.is_relative_to(room):
+                return number, room
+    raise AssertionError(f"{path} is in no room: give it one, or FLOORS a new one")
+
+
+def climbing(root: Path) -> list[str]:
+    """Every import that runs up, or to another room of the same floor."""
+    found = []
+    for path, imported in imports(root).items():
+        if path.name == "__init__.py":
+            continue
+        floor, room = floor_of(path)
+        for other in sorted(imported):
+            its_floor, its_room = floor_of(other)
+            if room != its_room and its_floor <= floor:
+                found.append(f"{path} imports {other}")
+    return found
+
+
+def test_no_room_imports_from_a_floor_above() -> None:
+    assert climbing(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from titanflow.plan.plan import make_plan",
+        "def later():\n    from titanflow.plan import plan",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from titanflow.plan.plan import make_plan",
+        "import titanflow.plan.plan",
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, planted: str) -> None:
+    for name in ("titanflow/run/contract.py", "titanflow/plan/plan.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    with (tmp_path / "titanflow/run/contract.py").open("a") as file:
+        file.write(f"\n{planted}\n")
+    assert climbing(tmp_path) == ["titanflow/run/contract.py imports titanflow/plan/plan.py"]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    try:
+        TopologicalSorter(imports(ROOT)).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(str(path) for path in reversed(error.args[1])))
+
+
+def test_a_folder_fits_in_a_head() -> None:
+    folders = Counter(path.parent for path in source_files(ROOT))
+    assert {str(folder): files for folder, files in folders.items() if files > FILES_IN_A_FOLDER} == {}
+
+
+@pytest.mark.parametrize(("places", "most"), [(PACKAGES, LINES_OF_A_FILE), (("tests",), LINES_OF_A_TEST)])
+def test_a_file_fits_in_a_head(places: tuple[str, ...], most: int) -> None:
+    paths = [path for place in places for path in (ROOT / place).rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in paths}
+    assert {path: count for path, count in lines.items() if count > most} == {}
+
+
+def test_tests_stand_where_their_room_is() -> None:
+    """Below ``tests/`` the folders are those of the source."""
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    own = {Path("."), Path("docs"), Path("survival"), Path("deployments")}
+    assert sorted(str(folder) for folder in folders - own if not (ROOT / folder).is_dir()) == []
