@@ -11,9 +11,9 @@ from prefect.states import Completed, State
 from pydantic import Field, WithJsonSchema
 
 from flows.night import run_night, scheduled_day
-from flows.parameters.asked import Asked
-from flows.parameters.chosen import KNOBS, chosen, run_title
 from flows.parameters.form import KEYS, Evaluate, Pretrain, Publish, Sft, StageForm
+from flows.parameters.run_request import RunRequest
+from flows.parameters.settings import KNOBS, run_title, settings_from_parameters
 from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError
@@ -36,7 +36,7 @@ def flow_run_name() -> str:
     knobs = {name: parameters.get(name) for name in KNOBS}
     forms = {stage: form for stage in KEYS if isinstance(form := parameters.get(stage), StageForm)}
     try:
-        settings = chosen(knobs, forms, parameters.get("overrides"))
+        settings = settings_from_parameters(knobs, forms, parameters.get("overrides"))
     except ConfigError:
         settings = {}
     return run_title(experiment, dated(parameters.get("run")) or DEFAULT_RUN, settings)
@@ -95,11 +95,11 @@ def pretrain_sft(
         "on_stale": on_stale,
     }
     forms = {"pretrain": pretrain, "sft": sft, "evaluate": evaluate, "publish": publish}
-    settings = chosen(knobs, forms, overrides)
+    settings = settings_from_parameters(knobs, forms, overrides)
 
     def work(name: str | None, settings: Mapping[str, Any]) -> Summary:
-        asked = Asked(experiment, configs, name, settings)
-        return run_plan(make_plan(*asked), asked, wait)
+        request = RunRequest(experiment, configs, name, settings)
+        return run_plan(make_plan(*request), request, wait)
 
     name = dated(run)
     ended = run_night(experiment, configs, name, settings, work) if night else work(name, settings)

@@ -8,7 +8,7 @@ from typing import cast
 from prefect import get_run_logger
 
 from flows.announce import announce
-from flows.parameters.asked import Asked
+from flows.parameters.run_request import RunRequest
 from flows.plan_artifact import leave_markdown, show_plan
 from flows.run_lock import run_lock
 from flows.stage_in_pool import check_pools, stage_in_pool
@@ -45,10 +45,10 @@ class Summary(Strict):
     held_back: str = ""
 
 
-def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
+def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     """Runs a plan's stages in order, inside a flow run; with ``wait`` after another run in the same folder.
 
-    ``asked`` is what the plan was made from: a stage in another work pool is planned from it again, there.
+    ``request`` is what the plan was made from: a stage in another work pool is planned from it again, there.
 
     Raises:
         ConfigError: a stage is STALE and nothing says what becomes of it, it found its input unusable, or no worker
@@ -73,7 +73,7 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
             for stage in plan.stages:
                 if stage.stage in TRAINING and stage.state != "CACHED":
                     rehearse(plan, get_run_logger().info)
-                results.append(_run(stage, plan, asked))
+                results.append(_run(stage, plan, request))
         finally:
             leave_report(plan)
     show_summary(plan, results)
@@ -90,10 +90,10 @@ def run_plan(plan: Plan, asked: Asked, wait: bool = True) -> Summary:
     )
 
 
-def _run(stage: StagePlan, plan: Plan, asked: Asked) -> StageResult:
+def _run(stage: StagePlan, plan: Plan, request: RunRequest) -> StageResult:
     retries = plan.config.spec.retries
     if stage.pool and stage.state != "CACHED":
-        elsewhere = asked.elsewhere(plan, stage)
+        elsewhere = request.elsewhere(plan, stage)
         return cast(StageResult, retrying(stage_in_pool, retries)(stage, elsewhere, return_state=True).result())
     # Read anew each time: a stage in another pool has written into it.
     manifest = Manifest.open(plan.folder)

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
-from tasks.stage_task import gone_on
+from tasks.stage_task import resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.config.keys.experiment import WHO, Retries
@@ -47,7 +47,7 @@ def run_stage(
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)
         if attempt > 1 and own.state != "CACHED" and _has_begun(own.run):
-            own = gone_on(own)
+            own = resumed(own)
         TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))

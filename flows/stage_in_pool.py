@@ -25,7 +25,7 @@ from prefect.runtime import task_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
-from flows.parameters.asked import Asked
+from flows.parameters.run_request import RunRequest
 from tasks.ui.labels import LOST_LABEL, stage_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
@@ -81,7 +81,7 @@ def in_pool_name() -> str:
 
 
 @task(name="stage-in-pool", task_run_name=in_pool_name, cache_policy=NO_CACHE, persist_result=False)
-def stage_in_pool(plan: StagePlan, asked: Asked) -> StageResult:
+def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
     """Has a stage run in its pool, and reads what it left on the shared storage; a cancel cancels it there.
 
     Raises:
@@ -94,10 +94,10 @@ def stage_in_pool(plan: StagePlan, asked: Asked) -> StageResult:
     end_left(plan)
     logger.info("%s %s: %s", plan.stage, plan.state, plan.reason)
     parameters = {
-        "experiment": asked.experiment,
-        "configs": asked.configs,
-        "run": asked.run,
-        "settings": dict(asked.settings),
+        "experiment": request.experiment,
+        "configs": request.configs,
+        "run": request.run,
+        "settings": dict(request.settings),
         "stage": plan.stage,
         "folder": str(plan.run.folder),
         "fingerprint": plan.run.fingerprint,

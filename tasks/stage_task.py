@@ -39,7 +39,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)
     if attempt > 1:
-        plan = gone_on(plan)
+        plan = resumed(plan)
     again = f" (attempt {attempt})" if attempt > 1 else ""
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
     environment = {**plan.env, **secrets()}
@@ -68,7 +68,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     return result
 
 
-def gone_on(plan: StagePlan) -> StagePlan:
+def resumed(plan: StagePlan) -> StagePlan:
     """The plan of a further attempt: in the same folder, from what the one before saved."""
     step = newest_step(plan.run.folder)
     return replace(plan, state="RESUME", reason="nothing is saved yet" if step is None else f"from step {step}")

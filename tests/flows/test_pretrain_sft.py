@@ -11,7 +11,7 @@ from small_plan import FAILS, HOLDS_BACK, IS_KILLED_ONCE, PREPARES, PUBLISHES, T
 
 from flows import pretrain_sft as module
 from flows import run_plan
-from flows.parameters.chosen import KNOBS
+from flows.parameters.settings import KNOBS
 from flows.pretrain_sft import Summary, dated, pretrain_sft
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.common.errors import ConfigError, HubError, StageFailed

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_experiment import write_tiny_experiment
 
-from flows.parameters.asked import Asked
+from flows.parameters.run_request import RunRequest
 from flows.stage import same_stage
 from titanflow.common.errors import ConfigError
 from titanflow.plan.plan import make_plan
@@ -15,7 +15,7 @@ from titanflow.plan.view import command_lines
 @pytest.fixture
 def asked(tmp_path):
     settings = {"sft.launcher.pool": "small", "sft.optimizer.lr": 0.003}
-    return Asked("tiny", str(write_tiny_experiment(tmp_path)), None, settings)
+    return RunRequest("tiny", str(write_tiny_experiment(tmp_path)), None, settings)
 
 
 def test_it_is_planned_alike_from_another_folder_and_runs_on_the_spot(asked, tmp_path, monkeypatch):

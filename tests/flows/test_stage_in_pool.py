@@ -114,5 +114,5 @@ def test_how_it_ended_there_is_how_it_ends_here(plan, state, kind, message):
 def test_a_relative_config_folder_is_found_from_elsewhere(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").touch()
-    asked = module.Asked("mine.yaml", "configs", None, {}).elsewhere(plan, plan.stages[0])
+    asked = module.RunRequest("mine.yaml", "configs", None, {}).elsewhere(plan, plan.stages[0])
     assert asked[:3] == (str(tmp_path / "mine.yaml"), str(tmp_path / "configs"), "main")

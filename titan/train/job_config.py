@@ -59,7 +59,7 @@ def build_job_config(run: StageRun) -> TitanJobConfig:
     return config
 
 
-def settle(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
+def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
     """Sets what follows from the stage's folder and its base, in place.
 
     Raises:

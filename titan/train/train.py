@@ -108,7 +108,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     """
     from titan.models.custom_family import import_custom
     from titan.patches import PatchContext, apply_patches
-    from titan.train.job_config import build_job_config, settle
+    from titan.train.job_config import apply_stage_defaults, build_job_config
 
     of_the_model = ["experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter", "tied_fsdp"]
     apply_patches(["cpu_device", *of_the_model, "peak_flops", "lone_checkpoint"])
@@ -121,7 +121,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
 
     init_logger()
     job_config = build_job_config(run)
-    settle(job_config, run, base)
+    apply_stage_defaults(job_config, run, base)
     import_custom(run)
     overrides = inherited_args(base, run) if base else run.model_overrides
 

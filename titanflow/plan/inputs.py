@@ -85,7 +85,7 @@ def stage_inputs(
 
 
 def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
-    config = flatten(without_effect_left_out(run.config))
+    config = flatten(result_relevant(run.config))
     if module.trains:
         # As written: where the weights lie on this machine changes no result.
         config[PATH] = module.config["checkpoint"]["initial_load_path"]
@@ -119,7 +119,7 @@ def _add_models(inputs: StageInputs, module: Module, run: StageRun) -> None:
             inputs.add(f"{module.name}.models.{model}: {name}", f"{size:,} bytes, written {changed} ns", origin)
 
 
-def without_effect_left_out(config: dict[str, Any]) -> dict[str, Any]:
+def result_relevant(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what can't change a result."""
     kept: dict[str, Any] = {}
     for section, values in config.items():

@@ -33,7 +33,7 @@ class Candidate:
     exported: Bundle
     samples: Samples | None
 
-    def meet(self, last: Published | None) -> Lineage:
+    def ask_gate(self, last: Published | None) -> Lineage:
         """The lineage with the gate's decision and with what the model would replace.
 
         What is published already keeps the decision by which it was: publishing it again changes nothing.

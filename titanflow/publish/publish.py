@@ -124,7 +124,7 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     """Writes the model to ``folder``, by default ``model`` in the stage's folder."""
     settings = candidate.settings
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
-    lineage = candidate.meet(last_in_folder(folder, candidate.exported))
+    lineage = candidate.ask_gate(last_in_folder(folder, candidate.exported))
     result = PublishResult(
         target="folder", location=str(folder), tag=tag_of(settings, run), gate=lineage.gate, status="held back"
     )
@@ -157,7 +157,7 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
     for _ in range(DECISIONS):
         last = last_on_hub(repository, settings.revision, tag, candidate.exported)
-        lineage = candidate.meet(last)
+        lineage = candidate.ask_gate(last)
         result = result.model_copy(update={"gate": lineage.gate})
         if lineage.is_held_back:
             return result

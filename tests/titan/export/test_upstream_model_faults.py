@@ -29,7 +29,7 @@ from titan.export.export import export_dcp
 from titan.export.files import SpecialTokens, make_config
 from titan.models.registry import train_spec
 from titan.patches import apply_patches
-from titan.train.job_config import build_job_config, settle
+from titan.train.job_config import apply_stage_defaults, build_job_config
 from titan.train.trainer import Trainer
 from titan.weights.saver import CheckpointSaver
 from titanflow.common.errors import ConfigError
@@ -129,7 +129,7 @@ def test_4168_a_schedule_is_not_loaded_without_its_optimizer(excluded: list[str]
     origins = {"checkpoint.exclude_from_loading": "p.yaml:4"}
     run = StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path, config=config, origins=origins)
     with pytest.raises(ConfigError, match=rf"p\.yaml:4: .*{refused}") if refused else nullcontext():
-        settle(build_job_config(run), run, None)
+        apply_stage_defaults(build_job_config(run), run, None)
 
 
 @pytest.mark.parametrize("positions", [32, 64, 65])

@@ -1,7 +1,7 @@
 import pytest
 
 from titan.train.inheritance import BaseArchitecture
-from titan.train.job_config import JobConfig, build_job_config, settle, share_global_batch
+from titan.train.job_config import JobConfig, apply_stage_defaults, build_job_config, share_global_batch
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.training import Data
 from titanflow.run.contract import StageRun
@@ -72,7 +72,7 @@ def test_an_unknown_key_is_named(tmp_path):
 def test_a_stages_folder_tokenizer_and_checkpoints_are_settled(tmp_path):
     stage = run(tmp_path, tokenizer=tmp_path / "tokenizer")
     config = build_job_config(stage)
-    settle(config, stage, None)
+    apply_stage_defaults(config, stage, None)
     assert config.job.dump_folder == str(tmp_path)
     assert config.model.hf_assets_path == str(tmp_path / "tokenizer")
     assert config.checkpoint.enable is True
@@ -85,7 +85,7 @@ def test_packed_rows_get_an_attention_that_keeps_documents_apart(tmp_path, secti
         stage = run(tmp_path, {"model": {"converters": ["float8"]}, section: data})
         config = build_job_config(stage)
         for _ in range(2):
-            settle(config, stage, None)
+            apply_stage_defaults(config, stage, None)
             assert config.model.converters == ["float8", *added]
 
 
@@ -95,7 +95,7 @@ def test_a_conversation_is_not_cut_at_the_ends_of_sequence_in_it(tmp_path, atten
     args = {"attn_type": attention, "max_seq_len": 64}
     base = BaseArchitecture("pretrain", "llama3", "debugmodel", args, 64, checkpoint=tmp_path)
     config = build_job_config(stage)
-    settle(config, stage, base)
+    apply_stage_defaults(config, stage, base)
     assert config.model.converters == added
 
 
@@ -103,7 +103,7 @@ def test_a_conversation_is_not_cut_at_the_ends_of_sequence_in_it(tmp_path, atten
 def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
     stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})
     with pytest.raises(ConfigError, match=rf"p\.yaml:9: checkpoint\.{key}: found true"):
-        settle(build_job_config(stage), stage, None)
+        apply_stage_defaults(build_job_config(stage), stage, None)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_global_batch_that_can_not_be_shared_is_refused(tmp_path, rows, local,
 def test_adapters_need_a_base_and_no_other_converter(tmp_path):
     stage = run(tmp_path, {"lora": {"rank": 4}, "model": {"converters": ["quantize.linear.float8"]}})
     with pytest.raises(ConfigError) as caught:
-        settle(build_job_config(stage), stage, None)
+        apply_stage_defaults(build_job_config(stage), stage, None)
     assert [problem.key for problem in caught.value.problems] == ["model.converters", "lora.rank"]
 
 
@@ -138,11 +138,11 @@ def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):
     base = BaseArchitecture("base", "llama3", "debugmodel", {}, 64, checkpoint=export)
     stage = run(tmp_path, {"lora": {"rank": 4}}, base=export, base_digest=checkpoint_digest(export))
     config = build_job_config(stage)
-    settle(config, stage, base)
+    apply_stage_defaults(config, stage, base)
     assert config.model.converters == ["lora"]
     (export / "config.json").write_text("{ }")
     with pytest.raises(ConfigError, match="its files are others"):
-        settle(build_job_config(stage), stage, base)
+        apply_stage_defaults(build_job_config(stage), stage, base)
 
 
 def test_a_stage_that_needs_a_gpu_doesnt_train_without(tmp_path, monkeypatch):
@@ -151,6 +151,6 @@ def test_a_stage_that_needs_a_gpu_doesnt_train_without(tmp_path, monkeypatch):
     stage = run(tmp_path, {"launcher": {"device": "cuda"}}, origins={"launcher.device": "mine.yaml:3"})
     monkeypatch.setattr(utils, "device_type", "cpu")
     with pytest.raises(ConfigError, match=r"mine\.yaml:3: launcher\.device: found 'cuda', and torch finds no GPU"):
-        settle(build_job_config(stage), stage, None)
+        apply_stage_defaults(build_job_config(stage), stage, None)
     monkeypatch.setattr(utils, "device_type", "cuda")
-    settle(build_job_config(stage), stage, None)
+    apply_stage_defaults(build_job_config(stage), stage, None)

@@ -21,7 +21,7 @@ from titan.models.registry import train_spec
 from titan.weights.adapters import load_weights, weights_of
 from titan.weights.native import load_native
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
-from titanflow.run.contract import read_result
+from titanflow.run.results import read_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:torch.distributed is")]
 

@@ -21,17 +21,17 @@ def candidate(gate: Gate, evaluation: EvaluateResult | None = EVALUATION) -> Can
 
 
 def test_without_a_gate_nothing_is_decided_and_what_was_there_is_noted() -> None:
-    met = candidate(Gate(), evaluation=None).meet(Published("c0ffee", record=RECORD))
+    met = candidate(Gate(), evaluation=None).ask_gate(Published("c0ffee", record=RECORD))
     assert (met.gate, met.is_held_back) == (None, False)
     assert met.last is not None
     assert (met.last["name"], met.last["run"]) == ("c0ffee", "before")
-    assert candidate(Gate()).meet(None).last is None
+    assert candidate(Gate()).ask_gate(None).last is None
 
 
 @pytest.mark.parametrize(("bound", "held_back"), [(0.6, False), (0.8, True)])
 def test_the_decision_goes_with_the_lineage(bound: float, held_back: bool, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    met = candidate(Gate(thresholds={"kind/acc": bound})).meet(None)
+    met = candidate(Gate(thresholds={"kind/acc": bound})).ask_gate(None)
     assert met.is_held_back is held_back
     assert f"gate: kind/acc 0.7, the threshold is {bound}: {'not passed' if held_back else 'passed'}" in caplog.messages
 
@@ -39,14 +39,14 @@ def test_the_decision_goes_with_the_lineage(bound: float, held_back: bool, caplo
 def test_what_is_published_already_is_not_asked_about() -> None:
     decision = GateDecision(passed=True, reason="it was better")
     record = RECORD | {"gate": decision.model_dump(), "last": {"name": "decaf"}}
-    met = candidate(Gate(thresholds={"kind/acc": 0.9})).meet(Published("c0ffee", is_this=True, record=record))
+    met = candidate(Gate(thresholds={"kind/acc": 0.9})).ask_gate(Published("c0ffee", is_this=True, record=record))
     assert (met.gate, met.last, met.is_held_back) == (decision, {"name": "decaf"}, False)
-    assert candidate(Gate()).meet(Published("c0ffee", is_this=True, record=RECORD)).last is None
+    assert candidate(Gate()).ask_gate(Published("c0ffee", is_this=True, record=RECORD)).last is None
 
 
 def test_a_gate_without_an_evaluation() -> None:
     with pytest.raises(ConfigError, match="found a gate, and nothing was evaluated"):
-        candidate(Gate(better_than_last=True), evaluation=None).meet(None)
+        candidate(Gate(better_than_last=True), evaluation=None).ask_gate(None)
 
 
 def test_a_model_that_was_not_evaluated_has_no_samples() -> None:

@@ -23,7 +23,7 @@ KNOBS = {
 """The flow's short parameters, and the key that each sets."""
 
 
-def chosen(
+def settings_from_parameters(
     knobs: Mapping[str, Any], forms: Mapping[str, StageForm], overrides: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Dotted key → value of all that is set: by short parameters, by the stages' forms, and by name.

@@ -1,28 +1,28 @@
 import pytest
 
-from flows.parameters.chosen import chosen, run_title
 from flows.parameters.form import Pretrain, Sft
+from flows.parameters.settings import run_title, settings_from_parameters
 from titanflow.common.errors import ConfigError
 
 
 def test_only_what_is_set_becomes_an_override():
     forms = {"pretrain": Pretrain(training={"steps": 5}), "sft": Sft()}
     knobs = {"pretrain_steps": None, "sft_steps": 7}
-    assert chosen(knobs, forms, {"evaluate.limit": 2}) == {
+    assert settings_from_parameters(knobs, forms, {"evaluate.limit": 2}) == {
         "sft.training.steps": 7,
         "pretrain.training.steps": 5,
         "evaluate.limit": 2,
     }
-    assert chosen({}, {}, None) == {}
+    assert settings_from_parameters({}, {}, None) == {}
 
 
 def test_one_key_that_is_set_twice_is_refused_unless_both_say_the_same():
     form = {"pretrain": Pretrain(training={"steps": 5})}
-    assert chosen({"pretrain_steps": 5}, form, None) == {"pretrain.training.steps": 5}
+    assert settings_from_parameters({"pretrain_steps": 5}, form, None) == {"pretrain.training.steps": 5}
     with pytest.raises(ConfigError, match="set to 6 by pretrain_steps and to 5 by pretrain"):
-        chosen({"pretrain_steps": 6}, form, None)
+        settings_from_parameters({"pretrain_steps": 6}, form, None)
     with pytest.raises(ConfigError, match="set to 5 by pretrain and to 7 by overrides"):
-        chosen({}, form, {"pretrain.training.steps": 7})
+        settings_from_parameters({}, form, {"pretrain.training.steps": 7})
 
 
 def test_a_run_is_called_what_it_is():

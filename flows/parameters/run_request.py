@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from titanflow.plan.stage_plan import Plan, StagePlan
 
 
-class Asked(NamedTuple):
+class RunRequest(NamedTuple):
     """The arguments of :func:`titanflow.plan.plan.make_plan`, as a flow has them."""
 
     experiment: str
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
     run: str | None
     settings: Mapping[str, Any]
 
-    def elsewhere(self, plan: Plan, stage: StagePlan) -> Asked:
+    def elsewhere(self, plan: Plan, stage: StagePlan) -> RunRequest:
         """What makes the same ``plan`` in another folder, where the ``stage`` runs on the spot."""
         module = plan.config.stage(stage.stage)
         own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
@@ -27,4 +27,4 @@ class Asked(NamedTuple):
         configs = str(Path(self.configs).resolve()) if self.configs else None
         experiment = Path(self.experiment)
         named = str(experiment.resolve()) if experiment.is_file() else self.experiment
-        return Asked(named, configs, plan.run, settings)
+        return RunRequest(named, configs, plan.run, settings)
