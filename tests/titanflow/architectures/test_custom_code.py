@@ -50,7 +50,7 @@ def test_the_files_of_a_module_are_found_and_nothing_is_imported(here: Path, nam
 
 def test_a_module_on_the_python_path_is_found() -> None:
     (path,) = source_files("titanflow.common.errors")
-    assert path == Path(sys.modules["titanflow"].__file__ or "").parent / "errors.py"
+    assert path == Path(sys.modules["titanflow"].__file__ or "").parent / "common" / "errors.py"
 
 
 def test_this_projects_own_families_are_no_users_code() -> None:

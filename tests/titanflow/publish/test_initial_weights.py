@@ -61,7 +61,9 @@ def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain") -> None:
     model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
     result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
     write_result(trained.run.folder, result)
-    Manifest.open(plan.folder).record_finish(trained.run, result)
+    manifest = Manifest.open(plan.folder)
+    manifest.record_start(trained.run, trained.inputs)
+    manifest.record_finish(trained.run, result)
 
 
 @pytest.mark.parametrize("settings", KEYS, ids=KEYS.values())
