@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from titanflow.architectures.custom_code import reach_own_code
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import StageRun
 

@@ -28,7 +28,7 @@ from torchtitan.models.attention import (
 from torchtitan.protocols.model_converter import register_model_converter
 
 from titan.models.attention import MaskedAttention, repeat_heads
-from titanflow.architectures.families import packing_refusals
+from titanflow.architectures.families.registry import packing_refusals
 from titanflow.common.errors import ConfigError, Problem
 
 DOCUMENT_ATTENTION = "document_attention"

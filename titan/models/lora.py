@@ -21,7 +21,7 @@ from torchtitan.protocols.model_converter import _registry_model_converter_cls, 
 from torchtitan.tools.logging import logger
 
 from titan.models.experts import keep_biases
-from titanflow.architectures.module_names import without_layer
+from titanflow.architectures.weights import without_layer
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.lora import LoraModules, find_modules, number_problems, scaling
 from titanflow.config.keys.training import Lora

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.errors import DataError, Problem
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.torchtitan import FAMILIES, snapshot_path
 from titanflow.config.keys.docs import field_docs
 from titanflow.config.keys.json_schema import json_schema

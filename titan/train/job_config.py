@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from titan.train.inheritance import inherited_args
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.custom_code import reach_own_code
-from titanflow.architectures.families import packing_refusals
+from titanflow.architectures.families.registry import packing_refusals
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.batch import data_parallel_share, local_share, unshared
 from titanflow.config.checks.lora import other_problems

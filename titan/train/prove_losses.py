@@ -16,7 +16,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.huggingface import check_weights_there, is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.config.mixture import packs_rows

@@ -22,7 +22,7 @@ from titan.train.dataloader import MockRows, PreparedDataLoader, Rows
 from titan.train.optimizer import with_parameter_groups
 from titan.train.streaming import WithinDocuments, streamed
 from titan.train.validate import StageValidator, TextValidator
-from titanflow.architectures.families import ARCHITECTURES, PARAMETER_GROUPS
+from titanflow.architectures.families.registry import ARCHITECTURES, PARAMETER_GROUPS
 from titanflow.architectures.new_tokens import tokenizer_size
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.training import names_rows

@@ -35,7 +35,7 @@ from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights, weights_of
 from titan.weights.dense_to_routed import load_dense, named_checkpoint
 from titan.weights.saver import CheckpointSaver
-from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
 
 FAILED = 2

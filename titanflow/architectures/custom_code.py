@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.digests import file_digest
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.architectures.custom_code import source_files
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.outside_base import outside_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.files.schema import Schema

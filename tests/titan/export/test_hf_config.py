@@ -15,7 +15,7 @@ from titan.export.files import (
     make_config,
     make_generation_config,
 )
-from titan.models.huggingface import llama_intermediate_size
+from titan.models.llama3.huggingface import llama_intermediate_size
 from titan.models.registry import train_spec
 from titanflow.common.errors import DataError
 

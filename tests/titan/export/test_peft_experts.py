@@ -14,7 +14,7 @@ from titan.export.export import export_checkpoint
 from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
 from titan.weights.hf_load import load_folder
-from titanflow.architectures.module_names import module_names
+from titanflow.architectures.weights import module_names
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.lora import find_modules, peft_problems
 from titanflow.config.keys.training import Lora

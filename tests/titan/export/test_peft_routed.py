@@ -14,8 +14,8 @@ from titan.export.export import export_checkpoint
 from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
 from titan.weights.hf_load import load_folder
-from titanflow.architectures.families import PARAMETER_GROUPS
-from titanflow.architectures.module_names import module_names
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
+from titanflow.architectures.weights import module_names
 from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
 
 pytestmark = pytest.mark.slow

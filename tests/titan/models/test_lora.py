@@ -22,8 +22,8 @@ from titan.models.lora import (
     trainable_parameters,
 )
 from titan.models.registry import train_spec
-from titanflow.architectures.families import PARAMETER_GROUPS
-from titanflow.architectures.module_names import module_names
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
+from titanflow.architectures.weights import module_names
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.lora import scaling
 from titanflow.config.keys.lora_presets import ROUTED, expanded

@@ -11,7 +11,7 @@ from tiny_stages import records
 from titan.models.huggingface import hugging_face_model
 from titan.models.registry import train_spec
 from titan.weights.dense_to_routed import load_dense
-from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import ConfigError
 from titanflow.run.results import read_result
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.architectures.families import (
+from titanflow.architectures.families.registry import (
     OWN_FAMILIES,
     PARAMETER_GROUPS,
     export_refusal,
@@ -44,8 +44,8 @@ def with_experts(family: str, **changes: Any) -> dict[str, Any]:
     ("family", "args", "reason"),
     [
         ("gpt_oss", {}, "take FlexAttention's masks alone"),
-        ("a_users_own", {}, "no export for the model family 'a_users_own'; supported: llama3, qwen3"),
-        ("qwen3", {"qk_norm": False}, "qk_norm=False"),
+        ("a_users_own", {}, "no export for the model family 'a_users_own'; supported: deepseek_v3, dtf, llama3"),
+        ("qwen3", {"qk_norm": False}, "qk_norm is False, expected True"),
     ],
 )
 def test_a_model_without_an_export_is_refused_by_name(family: str, args: dict[str, Any], reason: str) -> None:

@@ -9,10 +9,9 @@ from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.models.lora import add_adapters
 from titan.patches import apply_patches
-from titanflow.architectures.families import OWN_FAMILIES
-from titanflow.architectures.module_names import linear_layers
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.torchtitan import load_snapshot
-from titanflow.architectures.weights import model_weights
+from titanflow.architectures.weights import linear_layers, model_weights
 from titanflow.config.keys.training import Lora
 from titanflow.plan.forecast.device import PEAK_FLOPS, DeviceSpec
 from titanflow.plan.forecast.flops import count

@@ -7,9 +7,9 @@ import pytest
 from outside_base import write_finished_stage
 
 from titanflow.architectures.base import BaseArchitecture
-from titanflow.architectures.module_names import module_names
 from titanflow.architectures.outside_base import read_base
 from titanflow.architectures.torchtitan import load_snapshot
+from titanflow.architectures.weights import module_names
 from titanflow.config.checks.lora import find_modules, lora_warnings, matches
 from titanflow.config.keys.training import Lora
 from titanflow.config.module import Module

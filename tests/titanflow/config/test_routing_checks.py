@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.config.checks.module import check_module
 

@@ -1,13 +1,16 @@
 """torchtitan's deepseek_v3 for transformers: multi-head latent attention, YaRN and a mixture of experts.
 
 What transformers' class has no argument for, and computes in one way alone, is refused by
-:func:`titanflow.architectures.families.export_refusal`: sigmoid scores, a bias that corrects the choice of experts,
-shared experts, and 1e-6 in the norms of the latents.
+:func:`titanflow.architectures.families.registry.export_refusal`: sigmoid scores, a bias that corrects the choice of
+experts, shared experts, and 1e-6 in the norms of the latents.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from titan.models.huggingface import HuggingFaceModel
+from titanflow.architectures.families.registry import ARCHITECTURES
 
 
 def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
@@ -63,3 +66,8 @@ def _rope(args: Any) -> dict[str, Any]:
         "attention_factor": 1.0,
         "original_max_position_embeddings": args.original_seq_len,
     }
+
+
+def hugging_face_model(args: Any) -> HuggingFaceModel:
+    """DeepseekV3's class."""
+    return HuggingFaceModel(ARCHITECTURES["deepseek_v3"], deepseek_v3_config)

@@ -8,7 +8,7 @@ from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
 from titan.models.parallelize import parallelize_decoder
-from titanflow.architectures.families import routed_refusals
+from titanflow.architectures.families.registry import routed_refusals
 
 
 def parallelize_routed(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:

@@ -1,14 +1,17 @@
 """torchtitan's llama4 for transformers: text alone, attention over whole rows, a mixture in each so many layers.
 
-What transformers' class has no argument for is refused by :func:`titanflow.architectures.families.export_refusal`: a
-bias that evens out experts, and scores that aren't a sigmoid's, put before the experts.
+What transformers' class has no argument for is refused by
+:func:`titanflow.architectures.families.registry.export_refusal`: a bias that evens out experts, and scores that aren't
+a sigmoid's, put before the experts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from titanflow.architectures.weights import routed_width, swiglu_width
+from titan.models.huggingface import HuggingFaceModel
+from titanflow.architectures.blocks import routed_width, swiglu_width
+from titanflow.architectures.families.registry import ARCHITECTURES
 
 
 def llama4_config(args: Any, common: dict[str, Any]) -> Any:
@@ -50,3 +53,8 @@ def _rope(args: Any) -> dict[str, Any]:
         "high_freq_factor": float(scaling.high_freq_factor),
         "original_max_position_embeddings": scaling.original_max_position_embeddings,
     }
+
+
+def hugging_face_model(args: Any) -> HuggingFaceModel:
+    """Llama4's class."""
+    return HuggingFaceModel(ARCHITECTURES["llama4"], llama4_config)

@@ -11,12 +11,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from titanflow.architectures.families.registry import family_of
 from titanflow.common.errors import Problem
 from titanflow.config.device import Device
 from titanflow.config.module import Module
-
-FLEX_FAMILIES = ("gpt_oss",)
-"""The families whose attention is FlexAttention whatever ``attn_type`` says: a CPU computes no gradient of it."""
 
 EMULATED = "quantize.linear.float8"
 """The one converter that computes in a format that the device lacks, if it is told to."""
@@ -36,7 +34,7 @@ def device_problems(module: Module, device: Device) -> list[Problem]:
 def _on_a_cpu(module: Module) -> Iterator[tuple[str, str, str, str]]:
     config, args = module.config, module.model_args
     name, attention = config["model"]["name"], args.get("attn_type")
-    if name in FLEX_FAMILIES:
+    if family_of(name).flex_only:
         others = "a family whose attention may be sdpa"
         yield "model.name", f"found {name!r}: FlexAttention is all it has, without a backward pass on a CPU", others, ""
     elif attention in ("flex", "varlen"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from titanflow.architectures.families import ARCHITECTURES, NO_EXPORT, export_refusal
+from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal, family_of
 from titanflow.common.errors import Problem
 from titanflow.config.keys.training import names_rows
 from titanflow.config.module import Module
@@ -119,7 +119,7 @@ def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[s
         if module is None or not module.trains:
             continue
         family = module.config["model"]["name"]
-        if family in ARCHITECTURES or family in NO_EXPORT:
+        if family in ARCHITECTURES or family_of(family).no_export:
             refused.setdefault(export_refusal(family, module.model_args), []).append(name)
     refused.pop("", None)
     return refused

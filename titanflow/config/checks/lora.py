@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.families import PARAMETER_GROUPS
-from titanflow.architectures.module_names import module_names, without_layer
-from titanflow.architectures.weights import EMBEDDINGS, HEAD
+from titanflow.architectures.blocks import EMBEDDINGS, HEAD
+from titanflow.architectures.families.registry import PARAMETER_GROUPS, family_of
+from titanflow.architectures.weights import module_names, without_layer
 from titanflow.common.errors import Problem
 from titanflow.config.checks.model import argument_faults
 from titanflow.config.files.chat_template import template_of
@@ -24,8 +24,6 @@ EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
 """Where a model's experts are, and which of their matrices transformers 5 fuses."""
 ROUTER, ROUTED_EXPERTS = ".moe.router.gate", ".moe.experts"
 """What ends the names of a layer's router and of its routed experts."""
-JOINED = ("deepseek_v3", "qwen3")
-"""Families whose experts have a file's names each on their own, and in transformers 5 one name together."""
 DEFAULT_TARGETS = ("attention.*", *FUSED)
 """What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
 TIED = (EMBEDDINGS, HEAD)
@@ -190,10 +188,10 @@ def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list
                 "or name others: lora.target_modules: ['attention.*']",
             )
         )
-    if family == "llama4" and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
-        message = f"peft's adapter breaks {_short(routers)}: transformers' router of llama4 is no plain linear layer"
+    if family_of(family).own_router and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
+        message = f"peft's adapter breaks {_short(routers)}: transformers' router of {family} is no plain linear layer"
         problems.append(_no_peft(message, "or name it in lora.modules_to_save instead"))
-    if family in JOINED and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
+    if family_of(family).joins_experts and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
         message = (
             f"transformers joins the matrices of {_short(experts)} as it loads them, and peft would pass them over"
         )

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from titanflow.architectures.families import OWN_FAMILIES, PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS, family_of
+from titanflow.architectures.family import Fault
 from titanflow.common.errors import Problem
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
@@ -23,14 +24,9 @@ ABOVE_ZERO = ("prior_factor", "beta_start", "beta_end")
 FROM_ZERO = ("beta_warmup_steps", *(f"{loss}_loss_weight" for loss in ("aux", "z", "causal", "prior", "tpn")))
 """Its arguments that may be 0; a loss with a weight below would be driven up."""
 
-WHOLE_HEADS = ("llama3", *OWN_FAMILIES)
-"""The families that part the model's width into heads; others give a head a width of its own."""
-
 MASKED = "sdpa"
 """The one kind of attention whose kernel drops weights."""
 
-Fault = tuple[tuple[str, ...], str, str]
-"""The arguments that it is about, what was found, and what was expected."""
 Found = Iterator[Fault]
 
 
@@ -79,7 +75,7 @@ def _heads(name: str, args: dict[str, Any]) -> Found:
     if heads and shared and heads % shared:
         message = f"n_heads is {heads} and n_kv_heads {shared}: each key head serves as many query heads"
         yield ("n_kv_heads", "n_heads"), message, f"n_kv_heads a divisor of {heads}"
-    if heads and dim and name in WHOLE_HEADS and (dim % heads or dim // heads % 2):
+    if heads and dim and family_of(name).parts_width and (dim % heads or dim // heads % 2):
         message = f"dim is {dim} and n_heads {heads}: a head is {dim / heads:g} wide, and RoPE turns pairs in it"
         yield ("n_heads", "dim"), message, "dim an even multiple of n_heads"
 
@@ -106,8 +102,7 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
     if every > layers:
         expected = f"route_every at most {layers}" if "route_every" in args else f"{every} layers or more"
         yield ("route_every", "n_layers"), f"every {every} layers one is routed, and there are {layers}", expected
-    if name == "dtf" and layers % 2:
-        yield ("n_layers",), f"found {layers}: dtf's layers come in pairs", "an even number"
+    yield from family_of(name).faults(args)
     for key in ABOVE_ZERO:
         if key in args and not 0 < args[key] < math.inf:
             yield (key,), f"found {args[key]}", "a number above 0"

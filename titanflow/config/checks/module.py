@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from titanflow.architectures.families import PARAMETER_GROUPS, packing_refusals, routed_refusals
+from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_refusals, routed_refusals
 from titanflow.common.errors import Problem
 from titanflow.config.checks.data import check_data
 from titanflow.config.checks.evaluate_values import check_evaluation

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.families import PARAMETER_GROUPS
-from titanflow.architectures.module_names import module_names, without_layer
-from titanflow.architectures.weights import EMBEDDINGS, HEAD
+from titanflow.architectures.blocks import EMBEDDINGS, HEAD
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
+from titanflow.architectures.weights import module_names, without_layer
 from titanflow.common.errors import Problem
 from titanflow.config.checks.model import argument_faults
 

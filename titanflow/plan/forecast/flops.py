@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from titanflow.architectures.families import PARAMETER_GROUPS
-from titanflow.architectures.module_names import named_modules
-from titanflow.architectures.weights import EMBEDDINGS, Args, Shapes, is_routed
+from titanflow.architectures.blocks import EMBEDDINGS, Args, Shapes
+from titanflow.architectures.families.registry import FAMILIES, PARAMETER_GROUPS
+from titanflow.architectures.weights import named_modules
 from titanflow.config.checks.lora import find_modules
 from titanflow.config.keys.training import Lora
 
@@ -87,15 +87,15 @@ def _flops(args: Args, shapes: Shapes, seq_len: int) -> int:
 
 def _routed_flops(family: str, args: Args, shapes: Shapes, seq_len: int) -> int:
     """A routed layer computes its share of the tokens, among the share of the keys; its router sees every token."""
-    total = FORWARD_AND_BACKWARD * prod(shapes[f"{EMBEDDINGS}.weight"])
+    routed, total = FAMILIES[family], FORWARD_AND_BACKWARD * prod(shapes[f"{EMBEDDINGS}.weight"])
     for layer in range(args["n_layers"]):
         own = {name: prod(shape) for name, shape in shapes.items() if name.startswith(f"layers.{layer}.")}
         block = sum(size for name, size in own.items() if ".attention." in name or ".feed_forward." in name)
-        routes = is_routed(family, args, layer)
+        routes = routed.is_routed(args, layer)
         share = args["capacity"] if routes else 1.0
         dense = FORWARD_AND_BACKWARD * block
-        # tdtf's teacher computes every token once more, forward alone.
-        teacher = (dense + _attention(args, seq_len)) / 3 if family == "tdtf" and routes else 0
-        routed = share * (dense + _attention(args, share * seq_len))
-        total += int(routed + teacher + FORWARD_AND_BACKWARD * (sum(own.values()) - block))
+        # A teacher computes every token once more, forward alone.
+        teacher = (dense + _attention(args, seq_len)) / 3 if routed.has_teacher and routes else 0
+        shared = share * (dense + _attention(args, share * seq_len))
+        total += int(shared + teacher + FORWARD_AND_BACKWARD * (sum(own.values()) - block))
     return total

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from titanflow.architectures.weights import BLOCKS, Args, Shapes, is_routed
+from titanflow.architectures.blocks import Args, Shapes
+from titanflow.architectures.families.registry import FAMILIES
 from titanflow.plan.forecast.flops import Counts
 from titanflow.plan.forecast.layout import BYTES, Layout
 
@@ -153,20 +154,17 @@ def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str
         norms = 2 * (2 + inside) * dim * numbers
     inner = (_attention_elements(args, inside) + _feed_forward_elements(family, args, layer)) * numbers
     whole = int(norms + inner + 4 * args["n_heads"])
-    if is_routed(family, args, layer):
+    known = FAMILIES[family]
+    if known.is_routed(args, layer):
         # Taken out of their row and put back, the tokens are there twice; what chooses them sees all.
         share = args["capacity"]
         pairs = PAIR_WIDTHS if args.get("causal_router") == "previous" else 0
-        return int(share * (whole + 3 * dim * numbers)) + (ROUTER_WIDTHS[family] + pairs) * dim * numbers
-    return whole + (DECISION_WIDTHS * dim * numbers if family == "dtf" else 0)
+        return int(share * (whole + 3 * dim * numbers)) + (known.router_width + pairs) * dim * numbers
+    return whole + known.decision_width * dim * numbers
 
 
-ROUTER_WIDTHS: Mapping[str, int] = {"mod": 1, "dtf": 1, "tdtf": 6}
-"""Of each token, in widths of the model: what a routed layer keeps to choose by, as it was counted."""
 PAIR_WIDTHS = 2
-"""What a causal router keeps beside that: each token and the one before it."""
-DECISION_WIDTHS = 5
-"""The same of a dtf's decision layer: its prior, and by how much it was wrong."""
+"""In widths of the model, what a causal router keeps of each token: the token and the one before it."""
 
 
 def _attention_elements(args: Args, inside: int) -> int:
@@ -183,7 +181,9 @@ def _attention_elements(args: Args, inside: int) -> int:
 
 
 def _feed_forward_elements(family: str, args: Args, layer: int) -> int:
-    shapes = BLOCKS[family](args, layer)
+    block = FAMILIES[family].block
+    assert block is not None
+    shapes = block(args, layer)
     dense = shapes.get("feed_forward.w1.weight")
     if dense:
         return 4 * dense[0]

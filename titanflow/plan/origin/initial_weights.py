@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.config_json import UnreadArchitectureError
-from titanflow.architectures.families import DENSE, PARAMETER_GROUPS
+from titanflow.architectures.families.registry import family_of
 from titanflow.architectures.hf_snapshot import names_repository
 from titanflow.architectures.huggingface import (
     CONFIG_FILE,
@@ -139,7 +139,7 @@ def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
     except UnreadArchitectureError:
         return
     name, own = module.config["model"]["name"], module.model_args
-    dense = DENSE if name in PARAMETER_GROUPS else name
+    dense = family_of(name).dense or name
     if own and given.model_name != dense:
         yield module.problem(key, f"found {given.stage}, a {given.model_name}, and the model is a {name}")
         return

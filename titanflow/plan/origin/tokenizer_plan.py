@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.architectures.base import TOKENIZER_FILE, BaseArchitecture
-from titanflow.architectures.families import WORDS
+from titanflow.architectures.families.registry import family_of
 from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.module import has_data
@@ -74,7 +74,7 @@ class TokenizerPlans:
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
         if problems := untrainable(module, vocab_size):
             raise ConfigError(problems)
-        train_on, words = module.config["data"], WORDS.get(module.config["model"]["name"], "")
+        train_on, words = module.config["data"], family_of(module.config["model"]["name"]).words
         fingerprint = tokenizer_fingerprint({"words": words}, train_on, vocab_size, self.workspace)
         self._plan(module, fingerprint, {"vocab_size": vocab_size, "words": words, "train_on": train_on})
         self.parts[module.name] = {"tokenizer.vocab_size": vocab_size, **({"tokenizer.words": words} if words else {})}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from titanflow.architectures.families import PARAMETER_GROUPS
+from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
 from titanflow.plan.forecast.flops import Counts
 from titanflow.plan.forecast.forecast import Forecast, model_forecast
@@ -97,7 +97,7 @@ def test_routed_of_a_model_without_routers_is_refused(experiment, mistakes):
     message = mistakes(experiment("llama3"), "sft.lora.rank=4", f"sft.lora.modules_to_save=[{ROUTED}]")
     assert f"--set sft.lora.modules_to_save=[{ROUTED}]: sft.lora.modules_to_save: found 'routed'" in message
     assert "llama3 has no routed layers" in message
-    assert "'routed' is for mod, dtf, tdtf" in message
+    assert "'routed' is for dtf, mod, tdtf" in message
 
 
 def test_a_rate_of_a_group_that_lora_leaves_is_said_to_have_no_effect(experiment, load):

@@ -16,7 +16,7 @@ from stage_configs import flavor, stage_config
 from torchtitan.protocols.train_spec import get_train_spec
 
 from titan.patches import apply_patches
-from titanflow.architectures.families import OWN_FAMILIES
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.weights import model_weights
 from titanflow.config.keys.training import Lora
 from titanflow.plan.forecast.flops import count
