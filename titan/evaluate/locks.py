@@ -14,8 +14,8 @@ from titan.export.stage_model import chat_template, end_of_turn
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import template_digest, template_of
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.contract import StageRun
+from titanflow.run.results import TrainResult, result_of
 
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")
@@ -33,7 +33,7 @@ def check_locked(stage: Path, export: Path, name: str) -> None:
     Raises:
         DataError: names what was recorded and what was found, for each that differs.
     """
-    run = StageRun.read(stage / RUN_FILE) if (stage / RUN_FILE).is_file() else None
+    run = StageRun.of(stage)
     tokenizer, recorded = _trained_tokenizer(stage, run)
     problems = []
     if recorded and (found := tokenizer_digest(export)) != recorded:
@@ -50,7 +50,7 @@ def check_locked(stage: Path, export: Path, name: str) -> None:
 
 def _trained_tokenizer(stage: Path, run: StageRun | None) -> tuple[Path | None, str]:
     """The tokenizer that a stage trained with, where it still is, and its digest as recorded."""
-    result = read_result(stage) if (stage / RESULT_FILE).is_file() else None
+    result = result_of(stage)
     if isinstance(result, TrainResult):
         folder, recorded = result.tokenizer, result.tokenizer_digest
     else:

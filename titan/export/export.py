@@ -27,7 +27,7 @@ from titan.export.files import (
     make_generation_config,
 )
 from titan.export.parity import measure
-from titan.export.stage_model import chat_template, end_of_turn, held_out_tokens, read_run, stage_model
+from titan.export.stage_model import chat_template, end_of_turn, held_out_tokens, stage_model
 from titan.models.huggingface import HuggingFaceModel, hugging_face_model, refusal
 from titan.models.registry import train_spec
 from titan.process.quiet import quiet_transformers
@@ -35,6 +35,7 @@ from titan.weights.native import load_native
 from titan.weights.stored_weights import newest_checkpoint
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.run.contract import StageRun
 
 EXPORT_FOLDER = "export"
 """Where a training stage's export lies in its folder."""
@@ -73,7 +74,7 @@ def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) ->
     is_checkpoint = (source / ".metadata").is_file()
     stage_folder = source.parent.parent if is_checkpoint else source
     model = stage_model(stage_folder)
-    run = read_run(stage_folder)
+    run = StageRun.of(stage_folder)
     tokenizer = tokenizer or model.tokenizer
     if tokenizer is None:
         raise DataError(Problem("the stage names no tokenizer", origin=str(stage_folder), hint="pass one"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from titan.export.export import EXPORT_FOLDER, make_readable, put_in_place
 from titan.export.files import copy_tokenizer
-from titan.export.stage_model import chat_template, read_run, stage_model
+from titan.export.stage_model import chat_template, stage_model
 from titan.models.huggingface import refusal
 from titan.models.registry import train_spec
 from titan.weights.native import load_native
@@ -26,6 +26,7 @@ from titan.weights.stored_weights import newest_checkpoint
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
 from titanflow.run.checkpoints import METADATA
+from titanflow.run.contract import StageRun
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     source, out = Path(source).absolute(), Path(out).absolute()
     is_checkpoint = (source / METADATA).is_file()
     stage_folder = source.parent.parent if is_checkpoint else source
-    run, settings = read_run(stage_folder), lora_of(read_run(stage_folder))
+    run, settings = StageRun.of(stage_folder), lora_of(StageRun.of(stage_folder))
     if run is None or not settings.rank:
         raise ConfigError(Problem("no LoRA stage", "lora.rank", str(stage_folder), "a stage with adapters"))
     model = stage_model(stage_folder)

@@ -40,7 +40,7 @@ def stage_model(stage_folder: Path) -> StageModel:
         ConfigError: the module of a family of one's own can't be imported.
         DataError: the folder is no training stage's.
     """
-    run = read_run(stage_folder)
+    run = StageRun.of(stage_folder)
     if run is not None:
         import_custom(run)
     base = _base_model(run.base) if run and run.base else None
@@ -71,12 +71,6 @@ def _base_model(folder: Path) -> StageModel:
         return stage_model(folder)
     base = hugging_face(folder)
     return StageModel(base.model_name, model_args_from(base.model_name, base.model_args), base.seq_len, base.tokenizer)
-
-
-def read_run(stage_folder: Path) -> StageRun | None:
-    """The stage's run file, or None where the folder has none."""
-    path = stage_folder / RUN_FILE
-    return StageRun.read(path) if path.is_file() else None
 
 
 def _configured_model(run: StageRun, seq_len: int) -> StageModel:

@@ -32,9 +32,9 @@ from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.checks.lora import scaling
 from titanflow.config.keys.training import Lora
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.manifest import checkpoint_digest
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
 
 State = Mapping[str, torch.Tensor]
 
@@ -62,8 +62,7 @@ def weights_of(checkpoint: Path) -> Weights:
     Raises:
         ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
     """
-    path = checkpoint.parent.parent / RUN_FILE
-    run = StageRun.read(path) if path.is_file() and not is_hugging_face(checkpoint) else None
+    run = None if is_hugging_face(checkpoint) else StageRun.of(checkpoint.parent.parent)
     settings = lora_of(run)
     if run is None or not settings.rank:
         return Weights(checkpoint)
@@ -105,7 +104,7 @@ def base_checkpoint(run: StageRun) -> Path:
 def _checkpoint_in(base: Path) -> Path | None:
     if is_hugging_face(base):
         return base
-    result = read_result(base) if (base / RESULT_FILE).is_file() else None
+    result = result_of(base)
     return result.checkpoint if isinstance(result, TrainResult) else None
 
 

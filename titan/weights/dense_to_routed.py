@@ -23,7 +23,7 @@ from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.huggingface import hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
 
 KEY = "checkpoint.initial_load_path"
 FREE = ("max_seq_len", "attn_type", "attn_mask_type", "dropout")
@@ -77,7 +77,7 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
 
 def named_checkpoint(path: Path) -> Path:
     """The ``step-N`` folder where a finished stage's is named; otherwise the path itself."""
-    result = read_result(path) if (path / RESULT_FILE).is_file() else None
+    result = result_of(path)
     return result.checkpoint if isinstance(result, TrainResult) else path
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.results import TrainResult, read_result
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
@@ -68,8 +68,7 @@ class BaseArchitecture:
             ) from error
         if not isinstance(result, TrainResult):
             raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
-        run_file = Path(folder) / RUN_FILE
-        run = StageRun.read(run_file) if run_file.is_file() else None
+        run = StageRun.of(Path(folder))
         return cls(
             stage=result.stage,
             model_name=result.model_name,

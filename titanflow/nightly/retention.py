@@ -13,7 +13,7 @@ from pathlib import Path
 from titanflow.common.file_lock import held, is_held
 from titanflow.nightly.planning import as_parent, nights
 from titanflow.run.contract import RESULT_FILE, RUN_FILE
-from titanflow.run.results import PublishResult, read_result
+from titanflow.run.results import PublishResult, result_of
 
 REMOVING = ".removing-"
 
@@ -82,7 +82,7 @@ def remove_old(runs: Path, keep: int | None, tonight: str = "") -> Retention:
 
 def _is_published(folder: Path) -> bool:
     path = folder / "publish"
-    result = read_result(path) if (path / RESULT_FILE).is_file() else None
+    result = result_of(path)
     return isinstance(result, PublishResult) and result.status == "published"
 
 

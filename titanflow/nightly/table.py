@@ -15,7 +15,7 @@ from typing import Any
 from titanflow.common.file_lock import is_held
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
-from titanflow.run.contract import RESULT_FILE, STAGES
+from titanflow.run.contract import STAGES
 from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import (
@@ -25,7 +25,7 @@ from titanflow.run.results import (
     StageResult,
     TrainResult,
     is_stderr,
-    read_result,
+    result_of,
 )
 
 COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "where, or why not")
@@ -141,7 +141,7 @@ def _planned(folder: Path) -> set[str]:
 
 
 def _result(folder: Path, stage: str) -> StageResult | None:
-    return read_result(folder / stage) if (folder / stage / RESULT_FILE).is_file() else None
+    return result_of(folder / stage)
 
 
 def _scores(evaluation: EvaluateResult) -> dict[str, float]:

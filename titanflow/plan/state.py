@@ -16,7 +16,7 @@ from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.inputs import StageInputs
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.outputs import OutputCheck
-from titanflow.run.results import PrepareResult, PublishResult, read_result
+from titanflow.run.results import PrepareResult, PublishResult, read_result, result_of
 
 if TYPE_CHECKING:
     from titanflow.plan.stage_plan import StagePlan
@@ -66,7 +66,7 @@ class StageStates:
         missing, total = self.preparation.missing(), len(self.preparation.folders())
         if missing:
             return Verdict("RUN", f"{len(missing)} of {total} to prepare")
-        result = read_result(run.folder) if (run.folder / RESULT_FILE).exists() else None
+        result = result_of(run.folder)
         if not isinstance(result, PrepareResult) or not _looked_at(result, self.preparation):
             return Verdict("RUN", f"to note what other runs prepared: {total} of {total}")
         return Verdict("CACHED", f"{total} prepared")
@@ -154,5 +154,5 @@ def _done_again(run: StageRun) -> str:
 
 def _made_from(run: StageRun) -> str:
     """The fingerprint of what lies in a stage's folder, by its ``run.yaml``."""
-    path = run.folder / RUN_FILE
-    return StageRun.read(path).fingerprint if path.exists() else ""
+    made = StageRun.of(run.folder)
+    return made.fingerprint if made is not None else ""

@@ -13,7 +13,7 @@ from titanflow.publish.gate.figures import figures
 from titanflow.publish.gate.gate import decide, is_set
 from titanflow.publish.gate.published import Published, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
-from titanflow.publish.lineage import Lineage, read_run
+from titanflow.publish.lineage import Lineage
 from titanflow.run.contract import StageRun
 from titanflow.run.results import GateDecision
 
@@ -71,7 +71,9 @@ def evaluated_samples(run: StageRun, lineage: Lineage) -> Samples | None:
     if lineage.evaluation is None:
         return None
     folder = run.stages["evaluate"]
-    return read_samples(folder, lineage.evaluated_as, lineage.evaluation, read_run(folder).get("config"))
+    evaluated = StageRun.of(folder)
+    config = evaluated.config if evaluated is not None else None
+    return read_samples(folder, lineage.evaluated_as, lineage.evaluation, config)
 
 
 def unless_replaced(last: Published | None) -> Callable[[str | None], None]:

@@ -18,7 +18,7 @@ from titanflow.config.keys.training import Lora
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
 
@@ -132,11 +132,12 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     if "evaluate" not in run.stages:
         return lineage
     evaluation = finished("evaluate", run.stages["evaluate"])
+    evaluated = StageRun.of(run.stages["evaluate"])
     return replace(
         lineage,
         evaluation=evaluation,
         evaluation_folder=run.stages["evaluate"],
-        evaluation_fingerprint=read_run(run.stages["evaluate"]).get("fingerprint", ""),
+        evaluation_fingerprint=evaluated.fingerprint if evaluated is not None else "",
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
 
@@ -164,18 +165,14 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
 
 def read_trained(name: str, folder: Path) -> TrainedStage:
     """Reads one training stage's result and config."""
-    run, result = read_run(folder), finished(name, folder)
-    config = run.get("config", {})
+    run, result = StageRun.of(folder), finished(name, folder)
+    config = run.config if run is not None else {}
     # The evaluation exports a stage that did not do so itself.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, folder, result, export, config, run.get("fingerprint", ""), data_name(config))
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """The stage's ``run.yaml``, or nothing where it isn't there."""
-    path = folder / RUN_FILE
-    return StageRun.read(path).model_dump() if path.exists() else {}
+    return TrainedStage(
+        name, folder, result, export, config, run.fingerprint if run is not None else "", data_name(config)
+    )
 
 
 def finished(name: str, folder: Path) -> Any:

@@ -74,6 +74,12 @@ class StageRun(Strict):
         return path
 
     @classmethod
+    def of(cls, folder: Path) -> StageRun | None:
+        """What a stage's folder has of it; None where there is no ``run.yaml``."""
+        path = folder / RUN_FILE
+        return cls.read(path) if path.is_file() else None
+
+    @classmethod
     def read(cls, path: Path) -> StageRun:
         """Reads a ``run.yaml``, also of a run that was moved or copied."""
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import yaml
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
 
 
 def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
@@ -20,7 +20,7 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
     folder = folder.absolute()
     expected = "the folder of a finished pretrain or sft stage"
     try:
-        result = read_result(folder) if (folder / RESULT_FILE).is_file() else None
+        result = result_of(folder)
         if not isinstance(result, TrainResult):
             raise DataError(Problem(f"no {RESULT_FILE} of a training", origin=str(folder), expected=expected))
         return StageRun.read(folder / RUN_FILE), result

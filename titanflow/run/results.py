@@ -283,6 +283,11 @@ def read_result(folder: Path) -> StageResult:
         raise DataError(Problem(found, origin=str(Path(folder) / RESULT_FILE), hint=hint)) from error
 
 
+def result_of(folder: Path) -> StageResult | None:
+    """What a stage's folder has of its result; None where it hasn't finished."""
+    return read_result(folder) if (folder / RESULT_FILE).is_file() else None
+
+
 def _written_for(folder: Path) -> Path:
     """The folder of a stage as its ``run.yaml`` has it, of which only that line is read; its own without one."""
     path = folder / RUN_FILE

@@ -15,9 +15,10 @@ from transformers import AutoTokenizer, GenerationMixin, PreTrainedConfig, PreTr
 from transformers.modeling_outputs import CausalLMOutput
 
 from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_config
-from titan.export.stage_model import chat_template, end_of_turn, read_run, stage_model
+from titan.export.stage_model import chat_template, end_of_turn, stage_model
 from titan.weights.native import load_native
 from titanflow.common.errors import DataError, Problem
+from titanflow.run.contract import StageRun
 
 
 class NativeConfig(PreTrainedConfig):
@@ -83,7 +84,7 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
         DataError: it isn't that, or the stage names no tokenizer.
     """
     stage = checkpoint.parent.parent
-    trained, run = stage_model(stage), read_run(stage)
+    trained, run = stage_model(stage), StageRun.of(stage)
     if trained.tokenizer is None:
         raise DataError(Problem("the stage names no tokenizer", origin=str(stage)))
     tokenizer = _tokenizer(trained.tokenizer, chat_template(run))
