@@ -19,15 +19,13 @@ from titan.weights.adapters import load_quietly, read_hugging_face
 from titan.weights.checkpoint import differences, shortened
 from titan.weights.hf_weights import stored_shapes
 from titan.weights.stored_weights import stored_model
-from titanflow.architectures.base import BaseArchitecture
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.architectures.huggingface import hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.results import TrainResult, result_of
 
 KEY = "checkpoint.initial_load_path"
-FREE = ("max_seq_len", "attn_type", "attn_mask_type", "dropout")
-"""Arguments that may differ: they change no weight's meaning."""
 
 
 def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any, new_modules: Iterable[str]) -> bool:
@@ -96,7 +94,7 @@ def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
     return [
         f"was trained with {key}={value!r}, the model's is {own[key]!r}"
         for key, value in base.model_args.items()
-        if key in own and key not in FREE and own[key] != value
+        if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and own[key] != value
     ]
 
 

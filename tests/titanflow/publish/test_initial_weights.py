@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hub_experiment import CONFIG, REPO, forget, only, upload, write_experiment, write_tokenizer
@@ -51,14 +51,14 @@ def weights(plan: Plan) -> list[str]:
     return [one["revision"] for one in prepared.run.config["weights"]] if prepared else []
 
 
-def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain") -> None:
+def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain", **args: Any) -> None:
     """A training stage, and what is prepared before it, as if they had run."""
     prepared = stage(plan, "prepare").run
     write_result(prepared.folder, prepare(prepared))
     trained = stage(plan, name)
     begin_stage(trained)
     checkpoint = trained.run.folder / "checkpoint" / "step-12"
-    model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
+    model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": args, "parameters": 1, "seq_len": 48}
     result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
     write_result(trained.run.folder, result)
     manifest = Manifest.open(plan.folder)
@@ -226,3 +226,25 @@ def test_files_of_a_repository_that_are_broken_are_refused(hub: LocalHub, repo: 
         refused(configs, r"initial_load_path: .*index\.json: can't be read", *BY_PATH)
     upload(hub, None, **{"model.safetensors.index__json": b'{"weight_map": {}}'}, config__json=b"[]")
     refused(configs, r"sft\.base: .*config\.json: found a list", f"sft.sft.base={REPO}", experiment="tiny")
+
+
+@pytest.mark.parametrize("place", ["", "checkpoint/step-12"])
+def test_a_stage_s_weights_are_another_model_s_where_its_arguments_say_so(
+    hub: LocalHub, configs: Path, tmp_path: Path, place: str
+) -> None:
+    tokenizer = f"pretrain.tokenizer.path={write_tokenizer(tmp_path / 'own')}"
+    before = planned(configs, tokenizer)
+    finish(before, rope_theta=1e6, dim=64, max_seq_len=48, attn_type="flex")
+    (before.folder / "pretrain" / place).mkdir(parents=True, exist_ok=True)
+    begins = f"pretrain.checkpoint.initial_load_path={before.folder / 'pretrain' / place}"
+
+    (configs / "models/llama.yaml").write_text("model: {name: llama3, flavor: debugmodel, vocab_size: 320}\n")
+
+    def again(*settings: str) -> Plan:
+        return make_plan("alone", configs, "next", [tokenizer, begins, *settings])
+
+    assert stage(again("pretrain.model.rope_theta=1e6"), "pretrain").state == "RUN"
+    with pytest.raises(ConfigError, match="initial_load_path: found weights whose rope_theta is"):
+        again("pretrain.model.rope_theta=5e5")
+    with pytest.raises(ConfigError, match="found the weights of a qwen3, and the model is a llama3"):
+        again("modules.pretrain.model=llama.yaml")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.architectures.config_json import UnreadArchitectureError
 from titanflow.architectures.families.registry import family_of
 from titanflow.architectures.hf_snapshot import names_repository
@@ -27,6 +28,7 @@ from titanflow.common.home import expanded
 from titanflow.config.keys.repositories import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.plan.origin.hub_record import WEIGHTS, recorded
+from titanflow.run.contract import RESULT_FILE
 from titanflow.run.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class InitialWeights:
             else:
                 folder = _local(named, in_hf, misplaced_revision(key, named))
             if not in_hf:
-                return cls(key, folder)
+                return cls(key, folder, problems=tuple(_other_training(folder, module, key)))
             return cls(key, folder, identity(folder), tuple(_other_model(folder, module, key)))
         except ConfigError as error:
             problems = tuple(_placed(problem, module, key) for problem in error.problems)
@@ -149,6 +151,24 @@ def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
             message = f"found {given.stage}, whose {argument} is {found!r}, and the model's is {own[argument]!r}"
             hint = f"take its flavor, or set model.{argument}: {found!r}"
             yield module.problem(key, message, hint=hint)
+
+
+def _other_training(path: Path, module: Module, key: str) -> Iterator[Problem]:
+    """What a finished stage's model is otherwise than the module's; nothing is said of weights from elsewhere.
+
+    Names and shapes of weights would show most of it once the stage starts; a changed theta or router none.
+    """
+    folder = next((one for one in (path, path.parent.parent) if (one / RESULT_FILE).is_file()), None)
+    if folder is None:
+        return
+    base, name, own = BaseArchitecture.finished(folder), module.config["model"]["name"], module.model_args
+    if own and base.model_name not in (name, family_of(name).dense):
+        yield module.problem(key, f"found the weights of a {base.model_name}, and the model is a {name}")
+        return
+    for argument, found in base.model_args.items():
+        if argument in own and not is_mutable(argument) and argument != FOLLOWS_SEQ_LEN and own[argument] != found:
+            message = f"found weights whose {argument} is {found!r}, and the model's is {own[argument]!r}"
+            yield module.problem(key, message, hint=f"set model.{argument}: {found!r}, or begin with other weights")
 
 
 def _placed(problem: Problem, module: Module, key: str) -> Problem:
