@@ -16,16 +16,20 @@ def source_files(root: Path) -> list[Path]:
 
 def imports(root: Path) -> dict[Path, set[Path]]:
     """File → the files that it imports; a package's empty ``__init__.py`` is none of them."""
+    return {path: {other for other, _ in names} for path, names in imported_names(root).items()}
+
+
+def imported_names(root: Path) -> dict[Path, set[tuple[Path, str]]]:
+    """File → what it imports: the other file, and the name in it (empty for the file itself)."""
     files = source_files(root)
     by_name = {_module(path): path for path in files}
-    return {
-        path: {
-            by_name[name]
-            for names in _imported((root / path).read_text(encoding="utf-8"))
-            if (name := next((one for one in names if one in by_name), None)) and by_name[name].name != "__init__.py"
-        }
-        for path in files
-    }
+    found: dict[Path, set[tuple[Path, str]]] = {path: set() for path in files}
+    for path in files:
+        for names in _imported((root / path).read_text(encoding="utf-8")):
+            module = next((one for one in names if one in by_name), "")
+            if module and by_name[module].name != "__init__.py":
+                found[path].add((by_name[module], names[0].removeprefix(module).removeprefix(".")))
+    return found
 
 
 def _module(path: Path) -> str:

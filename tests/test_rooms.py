@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from imports_of import PACKAGES, imports, source_files
+from imports_of import PACKAGES, imported_names, imports, source_files
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
@@ -101,3 +102,19 @@ def test_tests_stand_where_their_room_is() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     own = {Path(), Path("docs"), Path("survival"), Path("deployments")}
     assert sorted(str(folder) for folder in folders - own if not (ROOT / folder).is_dir()) == []
+
+
+def test_what_another_room_uses_says_what_it_is_for() -> None:
+    """A room's face: functions and classes that a file of another room imports."""
+    used: dict[Path, set[str]] = {}
+    for path, names in imported_names(ROOT).items():
+        for other, name in names:
+            if path.name != "__init__.py" and floor_of(path)[1] != floor_of(other)[1]:
+                used.setdefault(other, set()).add(name)
+    silent = [
+        f"{path}: {node.name}"
+        for path, names in sorted(used.items())
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names and not ast.get_docstring(node)
+    ]
+    assert silent == []
