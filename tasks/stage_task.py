@@ -14,7 +14,7 @@ from tasks.process.launch import launch
 from tasks.ui.progress import Progress
 from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.common.errors import StageLost
-from titanflow.plan.begin import begin_stage
+from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.checkpoints import newest_step
 from titanflow.run.manifest import Manifest
@@ -44,13 +44,7 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
     environment = {**plan.env, **secrets()}
     begin_stage(plan)
-    manifest.record_start(
-        plan.run,
-        plan.inputs,
-        plan.forecast.as_json() if plan.forecast else None,
-        plan.continues,
-        prefect_run_id=str(flow_run.id or ""),
-    )
+    record_start(plan, manifest, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
     try:
         with device_lock(plan.run, logger.info):

@@ -9,7 +9,7 @@ from typing import Any
 import fake_checkpoint
 
 from titanflow.common.files import write_text_atomically
-from titanflow.plan.begin import begin_stage
+from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.manifest import Manifest
@@ -39,7 +39,7 @@ def finish(
 def finish_stage(stage: StagePlan, manifest: Manifest) -> None:
     """What a stage's task does, with its outputs written here."""
     begin_stage(stage)
-    manifest.record_start(stage.run, stage.inputs)
+    record_start(stage, manifest)
     result = _outputs(stage)
     write_result(stage.run.folder, result)
     manifest.record_finish(stage.run, result)
@@ -48,7 +48,7 @@ def finish_stage(stage: StagePlan, manifest: Manifest) -> None:
 def interrupt(stage: StagePlan, manifest: Manifest) -> None:
     """A training that began, saved once, and was killed."""
     begin_stage(stage)
-    manifest.record_start(stage.run, stage.inputs)
+    record_start(stage, manifest)
     write_checkpoint(stage.run.folder)
 
 

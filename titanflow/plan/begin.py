@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from titanflow.architectures.outside_base import read_base
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.errors import ERROR_FILE
-from titanflow.run.manifest import checkpoint_digest
+from titanflow.run.manifest import Manifest, checkpoint_digest
 
 if TYPE_CHECKING:
     from titanflow.plan.stage_plan import StagePlan
@@ -32,6 +32,12 @@ def begin_stage(plan: StagePlan) -> None:
         begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
+
+
+def record_start(plan: StagePlan, manifest: Manifest, prefect_run_id: str = "") -> None:
+    """Notes in the run's manifest that a stage begins, from what, and what it is expected to take."""
+    forecast = plan.forecast.as_json() if plan.forecast else None
+    manifest.record_start(plan.run, plan.inputs, forecast, plan.continues, prefect_run_id)
 
 
 def discard_if_new(plan: StagePlan) -> None:

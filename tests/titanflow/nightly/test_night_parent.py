@@ -7,6 +7,7 @@ from tiny_experiment import write_tiny_experiment
 from titanflow.common.errors import ConfigError
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_parent
+from titanflow.plan.begin import record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan
 from titanflow.run.manifest import Manifest
@@ -117,7 +118,7 @@ def test_the_manifest_names_the_parent_of_the_pretraining_alone(configs: Path) -
     train(write_night(runs(configs), "2026-11-02"))
     plan = make_plan("tiny", configs, overrides=[*TONIGHT, "nightly.start=continue"])
     for stage in plan.stages:
-        Manifest.open(plan.folder).record_start(stage.run, continues=stage.continues)
+        record_start(stage, Manifest.open(plan.folder))
     stages = Manifest.open(plan.folder).stages
     assert stages["pretrain"].parents == {"2026-11-02/pretrain": "digest of 2026-11-02"}
     assert stages["sft"].parents == {}

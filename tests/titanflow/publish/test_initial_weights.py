@@ -11,7 +11,7 @@ from local_hub import LocalHub
 
 from titanflow.common.errors import ConfigError
 from titanflow.data.prepare import prepare
-from titanflow.plan.begin import begin_stage
+from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.manifest import Manifest
@@ -62,7 +62,7 @@ def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain", **args: An
     result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
     write_result(trained.run.folder, result)
     manifest = Manifest.open(plan.folder)
-    manifest.record_start(trained.run, trained.inputs)
+    record_start(trained, manifest)
     manifest.record_finish(trained.run, result)
 
 
