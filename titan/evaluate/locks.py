@@ -50,8 +50,7 @@ def _trained_tokenizer(stage: Path, run: StageRun | None) -> tuple[Path | None, 
     else:
         folder = run.tokenizer if run else None
         recorded = tokenizer_digest(folder)
-    is_the_same = folder is not None and bool(recorded) and tokenizer_digest(folder) == recorded
-    return folder if is_the_same else None, recorded
+    return folder if recorded and tokenizer_digest(folder) == recorded else None, recorded
 
 
 def _generation_problems(tokenizer: Path, turn: tuple[int, ...], name: str, export: Path) -> list[Problem]:

@@ -66,13 +66,8 @@ class Ranks:
         own = [method(batch) for batch in tqdm(batches[:: self.size], desc=title)]
         if self.size == 1:
             return own
-        from torch import distributed
-
-        gathered: list[Any] = [None] * self.size
-        self._meet()
-        distributed.gather_object(own, gathered)
         results: list[Any] = [None] * len(batches)
-        for rank, part in enumerate(gathered):
+        for rank, part in enumerate(self._gather(own)):
             results[rank :: self.size] = part
         return results
 
@@ -89,9 +84,7 @@ class Ranks:
                 model = load(content, self)
             else:
                 method = getattr(model, name)
-                own = [method(batch) for batch in content[self.rank :: self.size]]
-                self._meet()
-                distributed.gather_object(own)
+                self._gather([method(batch) for batch in content[self.rank :: self.size]])
         distributed.destroy_process_group()
 
     def end(self) -> None:
@@ -116,12 +109,16 @@ class Ranks:
             distributed.broadcast_object_list(heard)
         return heard[0]
 
-    def _meet(self) -> None:
-        """Waits for every rank: this barrier alone reports which one is missing."""
+    def _gather(self, own: list[Any]) -> list[Any]:
+        """On rank 0: each rank's share."""
         from torch import distributed
 
+        # Of gloo's operations only this barrier reports which rank is missing.
         with _naming("0" if self.rank else None):
             distributed.monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)
+        gathered: list[Any] = [] if self.rank else [None] * self.size
+        distributed.gather_object(own, gathered or None)
+        return gathered
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ from titanflow.run.results import PrepareResult, write_result
 
 ITEMS = 8
 """Items of each task that are tried."""
-WRITTEN = "an answer"
 ENDS_WITH_LEAKS = ("error", "drop")
 
 logger = logging.getLogger("titanflow.evaluate")
@@ -133,7 +132,7 @@ def is_own(task: Any) -> bool:
 
 def _answer(kind: str, number: int) -> Any:
     if kind == "generate_until":
-        return WRITTEN
+        return "an answer"
     return -1.0 - number if kind == "loglikelihood_rolling" else (-1.0 - number, False)
 
 

@@ -118,7 +118,9 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
     trained = _saved(native)
     saved = {key.rpartition(".")[0] for key in to_transformers.to_hf(trained)}
     # peft saves whole modules with their buffers, such as the bias of deepseek_v3's router.
-    whole = to_transformers.to_hf({**trained, **_buffers(native)})
+    state = native.state_dict()
+    buffers = {name: state[name] for name, _ in native.named_buffers() if name in state}
+    whole = to_transformers.to_hf({**trained, **buffers})
     weights |= {
         f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items() if key.rpartition(".")[0] in saved
     }
@@ -175,11 +177,6 @@ def _saved(native: Any) -> Mapping[str, torch.Tensor]:
 
     trained = {name for name, parameter in native.named_parameters() if parameter.requires_grad}
     return {key: value for key, value in native.state_dict().items() if key in trained and not is_adapter(key)}
-
-
-def _buffers(native: Any) -> Mapping[str, torch.Tensor]:
-    state = native.state_dict()
-    return {name: state[name] for name, _ in native.named_buffers() if name in state}
 
 
 def _target_names(native: Any, names: Mapping[str, str]) -> list[str]:

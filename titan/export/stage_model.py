@@ -52,7 +52,9 @@ def stage_model(stage_folder: Path) -> StageModel:
     elif run is None:
         raise DataError(Problem(f"no {RUN_FILE}", origin=str(stage_folder), expected="the folder of a training stage"))
     else:
-        seq_len = run.config.get("training", {}).get("seq_len") or _default_seq_len()
+        from torchtitan.config import JobConfig
+
+        seq_len = run.config.get("training", {}).get("seq_len") or JobConfig().training.seq_len
         own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
     if base is None:
         return own
@@ -83,12 +85,6 @@ def _configured_model(run: StageRun, seq_len: int) -> StageModel:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(str(error.args[0])) from error
     return StageModel(name, args, seq_len, run.tokenizer)
-
-
-def _default_seq_len() -> int:
-    from torchtitan.config import JobConfig
-
-    return int(JobConfig().training.seq_len)
 
 
 def held_out_tokens(run: StageRun | None) -> Any | None:

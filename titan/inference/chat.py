@@ -72,11 +72,7 @@ def typed() -> Iterator[str]:
 
 
 def stream(conversations: list[Conversation], text: str, ask: Ask) -> None:
-    def say(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-
-    ask(conversations[0], text, say)
+    ask(conversations[0], text, lambda piece: print(piece, end="", flush=True))
     print()
 
 

@@ -81,7 +81,10 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
     trained, run = stage_model(stage), StageRun.of(stage)
     if trained.tokenizer is None:
         raise DataError(Problem("the stage names no tokenizer", origin=str(stage)))
-    tokenizer = _tokenizer(trained.tokenizer, chat_template(run))
+    # By way of a copy, so that the tokenizer is loaded as from an export.
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tokenizer(trained.tokenizer, Path(folder), chat_template(run))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     native = load_native(checkpoint, trained.name, trained.args, trained.seq_len)
     config = NativeConfig(
         vocab_size=trained.args.vocab_size,
@@ -95,10 +98,3 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model.eval(), tokenizer
-
-
-def _tokenizer(folder: Path, template: str | None) -> Any:
-    """Loads the tokenizer as an export has it."""
-    with tempfile.TemporaryDirectory() as place:
-        copy_tokenizer(folder, Path(place), template)
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
