@@ -34,7 +34,6 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def rehearse(asked: Rehearsal, folder: Path) -> None:
-    """Tries an evaluation, with its files in ``folder``."""
     run = asked.evaluate.model_copy(update={"folder": folder})
     settings = Evaluate(**run.config)
     tasks, rendered = prepare_tasks(run, settings)

@@ -50,8 +50,8 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path |
 def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: int | None = None) -> Path:
     """Copies a task folder to ``out`` with :data:`DATA` filled in, so that the tasks are kept as they were run.
 
-    Only the YAML files that the tasks need are copied, but all other files. ``data`` has the prepared items. With
-    ``num_fewshot`` a task's file names the split of its examples.
+    Of the YAML files only those that the tasks need are copied; other files (Python, templates) all. ``data`` has the
+    prepared items. With ``num_fewshot`` a task's file names the split of its examples.
     """
     assert asked.folder is not None
     needed = {os.path.normpath(path) for path in asked.files}

@@ -38,7 +38,6 @@ from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowEr
 from titanflow.run.contract import StageRun
 
 EXPORT_FOLDER = "export"
-"""The export's place in a training stage's folder."""
 SHARD_SIZE = 5_000_000_000
 """Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
 whatever the model's size."""
@@ -116,7 +115,9 @@ def export_dcp(
     checkpoint, out = Path(checkpoint), Path(out).absolute()
     if reason := refusal(model_name, asdict(model_args)):
         raise ConfigError(reason)
-    _refuse_foreign(out)
+    is_export = (out / "config.json").is_file() and any(out.glob("model*.safetensors"))
+    if out.exists() and not is_export and not (out.is_dir() and not any(out.iterdir())):
+        raise foreign(out, "export")
     tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
     adapter = train_spec(model_name).state_dict_adapter(model_args, None)
@@ -149,13 +150,6 @@ def export_dcp(
         digests=folder_digests(out),
         seconds=time.monotonic() - started,
     )
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() and not ((out / "config.json").is_file() and any(out.glob("model*.safetensors"))):
-        raise foreign(out, "export")
 
 
 def foreign(out: Path, kind: str) -> DataError:

@@ -25,7 +25,6 @@ LEAST_ARGMAX_AGREEMENT = 0.99
 POSITIONS = 512
 """Positions compared in each row, where the model has so many."""
 GREEDY_TOKENS = 16
-"""Tokens of the greedy continuation."""
 ROUTED_TRIES = 3
 """Samples tried for routed layers. If a token's score is within rounding of the threshold, one model may compute it and
 the other rightly skip it, which changes all that follows. A wrong export fails with every sample."""
@@ -57,7 +56,6 @@ class Parity:
     tied_alike: bool = True
 
     def failures(self) -> list[str]:
-        """Each failed criterion, with its figure and bound."""
         found = []
         # Not `>=`: NaN logits have to fail too.
         if not self.relative_error < TOLERANCE:
@@ -80,7 +78,6 @@ class Parity:
         return found
 
     def check(self, folder: Path) -> None:
-        """Raises :class:`ParityError` unless the export computes what the native model does."""
         if failures := self.failures():
             raise ParityError(f"{folder}: the exported model isn't the trained one: " + "; ".join(failures))
 
@@ -89,8 +86,8 @@ class Parity:
 
 
 def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, seed: int = 0) -> Any:
-    """Token ids to compare on, of shape (rows, positions): a random row, so that the whole vocabulary is reached, and
-    one of ``held_out``, 1-D token ids, if there are enough. ``seed`` also shifts where the text begins.
+    """Token ids to compare on, of shape (rows, positions): a random row, which reaches all parts of the
+    vocabulary, and one of ``held_out``, 1-D token ids, if there are enough. ``seed`` also shifts where the text begins.
     """
     import torch
 
@@ -110,15 +107,11 @@ def measure(
     weights: Mapping[str, Any] | None = None,
     disk: DiskTensors | None = None,
 ) -> Parity:
-    """Loads an exported folder and compares it with the native model, in fp32 on the CPU.
+    """Loads an exported folder and compares it, in fp32 on the CPU, with the native model.
 
-    Args:
-        native: with adapters unmerged.
-        adapter: torchtitan's state dict adapter of its family.
-        folder: the exported folder.
-        held_out: 1-D numpy array of token ids of held-out text.
-        weights: by native name those that were exported, if adapters were merged into them.
-        disk: takes the experts that are joined as the folder is loaded; else they are in memory.
+    ``adapter`` is torchtitan's state dict adapter of the family, ``held_out`` a 1-D numpy array of a text's token ids.
+    If LoRA's adapters were merged for the export, ``weights`` has the result by native name; ``native`` computes with
+    them unmerged. ``disk`` takes the experts that are joined on loading; by default memory does.
     """
     import torch
 

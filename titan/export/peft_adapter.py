@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from titanflow.config.keys.training import Lora
 
 ADAPTER_FOLDER = "adapter"
-"""The PEFT adapter's place in a LoRA stage's folder."""
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."

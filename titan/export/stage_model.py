@@ -88,7 +88,6 @@ def _configured_model(run: StageRun, seq_len: int) -> StageModel:
 
 
 def held_out_tokens(run: StageRun | None) -> Any | None:
-    """The first tokens of a stage's validation data, if it has any."""
     import numpy as np
 
     validation = run.data.validation if run else None

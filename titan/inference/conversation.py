@@ -115,7 +115,6 @@ class Conversation:
 
 
 def answer_forms(tokenizer: Any) -> AnswerForms:
-    """How a tokenizer's template writes answers."""
     texts = {token.content: token for token in tokenizer.added_tokens_decoder.values() if token.special}
     variables = {name: str(text) for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
     return AnswerForms(ChatRenderer(tokenizer.chat_template, "its own", SpecialTokens(texts).pattern, variables))

@@ -34,7 +34,7 @@ TIE = 1e-4
 
 @dataclass(frozen=True)
 class Verified:
-    """The checks and their object; ``commit`` is empty for a folder."""
+    """The checks of a published model; ``commit`` is empty for a folder."""
 
     source: str
     folder: Path

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def processor_name() -> str:
-    """The kernel's name of the CPU, or else Python's."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -42,7 +42,6 @@ class Patch:
     apply: Callable[[PatchContext], None]
 
     def check_version(self) -> None:
-        """Refuses a torchtitan outside of ``versions``."""
         found = version("torchtitan")
         if not SpecifierSet(self.versions).contains(Version(found), prereleases=True):
             written_for = f"the patch {self.name!r} of {self.target} was written for {self.versions}"

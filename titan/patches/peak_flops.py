@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 
@@ -31,8 +32,6 @@ def known_peak(device_name: str, peak: float) -> float:
 
 
 def apply(context: PatchContext) -> None:
-    import functools
-
     from torchtitan.tools import utils
 
     upstream = utils.get_peak_flops

@@ -24,7 +24,6 @@ class TensorBoardLogger:
         self._last: tuple[int, set[str]] = (0, set())
 
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        """Replaces the history."""
         # An open TensorBoard reads the newest file, and goes on to the next only from there.
         for old in sorted(self.folder.glob("events.out.tfevents.*"))[:-1]:
             old.unlink()

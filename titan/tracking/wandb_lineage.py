@@ -17,7 +17,6 @@ LONGEST_NAME = 128
 
 
 def used_artifacts(run: StageRun) -> list[ArtifactRecord]:
-    """A stage's data, and the model that it starts from."""
     data = [dataset_artifact(folder) for folder in (run.data.train, run.data.validation) if folder]
     begun = begins_with(run)
     return [*data, *([base_artifact(begun)] if begun else [])]

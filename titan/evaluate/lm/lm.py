@@ -110,7 +110,7 @@ class SharedLM(HFLM):
         return scores
 
     def _batches(self, rows: Sequence[Row]) -> Iterable[list[Row]]:
-        """Rows of similar length; on a CPU a batch has the tokens of so many full rows, or what the cache holds."""
+        """Rows of similar length, longest first; on a CPU a batch is limited by its tokens, not its rows."""
         start = 0
         count = size = self._rows_at_once(len(rows[0].tokens)) if rows else 0
         budget = min(size * self.max_length, CPU_BATCH_TOKENS)

@@ -96,9 +96,8 @@ def _checkpoint(run: StageRun, name: str, given: str | None) -> Path:
 def _stage(run: StageRun, name: str) -> Path:
     stage = name if name in run.stages else STAGE_OF.get(name, name)
     if stage not in run.stages:
-        found, expected = f"{name!r} is no stage of this run", ", ".join(run.stages)
-        expected = expected or "a mapping from a name to a folder"
-        raise ConfigError(Problem(found, "models", run.origins.get("models", ""), expected))
+        expected, origin = ", ".join(run.stages) or "a mapping from a name to a folder", run.origins.get("models", "")
+        raise ConfigError(Problem(f"{name!r} is no stage of this run", "models", origin, expected))
     return run.stages[stage].absolute()
 
 
@@ -152,8 +151,7 @@ def check_unchanged(folders: Mapping[str, Path], digests: Mapping[str, Mapping[s
     """Raises :class:`StageFailed` if a folder's files aren't those of ``digests`` any more."""
     for name, folder in folders.items():
         now = folder_digests(folder)
-        changed = sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file))
-        if changed:
+        if changed := sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file)):
             raise StageFailed(
                 f"{folder}: {', '.join(changed)} changed while {name} was evaluated, so the scores belong to no "
                 "version of it. Evaluate again while nothing writes there."
