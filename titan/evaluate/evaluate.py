@@ -64,7 +64,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     quiet_transformers()
     quiet_lm_eval()
     manager = task_manager(asked, tasks_folder)
-    # The other ranks only load models: by now rank 0 has found most mistakes, within a second.
+    # Not earlier: rank 0 has now found most mistakes, within a second, and the others are only needed for models.
     ranks.join()
     contamination = look_for_leaks(manager, folders, settings, run.origins)
     collected: dict[str, list[Scored]] = {name: [] for name in folders}

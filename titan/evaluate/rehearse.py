@@ -28,7 +28,6 @@ from titanflow.run.results import PrepareResult, write_result
 
 ITEMS = 8
 """Items of each task that are tried."""
-ENDS_WITH_LEAKS = ("error", "drop")
 
 logger = logging.getLogger("titanflow.evaluate")
 
@@ -41,7 +40,7 @@ def rehearse(asked: Rehearsal, folder: Path) -> None:
     problems = [problem for name in settings.tasks for problem in _task_problems(manager, name, tasks, settings)]
     if problems:
         raise ConfigError(problems)
-    if settings.contamination in ENDS_WITH_LEAKS:
+    if settings.contamination in ("error", "drop"):
         planned = {stage.folder: stage for stage in asked.trained}
         look_for_leaks(manager, _models(run, settings), settings, run.origins, planned)
 

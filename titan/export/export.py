@@ -116,7 +116,7 @@ def export_dcp(
     if reason := refusal(model_name, asdict(model_args)):
         raise ConfigError(reason)
     is_export = (out / "config.json").is_file() and any(out.glob("model*.safetensors"))
-    if out.exists() and not is_export and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise foreign(out, "export")
     tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
@@ -129,7 +129,8 @@ def export_dcp(
     try:
         native = load_native(checkpoint, model_name, model_args, max_position_embeddings, disk)
         weights = merged_state(native, disk.stored)
-        family, renamed = hugging_face_model(model_name, model_args), to_hugging_face(weights, adapter)
+        family = hugging_face_model(model_name, model_args)
+        renamed = to_hugging_face(weights, adapter)
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)

@@ -128,7 +128,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def add_rope_for_transformers_4(folder: Path) -> None:
-    """Repeats the RoPE parameters for transformers 4, which would silently use a theta of 10,000 without scaling."""
+    """Repeats RoPE's parameters for transformers 4.57, which else silently uses a theta of 10,000 without scaling."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     parameters = dict(config["rope_parameters"])

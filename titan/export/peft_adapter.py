@@ -40,7 +40,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """peft's prefix to the names of transformers' modules."""
 TOLERANCE = 1e-5
-"""Rounding: how far base and adapter may differ from the merged weights, relative to the largest of them."""
+"""How far rounding may take base and adapter from the merged weights, relative to the largest of them."""
 
 
 def write_peft_adapter(source: Path, out: Path) -> Path:

@@ -43,9 +43,8 @@ def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
             continue
         checksum, length, kind = CHUNK.unpack_from(data, position)
         content = data[position + CHUNK.size : position + CHUNK.size + length]
-        if kind not in (FULL, FIRST, MIDDLE, LAST) or len(content) < length:
-            return
-        if zlib.crc32(bytes([kind]) + content) != checksum:
+        is_whole = kind in (FULL, FIRST, MIDDLE, LAST) and len(content) == length
+        if not is_whole or zlib.crc32(bytes([kind]) + content) != checksum:
             return
         position += CHUNK.size + length
         yield kind, content

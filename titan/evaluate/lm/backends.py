@@ -60,7 +60,7 @@ def load_lm(loading: Loading, ranks: Ranks) -> Any:
             add_bos_token=False if loading.trained_here else None,
             seed=loading.seed,
         )
-    # Off until all libraries were imported, which is faster.
+    # Off until here, so that the libraries are imported faster.
     gc.enable()
     return lm
 
