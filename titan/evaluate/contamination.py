@@ -1,4 +1,4 @@
-"""Looks for the items of an evaluation in what its models were trained on, before any model is loaded."""
+"""Searches the models' training data for the items of an evaluation, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ def look_for_leaks(
     origins: Mapping[str, str],
     planned: Mapping[Path, StageRun] | None = None,
 ) -> Contamination | None:
-    """What of the tasks' items stands in the training data of the models in ``folders``; None where nobody asks.
+    """The tasks' items found in the training data of the models in ``folders``; None for ``contamination: skip``.
 
-    ``planned`` are stages by their folder that may not have begun.
-
-    Raises:
-        DataError: items were found and ``contamination`` is ``error``, or none of a task would be left to score.
+    ``planned`` maps folders to stages that may not have begun. Raises :class:`DataError` if items were found and
+    ``contamination`` is ``error``, or if ``drop`` would leave a task without items.
     """
     if settings.contamination == "skip":
         return None
@@ -58,7 +56,7 @@ def look_for_leaks(
 
 
 def scored_items(found: Contamination | None, tasks: Mapping[str, Any]) -> dict[str, list[int]] | None:
-    """The numbers of the items to score of each of some tasks, where leaked ones are dropped; None for all items."""
+    """By task the numbers of the items to score, where leaked ones are dropped; None for all items."""
     if found is None or not found.dropped or not found.leaked.keys() & tasks.keys():
         return None
     return {name: found.tasks[name].scored for name in tasks}
@@ -72,7 +70,7 @@ def _items(manager: Any, settings: Evaluate, found: Contamination) -> dict[str, 
             try:
                 items[name] = task_items(task, settings.limit)
             except Exception as error:
-                # A task's own functions: whatever is wrong with them, its scores may still be good.
+                # A task's own functions may raise anything here, and its scores can still be good.
                 found.not_looked_at.append(f"the items of {name}: {error!r:.200}")
     return items
 

@@ -1,4 +1,4 @@
-"""Prompts that are longer than the model's context: lm-eval leaves out their beginning, and says so nowhere."""
+"""Prompts longer than the model's context: lm-eval cuts off their beginning silently."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ SCORED = "loglikelihood"
 
 
 def cut_prompts(lm: Any, task: Any) -> dict[str, int]:
-    """How many items of a task were asked with a prompt that was cut, in the form of ``CutPrompts``; empty if none was.
+    """Counts the items of a task whose prompt was cut, in the form of ``CutPrompts``; empty if none was.
 
-    Args:
-        lm: the model as lm-eval asks it.
-        task: one whose requests were built.
+    The task's requests must have been built.
     """
     asked = [one for one in task.instances if one.request_type in (GENERATE, SCORED)]
     cut: set[int] = set()
     tokens = longest = 0
     for text, room, item in {(*_text(lm, one), one.doc_id) for one in asked}:
-        # A token has a byte at least, but for the few that a tokenizer may add.
+        # Encoding is slow, and rarely needed: a token has at least one byte, but for a few that a tokenizer may add.
         if len(text.encode()) + 8 <= room or (length := len(lm.tok_encode(text))) <= room:
             continue
         cut.add(item)
@@ -33,7 +31,7 @@ def cut_prompts(lm: Any, task: Any) -> dict[str, int]:
 
 
 def _text(lm: Any, instance: Any) -> tuple[str, int]:
-    """What a request has the model read, and for how many tokens of it there is room."""
+    """The text that the model reads for a request, and the number of tokens that fit."""
     if instance.request_type == SCORED:
         # The last token is scored and not read.
         return "".join(instance.args[:2]), lm.max_length + 1

@@ -1,9 +1,8 @@
-"""Evaluates exported folders with lm-evaluation-harness, side by side: ``torchrun -m titan.evaluate.evaluate
-run.yaml``.
+"""Evaluates exported folders with lm-evaluation-harness: ``torchrun -m titan.evaluate.evaluate run.yaml``.
 
-The folders are evaluated as they will be published, with lm-eval's transformers backend, and their bytes are
-hashed before and after. Rank 0 runs lm-eval and writes; every rank computes its share of the batches, on its own
-device (:mod:`titan.evaluate.ranks`), and the results are those of one process.
+The folders are evaluated as they will be published, with lm-eval's transformers backend, and hashed before and after.
+Rank 0 runs lm-eval and writes. Every rank computes its share of the batches on its own device
+(:mod:`titan.evaluate.ranks`); the results equal those of one process.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from titanflow.run.results import CutPrompts, EvaluateResult, Greedy, write_resu
 from titanflow.run.torchrun import end_with_torchrun
 
 LIBRARY_LOG = "lm_eval.log"
-"""What lm-eval and its libraries print, progress bars included."""
+"""The output of lm-eval and its libraries, progress bars included."""
 PACKAGES = ("lm_eval", "transformers", "torch", "datasets", "tokenizers")
 
 ALONE = Ranks()
@@ -56,13 +55,7 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
-    """Evaluates every model on every task and keeps scores, samples, versions and digests in the stage's folder.
-
-    Raises:
-        ConfigError: an unknown model, task or setting.
-        DataError: an export that isn't what its training stage recorded.
-        StageFailed: an evaluated folder changed meanwhile.
-    """
+    """Evaluates every model on every task; scores and samples go into the stage's folder."""
     started = time.monotonic()
     settings = _settings(run)
     asked, tasks_folder = prepare_tasks(run, settings)
@@ -71,7 +64,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     quiet_transformers()
     quiet_lm_eval()
     manager = task_manager(asked, tasks_folder)
-    # Not before: the other ranks are asked for models alone, and what is wrong so far is wrong in a second.
+    # Not earlier: rank 0 has now found most mistakes, within a second, and the others are only needed for models.
     ranks.join()
     contamination = look_for_leaks(manager, folders, settings, run.origins)
     collected: dict[str, list[Scored]] = {name: [] for name in folders}
@@ -100,7 +93,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(progress, done, total, name, task, scored)
-            # Before the next is loaded: two may not fit.
+            # Two models may not fit into memory.
             del lm
             _keep(run.folder, name, folder, collected[name], settings)
     ranks.end()
@@ -109,7 +102,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
         seconds = time.monotonic() - started
         return _result(run, settings, asked, folders, digests, collected, greedy, contamination, seconds)
     finally:
-        # They are in the result now, or belong to no version of a model.
+        # The scores are in the result now, or the model changed while they were computed.
         kept.forget()
 
 
@@ -140,7 +133,6 @@ def _settings(run: StageRun) -> Evaluate:
 
 
 def _report(progress: MetricsFile, done: int, total: int, model: str, task: str, scored: Scored) -> None:
-    """One line in the log and one in ``metrics.jsonl`` for a task that is finished."""
     own = scored.results["results"].get(task) or {}
     scores, samples = metric_scores(own), scored.results["n-samples"].get(task, {}).get("effective")
     shown = ", ".join(f"{metric} {score(scores, metric, samples)}" for metric in metrics(scores))
@@ -153,7 +145,6 @@ def _report(progress: MetricsFile, done: int, total: int, model: str, task: str,
 
 
 def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings: Evaluate) -> None:
-    """Writes one model's results and samples."""
     config = {
         "model": str(source),
         "backend": settings.backend,
@@ -236,19 +227,19 @@ def _versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _errors_written(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Writes ``error.json`` for what goes wrong inside, and ends the process with its exit status."""
+    """Writes ``error.json`` for an exception, and ends the process with its exit status."""
     try:
         yield
     except Exception as error:
         code = record_failure(folder, error, ranks.rank)
         if ranks.size > 1:
-            # At once: the other ranks wait for this one, and torchrun ends them.
+            # The other ranks wait for this one; once it has ended, torchrun ends them.
             leave(code)
         sys.exit(code)
 
 
 def main(run_file: Path) -> None:
-    """Evaluates what a ``run.yaml`` says; ends with ``result.json``, or with ``error.json`` and status 1 or 2."""
+    """Runs the stage of a ``run.yaml``; writes ``result.json``, or ``error.json`` and exits with status 1 or 2."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
@@ -261,7 +252,7 @@ def main(run_file: Path) -> None:
         return
     for name in (ERROR_FILE, RESULT_FILE, METRICS_FILE):
         (run.folder / name).unlink(missing_ok=True)
-    # Until a model is loaded.
+    # At rest until a model is loaded.
     with _errors_written(run.folder, ranks), collector_at_rest():
         result = evaluate_stage(run, ranks)
         write_result(run.folder, result)
@@ -269,7 +260,7 @@ def main(run_file: Path) -> None:
 
 
 def serve(ranks: Ranks) -> None:
-    """Computes what rank 0 asks for; everything that this takes lies on the disk."""
+    # Everything needed is on the disk by now.
     os.environ["HF_HUB_OFFLINE"] = "1"
     ranks.join()
     quiet_transformers()
@@ -279,5 +270,5 @@ def serve(ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    # All is written, and the libraries take a second to be taken down.
+    # Everything is written; an orderly exit of the libraries would take a second.
     leave(0)

@@ -1,4 +1,4 @@
-"""The items of lm-eval's tasks as wording that can be looked for in what was trained on."""
+"""The items of lm-eval's tasks as texts to search for in the training data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from titanflow.data.held_out.leaked_items import Item
 
 LEAST_WORDS = 3
-"""Words from which on a column may stand for the question in which it stands; a shorter one must be half of it."""
+"""A column with fewer words stands for the question only if it is at least half of it."""
 
 
 def task_items(task: Any, limit: float | None) -> list[Item]:
-    """The items of a task that is loaded, in its order, as many as ``limit`` lets be asked."""
+    """The items of a loaded task that would be asked under ``limit``, in order."""
     from lm_eval.evaluator_utils import get_sample_size
 
     documents = task.doc_iterator(rank=0, limit=get_sample_size(task, limit), world_size=1)
@@ -20,13 +20,13 @@ def task_items(task: Any, limit: float | None) -> list[Item]:
 
 
 def task_item(task: Any, document: Mapping[str, Any]) -> Item:
-    """One item: the question as the model is asked, and as its column has it; the gold answers."""
+    """One item: the question as asked and as its column has it, and the gold answers."""
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
         return Item((str(task.doc_to_target(document)),))
     question, target = task.doc_to_text(document), task.doc_to_target(document)
     choices = list(task.doc_to_choice(document)) if task.config.doc_to_choice is not None else []
     if isinstance(question, int):
-        # Tasks of winogrande's form: the choices go before one text, and the question is which of them is right.
+        # As in winogrande: the choices are beginnings of one text, and the question is the right one's number.
         return Item((f"{choices[question]} {target}",))
     golds = target if isinstance(target, list | tuple) else [target]
     answers = tuple(dict.fromkeys(answer for gold in golds for answer in _answers(gold, choices, document)))
@@ -37,7 +37,7 @@ def task_item(task: Any, document: Mapping[str, Any]) -> Item:
 
 
 def _answers(gold: Any, choices: list[Any], document: Mapping[str, Any]) -> Iterator[str]:
-    """A gold answer as the model is asked for it, and as a column has it where the choices are letters in its place."""
+    """A gold answer as asked for; if the choices are letters, also as a column has it."""
     place = gold if isinstance(gold, int) else choices.index(gold) if gold in choices else -1
     if not 0 <= place < len(choices):
         yield str(gold)
@@ -50,7 +50,7 @@ def _answers(gold: Any, choices: list[Any], document: Mapping[str, Any]) -> Iter
 
 
 def _columns(document: Mapping[str, Any], asked: str) -> Iterator[str]:
-    """The longest column that stands in the question, without the template's words around it."""
+    """The longest column that occurs in the question: it lacks the template's words."""
     within = " ".join(asked.split())
     texts = [value for value in document.values() if isinstance(value, str) and " ".join(value.split()) in within]
     longest = max(texts, key=len, default="")

@@ -1,7 +1,7 @@
-"""Scores of finished tasks, kept until the stage has finished, so that a rerun goes on with what is missing.
+"""Scores of finished tasks, kept until the stage has finished, so that a rerun computes only what is missing.
 
-A file is called after everything that its scores depend on: the model's files and how it is loaded, the task, its items
-and the settings. What changed in between is computed again, and nothing else.
+A file's name is the digest of everything that its scores depend on: the model's files, how it is loaded, the task, its
+items and the settings. If one of these changes, the task is scored again.
 """
 
 from __future__ import annotations
@@ -27,24 +27,21 @@ from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_checks import DATA, data_files
 
 KEPT_FOLDER = "scored"
-"""Beside the stages' folders in a run's: a stage that runs again has its own moved aside."""
+"""Lies beside the stages' folders: a stage that runs again has its own folder moved aside."""
 ELSEWHERE = {
     *("tasks", "include_path", "data", "models", "remote_code"),
     *("examples", "wandb", "log_samples", "launcher", "cache_requests"),
 }
-"""Settings that change no score of one task of one model, or count by what is in the files that they name."""
+"""Settings that change no score, or count by the contents of the files that they name."""
 VERSION = 3
-"""Counts up whenever the same task would be kept otherwise."""
+"""Increase it when the format or content of kept scores changes."""
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
 @dataclass(frozen=True)
 class KeptScores:
-    """What was scored so far of one stage.
-
-    ``data`` is the folder of the prepared items, ``dropped`` has by task the numbers of the items that aren't scored.
-    """
+    """The scores so far of one stage; ``data`` has the prepared items, ``dropped`` by task the items not scored."""
 
     folder: Path
     asked: AskedTasks
@@ -53,7 +50,6 @@ class KeptScores:
     dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
     def of(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Scored | None:
-        """What the model of these files scored on a task or group; None where that isn't known."""
         try:
             kept = json.loads(self._file(task, loading, digests).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -63,13 +59,11 @@ class KeptScores:
         return Scored(**{**kept, "answers": answers})
 
     def keep(self, task: str, loading: Loading, digests: Mapping[str, str], scored: Scored) -> Scored:
-        """Writes what was scored, and returns it as :meth:`of` will."""
-        path = self._file(task, loading, digests)
-        write_text_atomically(path, as_json(asdict(scored)))
+        """Writes scores and returns them as :meth:`of` will, so that a rerun has the same values."""
+        write_text_atomically(self._file(task, loading, digests), as_json(asdict(scored)))
         return self.of(task, loading, digests) or scored
 
     def forget(self) -> None:
-        """Removes all of them: the stage has its result."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Path:
@@ -79,7 +73,6 @@ class KeptScores:
         return self.folder / f"{digest([model, task, self._content(task), settings, versions])}.json"
 
     def _content(self, task: str) -> list[Any]:
-        """All that a task or group is made of: its settings, the code beside it, its items."""
         single = self.asked.tasks[task]
         code = sorted(self.asked.folder.rglob("*.py")) if self.asked.folder else []
         items = [path for one in single if not one.of_library for path in self._items(one.config)]
@@ -94,7 +87,7 @@ class KeptScores:
         data = glob.escape(str(self.data)) if self.data else ""
         kwargs = config.get("dataset_kwargs")
         folders = [config.get("dataset_path"), kwargs.get("data_dir") if isinstance(kwargs, Mapping) else None]
-        # Absolute patterns, which Path.glob doesn't take.
+        # Path.glob takes no absolute patterns.
         patterns = [*data_files(config), *(f"{folder}/**" for folder in folders if folder)]
         found = (sorted(glob.glob(name.replace(DATA, data), recursive=True)) for name in patterns)  # noqa: PTH207
         return [path for paths in found for path in map(Path, paths) if path.is_file()]

@@ -1,7 +1,7 @@
-"""What training recorded, held against the export that is to be scored: tokenizer, chat template, generation settings.
+"""Compares an export with what training recorded: tokenizer, chat template, generation settings.
 
-A model answers otherwise under another template, and a score of it would be nobody's. Only models of this run have a
-record; any other folder keeps what it says.
+A model answers differently under another template, so such a score would belong to no model that was trained. Only
+this run's models have a record; other folders are taken as they are.
 """
 
 from __future__ import annotations
@@ -19,19 +19,13 @@ from titanflow.run.results import TrainResult, result_of
 
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")
-"""Keys of a generation config that say how it was written."""
+"""Keys of a generation config that only record how it was written."""
 
 
 def check_locked(stage: Path, export: Path, name: str) -> None:
-    """Refuses an export that reads or ends its texts otherwise than its training stage did.
+    """Refuses an export that reads or ends its texts differently from its training stage.
 
-    Args:
-        stage: the training stage's folder; what it has no record of isn't compared.
-        export: the folder that is to be scored.
-        name: what the evaluation calls the model.
-
-    Raises:
-        DataError: names what was recorded and what was found, for each that differs.
+    What ``stage`` has no record of isn't compared; ``name`` is the model's name in the evaluation.
     """
     run = StageRun.of(stage)
     tokenizer, recorded = _trained_tokenizer(stage, run)
@@ -49,16 +43,14 @@ def check_locked(stage: Path, export: Path, name: str) -> None:
 
 
 def _trained_tokenizer(stage: Path, run: StageRun | None) -> tuple[Path | None, str]:
-    """The tokenizer that a stage trained with, where it still is, and its digest as recorded."""
+    """The folder of the tokenizer that a stage trained with, if unchanged, and its recorded digest."""
     result = result_of(stage)
     if isinstance(result, TrainResult):
         folder, recorded = result.tokenizer, result.tokenizer_digest
     else:
         folder = run.tokenizer if run else None
         recorded = tokenizer_digest(folder)
-    # One that changed since is no record.
-    is_the_same = folder is not None and bool(recorded) and tokenizer_digest(folder) == recorded
-    return folder if is_the_same else None, recorded
+    return folder if recorded and tokenizer_digest(folder) == recorded else None, recorded
 
 
 def _generation_problems(tokenizer: Path, turn: tuple[int, ...], name: str, export: Path) -> list[Problem]:

@@ -15,16 +15,16 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def log_to_wandb(run: StageRun, result: EvaluateResult) -> WandbRecord:
-    """Logs ``eval/<model>/<task>/<metric>``, one row, to a W&B run of its own; a record without id where that failed.
+    """Logs one row of ``eval/<model>/<task>/<metric>`` to a W&B run of its own.
 
-    Mode, project and account come from ``WANDB_*``, offline unless they say otherwise. Scores that are computed are
-    never lost to a logger.
+    ``WANDB_*`` set mode (offline by default), project and account. A failure is only logged, lest computed scores be
+    lost; the record then has no id.
     """
     models = evaluated_artifacts(result)
     unlogged = WandbRecord(mode=wandb_mode(), used=models)
     if unlogged.mode == "disabled":
         return unlogged
-    # An evaluation begins anew each time: what it said before is another run.
+    # A repeated evaluation is a new W&B run.
     (run.folder / WANDB_FILE).unlink(missing_ok=True)
     try:
         opened, record = open_run(run)

@@ -1,9 +1,8 @@
-"""torchrun's processes as one evaluation: rank 0 runs lm-eval and hands out batches, every rank computes its share.
+"""One evaluation on torchrun's processes: rank 0 runs lm-eval and hands out batches, every rank computes its share.
 
-lm-eval's own data parallelism splits the documents, so that batches, and with them the last digits, depend on the
-number of ranks, a task with fewer documents than ranks fails, and on a CPU each rank computes everything. Here the
-batches are the same for any number of ranks, and only where one is computed differs: the results are equal to the
-bit. Datasets are loaded, tasks run and files written on rank 0 alone.
+lm-eval's own data parallelism splits the documents. Its batches, and so the last digits, depend on the number of ranks;
+a task with fewer documents than ranks fails; and on a CPU each rank computes everything. Here the batches are the same
+for any number of ranks, so the results are equal to the bit. Only rank 0 loads datasets, runs tasks and writes files.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from typing import Any
 from titanflow.run.torchrun import forget_ranks
 
 LOAD = "load"
-"""The order to load a model; any other names a method of the model that is loaded."""
+"""The order to load a model; any other order is the name of a method of the loaded model."""
 PATIENCE = timedelta(hours=1)
-"""How long a rank waits for another that computes its share, as large as its own, or for rank 0's next order, before
-which that may load a dataset. One that died is torchrun's to notice, and it ends the others."""
+"""How long a rank waits for another's share, as large as its own, or for rank 0, which may load a dataset before its
+next order. If a rank dies, torchrun notices and ends the others."""
 SILENT = re.compile(r"Ranks? ([\d, ]+) failed to pass monitoredBarrier")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among torchrun's: the global rank, and the one on its machine, which chooses the device."""
+    """This process's place among torchrun's; ``local_rank`` is the one on its machine, which chooses the device."""
 
     rank: int = 0
     size: int = 1
@@ -38,18 +37,16 @@ class Ranks:
 
     @classmethod
     def of_environment(cls) -> Ranks:
-        """What torchrun says; a process that it didn't start is alone."""
+        """Reads torchrun's variables; a process that torchrun didn't start is alone."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return cls(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
 
     def join(self) -> None:
-        """Waits for the other ranks; torchrun's variables go, so that no library looks for ranks of its own.
-
-        The group is gloo's on any device: what goes between ranks is token ids, texts and scores.
-        """
+        """Waits for the other ranks, and unsets torchrun's variables, lest a library form a group of its own."""
         if self.size > 1:
             from torch import distributed
 
+            # gloo on any device: the ranks exchange only token ids, texts and scores.
             distributed.init_process_group("gloo", timeout=PATIENCE)
         forget_ranks()
 
@@ -59,11 +56,9 @@ class Ranks:
         return load(settings, self)
 
     def compute(self, method: Callable[[Any], Any], batches: Sequence[Any], title: str = "") -> list[Any]:
-        """On rank 0: what a method of the loaded model returns for each batch, computed by all ranks in turn.
+        """On rank 0: has all ranks call a method of the loaded model on their share of the batches.
 
-        Raises:
-            TimeoutError: a rank didn't come to the end of its share; names it.
-            ConnectionError: a rank is gone; names it if it can.
+        Raises :class:`TimeoutError` or :class:`ConnectionError`, with the late or lost rank where gloo knows it.
         """
         from tqdm import tqdm
 
@@ -71,41 +66,29 @@ class Ranks:
         own = [method(batch) for batch in tqdm(batches[:: self.size], desc=title)]
         if self.size == 1:
             return own
-        from torch import distributed
-
-        gathered: list[Any] = [None] * self.size
-        self._meet()
-        distributed.gather_object(own, gathered)
         results: list[Any] = [None] * len(batches)
-        for rank, part in enumerate(gathered):
+        for rank, part in enumerate(self._gather(own)):
             results[rank :: self.size] = part
         return results
 
     def serve(self, load: Callable[[Any, Ranks], Any]) -> None:
-        """On any other rank: does what rank 0 asks for until it says that there is no more.
-
-        Raises:
-            TimeoutError: rank 0 doesn't answer.
-            ConnectionError: it is gone.
-        """
+        """On any other rank: follows rank 0's orders until there are no more; raises as :meth:`compute` does."""
         from torch import distributed
 
         model = None
         while (order := self._hear()) is not None:
             name, content = order
             if name == LOAD:
-                # The one before goes first: two may not fit.
+                # Frees the previous model first: two may not fit.
                 model = None
                 model = load(content, self)
             else:
                 method = getattr(model, name)
-                own = [method(batch) for batch in content[self.rank :: self.size]]
-                self._meet()
-                distributed.gather_object(own)
+                self._gather([method(batch) for batch in content[self.rank :: self.size]])
         distributed.destroy_process_group()
 
     def end(self) -> None:
-        """On rank 0: lets the other ranks go."""
+        """On rank 0: ends :meth:`serve` on the other ranks."""
         if self.size > 1:
             from torch import distributed
 
@@ -126,17 +109,21 @@ class Ranks:
             distributed.broadcast_object_list(heard)
         return heard[0]
 
-    def _meet(self) -> None:
-        """Waits until every rank is here: of all of gloo's waits the one that knows who isn't."""
+    def _gather(self, own: list[Any]) -> list[Any]:
+        """On rank 0: each rank's share."""
         from torch import distributed
 
+        # Of gloo's operations only this barrier reports which rank is missing.
         with _naming("0" if self.rank else None):
             distributed.monitored_barrier(timeout=PATIENCE, wait_all_ranks=True)
+        gathered: list[Any] = [] if self.rank else [None] * self.size
+        distributed.gather_object(own, gathered or None)
+        return gathered
 
 
 @contextlib.contextmanager
 def _naming(awaited: str | None) -> Iterator[None]:
-    """Gives gloo's errors the rank that was waited for, where gloo itself names none."""
+    """Names the missing rank in gloo's errors: the one that gloo reports, else ``awaited``."""
     began = time.monotonic()
     try:
         yield

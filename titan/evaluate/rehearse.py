@@ -1,8 +1,7 @@
 """Tries an evaluation before anything is trained: ``python -m titan.evaluate.rehearse rehearsal.json``.
 
-No model is loaded, and torch isn't imported. Each task is loaded as the evaluation will load it and asked a few of its
-items, with made-up answers where a model's would be. Where items that are trained on would end the evaluation, they are
-looked for now.
+No model is loaded, and torch isn't imported. Each task is loaded as the evaluation will load it, and a few of its items
+get made-up answers. If leaked items could end the evaluation, they are searched for now.
 """
 
 from __future__ import annotations
@@ -28,20 +27,12 @@ from titanflow.run.errors import record_failure
 from titanflow.run.results import PrepareResult, write_result
 
 ITEMS = 8
-"""Items of each task that are asked."""
-WRITTEN = "an answer"
-ENDS_WITH_LEAKS = ("error", "drop")
+"""Items of each task that are tried."""
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
 def rehearse(asked: Rehearsal, folder: Path) -> None:
-    """Tries an evaluation; ``folder`` is for the files that this takes.
-
-    Raises:
-        ConfigError: a task that lm-eval can't load, ask or score.
-        DataError: items that are trained on, where that is an error or leaves none to score.
-    """
     run = asked.evaluate.model_copy(update={"folder": folder})
     settings = Evaluate(**run.config)
     tasks, rendered = prepare_tasks(run, settings)
@@ -49,13 +40,13 @@ def rehearse(asked: Rehearsal, folder: Path) -> None:
     problems = [problem for name in settings.tasks for problem in _task_problems(manager, name, tasks, settings)]
     if problems:
         raise ConfigError(problems)
-    if settings.contamination in ENDS_WITH_LEAKS:
+    if settings.contamination in ("error", "drop"):
         planned = {stage.folder: stage for stage in asked.trained}
         look_for_leaks(manager, _models(run, settings), settings, run.origins, planned)
 
 
 def _models(run: StageRun, settings: Evaluate) -> dict[str, Path]:
-    """The folder of each model, whether or not it is there."""
+    """The folder of each model, whether or not it exists."""
     if isinstance(settings.models, Mapping):
         return {name: expanded(folder) for name, folder in settings.models.items()}
     stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
@@ -63,11 +54,9 @@ def _models(run: StageRun, settings: Evaluate) -> dict[str, Path]:
 
 
 def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluate) -> Iterator[Problem]:
-    """What is wrong with the tasks of one name that is asked for."""
     single = {task.name: task for task in tasks.tasks[name]}
     try:
-        given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, tasks.of_ones_own)
-        loaded = load_task(manager, name, *given)
+        loaded = load_task(manager, name, settings.num_fewshot, settings.seed, settings.gen_kwargs, tasks.of_ones_own)
     except ConfigError as error:
         yield from error.problems
         return
@@ -82,7 +71,7 @@ def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluat
             missing = score(task, asked)
         except Exception as error:
             if step == "scored" and is_own(task):
-                # A made-up answer is none that the task's own functions have to take.
+                # The task's own functions may rightly refuse a made-up answer.
                 logger.warning("%s can't be scored with a made-up answer: %r", own, error)
                 continue
             yield _problem(f"{own} can't be {step}", error, single.get(own) or next(iter(single.values()), None))
@@ -92,7 +81,7 @@ def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluat
 
 
 def ask(task: Any, settings: Evaluate) -> list[Any]:
-    """The requests of a few items, answered as if by a model."""
+    """The requests of a few items, with made-up answers."""
     from lm_eval.evaluator_utils import get_sample_size
 
     size = get_sample_size(task, settings.limit)
@@ -129,7 +118,7 @@ def score(task: Any, asked: list[Any]) -> list[str]:
 
 
 def is_own(task: Any) -> bool:
-    """Whether functions of the task's own score it."""
+    """Whether the task is scored by functions that aren't lm-eval's."""
     from lm_eval.api.registry import aggregation_registry
 
     known = {aggregation_registry.get(name) for name in aggregation_registry}
@@ -141,7 +130,7 @@ def is_own(task: Any) -> bool:
 
 def _answer(kind: str, number: int) -> Any:
     if kind == "generate_until":
-        return WRITTEN
+        return "an answer"
     return -1.0 - number if kind == "loglikelihood_rolling" else (-1.0 - number, False)
 
 
@@ -154,7 +143,7 @@ def _problem(what: str, error: Exception, task: SingleTask | None) -> Problem:
 
 
 def main(file: Path) -> int:
-    """Tries what a ``rehearsal.json`` says; returns the exit code, with ``error.json`` beside the file."""
+    """Runs a ``rehearsal.json``; returns the exit code, and writes ``error.json`` beside the file for a failure."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )

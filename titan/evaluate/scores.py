@@ -1,4 +1,4 @@
-"""What is kept of lm-eval's results: numbers by metric, each item's answer, a few answers side by side."""
+"""The part of lm-eval's results that is kept: scores by metric, each item's answer, some answers side by side."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def metric_scores(task_results: Mapping[str, Any]) -> dict[str, float]:
-    """One task's scores by metric, the standard error as ``metric_stderr``; only finite numbers.
+    """One task's finite scores by metric, the standard error as ``metric_stderr``.
 
-    lm-eval's keys are ``metric,filter``. The filter is left out where a metric has only one; with several the
-    key keeps it (``exact_match,strict-match`` and ``exact_match_stderr,strict-match``).
+    lm-eval's keys are ``metric,filter``. The filter stays only where a metric has several
+    (``exact_match,strict-match`` and ``exact_match_stderr,strict-match``).
     """
     split = [(*key.rsplit(",", 1), value) for key, value in task_results.items() if "," in key]
     filters: dict[str, set[str]] = {}
@@ -29,7 +29,7 @@ def metric_scores(task_results: Mapping[str, Any]) -> dict[str, float]:
         try:
             number = float(value)
         except (TypeError, ValueError):
-            # "N/A": a standard error that has no closed form and was not resampled.
+            # "N/A": a standard error without a closed form that was not resampled.
             continue
         if math.isfinite(number):
             scores[metric if len(filters[metric]) == 1 else f"{metric},{filter_name}"] = number
@@ -37,7 +37,7 @@ def metric_scores(task_results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def merge_results(collected: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of one model's tasks as one mapping of lm-eval's form, samples left out."""
+    """Merges the results of one model's tasks in lm-eval's format, without samples."""
     merged: dict[str, Any] = {"config": dict(config)}
     for results in collected:
         for section, content in results.items():
@@ -47,29 +47,25 @@ def merge_results(collected: Sequence[Mapping[str, Any]], config: Mapping[str, A
 
 
 def write_samples(folder: Path, model: str, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Writes ``samples_<model>_<task>.jsonl``: an item a line with its prompt, answer, scores and hashes."""
+    """Writes ``samples_<model>_<task>.jsonl``, one item a line: prompt, answer, scores and hashes."""
     for task, items in samples.items():
         lines = [as_json(item) for item in sorted(items, key=lambda item: item["doc_id"])]
         write_text_atomically(folder / f"samples_{model}_{task}.jsonl", "\n".join(lines) + "\n")
 
 
 def write_results(folder: Path, model: str, results: Mapping[str, Any]) -> None:
-    """Writes ``results_<model>.json``."""
     write_text_atomically(folder / f"results_{model}.json", as_json(results, indent=2) + "\n")
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """A value as JSON, also with numpy's numbers and what else lm-eval's records hold."""
+    """A value as JSON, including numpy's numbers and other types in lm-eval's records."""
     from lm_eval.utils import handle_non_serializable
 
     return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
 
 
 def answers(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, str]]:
-    """Question, expected and given answer of each item by its id; empty for tasks without answers.
-
-    They are only shown: where a task of an unusual form has none that can be read, its scores count all the same.
-    """
+    """Question, expected and given answer by item id; empty for tasks without answers, or if reading them fails."""
     show = {"generate_until": _written, "multiple_choice": _chosen}.get(task.OUTPUT_TYPE)
     if show is None:
         return {}
@@ -77,7 +73,7 @@ def answers(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[int, dict[s
         return {
             sample["doc_id"]: {key: str(text).strip() for key, text in show(task, sample).items()} for sample in samples
         }
-    except Exception as error:  # A task's own functions may raise anything.
+    except Exception as error:  # A task's own functions may raise anything; the answers are only for show.
         logger.warning("%s: its answers can't be shown: %s: %s", task.config.task, type(error).__name__, error)
         return {}
 
@@ -89,11 +85,11 @@ def _written(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
     choices = task.doc_to_choice(sample["doc"])
-    # acc_mutual_info has each choice scored without the question as well, behind the others.
+    # For acc_mutual_info each choice is also scored without the question, after the others.
     likelihoods = [response[0] for response in sample["filtered_resps"][: len(choices)]]
     question, gold = task.doc_to_text(sample["doc"]), sample["target"]
     if isinstance(question, int):
-        # As in winogrande: the choices are beginnings of one continuation, and the text is the right one's number.
+        # As in winogrande: the choices are beginnings of one continuation, and the text is the number of the right one.
         question, gold = f"… {str(gold).strip()}", question
     right = [choices[one] if isinstance(one, int) else one for one in (gold if isinstance(gold, list) else [gold])]
     expected = " / ".join(map(str, right))
@@ -103,11 +99,9 @@ def _chosen(task: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
 def side_by_side(
     given: Mapping[str, Mapping[str, Mapping[int, Mapping[str, str]]]], count: int
 ) -> list[dict[str, str]]:
-    """A few questions with every model's answer, spread over tasks and items.
+    """At most ``count`` questions with every model's answer, spread over tasks and items.
 
-    Args:
-        given: model → task → item → what :func:`answers` made.
-        count: how many at most, over all tasks.
+    ``given`` is model → task → item → :func:`answers`.
     """
     models = list(given)
     shown: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""Evaluation tasks: your own YAML files with their data filled in, and lm-eval's library where one isn't yours.
+"""Evaluation tasks: your own YAML files with their data filled in, and those of lm-eval's library.
 
 A task's YAML may run code (``!function``, Jinja): use only task folders that you trust.
 """
@@ -26,15 +26,14 @@ from titanflow.evals.task_yaml import write_keys
 from titanflow.run.contract import StageRun
 
 TASKS_FOLDER = "tasks"
-"""Where a stage keeps the task files that it ran, data filled in."""
+"""The stage's folder of the task files that it ran, data filled in."""
 KEPT_TEMPLATES = 1024
 
 
 def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path | None]:
-    """The tasks that are asked for, and the folder of the local ones, rendered into the stage's; turns the Hub off
-    where nothing can need it.
+    """The tasks to evaluate, and the folder with your own, rendered; turns the Hub off if no task needs it.
 
-    To be called before lm-eval or transformers are imported: they read the switch when they are.
+    Call it before lm-eval or transformers are imported, since they read that switch on import.
     """
     named = settings.include_path
     if named is not None and not Path(named).is_dir():
@@ -49,18 +48,10 @@ def prepare_tasks(run: StageRun, settings: Evaluate) -> tuple[AskedTasks, Path |
 
 
 def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: int | None = None) -> Path:
-    """Copies a task folder with :data:`DATA` filled in, so that what was evaluated is kept as it was run.
+    """Copies a task folder to ``out`` with :data:`DATA` filled in, so that the tasks are kept as they were run.
 
-    Of its YAML files only those are copied that the asked-for tasks need; of the others (Python files, templates) all.
-
-    Args:
-        asked: what is evaluated, of a folder of one's own.
-        data: the prepared items; its path becomes absolute.
-        out: the folder to make; what is there goes.
-        num_fewshot: examples in the prompt; where there are some, a task's file names the split that they come from.
-
-    Raises:
-        ConfigError: a task wants data and none was prepared.
+    Of the YAML files only those that the tasks need are copied; other files (Python, templates) all. ``data`` has the
+    prepared items. With ``num_fewshot`` a task's file names the split of its examples.
     """
     assert asked.folder is not None
     needed = {os.path.normpath(path) for path in asked.files}
@@ -88,22 +79,22 @@ def render_tasks(asked: AskedTasks, data: Path | None, out: Path, num_fewshot: i
 
 
 def prepared_items(data: Path | None) -> dict[str, Any]:
-    """What is said of the prepared items; empty where there are none."""
+    """The ``dataset.json`` of the prepared items; empty if there is none."""
     path = data / "dataset.json" if data else None
     return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
 
 
 def reference(items: Mapping[str, Any], asked: AskedTasks) -> dict[str, float]:
-    """Of each task on a text that the preparation compressed, how many bits per byte ``xz`` needs for it."""
+    """The bits per byte that ``xz`` needs, for each task on a text that the preparation compressed."""
     compressed = {f"{DATA}/{file}": float(bits) for file, bits in items.get("xz_bits_per_byte", {}).items()}
     texts = ((task.name, compressed.get(file)) for task in asked.single for file in data_files(task.config))
     return {name: bits for name, bits in texts if bits is not None}
 
 
 def task_manager(asked: AskedTasks, folder: Path | None) -> Any:
-    """lm-eval's ``TaskManager`` over the files that the asked-for tasks need; it takes long to index all its library.
+    """lm-eval's ``TaskManager`` over the files that the tasks need, since indexing the whole library takes long.
 
-    ``folder`` holds the user's own, rendered; they go before the library's.
+    ``folder`` has the user's own tasks, rendered; they take precedence over the library's.
     """
     from lm_eval.tasks import TaskManager
 
@@ -113,7 +104,7 @@ def task_manager(asked: AskedTasks, folder: Path | None) -> Any:
 
 
 def keep_templates() -> None:
-    """Has lm-eval compile a task's template once: it does so for each field of each item, several times."""
+    """Has lm-eval compile each template once, instead of several times for each field of each item."""
     from lm_eval.utils import env
 
     if not hasattr(env.from_string, "cache_info"):
@@ -130,17 +121,9 @@ def load_task(
 ) -> Any:
     """A task, or a group with its tasks, ready for ``lm_eval.evaluate``.
 
-    Args:
-        manager: from :func:`task_manager`.
-        name: of a task or group.
-        num_fewshot: examples in the prompt; None for the task's own number. A task that sets 0 itself keeps it,
-            as in lm-eval.
-        seed: of the choice of examples.
-        gen_kwargs: settings of generation that go before the task's own.
-        own: the tasks that aren't of lm-eval's library, which keep no item among their own examples.
-
-    Raises:
-        ConfigError: more examples in the prompt than there are, or items that are examples themselves.
+    ``num_fewshot`` None keeps the task's own number of examples. A task that sets 0 itself keeps it, as in lm-eval.
+    ``seed`` chooses the examples, ``gen_kwargs`` override the task's. ``own`` are the tasks that aren't the library's:
+    none of their items may be among their examples.
     """
     loaded = manager.load([name])
     for single, task in loaded["tasks"].items():
@@ -159,23 +142,17 @@ def _check_examples(name: str, task: Any, is_own: bool) -> None:
         return
     split = task.fewshot_cfg.split
     is_left_out = split is not None and split == task.config.test_split
-    # Where they come from what is asked, lm-eval draws one more and leaves out the asked one, and whatever equals it.
+    # From the evaluated split lm-eval draws one more, and leaves out the asked item and its duplicates.
     alike = Counter(map(_as_text, task.sampler.fewshot_docs()))
     there = alike.total() - (max(alike.values(), default=0) if is_left_out else 0)
     if asked > there:
         where = f" in {split!r} beside the asked item" if is_left_out else ""
-        raise ConfigError(
-            Problem(f"{name} has {there} examples{where}, and {asked} are asked for", "num_fewshot", expected="fewer")
-        )
-    if is_own and not is_left_out and (shared := _items_among_examples(task)):
+        message = f"{name} has {there} examples{where}, and {asked} are asked for"
+        raise ConfigError(Problem(message, "num_fewshot", expected="fewer"))
+    if is_own and not is_left_out and (shared := sum(_as_text(item) in alike for item in task.eval_docs)):
         message = f"{shared} of {len(task.eval_docs)} items of {name} are among its examples, with their answers"
         hint = f"fewshot_split: {task.config.test_split} takes them from what is asked, and leaves out the asked one"
         raise ConfigError(Problem(message, "num_fewshot", expected="examples that aren't asked", hint=hint))
-
-
-def _items_among_examples(task: Any) -> int:
-    examples = set(map(_as_text, task.sampler.fewshot_docs()))
-    return sum(_as_text(item) in examples for item in task.eval_docs)
 
 
 def _as_text(item: Any) -> str:
@@ -183,11 +160,7 @@ def _as_text(item: Any) -> str:
 
 
 def wants_chat(loaded: Any, name: str, setting: Setting) -> bool:
-    """Whether the questions of a task or group of that name go through the chat template.
-
-    Raises:
-        ConfigError: a group mixes tasks that are asked through it with others.
-    """
+    """Whether a task or group goes through the chat template; a group can't mix both kinds of tasks."""
     tasks = {task: loaded_task.config.metadata for task, loaded_task in loaded["tasks"].items()}
     wanted = asked_as_chat(name, tasks, setting)
     if message := mixed(name, wanted):

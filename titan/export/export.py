@@ -38,15 +38,14 @@ from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowEr
 from titanflow.run.contract import StageRun
 
 EXPORT_FOLDER = "export"
-"""Where a training stage's export lies in its folder."""
 SHARD_SIZE = 5_000_000_000
-"""Bytes of the largest file of weights: what an export takes of memory is at most two of them (or of the largest
-tensor), whatever the model's size."""
+"""Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
+whatever the model's size."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported: ``digests`` is the SHA-256 of each file, ``parity`` the figures it passed with."""
+    """``digests`` has the SHA-256 of each file, ``parity`` the figures of the comparison that it passed."""
 
     folder: Path
     checkpoint: Path
@@ -58,12 +57,10 @@ class ExportReport:
 
 
 def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) -> ExportReport:
-    """Exports a training stage's checkpoint.
+    """Exports a training stage's checkpoint to the folder ``out``.
 
-    Args:
-        source: a stage's folder (its newest complete checkpoint is taken) or one ``checkpoint/step-N`` of it.
-        out: the folder to make.
-        tokenizer: a tokenizer's folder; the stage's own unless given.
+    ``source`` is a stage's folder (for its newest complete checkpoint) or one ``checkpoint/step-N`` of it;
+    ``tokenizer`` a tokenizer's folder, by default the stage's.
 
     Raises:
         ConfigError: the model's family has no export.
@@ -103,18 +100,11 @@ def export_dcp(
     end_of_turn: tuple[int, ...] = (),
     held_out: Any | None = None,
 ) -> ExportReport:
-    """Exports a distributed checkpoint; see :func:`export_checkpoint`.
+    """Exports a ``step-N`` folder; see :func:`export_checkpoint`.
 
-    Args:
-        checkpoint: a ``step-N`` folder.
-        model_name: torchtitan's name of the family.
-        model_args: the ``ModelArgs`` that the model was trained with.
-        tokenizer: the tokenizer's folder.
-        out: the folder to make.
-        max_position_embeddings: the ``seq_len`` trained with.
-        chat_template: the template's text, where it isn't the tokenizer's own.
-        end_of_turn: tokens that end a generation beside the tokenizer's own.
-        held_out: 1-D token ids of held-out text to compare on, beside random ones.
+    ``max_position_embeddings`` is the ``seq_len`` of the training; ``chat_template`` a text that replaces the
+    tokenizer's own; ``end_of_turn`` tokens that end a generation beside the tokenizer's own; ``held_out`` 1-D token ids
+    of held-out text to compare on, beside random ones.
     """
     from titan.models.lora import is_adapter, merged_state
     from titan.weights.disk_tensors import DiskTensors
@@ -125,7 +115,9 @@ def export_dcp(
     checkpoint, out = Path(checkpoint), Path(out).absolute()
     if reason := refusal(model_name, asdict(model_args)):
         raise ConfigError(reason)
-    _refuse_foreign(out)
+    is_export = (out / "config.json").is_file() and any(out.glob("model*.safetensors"))
+    if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
+        raise foreign(out, "export")
     tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
     config = make_config(model_name, model_args, tokens, max_position_embeddings)
     adapter = train_spec(model_name).state_dict_adapter(model_args, None)
@@ -139,7 +131,7 @@ def export_dcp(
         weights = merged_state(native, disk.stored)
         family = hugging_face_model(model_name, model_args)
         renamed = to_hugging_face(weights, adapter)
-        # Under no name of its own: what was copied is free again as soon as it is written.
+        # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
         copy_tokenizer(Path(tokenizer), partial, chat_template)
         check_tokenizer(partial)
@@ -161,19 +153,10 @@ def export_dcp(
     )
 
 
-def _refuse_foreign(out: Path) -> None:
-    """An export may be replaced; anything else at its place is somebody's work."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() and not ((out / "config.json").is_file() and any(out.glob("model*.safetensors"))):
-        raise DataError(
-            Problem(
-                "there is something that is no export",
-                origin=str(out),
-                expected="a new or empty folder, or an older export",
-                hint="choose another folder, or remove this one",
-            )
-        )
+def foreign(out: Path, kind: str) -> DataError:
+    """Only an older export or adapter may be replaced; anything else may be somebody's work."""
+    expected, hint = f"a new or empty folder, or an older {kind}", "choose another folder, or remove this one"
+    return DataError(Problem(f"there is something that is no {kind}", origin=str(out), expected=expected, hint=hint))
 
 
 def _write_model(
@@ -181,8 +164,8 @@ def _write_model(
 ) -> None:
     """Writes config, generation defaults and weights through transformers.
 
-    The weights go by the names that they have on the Hub, where each expert has its own; transformers makes its own
-    of them as it loads the folder, and the comparison that follows says which are missing or have no place.
+    The weights have the Hub's names, where each expert has its own; transformers joins them on loading. The later
+    comparison reports those that are missing or have no place.
     """
     import torch
 
@@ -198,14 +181,14 @@ def _write_model(
 
 
 def make_readable(folder: Path) -> None:
-    """safetensors writes files that only their owner may read, and a model is there to be read."""
+    """Lets everyone read the folder: safetensors writes files that only their owner can."""
     for path in folder.iterdir():
         path.chmod(0o644)
     folder.chmod(0o755)
 
 
 def put_in_place(partial: Path, out: Path) -> None:
-    """Renames a finished folder to its place; the folder that was there goes last."""
+    """Renames a finished folder to its place, and only then removes the older one."""
     older = out.with_name(f".{out.name}.older")
     shutil.rmtree(older, ignore_errors=True)
     if out.exists():
@@ -215,7 +198,6 @@ def put_in_place(partial: Path, out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 1 for a failed export, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m titan.export.export", description=__doc__)
     parser.add_argument("source", type=Path, help="a training stage's folder, or one checkpoint/step-N of it")
     parser.add_argument("out", type=Path, help="the folder to make")

@@ -1,7 +1,7 @@
 """The files beside the weights: ``config.json`` from the model's arguments, generation defaults, the tokenizer.
 
-Nothing is copied from a template: what the native model computes is written down argument by argument, and
-:mod:`titan.export.parity` then compares the two models' logits.
+The config comes from no template: each of the native model's arguments is translated, and :mod:`titan.export.parity`
+then compares the two models' logits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from titanflow.data.tokenizer.checks import encodes_otherwise
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
-"""Tokens that end a turn in the chat formats in use; those that a tokenizer has end a generation."""
-
+"""Tokens that end a turn in common chat formats; a tokenizer's own ones end a generation."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -34,20 +33,19 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids that a config names; ``eos`` is every token that ends a generation, the end of text first."""
+    """A config's token ids; ``eos`` has all that end a generation, the end of text first."""
 
     bos: int | None
     eos: tuple[int, ...]
     pad: int | None
     vocabulary: int
-    """The smallest size of an embedding that holds every token."""
+    """The smallest number of embeddings that covers every token."""
 
     @classmethod
     def read(cls, tokenizer: Path, end_of_turn: tuple[int, ...] = ()) -> SpecialTokens:
         """Reads a tokenizer's folder; ``end_of_turn`` ends a generation, too.
 
-        Where no turn was trained, it is the tokens that end one by their name. Where some were, such a token may stand
-        within a turn.
+        Without trained turns, the tokens in :data:`END_OF_TURN` do; with them, these may occur within a turn.
 
         Raises:
             DataError: the folder holds no tokenizer, or one without an end of text.
@@ -55,18 +53,12 @@ class SpecialTokens:
         from transformers import AutoTokenizer
 
         if not (tokenizer / "tokenizer.json").is_file():
-            raise DataError(
-                Problem("no tokenizer.json", origin=str(tokenizer), expected="the folder of a fast tokenizer")
-            )
+            expected = "the folder of a fast tokenizer"
+            raise DataError(Problem("no tokenizer.json", origin=str(tokenizer), expected=expected))
         loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
         if loaded.eos_token_id is None:
-            raise DataError(
-                Problem(
-                    "the tokenizer has no eos_token",
-                    origin=str(tokenizer / "tokenizer_config.json"),
-                    hint="name the token that separates documents as eos_token",
-                )
-            )
+            origin, hint = tokenizer / "tokenizer_config.json", "name the token that separates documents as eos_token"
+            raise DataError(Problem("the tokenizer has no eos_token", origin=str(origin), hint=hint))
         vocabulary = loaded.get_vocab()
         turns = end_of_turn or [vocabulary[token] for token in END_OF_TURN if token in vocabulary]
         return cls(
@@ -78,25 +70,14 @@ class SpecialTokens:
 
 
 def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_embeddings: int) -> Any:
-    """The transformers config under which the exported weights compute what the native model does.
+    """The transformers config that makes the exported weights compute what the native model does.
 
-    Args:
-        model_name: a family that is written for transformers (:func:`hugging_face_model`).
-        args: its ``ModelArgs``.
-        tokens: the tokenizer's ids.
-        max_position_embeddings: the ``seq_len`` trained with; what lies beyond was never seen.
-
-    Raises:
-        DataError: the tokenizer has more tokens than the model has embeddings.
+    ``max_position_embeddings`` is the ``seq_len`` of the training: the model never saw later positions.
     """
     if tokens.vocabulary > args.vocab_size:
-        raise DataError(
-            Problem(
-                f"the tokenizer has {tokens.vocabulary} tokens and the model {args.vocab_size} embeddings",
-                key="model.vocab_size",
-                hint="export with the tokenizer that the model was trained with",
-            )
-        )
+        found = f"the tokenizer has {tokens.vocabulary} tokens and the model {args.vocab_size} embeddings"
+        hint = "export with the tokenizer that the model was trained with"
+        raise DataError(Problem(found, key="model.vocab_size", hint=hint))
     common = {
         "vocab_size": args.vocab_size,
         "hidden_size": args.dim,
@@ -118,7 +99,7 @@ def make_config(model_name: str, args: Any, tokens: SpecialTokens, max_position_
 def make_generation_config(tokens: SpecialTokens) -> Any:
     """Greedy generation that ends with the document or the turn.
 
-    No ``max_new_tokens``: it would silently go before an evaluation task's own ``max_gen_toks``.
+    It has no ``max_new_tokens``, which would silently override an evaluation task's ``max_gen_toks``.
     """
     from transformers import GenerationConfig
 
@@ -128,12 +109,12 @@ def make_generation_config(tokens: SpecialTokens) -> Any:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuses an export whose tokenizer transformers loads as another than the one that the model was trained with.
+    """Refuses an export whose tokenizer encodes differently in transformers than in training.
 
-    transformers chooses a class by the model, too, and some classes part text in a way of their own.
+    transformers chooses the class also by the model, and some classes split text in their own way.
 
     Raises:
-        StageFailed: it encodes otherwise.
+        StageFailed: it encodes differently.
     """
     from transformers import AutoTokenizer
 
@@ -147,10 +128,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def add_rope_for_transformers_4(folder: Path) -> None:
-    """Repeats the RoPE parameters where transformers 4 looks for them.
-
-    4.57 knows no ``rope_parameters``: it would silently fall back to a theta of 10,000 without scaling.
-    """
+    """Repeats RoPE's parameters for transformers 4.57, which else silently uses a theta of 10,000 without scaling."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     parameters = dict(config["rope_parameters"])
@@ -160,12 +138,9 @@ def add_rope_for_transformers_4(folder: Path) -> None:
 
 
 def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
-    """Copies a tokenizer's files so that transformers 4 and 5 load them alike.
+    """Copies a tokenizer's files to ``folder`` so that transformers 4 and 5 load them alike.
 
-    Args:
-        tokenizer: the folder that the model was trained with.
-        folder: the export.
-        chat_template: the template's text, where it isn't the tokenizer's own.
+    ``chat_template`` is a text that replaces the tokenizer's own template.
     """
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
@@ -174,7 +149,7 @@ def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = No
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # transformers 5 writes a class that 4 doesn't have, and notes of how this very folder was loaded.
+    # transformers 5 writes a class that 4 lacks, and keys about how this folder was loaded.
     if config.get("tokenizer_class") in (None, "TokenizersBackend"):
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in ("backend", "is_local", "local_files_only"):

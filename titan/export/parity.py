@@ -1,8 +1,8 @@
-"""Whether an exported folder computes what the native model computes: measured before anything goes further.
+"""Measures whether an exported folder computes what the native model does, before the export is used.
 
-The folder is loaded as any user loads it, and its logits, its greedy continuation and its weights are compared
-with the native model's in fp32. A randomly initialised model hides real conversion mistakes (swapped norms, lost
-RoPE scaling) below rounding, so the tests scale the weights first; a trained model's are sensitive by themselves.
+The folder is loaded as any user loads it. Its logits, greedy continuation and weights are compared with the native
+model's in fp32. With random initial weights, rounding would hide mistakes of the conversion (swapped norms, lost RoPE
+scaling), so the tests scale them first; trained weights are sensitive enough.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
 
 TOLERANCE = 1e-4
-"""Bound on the relative error. A right export is within 3e-5; the mildest mistake tried, an eps ten times too large,
-is at 1e-3."""
+"""Bound on the relative error. A correct export stays below 3e-5; the mildest mistake tried, a tenfold eps, is 1e-3."""
 LEAST_ARGMAX_AGREEMENT = 0.99
 """Below 1 because two logits may tie within rounding."""
 POSITIONS = 512
 """Positions compared in each row, where the model has so many."""
 GREEDY_TOKENS = 16
-"""Tokens of the greedy continuation."""
 ROUTED_TRIES = 3
-"""Samples tried where layers are routed: a token whose score is within rounding of the threshold may be computed by
-one model and pass by in the other, both rightly, and changes what follows. A wrong export fails with each."""
+"""Samples tried for routed layers. If a token's score is within rounding of the threshold, one model may compute it and
+the other rightly skip it, which changes all that follows. A wrong export fails with every sample."""
 
 
 class ParityError(StageFailed):
@@ -40,12 +38,11 @@ class ParityError(StageFailed):
 class Parity:
     """How close an exported model is to the native one.
 
-    ``relative_error`` is max |exported − native| ÷ max |native| over all logits; ``argmax_agreement`` the share
-    of positions at which both choose the same token; ``greedy_agreement`` the share of the tokens that
-    transformers generates which the native model chooses too (its own choice, or a tie within the tolerance);
-    ``changed_tensors`` names those that differ by a bit after the way there and back. ``tied_alike`` is whether
-    the config says of the embeddings what the native model does: transformers 5 unties them in silence where the
-    weights differ, and 4 doesn't.
+    ``relative_error`` is max |exported − native| ÷ max |native| over all logits; ``argmax_agreement`` the share of
+    positions where both choose the same token; ``greedy_agreement`` the share of transformers' generated tokens that
+    the native model chooses too, or has in a tie; ``changed_tensors`` the names of those that differ by a bit after
+    conversion and back; ``tied_alike`` whether the config ties the embeddings as the native model does: where the
+    weights differ, transformers 5 silently unties them, and 4 doesn't.
     """
 
     relative_error: float
@@ -59,9 +56,8 @@ class Parity:
     tied_alike: bool = True
 
     def failures(self) -> list[str]:
-        """What is wrong, with the figure and the bound; empty where nothing is."""
         found = []
-        # Not `>`: a model whose logits are NaN has to fail too.
+        # Not `>=`: NaN logits have to fail too.
         if not self.relative_error < TOLERANCE:
             found.append(f"the logits' relative error is {self.relative_error:.2g}, expected below {TOLERANCE:g}")
         if self.argmax_agreement < LEAST_ARGMAX_AGREEMENT:
@@ -82,25 +78,16 @@ class Parity:
         return found
 
     def check(self, folder: Path) -> None:
-        """Raises :class:`ParityError` unless the export computes what the native model does."""
-        failures = self.failures()
-        if failures:
+        if failures := self.failures():
             raise ParityError(f"{folder}: the exported model isn't the trained one: " + "; ".join(failures))
 
     def figures(self) -> dict[str, float]:
-        """The numbers alone, for a result."""
         return {key: float(value) for key, value in asdict(self).items() if type(value) in (int, float)}
 
 
 def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, seed: int = 0) -> Any:
-    """Token ids to compare on, of shape (rows, positions): a row that reaches every part of the vocabulary,
-    and one of held-out text where there is some.
-
-    Args:
-        vocab_size: ids are drawn below it, from a fixed seed.
-        positions: length of a row.
-        held_out: 1-D token ids; left out where there are fewer than ``positions``.
-        seed: another gives other random tokens, and the text from another place on.
+    """Token ids to compare on, of shape (rows, positions): a random row, which reaches all parts of the
+    vocabulary, and one of ``held_out``, 1-D token ids, if there are enough. ``seed`` also shifts where the text begins.
     """
     import torch
 
@@ -120,16 +107,11 @@ def measure(
     weights: Mapping[str, Any] | None = None,
     disk: DiskTensors | None = None,
 ) -> Parity:
-    """Loads an exported folder and compares it with the native model.
+    """Loads an exported folder and compares it, in fp32 on the CPU, with the native model.
 
-    Args:
-        native: the fp32 model on the CPU.
-        adapter: torchtitan's state dict adapter of its family.
-        folder: the exported folder.
-        held_out: 1-D numpy array of token ids of held-out text.
-        weights: the weights that were exported, by native name, where they aren't simply the model's: adapters
-            merged, while ``native`` computes with them unmerged.
-        disk: where experts lie that are joined as the folder is loaded; in memory unless given.
+    ``adapter`` is torchtitan's state dict adapter of the family, ``held_out`` a 1-D numpy array of a text's token ids.
+    If LoRA's adapters were merged for the export, ``weights`` has the result by native name; ``native`` computes with
+    them unmerged. ``disk`` takes the experts that are joined on loading; by default memory does.
     """
     import torch
 
@@ -156,7 +138,7 @@ def measure(
 
 
 def _compare(native: Any, exported: Any, tokens: Any) -> dict[str, Any]:
-    """How close the two models' outputs are on the tokens ``[rows, positions]``."""
+    """Compares the two models' outputs on the tokens ``[rows, positions]``."""
     import torch
 
     greedy_tokens = min(GREEDY_TOKENS, exported.config.max_position_embeddings - 1)
@@ -174,11 +156,11 @@ def _compare(native: Any, exported: Any, tokens: Any) -> dict[str, Any]:
 
 
 def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: Any) -> float:
-    """The share of ``count`` tokens generated with transformers' cache that the native model chooses without one."""
+    """The share of ``count`` tokens, generated with transformers' cache, that the native model chooses without one."""
     import torch
     from transformers import GenerationConfig
 
-    # No end: a model that says `<|endoftext|>` first would leave nothing to compare.
+    # No token ends it: a model that begins with `<|endoftext|>` would leave nothing to compare.
     greedy = GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=0)
     exported.generation_config.eos_token_id = None
     generated = exported.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy)
@@ -188,7 +170,7 @@ def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: 
 
 
 def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> tuple[str, ...]:
-    """Names of native weights that ``from_hf`` doesn't give back to the bit from the files of the export."""
+    """Names of native weights that ``from_hf`` doesn't restore to the bit from the export."""
     import torch
 
     from titan.weights.hf_tensors import from_folder

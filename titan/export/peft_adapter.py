@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.export.export import EXPORT_FOLDER, make_readable, put_in_place
+from titan.export.export import EXPORT_FOLDER, foreign, make_readable, put_in_place
 from titan.export.files import copy_tokenizer
 from titan.export.stage_model import chat_template, stage_model
 from titan.models.huggingface import refusal
 from titan.models.registry import train_spec
 from titan.weights.native import load_native
 from titan.weights.stored_weights import newest_checkpoint
-from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed, TitanflowError
+from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
 from titanflow.run.checkpoints import METADATA
 from titanflow.run.contract import StageRun
@@ -35,21 +35,18 @@ if TYPE_CHECKING:
     from titanflow.config.keys.training import Lora
 
 ADAPTER_FOLDER = "adapter"
-"""Where a LoRA stage's PEFT adapter lies in its folder."""
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""What peft puts before the names of transformers' modules."""
+"""peft's prefix to the names of transformers' modules."""
 TOLERANCE = 1e-5
-"""Bound on what base and adapter may differ from the merged weights, relative to the largest of them: rounding."""
+"""How far rounding may take base and adapter from the merged weights, relative to the largest of them."""
 
 
 def write_peft_adapter(source: Path, out: Path) -> Path:
-    """Writes the adapters of a LoRA stage's checkpoint; returns the folder.
+    """Writes the adapters of a LoRA stage's checkpoint to the folder ``out``; returns it.
 
-    Args:
-        source: the stage's folder (its newest complete checkpoint is taken) or one ``checkpoint/step-N`` of it.
-        out: the folder to make.
+    ``source`` is the stage's folder (for its newest complete checkpoint) or one ``checkpoint/step-N`` of it.
 
     Raises:
         ConfigError: the stage trained no adapters, the model's family has no export, or peft can't be told of a module.
@@ -65,13 +62,15 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     source, out = Path(source).absolute(), Path(out).absolute()
     is_checkpoint = (source / METADATA).is_file()
     stage_folder = source.parent.parent if is_checkpoint else source
-    run, settings = StageRun.of(stage_folder), lora_of(StageRun.of(stage_folder))
+    run = StageRun.of(stage_folder)
+    settings = lora_of(run)
     if run is None or not settings.rank:
         raise ConfigError(Problem("no LoRA stage", "lora.rank", str(stage_folder), "a stage with adapters"))
     model = stage_model(stage_folder)
     if reason := refusal(model.name, asdict(model.args)):
         raise ConfigError(reason)
-    _refuse_foreign(out)
+    if out.exists() and any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
+        raise foreign(out, "adapter")
     checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
     native = load_native(checkpoint, model.name, model.args, model.seq_len)
     names = [name for name, _ in native.named_modules()]
@@ -101,10 +100,7 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
 def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors and the config of the PEFT adapter.
 
-    Args:
-        native: a native model with its adapters unmerged.
-        to_transformers: torchtitan's state dict adapter of its family.
-        settings: the ``lora`` section that it was trained with.
+    ``native`` has its adapters unmerged; ``to_transformers`` is torchtitan's state dict adapter of its family.
     """
     from titan.models.lora import adapted_modules
     from titan.weights.hf_weights import HEAD
@@ -120,8 +116,10 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
         weights[f"{PREFIX}{names[name]}.lora_B.weight"] = b.contiguous()
     trained = _saved(native)
     saved = {key.rpartition(".")[0] for key in to_transformers.to_hf(trained)}
-    # A module that peft takes whole has its buffers too, as the bias of deepseek_v3's router.
-    whole = to_transformers.to_hf({**trained, **_buffers(native)})
+    # peft saves whole modules with their buffers, such as the bias of deepseek_v3's router.
+    state = native.state_dict()
+    buffers = {name: state[name] for name, _ in native.named_buffers() if name in state}
+    whole = to_transformers.to_hf({**trained, **buffers})
     weights |= {
         f"{PREFIX}{key}": value.contiguous().clone() for key, value in whole.items() if key.rpartition(".")[0] in saved
     }
@@ -140,17 +138,17 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
     }
     embeddings = native.tok_embeddings.weight
     if native.output.weight is embeddings and embeddings.requires_grad:
-        # Otherwise the head would keep the base's weight; peft writes a copy for it, and asks for one.
+        # Otherwise the head would keep the base's weight. peft writes, and expects, a copy for it.
         config["ensure_weight_tying"] = True
         weights[f"{PREFIX}{HEAD}"] = embeddings.detach().clone()
     return weights, config
 
 
 def transformers_rows(name: str, module: LoRALinear, to_transformers: Any) -> tuple[str, torch.Tensor]:
-    """A layer's name in transformers, and which of its rows comes where: the conversion, done to row numbers.
+    """A layer's name in transformers, and its new order of rows, found by converting row numbers.
 
-    torchtitan's llama3 interleaves the two halves that RoPE turns, and its state dict adapter reorders the rows of
-    queries and keys; that of a B has to go along.
+    torchtitan's llama3 interleaves the two halves that RoPE rotates, so its state dict adapter reorders the rows of
+    queries and keys; those of B must follow.
     """
     import torch
 
@@ -160,7 +158,7 @@ def transformers_rows(name: str, module: LoRALinear, to_transformers: Any) -> tu
 
 
 def _check(name: str, module: LoRALinear, to_transformers: Any, a: torch.Tensor, b: torch.Tensor) -> None:
-    """Raises :class:`StageFailed` unless base and adapter are, in transformers' layout, the merged weight."""
+    """Raises :class:`StageFailed` unless base and adapter give, in transformers' layout, the merged weight."""
     key = f"{name}.weight"
     (base,) = to_transformers.to_hf({key: module.weight.detach()}).values()
     (merged,) = to_transformers.to_hf({key: module.merged()}).values()
@@ -173,20 +171,15 @@ def _check(name: str, module: LoRALinear, to_transformers: Any, a: torch.Tensor,
 
 
 def _saved(native: Any) -> Mapping[str, torch.Tensor]:
-    """The weights that were trained whole."""
+    """The weights that were trained in full."""
     from titan.models.lora import is_adapter
 
     trained = {name for name, parameter in native.named_parameters() if parameter.requires_grad}
     return {key: value for key, value in native.state_dict().items() if key in trained and not is_adapter(key)}
 
 
-def _buffers(native: Any) -> Mapping[str, torch.Tensor]:
-    state = native.state_dict()
-    return {name: state[name] for name, _ in native.named_buffers() if name in state}
-
-
 def _target_names(native: Any, names: Mapping[str, str]) -> list[str]:
-    """``q_proj`` where the layers of all blocks are adapted, whole names where only some are."""
+    """Names such as ``q_proj`` if the layers of all blocks are adapted, else full names."""
     from torch import nn
 
     linears = [name for name, module in native.named_modules() if isinstance(module, nn.Linear)]
@@ -198,20 +191,7 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
-        raise DataError(
-            Problem(
-                "there is something that is no adapter",
-                origin=str(out),
-                expected="a new or empty folder, or an older adapter",
-                hint="choose another folder, or remove this one",
-            )
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 1 for a failed conversion, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m titan.export.peft_adapter", description=__doc__)
     parser.add_argument("source", type=Path, help="a LoRA stage's folder, or one checkpoint/step-N of it")
     parser.add_argument("out", type=Path, help="the folder to make")

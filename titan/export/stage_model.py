@@ -1,8 +1,7 @@
-"""What a training stage trained, and what it trained it on: read from its folder."""
+"""Reads a training stage's model and data from its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from titanflow.run.results import TrainResult, read_result
 
 @dataclass(frozen=True)
 class StageModel:
-    """What a training stage trained: the family, its arguments, the length and the tokenizer."""
+    """The model of a training stage: family, ``ModelArgs``, context length and tokenizer."""
 
     name: str
     args: Any
@@ -31,13 +30,13 @@ class StageModel:
 
 
 def stage_model(stage_folder: Path) -> StageModel:
-    """Reads what a stage trained: from its result, or before it has one from its run file.
+    """Reads a stage's model from its result or, before there is one, from its run file.
 
-    A fine-tuning stage's architecture is its base's; its ``seq_len`` the longest of both, since the weights have
-    seen the base's positions too. A family of one's own is imported as the stage imported it.
+    A fine-tuned model has its base's architecture, and the longer ``seq_len`` of both, since its weights have seen the
+    base's positions too. A custom family is imported as in the stage.
 
     Raises:
-        ConfigError: the module of a family of one's own can't be imported.
+        ConfigError: a custom family's module can't be imported.
         DataError: the folder is no training stage's.
     """
     run = StageRun.of(stage_folder)
@@ -53,7 +52,9 @@ def stage_model(stage_folder: Path) -> StageModel:
     elif run is None:
         raise DataError(Problem(f"no {RUN_FILE}", origin=str(stage_folder), expected="the folder of a training stage"))
     else:
-        seq_len = run.config.get("training", {}).get("seq_len") or _default_seq_len()
+        from torchtitan.config import JobConfig
+
+        seq_len = run.config.get("training", {}).get("seq_len") or JobConfig().training.seq_len
         own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
     if base is None:
         return own
@@ -61,7 +62,7 @@ def stage_model(stage_folder: Path) -> StageModel:
 
 
 def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageModel:
-    """The base's model, with the rows that the stage's new tokens made it grow by."""
+    """The base's model, with rows for the stage's new tokens."""
     args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
     return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
 
@@ -78,25 +79,15 @@ def _configured_model(run: StageRun, seq_len: int) -> StageModel:
     for key in ("name", "flavor"):
         if not model.get(key):
             raise ConfigError(Problem(f"model.{key} is missing", origin=str(run.folder / RUN_FILE)))
-    args = _flavor_args(model["name"], model["flavor"], run.model_overrides)
-    return StageModel(model["name"], args, seq_len, run.tokenizer)
-
-
-def _default_seq_len() -> int:
-    from torchtitan.config import JobConfig
-
-    return int(JobConfig().training.seq_len)
-
-
-def _flavor_args(name: str, flavor: str, overrides: Mapping[str, Any]) -> Any:
+    name, flavor = model["name"], model["flavor"]
     try:
-        return override_model_args(train_spec(name).model_args, name, flavor, overrides)[flavor]
+        args = override_model_args(train_spec(name).model_args, name, flavor, run.model_overrides)[flavor]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(str(error.args[0])) from error
+    return StageModel(name, args, seq_len, run.tokenizer)
 
 
 def held_out_tokens(run: StageRun | None) -> Any | None:
-    """The first tokens of a stage's validation data, or None where it has none."""
     import numpy as np
 
     validation = run.data.validation if run else None
@@ -106,12 +97,12 @@ def held_out_tokens(run: StageRun | None) -> Any | None:
 
 
 def chat_template(run: StageRun | None) -> str | None:
-    """The text of the template that the stage's conversations were rendered with; None for the tokenizer's own."""
+    """The template that rendered the stage's conversations; None for the tokenizer's own."""
     path = run.data.train / TEMPLATE_FILE if run and run.data.train else None
     return path.read_text(encoding="utf-8") if path and path.is_file() else None
 
 
 def end_of_turn(run: StageRun | None) -> tuple[int, ...]:
-    """The tokens that ended the turns that the stage trained."""
+    """The tokens that ended the stage's trained turns."""
     folder = run.data.train if run else None
     return tuple(read_info(folder).ends_of_turn) if folder and is_complete(folder) else ()

@@ -23,15 +23,11 @@ RESET, QUIT = "/reset", "/quit"
 INTERRUPTED = 130
 
 Ask = Callable[["Conversation", str, Callable[[str], None]], str]
-"""Has one model answer a text; pieces of the answer go to the callback."""
+"""Has a model answer a text; the callback gets the pieces of the answer."""
 
 
 def load(sources: Sequence[str], system: str | None) -> list[Conversation]:
-    """A conversation with each model, called by the end of its name where that tells them apart.
-
-    Raises:
-        ConfigError: one of them is no model, or brings code of its own.
-    """
+    """A conversation with each model, which has a short name if these are unique."""
     from titan.inference.conversation import Conversation, model_folder
     from titan.process.quiet import quiet_transformers
 
@@ -43,7 +39,7 @@ def load(sources: Sequence[str], system: str | None) -> list[Conversation]:
 
 
 def talk(conversations: list[Conversation], ask: Ask) -> None:
-    """The conversation in a terminal; ends with ctrl-D, ``/quit``, or ctrl-C where nothing is being said."""
+    """The conversation in a terminal; ends with ctrl-D, ``/quit``, or ctrl-C at the prompt."""
     show = stream if len(conversations) == 1 else side_by_side
     for text in typed():
         if text == RESET:
@@ -61,7 +57,6 @@ def talk(conversations: list[Conversation], ask: Ask) -> None:
 
 
 def typed() -> Iterator[str]:
-    """What the user types, without what is empty."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (gives `input` a history and arrow keys)
     while True:
@@ -77,18 +72,12 @@ def typed() -> Iterator[str]:
 
 
 def stream(conversations: list[Conversation], text: str, ask: Ask) -> None:
-    """One model's answer, printed as it comes."""
-
-    def say(piece: str) -> None:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-
-    ask(conversations[0], text, say)
+    ask(conversations[0], text, lambda piece: print(piece, end="", flush=True))
     print()
 
 
 def side_by_side(conversations: list[Conversation], text: str, ask: Ask) -> None:
-    """A column for each model under its name, filled one after another as the answers come."""
+    """A column for each model under its name; the models answer in turn."""
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
@@ -105,7 +94,6 @@ def side_by_side(conversations: list[Conversation], text: str, ask: Ask) -> None
 
 
 def answer_lines(conversations: list[Conversation], ask: Ask) -> None:
-    """Answers each line of the input; with several models each answer has its model's name before it."""
     for line in map(str.strip, sys.stdin):
         if line == QUIT:
             return
@@ -118,13 +106,11 @@ def answer_lines(conversations: list[Conversation], ask: Ask) -> None:
 
 
 def reset(conversations: list[Conversation]) -> None:
-    """Begins each conversation anew."""
     for conversation in conversations:
         conversation.reset()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 2 for what is no model, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m titan.inference.chat", description=__doc__)
     parser.add_argument("models", nargs="+", help="a folder, a finished stage's, or owner/name[@revision] on the Hub")
     parser.add_argument("--max-new-tokens", type=int, default=MAX_NEW_TOKENS, help="the most tokens of an answer")

@@ -1,4 +1,4 @@
-"""One model's side of a conversation: what was said, and its answer as it comes."""
+"""One model's side of a conversation: the turns so far, and its answer as it is generated."""
 
 from __future__ import annotations
 
@@ -21,20 +21,13 @@ from titanflow.data.chat.render import ChatRenderer
 from titanflow.data.tokenizer.special_tokens import SpecialTokens
 
 BELOW = ("", "export", "model")
-"""Where a folder's model lies: in itself, or in that of a training or of a publish stage."""
-# All but tab and newline: a terminal obeys them. The last two ranges turn text around.
+"""A model lies in its own folder, or within that of a training or a publish stage."""
+# A terminal obeys them. Tab and newline are harmless; the last two ranges reverse text.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def model_folder(source: str) -> Path:
-    """The folder that transformers loads.
-
-    Args:
-        source: such a folder, a stage's, or ``owner/name`` on the Hub, with ``@revision`` behind it or without.
-
-    Raises:
-        ConfigError: it is none of these, or the Hub has no such model.
-    """
+    """The folder that transformers loads, of a path, a stage's folder, or ``owner/name[@revision]`` on the Hub."""
     for below in BELOW:
         if is_hugging_face(Path(source) / below):
             return Path(source) / below
@@ -46,15 +39,12 @@ def model_folder(source: str) -> Path:
 
 
 def printable(text: str) -> str:
-    """A model's text without what a terminal would obey."""
+    """A model's text without control characters that a terminal would obey."""
     return CONTROLS.sub("", text)
 
 
 class Conversation:
-    """A model, its tokenizer and what was said so far.
-
-    With a chat template the answers follow one another; a model without one goes on from each text by itself.
-    """
+    """A model, its tokenizer and the turns so far; a model without a chat template continues each text on its own."""
 
     def __init__(self, name: str, folder: Path, system: str | None = None) -> None:
         self.name = name
@@ -68,31 +58,19 @@ class Conversation:
         self.turns: list[dict[str, str]] = []
         self.forms = answer_forms(self.tokenizer) if self.has_template else None
         self.forgot = 0
-        """Turns that the last answer could no longer take into account."""
+        """The number of oldest turns that no longer fitted for the last answer."""
 
     @property
     def has_template(self) -> bool:
-        """Whether the model answers; otherwise it goes on."""
         return bool(self.tokenizer.chat_template)
 
     def reset(self) -> None:
-        """Forgets what was said."""
         self.turns = []
 
     def answer(self, text: str, max_new_tokens: int, temperature: float, say: Callable[[str], None]) -> str:
-        """Generates an answer and hands each piece of it to ``say`` as soon as it stands.
+        """Generates an answer, and hands each piece to ``say`` as soon as it is final and safe to print.
 
-        Where it is interrupted, what was said until then stays said.
-
-        Args:
-            text: the user's turn, or what to go on from.
-            max_new_tokens: the most tokens of the answer.
-            temperature: of sampling; 0 takes the likeliest token each time.
-            say: gets text that is safe to print, an answer's parts apart from one another.
-
-        Raises:
-            ConfigError: the template refuses the conversation.
-            DataError: the text leaves no room in the model's context.
+        An interrupted answer stays in the conversation. ``temperature`` 0 takes the likeliest token each time.
         """
         tokens = torch.tensor([self._prompt(text)], device=self.model.device)
         streamer = Streamer(self.tokenizer, say, self.forms)
@@ -109,12 +87,11 @@ class Conversation:
             streamer.flush()
             if self.forms:
                 written = self.tokenizer.decode(streamer.tokens, skip_special_tokens=False)
-                as_one = {"role": "assistant", "content": streamer.said}
-                self.turns.append(self.forms.message(written) or as_one)
+                self.turns.append(self.forms.message(written) or {"role": "assistant", "content": streamer.said})
         return printable(streamer.said)
 
     def _prompt(self, text: str) -> list[int]:
-        """The token ids to answer; the oldest turns go where they fill the context."""
+        """The token ids to answer; the oldest turns are left out if the context is full."""
         if not self.has_template:
             tokens = list(self.tokenizer(text).input_ids)
         else:
@@ -130,45 +107,41 @@ class Conversation:
 
     def _rendered(self, turns: list[dict[str, str]]) -> list[int]:
         try:
-            text = self.tokenizer.apply_chat_template(
-                spelled([*self.system, *turns], self.tokenizer.chat_template),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            messages = spelled([*self.system, *turns], self.tokenizer.chat_template)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise ConfigError(Problem(f"{self.name}'s chat template refuses this: {error}")) from None
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def answer_forms(tokenizer: Any) -> AnswerForms:
-    """How the template of a tokenizer writes answers."""
     texts = {token.content: token for token in tokenizer.added_tokens_decoder.values() if token.special}
     variables = {name: str(text) for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
     return AnswerForms(ChatRenderer(tokenizer.chat_template, "its own", SpecialTokens(texts).pattern, variables))
 
 
 class Streamer(TextStreamer):
-    """Hands on an answer word by word, and its parts apart from one another where a template writes it in parts."""
+    """Hands on an answer word by word; if a template writes it in parts, the parts stay separate."""
 
     def __init__(self, tokenizer: Any, say: Callable[[str], None], forms: AnswerForms | None) -> None:
         self.forms = forms if forms and forms.in_parts else None
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=self.forms is None)
         self.say = say
         self.tokens: list[int] = []
-        """What was generated, control tokens too."""
+        """The generated tokens, control tokens included."""
         self.written = ""
-        """Its text, with control tokens where they part an answer."""
+        """Their text, with control tokens if they separate an answer's parts."""
         self.said = ""
-        """What was handed on, with what a terminal would obey."""
+        """The text handed on, before :func:`printable`."""
 
     def put(self, value: torch.Tensor) -> None:
-        """What transformers calls with the prompt first, then with each token."""
+        """transformers calls this with the prompt first, then with each token."""
         if not self.next_tokens_are_prompt:
             self.tokens += value.flatten().tolist()
         super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """What transformers calls with each piece."""
+        """transformers calls this with each piece of text."""
         self.written += text
         shown = self.forms.shown(self.written, stream_end) if self.forms else self.written
         piece, self.said = shown[len(self.said) :], shown
@@ -176,6 +149,6 @@ class Streamer(TextStreamer):
             self.say(printable(piece))
 
     def flush(self) -> None:
-        """Says what is held back because a word may still change: for an answer that was interrupted."""
+        """Says the last word of an interrupted answer, which is held back as it may still change."""
         if self.token_cache:
             self.end()

@@ -1,4 +1,4 @@
-"""What a model says to a fixed sentence without chance, in token ids: how a copy of it is recognised."""
+"""A model's greedy continuation of a fixed sentence, in token ids: it identifies copies of the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from titanflow.run.results import Greedy
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it"
-"""The prompt is the first tokens of this, whatever the tokenizer makes of it."""
+"""Its first tokens are the prompt, whatever the tokenizer."""
 PROMPT_TOKENS = 8
 NEW_TOKENS = 16
 
@@ -15,16 +15,13 @@ NEW_TOKENS = 16
 def record_greedy(model: Any, tokenizer: Any) -> Greedy:
     """The continuation of a short fixed prompt: one row, no padding, no end of text, so that its length is known.
 
-    Args:
-        model: a transformers model, in fp32: in less the choice between two near tokens is the hardware's.
-        tokenizer: its tokenizer.
+    ``model`` is a transformers model in fp32: with lower precision hardware decides between two near tokens.
     """
-    prompt = tokenizer.encode(SENTENCE, add_special_tokens=False)[:PROMPT_TOKENS]
-    return continue_greedily(model, prompt)
+    return continue_greedily(model, tokenizer.encode(SENTENCE, add_special_tokens=False)[:PROMPT_TOKENS])
 
 
 def continue_greedily(model: Any, prompt: list[int], new_tokens: int = NEW_TOKENS) -> Greedy:
-    """A model's own choice after a prompt of token ids, ``new_tokens`` of them or as many as its context holds."""
+    """Continues a prompt of token ids by ``new_tokens`` tokens, or as many as the context holds."""
     import torch
     from transformers import GenerationConfig
 

@@ -27,14 +27,14 @@ from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
 
 KINDS = {"a file": Path.is_file, "a pipe": Path.is_fifo, "a socket": Path.is_socket, "a device": Path.is_char_device}
-"""What a path may be that is no folder, and how to find out without opening it."""
+"""What a path may be instead of a folder, and how to find out without opening it."""
 TIE = 1e-4
-"""Of the largest logit: two tokens this close may change places on another machine (:mod:`titan.export.parity`)."""
+"""Relative to the largest logit: two tokens this close may swap on another machine (:mod:`titan.export.parity`)."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at; ``commit`` is empty for a folder."""
+    """The checks of a published model; ``commit`` is empty for a folder."""
 
     source: str
     folder: Path
@@ -43,26 +43,17 @@ class Verified:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
         return {**asdict(self), "folder": str(self.folder), "passed": self.passed}
 
 
 def verify(source: str, revision: str | None = None) -> Verified:
-    """Verifies a folder that was published to, or a repository.
+    """Verifies a published folder, or a repository ``owner/name`` on the Hub.
 
-    Args:
-        source: a folder, or ``owner/name`` on the Hub.
-        revision: of a repository: a branch, a tag or a commit. Unless given it is the head of ``main``, which is what
-            everyone loads, and that has to be tagged: the tag is the mark of what was published.
-
-    Raises:
-        ConfigError: neither a folder nor a repository's name.
-        DataError: nothing was published there.
-        HubError: the Hub refuses or can't be reached.
+    ``revision`` is a repository's branch, tag or commit. By default it is the head of ``main``, which everyone loads;
+    that must have a tag, which marks what was published.
     """
     checks: list[Check] = []
     try:
@@ -71,16 +62,15 @@ def verify(source: str, revision: str | None = None) -> Verified:
             if revision is not None:
                 raise ConfigError(Problem("a folder has no revisions", "--revision", expected="owner/name on the Hub"))
             folder, commit = Path(source), ""
-        # A name like a repository's below something on this machine is a path that was mistyped.
+        # A repository's name whose first part is a folder here is rather a mistyped path.
         elif names_repository(source) and not is_path:
             folder, commit, checks = download(source, revision)
         else:
             raise ConfigError(no_folder(source))
         by_list, content = check_folder(folder)
     except OSError as error:  # a folder without rights, a name that no system takes
-        raise ConfigError(
-            Problem(f"{source} can't be read: {error.strerror}", expected="a folder, or owner/name on the Hub")
-        ) from None
+        expected = "a folder, or owner/name on the Hub"
+        raise ConfigError(Problem(f"{source} can't be read: {error.strerror}", expected=expected)) from None
     checks += by_list
     if all(check.passed for check in checks):
         checks += check_model(folder, content.get("greedy"))
@@ -88,7 +78,7 @@ def verify(source: str, revision: str | None = None) -> Verified:
 
 
 def no_folder(source: str) -> Problem:
-    """What to say of a path that no folder answers to: what it is, or the folders that lie beside it."""
+    """The problem with a path that is no folder: what it is instead, or a folder with a similar name."""
     path, expected = Path(source), "a folder, or owner/name on the Hub"
     if not source:
         return Problem("the name is empty", expected=expected)
@@ -104,7 +94,7 @@ def no_folder(source: str) -> Problem:
 
 
 def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]]:
-    """Brings a revision into the Hub's cache: its folder, its commit, and whether it is the one on the Hub."""
+    """Downloads a revision into the Hub's cache: its folder, its commit, and checks against the Hub."""
     if revision is not None and not is_revision(revision):
         raise ConfigError(Problem(f"found {revision!r}", "--revision", expected="a branch, a tag or a commit"))
     endpoint = hub_endpoint()
@@ -138,9 +128,9 @@ def download(repo_id: str, revision: str | None) -> tuple[Path, str, list[Check]
 
 
 def check_tag(commit: str, tags: Mapping[str, str], revision: str | None) -> Check:
-    """Whether the commit was published: a head without a tag is a push that was cut off, or somebody's own commit.
+    """Whether the commit was published: a head without a tag is an interrupted push, or somebody's own commit.
 
-    A revision that was asked for by name needs no tag; a pull request has none.
+    A revision that was named needs no tag, since a pull request has none.
     """
     names = [name for name, tagged in tags.items() if tagged == commit]
     if names or revision:
@@ -150,11 +140,9 @@ def check_tag(commit: str, tags: Mapping[str, str], revision: str | None) -> Che
 
 
 def check_model(folder: Path, greedy: Any) -> list[Check]:
-    """Loads the folder and lets it go on from the prompt that it answered when it was evaluated.
+    """Loads the folder and repeats the continuation that the evaluation recorded.
 
-    Args:
-        folder: what transformers loads.
-        greedy: ``prompt`` and ``continuation`` in token ids; None where none was recorded.
+    ``greedy`` has ``prompt`` and ``continuation`` in token ids; None if none was recorded.
     """
     import torch
 
@@ -187,12 +175,12 @@ def _attempt(name: str, action: Callable[[], str]) -> Check:
     """A check that passes with what ``action`` returns, and fails with what it raises."""
     try:
         return Check(name, True, action())
-    except Exception as error:  # whatever a library raises on a folder that it can't load
+    except Exception as error:  # a library may raise anything on a folder that it can't load
         return Check(name, False, redact(str(error)).strip() or type(error).__name__)
 
 
 def _compare(model: Any, greedy: Any) -> str:
-    """What is said of the continuation; raises where it is another."""
+    """Describes the continuation; raises if it differs from the recorded one."""
     from titan.inference.greedy import continue_greedily
 
     if greedy is None:
@@ -210,7 +198,7 @@ def _compare(model: Any, greedy: Any) -> str:
 
 
 def _recorded(greedy: Any, vocab_size: int) -> list[list[int]]:
-    """The prompt and its continuation; raises where they aren't what an evaluation records."""
+    """The prompt and its continuation; raises if they can't be an evaluation's record."""
     found = [greedy.get(key) for key in ("prompt", "continuation")] if isinstance(greedy, dict) else [None]
     if not all(
         isinstance(tokens, list) and tokens and all(type(token) is int and 0 <= token < vocab_size for token in tokens)
@@ -221,7 +209,7 @@ def _recorded(greedy: Any, vocab_size: int) -> list[list[int]]:
 
 
 def _is_tie(model: Any, tokens: list[int], start: int) -> bool:
-    """Whether each token from ``start`` on is the likeliest after those before it, within rounding."""
+    """Whether each token from ``start`` on is, within rounding, the likeliest one."""
     import torch
 
     with torch.inference_mode():
@@ -231,7 +219,6 @@ def _is_tie(model: Any, tokens: list[int], start: int) -> bool:
 
 
 def show(verified: Verified) -> None:
-    """Prints a line for each check."""
     from rich.text import Text
 
     console = Output()
@@ -243,13 +230,12 @@ def show(verified: Verified) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m titan.inference.verify", description=__doc__)
     parser.add_argument("source", help="a folder that was published to, or owner/name on the Hub")
     parser.add_argument("--revision", help="of a repository: a branch, a tag or a commit (main unless given)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
-    # The folder is at hand by then, and loading it asks nobody anything.
+    # When transformers loads the folder, it has nothing to ask or tell the user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         with collector_at_rest():

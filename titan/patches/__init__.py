@@ -1,4 +1,4 @@
-"""The registry of what this project changes in torchtitan from outside: one file a patch, each with its reason."""
+"""The registry of this project's patches of torchtitan: each has a file, with its reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Patch", "PatchContext", "all_patches", "apply_patches"]
 
 
 def all_patches() -> list[Patch]:
-    """Every patch, in the order in which they are applied."""
+    """Every patch, in the order of application."""
     return [
         cpu_device.PATCH,
         experts_on_cpu.PATCH,
@@ -37,15 +37,14 @@ def all_patches() -> list[Patch]:
 
 
 def apply_patches(names: Iterable[str] | None = None, context: PatchContext | None = None) -> list[Patch]:
-    """Applies the named patches (all of them for None) where this machine needs them; returns those applied.
+    """Applies the named patches (None for all) that this machine needs; returns them.
 
     Raises:
-        ConfigError: a name that isn't a patch, or a torchtitan that a patch doesn't know.
+        ConfigError: an unknown name, or a torchtitan release that a patch wasn't written for.
     """
     known = {patch.name: patch for patch in all_patches()}
     wanted = list(known if names is None else names)
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
+    if unknown := sorted(set(wanted) - set(known)):
         raise ConfigError(Problem(f"no such patch: {', '.join(unknown)}", expected=", ".join(known)))
     applied = []
     for patch in (known[name] for name in wanted):

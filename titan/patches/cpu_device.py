@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def processor_name() -> str:
-    """The CPU's name as the kernel has it, or what Python knows of it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -24,9 +23,9 @@ def processor_name() -> str:
 
 
 def make_device_module() -> ModuleType:
-    """``torch.cpu`` with what torchtitan asks of a device module besides: its name, its memory, its number.
+    """``torch.cpu`` with the functions that torchtitan expects of a device module: name, memory, number.
 
-    The memory is the process's: "active" what it holds now, "reserved" the most it has held.
+    The memory is the process's: "active" is what it holds now, "reserved" its peak.
     """
     import psutil
     import torch
@@ -71,12 +70,11 @@ SAYS_NOTHING = (
     r"DTensor manual_seed\(\) may not have complete support on cpu",
     "Set timeout is now only supported for either nccl or gloo",
 )
-"""Warnings of every run on a CPU: fp32 needs no autocast, titan.train.data_parallel draws the weights, and the group
-without a timeout is torchtitan's own fake one."""
+"""Needless warnings of every run on a CPU: fp32 needs no autocast, titan.train.data_parallel draws the weights, and the
+group without a timeout is torchtitan's own fake one."""
 
 
 def needed() -> bool:
-    """Whether this machine has no accelerator and torchtitan would take CUDA all the same."""
     from torch._utils import _get_available_device_type
     from torchtitan.tools.utils import get_device_info
 
@@ -84,7 +82,7 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Puts the CPU in place of CUDA in every torchtitan module that has already taken its device."""
+    """Replaces CUDA in every torchtitan module that has already looked up its device."""
     from torchtitan.tools import utils
 
     if utils.device_type == "cpu":

@@ -1,4 +1,4 @@
-"""Lets a deepseek_v3 be built from its arguments alone, as an export and an evaluation build it."""
+"""Lets exports and evaluations build a deepseek_v3 from its arguments alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from titan.patches.patch import Patch, PatchContext
 
 
 def needed() -> bool:
-    """Whether a layer can't be built from arguments that no job config has touched, or patch mended."""
     import torch
     from torchtitan.models.deepseek_v3.model.args import DeepSeekV3ModelArgs
     from torchtitan.models.deepseek_v3.model.model import TransformerBlock
@@ -23,14 +22,14 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Gives the class the default; a job config's ``parallelism.expert_parallel_comm_backend`` still goes before it."""
+    """Sets the class's default; a job config's ``parallelism.expert_parallel_comm_backend`` still overrides it."""
     from torchtitan.models.deepseek_v3.model.args import DeepSeekV3ModelArgs
 
     DeepSeekV3ModelArgs.moe_impl = IMPL
 
 
 IMPL = "standard"
-"""The default of ``expert_parallel_comm_backend``, under whose name the arguments have it."""
+"""The default of ``expert_parallel_comm_backend``."""
 
 PATCH = Patch(
     name="deepseek_args",

@@ -1,4 +1,4 @@
-"""Lets a deepseek_v3 stretch RoPE (YaRN) by its ``rope_factor``, not by the length of a stage's rows."""
+"""Lets a deepseek_v3 stretch RoPE (YaRN) by its ``rope_factor``, whatever the length of a stage's rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from titan.patches.patch import Patch, PatchContext
 
 
 def needed() -> bool:
-    """Whether rows of the original length still have the same frequencies with any ``rope_factor``."""
+    """Whether ``rope_factor`` still has no effect on rows of the original length."""
     import torch
     from torchtitan.models.deepseek_v3.model.args import DeepSeekV3ModelArgs
     from torchtitan.models.deepseek_v3.model.model import precompute_freqs_cis
 
-    # Whoever asks may be building a model without weights.
+    # The caller may be building a model on the meta device.
     with torch.device("cpu"):
         plain, stretched = (
             precompute_freqs_cis(DeepSeekV3ModelArgs(max_seq_len=2, rope_factor=factor)) for factor in (1.0, 40.0)
@@ -20,7 +20,6 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Puts the class where torchtitan's ``TrainSpec`` of the family takes it from."""
     from torchtitan.models import deepseek_v3
 
     from titan.models.deepseek_v3.adapter import StretchedDeepSeekV3Model

@@ -1,4 +1,4 @@
-"""Lets torchtitan's mixtures of experts compute on a CPU: in training there, and where an export is compared."""
+"""Lets torchtitan's mixtures of experts compute on a CPU: in training, and in the comparison of an export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class CountingTorch(ModuleType):
-    """``torch`` whose ``histc`` counts whole numbers on a CPU, too."""
+    """``torch`` with a ``histc`` that counts integers on a CPU, too."""
 
     def __init__(self, upstream: ModuleType) -> None:
         super().__init__(upstream.__name__)
@@ -23,16 +23,13 @@ class CountingTorch(ModuleType):
         return getattr(self._upstream, name)
 
     def histc(self, values: torch.Tensor, bins: int, min: int, max: int) -> torch.Tensor:
-        """How often each of the whole numbers from ``min`` to below ``max`` occurs: int64 of shape (bins,)."""
+        """Counts each integer from ``min`` to below ``max``: int64 of shape (bins,)."""
         if values.is_cpu and not values.is_floating_point() and bins == max - min:
-            counts: torch.Tensor = self._upstream.bincount(values - min, minlength=bins)
-            return counts
-        histogram: torch.Tensor = self._upstream.histc(values, bins=bins, min=min, max=max)
-        return histogram
+            return self._upstream.bincount(values - min, minlength=bins)
+        return self._upstream.histc(values, bins=bins, min=min, max=max)
 
 
 def needed() -> bool:
-    """Whether torch still can't count whole numbers on a CPU by a histogram."""
     import torch
 
     try:
@@ -43,10 +40,7 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Mends the counts, the loop over the experts and the order in which ranks take their tokens.
-
-    Each goes by where a tensor is, so that a GPU's stay as they were.
-    """
+    """Patches the counts, the loop over the experts and the order of tokens, but only for tensors on a CPU."""
     from torchtitan.models.moe import kernels, moe
 
     if isinstance(moe.torch, CountingTorch):
@@ -57,7 +51,7 @@ def apply(context: PatchContext) -> None:
 
     @functools.wraps(run_experts)
     def forward(self: Any, x: torch.Tensor, num_tokens_per_expert: torch.Tensor) -> Any:
-        # The arguments of qwen3 ask for the grouped product on any machine; those of the others look first.
+        # qwen3's arguments ask for the grouped product on any machine; other families check for a GPU.
         self.use_grouped_mm = self.use_grouped_mm and not x.is_cpu
         return run_experts(self, x, num_tokens_per_expert)
 

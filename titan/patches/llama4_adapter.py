@@ -6,7 +6,6 @@ from titan.patches.patch import Patch, PatchContext
 
 
 def needed() -> bool:
-    """Whether torchtitan's adapter still knows no dense layer."""
     from torchtitan.models.llama4.model.args import TransformerModelArgs
     from torchtitan.models.llama4.model.state_dict_adapter import Llama4StateDictAdapter
 
@@ -15,7 +14,6 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Puts the class where torchtitan's ``TrainSpec`` of the family takes it from."""
     from torchtitan.models import llama4
 
     from titan.models.llama4.adapter import Llama4TextStateDictAdapter

@@ -1,4 +1,4 @@
-"""A lone process saves and loads its checkpoints without asking ranks that aren't there."""
+"""Lets a lone process save and load checkpoints without collectives."""
 
 from __future__ import annotations
 
@@ -25,14 +25,12 @@ class LoneCheckpoint(ModuleType):
 
 
 def needed() -> bool:
-    """Whether this process is the only one, on a CPU."""
     import torch
 
     return os.environ.get("WORLD_SIZE", "1") == "1" and not torch.cuda.is_available()
 
 
 def apply(context: PatchContext) -> None:
-    """Puts :class:`LoneCheckpoint` where torchtitan's checkpoint manager looks."""
     from torchtitan.components import checkpoint
 
     if not isinstance(checkpoint.dcp, LoneCheckpoint):

@@ -1,4 +1,4 @@
-"""What a patch of torchtitan says of itself, so that someone can judge whether it is still wanted."""
+"""A patch of torchtitan, with the facts to judge whether it is still needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PatchContext:
-    """What a stage hands to the patches: its model's name, and what makes the stage's own ``TrainSpec``."""
+    """A stage's input to the patches: its model's name, and a function that makes its own ``TrainSpec``."""
 
     model_name: str = ""
     adapt_spec: Callable[[TrainSpec], TrainSpec] | None = None
@@ -28,9 +28,9 @@ class PatchContext:
 class Patch:
     """One change to torchtitan from outside.
 
-    ``target`` is the dotted name that is replaced, ``what`` what takes its place, ``why`` what happens without it,
-    ``versions`` the torchtitan releases it was written for. ``needed`` says whether this installation on this
-    machine has the fault; ``apply`` may be called twice. Importing a patch's module imports no torch.
+    ``target`` is the dotted name that is replaced, ``what`` the replacement, ``why`` what happens without it,
+    ``versions`` the torchtitan releases it was written for. ``needed`` tells whether this installation has the fault
+    on this machine; ``apply`` may be called twice. Importing a patch's module must not import torch.
     """
 
     name: str
@@ -42,18 +42,10 @@ class Patch:
     apply: Callable[[PatchContext], None]
 
     def check_version(self) -> None:
-        """Refuses a torchtitan that the patch doesn't know.
-
-        Raises:
-            ConfigError: the installed release lies outside of ``versions``.
-        """
         found = version("torchtitan")
         if not SpecifierSet(self.versions).contains(Version(found), prereleases=True):
-            raise ConfigError(
-                Problem(
-                    f"torchtitan {found} is installed, and the patch {self.name!r} of {self.target} "
-                    f"was written for {self.versions}",
-                    expected=f"torchtitan{self.versions}",
-                    hint=f"pip install 'torchtitan{self.versions}', or look through titan/patches/{self.name}.py",
-                )
-            )
+            written_for = f"the patch {self.name!r} of {self.target} was written for {self.versions}"
+            expected = f"torchtitan{self.versions}"
+            hint = f"pip install '{expected}', or look through titan/patches/{self.name}.py"
+            message = f"torchtitan {found} is installed, and {written_for}"
+            raise ConfigError(Problem(message, expected=expected, hint=hint))

@@ -1,20 +1,19 @@
-"""Keeps torchtitan from showing a model FLOPS utilisation against a GPU that isn't there."""
+"""Keeps torchtitan from relating the model FLOPS utilisation to a GPU that isn't there."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 
 from titan.patches.patch import Patch, PatchContext
 
 A100_PEAK = 312e12
-"""Peak bf16 FLOPS of an A100: what torchtitan falls back to for a device that it doesn't know."""
-
+"""Peak bf16 FLOPS of an A100, which torchtitan uses for unknown devices."""
 PROBE = "a processor that nobody built"
 
 
 def needed() -> bool:
-    """Whether torchtitan gives an unknown device the peak of an A100."""
     from torchtitan.tools import utils
 
     upstream = getattr(utils.get_peak_flops, "__wrapped__", utils.get_peak_flops)
@@ -28,14 +27,11 @@ def needed() -> bool:
 
 
 def known_peak(device_name: str, peak: float) -> float:
-    """``peak``, or NaN where it is the A100's and the device isn't one."""
+    """``peak``, or NaN if it is the A100's and the device is another."""
     return math.nan if peak == A100_PEAK and "A100" not in device_name else peak
 
 
 def apply(context: PatchContext) -> None:
-    """Makes the peak of a CPU, and of any device that torchtitan doesn't know, NaN."""
-    import functools
-
     from torchtitan.tools import utils
 
     upstream = utils.get_peak_flops

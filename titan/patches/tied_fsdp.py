@@ -1,4 +1,4 @@
-"""Lets FSDP shard a qwen3 whose embeddings and output head are one weight."""
+"""Lets FSDP shard a qwen3 whose embeddings and output head share a weight."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from titan.patches.patch import Patch, PatchContext
 
 
 def needed() -> bool:
-    """Whether torchtitan's qwen3 still shards embeddings and head by themselves, tied or not."""
+    """Whether torchtitan still shards a qwen3's embeddings and head separately, tied or not."""
     from torchtitan.models.qwen3.infra import parallelize
 
     return "enable_weight_tying" not in inspect.getsource(parallelize)
 
 
 def apply(context: PatchContext) -> None:
-    """Leaves the one weight, and the norm before the head, to the group of the whole model."""
+    """Leaves the shared weight, and the norm before the head, to the whole model's group."""
     from torchtitan.models.llama4.infra import parallelize as shared
     from torchtitan.models.qwen3.infra import parallelize as qwen3
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 def needed() -> bool:
-    """Whether torchtitan still refuses a second spec under a name that is taken."""
     from torchtitan.protocols import train_spec
 
     name = "titanflow-probe"
@@ -26,7 +25,7 @@ def needed() -> bool:
 
 
 def apply(context: PatchContext) -> None:
-    """Replaces ``get_train_spec``; every other model, and the registry itself, stay as they were."""
+    """Replaces ``get_train_spec`` for this model only; the registry stays as it was."""
     from torchtitan.protocols import train_spec
 
     adapt = context.adapt_spec

@@ -1,4 +1,4 @@
-"""The loggers of a training stage, whose history is that of ``metrics.jsonl``, and whose failures cost nothing."""
+"""A training stage's loggers: their history is ``metrics.jsonl``, and their failures don't end the training."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ from titan.tracking.wandb_logger import WandbLogger
 from titanflow.run.contract import StageRun
 from titanflow.run.wandb_record import wandb_mode
 
-Rows = dict[int, dict[str, float]]
-
 
 class ForgivingLoggers(BaseLogger):
-    """Loggers whose failures don't end the training: the first is told, then that logger is left alone."""
+    """Loggers whose failures don't end the training: a logger's first failure is logged, and removes it."""
 
     def __init__(self, inner: Iterable[Any] = ()) -> None:
         self.inner = list(inner)
 
-    def begin(self, rows: Rows) -> None:
-        """Opens the loggers: what they hold is ``rows``, step → values, before anything else is logged."""
+    def begin(self, rows: dict[int, dict[str, float]]) -> None:
+        """Opens the loggers, with ``rows`` (step → values) as their history."""
         self._each("begin", rows)
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Logs what belongs to a step; calls of one step make one row."""
+        """Logs values of a step; calls for the same step make one row."""
         self._each("log", metrics, step)
 
     def complete(self) -> None:
-        """The last step is logged; what a stage has to add to its W&B run comes later, from elsewhere."""
+        """The last step is logged. The W&B run stays open: the stage still adds its model."""
         self._each("complete")
         self.inner.clear()
 
     def close(self) -> None:
-        """Ends the loggers' runs, as failed while an exception passes."""
+        """Ends the loggers' runs, as failed during an exception."""
         self._each("close")
         self.inner.clear()
 
@@ -53,10 +51,7 @@ class ForgivingLoggers(BaseLogger):
 
 
 def stage_loggers(run: StageRun, job_config: JobConfig, is_metrics_rank: bool) -> ForgivingLoggers:
-    """The loggers that ``metrics`` asks for, on the rank that has the metrics.
-
-    With ``metrics.save_for_all_ranks`` TensorBoard has a folder for each rank; a W&B run has one writer.
-    """
+    """The loggers that ``metrics`` asks for; with ``save_for_all_ranks`` TensorBoard has a folder for each rank."""
     config = job_config.metrics
     found: list[Any] = []
     if config.enable_wandb and is_metrics_rank and wandb_mode() != "disabled":

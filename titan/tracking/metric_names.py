@@ -1,7 +1,6 @@
-"""The names under which W&B and TensorBoard show a stage's metrics, and what of ``metrics.jsonl`` each one is.
+"""The names of a stage's metrics in W&B and TensorBoard, and each one's key in ``metrics.jsonl``.
 
-There are no others: a logger gets what :func:`named` makes of a record, so that a history can always be written
-anew from the file.
+There are no others: loggers get what :func:`named` makes of a record, so that a history can be rewritten from the file.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 AXIS = "tokens"
-"""The step axis of all other names: input tokens of the whole run up to and with this step, of all ranks."""
-
+"""The axis of all other names: input tokens of all ranks from the run's start through this step."""
 SECTIONS = ("train", "val", "router", "system")
-"""The sections of names that a training stage has over :data:`AXIS`; an evaluation has ``eval`` alone."""
+"""The sections of a training stage's names, over :data:`AXIS`; an evaluation's only section is ``eval``."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A name, the record's key that it is (below ``within``, where that is set), its unit, and what it means."""
+    """A name, its key in the record (below ``within``, if set), its unit and its meaning."""
 
     name: str
     key: str
@@ -52,14 +50,13 @@ TRAINING = (
     Metric("system/memory_reserved_gib", "memory_reserved_gib", "GiB", "peak of reserved memory", "system"),
     Metric("system/data_loading_percent", "data_loading_percent", "%", "time that waiting for batches took", "system"),
 )
-"""What pretraining and fine-tuning log."""
 
 _GROUPS = {"shares": "train/share", "router": "router", "system": "system"}
 _SCALARS = {metric.key: metric.name for metric in TRAINING if not metric.within}
 
 
 def named(record: Mapping[str, Any]) -> dict[str, float]:
-    """A training stage's record as the loggers get it."""
+    """A training stage's record under the loggers' names."""
     values = {name: record[key] for key, name in _SCALARS.items() if key in record}
     for key, prefix in _GROUPS.items():
         values |= {f"{prefix}/{name}": value for name, value in record.get(key, {}).items()}
@@ -67,7 +64,7 @@ def named(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def rows(records: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
-    """What the loggers hold of each logged step: a validation stands in the row of its step."""
+    """The loggers' row of each step; a validation is in the row of its step."""
     merged: dict[int, dict[str, float]] = {}
     for record in records:
         merged.setdefault(record["step"], {}).update(named(record))
@@ -75,7 +72,7 @@ def rows(records: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
 
 
 def named_scores(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    """An evaluation's ``scores[model][task][metric]`` as the loggers get them."""
+    """An evaluation's ``scores[model][task][metric]`` under the loggers' names."""
     return {
         f"eval/{model}/{task}/{metric}": value
         for model, tasks in scores.items()

@@ -1,4 +1,4 @@
-"""Metrics of a training stage: ``metrics.jsonl``, the log, and the loggers, which show what is in the file."""
+"""Metrics of a training stage: ``metrics.jsonl``, the log, and the loggers, which show the file's records."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ MAX_EXPONENT = 20.0
 
 
 def perplexity(loss: float) -> float:
-    """exp of a loss in nats per token, bounded at exp(20)."""
+    """exp of a loss in nats per token, at most exp(20)."""
     return math.exp(min(loss, MAX_EXPONENT))
 
 
 class StageMetrics(MetricsProcessor):
     """torchtitan's metrics processor with the records of a stage.
 
-    ``trained_tokens`` counts this rank's labels that are trained; the trainer adds to it. ``shares`` gives each
-    source's share of the tokens so far, where a mixture is trained on, and ``routers`` what the routers did, where a
-    model has any; it is only asked in steps that are logged. ``tokens`` gives the input tokens of all ranks so far.
+    ``trained_tokens`` counts this rank's trained labels; the trainer adds to it. ``tokens`` returns the input tokens of
+    all ranks so far, ``shares`` each source's share of them in a mixture, and ``routers`` the routers' statistics, only
+    called in logged steps.
     """
 
     def __init__(
         self, job_config: JobConfig, parallel_dims: ParallelDims, loggers: ForgivingLoggers | None = None
     ) -> None:
-        # torchtitan's loggers begin before it is known from which step, and each start has a folder of its own.
+        # torchtitan's loggers begin before the first step is known, and in a new folder for each start.
         own = dataclasses.replace(job_config.metrics, enable_wandb=False, enable_tensorboard=False)
         super().__init__(dataclasses.replace(job_config, metrics=own), parallel_dims)
         self.job_config = job_config
@@ -59,7 +59,7 @@ class StageMetrics(MetricsProcessor):
         self._started = time.perf_counter()
 
     def begin(self, step: int) -> None:
-        """Starts the clock at ``step``, the last that the checkpoint holds, and drops what was logged after it."""
+        """Starts the clock at ``step``, the checkpoint's last, and drops all later records."""
         wanted = [record for record in self.file.records() if record["step"] <= step]
         self._validated = {record["step"] for record in wanted if "validation_loss" in record}
         before = max((record["seconds"] for record in wanted), default=0.0)
@@ -70,23 +70,21 @@ class StageMetrics(MetricsProcessor):
         self.time_last_log = time.perf_counter()
 
     def is_validated(self, step: int) -> bool:
-        """Whether the validation of ``step`` is in the file already."""
         return step in self._validated
 
     def complete(self) -> None:
-        """The last step is logged and saved; what is made of the model goes to the same W&B run."""
+        """The last step is logged and saved; the W&B run stays open for the model."""
         self.logger.complete()
 
     def begin_step(self) -> None:
-        """Forgets the losses of the step before."""
         self._losses.clear()
 
     def add_loss(self, loss: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Takes the summed loss of one of this rank's microbatches and its number of trained tokens, each ``[]``."""
+        """Takes the summed loss and the number of trained tokens of one microbatch of this rank, each ``[]``."""
         self._losses.append((loss, tokens))
 
     def should_log(self, step: int) -> bool:
-        """The first step, each ``metrics.log_freq`` steps, and the last."""
+        """The first step, every ``metrics.log_freq`` steps, and the last."""
         return bool(super().should_log(step) or step == self.job_config.training.steps)
 
     def log(
@@ -99,10 +97,10 @@ class StageMetrics(MetricsProcessor):
     ) -> None:
         """Records a training step; all ranks call it.
 
-        ``global_max_loss`` is left aside: torchtitan's is NaN where a rank had no trained token.
+        ``global_max_loss`` is ignored: torchtitan's is NaN if a rank had no trained token.
 
         Raises:
-            StageFailed: the loss or the gradient is no number any more.
+            StageFailed: the loss or the gradient isn't finite.
         """
         record = self._training_record(step, global_avg_loss, grad_norm, extra_metrics or {})
         if not (math.isfinite(global_avg_loss) and math.isfinite(grad_norm)):
@@ -112,10 +110,14 @@ class StageMetrics(MetricsProcessor):
             )
         self._write(record)
         self._print(record)
-        self._restart()
+        self.ntokens_since_last_log = 0
+        self.trained_tokens = 0
+        self.data_loading_times.clear()
+        self.time_last_log = time.perf_counter()
+        self.device_memory_monitor.reset_peak_stats()
 
     def log_validation(self, loss: float, step: int) -> None:
-        """Records a validation: ``loss`` is the mean over all validated tokens, in nats; one that is NaN is told."""
+        """Records a validation's mean loss over all tokens, in nats; one that isn't finite is only logged."""
         if not math.isfinite(loss):
             logger.warning(f"validate step: {step:2}  the loss is {loss}, and not recorded: the weights have diverged")
             return
@@ -144,7 +146,7 @@ class StageMetrics(MetricsProcessor):
             "max_loss": self._max_loss_of_ranks(),
             "learning_rate": float(extra["lr"]),
             "grad_norm": grad_norm,
-            # torchtitan sums over the ranks of context parallelism too, which share their rows.
+            # torchtitan also sums over the ranks of context parallelism, which share rows.
             "tokens": int(extra["n_tokens_seen"]) // self.parallel_dims.cp,
             "tokens_per_second": per_rank * degree,
         }
@@ -163,7 +165,6 @@ class StageMetrics(MetricsProcessor):
         return record
 
     def _max_loss_of_ranks(self) -> float:
-        """The highest mean loss of any rank that trained a token in this step."""
         losses, tokens = (torch.stack(column).sum() for column in zip(*self._losses, strict=True))
         losses = losses.full_tensor() if isinstance(losses, DTensor) else losses
         mean = torch.where(tokens > 0, losses / tokens.clamp(min=1), -math.inf)
@@ -204,21 +205,14 @@ class StageMetrics(MetricsProcessor):
             f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
         )
 
-    def _restart(self) -> None:
-        self.ntokens_since_last_log = 0
-        self.trained_tokens = 0
-        self.data_loading_times.clear()
-        self.time_last_log = time.perf_counter()
-        self.device_memory_monitor.reset_peak_stats()
-
 
 def data_parallel_degree(parallel_dims: ParallelDims) -> int:
-    """How many parts the global batch is cut into."""
+    """The number of parts of the global batch."""
     return int(parallel_dims.get_mesh("batch").size()) if parallel_dims.dp_enabled else 1
 
 
 def metrics_builder(run: StageRun) -> Callable[..., StageMetrics]:
-    """What the run's ``TrainSpec`` has as its ``build_metrics_processor_fn``."""
+    """The ``build_metrics_processor_fn`` of the run's ``TrainSpec``."""
 
     def build(job_config: JobConfig, parallel_dims: ParallelDims, *unused: Any) -> StageMetrics:
         has_metrics = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object a logged step, each step once, also after a resume."""
+"""``metrics.jsonl``: one JSON object for each logged step, without repeats after a resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from titanflow.run.metrics import read_metrics
 
 
 class MetricsFile:
-    """Appends records and flushes each, so that whoever follows the file sees whole lines."""
+    """Appends and flushes record by record, so that readers see whole lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -30,16 +30,15 @@ class MetricsFile:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise StageFailed(
-                f"{self.path}: can't be written: {error}. Mend that, and run the same command again"
-            ) from error
+            message = f"{self.path}: can't be written: {error}. Mend that, and run the same command again"
+            raise StageFailed(message) from error
 
     def records(self) -> list[dict[str, Any]]:
-        """All whole records, oldest first; a line that a killed process left half-written is no record."""
+        """All complete records, oldest first; skips a line that a killed process left half-written."""
         return read_metrics(self.path)
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Drops the other records from the file and returns those that stay."""
+        """Removes all other records from the file; returns those kept."""
         kept = [record for record in self.records() if wanted(record)]
         if self.path.exists():
             write_text_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,4 +1,4 @@
-"""A stage's metrics in TensorBoard, in one folder, each step once, also after a resume."""
+"""A stage's metrics in one TensorBoard folder, without repeats after a resume."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 QUEUE = 1000
-"""Values that wait to be written, as in torchtitan; the training never waits for a slow disk."""
+"""Values that may wait for a slow disk before the training does, as in torchtitan."""
 
 
 class TensorBoardLogger:
-    """Writes scalars under the step's number.
+    """Writes scalars by step.
 
-    torchtitan's has a folder for each start of a stage. Event files can't be cut, and a killed writer loses the last
-    two minutes; so a resumed stage writes its history anew, from ``metrics.jsonl``, and says that what older files
-    have doesn't count.
+    torchtitan's logger has a folder for each start of a stage. Event files can't be shortened, and a killed writer
+    loses the last two minutes. So a resumed stage rewrites its history from ``metrics.jsonl`` and purges older files'.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,8 +24,7 @@ class TensorBoardLogger:
         self._last: tuple[int, set[str]] = (0, set())
 
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        """Writes the history so far in place of what there was."""
-        # A TensorBoard that is open reads the newest; without it, it would never come to the next.
+        # An open TensorBoard reads the newest file, and goes on to the next only from there.
         for old in sorted(self.folder.glob("events.out.tfevents.*"))[:-1]:
             old.unlink()
         self.writer = SummaryWriter(str(self.folder), max_queue=QUEUE, purge_step=0)
@@ -34,7 +32,7 @@ class TensorBoardLogger:
             self.log(row, step)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs some of a step's values, each once: the axis comes with a step and with its validation."""
+        """Logs values of a step, each once: both a step and its validation bring the axis."""
         assert self.writer is not None
         logged = self._last[1] if self._last[0] == step else set()
         for name, value in metrics.items():
@@ -42,11 +40,8 @@ class TensorBoardLogger:
                 self.writer.add_scalar(name, value, step)
         self._last = (step, logged | set(metrics))
 
-    def complete(self) -> None:
-        """Ends the file."""
-        self.close()
-
     def close(self) -> None:
-        """Ends the file."""
         if self.writer is not None:
             self.writer.close()
+
+    complete = close

@@ -1,7 +1,7 @@
-"""W&B's recordings (``run-<id>.wandb``): which steps they hold, and how those after a checkpoint are taken out.
+"""Reads W&B's recordings (``run-<id>.wandb``), and removes steps after a checkpoint from them.
 
-A recording is a log as LevelDB's: a header of 7 bytes, then blocks of 32 KiB with chunks of (crc32, length, kind);
-a chunk never crosses a block, a record may. wandb 0.31 has no reader of its own (``wandb sync`` is a binary).
+A recording is a log in LevelDB's format: a header of 7 bytes, then blocks of 32 KiB with chunks of (crc32, length,
+kind). A record may cross blocks, a chunk never. wandb 0.31 has no reader in Python (``wandb sync`` is a binary).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def recordings(folder: Path, run_id: str) -> list[Path]:
-    """The recordings of a run below a stage's folder, oldest first; the last part of the name is the id."""
+    """The recordings of a run in a stage's folder, oldest first."""
     found = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
-    # Of two that began in one second it doesn't matter which comes first: one of them has logged nothing.
+    # The order of two from the same second doesn't matter: one of them has logged nothing.
     return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
 
 
 def is_final(recording: Path) -> bool:
-    """Whether a server may have what is in it, so that nothing can be taken back: it was online, or was synced."""
+    """Whether it was online or synced: a server may have its content, so nothing can be taken back."""
     return not recording.parent.name.startswith("offline-") or recording.with_name(f"{recording.name}.synced").exists()
 
 
 def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The whole chunks of a recording: (kind, content); ends where it was torn."""
+    """The (kind, content) of a recording's chunks, up to the first incomplete one."""
     position = HEADER_BYTES
     while position + CHUNK.size <= len(data):
         left = BLOCK_BYTES - position % BLOCK_BYTES
@@ -43,16 +43,15 @@ def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
             continue
         checksum, length, kind = CHUNK.unpack_from(data, position)
         content = data[position + CHUNK.size : position + CHUNK.size + length]
-        if kind not in (FULL, FIRST, MIDDLE, LAST) or len(content) < length:
-            return
-        if zlib.crc32(bytes([kind]) + content) != checksum:
+        is_whole = kind in (FULL, FIRST, MIDDLE, LAST) and len(content) == length
+        if not is_whole or zlib.crc32(bytes([kind]) + content) != checksum:
             return
         position += CHUNK.size + length
         yield kind, content
 
 
 def messages(data: bytes) -> Iterator[bytes]:
-    """The whole records of a recording, as protobuf has them."""
+    """The complete records of a recording, as protobuf's bytes."""
     parts: list[bytes] = []
     for kind, content in chunks(data):
         if kind in (FULL, FIRST):
@@ -63,7 +62,7 @@ def messages(data: bytes) -> Iterator[bytes]:
 
 
 def parsed(data: bytes) -> Iterator[tuple[bytes, Any]]:
-    """The records with what they say (``wandb.proto``'s ``Record``)."""
+    """The records with their content (``wandb.proto``'s ``Record``)."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for message in messages(data):
@@ -73,7 +72,7 @@ def parsed(data: bytes) -> Iterator[tuple[bytes, Any]]:
 
 
 def history(recording: Path) -> list[tuple[int, dict[str, Any]]]:
-    """What was logged: (step, name → value), in the order of the file; W&B's own values begin with ``_``."""
+    """The logged (step, name → value) in the file's order; W&B's own names begin with ``_``."""
     return [
         (
             record.history.step.num,
@@ -85,17 +84,13 @@ def history(recording: Path) -> list[tuple[int, dict[str, Any]]]:
 
 
 def steps(recording: Path) -> set[int]:
-    """The steps that a recording holds."""
     return {step for step, _ in history(recording)}
 
 
 def keep_steps(recording: Path, wanted: Container[int]) -> set[int]:
-    """Takes the other steps, and a torn end, out of a recording; returns the steps that stay.
-
-    Raises:
-        ValueError: what was read can't be written again to the byte, so that this wandb records otherwise than 0.31.
-    """
+    """Removes all other steps, and an incomplete end, from a recording; returns the steps kept."""
     data = recording.read_bytes()
+    # If the records can't be rewritten to the byte, this wandb has another format.
     if not data.startswith(data[:HEADER_BYTES] + packed(messages(data))):
         raise ValueError(f"{recording}: wandb {version('wandb')} records otherwise than 0.31 did; it is left as it is")
     kept: list[bytes] = []
@@ -109,7 +104,7 @@ def keep_steps(recording: Path, wanted: Container[int]) -> set[int]:
         kept.append(message)
     temporary = recording.with_name(f".{recording.name}.{os.getpid()}")
     temporary.write_bytes(data[:HEADER_BYTES] + packed(kept))
-    # What of a killed process still writes has the old file.
+    # A helper of a killed process may still write: it keeps the old file.
     temporary.replace(recording)
     return held
 

@@ -1,4 +1,4 @@
-"""The data and models that a stage reads and makes, as W&B's artifacts: lineage by name and digest."""
+"""A stage's data and models, read and made, as W&B artifacts: lineage by name and digest."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ LONGEST_NAME = 128
 
 
 def used_artifacts(run: StageRun) -> list[ArtifactRecord]:
-    """The data that a stage reads, and the model that it starts from."""
     data = [dataset_artifact(folder) for folder in (run.data.train, run.data.validation) if folder]
     begun = begins_with(run)
     return [*data, *([base_artifact(begun)] if begun else [])]
 
 
 def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
-    """The models that an evaluation scored: an export or a checkpoint lies in its stage's folder."""
+    """The evaluated models; an export or a checkpoint stands for the stage whose folder it lies in."""
     return [
         base_artifact(next((above for above in folder.parents[:2] if (above / RUN_FILE).is_file()), folder))
         for folder in result.folders.values()
@@ -32,7 +31,7 @@ def evaluated_artifacts(result: EvaluateResult) -> list[ArtifactRecord]:
 
 
 def dataset_artifact(folder: Path) -> ArtifactRecord:
-    """Prepared rows: their own fingerprint is their digest."""
+    """Prepared rows, whose fingerprint is their digest."""
     path = folder / DATASET_FILE
     described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     name, fingerprint = described.get("name", folder.name), described.get("fingerprint", "")
@@ -59,7 +58,7 @@ def base_artifact(folder: Path) -> ArtifactRecord:
 
 
 def model_artifact(run: StageRun, result: TrainResult) -> ArtifactRecord:
-    """What a training stage made: its export, or the checkpoint where there is none."""
+    """A training stage's export, or its checkpoint if there is none."""
     return ArtifactRecord(
         name=_name(f"{run.experiment}-{run.stage}"),
         type="model",
@@ -70,7 +69,6 @@ def model_artifact(run: StageRun, result: TrainResult) -> ArtifactRecord:
 
 
 def _name(text: str) -> str:
-    """A text with W&B's letters for names."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:LONGEST_NAME]
 
 

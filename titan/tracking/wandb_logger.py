@@ -14,9 +14,9 @@ from titanflow.run.wandb_record import read_wandb_record, wandb_mode
 class WandbLogger:
     """Logs a row a step to the stage's run.
 
-    A killed stage has logged steps that its checkpoint doesn't know, and W&B has lost what it held in memory. So a
-    start takes the former out of its own offline recordings and adds the latter from ``metrics.jsonl``. What a server
-    has, or may have, can't be taken back: steps that are there are left as they were first logged.
+    A killed stage has logged steps after its checkpoint, and W&B has lost rows that were in memory. So a start removes
+    the former from its offline recordings, and adds the latter from ``metrics.jsonl``. Steps that a server has, or may
+    have, can't be taken back: they stay as first logged.
     """
 
     def __init__(self, run: StageRun) -> None:
@@ -26,7 +26,7 @@ class WandbLogger:
 
     def begin(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Opens the run, and completes its history to ``rows``."""
-        # A server says itself what it has.
+        # A server tells which steps it has.
         missing = set(rows) if wandb_mode() == "online" else self._take_back(rows)
         self.opened, record = open_run(self.run)
         if record.mode == "online":
@@ -36,9 +36,9 @@ class WandbLogger:
                 self.log(row, step)
 
     def _take_back(self, rows: Mapping[int, Mapping[str, float]]) -> set[int]:
-        """Takes all but the steps of ``rows`` out of the earlier recordings; returns those that none of them holds."""
+        """Removes all but the steps of ``rows`` from earlier recordings; returns the steps that none holds."""
         stored = read_wandb_record(self.run.folder)
-        # The last row may lack a validation that came after it; W&B adds to a row only in its own process.
+        # The last row may lack its validation, and W&B can complete a row only within one process.
         missing = set(rows) - {max(rows, default=0)}
         for recording in recordings(self.run.folder, stored.id) if stored else ():
             if is_final(recording):
@@ -48,14 +48,13 @@ class WandbLogger:
         return missing | ({max(rows)} if rows else set())
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs some of a step's values; a row is written when the next step's begins."""
+        """Logs values of a step; its row is written when the next step's begins."""
         if step > self._final:
             self.opened.log(dict(metrics), step=step)
 
     def complete(self) -> None:
-        """Leaves the run open for the model: see :func:`titan.tracking.wandb_run.link_artifacts`."""
+        """Leaves the run open for :func:`titan.tracking.wandb_run.record_model`."""
 
     def close(self) -> None:
-        """Ends the run."""
         if self.opened is not None:
             end_run(self.opened)

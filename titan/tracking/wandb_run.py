@@ -1,4 +1,4 @@
-"""Opens and ends a stage's W&B run, under the identity that the stage's folder has."""
+"""Opens and ends a stage's W&B run, whose identity is kept in the stage's folder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from titanflow.run.results import TrainResult, WandbRecord
 from titanflow.run.wandb_record import WANDB_FILE, read_wandb_record, wandb_mode, wandb_record
 
 PATIENCE = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"}
-"""Seconds that a W&B server may take at a run's start, and for the rest of the data at its end."""
-
+"""Seconds for a W&B server to start a run, and to take the rest of the data at its end."""
 NO_NETWORK = {"WANDB_ERROR_REPORTING": "false"}
-"""Else wandb 0.31 sends its own telemetry to the server, or tries to, from an offline run too."""
+"""Otherwise wandb 0.31 sends telemetry, or tries to, even from an offline run."""
 
 
 def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
-    """Opens the stage's run, or goes on with it, and notes it in the stage's folder.
+    """Opens or continues the stage's run, and records it in the stage's folder.
 
     Raises:
-        StageFailed: W&B isn't installed; its own errors, where it can't open a run.
+        StageFailed: W&B isn't installed. If it can't open a run, it raises its own errors.
     """
     quiet = {"WANDB_SILENT": "true"} if wandb_mode() == "online" else {"WANDB_SILENT": "true", **NO_NETWORK}
     for name, value in {**quiet, **PATIENCE}.items():
@@ -42,8 +41,9 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
     model = run.config.get("model") or {}
     record = wandb_record(run, " ".join(str(model[key]) for key in ("name", "flavor") if key in model))
     record.used = used_artifacts(run)
-    # Before the server knows of it: a start that is killed goes on in the same run.
+    # Before the server knows the run, so that a killed start continues in the same one.
     note(run, record)
+    commit = git_revision()
     opened = wandb.init(
         project=record.project,
         entity=record.entity or None,
@@ -52,11 +52,12 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
         name=record.name,
         id=record.id,
         tags=record.tags,
-        notes=notes(),
+        # The task sets WANDB_NOTES to the experiment's file.
+        notes="; ".join(part for part in (os.environ.get("WANDB_NOTES", ""), commit and f"code {commit}") if part),
         config=run_config(run, record),
         dir=str(run.folder),
         mode=cast(Any, record.mode),
-        # Offline nothing can be asked for what it has.
+        # Offline there is no server to ask for the run's history.
         resume="allow" if record.mode == "online" else None,
     )
     for section in SECTIONS if run.stage != "evaluate" else ():
@@ -68,25 +69,18 @@ def open_run(run: StageRun) -> tuple[Any, WandbRecord]:
 
 
 def note(run: StageRun, record: WandbRecord) -> None:
-    """Writes ``wandb.json``."""
     write_text_atomically(run.folder / WANDB_FILE, record.model_dump_json(indent=2) + "\n")
 
 
-def notes() -> str:
-    """``WANDB_NOTES``, which the task sets to the experiment's file, and the code's commit."""
-    commit = git_revision()
-    return "; ".join(part for part in (os.environ.get("WANDB_NOTES", ""), commit and f"code {commit}") if part)
-
-
 def run_config(run: StageRun, record: WandbRecord) -> dict[str, Any]:
-    """What W&B shows as the run's config: the resolved ``run.yaml``, without what looks like a token."""
+    """The run's config in W&B: the resolved ``run.yaml`` without anything like a token."""
     settings = run.model_dump(mode="json", exclude={"origins"})
     settings["artifacts_used"] = [artifact.model_dump() for artifact in record.used]
     return redacted(settings)
 
 
 def redacted(value: Any) -> Any:
-    """A copy in which no text has a token or the credentials of a URL."""
+    """A copy without tokens and URLs' credentials in its texts."""
     if isinstance(value, dict):
         return {key: redacted(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -97,31 +91,29 @@ def redacted(value: Any) -> Any:
 
 
 def end_run(opened: Any) -> None:
-    """Ends a run, and waits for its last rows to be on the disk: as failed while an exception passes."""
+    """Ends a run, as failed during an exception, and waits until its last rows are on the disk."""
     import wandb
 
     opened.finish(exit_code=1 if sys.exc_info()[0] else 0)
-    # finish() returns before wandb 0.31's own process has written all of an offline recording.
+    # finish() returns before wandb 0.31's own process has written the whole offline recording.
     wandb.teardown()
 
 
 def end_open_run() -> None:
-    """Ends this process's run, if one is open, whatever comes of it: what failed has its own reason."""
-    opened = open_here()
-    if opened is not None:
+    """Ends this process's W&B run, if any; errors are ignored, lest they hide why the stage failed."""
+    if (opened := open_here()) is not None:
         with contextlib.suppress(Exception):
             end_run(opened)
 
 
 def open_here() -> Any:
-    """The run that is open in this process; None where there is none."""
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
-    """Adds the model that a stage made to its run, and ends that; a run that never began isn't begun for it.
+    """Adds the stage's model to its run, if that ever began, and ends the run.
 
-    The record is complete whether or not W&B took it.
+    The record is complete even if W&B didn't take the model.
     """
     record = read_wandb_record(run.folder) or WandbRecord(mode="disabled")
     record.used, record.logged = used_artifacts(run), [model_artifact(run, result)]
@@ -132,7 +124,7 @@ def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
     try:
         opened = open_here()
         if opened is None:
-            # Another rank logged the metrics, or all steps were trained by an earlier process.
+            # Another rank logged the metrics, or an earlier process trained all steps.
             opened, reopened = open_run(run)
             record.folders = reopened.folders
         link_artifacts(opened, record)
@@ -143,10 +135,7 @@ def record_model(run: StageRun, result: TrainResult) -> WandbRecord:
 
 
 def link_artifacts(opened: Any, record: WandbRecord) -> None:
-    """Tells W&B what the run used and what it made; offline it takes only the latter.
-
-    The artifacts are references: W&B gets names, sizes and digests, and no bytes.
-    """
+    """Tells W&B the run's inputs (only online) and outputs, as references: names, sizes and digests, no contents."""
     import wandb
 
     def artifact(one: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What computes under lm-eval: transformers on an exported folder, torchtitan's own model on a checkpoint, or vLLM."""
+"""lm-eval's backends: transformers on an exported folder, torchtitan's own model on a checkpoint, or vLLM."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ logger = logging.getLogger("titanflow.evaluate")
 
 @dataclass(frozen=True)
 class Loading:
-    """Which model is to be loaded, and how; goes from rank 0 to the others.
+    """Which model to load, and how; rank 0 sends it to the others.
 
-    ``trained_here``: documents were separated by the end of text and began with nothing else, so a text's first
-    token is scored after that one. A foreign model keeps what its tokenizer says. ``trusted``: whether transformers
-    may run the Python files that lie in the folder.
+    ``trained_here``: in training only the end of text came before a document, so a text's first token is scored after
+    that one; a foreign model follows its tokenizer. ``trusted``: transformers may run the folder's Python files.
     """
 
     folder: Path
@@ -37,17 +36,12 @@ class Loading:
 
 
 def load_lm(loading: Loading, ranks: Ranks) -> Any:
-    """A model as lm-eval asks it.
-
-    Raises:
-        ConfigError: a device that isn't there, or a backend that isn't.
-    """
     if loading.backend == "vllm":
         return load_vllm(loading, ranks)
     from titan.evaluate.lm.lm import SharedLM
 
     if gc.isenabled():
-        # Of the model before this one nothing is to be left.
+        # Frees the memory of the previous model.
         gc.collect()
     device = choose_device(loading.device, ranks)
     if loading.backend == "native":
@@ -66,13 +60,13 @@ def load_lm(loading: Loading, ranks: Ranks) -> Any:
             add_bos_token=False if loading.trained_here else None,
             seed=loading.seed,
         )
-    # Off until here, where all libraries are imported.
+    # Off until here, so that the libraries are imported faster.
     gc.enable()
     return lm
 
 
 def load_transformers(loading: Loading) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder, as any user loads them."""
+    """Loads model and tokenizer as any user does."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(loading.folder, trust_remote_code=loading.trusted)
@@ -89,21 +83,13 @@ def load_transformers(loading: Loading) -> tuple[Any, Any]:
 
 
 def load_vllm(loading: Loading, ranks: Ranks) -> Any:
-    """lm-eval's own vLLM backend; it starts its processes itself.
-
-    Raises:
-        ConfigError: vLLM isn't installed, or torchrun was to start several processes.
-    """
+    """lm-eval's own vLLM backend, which starts its processes itself."""
     if find_spec("vllm") is None:
-        raise ConfigError(
-            Problem("vLLM isn't installed", key="backend", expected="hf or native", hint="pip install 'vllm>=0.18'")
-        )
+        expected, hint = "hf or native", "pip install 'vllm>=0.18'"
+        raise ConfigError(Problem("vLLM isn't installed", key="backend", expected=expected, hint=hint))
     if ranks.size > 1:
-        raise ConfigError(
-            Problem(
-                f"vLLM under {ranks.size} processes", key="launcher.nproc_per_node", expected="1: it starts its own"
-            )
-        )
+        found = f"vLLM under {ranks.size} processes"
+        raise ConfigError(Problem(found, key="launcher.nproc_per_node", expected="1: it starts its own"))
     from lm_eval.models.vllm_causallms import VLLM
     from transformers import AutoTokenizer
 
@@ -122,11 +108,7 @@ def load_vllm(loading: Loading, ranks: Ranks) -> Any:
 
 
 def choose_device(wanted: str | None, ranks: Ranks) -> str:
-    """This rank's device: the GPU of its own number, or the CPU.
-
-    Raises:
-        ConfigError: one GPU named for several processes, or fewer GPUs than processes.
-    """
+    """This rank's device: the GPU with its local rank, or the CPU."""
     import torch
 
     device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,7 +131,7 @@ def _dtype(name: str) -> Any:
 
 @contextlib.contextmanager
 def _init_unheard() -> Iterator[None]:
-    """lm-eval warns that a model which is loaded already takes no part in its own parallelism: so it is meant."""
+    """Silences lm-eval's warning that a loaded model takes no part in its own parallelism, as intended here."""
     library = logging.getLogger("lm_eval.models.huggingface")
     level = library.level
     library.setLevel(logging.ERROR)

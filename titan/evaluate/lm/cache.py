@@ -1,8 +1,8 @@
-"""Answers that are kept, so that the same request of the same model is never computed twice.
+"""A cache of answers, so that no request is computed twice for the same model.
 
-lm-eval's own cache knows the request and not the model: it gives one model's answers for another's
-(lm-evaluation-harness issue 4063). Here the file is called after everything that an answer depends on beside the
-request, which holds the whole prompt and the settings of generation. What is drawn at random is never kept.
+lm-eval's own cache has the request and not the model as its key: it returns one model's answers for another
+(lm-evaluation-harness issue 4063). Here the file's name is a digest of everything else that an answer depends on. A
+request has the whole prompt and the generation settings. Sampled answers are never kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from titan.evaluate.lm.backends import Loading
 from titanflow.common.digests import digest, file_digest
 
 CACHE_FOLDER = "answers"
-"""Beside the stages' folders in a run's, so that it outlives a stage that runs again."""
+"""Lies beside the stages' folders, so that it outlives a stage that runs again."""
 PACKAGES = ("lm_eval", "tokenizers", "torch", "transformers")
 VERSION = 2
-"""Counts up whenever the same request would be answered otherwise."""
+"""Increase it when the same request would get another answer."""
 
 
 def model_digest(loading: Loading) -> str:
-    """What names a model's answers: every file that it is read from, how it is loaded, and with which versions."""
+    """Covers every file of a model, how it is loaded, and the libraries' versions."""
     folder = loading.folder
     files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
     how = [loading.backend, loading.dtype, loading.trained_here]
@@ -33,13 +33,7 @@ def model_digest(loading: Loading) -> str:
 
 @contextlib.contextmanager
 def cached(lm: Any, loading: Loading, folder: Path) -> Iterator[Any]:
-    """The model, asked for nothing that it has answered before.
-
-    Args:
-        lm: as lm-eval asks it.
-        loading: what it is.
-        folder: where answers are kept, a SQLite file a model.
-    """
+    """Wraps ``lm`` so that its answers are kept in ``folder``, in a SQLite file a model."""
     from lm_eval.api.model import CachingLM
 
     caching = CachingLM(lm, str(folder / f"{model_digest(loading)}.sqlite"))

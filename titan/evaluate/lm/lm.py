@@ -1,7 +1,7 @@
 """lm-eval's transformers backend with the same answers for less work, and with its batches spread over all ranks.
 
-Prompts, windows, truncation, stop sequences and the order of batches are lm-eval's. What differs is what is computed:
-logits and their normalisation only from the first scored position on, equal inputs once.
+Prompts, windows, truncation, stop sequences and the order of batches are lm-eval's. But logits are computed and
+normalised only from the first scored position on, and equal inputs once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from titan.evaluate.ranks import Ranks
 from titanflow.common.errors import DataError, Problem
 
 CPU_BATCH_SIZE = 16
-"""For ``batch_size: auto`` on a CPU, where lm-eval would time its way up to its cap of 64 and be slower."""
+"""For ``batch_size: auto`` on a CPU, where lm-eval would try sizes up to 64, which are slower."""
 CPU_BATCH_TOKENS = 2048
-"""Tokens at a time on a CPU: the logits of more fall out of its cache and take twice as long."""
+"""Tokens of a batch on a CPU: the logits of more don't fit into its cache and take twice as long."""
 
 Request = tuple[Any, list[int], list[int]]
-"""lm-eval's: texts, and the tokens of context and continuation."""
+"""As in lm-eval: texts, and the tokens of context and continuation."""
 Score = tuple[float, bool]
-"""A continuation's log-likelihood in nats, and whether it is the one that greedy decoding would give."""
+"""A continuation's log-likelihood in nats, and whether greedy decoding would give it."""
 
 
 class Row(NamedTuple):
-    """One input of the model, and the continuations that are scored at its end."""
+    """An input of the model, and the continuations to score at its end."""
 
     tokens: tuple[int, ...]
     continuations: list[list[int]]
@@ -53,7 +53,6 @@ class SharedLM(HFLM):
         add_bos_token: bool | None = None,
         seed: int = 0,
     ) -> None:
-        """``model`` stands on its device; the other arguments are as in ``HFLM``."""
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
@@ -68,22 +67,22 @@ class SharedLM(HFLM):
 
     @property
     def name(self) -> str:
-        """The folder that the model was read from."""
         return str(self.model.name_or_path)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
-        """As in ``TemplateLM``; the texts are encoded all together, which tokenizers do on all cores."""
-        texts = [context.rstrip() for context, _ in (request.args for request in requests)]
-        self._encode([*texts, *(context + continuation for context, continuation in _arguments(requests))])
+        """As in ``TemplateLM``, but encodes all texts at once, which tokenizers do on all cores."""
+        pairs = [request.args for request in requests]
+        self._encode([*(context.rstrip() for context, _ in pairs), *(context + answer for context, answer in pairs)])
         scores = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         self._encoded.clear()
         return scores
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of each whole text, in windows that score each token once."""
+        """The log-likelihood of each whole text; its windows score each token once."""
         windows: list[Request] = []
         counts = []
-        for (text,) in _arguments(requests):
+        for request in requests:
+            (text,) = request.args
             pairs = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
             own = [(None, *make_disjoint_window(pair)) for pair in pairs]
             windows += own
@@ -95,17 +94,14 @@ class SharedLM(HFLM):
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Score]:
         found: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, context, continuation) in enumerate(requests):
+        for index, (texts, context, continuation) in enumerate(requests):
             if not 0 < len(continuation) <= self.max_length:
-                raise DataError(
-                    Problem(
-                        f"a continuation of {len(continuation)} tokens: {requests[index][0]}",
-                        expected=f"1 to {self.max_length}, the model's context",
-                    )
-                )
+                expected = f"1 to {self.max_length}, the model's context"
+                raise DataError(Problem(f"a continuation of {len(continuation)} tokens: {texts}", expected=expected))
             tokens = tuple((context + continuation)[-(self.max_length + 1) :][:-1])
             found.setdefault(tokens, []).append(index)
-        rows = [Row(tokens, [requests[index][2] for index in found[tokens]]) for tokens in sorted(found, key=_longest)]
+        longest_first = sorted(found, key=lambda tokens: (-len(tokens), tokens))
+        rows = [Row(tokens, [requests[index][2] for index in found[tokens]]) for tokens in longest_first]
         scores: list[Score] = [(0.0, False)] * len(requests)
         computed = self.ranks.compute(self.score, list(self._batches(rows)), "Running loglikelihood requests")
         for row, own in zip(rows, (item for batch in computed for item in batch), strict=True):
@@ -114,10 +110,7 @@ class SharedLM(HFLM):
         return scores
 
     def _batches(self, rows: Sequence[Row]) -> Iterable[list[Row]]:
-        """Rows of like length together, longest first.
-
-        On a CPU a batch is as many tokens as so many rows of the whole context have, up to what its cache holds.
-        """
+        """Rows of similar length, longest first; on a CPU a batch is limited by its tokens, not its rows."""
         start = 0
         count = size = self._rows_at_once(len(rows[0].tokens)) if rows else 0
         budget = min(size * self.max_length, CPU_BATCH_TOKENS)
@@ -150,27 +143,23 @@ class SharedLM(HFLM):
                 positions += range(len(tokens) - len(continuation) - first, len(tokens) - first)
                 targets += continuation
                 counts.append(len(continuation))
-        # Padded at the right, where a causal model doesn't look: no mask is needed.
+        # A causal model doesn't look at padding on the right, so it needs no mask.
         with torch.inference_mode():
             logits = self.model(input_ids=inputs.to(self.device), use_cache=False, logits_to_keep=width - first).logits
             at, chosen = (torch.tensor(places), torch.tensor(positions)), torch.tensor(targets)
-            # In the logits' own type, as in lm-eval: bfloat16 rounds each likelihood, and below the sum of several.
+            # In the logits' own type, as in lm-eval: bfloat16 rounds each likelihood and, below, their sum.
             normalised = logits.log_softmax(-1)
             likelihoods = normalised[*at, chosen]
             is_greedy = likelihoods == normalised.amax(-1)[at]
-            # Of equals the first is taken; looked for where there may be some, since it takes longer than all the rest.
+            # Greedy decoding takes the first of equal logits. Argmax takes longest, so it runs only where needed.
             best = tuple(index[is_greedy.cpu()] for index in at)
             is_greedy[is_greedy.clone()] = normalised[best].argmax(-1) == chosen[is_greedy.cpu()].to(logits.device)
-        sums = iter(
-            [
-                (float(own.sum()), bool(greedy.all()))
-                for own, greedy in zip(likelihoods.cpu().split(counts), is_greedy.cpu().split(counts), strict=True)
-            ]
-        )
+        parts = zip(likelihoods.cpu().split(counts), is_greedy.cpu().split(counts), strict=True)
+        sums = ((float(own.sum()), bool(greedy.all())) for own, greedy in parts)
         return [[next(sums) for _ in row.continuations] for row in batch]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """What the model says after each context; a batch is what it is in ``HFLM``."""
+        """The model's text after each context, in the same batches as ``HFLM``."""
         collator = Collator(
             [request.args for request in requests],
             sort_fn=lambda arguments: (-len(self.tok_encode(arguments[0])), arguments[0]),
@@ -183,9 +172,8 @@ class SharedLM(HFLM):
         return collator.get_original([text for batch in texts for text in batch])
 
     def generate(self, batch: tuple[int, Sequence[tuple[str, dict[str, Any]]]]) -> list[str]:
-        """What the model says after each context of the batch of this number."""
         number, arguments = batch
-        # What is drawn depends on the batch alone, not on the rank that computes it.
+        # So that samples depend on the batch alone, not on the rank that computes it.
         torch.manual_seed(zlib.crc32(f"{self.seed} {number}".encode()))
         configured, self.batch_size_per_gpu = self.batch_size, max(1, len(arguments))
         try:
@@ -194,7 +182,7 @@ class SharedLM(HFLM):
             self.batch_size_per_gpu = configured
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **generation_kwargs: Any) -> Any:
-        """As in ``HFLM``, with an end to each row, too."""
+        """As in ``HFLM``, but each row ends on its own."""
         settings = {"do_sample": False, "temperature": 0.0, **generation_kwargs}
         if not settings["do_sample"]:
             del settings["temperature"]
@@ -211,7 +199,6 @@ class SharedLM(HFLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """The ids of a text; of one that was encoded with others, those."""
         if add_special_tokens is None and not kwargs and string in self._encoded:
             return self._encoded[string]
         return super().tok_encode(string, add_special_tokens=add_special_tokens, **kwargs)
@@ -225,11 +212,3 @@ class SharedLM(HFLM):
         special = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
         encoded = self.tokenizer(plain, return_attention_mask=False, **special).input_ids
         self._encoded = dict(zip(plain, encoded, strict=True))
-
-
-def _arguments(requests: Iterable[Any]) -> list[tuple[Any, ...]]:
-    return [request.args for request in requests]
-
-
-def _longest(tokens: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    return -len(tokens), tokens

@@ -29,14 +29,14 @@ from titanflow.run.checkpoints import METADATA
 from titanflow.run.contract import StageRun
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
-"""The names that ``models`` gives to this run's stages; ``base`` may be one that lies outside of it."""
+"""The names of this run's stages in ``models``; ``base`` may lie outside of the run."""
 
 logger = logging.getLogger("titanflow.evaluate")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One task or group of one model: lm-eval's results, and by task each item's answer and what was cut."""
+    """One task or group of one model: lm-eval's results, and by task each item's answer and the cut prompts."""
 
     results: Mapping[str, Any]
     answers: dict[str, dict[int, dict[str, str]]]
@@ -45,15 +45,7 @@ class Scored:
 
 
 def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
-    """The folder of each model to evaluate: an export, for ``backend: native`` a checkpoint.
-
-    A stage that has no export yet gets one.
-
-    Raises:
-        ConfigError: a model that is no stage of this run and nothing that the backend loads, or one that brings code
-            that isn't this package's.
-        DataError: an export that isn't what its stage recorded.
-    """
+    """The folder of each model: a checkpoint for ``backend: native``, else an export, which is made if missing."""
     if not settings.models:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
@@ -63,8 +55,7 @@ def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
 
 
 def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, str]) -> Path:
-    """A folder that transformers loads: the one that is given, the snapshot of a repository whose code was read, or
-    the export of a stage, which is made if need be."""
+    """The given folder, the snapshot of a repository whose code was approved, or a stage's export."""
     if given is None:
         folder = _stage_export(run, name)
     elif given in commits:
@@ -91,29 +82,22 @@ def _stage_export(run: StageRun, name: str) -> Path:
 
 
 def _checkpoint(run: StageRun, name: str, given: str | None) -> Path:
-    """A ``step-N`` folder: the one that is given, or the newest of a stage."""
+    """The given ``step-N`` folder, or a stage's newest."""
     folder = expanded(given).absolute() if given else _stage(run, name)
     if (folder / METADATA).is_file():
         return folder
     if is_hugging_face(folder):
         found = f"{name}: {folder} is a model of transformers, and backend: native reads checkpoints"
-        raise ConfigError(
-            Problem(found, key="models", expected="a training stage's folder, or checkpoint/step-N of it")
-        )
+        expected = "a training stage's folder, or checkpoint/step-N of it"
+        raise ConfigError(Problem(found, key="models", expected=expected))
     return newest_checkpoint(folder / "checkpoint")
 
 
 def _stage(run: StageRun, name: str) -> Path:
     stage = name if name in run.stages else STAGE_OF.get(name, name)
     if stage not in run.stages:
-        raise ConfigError(
-            Problem(
-                f"{name!r} is no stage of this run",
-                key="models",
-                origin=run.origins.get("models", ""),
-                expected=", ".join(run.stages) or "a mapping from a name to a folder",
-            )
-        )
+        expected, origin = ", ".join(run.stages) or "a mapping from a name to a folder", run.origins.get("models", "")
+        raise ConfigError(Problem(f"{name!r} is no stage of this run", "models", origin, expected))
     return run.stages[stage].absolute()
 
 
@@ -125,11 +109,10 @@ def evaluate_task(
     log: io.TextIOBase,
     items: dict[str, list[int]] | None = None,
 ) -> Scored:
-    """Runs one task or group, which was asked for by ``name``, with every source of chance seeded.
+    """Runs the task or group ``name``, with all random generators seeded; ``items`` None scores all items.
 
-    ``lm_eval.evaluate`` is what ``simple_evaluate`` calls; called directly it spares a survey of the machine for
-    each task and doesn't ask the environment which rank this is. ``items`` are the numbers of those to score of each
-    task; None for all.
+    ``simple_evaluate`` would call ``lm_eval.evaluate`` too, but first survey the machine for each task and read this
+    rank from the environment.
     """
     import numpy as np
     import torch
@@ -154,7 +137,7 @@ def evaluate_task(
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
         )
     for name, numbers in (items or {}).items():
-        # lm-eval says that all were scored.
+        # lm-eval reports all items as scored.
         results["n-samples"][name]["effective"] = len(numbers)
     return Scored(
         results=results,
@@ -168,8 +151,7 @@ def check_unchanged(folders: Mapping[str, Path], digests: Mapping[str, Mapping[s
     """Raises :class:`StageFailed` if a folder's files aren't those of ``digests`` any more."""
     for name, folder in folders.items():
         now = folder_digests(folder)
-        changed = sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file))
-        if changed:
+        if changed := sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file)):
             raise StageFailed(
                 f"{folder}: {', '.join(changed)} changed while {name} was evaluated, so the scores belong to no "
                 "version of it. Evaluate again while nothing writes there."

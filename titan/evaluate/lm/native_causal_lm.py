@@ -1,7 +1,7 @@
-"""torchtitan's own model, from a checkpoint, with the manners of a transformers model: for scores without an export.
+"""torchtitan's own model, from a checkpoint, wrapped as a transformers model: for scores without an export.
 
-It has no cache: generating reads the whole text again for each token. A running training's checkpoints are scored so;
-what is published is scored as it was exported.
+It has no cache: each generated token costs a pass over the whole text. It scores checkpoints of a running training; a
+published model is scored from its export.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from titanflow.run.contract import StageRun
 
 
 class NativeConfig(PreTrainedConfig):
-    """What transformers asks a config for."""
+    """The least config that transformers needs."""
 
     model_type = "titanflow_native"
 
@@ -36,7 +36,7 @@ class NativeForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: NativeConfig, native: Any) -> None:
         super().__init__(config)
         self.native = native
-        # torchtitan's models return the hidden states where they have no output layer, as a pipeline's stages do.
+        # Without an output layer, as in a pipeline's stages, torchtitan's models return the hidden states.
         self.head, native.output = native.output, None
 
     def forward(
@@ -48,8 +48,7 @@ class NativeForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput:
         """Logits ``[rows, logits_to_keep or all tokens, vocabulary]`` of token ids ``[rows, tokens]``.
 
-        Wherever ``attention_mask`` says that a row is padded, it is computed with the padding moved to its right, where
-        a causal model doesn't look.
+        Padding is moved to the right, where a causal model doesn't look.
         """
         if attention_mask is None or bool(attention_mask.all()):
             hidden = self.native(input_ids)
@@ -62,7 +61,6 @@ class NativeForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
     ) -> dict[str, Any]:
-        """The whole text so far: there is no cache that holds its beginning."""
         return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
 
     @classmethod
@@ -70,24 +68,23 @@ class NativeForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
     def _init_weights(self, module: Any) -> None:
-        """Nothing is left to initialise."""
+        """The weights are loaded already."""
 
 
 def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) -> tuple[NativeForCausalLM, Any]:
-    """The model of a checkpoint and its tokenizer, with the template and the end of turn that were trained.
+    """A checkpoint's model and tokenizer, with the template and the end of turn of the training.
 
-    Args:
-        checkpoint: ``checkpoint/step-N`` in the folder of a training stage of one's own: its metadata is a pickle.
-        dtype: of the weights; RoPE's table stays complex.
-
-    Raises:
-        DataError: it isn't that, or the stage names no tokenizer.
+    ``checkpoint`` is ``checkpoint/step-N`` in a training stage's folder. Use only your own: its metadata is a pickle.
+    ``dtype`` is the weights'; RoPE's table stays complex.
     """
     stage = checkpoint.parent.parent
     trained, run = stage_model(stage), StageRun.of(stage)
     if trained.tokenizer is None:
         raise DataError(Problem("the stage names no tokenizer", origin=str(stage)))
-    tokenizer = _tokenizer(trained.tokenizer, chat_template(run))
+    # By way of a copy, so that the tokenizer is loaded as from an export.
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tokenizer(trained.tokenizer, Path(folder), chat_template(run))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     native = load_native(checkpoint, trained.name, trained.args, trained.seq_len)
     config = NativeConfig(
         vocab_size=trained.args.vocab_size,
@@ -101,10 +98,3 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model.eval(), tokenizer
-
-
-def _tokenizer(folder: Path, template: str | None) -> Any:
-    """The tokenizer as an export has it."""
-    with tempfile.TemporaryDirectory() as place:
-        copy_tokenizer(folder, Path(place), template)
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)

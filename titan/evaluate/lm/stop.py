@@ -1,4 +1,4 @@
-"""When a generated row has said all that will be kept of it."""
+"""Ends the generation of a row once its answer is complete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from transformers import StoppingCriteria
 class RowsEnd(StoppingCriteria):
     """Ends each row at its first stop sequence.
 
-    lm-eval ends a batch once all of its rows have said one and the same sequence, and cuts each text at the first of
-    any: a row that has one has its answer, whatever it says after that.
+    lm-eval goes on until all rows of a batch have the same stop sequence, and then cuts each text at its first one.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
@@ -21,18 +20,18 @@ class RowsEnd(StoppingCriteria):
         self.tokenizer = tokenizer
         self.stop = [text for text in stop if text]
         self.start = start
-        # A sequence may have been said in other tokens than its own.
+        # The model may write a stop sequence in other tokens than the tokenizer: 2 more are looked at.
         lengths = [len(tokenizer.encode(text, add_special_tokens=False)) for text in self.stop]
         self.window = max(lengths, default=0) + 2
         self.ended: list[bool] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Which rows have ended, as a bool tensor ``[rows]``."""
+        """A bool tensor ``[rows]``: which rows have ended."""
         said = input_ids[:, self.start :]
         self.ended = self.ended or [False] * len(said)
         for row, text in enumerate(self._texts(said[:, -self.window :])):
             if not self.ended[row] and self._stops(text):
-                # In the end the whole is decoded, which may read its last bytes otherwise than a part does.
+                # lm-eval decodes the whole row, whose last bytes may decode differently within a part.
                 self.ended[row] = self._stops(*self._texts(said[row : row + 1]))
         return torch.tensor(self.ended, device=input_ids.device)
 
