@@ -1,6 +1,6 @@
-"""Who is told of the nights: Prefect automations that call a webhook block.
+"""Notices of the nights: Prefect automations that call a webhook block.
 
-They run on the server, so that a night whose process was killed, or that never started, is told of as well.
+They run on the server, so that a night whose process was killed, or that never started, is reported as well.
 ``deployments.serve`` makes them for the experiment of its nightly deployment; ``python -m deployments.notifications
 EXPERIMENT`` makes them on the server that ``PREFECT_API_URL`` names.
 """
@@ -70,11 +70,7 @@ def main(
 
 
 def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> list[str]:
-    """Makes or updates the automations of a deployment, removes those not asked for; returns their names.
-
-    Raises:
-        ConfigError: there is no webhook block of that name.
-    """
+    """Makes or updates the automations of a deployment, removes those not asked for; returns their names."""
     notify = experiment.spec.notify
     wanted = notify.on if notify.webhook_block else []
     with get_client(sync_client=True) as client:
@@ -94,7 +90,6 @@ def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> l
 
 
 def automation_name(deployment: str, kind: Kind) -> str:
-    """What an automation is called in Prefect's UI."""
     return f"titanflow: {deployment}, {kind}"
 
 
@@ -127,7 +122,7 @@ def _trigger(deployment: str, kind: Kind) -> EventTrigger:
     if kind == "not started":
         return EventTrigger(
             after={"prefect.flow-run.Late"},
-            # Whatever comes next: it runs, was cancelled or waits for its slot.
+            # Any event: the run starts, is cancelled or waits for its slot.
             expect={"prefect.flow-run.*"},
             match=of_run,
             match_related=of_deployment,

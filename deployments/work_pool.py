@@ -1,4 +1,4 @@
-"""The process work pool that the deployments run in, and the runs that one worker has in hand."""
+"""The process work pool of the deployments, and the runs that a worker has in hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ CANCEL_SECONDS = 35
 
 
 def ensure_pool(url: str, pool: str = POOL) -> None:
-    """Creates the work pool unless it is there."""
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
@@ -50,7 +49,7 @@ def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -
 
 
 def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> list[FlowRun]:
-    """The unfinished flow runs that the worker of this name took."""
+    """The unfinished flow runs of the worker with this name."""
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
