@@ -11,10 +11,10 @@ from titanflow.run.metrics import parse_metrics
 
 
 class MetricsTail:
-    """Gives each line that is added to a file once, and no half-written one.
+    """Returns each line that is added to a file once, and never half of one.
 
-    Lines that are there at the start belong to an earlier attempt and are skipped. A resumed stage replaces the
-    file by one without the lines after its checkpoint's step: what both have in common is skipped as well.
+    Lines that are there at the start belong to an earlier attempt and are skipped. A resumed stage replaces the file by
+    one without the lines after its checkpoint's step: the lines that both have are skipped as well.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a stage's process came to: its typed result, or an error that says what happened and what to do."""
+"""The outcome of a stage's process: its typed result, or an error that says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -17,36 +17,30 @@ from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.results import StageResult, read_result
 
 TAIL_LINES = 20
-"""How much of the log an error shows when the stage itself said nothing."""
+"""How many lines of the log an error shows if the stage left no error of its own."""
 TAIL_BYTES = 64 * 1024
 FULL_BYTES = 1 << 20
-"""A disk with less than that has no room for a stage's own words."""
+"""A disk with less free space has no room for a stage's error.json."""
 LESS_MEMORY = {
     "pretrain": "lower training.local_batch_size or training.seq_len",
     "sft": "lower training.local_batch_size or training.seq_len",
     "evaluate": "lower evaluate.batch_size",
     "publish": "free some: publishing loads the model once more, to check what it says",
 }
-"""What a stage can do with less memory."""
+"""How a stage can need less memory."""
 FREE_MEMORY = "free some, or take a machine with more"
 
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
-"""From outside: someone's kill, or memory that a file system or another machine took away."""
+"""Signals from outside: someone killed it, or a file system or another machine took its memory away."""
 TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
 
 
 def read_outcome(
     stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0, memory_ran_out: bool = False
 ) -> StageResult:
-    """Reads what a stage left behind in its ``folder``; of its log, what follows byte ``log_start``.
+    """Reads what a stage left in its ``folder``, and its log from byte ``log_start`` on.
 
-    ``memory_ran_out`` says that the kernel killed a process for want of memory while the stage ran.
-
-    Raises:
-        ConfigError: the stage found its input unusable (``error.json`` with exit code 2).
-        StageLost: it was killed from outside, a rank hung, or a connection broke: another try may mend it.
-        StageFailed: it failed, was stopped or ran out of memory; the message is the failing rank's own where there
-            is one.
+    ``memory_ran_out``: while the stage ran, the kernel killed a process for lack of memory.
     """
     if returncode == 0 and (folder / RESULT_FILE).exists():
         return read_result(folder)
@@ -71,7 +65,6 @@ def read_outcome(
 
 
 def log_tail(log: Path, start: int = 0) -> list[str]:
-    """The last lines of a log file, from byte ``start`` on at the earliest."""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()
