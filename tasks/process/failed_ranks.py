@@ -13,17 +13,9 @@ from titanflow.run.errors import StageError
 RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")
 
 LOST_TYPES = (
-    "BrokenPipeError",
-    "ConnectTimeout",
-    "ConnectionAbortedError",
-    "ConnectionError",
-    "ConnectionRefusedError",
-    "ConnectionResetError",
-    "DistBackendError",
-    "DistNetworkError",
-    "DistStoreError",
-    "ReadTimeout",
-    "TimeoutError",
+    *("BrokenPipeError", "ConnectionAbortedError", "ConnectionError", "ConnectionRefusedError", "ConnectionResetError"),
+    *("DistBackendError", "DistNetworkError", "DistStoreError"),
+    *("ConnectTimeout", "ReadTimeout", "TimeoutError"),
 )
 """Exceptions which say that another rank, or another machine, is gone or silent."""
 # Messages of gloo and NCCL, in a RuntimeError or in the log of a process that NCCL aborted.
