@@ -14,14 +14,13 @@ from tasks.process.process import Process, started
 from titanflow.common.errors import StageFailed
 
 STARTUP_SECONDS = 120.0
-"""A server's first start makes its database, which takes ten seconds on a small machine."""
+"""A server's first start creates its database, which takes ten seconds on a small machine."""
 SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -56,12 +55,9 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 def running_server(
     command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
 ) -> Iterator[str]:
-    """A server's process for as long as the block lasts, its log in a temporary folder; gives its ``url``.
+    """A server's process for as long as the block lasts, its log in a temporary folder; yields its ``url``.
 
     ``meanwhile`` is called once the process runs, before it answers.
-
-    Raises:
-        StageFailed: it doesn't answer there.
     """
     with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
         log = Path(folder) / "prefect-server.log"
@@ -73,7 +69,7 @@ def running_server(
 
 
 def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:
-    """Waits until the server that ``process`` is answers.
+    """Waits until the server answers that ``process`` runs.
 
     Raises:
         StageFailed: it ended, or didn't answer in ``timeout`` seconds; the message ends with its last lines.
