@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.notifications import NIGHTLY, ensure_notifications
+from deployments.notifications import NIGHTLY
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment, load_experiment
 
@@ -26,11 +25,6 @@ class Deployed:
     path: Path
     experiment: Experiment
     described: str
-
-    def notify(self, url: str) -> None:
-        """Makes the automations that the experiment's ``notify`` asks for."""
-        with temporary_settings({PREFECT_API_URL: url}):
-            ensure_notifications(self.experiment)
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,6 @@ OF_THE_MODEL = """{
   "message": {{ event.payload.message | tojson }},
   "link": {{ event.payload.link | tojson }}
 }"""
-PAYLOADS: dict[Kind, str] = {
-    "failed": OF_THE_FLOW_RUN,
-    "not started": OF_THE_FLOW_RUN,
-    "published": OF_THE_MODEL,
-    "held back": OF_THE_MODEL,
-}
 
 
 def main(
@@ -105,11 +99,12 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
 
 
 def _automation(name: str, deployment: str, kind: Kind, block: UUID) -> AutomationCore:
+    payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
     return AutomationCore(
         name=name,
         description="Made by titanflow from the experiment's `notify`; its next deploy writes it anew.",
         trigger=_trigger(deployment, kind),
-        actions=[CallWebhook(block_document_id=block, payload=PAYLOADS[kind])],
+        actions=[CallWebhook(block_document_id=block, payload=payload)],
     )
 
 

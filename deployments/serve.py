@@ -14,12 +14,13 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.home import home
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
+from deployments.notifications import ensure_notifications
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
@@ -41,10 +42,8 @@ SERVER_ENV = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
 }
-WORKER_ENV = {
-    # Prefect's 10 s are most of the time between a run's submission and its start.
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
-}
+# Prefect's 10 s are most of the time between a run's submission and its start.
+WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
 def main(
@@ -95,7 +94,8 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         deploy(env, logs, deployed.path)
         if len(shares) > 1 or limit > 1:
             allow_runs(url, len(shares) * limit)
-        deployed.notify(url)
+        with temporary_settings({PREFECT_API_URL: url}):
+            ensure_notifications(deployed.experiment)
         print(welcome(url, logs, deployed.described), flush=True)
         watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
@@ -177,7 +177,6 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
 
 
 def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
-    """Applies a ``prefect.yaml``."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ ENTRYPOINT = "flows.stage.run_stage"
 
 
 def running_server(port: int) -> str:
-    """The address of the server that the pool's runs come from."""
     url = PREFECT_API_URL.value() or api_url(port)
     if not healthy(url):
         hint = "set PREFECT_API_URL to the server that the runs are on (make serve starts it)"

@@ -49,7 +49,6 @@ def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -
 
 
 def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> list[FlowRun]:
-    """The unfinished flow runs of the worker with this name."""
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),

@@ -164,7 +164,6 @@ def _afterwards(folder: Path, config: Experiment) -> None:
 
 
 def show_nights(runs: Path, note: str = "") -> None:
-    """Leaves the table of nights as an artifact; a failure is a warning."""
     try:
         table = markdown_table(read_nights(runs))
     except Exception as error:

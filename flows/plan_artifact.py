@@ -21,7 +21,6 @@ def show_plan(plan: Plan) -> None:
 
 
 def leave_markdown(text: str, key: str, description: str) -> None:
-    """Makes a markdown artifact; a failure is a warning."""
     try:
         create_markdown_artifact(text, key=key, description=description)
     # Whatever the API, its client or the network raises: a missing artifact must not end a run.

@@ -61,10 +61,7 @@ def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, sa
 
 
 def _writers(folder: Path) -> str:
-    """The processes of this machine that write into a stage's folder of the run; empty if there are none.
-
-    A stage's process is known by its ``run.yaml``, its children by their environment.
-    """
+    """The processes of this machine that write into a stage's folder of the run; empty if there are none."""
     stages = {str(folder / stage) for stage in STAGES}
     files = {f"{stage}/{RUN_FILE}" for stage in stages}
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
@@ -73,6 +70,7 @@ def _writers(folder: Path) -> str:
         with contextlib.suppress(psutil.Error):
             if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
                 continue
+            # A stage's process is known by its run.yaml, its children by their environment.
             if files & set(process.cmdline()) or process.environ().get(STAGE_FOLDER) in stages:
                 found.append(process.pid)
     processes = f"process {found[0]}" if len(found) == 1 else f"processes {', '.join(map(str, found))}"

@@ -109,10 +109,8 @@ def show_summary(plan: Plan, results: list[StageResult]) -> None:
 
 
 def leave_report(plan: Plan) -> None:
-    """Writes ``report.html`` of the stages' results, also after a failure; a failed report is a warning.
-
-    If the first step refused the data, no folder is left to report on.
-    """
+    """Writes ``report.html`` of the stages' results, also after a failure; a failed report is a warning."""
+    # Data refused by the first step leaves no folder to report on.
     if not plan.folder.is_dir():
         return
     try:

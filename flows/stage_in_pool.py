@@ -78,10 +78,7 @@ def in_pool_name() -> str:
 
 @task(name="stage-in-pool", task_run_name=in_pool_name, cache_policy=NO_CACHE, persist_result=False)
 def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
-    """Runs a stage in its pool and reads its result from the shared storage; a cancel cancels it there.
-
-    After a StageLost Prefect calls this again (:mod:`tasks.retries`).
-    """
+    """Runs a stage in its pool and reads its result from the shared storage; a cancel cancels it there."""
     end_left(plan)
     get_run_logger().info("%s %s: %s", plan.stage, plan.state, plan.reason)
     parameters = {

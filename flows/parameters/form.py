@@ -112,7 +112,7 @@ def _documented(stage: str) -> Schema:
     """The stage's schema, with the descriptions of this project's dataclasses."""
     schema = stage_schema(stage)
     sections = {"evaluate": "Evaluate", "publish": "Publish"}
-    docs = {**field_docs(_source(training)), **field_docs(_source(after_training))}
+    docs = field_docs(Path(training.__file__)) | field_docs(Path(after_training.__file__))
     named = {"launcher": "Launcher", "lora": "Lora", "chat": "Chat", "gate": "Gate"}
     properties = {
         key: _with_docs(section, docs[named[key]]) if key in named and "properties" in section else section
@@ -130,22 +130,10 @@ def _with_docs(schema: Schema, docs: Mapping[str, str]) -> Schema:
     return {**schema, "properties": properties}
 
 
-def _source(module: Any) -> Path:
-    return Path(module.__file__)
-
-
 if TYPE_CHECKING:
-
-    class Pretrain(StageForm):
-        """What is set of pretraining."""
-
-    class Sft(StageForm):
-        """What is set of fine-tuning."""
-
-    class Evaluate(StageForm):
-        """What is set of the evaluation."""
-
-    class Publish(StageForm):
-        """What is set of publishing."""
+    Pretrain = StageForm
+    Sft = StageForm
+    Evaluate = StageForm
+    Publish = StageForm
 else:
     Pretrain, Sft, Evaluate, Publish = (stage_form(stage) for stage in ("pretrain", "sft", "evaluate", "publish"))

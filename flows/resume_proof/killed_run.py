@@ -93,10 +93,8 @@ class Kill:
 
 @dataclass
 class KilledRun:
-    """Starts ``command(attempt)`` again and again and kills it at ``points``.
-
-    ``watch`` looks at the run's folder; ``published`` is a file that each publication writes anew.
-    """
+    """Starts ``command(attempt)`` again and again and kills it at ``points``; each publication rewrites
+    ``published``."""
 
     watch: RunWatch
     points: list[KillPoint]

@@ -46,7 +46,6 @@ class Ranks:
 
     @property
     def change(self) -> bool:
-        """Whether starts differ in their number."""
         return self.resumed is not None and self.resumed != self.first
 
 
@@ -162,12 +161,8 @@ def prove(
         proof.kills = run.finish()
         proof.seconds = (proof.seconds[0], time.monotonic() - began)
         proof.unmet, proof.starts = len(run.points), run.starts
-    proof.checks = [
-        *compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0),
-        run.published_once(),
-        run.left_nothing(),
-        run.left_no_files(),
-    ]
+    checks = compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0)
+    proof.checks = [*checks, run.published_once(), run.left_nothing(), run.left_no_files()]
     return proof
 
 

@@ -24,7 +24,6 @@ class StageLog:
         self.begin()
 
     def begin(self) -> None:
-        """Ignores all that is there."""
         self._inode, self._offset = self._state()
         self._unread = b""
         self.launched = False
@@ -64,7 +63,6 @@ class RunWatch:
         self.logs: dict[str, StageLog] = {stage: StageLog(folder / stage / f"{stage}.log") for stage in STAGES}
 
     def begin(self) -> None:
-        """Ignores all launches so far."""
         for log in self.logs.values():
             log.begin()
 

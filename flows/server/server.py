@@ -55,10 +55,7 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 def running_server(
     command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
 ) -> Iterator[str]:
-    """A server's process for as long as the block lasts, its log in a temporary folder; yields its ``url``.
-
-    ``meanwhile`` is called once the process runs, before it answers.
-    """
+    """A server for the length of the block; ``meanwhile`` is called while it starts. Yields its ``url``."""
     with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
         log = Path(folder) / "prefect-server.log"
         with started(command, log, env, SERVER_GRACE_SECONDS) as process:

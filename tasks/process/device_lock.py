@@ -20,10 +20,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
-    """The GPUs of this machine that a stage takes, by CUDA's names: one for each process.
-
-    Empty on the CPU, if their number is unknown, and with ``launcher.share_device``.
-    """
+    """CUDA's names of the GPUs that a stage takes; none on the CPU, if they can't be counted, or if it shares them."""
     launcher = run.config.get("launcher") or {}
     if run.stage not in ON_DEVICES or launcher.get("device") == "cpu" or launcher.get("share_device"):
         return []

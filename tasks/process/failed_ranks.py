@@ -47,10 +47,8 @@ def seconds_waited(text: str) -> float | None:
 
 
 def lost_peer(error: StageError, exits: Mapping[int, int]) -> str:
-    """What is known of the rank that another one lost, by its error and their exit statuses; empty if nothing.
-
-    When the others have given up, torchrun sends a hung rank SIGTERM, and 30 s later SIGKILL.
-    """
+    """What is known of the rank that another one lost, by its error and their exit statuses; empty if nothing."""
+    # When the others have given up, torchrun sends a hung rank SIGTERM, and 30 s later SIGKILL.
     others = [rank for rank, status in exits.items() if rank != error.rank and status == -signal.SIGKILL]
     waited = seconds_waited(error.message)
     if waited is not None:

@@ -23,7 +23,6 @@ class MetricsTail:
         self._inode = path.stat().st_ino if path.exists() else None
 
     def read(self) -> list[dict[str, Any]]:
-        """The records added since the last call, oldest first."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:

@@ -48,7 +48,8 @@ def read_outcome(
     text = "\n".join(tail)
     status = _status(returncode, text)
     if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        raise StageFailed(_out_of_memory(stage, folder) + _shown(tail, log))
+        told = f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
+        raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
     if returncode == 0:
@@ -80,12 +81,8 @@ def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError
         return ConfigError(error.message)
     own = f"rank {error.rank}: {error.type}: {error.message}"
     if is_disconnected(error):
-        peer = lost_peer(error, rank_exits(text))
-        cause = (
-            f"{stage}: {peer}{_resumes(stage, folder)}; {own}"
-            if peer
-            else f"{stage} failed on {own}{_resumes(stage, folder)}"
-        )
+        peer, resumes = lost_peer(error, rank_exits(text)), _resumes(stage, folder)
+        cause = f"{stage}: {peer}{resumes}; {own}" if peer else f"{stage} failed on {own}{resumes}"
         return StageLost(cause + where)
     hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
     return StageFailed(f"{stage} failed on {own}{hint}{where}")
@@ -112,10 +109,6 @@ def _killed(stage: str, number: int, folder: Path) -> str:
     if number == signal.SIGKILL:
         message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message
-
-
-def _out_of_memory(stage: str, folder: Path) -> str:
-    return f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
 
 
 def _less_memory(stage: str) -> str:

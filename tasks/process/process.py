@@ -92,10 +92,8 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """Ends the command and its descendants with SIGKILL; returns when none is left.
-
-        No interrupt breaks it off: someone who presses ^C repeatedly wants all of them to end.
-        """
+        """Ends the command and its descendants with SIGKILL; returns when none is left."""
+        # Someone who presses ^C repeatedly wants all of them to end: no interrupt breaks this off.
         with held_signals():
             killed: list[psutil.Process] = []
             # A process may fork before its kill: repeat until none is found.
@@ -121,10 +119,7 @@ class Process:
 def started(
     command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = 20.0
 ) -> Iterator[Process]:
-    """Runs a command for as long as the block lasts; however the block ends, no process is left.
-
-    This includes Prefect's cancellation, which is no ``Exception``, and the terminal's ``KeyboardInterrupt``.
-    """
+    """Runs a command for as long as the block lasts; however the block ends, no process is left."""
     process = None
     try:
         # Only the object knows the process: an interrupt before the assignment would leave it behind.
@@ -132,6 +127,7 @@ def started(
             process = Process(command, output, env)
         yield process
     finally:
+        # Also reached by Prefect's cancellation, which is no `Exception`, and by the terminal's KeyboardInterrupt.
         if process is not None:
             try:
                 process.stop(grace)

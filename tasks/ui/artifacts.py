@@ -49,7 +49,6 @@ class Artifacts:
         self._client: SyncPrefectClient | None = None
 
     def table(self, what: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-        """Shows a table, unless it has no rows."""
         if rows:
             self._show(create_table_artifact, list(rows), key=self._key(what), description=description)
 

@@ -21,10 +21,7 @@ LINE_SHARE = 0.01
 
 
 class Progress:
-    """Follows one stage; call it with each batch of new metrics records.
-
-    Records between two lines of the log are part of the next line.
-    """
+    """Follows one stage; call it with each batch of new metrics records, of which the next line of the log tells."""
 
     def __init__(self, run: StageRun, logger: Logger) -> None:
         self.run = run
@@ -61,7 +58,6 @@ class Progress:
             self._move_ring(now)
 
     def finish(self, result: StageResult) -> None:
-        """Shows the tables of results, the loss curve and the links."""
         stage, now = self.run.stage, time.monotonic()
         if self._untold:
             self._tell(now)
@@ -99,7 +95,6 @@ class Progress:
 
 
 def total_steps(config: Mapping[str, Any]) -> int | None:
-    """The steps that a stage will take; None if it counts none."""
     steps = (config.get("training") or {}).get("steps")
     return steps if isinstance(steps, int) and steps > 0 else None
 

@@ -59,7 +59,6 @@ def held_back(results: Iterable[StageResult]) -> str:
 
 
 def gate_lines(result: StageResult) -> list[str]:
-    """The gate's findings, one a line; none if it wasn't asked."""
     gate = result.gate if isinstance(result, PublishResult) else None
     return [f"{name} {found}" for name, found in figures(gate)] if gate else []
 

@@ -27,7 +27,6 @@ def begin_tables(run: StageRun, logger: Logger) -> list[Table]:
 
 
 def finish_tables(result: StageResult) -> list[Table]:
-    """The tables of a finished stage beside its results."""
     if not isinstance(result, TrainResult) or not result.inheritance:
         return []
     return [("inheritance", inheritance_rows(result), "What is kept of the base, and what is set otherwise")]

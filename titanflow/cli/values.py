@@ -33,14 +33,9 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
         return values
     if module not in experiment.modules:
         near = difflib.get_close_matches(module, experiment.modules, n=1)
-        raise ConfigError(
-            Problem(
-                f"no module {module!r}",
-                key="--module",
-                expected=f"one of {', '.join(experiment.modules)}",
-                hint=f"did you mean {near[0]}?" if near else "",
-            )
-        )
+        hint = f"did you mean {near[0]}?" if near else ""
+        expected = f"one of {', '.join(experiment.modules)}"
+        raise ConfigError(Problem(f"no module {module!r}", "--module", expected=expected, hint=hint))
     return _named(experiment.modules[module]) | _of_module(experiment.modules[module])
 
 

@@ -126,8 +126,6 @@ def damage(path: Path, part: int = 0, parts: int = 1) -> str:
 
 
 class _Slice(io.RawIOBase):
-    """A part of a file as a file."""
-
     def __init__(self, file: IO[bytes], piece: Piece) -> None:
         self._file, self._piece, self._at = file, piece, 0
 

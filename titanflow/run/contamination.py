@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from titanflow.run.contract import Strict
 
 
-class TaskLeaks(BaseModel):
+class TaskLeaks(Strict):
     """One task: how many items were looked for, the numbers of those found, and how many share all their wording with
     others (``shared``), so that they can't be looked for."""
-
-    model_config = ConfigDict(extra="forbid")
 
     items: int
     leaked: list[int] = Field(default_factory=list)
@@ -19,7 +19,6 @@ class TaskLeaks(BaseModel):
 
     @property
     def scored(self) -> list[int]:
-        """The numbers of the items that weren't found."""
         return sorted({*range(self.items)} - {*self.leaked})
 
     @property
@@ -27,13 +26,11 @@ class TaskLeaks(BaseModel):
         return len(self.leaked) / self.items if self.items else 0.0
 
 
-class Contamination(BaseModel):
+class Contamination(Strict):
     """What was found of each task in ``looked_at``, the names of the models' training data.
 
     ``not_looked_at`` says which data nobody could look at, and why. If ``dropped``, the items found aren't scored.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     tasks: dict[str, TaskLeaks] = Field(default_factory=dict)
     looked_at: list[str] = Field(default_factory=list)

@@ -85,9 +85,8 @@ class Manifest(BaseModel):
     def is_done(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage finished from exactly these inputs and all its outputs are still as written."""
         record = self.stages.get(stage)
-        if record is None or record.fingerprint != fingerprint or not record.finished:
-            return False
-        return not self.changed_outputs(stage, OutputCheck())
+        is_made = record is not None and record.fingerprint == fingerprint and bool(record.finished)
+        return is_made and not self.changed_outputs(stage, OutputCheck())
 
     def changed_outputs(self, stage: str, check: OutputCheck) -> dict[str, str]:
         """What became of each output that is no longer as written, by its path."""
@@ -123,10 +122,7 @@ class Manifest(BaseModel):
         continues: Mapping[str, str] | None = None,
         prefect_run_id: str = "",
     ) -> None:
-        """Notes that a stage begins; what it made before no longer counts.
-
-        ``continues`` is the digest of the earlier night's result that it continues, by that stage's name.
-        """
+        """Notes that a stage begins, so that what it made before no longer counts."""
         self.experiment, self.run = run.experiment, run.run
         self.work_group, self.user_name = run.work_group, run.user_name
         self.versions = {"python": platform.python_version(), **installed_versions()}
@@ -185,15 +181,12 @@ def _known_digests(result: StageResult) -> dict[Path, str]:
 
 def checkpoint_digest(checkpoint: Path) -> str:
     """One digest of a checkpoint's files; a file over a gigabyte counts by its size alone."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    return digest(
-        {
-            path.relative_to(checkpoint).as_posix(): path.stat().st_size
-            if path.stat().st_size > HASHED_UP_TO
-            else file_digest(path)
-            for path in files
-        }
-    )
+    found: dict[str, int | str] = {}
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            size = path.stat().st_size
+            found[path.relative_to(checkpoint).as_posix()] = size if size > HASHED_UP_TO else file_digest(path)
+    return digest(found)
 
 
 def installed_versions() -> dict[str, str]:

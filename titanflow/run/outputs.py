@@ -42,10 +42,8 @@ def content_digest(path: Path) -> str:
 
 
 class OutputFile(BaseModel):
-    """One file that a stage wrote: bytes, SHA-256, and a cheap sign that nobody wrote to it since.
-
-    An older version recorded the size alone.
-    """
+    """One file that a stage wrote: bytes, SHA-256 (unless an older version wrote the record), and signs of later
+    writes."""
 
     bytes: int
     sha256: str = ""
@@ -76,10 +74,7 @@ class OutputCheck:
     budget: int | None = PLAN_HASHES
 
     def changed(self, folder: Path, outputs: Mapping[str, OutputFile], suspects: list[str]) -> dict[str, str]:
-        """What became of each output that is no longer as written, by its path: ``is gone`` or ``changed since …``.
-
-        ``suspects`` were found changed before, and are read whatever the budget.
-        """
+        """What became of each output that is no longer as written, by its path; ``suspects`` are read in any case."""
 
         def verdict(path: str) -> str:
             return self._verdict(folder / path, outputs[path], path in suspects)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
@@ -21,15 +21,13 @@ STDERR = "_stderr"
 _FOLDER_LINE = re.compile(r"^folder:.*(?:\n .*)*", re.M)
 
 
-class InheritanceRow(BaseModel):
+class InheritanceRow(Strict):
     """One setting, as the base has it and as the stage has it.
 
     ``how`` is ``inherited`` for what can only be the base's (architecture, tokenizer, weights). A setting of the
     stage's own is ``kept`` if the base has the same value, ``changed`` if another, and ``set`` if the base's isn't
     known. ``origin`` is where the stage's value was written, or the base's name if it is inherited.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     key: str
     how: Literal["inherited", "kept", "changed", "set"]
@@ -47,10 +45,8 @@ class InheritanceRow(BaseModel):
         return f"{self.base} → {self.here}" if self.how == "changed" else self.here
 
 
-class ArtifactRecord(BaseModel):
+class ArtifactRecord(Strict):
     """An artifact as W&B knows it; ``digest`` is this project's own of the content at ``reference``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     type: str
@@ -59,13 +55,11 @@ class ArtifactRecord(BaseModel):
     aliases: list[str] = Field(default_factory=list)
 
 
-class WandbRecord(BaseModel):
+class WandbRecord(Strict):
     """A stage's W&B run; without an id there is none, and the artifacts are those that it would link.
 
     ``folders`` are its offline recordings, oldest first, relative to the stage's folder: ``wandb sync`` takes them.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str = ""
     mode: str = "disabled"

@@ -30,12 +30,8 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     if machines == 1:
         given.append("--standalone")
     else:
-        given += [
-            f"--nnodes={machines}",
-            f"--node_rank={launcher['node_rank']}",
-            "--rdzv_backend=c10d",
-            f"--rdzv_endpoint={launcher['rdzv_endpoint']}",
-        ]
+        given += [f"--nnodes={machines}", f"--node_rank={launcher['node_rank']}"]
+        given += ["--rdzv_backend=c10d", f"--rdzv_endpoint={launcher['rdzv_endpoint']}"]
     if processes > 1:
         # Every rank logs the same lines, so one rank's are enough. A failing rank writes error.json itself.
         given += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
