@@ -45,9 +45,9 @@ RECENTLY = timedelta(minutes=5)
 class LostRuns:
     """Looks after the runs that this machine's workers took or that were started by hand; called every ten seconds.
 
-    It serves one ``pool``: the machines that work for another pool look after its runs themselves. ``all_are_here``
-    says that the server is this machine's own, and so is every run, whatever its worker's name: a container's host name
-    changes with each start.
+    It serves one ``pool``; other pools' machines look after their runs themselves. ``all_are_here`` says that the
+    server is this machine's own, and so is every run, whatever its worker's name: a container's host name changes with
+    each start.
     """
 
     def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None], pool: str = POOL) -> None:
@@ -76,8 +76,8 @@ class LostRuns:
 
     def _look(self, client: SyncPrefectClient) -> None:
         living = living_runs()
-        runs = self._runs(client, IN_HAND)
-        missing = [run for run in runs if run.id not in living and not _lives_by_label(run)]
+        in_hand = self._runs(client, IN_HAND)
+        missing = [run for run in in_hand if run.id not in living and not _lives_by_label(run)]
         self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
         for run in missing:
             if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):

@@ -157,11 +157,7 @@ def working_for_each(
 
 @contextlib.contextmanager
 def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", pool: str = POOL) -> Iterator[Supervised]:
-    """A worker of the ``pool`` for as long as the block lasts; its name ends with its ``share`` of the machine.
-
-    Its runs are cancelled before it stops: it would kill them without telling the server, where they would stay Running
-    for ever and hold their deployment's slot.
-    """
+    """A worker of the ``pool`` for as long as the block lasts; its name ends with its ``share`` of the machine."""
     name = f"{socket.gethostname()}-{os.getpid()}{share}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
@@ -169,6 +165,8 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
     try:
         yield worker
     finally:
+        # A stopping worker kills its runs without telling the server, where they would stay Running for ever and hold
+        # their deployment's slot.
         try:
             if healthy(env["PREFECT_API_URL"]):
                 cancel_runs(env["PREFECT_API_URL"], name, worker.process, pool)

@@ -39,8 +39,7 @@ def ensure_pool(url: str, pool: str = POOL) -> None:
 def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -> None:
     """Cancels the runs that a worker has in hand, and waits until their stages have saved and ended."""
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        runs = runs_of(client, worker_name, pool)
-        for run in runs:
+        for run in runs_of(client, worker_name, pool):
             print(f"cancelling {run.name} …", flush=True)
             client.set_flow_run_state(run.id, Cancelling(message="titanflow's serve was stopped."), force=True)
         for _ in range(CANCEL_SECONDS):

@@ -18,15 +18,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped.
-
-    Prefect passes a SIGTERM on to the handler before its own; the default handler would end this process before it
-    stops its server.
-    """
+    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
+    # Prefect passes a SIGTERM on to this handler; the default one would end the process before it stops its server.
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield

@@ -46,10 +46,7 @@ class Summary(Strict):
 
 
 def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
-    """Runs a plan's stages in order, inside a flow run; with ``wait`` after another run in the same folder.
-
-    ``request`` is what the plan was made from: a stage in another work pool is planned from it again, there.
-    """
+    """Runs a plan's stages in order, inside a flow run; by ``request`` a stage's work pool makes the same plan."""
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
     check_token(plan.stage("publish"))

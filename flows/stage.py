@@ -13,7 +13,7 @@ from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.config.keys.experiment import WHO, Retries
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
 
 
@@ -70,5 +70,5 @@ def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePl
 
 
 def _has_begun(run: StageRun) -> bool:
-    path = run.folder / RUN_FILE
-    return path.exists() and StageRun.read(path).fingerprint == run.fingerprint
+    begun = StageRun.of(run.folder)
+    return begun is not None and begun.fingerprint == run.fingerprint

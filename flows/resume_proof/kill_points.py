@@ -48,10 +48,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A moment: ``seconds`` after the run has reached ``step`` of a phase.
-
-    If ``alone``, one process dies, not all; ``choice``, in [0, 1), says which.
-    """
+    """A moment ``seconds`` after the run reached ``step`` of a phase; by ``choice``, in [0, 1), one process dies if
+    ``alone``."""
 
     stage: str
     phase: PhaseName
@@ -94,10 +92,8 @@ def _phases_of(folder: Path, stage: str) -> list[Phase]:
 
 
 def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
-    """Draws ``kills`` moments: one in each training, then one in each other phase, then by duration; ordered.
-
-    ``phases`` are those of the uninterrupted run; if ``stages`` isn't empty, only theirs are drawn from.
-    """
+    """Draws ``kills`` moments, if asked only in ``stages``: one in each training, one in each other phase, then by
+    duration."""
     wanted = set(stages) or set(STAGES)
     eligible = [phase for phase in phases if phase.stage in wanted]
     if kills and not eligible:

@@ -180,11 +180,9 @@ class KilledRun:
         for kill in self._waiting():
             if position >= kill.position:
                 kill.back = now - kill.at
-        try:
+        with contextlib.suppress(OSError):
             found = self.published.stat()
-        except OSError:
-            return
-        self._publications.add((found.st_ino, found.st_mtime_ns))
+            self._publications.add((found.st_ino, found.st_mtime_ns))
 
     def _waiting(self) -> list[Kill]:
         return [kill for kill in self.kills if kill.back is None]

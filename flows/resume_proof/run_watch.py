@@ -58,8 +58,7 @@ class RunWatch:
     """Looks at a run's folder; ``steps`` says how many steps each of its training stages has."""
 
     def __init__(self, folder: Path, steps: dict[str, int]) -> None:
-        self.folder = folder
-        self.steps = steps
+        self.folder, self.steps = folder, steps
         self.logs: dict[str, StageLog] = {stage: StageLog(folder / stage / f"{stage}.log") for stage in STAGES}
 
     def begin(self) -> None:

@@ -38,11 +38,8 @@ def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[
 
 @contextlib.contextmanager
 def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
-    """Holds the stage's GPUs, waiting until they are free; the system frees them however this process ends.
-
-    ``say`` is told whom it waits for. The locks lie in ``folder``, by default the system's for temporary files: they
-    are this machine's, for all its users.
-    """
+    """Holds the stage's GPUs, telling ``say`` whom it waits for; the system frees them however this process ends."""
+    # In the system's folder for temporary files: the locks are this machine's, for all its users.
     place = folder or Path(tempfile.gettempdir()) / "titanflow-gpus"
     with contextlib.ExitStack() as stack:
         # All take them in the same order, so that no two stages wait for each other.

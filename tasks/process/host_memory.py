@@ -12,10 +12,9 @@ COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed for lack of memory in this cgroup, else on the whole host.
-
-    None where the system doesn't say. A killed descendant counts, whoever's limit was reached.
-    """
+    """How many processes the kernel killed for lack of memory in this cgroup, else on the host; None if it doesn't
+    say."""
+    # A killed descendant counts, whoever's limit was reached.
     for path in (*_of_cgroup(), OF_HOST):
         try:
             found = COUNT.search(path.read_text(encoding="utf-8"))

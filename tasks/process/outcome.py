@@ -29,7 +29,6 @@ LESS_MEMORY = {
 }
 """How a stage can need less memory."""
 FREE_MEMORY = "free some, or take a machine with more"
-
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
 """Signals from outside: someone killed it, or a file system or another machine took its memory away."""
 TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
@@ -38,15 +37,13 @@ TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
 def read_outcome(
     stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0, memory_ran_out: bool = False
 ) -> StageResult:
-    """Reads what a stage left in its ``folder``, and its log from byte ``log_start`` on.
-
-    ``memory_ran_out``: while the stage ran, the kernel killed a process for lack of memory.
-    """
+    """Reads what a stage left in its ``folder``, and its log from byte ``log_start`` on."""
     if returncode == 0 and (folder / RESULT_FILE).exists():
         return read_result(folder)
     tail = log_tail(log, log_start)
     text = "\n".join(tail)
     status = _status(returncode, text)
+    # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
     if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
         told = f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
         raise StageFailed(told + _shown(tail, log))

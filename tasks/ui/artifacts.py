@@ -53,7 +53,6 @@ class Artifacts:
             self._show(create_table_artifact, list(rows), key=self._key(what), description=description)
 
     def image(self, what: str, url: str, description: str) -> None:
-        """Shows a picture, by its address or as a ``data:`` URI."""
         self._show(create_image_artifact, url, key=self._key(what), description=description)
 
     def link(self, what: str, url: str, text: str) -> None:

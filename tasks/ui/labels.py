@@ -43,7 +43,6 @@ def _count(things: Any, name: str) -> str:
 
 
 LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
-"""A run's ``retries``."""
 PROCESS_LABEL = "titanflow.process"
 """A run's process: host, id, start time."""
 WHO_LABEL = "titanflow."

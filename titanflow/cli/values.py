@@ -22,10 +22,7 @@ KEY_WIDTH, VALUE_WIDTH = 60, 36
 
 
 def resolved_values(experiment: Experiment, module: str | None = None) -> dict[str, tuple[Any, str]]:
-    """Dotted key → (value, origin): of one module by the keys of its files, or of all behind their names.
-
-    Either way each module's framework and files have the experiment's keys, ``modules.<name>.…``.
-    """
+    """Dotted key → (value, origin): of one module by the keys of its files, or of all behind their names."""
     if module is None:
         values = _own_values(experiment)
         for name, one in experiment.modules.items():
@@ -58,6 +55,7 @@ def _own_values(experiment: Experiment) -> dict[str, tuple[Any, str]]:
 
 
 def _named(module: Module) -> dict[str, tuple[Any, str]]:
+    # A module's framework and files have the experiment's keys, also where only that module is shown.
     return {f"modules.{module.name}.{key}": entry for key, entry in module.named.items()}
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 
 class TitanflowError(Exception):
-    """Base of every error that the user can mend; printed as one message, without a traceback.
-
-    ``exit_code`` is the exit status of the command line: 2 for bad input, 1 for a failed run.
-    """
+    """Base of all errors that the user can mend, printed without a traceback; ``exit_code`` is 2 for bad input, else
+    1."""
 
     exit_code = 2
 

@@ -47,8 +47,7 @@ def use_plain_transfer(endpoint: str) -> None:
     if endpoint == HUB or "HF_HUB_DISABLE_XET" in os.environ:
         return
     os.environ["HF_HUB_DISABLE_XET"] = "1"
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
+    if constants := sys.modules.get("huggingface_hub.constants"):
         constants.HF_HUB_DISABLE_XET = True  # type: ignore[attr-defined]
 
 
@@ -103,7 +102,6 @@ def give_up(request: Any) -> None:
 
 def redact(text: str, token: str | None = None) -> str:
     """``text`` without ``token``, without anything that looks like a token, and without credentials in URLs."""
-    token = token or os.environ.get("HF_TOKEN")
-    if token:
+    if token := token or os.environ.get("HF_TOKEN"):
         text = text.replace(token, "[redacted]")
     return TOKEN_PATTERN.sub("[redacted]", text)

@@ -30,10 +30,8 @@ def is_repo_id(name: str) -> bool:
 
 
 def is_ref(name: str) -> bool:
-    """Whether git allows this name for a tag or branch (``git check-ref-format``), and it can't be mistaken.
-
-    A name like a commit's hash, or below ``refs/``, would be looked up as one.
-    """
+    """Whether a tag or branch may have this name: git allows it (``git check-ref-format``), and it is unmistakable."""
+    # A name like a commit's hash, or below refs/, would be looked up as one.
     if len(name) > LONGEST_REF or not REF.fullmatch(name) or COMMIT.fullmatch(name) or name == "HEAD" or ".." in name:
         return False
     parts = name.split("/")

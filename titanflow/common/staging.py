@@ -79,11 +79,9 @@ def staging_prefix(folder: Path) -> str:
 
 
 def no_room(error: BaseException | None) -> str:
-    """The message of a full disk, if ``error`` or one of its causes is that; otherwise empty.
-
-    Libraries written in Rust raise a plain ``Exception`` with the system's error number in its text.
-    """
+    """The message of a full disk, if ``error`` or one of its causes is that; otherwise empty."""
     while error is not None:
+        # Libraries written in Rust raise a plain Exception with the system's error number in its text.
         number = error.errno if isinstance(error, OSError) else None
         if number in _NO_ROOM or any(f"(os error {code})" in str(error) for code in _NO_ROOM):
             return str(error)

@@ -34,10 +34,7 @@ def check_utf8_mode() -> None:
 
 
 def utf8_problem(text: str, key: str, origin: str = "") -> Problem | None:
-    """The problem with a name or text from outside whose bytes aren't UTF-8; None if they are.
-
-    Python keeps such bytes as lone surrogates, which no file of a run can hold.
-    """
+    """The problem with an outside text that isn't UTF-8, whose bytes Python keeps as lone surrogates; else None."""
     try:
         text.encode()
     except UnicodeEncodeError:

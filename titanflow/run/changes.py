@@ -17,10 +17,8 @@ NAMED = 3
 
 
 class Change(BaseModel):
-    """One leaf that differs: ``old`` or ``new`` is None where that side lacks it.
-
-    ``origin`` is where the new value was written, or the old one if the leaf is gone.
-    """
+    """One leaf that differs, None where a side lacks it; ``origin`` is where the new value was written, else the
+    old."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 

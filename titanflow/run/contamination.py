@@ -10,8 +10,8 @@ from titanflow.run.contract import Strict
 
 
 class TaskLeaks(Strict):
-    """One task: how many items were looked for, the numbers of those found, and how many share all their wording with
-    others (``shared``), so that they can't be looked for."""
+    """One task: how many items were looked for, the numbers of those found, and how many have no wording of their
+    own."""
 
     items: int
     leaked: list[int] = Field(default_factory=list)

@@ -25,10 +25,8 @@ class StageError(Strict):
 
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
-    """Logs the error, writes ``error.json`` unless another rank failed first, and returns the exit status.
-
-    Credentials are cut from every text. Input that can't be used is told by its message, a fault by its traceback.
-    """
+    """Logs the error, writes ``error.json`` unless another rank failed first, and returns the exit status."""
+    # Credentials are cut. Unusable input is told by its message, a fault by its traceback.
     message, trace = redact(str(error) or repr(error)), redact("".join(traceback.format_exception(error)))
     status, told = (error.exit_code, message) if isinstance(error, TitanflowError) else (1, trace)
     print(told, file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ class StageRecord(BaseModel):
     @field_validator("outputs", mode="before")
     @classmethod
     def _of_an_older_version(cls, outputs: dict[str, Any]) -> dict[str, Any]:
-        """An older version recorded sizes alone."""
+        # An older version recorded sizes alone.
         return {path: {"bytes": file} if isinstance(file, int) else file for path, file in outputs.items()}
 
 
@@ -200,10 +200,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of this project's checkout, with a ``+`` if files differ from it; empty outside of a checkout.
-
-    An installed package may lie within another repository, whose commit says nothing.
-    """
+    """The commit of this project's checkout, with a ``+`` if files differ from it; empty outside of a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -212,6 +209,7 @@ def git_revision() -> str:
         ).stdout.strip()
 
     try:
+        # An installed package may lie within another repository, whose commit says nothing.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = git("rev-parse", "HEAD")
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -66,10 +66,7 @@ class OutputFile(BaseModel):
 
 @dataclass
 class OutputCheck:
-    """Compares outputs with their record, reading at most ``budget`` bytes in all; None reads everything.
-
-    With a budget an untouched file isn't read, and once it is spent a file of the right size is trusted.
-    """
+    """Compares outputs with their record, reading at most ``budget`` bytes and no untouched file; with None all."""
 
     budget: int | None = PLAN_HASHES
 
@@ -94,6 +91,7 @@ class OutputCheck:
     def _reads(self, path: Path, recorded: OutputFile) -> bool:
         if self.budget is None:
             return True
+        # Beyond the budget a file of the right size is trusted.
         if recorded.is_untouched(path) or recorded.bytes > self.budget:
             return False
         self.budget -= recorded.bytes

@@ -58,7 +58,7 @@ class ArtifactRecord(Strict):
 class WandbRecord(Strict):
     """A stage's W&B run; without an id there is none, and the artifacts are those that it would link.
 
-    ``folders`` are its offline recordings, oldest first, relative to the stage's folder: ``wandb sync`` takes them.
+    ``folders`` are its offline recordings for ``wandb sync``, oldest first, relative to the stage's folder.
     """
 
     id: str = ""
@@ -265,13 +265,8 @@ def read_result(folder: Path) -> StageResult:
     path = Path(folder) / RESULT_FILE
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
-    kinds: dict[str, type[BaseModel]] = {
-        "prepare": PrepareResult,
-        "pretrain": TrainResult,
-        "sft": TrainResult,
-        "evaluate": EvaluateResult,
-        "publish": PublishResult,
-    }
+    kinds: dict[str, type[BaseModel]] = {"prepare": PrepareResult, "pretrain": TrainResult, "sft": TrainResult}
+    kinds |= {"evaluate": EvaluateResult, "publish": PublishResult}
     try:
         return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
     except ValidationError as error:
