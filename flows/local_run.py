@@ -33,7 +33,7 @@ FLUSH_SECONDS = 5.0
 LOG_SECONDS = 60.0
 """How often log lines go to a server that nobody looks at, and at the end: each request slows the training."""
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
-"""Most seconds of an interrupted run's end: its stage saves, and Prefect records it if the server answers."""
+"""How long the end of an interrupted run may take: its stage saves, and Prefect records it if the server answers."""
 UNREAD = ("Finished in state Failed", "View at", "Still processing items")
 """Beginnings of lines that mean nothing without a UI, or that are printed better elsewhere."""
 SERVER_ENV = {

@@ -46,7 +46,7 @@ class Summary(Strict):
 
 
 def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
-    """Runs a plan's stages in order, inside a flow run; by ``request`` a stage's work pool makes the same plan."""
+    """Runs a plan's stages in order, inside a flow run; from ``request`` other work pools make the same plan."""
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
     check_token(plan.stage("publish"))

@@ -48,8 +48,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A moment ``seconds`` after the run reached ``step`` of a phase; by ``choice``, in [0, 1), one process dies if
-    ``alone``."""
+    """A moment ``seconds`` after the run reached ``step`` of a phase; if ``alone``, only the process at ``choice``, in
+    [0, 1), dies."""
 
     stage: str
     phase: PhaseName
@@ -92,7 +92,7 @@ def _phases_of(folder: Path, stage: str) -> list[Phase]:
 
 
 def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
-    """Draws ``kills`` moments, if asked only in ``stages``: one in each training, one in each other phase, then by
+    """Draws ``kills`` moments, only in ``stages`` if there are any: one in each training, in each other phase, then by
     duration."""
     wanted = set(stages) or set(STAGES)
     eligible = [phase for phase in phases if phase.stage in wanted]
