@@ -20,11 +20,7 @@ ON_DEMAND = "pretrain-sft/on-demand"
 def gpu_shares(
     machine: Device | None = None, environ: Mapping[str, str] = os.environ
 ) -> Mapping[str, Mapping[str, str]]:
-    """The end of each worker's name → its environment, which its runs inherit: one GPU each.
-
-    Raises:
-        ConfigError: there is no GPU, or nobody can tell how many there are.
-    """
+    """The end of each worker's name → its environment, which its runs inherit: one GPU each."""
     machine = machine or this_machine(environ)
     names = gpu_names(machine, environ)
     if names:
@@ -34,7 +30,7 @@ def gpu_shares(
 
 
 def allow_runs(url: str, number: int) -> None:
-    """Lets the on-demand deployment have so many runs at a time; by itself it has one after another."""
+    """Lets the on-demand deployment have so many runs at a time; its default is one."""
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(ON_DEMAND)
         client.update_deployment(deployment.id, DeploymentUpdate(concurrency_limit=number))

@@ -1,4 +1,4 @@
-"""The folder that runs start in, from which relative paths count: that in which ``deployments.serve`` was started."""
+"""The folder that runs start in, from which relative paths count: where ``deployments.serve`` was started."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from pathlib import Path
 from titanflow.common.errors import ConfigError, Problem
 
 CODE = Path(__file__).parents[1]
-"""Where this project's packages lie: a clone, or site-packages."""
+"""The folder of this project's packages: a clone, or site-packages."""
 PACKAGES = ("deployments", "flows", "tasks", "titan", "titanflow")
 
 
 def home() -> Path:
-    """That folder.
-
-    Raises:
-        ConfigError: it holds a module of the same name as a package here: Prefect imports from a run's folder first.
-    """
+    """That folder, refused if a module in it is named as a package here: Prefect imports from a run's folder first."""
     here = Path.cwd()
     modules = [name for package in PACKAGES for name in (f"{package}/__init__.py", f"{package}.py")]
     others = [] if here == CODE else [name for name in modules if (here / name).is_file()]

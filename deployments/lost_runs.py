@@ -1,8 +1,8 @@
-"""Flow runs whose process is gone without a word: they get the state that is true, and are started again.
+"""Flow runs whose process vanished: they get their true state, and are started again.
 
 Prefect 3.8 leaves a run Running for ever when its worker was stopped or its machine went down. Its own remedy, an
-automation on missing heartbeats, goes by silence alone, and marks a healthy run as crashed whose heartbeats are late.
-Here the machine is looked at: a run whose process isn't there any more has ended.
+automation on missing heartbeats, marks a healthy run as crashed when its heartbeats are late. This looks at the machine
+instead: a run whose process isn't there any more has ended.
 """
 
 from __future__ import annotations
@@ -29,31 +29,25 @@ from titanflow.config.keys.experiment import Retries
 
 WORKER_TYPE_LABEL = "prefect.worker.type"
 FLOW_RUN_ID = "PREFECT__FLOW_RUN_ID"
-"""Environment variable that Prefect's worker gives a run's process, and every descendant inherits."""
+"""Environment variable of a run's process, set by Prefect's worker and inherited by all descendants."""
 LOOKS = 3
-"""A run is lost when its process was missed so often in a row: one that has just ended may still tell its state."""
+"""A run is lost when its process is missing so many times in a row: one just ended may still report its state."""
 LOOKS_PENDING = 6
-"""The same of a run that was not Running yet, whose process may still be being started."""
+"""The same for a run that isn't Running yet, whose process may still be starting."""
 KILLED = re.compile(r"status code:? -9\b")
-"""What a worker says of a run's process that was killed."""
+"""A worker's message about a run's process that was killed."""
 LOST = "the run's process is gone without a word: its worker or its machine went down"
 SETTLED = timedelta(seconds=5)
-"""A worker may tell twice of a run that crashed: what is older will not change any more."""
+"""A worker may report a crash twice; after this time a state will not change any more."""
 RECENTLY = timedelta(minutes=5)
 
 
-def host_name(worker: str) -> str:
-    """The machine in a worker's name, which is ``<host>-<process id>``."""
-    return worker.rpartition("-")[0]
-
-
 class LostRuns:
-    """Looks after the runs that this machine's workers took, or that were started by hand; called every ten seconds.
+    """Looks after the runs that this machine's workers took or that were started by hand; called every ten seconds.
 
-    Of one ``pool``: the machines that work for another look after its runs themselves.
-
-    ``all_are_here`` says that the server is this machine's own, so that every run is, whatever its worker's name: a
-    container has another host's name after each start.
+    It serves one ``pool``; other pools' machines look after their runs themselves. ``all_are_here`` says that the
+    server is this machine's own, and so is every run, whatever its worker's name: a container's host name changes with
+    each start.
     """
 
     def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None], pool: str = POOL) -> None:
@@ -65,7 +59,7 @@ class LostRuns:
         self._began = datetime.now(UTC)
 
     def look(self) -> None:
-        """Mends the states of runs that are lost, and starts them again; a server that is away is asked later."""
+        """Corrects the states of lost runs and starts them again; an unreachable server is asked later."""
         self._ask(self._look)
 
     def worker_ended(self, name: str) -> None:
@@ -82,8 +76,8 @@ class LostRuns:
 
     def _look(self, client: SyncPrefectClient) -> None:
         living = living_runs()
-        runs = self._runs(client, IN_HAND)
-        missing = [run for run in runs if run.id not in living and not _lives_by_label(run)]
+        in_hand = self._runs(client, IN_HAND)
+        missing = [run for run in in_hand if run.id not in living and not _lives_by_label(run)]
         self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
         for run in missing:
             if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
@@ -97,22 +91,19 @@ class LostRuns:
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
-        state: State = (
-            Cancelled(message="The run's process ended while it was being cancelled.")
-            if _state(run).is_cancelling()
-            else Crashed(
-                message=f"{self._causes.get(run.id, LOST)}. What was saved stays; the next run goes on from there."
-            )
-        )
+        if _state(run).is_cancelling():
+            state: State = Cancelled(message="The run's process ended while it was being cancelled.")
+        else:
+            cause = self._causes.get(run.id, LOST)
+            state = Crashed(message=f"{cause}. What was saved stays; the next run goes on from there.")
         client.set_flow_run_state(run.id, state)
         self._tell(f"{run.name} was lost: {state.name}")
         if state.is_crashed():
             self._causes.setdefault(run.id, LOST)
 
     def _was_killed(self, run: FlowRun) -> bool:
-        state = _state(run)
         since = max(self._began, datetime.now(UTC) - RECENTLY)
-        return state.timestamp > since and KILLED.search(state.message or "") is not None
+        return _state(run).timestamp > since and KILLED.search(_state(run).message or "") is not None
 
     def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))
@@ -141,11 +132,12 @@ class LostRuns:
             return False
         here = socket.gethostname()
         if worker := run.labels.get(WORKER_LABEL):
+            # A worker's name is <host>-<process id>.
             is_process = run.labels.get(WORKER_TYPE_LABEL) == "process"
-            return is_process and (self.all_are_here or host_name(str(worker)) == here)
+            return is_process and (self.all_are_here or str(worker).rpartition("-")[0] == here)
         if process := run.labels.get(PROCESS_LABEL):
             return str(process).rsplit(" ", 2)[0] == here
-        # Its worker took it and hadn't yet said so.
+        # Without a label: a worker took the run and hasn't said so yet.
         return self.all_are_here and run.work_pool_name is not None
 
     def _ask(self, question: Callable[[SyncPrefectClient], None]) -> None:
@@ -160,18 +152,18 @@ class LostRuns:
 
 
 def living_runs() -> set[UUID]:
-    """The flow runs with a process on this machine; a stage that outlived its flow is none."""
+    """The flow runs with a process on this machine; a stage that outlived its flow counts as none."""
     return {run for run, process in _processes() if not is_stage(process)}
 
 
 def _lives_by_label(run: FlowRun) -> bool:
-    """Whether a run's process lives that no worker started."""
+    """Whether the process of a run that no worker started is alive."""
     process = run.labels.get(PROCESS_LABEL)
     return process is not None and WORKER_LABEL not in run.labels and labelled_process_lives(str(process))
 
 
 def kill_rest(run: UUID) -> None:
-    """Ends with SIGKILL what a run whose flow is gone has left; its ranks had their time to save."""
+    """Kills what is left of a run whose flow is gone; its ranks had their time to save."""
     for found, process in _processes():
         if found == run:
             with contextlib.suppress(psutil.Error):
@@ -179,7 +171,7 @@ def kill_rest(run: UUID) -> None:
 
 
 def is_stage(process: psutil.Process) -> bool:
-    """Whether a process is a stage's or below one: it has the mark of a starter inside of its worker."""
+    """Whether a process is a stage's or below one: it has the mark of a starter inside its worker."""
     with contextlib.suppress(psutil.Error):
         own = [mark for mark in os.environ.get(MARK, "").split("/") if mark]
         return len(process.environ().get(MARK, "").split("/")) > len(own) + 1

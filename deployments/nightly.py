@@ -1,4 +1,4 @@
-"""What the nightly deployment does: ``prefect.yaml`` says it, and a command line may say it otherwise."""
+"""The nightly deployment: ``prefect.yaml`` describes it, and the command line may change that."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.notifications import NIGHTLY, ensure_notifications
+from deployments.notifications import NIGHTLY
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.experiment import Experiment, load_experiment
 
@@ -21,25 +20,16 @@ CRON_EXPECTED = "minute hour day month weekday, as '30 0 * * *'"
 
 @dataclass(frozen=True)
 class Deployed:
-    """A ``prefect.yaml`` to apply, the experiment of its nightly, and what that does, in words."""
+    """A ``prefect.yaml`` to apply, the experiment of its nightly, and a description for the user."""
 
     path: Path
     experiment: Experiment
     described: str
 
-    def notify(self, url: str) -> None:
-        """Makes the automations that the experiment's ``notify`` asks for.
-
-        Raises:
-            ConfigError: it names a webhook block that isn't there.
-        """
-        with temporary_settings({PREFECT_API_URL: url}):
-            ensure_notifications(self.experiment)
-
 
 @dataclass(frozen=True)
 class Nightly:
-    """What is said otherwise than in ``prefect.yaml``; None is as it stands there."""
+    """Changes to ``prefect.yaml``; None keeps its value."""
 
     experiment: str | None = None
     cron: str | None = None
@@ -47,11 +37,7 @@ class Nightly:
 
 
 def prefect_file(nightly: Nightly, folder: Path) -> Deployed:
-    """``prefect.yaml`` with what is said otherwise, written into ``folder``; checked before anything is started.
-
-    Raises:
-        ConfigError: no such experiment, time or time zone.
-    """
+    """Writes the changed ``prefect.yaml`` into ``folder``; checked before anything is started."""
     deployments: dict[str, Any] = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))
     deployment = next(one for one in deployments["deployments"] if one["name"] == NIGHTLY)
     schedule, parameters = deployment["schedules"][0], deployment["parameters"]

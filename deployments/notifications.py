@@ -1,6 +1,6 @@
-"""Who is told of the nights: Prefect automations that call a webhook block.
+"""Notices of the nights: Prefect automations that call a webhook block.
 
-They run on the server, so that a night whose process was killed, or that never started, is told of as well.
+They run on the server, so that a night whose process was killed, or that never started, is reported as well.
 ``deployments.serve`` makes them for the experiment of its nightly deployment; ``python -m deployments.notifications
 EXPERIMENT`` makes them on the server that ``PREFECT_API_URL`` names.
 """
@@ -47,12 +47,6 @@ OF_THE_MODEL = """{
   "message": {{ event.payload.message | tojson }},
   "link": {{ event.payload.link | tojson }}
 }"""
-PAYLOADS: dict[Kind, str] = {
-    "failed": OF_THE_FLOW_RUN,
-    "not started": OF_THE_FLOW_RUN,
-    "published": OF_THE_MODEL,
-    "held back": OF_THE_MODEL,
-}
 
 
 def main(
@@ -70,11 +64,7 @@ def main(
 
 
 def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> list[str]:
-    """Makes or updates the automations of a deployment, removes those not asked for; returns their names.
-
-    Raises:
-        ConfigError: there is no webhook block of that name.
-    """
+    """Makes or updates the automations of a deployment, removes those not asked for; returns their names."""
     notify = experiment.spec.notify
     wanted = notify.on if notify.webhook_block else []
     with get_client(sync_client=True) as client:
@@ -94,7 +84,6 @@ def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> l
 
 
 def automation_name(deployment: str, kind: Kind) -> str:
-    """What an automation is called in Prefect's UI."""
     return f"titanflow: {deployment}, {kind}"
 
 
@@ -110,11 +99,12 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
 
 
 def _automation(name: str, deployment: str, kind: Kind, block: UUID) -> AutomationCore:
+    payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
     return AutomationCore(
         name=name,
         description="Made by titanflow from the experiment's `notify`; its next deploy writes it anew.",
         trigger=_trigger(deployment, kind),
-        actions=[CallWebhook(block_document_id=block, payload=PAYLOADS[kind])],
+        actions=[CallWebhook(block_document_id=block, payload=payload)],
     )
 
 
@@ -127,7 +117,7 @@ def _trigger(deployment: str, kind: Kind) -> EventTrigger:
     if kind == "not started":
         return EventTrigger(
             after={"prefect.flow-run.Late"},
-            # Whatever comes next: it runs, was cancelled or waits for its slot.
+            # Any event: the run starts, is cancelled or waits for its slot.
             expect={"prefect.flow-run.*"},
             match=of_run,
             match_related=of_deployment,

@@ -14,12 +14,13 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.home import home
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
+from deployments.notifications import ensure_notifications
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool
@@ -33,18 +34,16 @@ DEPLOY_SECONDS = 120.0
 GRACE_SECONDS = 20.0
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 10.0
-"""How often the runs are looked after: one that is lost is known after three looks."""
+"""How often runs are looked after; a lost one is known after three looks."""
 
 SERVER_ENV = {
-    # The default keeps leases in memory: a restart of the server then crashes the run that holds one, and its
-    # slot is never given back.
+    # By default leases are kept in memory: a restart of the server crashes the run that holds one, and never frees its
+    # slot.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
 }
-WORKER_ENV = {
-    # Prefect's own 10 s is most of what passes between a submitted run and its start.
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
-}
+# Prefect's 10 s are most of the time between a run's submission and its start.
+WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 
 
 def main(
@@ -81,13 +80,7 @@ def main(
 
 
 def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> None:
-    """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started.
-
-    Raises:
-        ConfigError: ``PREFECT_API_URL`` names a server that doesn't answer, the port is taken, there is no GPU, what
-            nightly is to do can't be done, or no run can start in this folder.
-        StageFailed: the server or a worker ended again and again, or a deployment was refused.
-    """
+    """Starts what isn't running yet, deploys, and watches until it is interrupted; then stops what it started."""
     here = home()
     logs = PREFECT_HOME.value() / "titanflow"
     logs.mkdir(parents=True, exist_ok=True)
@@ -101,19 +94,14 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         deploy(env, logs, deployed.path)
         if len(shares) > 1 or limit > 1:
             allow_runs(url, len(shares) * limit)
-        deployed.notify(url)
+        with temporary_settings({PREFECT_API_URL: url}):
+            ensure_notifications(deployed.experiment)
         print(welcome(url, logs, deployed.described), flush=True)
         watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
 
 
 def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
-    """Works for a pool of stages until it is interrupted, on the server that the runs are on.
-
-    Raises:
-        ConfigError: that server doesn't answer, the pool is the runs' own, there is no GPU, or no stage can start in
-            this folder.
-        StageFailed: a worker ended again and again.
-    """
+    """Works for a pool of stages until it is interrupted, on the server of the runs."""
     if pool == POOL:
         hint = "stages without launcher.pool run there"
         raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
@@ -132,7 +120,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
 
 @contextlib.contextmanager
 def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
-    """The address of a server that runs already, or of one that lasts as long as the block."""
+    """The address of a server that runs already, or of one for the length of the block."""
     if configured := PREFECT_API_URL.value():
         if not healthy(configured):
             hint = "start that server, or unset PREFECT_API_URL to have one started"
@@ -148,7 +136,7 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
     print(f"starting a Prefect server at {url} …", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = logs / "server.log"
-    # Links in notifications are made by the server; its page asks port 4200 unless it is told.
+    # The server makes the links in notifications, and its page asks port 4200 unless told otherwise.
     env = {**SERVER_ENV, "PREFECT_UI_URL": url.removesuffix("/api"), "PREFECT_SERVER_UI_API_URL": url}
     server = Supervised(
         "server", command, log, env, is_up=lambda process: wait_until_healthy(process, url, log, STARTUP_SECONDS)
@@ -163,20 +151,13 @@ def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervis
 def working_for_each(
     shares: Mapping[str, Mapping[str, str]], env: Mapping[str, str], limit: int, logs: Path, pool: str = POOL
 ) -> Iterator[list[Supervised]]:
-    """A worker of the ``pool`` for each share of the machine, for as long as the block lasts."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(working({**env, **own}, limit, logs, share, pool)) for share, own in shares.items()]
 
 
 @contextlib.contextmanager
 def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", pool: str = POOL) -> Iterator[Supervised]:
-    """A worker of the ``pool`` for as long as the block lasts; its runs are cancelled first.
-
-    Its name ends with its ``share`` of the machine.
-
-    A worker that is told to stop kills its runs without a word to the server: they would stay Running for ever
-    and hold their deployment's slot.
-    """
+    """A worker of the ``pool`` for as long as the block lasts; its name ends with its ``share`` of the machine."""
     name = f"{socket.gethostname()}-{os.getpid()}{share}"
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
@@ -184,6 +165,8 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
     try:
         yield worker
     finally:
+        # A stopping worker kills its runs without telling the server, where they would stay Running for ever and hold
+        # their deployment's slot.
         try:
             if healthy(env["PREFECT_API_URL"]):
                 cancel_runs(env["PREFECT_API_URL"], name, worker.process, pool)
@@ -192,24 +175,16 @@ def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", poo
 
 
 def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
-    """Applies a ``prefect.yaml``.
-
-    Raises:
-        StageFailed: Prefect refused it; the message ends with what it said.
-    """
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    command += ["--prefect-file", str(deployments)]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
     with started(command, log, env, GRACE_SECONDS) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
-            raise StageFailed(
-                f"prefect deploy ended with {process.returncode}:\n{log.read_text(errors='replace', encoding='utf-8')}"
-            )
+            said = log.read_text(errors="replace", encoding="utf-8")
+            raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{said}")
 
 
 def welcome(url: str, logs: Path, nightly: str) -> str:
-    """What is printed when everything is up."""
     return "\n".join(
         [
             f"Prefect's UI: {url.removesuffix('/api')}    logs: {logs}",
@@ -223,15 +198,11 @@ def welcome(url: str, logs: Path, nightly: str) -> str:
 
 
 def watch(server: Supervised | None, workers: Sequence[Supervised], lost: LostRuns) -> None:
-    """Returns never: starts again what ends, and looks after the runs that were lost.
-
-    Raises:
-        StageFailed: a process ends again and again; names it and its log.
-    """
+    """Restarts what ends and looks after lost runs, for ever: until a process has ended too often."""
     looked = -LOOK_SECONDS
     while True:
         time.sleep(WATCH_SECONDS)
-        # The server first: what a lost worker had in hand is asked of it.
+        # The server first: it is asked for the runs of a lost worker.
         for service in [server, *workers] if server else workers:
             if service.process.returncode is None:
                 continue

@@ -1,4 +1,4 @@
-"""The deployment of single stages in a work pool beside the runs' own: ``python -m deployments.serve --pool NAME``."""
+"""The deployment of single stages in a work pool of its own: ``python -m deployments.serve --pool NAME``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ ENTRYPOINT = "flows.stage.run_stage"
 
 
 def running_server(port: int) -> str:
-    """The address of the server that the pool's runs come from.
-
-    Raises:
-        ConfigError: it doesn't answer.
-    """
     url = PREFECT_API_URL.value() or api_url(port)
     if not healthy(url):
         hint = "set PREFECT_API_URL to the server that the runs are on (make serve starts it)"
@@ -30,7 +25,7 @@ def running_server(port: int) -> str:
 
 
 def deploy_stages(url: str, pool: str, folder: Path, entrypoint: str = ENTRYPOINT) -> None:
-    """Makes ``run-stage/<pool>``, whose runs start in ``folder``: stages with ``launcher.pool: <pool>`` go there."""
+    """Makes ``run-stage/<pool>``, which runs the stages with ``launcher.pool: <pool>`` in ``folder``."""
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         client.create_deployment(

@@ -1,4 +1,4 @@
-"""A service of this machine (server, worker) that is started again when it ends by itself."""
+"""A service of this machine (server, worker) that is restarted when it ends by itself."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RESTART_WINDOW_SECONDS = 600.0
 
 
 class Supervised:
-    """A command that runs until :meth:`stop`; one that ends by itself takes its descendants along.
+    """A command that runs until :meth:`stop`; when it ends by itself, its descendants are ended, too.
 
-    ``name`` is what Prefect knows it by, where it has one; ``is_up`` is called with each process that was started, and
-    returns when it is ready.
+    ``name`` is Prefect's name for it, if it has one; ``is_up`` is called with each started process and returns when
+    that is ready.
     """
 
     def __init__(
@@ -37,11 +37,7 @@ class Supervised:
         self.process = self._start()
 
     def restart_if_ended(self) -> str:
-        """Starts the command again if it has ended, and says so; empty while it runs.
-
-        Raises:
-            StageFailed: it has ended too often to go on; the message names its log.
-        """
+        """Starts the command again if it has ended, and says so; empty while it runs."""
         status = self.process.returncode
         if status is None:
             return ""
@@ -58,7 +54,6 @@ class Supervised:
         return f"the {self.kind} ended with {status} and was started again; its log: {self.log}"
 
     def stop(self) -> None:
-        """Ends the process and all that it started."""
         self.process.stop(GRACE_SECONDS)
 
     def _start(self) -> Process:

@@ -1,4 +1,4 @@
-"""The process work pool that the deployments run in, and the runs that one worker has in hand."""
+"""The process work pool of the deployments, and the runs that a worker has in hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ CANCEL_SECONDS = 35
 
 
 def ensure_pool(url: str, pool: str = POOL) -> None:
-    """Creates the work pool unless it is there."""
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
@@ -40,8 +39,7 @@ def ensure_pool(url: str, pool: str = POOL) -> None:
 def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -> None:
     """Cancels the runs that a worker has in hand, and waits until their stages have saved and ended."""
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        runs = runs_of(client, worker_name, pool)
-        for run in runs:
+        for run in runs_of(client, worker_name, pool):
             print(f"cancelling {run.name} …", flush=True)
             client.set_flow_run_state(run.id, Cancelling(message="titanflow's serve was stopped."), force=True)
         for _ in range(CANCEL_SECONDS):
@@ -50,7 +48,6 @@ def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -
 
 
 def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> list[FlowRun]:
-    """The unfinished flow runs that the worker of this name took."""
     found = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),

@@ -1,7 +1,7 @@
-"""Events of what became of a model, for automations: ``titanflow.published`` and ``titanflow.held-back``.
+"""Events about a published or refused model, for automations: ``titanflow.published`` and ``titanflow.held-back``.
 
-Prefect has events of its own for a flow run that fails or crashes, but none that tells a model that was published from
-one that had been before.
+Prefect has events of its own for a flow run that fails or crashes, but none that tells a newly published model from one
+published before.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ EVENTS = {"published": PUBLISHED, "held back": HELD_BACK}
 
 
 def announce(plan: Plan, results: list[StageResult]) -> None:
-    """Tells what the publish stage did just now; nothing where it was cached, or had nothing to do."""
+    """Reports what the publish stage did just now; nothing if it was cached or had nothing to do."""
     for stage, result in zip(plan.stages, results, strict=True):
         if not isinstance(result, PublishResult) or stage.state == "CACHED" or result.status not in EVENTS:
             continue
-        reason = result.gate.reason if result.gate is not None else ""
         emit_event(
             EVENTS[result.status],
             resource={
@@ -34,7 +33,7 @@ def announce(plan: Plan, results: list[StageResult]) -> None:
                 "experiment": plan.experiment,
                 "run": plan.run,
                 "state": result.status,
-                "message": reason,
+                "message": result.gate.reason if result.gate is not None else "",
                 "link": result.pull_request or result.location,
             },
         )

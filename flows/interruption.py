@@ -1,4 +1,4 @@
-"""What a signal does to a process that runs a flow: it ends, whatever handles the signal and however long it takes."""
+"""Makes sure that a process with a flow run ends on a signal, whoever handles the signal and however slowly."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped.
-
-    Prefect hands a SIGTERM on to the handler that was there before its own; the default one would end this process
-    before it stops its server.
-    """
+    """Leaves the block by ``SystemExit`` on SIGTERM, so that what it started is stopped."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
+    # Prefect passes a SIGTERM on to this handler; the default one would end the process before it stops its server.
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
@@ -36,11 +33,10 @@ def sigterm_as_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ended_after(seconds: float) -> Iterator[None]:
-    """Ends this process and its descendants so many seconds after the block's first SIGINT or SIGTERM, if it still is.
+    """Kills this process and its descendants ``seconds`` after the first SIGINT or SIGTERM in the block.
 
-    Prefect tells its server of a crash again and again, for more than a minute if the server is gone, and what waits
-    for the process to end takes it for hung. Its handlers replace those of others while a flow runs; the interpreter's
-    own pipe hears of every signal.
+    Prefect reports a crash to its server again and again, for over a minute if the server is gone, so that the process
+    seems to hang. Its handlers replace others while a flow runs; the interpreter's own pipe hears every signal.
     """
     heard, told = socket.socketpair()
     told.setblocking(False)
@@ -61,8 +57,8 @@ def _end(heard: socket.socket, seconds: float) -> None:
             if not (byte := heard.recv(1)):
                 return
             number = byte[0]
-        # What comes after the block, as Prefect's farewell at the interpreter's exit, has no more time than this.
-        # The pipe stays open to the end: Prefect sends its process the signal a second time.
+        # This also limits what follows the block, such as Prefect's work at the interpreter's exit.
+        # The pipe stays open to the end, because Prefect sends its process the signal a second time.
         threading.Event().wait(seconds)
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""The flow on this machine: with the server that ``PREFECT_API_URL`` names, or with one for just this run."""
+"""The flow on this machine: with the server that ``PREFECT_API_URL`` names, or with one for this run alone."""
 
 from __future__ import annotations
 
@@ -31,25 +31,23 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 5.0
 LOG_SECONDS = 60.0
-"""How often log lines go to a server that no one looks at, and at the end: a request takes time from the training."""
+"""How often log lines go to a server that nobody looks at, and at the end: each request slows the training."""
 INTERRUPTED_SECONDS = GRACE_SECONDS + SERVER_GRACE_SECONDS
-"""How long an interrupted run may last: its stage saves, and Prefect notes the end, if there is a server that hears."""
-
+"""How long the end of an interrupted run may take: its stage saves, and Prefect records it if the server answers."""
 UNREAD = ("Finished in state Failed", "View at", "Still processing items")
-"""How the lines begin that say nothing to someone without a UI, or what is printed better elsewhere."""
+"""Beginnings of lines that mean nothing without a UI, or that are printed better elsewhere."""
 SERVER_ENV = {
-    # What Prefect itself sets for the server that it starts when no address is given.
+    # As Prefect sets it for the server that it starts itself when no address is given.
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
-    # Automations belong to a server that lasts; looking for them every few seconds takes tokens from the training.
+    # Automations belong to a lasting server; looking for them every few seconds slows the training.
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
-    # The last task's state is written on a timer; one that outlives the run loses it with a long traceback.
+    # The last task's state is written on a timer; if the run ends first, it is lost with a long traceback.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
-
 OWN_SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_BATCH_INTERVAL: LOG_SECONDS}
 
 
@@ -62,7 +60,7 @@ def run_flow(
 ) -> Summary:
     """Runs ``pretrain-sft`` in this process; ``overrides`` are ``key=value``, as ``--set`` takes them.
 
-    With ``wait`` it waits for another run in the same folder, and is refused otherwise.
+    With ``wait`` it waits for another run in the same folder; otherwise it is refused.
 
     Raises:
         ConfigError: the config can't be used.
@@ -77,12 +75,11 @@ def run_flow(
 
 @contextlib.contextmanager
 def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
-    """The address of a Prefect API: the configured one, or one that lasts as long as the block.
+    """The address of a Prefect API: the configured one, or one for the length of the block.
 
-    ``meanwhile`` is called while that server starts, which takes seconds.
-
-    Prefect would start such a server by itself, but in the terminal's process group: ^C would end it before the
-    run's last state is written, and its log would run through the run's own.
+    ``meanwhile`` is called while that server starts, which takes seconds. Prefect would start a server by itself, but
+    in the terminal's process group: ^C would end it before the run's last state is written, and its log would mix with
+    the run's.
     """
     if url := PREFECT_API_URL.value():
         yield url
@@ -98,19 +95,19 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
         try:
             yield url
         finally:
-            # Both are sent in the background, and the server is about to go.
+            # Both are sent in the background, and the server ends now.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()
 
 
 def _load_flow() -> None:
-    """Imports the flow, and what its first loss curve would import between two stages."""
+    """Imports the flow, and what would otherwise be imported for the first loss curve, between two stages."""
     for module in ("flows.pretrain_sft", "matplotlib.figure"):
         importlib.import_module(module)
 
 
 class _Readable(logging.Filter):
-    """Drops ``UNREAD``, and Prefect's tracebacks of errors that the command line prints as one message."""
+    """Drops ``UNREAD`` lines, and Prefect's tracebacks of errors that the command line prints as a message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], TitanflowError):
@@ -120,7 +117,7 @@ class _Readable(logging.Filter):
 
 @contextlib.contextmanager
 def _readable_log() -> Iterator[None]:
-    # Prefect makes its handlers with the first flow that is imported, which comes later.
+    # Otherwise Prefect would make its handlers later, when the first flow is imported.
     ensure_logging_setup()
     readable = _Readable()
     handlers = logging.getLogger().handlers

@@ -1,4 +1,4 @@
-"""A night inside a flow run: its day, whether it is run or left out, and what is done when it has ended."""
+"""A night inside a flow run: its day, whether it is run or skipped, and what is done at its end."""
 
 from __future__ import annotations
 
@@ -33,26 +33,22 @@ from titanflow.plan.plan import check_run_name
 
 SKIPPED = "Skipped"
 LATE = timedelta(hours=1)
-"""By so much a night may begin late where missed ones aren't caught up with: a run before it took long."""
+"""How late a night may begin if missed ones aren't caught up with: an earlier run may have taken long."""
 DONE = ("published", "finished")
 NIGHTS_LOCK = ".nights.lock"
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
 Work = Callable[[str, Mapping[str, Any]], Summary]
-"""Plans and runs, by the run's name and the settings over the config."""
+"""Plans and runs, given the run's name and the settings over the config."""
 
 
 def run_night(
     experiment: str, configs: str | None, run: str | None, settings: Mapping[str, Any], work: Work
 ) -> Summary | State[Any]:
-    """Runs a night, unless it is left out: then the flow run ends completed, in the state "Skipped".
+    """Runs a night, or skips it: then the flow run ends completed, in the state "Skipped".
 
-    One that has begun, and was interrupted, goes on however late it is. When it has ended, as whatever, nights that are
-    too old are removed and the table of all is an artifact.
-
-    Raises:
-        ConfigError: the experiment can't be used.
-        StageFailed: a stage failed.
+    A night that was interrupted goes on however late it is. At its end, whatever its state, nights that are too old are
+    removed and the table of all becomes an artifact.
     """
     day = scheduled_day()
     settings = {"nightly.date": day, **settings}
@@ -72,7 +68,7 @@ def run_night(
 
 
 def why_left_out(catch_up: bool) -> str:
-    """Why the night of this flow run isn't run; empty where it is."""
+    """Why the night of this flow run is skipped; empty if it is run."""
     scheduled, present = flow_run.scheduled_start_time or clock(), clock()
     if newer := _newer_nights(scheduled, present):
         return f"{newer} newer {'nights are' if newer > 1 else 'night is'} due: the newest is run"
@@ -89,12 +85,11 @@ def scheduled_day() -> str:
 
 
 def clock() -> datetime:
-    """The present."""
     return datetime.now(UTC)
 
 
 def _time_zone() -> tzinfo:
-    """That of the schedule that made this flow run, of the deployment's first, or UTC where there is none."""
+    """The time zone of this run's schedule, else of the deployment's first, else UTC."""
     if not deployment.id:
         return UTC
     with get_client(sync_client=True) as client:
@@ -106,7 +101,7 @@ def _time_zone() -> tzinfo:
 
 
 def _newer_nights(scheduled: datetime, present: datetime) -> int:
-    """How many of the deployment's unfinished runs were scheduled for later than this one, and are due."""
+    """How many of the deployment's unfinished runs are due and were scheduled for later than this one."""
     if not deployment.id:
         return 0
     wanted = FlowRunFilter(
@@ -140,22 +135,20 @@ def _at_work(night: Night, folder: Path, config: Experiment, work: Callable[[], 
         message = str(error)
         raise
     except BaseException:
-        # Stopped from outside: the night may go on, and there is little time.
+        # Stopped from outside: the night may continue later, and there is little time now.
         state = ""
         raise
     finally:
         if state:
-            _end(Night.read(folder) or night, folder, state, message)
+            ended = Night.read(folder) or night
+            # A night that was done before, and had nothing left to do, keeps its record.
+            if ended.state not in DONE:
+                ended.end(folder, state, message)
             _afterwards(folder, config)
 
 
-def _end(night: Night, folder: Path, state: NightState, message: str) -> None:
-    if night.state not in DONE:  # one that is done and was looked at again stays as it was
-        night.end(folder, state, message)
-
-
 def _afterwards(folder: Path, config: Experiment) -> None:
-    """Retention and the table; neither costs the night its result."""
+    """Retention and the table; a failure of either costs no night its result."""
     logger = get_run_logger()
     try:
         retention = remove_old(folder.parent, config.spec.nightly.keep, folder.name)
@@ -171,7 +164,6 @@ def _afterwards(folder: Path, config: Experiment) -> None:
 
 
 def show_nights(runs: Path, note: str = "") -> None:
-    """Leaves the table of nights as an artifact; what can't be read costs no night."""
     try:
         table = markdown_table(read_nights(runs))
     except Exception as error:

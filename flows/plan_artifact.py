@@ -1,4 +1,4 @@
-"""The plan in Prefect's UI: which stages will run, of what is STALE what changed, and what they will take."""
+"""The plan in Prefect's UI: which stages run, why one is STALE, and what they will take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from titanflow.plan.view import plan_markdown
 
 
 def show_plan(plan: Plan) -> None:
-    """Leaves the plan and its forecast as an artifact."""
     sections = [f"## Plan of {plan.experiment} / {plan.run}", f"`{plan.folder}`", plan_markdown(plan)]
     if rows := forecast_rows(plan.stages):
         total = total_line(stage.forecast for stage in plan.stages if stage.forecast is not None)
@@ -22,9 +21,8 @@ def show_plan(plan: Plan) -> None:
 
 
 def leave_markdown(text: str, key: str, description: str) -> None:
-    """Makes a markdown artifact; one that can't be made is a warning."""
     try:
         create_markdown_artifact(text, key=key, description=description)
-    # Whatever the API, its client or the network raise: no artifact is worth a run.
+    # Whatever the API, its client or the network raises: a missing artifact must not end a run.
     except Exception as error:
         get_run_logger().warning("the artifact %r can't be made (%s)", key, error)

@@ -30,7 +30,7 @@ Rate = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number", **
 
 
 def flow_run_name() -> str:
-    """The experiment, the run, and what is set: ``stdlib/main pretrain.steps=200``."""
+    """The experiment, the run, and its settings: ``stdlib/main pretrain.steps=200``."""
     parameters = flow_run.parameters
     experiment = Path(parameters.get("experiment", DEFAULT_EXPERIMENT)).stem
     knobs = {name: parameters.get(name) for name in KNOBS}
@@ -110,6 +110,4 @@ def pretrain_sft(
 
 def dated(run: str | None) -> str | None:
     """A run's name with ``{date}`` replaced by the day that the flow run was scheduled for."""
-    if run is None or "{date}" not in run:
-        return run
-    return run.replace("{date}", scheduled_day())
+    return run.replace("{date}", scheduled_day()) if run and "{date}" in run else run

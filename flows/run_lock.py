@@ -18,26 +18,18 @@ from titanflow.run.contract import RUN_FILE, STAGES
 
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0
-"""How often a run that waits says for whom."""
+"""How often a waiting run says whom it waits for."""
 LEFT_SECONDS = 60.0
-"""How long a run that doesn't wait for another still waits for the stages of one that was killed: they are saving."""
+"""How long even a run that doesn't wait for others waits for the stages of a killed run, which are saving."""
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lambda line: None) -> Iterator[bool]:
-    """Holds a run's folder; the system lets go of it however this process ends. Gives whether it had to wait.
+    """Holds a run's folder, which the system frees however this process ends; yields whether it had to wait.
 
-    Of a run that was killed the lock is free at once, while its stages may still be saving their last checkpoint: they
-    are waited for, too. Whoever waited finds another folder than before, and plans anew.
-
-    Args:
-        folder: the run's.
-        wait: wait for another run as long as it takes; otherwise it is refused.
-        say: told now and then who is waited for.
-
-    Raises:
-        ConfigError: the folder can't be made, or written to.
-        StageFailed: another run holds it, or a stage of a killed one doesn't end; names it.
+    With ``wait`` it waits for another run as long as that takes, otherwise it is refused; ``say`` is told now and then
+    whom it waits for. A killed run's lock is free at once, but its stages may still be saving their last checkpoint, so
+    they are waited for, too. After waiting the folder has changed, and the caller plans anew.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +45,7 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
 
 
 def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, say: Callable[[str], None]) -> bool:
-    """Waits until nothing blocks, at most so many seconds; whether anything did."""
+    """Waits at most so many seconds until nothing blocks; returns whether anything did."""
     started, said = time.monotonic(), -SAY_SECONDS
     while blocker := blocked_by():
         waited = time.monotonic() - started
@@ -69,10 +61,7 @@ def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, sa
 
 
 def _writers(folder: Path) -> str:
-    """The processes of this machine that write into the folder of one of a run's stages; empty without any.
-
-    A stage's process is known by its ``run.yaml``, what it starts by the environment.
-    """
+    """The processes of this machine that write into a stage's folder of the run; empty if there are none."""
     stages = {str(folder / stage) for stage in STAGES}
     files = {f"{stage}/{RUN_FILE}" for stage in stages}
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
@@ -81,6 +70,7 @@ def _writers(folder: Path) -> str:
         with contextlib.suppress(psutil.Error):
             if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
                 continue
+            # A stage's process is known by its run.yaml, its children by their environment.
             if files & set(process.cmdline()) or process.environ().get(STAGE_FOLDER) in stages:
                 found.append(process.pid)
     processes = f"process {found[0]}" if len(found) == 1 else f"processes {', '.join(map(str, found))}"

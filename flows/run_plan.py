@@ -1,4 +1,4 @@
-"""A plan's stages, run in order inside a flow run: a task a stage."""
+"""A plan's stages, run in order inside a flow run: one task for each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TASKS = {"prepare": prepare, "pretrain": pretrain, "sft": sft, "evaluate": evalu
 
 
 class Summary(Strict):
-    """What a flow run hands back: where things are, not the things; ``held_back`` says why nothing was published."""
+    """What a flow run returns: where its results are; ``held_back`` says why nothing was published."""
 
     experiment: str
     run: str
@@ -46,16 +46,7 @@ class Summary(Strict):
 
 
 def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
-    """Runs a plan's stages in order, inside a flow run; with ``wait`` after another run in the same folder.
-
-    ``request`` is what the plan was made from: a stage in another work pool is planned from it again, there.
-
-    Raises:
-        ConfigError: a stage is STALE and nothing says what becomes of it, it found its input unusable, or no worker
-            takes its work pool's runs.
-        StageFailed: a stage failed, or another process works on the same run.
-        HubError: the model is to be pushed, and there is no token.
-    """
+    """Runs a plan's stages in order, inside a flow run; from ``request`` other work pools make the same plan."""
     get_run_logger().info("%s/%s in %s", plan.experiment, plan.run, plan.folder)
     check_stale(plan)
     check_token(plan.stage("publish"))
@@ -63,11 +54,11 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     label_run(plan.config.spec.retries, plan.config.who)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
-        # Again: what was cached may run after all.
+        # Again: a stage that was cached may run after all.
         check_pools(plan)
         plan.write()
         show_plan(plan)
-        # Called directly: with a submitted task a cancel stalls for 30 s, and the stage has no time left to save.
+        # Called directly: a cancel of a submitted task takes 30 s, which leaves the stage no time to save.
         try:
             results: list[StageResult] = []
             for stage in plan.stages:
@@ -95,17 +86,16 @@ def _run(stage: StagePlan, plan: Plan, request: RunRequest) -> StageResult:
     if stage.pool and stage.state != "CACHED":
         elsewhere = request.elsewhere(plan, stage)
         return cast(StageResult, retrying(stage_in_pool, retries)(stage, elsewhere, return_state=True).result())
-    # Read anew each time: a stage in another pool has written into it.
+    # Read anew each time: a stage in another pool may have written into it.
     manifest = Manifest.open(plan.folder)
     result = cast(StageResult, retrying(TASKS[stage.stage], retries)(stage, manifest, return_state=True).result())
     if stage.stage == "prepare" and stage.state != "CACHED":
-        # Now the items are there, and what tasks ask of them is known before anything is trained.
+        # The items exist now: check the tasks' demands on them before anything is trained.
         check_tasks(plan.stages, plan.config.modules)
     return result
 
 
 def show_summary(plan: Plan, results: list[StageResult]) -> None:
-    """Leaves the run's summary as an artifact."""
     sections = [f"## {plan.experiment} / {plan.run}", f"Folder: `{plan.folder}`, its report: `{REPORT_FILE}`"]
     found = reconciled(plan)
     sections += ["### Forecast → actual", markdown(table_rows(found))] if found else []
@@ -116,10 +106,8 @@ def show_summary(plan: Plan, results: list[StageResult]) -> None:
 
 
 def leave_report(plan: Plan) -> None:
-    """Writes ``report.html`` of what the stages came to, also where one failed; a report that fails costs no run.
-
-    Of data that was refused in the run's first step nothing is left to report.
-    """
+    """Writes ``report.html`` of the stages' results, also after a failure; a failed report is a warning."""
+    # Data refused by the first step leaves no folder to report on.
     if not plan.folder.is_dir():
         return
     try:

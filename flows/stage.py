@@ -1,4 +1,4 @@
-"""The flow ``run-stage``: one stage of a run that another flow run holds, in the work pool of this one's worker."""
+"""The flow ``run-stage``: one stage, in this worker's work pool, of a run that another flow run holds."""
 
 # No `from __future__ import annotations`: Prefect checks the parameters by their real types.
 from typing import Any
@@ -13,7 +13,7 @@ from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.config.keys.experiment import WHO, Retries
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
 
 
@@ -41,9 +41,9 @@ def run_stage(
         attempt: From the second on it goes on in its folder.
     """
     try:
-        # The holder starts it again, this flow doesn't.
+        # Only the holding run retries the stage.
         label_run(Retries(lost=0), {key: settings.get(key, "") for key in WHO})
-        # Whether other stages could run on this machine is no matter here.
+        # runs_here=False: other stages needn't be able to run on this machine.
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)
         if attempt > 1 and own.state != "CACHED" and _has_begun(own.run):
@@ -55,11 +55,7 @@ def run_stage(
 
 
 def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePlan:
-    """A stage of a plan, if it is the one that was asked for.
-
-    Raises:
-        ConfigError: it would be made in another folder, or from other inputs.
-    """
+    """The stage of a plan, refused if it would be made in another folder or from other inputs than asked for."""
     own = plan.stage(stage)
     key = f"{stage}.launcher.pool"
     if own is None or str(own.run.folder) != folder:
@@ -74,5 +70,5 @@ def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePl
 
 
 def _has_begun(run: StageRun) -> bool:
-    path = run.folder / RUN_FILE
-    return path.exists() and StageRun.read(path).fingerprint == run.fingerprint
+    begun = StageRun.of(run.folder)
+    return begun is not None and begun.fingerprint == run.fingerprint

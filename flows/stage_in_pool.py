@@ -1,4 +1,4 @@
-"""A stage in another work pool, as a task of the run it belongs to: starts it, follows it, reads its result."""
+"""A task that runs a stage in another work pool: starts it there, follows it, and reads its result."""
 
 from __future__ import annotations
 
@@ -35,18 +35,14 @@ from titanflow.run.results import StageResult, read_result
 FLOW = "run-stage"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 25.0
-"""How long a cancelled stage is waited for. Prefect's worker kills the flow that waits after 30 s."""
+"""How long to wait for a cancelled stage. After 30 s Prefect's worker kills the waiting flow."""
 LEFT_SECONDS = 120.0
-"""How long one is waited for that a run which was killed has left behind."""
+"""How long to wait for a stage that a killed run left behind."""
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
 
 
 def check_pools(plan: Plan) -> None:
-    """Refuses a plan with a stage in a pool that no worker works for, before anything is started.
-
-    Raises:
-        ConfigError: names each such stage.
-    """
+    """Refuses a plan with stages in pools that no worker works for, before anything is started."""
     problems = []
     for stage in plan.stages:
         if not stage.pool or stage.state == "CACHED" or not (reason := _why_not(stage.pool)):
@@ -82,36 +78,26 @@ def in_pool_name() -> str:
 
 @task(name="stage-in-pool", task_run_name=in_pool_name, cache_policy=NO_CACHE, persist_result=False)
 def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
-    """Has a stage run in its pool, and reads what it left on the shared storage; a cancel cancels it there.
-
-    Raises:
-        ConfigError: the stage found its input unusable, or isn't the same there.
-        StageLost: it ended by no fault of its inputs; Prefect calls this again (:mod:`tasks.retries`).
-        StageFailed: it failed or was stopped.
-    """
-    logger = get_run_logger()
-    attempt = task_run.run_count or 1
+    """Runs a stage in its pool and reads its result from the shared storage; a cancel cancels it there."""
     end_left(plan)
-    logger.info("%s %s: %s", plan.stage, plan.state, plan.reason)
+    get_run_logger().info("%s %s: %s", plan.stage, plan.state, plan.reason)
     parameters = {
-        "experiment": request.experiment,
-        "configs": request.configs,
-        "run": request.run,
+        **request._asdict(),
         "settings": dict(request.settings),
         "stage": plan.stage,
         "folder": str(plan.run.folder),
         "fingerprint": plan.run.fingerprint,
-        "attempt": attempt,
+        "attempt": task_run.run_count or 1,
     }
     name = f"{plan.run.experiment}/{plan.run.run} {plan.stage}"
-    # Without waiting: what its own wait does, it does every five seconds, and it leaves the run behind at a cancel.
+    # timeout=0: its own wait looks only every five seconds, and leaves the run behind at a cancel.
     flow_run = run_deployment(
         f"{FLOW}/{plan.pool}", parameters=parameters, flow_run_name=name, timeout=0, tags=[_tag(plan)]
     )
     assert isinstance(flow_run, FlowRun)
     try:
         with get_client(sync_client=True) as client:
-            # This run starts it again, and nobody else: not even one that was lost before it began.
+            # Only this run's retries start it again, even if it was lost before it began.
             client.update_flow_run_labels(flow_run.id, {LOST_LABEL: -1})
         state = _ended(flow_run)
     except BaseException:
@@ -137,11 +123,7 @@ def failure(plan: StagePlan, state: State[Any]) -> TitanflowError:
 
 
 def end_left(plan: StagePlan) -> None:
-    """Ends what a run that was killed has left at work in the stage's folder.
-
-    Raises:
-        StageLost: it doesn't end.
-    """
+    """Ends what a killed run left at work in the stage's folder."""
     with get_client(sync_client=True) as client:
         left = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
@@ -164,7 +146,7 @@ def _ended(flow_run: FlowRun, seconds: float | None = None) -> State[Any]:
     """The run's last state, or its present one after so many ``seconds``."""
     began = time.monotonic()
     while True:
-        # A server that is away for a while costs no stage.
+        # A server may be unreachable for a while without harm to the stage.
         with contextlib.suppress(httpx.TransportError), get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run.id).state
             assert state is not None
@@ -174,7 +156,7 @@ def _ended(flow_run: FlowRun, seconds: float | None = None) -> State[Any]:
 
 
 def _cancel(flow_run: FlowRun, seconds: float) -> bool:
-    """Cancels a run and waits until its stage has saved; whether it ended."""
+    """Cancels a run and waits until its stage has saved; returns whether it ended."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, Cancelling(message="The run that it belongs to was ended."))
     return _ended(flow_run, seconds).is_final()

@@ -1,4 +1,4 @@
-"""The plan that a run follows: made anew where another run came between, with what it reuses read and verified."""
+"""The plan that a run follows: made anew after another run, with all reused outputs read and verified."""
 
 from __future__ import annotations
 
@@ -10,18 +10,11 @@ from titanflow.run.manifest import Manifest
 
 
 def verified_plan(plan: Plan, is_old: bool, say: Callable[[str], None] = lambda line: None) -> Plan:
-    """The plan to follow, in a folder that this run holds; notes in the manifest what is kept.
+    """The plan to follow in a folder that this run holds; notes in the manifest what is kept.
 
-    A plan believes an output whose size, time and inode are as recorded. Before a stage reads it, all its bytes are
-    compared with their digest, and what changed makes the stage that wrote it run again.
-
-    Args:
-        plan: made before the folder was held.
-        is_old: whether another run worked there since.
-        say: told what changed.
-
-    Raises:
-        ConfigError: a stage is STALE, and nothing says what becomes of it.
+    A plan trusts an output whose size, time and inode are as recorded. Before a stage reads it, all its bytes are
+    compared with their digest; if it changed, ``say`` is told, and the stage that wrote it runs again. ``is_old`` says
+    that another run worked in the folder since ``plan`` was made.
     """
     if is_old and plan.anew is not None:
         plan = plan.anew()
@@ -36,7 +29,7 @@ def verified_plan(plan: Plan, is_old: bool, say: Callable[[str], None] = lambda 
 
 
 def _changed_outputs(plan: Plan) -> dict[str, str]:
-    """What changed of the outputs that are reused: those of each cached stage with one after it that runs."""
+    """What changed of the reused outputs: those of cached stages before the last that runs."""
     manifest = Manifest.open(plan.folder)
     runs = [index for index, stage in enumerate(plan.stages) if stage.state != "CACHED"]
     found: dict[str, str] = {}

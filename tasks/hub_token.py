@@ -1,4 +1,4 @@
-"""The Hub's token from a Prefect Secret block: into the environment of the process that pushes, and nowhere else."""
+"""The Hub's token from a Prefect Secret block: only for the environment of the process that pushes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def check_token(plan: StagePlan | None) -> None:
     """Checks, before anything is trained, that there is a token for a push at the end.
 
     Raises:
-        ConfigError: the block that is named isn't there, or is empty.
-        HubError: none is named, and there is no other token.
+        ConfigError: the named block doesn't exist, or is empty.
+        HubError: no block is named, and there is no other token.
     """
     if plan is None or plan.state == "CACHED" or plan.run.config.get("target") != "hub":
         return
@@ -23,17 +23,13 @@ def check_token(plan: StagePlan | None) -> None:
 
 
 def token_environment(plan: StagePlan) -> dict[str, str]:
-    """``HF_TOKEN`` from the block that ``publish.token_block`` names; nothing where it names none.
-
-    Raises:
-        ConfigError: there is no such block, or it holds nothing.
-    """
+    """``HF_TOKEN`` from the block that ``publish.token_block`` names; nothing if it names none."""
     name = plan.run.config.get("token_block")
     if not name:
         return {}
     hint = "make it in Prefect's UI (Blocks, Secret), or unset the key and set HF_TOKEN"
     try:
-        # What the client raises may quote the block.
+        # Without its cause (`from None`): the client's error may quote the block.
         token = str(Secret.load(name).get())
     except ValueError:
         raise ConfigError(problem(plan, f"there is no Secret block {name!r}", hint)) from None
@@ -43,5 +39,4 @@ def token_environment(plan: StagePlan) -> dict[str, str]:
 
 
 def problem(plan: StagePlan, found: str, hint: str) -> Problem:
-    """What is wrong with the block, and where it is named."""
     return Problem(found, "publish.token_block", plan.run.origins.get("token_block", ""), "the Hub's token", hint)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from tasks.stage_task import run_stage
-from tasks.ui.labels import task_run_name
+from tasks.stage_task import run_stage, stage_task
 from titanflow.common.errors import ConfigError
 from titanflow.plan.begin import discard_if_new
 from titanflow.plan.stage_plan import StagePlan
@@ -15,8 +12,7 @@ from titanflow.run.manifest import Manifest
 from titanflow.run.results import StageResult
 
 
-# The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
-@task(name="prepare", task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
+@stage_task(name="prepare")
 def prepare(plan: StagePlan, manifest: Manifest) -> StageResult | State:
     """Trains the tokenizer where none is given and prepares every dataset of the experiment."""
     try:

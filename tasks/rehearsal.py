@@ -1,4 +1,4 @@
-"""Tries an evaluation before anything is trained, in a process of its own: here is neither torch nor lm-eval."""
+"""Tries an evaluation before anything is trained, in another process: this one has neither torch nor lm-eval."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TRAINING = ("pretrain", "sft")
 
 
 def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
-    """Ends a run whose evaluation would fail once everything is trained; what was tried before isn't tried again.
+    """Fails a run early whose evaluation would fail after the training; a successful try isn't repeated.
 
-    An evaluation in another work pool finds there what this machine may lack, and isn't tried.
+    An evaluation in another work pool isn't tried: this machine may lack what it finds there.
 
     Raises:
-        ConfigError: a task that lm-eval can't ask.
-        DataError: items that are trained on, where that is an error.
+        ConfigError: lm-eval can't run a task.
+        DataError: items stand in the training data, where that is an error.
         StageFailed: the process failed otherwise.
     """
     evaluate = plan.stage("evaluate")

@@ -1,16 +1,19 @@
-"""What every stage's task does: return the stored result, or start the process, follow it, and record it."""
+"""What every stage's task does: return the stored result, or start the process, follow it, and record its result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from prefect import get_run_logger
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
 from tasks.process.device_lock import device_lock
 from tasks.process.launch import launch
+from tasks.ui.labels import task_run_name
 from tasks.ui.progress import Progress
 from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.common.errors import StageLost
@@ -20,17 +23,15 @@ from titanflow.run.checkpoints import newest_step
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import StageResult, read_result
 
+# The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
+stage_task = partial(task, task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
+
 
 def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[str, str]] = dict) -> StageResult | State:
-    """Brings one stage to its end; a stage that is CACHED ends at once, in a state of that name.
+    """Runs one stage; if it is CACHED, or the gate holds its model back, it ends in a state of that name.
 
-    A model that the gate holds back ends its stage in a state of that name, which is no failure.
-    ``secrets`` gives the part of the process's environment that nothing records; it is called when one starts.
-
-    Raises:
-        ConfigError: the stage found its input unusable.
-        StageLost: it ended by no fault of its inputs; Prefect calls this again (:mod:`tasks.retries`).
-        StageFailed: it failed or was stopped.
+    ``secrets`` returns the part of the process's environment that nothing records; it is called only if one starts.
+    After a StageLost Prefect calls this again (:mod:`tasks.retries`).
     """
     logger = get_run_logger()
     attempt = task_run.run_count or 1
@@ -63,6 +64,6 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
 
 
 def resumed(plan: StagePlan) -> StagePlan:
-    """The plan of a further attempt: in the same folder, from what the one before saved."""
+    """The plan of another attempt: in the same folder, from what the last one saved."""
     step = newest_step(plan.run.folder)
     return replace(plan, state="RESUME", reason="nothing is saved yet" if step is None else f"from step {step}")

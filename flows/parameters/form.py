@@ -1,6 +1,6 @@
-"""The settings of a stage that a form asks for: a few of the config's own keys, as pydantic models.
+"""A stage's form of settings: a few of the config's own keys, as pydantic models.
 
-Descriptions, types and bounds are those of the config's schema, by which a value is checked as well.
+Descriptions, types and bounds come from the config's schema, by which values are checked, too.
 """
 
 from __future__ import annotations
@@ -18,62 +18,27 @@ from titanflow.config.keys.docs import field_docs
 from titanflow.config.module import stage_schema
 
 TRAINING = (
-    "training.steps",
-    "training.seq_len",
-    "training.local_batch_size",
-    "training.global_batch_size",
-    "training.max_norm",
-    "training.mixed_precision_param",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "lr_scheduler.warmup_steps",
-    "lr_scheduler.decay_type",
-    "lr_scheduler.min_lr_factor",
-    "checkpoint.interval",
-    "checkpoint.keep_latest_k",
-    "checkpoint.async_mode",
-    "activation_checkpoint.mode",
-    "validation.enable",
-    "validation.freq",
-    "metrics.log_freq",
-    "metrics.enable_wandb",
-    "debug.seed",
-    "launcher.nproc_per_node",
-    "launcher.device",
+    *("training.steps", "training.seq_len", "training.local_batch_size", "training.global_batch_size"),
+    *("training.max_norm", "training.mixed_precision_param", "optimizer.lr", "optimizer.weight_decay"),
+    *("lr_scheduler.warmup_steps", "lr_scheduler.decay_type", "lr_scheduler.min_lr_factor"),
+    *("checkpoint.interval", "checkpoint.keep_latest_k", "checkpoint.async_mode", "activation_checkpoint.mode"),
+    *("validation.enable", "validation.freq", "metrics.log_freq", "metrics.enable_wandb"),
+    *("debug.seed", "launcher.nproc_per_node", "launcher.device"),
 )
 KEYS: Mapping[str, tuple[str, ...]] = {
     "pretrain": TRAINING,
     "sft": (*TRAINING, "lora.rank", "lora.alpha", "lora.dropout", "chat.turns"),
     "evaluate": (
-        "tasks",
-        "num_fewshot",
-        "batch_size",
-        "backend",
-        "seed",
-        "examples",
-        "wandb",
-        "launcher.nproc_per_node",
-        "launcher.device",
+        *("tasks", "num_fewshot", "batch_size", "backend", "seed", "examples", "wandb"),
+        *("launcher.nproc_per_node", "launcher.device"),
     ),
     "publish": (
-        "target",
-        "repo_id",
-        "private",
-        "tag",
-        "commit_message",
-        "gate.better_than_last",
-        "gate.margin",
-        "pull_request",
-        "dry_run",
+        *("target", "repo_id", "private", "tag", "commit_message", "gate.better_than_last", "gate.margin"),
+        *("pull_request", "dry_run"),
     ),
 }
 """The keys of each stage's form; every other key can be set by name."""
-TITLES = {
-    "pretrain": "Pretraining",
-    "sft": "Fine-tuning",
-    "evaluate": "Evaluation",
-    "publish": "Publishing",
-}
+TITLES = {"pretrain": "Pretraining", "sft": "Fine-tuning", "evaluate": "Evaluation", "publish": "Publishing"}
 
 
 class StageForm(BaseModel):
@@ -94,7 +59,6 @@ class StageForm(BaseModel):
 
 
 def stage_form(stage: str) -> type[StageForm]:
-    """The model of one stage's form."""
     schema = _documented(stage)
     grouped: dict[str, list[str]] = {}
     for key in KEYS[stage]:
@@ -117,7 +81,7 @@ def _model(name: str, title: str, fields: dict[str, Any]) -> type[StageForm]:
 
 
 def _field(name: str, schema: Schema) -> Any:
-    """An optional value; unset it has no default, because the experiment's own isn't known here."""
+    """An optional value, without a default: the experiment's isn't known here."""
     shown = {key: value for key, value in _without_null(schema).items() if key != "default"}
     kind = Annotated[Any, AfterValidator(partial(_checked, schema=schema)), WithJsonSchema({**shown, "title": name})]
     return (kind, None)
@@ -130,7 +94,7 @@ def _checked(value: Any, schema: Schema) -> Any:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """The schema of a value that is given: null is what leaving it out means."""
+    """The schema of a given value: null means the same as leaving it out."""
     options = [option for option in schema.get("anyOf", []) if option.get("type") != "null"]
     if {"integer", "number"} <= {option.get("type") for option in options}:
         options = [option for option in options if option.get("type") != "integer"]
@@ -145,10 +109,10 @@ def _without_defaults(schema: Schema) -> None:
 
 
 def _documented(stage: str) -> Schema:
-    """The stage's schema, with what this project's dataclasses say of their fields."""
+    """The stage's schema, with the descriptions of this project's dataclasses."""
     schema = stage_schema(stage)
     sections = {"evaluate": "Evaluate", "publish": "Publish"}
-    docs = {**field_docs(_source(training)), **field_docs(_source(after_training))}
+    docs = field_docs(Path(training.__file__)) | field_docs(Path(after_training.__file__))
     named = {"launcher": "Launcher", "lora": "Lora", "chat": "Chat", "gate": "Gate"}
     properties = {
         key: _with_docs(section, docs[named[key]]) if key in named and "properties" in section else section
@@ -166,22 +130,10 @@ def _with_docs(schema: Schema, docs: Mapping[str, str]) -> Schema:
     return {**schema, "properties": properties}
 
 
-def _source(module: Any) -> Path:
-    return Path(module.__file__)
-
-
 if TYPE_CHECKING:
-
-    class Pretrain(StageForm):
-        """What is set of pretraining."""
-
-    class Sft(StageForm):
-        """What is set of fine-tuning."""
-
-    class Evaluate(StageForm):
-        """What is set of the evaluation."""
-
-    class Publish(StageForm):
-        """What is set of publishing."""
+    Pretrain = StageForm
+    Sft = StageForm
+    Evaluate = StageForm
+    Publish = StageForm
 else:
     Pretrain, Sft, Evaluate, Publish = (stage_form(stage) for stage in ("pretrain", "sft", "evaluate", "publish"))

@@ -1,4 +1,4 @@
-"""What a plan is made from, in a form that another machine can make the same plan from."""
+"""What a plan is made from, so that another machine can make the same plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunRequest(NamedTuple):
     settings: Mapping[str, Any]
 
     def elsewhere(self, plan: Plan, stage: StagePlan) -> RunRequest:
-        """What makes the same ``plan`` in another folder, where the ``stage`` runs on the spot."""
+        """The request by which another machine makes the same ``plan``, with the ``stage`` not in a pool."""
         module = plan.config.stage(stage.stage)
         own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
         # Another machine has another $USER.

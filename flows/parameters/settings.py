@@ -1,4 +1,4 @@
-"""What a flow run's parameters set of its experiment, and how that is told in the run's name."""
+"""The settings of a flow run's parameters, and how the run's name shows them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from flows.parameters.form import StageForm
 from titanflow.common.errors import ConfigError, Problem
 
 SHOWN = 3
-"""Settings that a name tells; of more it tells how many."""
+"""How many settings a name shows; it counts the rest."""
 UNSAID = ("training", "optimizer", "lr_scheduler")
-"""Sections whose keys say enough."""
+"""Sections that a name leaves out: their keys say enough."""
 KNOBS = {
     "pretrain_steps": "pretrain.training.steps",
     "sft_steps": "sft.training.steps",
@@ -26,17 +26,11 @@ KNOBS = {
 def settings_from_parameters(
     knobs: Mapping[str, Any], forms: Mapping[str, StageForm], overrides: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Dotted key → value of all that is set: by short parameters, by the stages' forms, and by name.
-
-    Raises:
-        ConfigError: two of them set one key to different values.
-    """
+    """Dotted key → value, as set by short parameters, by the stages' forms, and by name; contradictions are refused."""
     found: dict[str, tuple[Any, str]] = {}
     problems = []
     short = [(KNOBS[name], value, name) for name, value in knobs.items() if value is not None]
-    filled = [
-        (key, value, stage) for stage, form in forms.items() for key, value in form.overrides(f"{stage}.").items()
-    ]
+    filled = [(key, value, stage) for stage in forms for key, value in forms[stage].overrides(f"{stage}.").items()]
     named = [(key, value, "overrides") for key, value in (overrides or {}).items()]
     for key, value, parameter in [*short, *filled, *named]:
         before, earlier = found.setdefault(key, (value, parameter))
@@ -49,12 +43,11 @@ def settings_from_parameters(
 
 
 def run_title(experiment: str, run: str, settings: Mapping[str, Any]) -> str:
-    """What a flow run is called: ``stdlib/main``, and what it sets, as ``stdlib/main pretrain.steps=200``."""
+    """A flow run's name: ``stdlib/main``, or with settings ``stdlib/main pretrain.steps=200``."""
     shown = [f"{_short(key)}={value}" for key, value in settings.items()]
     more = [f"and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
     return " ".join([f"{experiment}/{run}", *shown[:SHOWN], *more])
 
 
 def _short(key: str) -> str:
-    """A dotted key without the best-known sections: ``pretrain.training.steps`` → ``pretrain.steps``."""
     return ".".join(part for part in key.split(".") if part not in UNSAID)

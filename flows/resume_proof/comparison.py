@@ -1,13 +1,13 @@
-"""Whether a run that was killed again and again came to what the uninterrupted one came to.
+"""Whether a run that was killed repeatedly has the results of the uninterrupted one.
 
 Two runs of one experiment are compared by what their stages left behind. On the same number of ranks everything is
-equal to the bit; on another number the sums of a step are made in another order, and the losses lie within a tolerance.
+equal to the bit. On another number a step is summed in another order, and losses agree within a tolerance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,16 @@ from titanflow.run.metrics import BATCHES_FILE, read_metrics
 from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, read_result
 
 OF_THE_MACHINE = {"seconds", "tokens_per_second", "trained_tokens_per_second", "mfu", "system"}
-"""What a record says of the machine, not of the training."""
+"""Values of a record that describe the machine, not the training."""
 ROUNDED = {"loss", "perplexity", "grad_norm", "validation_loss", "validation_perplexity"}
-"""What depends on the order in which the ranks' parts are summed."""
-
-
+"""Values that depend on the order in which the ranks' parts are summed."""
 DATED = (CARD, LINEAGE)
-"""Files of a published model that tell when and in which runs it was made."""
+"""Files of a published model that say when and in which runs it was made."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was compared; ``found`` says what was equal, or the first difference."""
+    """One comparison; ``found`` says what was equal, or the first difference."""
 
     name: str
     passed: bool
@@ -40,11 +38,8 @@ class Check:
 def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[Check]:
     """Compares the folders of two finished runs.
 
-    Args:
-        uninterrupted: the run's folder that is right.
-        killed: the other's.
-        tolerance: relative difference up to which losses and norms are equal; 0 for the bit, and only then
-            weights, scores and published files are compared, too.
+    ``tolerance`` is the relative difference up to which losses and norms count as equal. Only if it is 0, weights,
+    scores and published files are compared, too.
     """
     checks: list[Check] = []
     for stage in STAGES:
@@ -67,7 +62,7 @@ def compare(uninterrupted: Path, killed: Path, tolerance: float = 0.0) -> list[C
 
 
 def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0) -> list[Check]:
-    """Compares what two folders of a training stage recorded: the steps, and every number of each."""
+    """Compares the records of two folders of a training stage: their steps, and every number of each."""
     before, after = (read_metrics(folder / METRICS_FILE) for folder in (right, found))
     steps, others = ([_step(record) for record in records] for records in (before, after))
     if steps != others:
@@ -92,7 +87,7 @@ def compare_metrics(stage: str, right: Path, found: Path, tolerance: float = 0.0
 
 
 def compare_batches(stage: str, right: Path, found: Path) -> Check:
-    """Compares the rows of each step; without a record of them, as of a run that no proof started, they differ."""
+    """Compares the rows of each step; a run without a record of them, which no proof started, differs."""
     rows = _batches(right)
     if not rows:
         told = f"unknown: {right.parent} was trained without a record of its batches; remove it and prove again"
@@ -116,7 +111,7 @@ def _first_difference(right: list[Any], found: list[Any]) -> str:
 
 
 def _difference(one: Any, other: Any) -> float:
-    """How far two values lie apart, relative to the first; infinitely where they aren't numbers."""
+    """The distance of two values relative to the first; infinite if they aren't numbers."""
     if one == other:
         return 0.0
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
@@ -135,7 +130,7 @@ def _compare_weights(stage: str, right: TrainResult, found: TrainResult) -> Iter
 
 
 def _tensors(checkpoint: Path) -> dict[str, str]:
-    """Weights, moments, schedule and data position; the description beside them is numbered anew by each save."""
+    """Weights, moments, schedule and data position, without the metadata, which each save numbers anew."""
     return {path.name: file_digest(path) for path in sorted(checkpoint.glob("*.distcp"))}
 
 
@@ -151,8 +146,7 @@ def _undated(files: dict[str, str]) -> dict[str, str]:
 
 
 def _same(name: str, right: dict[str, Any], found: dict[str, Any], what: str) -> Check:
-    keys: Iterable[str] = sorted(right.keys() | found.keys())
-    wrong = [key for key in keys if _difference(right.get(key), found.get(key)) > 0]
+    wrong = [key for key in sorted(right.keys() | found.keys()) if _difference(right.get(key), found.get(key)) > 0]
     if wrong:
         shown = f"{wrong[0]}: {right.get(wrong[0])} → {found.get(wrong[0])}"
         return Check(name, False, f"{len(wrong)} of {len(right)} {what} differ: {shown}")

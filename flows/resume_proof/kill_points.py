@@ -1,7 +1,7 @@
 """When the runs of a resume proof are killed: moments of a finished run, drawn by a seed.
 
-A moment is a place in the run (a step of a training, so much of the time that a stage took), looked for in the files
-that its stages write, so that it comes whatever the machine's speed is.
+A moment is a place in the run (a step of a training, a share of a stage's time) that is looked for in the files that
+its stages write, so it comes at any speed of the machine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from titanflow.run.metrics import read_metrics
 PhaseName = Literal["start", "train", "save", "export", "work"]
 ORDER: dict[str, int] = {"start": 0, "work": 0, "train": 1, "save": 1, "export": 2}
 SAVES_SHARE = 0.1
-"""Of the moments in a training, those that are looked for in the middle of a save; by time alone they'd hardly come."""
+"""The share of a training's moments that lie in the middle of a save; by time alone these would be rare."""
 LATEST = 0.7
-"""A stage may be faster the next time: no moment lies later in it than this share of what it took."""
+"""No moment lies later in a stage than this share of its time, as the stage may be faster next time."""
 
 
 class Position(NamedTuple):
-    """How far a run has come: its stage's number, the phase's in it, and the step; before the first stage ``-1``."""
+    """How far a run has come: the numbers of its stage (``-1`` before the first) and phase, and the step."""
 
     stage: int
     phase: int
@@ -37,7 +37,7 @@ DONE = Position(len(STAGES), 0)
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a finished run: how long it took, and of a training its steps and those that were saved."""
+    """A part of a finished run: its duration and, for a training, its steps and their interval of saves."""
 
     stage: str
     name: PhaseName
@@ -48,10 +48,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A moment: ``seconds`` after the run has come to ``step`` of a phase.
-
-    ``alone`` says whether one process dies, not all, and ``choice``, in [0, 1), which of them.
-    """
+    """A moment ``seconds`` after the run reached ``step`` of a phase; if ``alone``, only the process at ``choice``, in
+    [0, 1), dies."""
 
     stage: str
     phase: PhaseName
@@ -62,12 +60,11 @@ class KillPoint:
 
     @property
     def position(self) -> Position:
-        """Where the run is then."""
         return Position(STAGES.index(self.stage), ORDER[self.phase], self.step)
 
 
 def phases(folder: Path) -> list[Phase]:
-    """The phases of a finished run, in order, measured by when its files were written."""
+    """The phases of a finished run, in order, measured by the times of its files."""
     found: list[Phase] = []
     for stage in STAGES:
         if (folder / stage / RESULT_FILE).exists():
@@ -95,19 +92,10 @@ def _phases_of(folder: Path, stage: str) -> list[Phase]:
 
 
 def draw(phases: Sequence[Phase], kills: int, seed: int, stages: Iterable[str] = ()) -> list[KillPoint]:
-    """So many moments, in the order of the run: one in each training, then one in each other phase, then by duration.
-
-    Args:
-        phases: those of the uninterrupted run.
-        kills: how many moments.
-        seed: what they follow from.
-        stages: only in these stages; empty for all.
-
-    Raises:
-        ValueError: there is no phase to draw from.
-    """
-    wanted = set(stages)
-    eligible = [phase for phase in phases if not wanted or phase.stage in wanted]
+    """Draws ``kills`` moments, only in ``stages`` if there are any: one in each training, in each other phase, then by
+    duration."""
+    wanted = set(stages) or set(STAGES)
+    eligible = [phase for phase in phases if phase.stage in wanted]
     if kills and not eligible:
         raise ValueError("no phase to draw from")
     random = Random(seed)
@@ -135,7 +123,7 @@ def _point(phase: Phase, random: Random) -> KillPoint:
 
 
 def last_step(metrics: Path) -> int:
-    """The last step in a ``metrics.jsonl``, 0 before the first; reads the file's end only."""
+    """The last step in a ``metrics.jsonl``, 0 before the first; reads only the end of the file."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - 8192))

@@ -1,9 +1,10 @@
-"""A run that is killed at given moments and started again with the same command, until it is through."""
+"""A run that is killed at given moments and restarted with the same command, until it succeeds."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,15 @@ from titanflow.common.errors import StageFailed
 from titanflow.run.contract import METRICS_FILE, STAGES
 
 POLL_SECONDS = 0.1
-"""Looking takes time from the training that is looked at."""
+"""Looking more often would slow the training."""
 SAVE_POLL_SECONDS = 0.001
-"""While a save is waited for, which takes milliseconds."""
+"""How often to look while waiting for a save, which takes milliseconds."""
 SAVE_STEPS = 2
-"""How many steps before a save it is waited for."""
+"""How many steps before a save the waiting for it begins."""
 GONE_SECONDS = 60.0
-"""How long processes may outlive the command that was killed; longer is an orphan."""
+"""How long processes may outlive the killed command; after that they are orphans."""
 STALLED_SECONDS = 900.0
-"""How long a run may stand where it is before it counts as hung."""
+"""How long a run may make no progress before it counts as hung."""
 
 ROLES = {
     "titanflow.cli.main": "flow",
@@ -36,15 +37,15 @@ ROLES = {
     "titanflow.data.prepare": "stage",
     "titanflow.publish.publish": "rank",
 }
-"""What a process is, by a module in its command line; the first that matches."""
+"""A process's role, by a module in its command line; the first match counts."""
 
 
 @dataclass
 class Kill:
-    """One kill and what came of it.
+    """One kill and its consequences.
 
-    ``step`` is the last that was recorded before it, ``resumed_from`` the step of the checkpoint that training went on
-    from (None where nothing was left to train), ``back`` the seconds until the run was again where it had been.
+    ``step`` is the last one recorded before it. ``resumed_from`` is the step of the checkpoint that training continued
+    from (None if nothing was left to train), ``back`` the seconds until the run had come as far again.
     """
 
     number: int
@@ -58,12 +59,10 @@ class Kill:
 
     @property
     def stage(self) -> str:
-        """The stage that ran; empty before the first."""
         return STAGES[self.position.stage] if self.position.stage >= 0 else ""
 
     @property
     def moment(self) -> str:
-        """What was going on."""
         if self.position.stage < 0:
             return "before the first stage"
         if self.position.phase == AFTER_ALL:
@@ -80,7 +79,6 @@ class Kill:
         return None if self.resumed_from is None else max(self.step - self.resumed_from, 0)
 
     def as_json(self) -> dict[str, Any]:
-        """As ``titanflow prove-resume --json`` prints it."""
         return {
             "kill": self.number,
             "stage": self.stage,
@@ -93,29 +91,20 @@ class Kill:
         }
 
 
+@dataclass
 class KilledRun:
-    """Starts ``command(attempt)`` again and again and kills it at ``points``.
+    """Starts ``command(attempt)`` again and again and kills it at ``points``; each publication rewrites
+    ``published``."""
 
-    ``watch`` looks at the run's folder, ``published`` is a file that each publication writes anew.
-    """
+    watch: RunWatch
+    points: list[KillPoint]
+    command: Callable[[int], list[str]]
+    log: Path
+    env: dict[str, str]
+    published: Path
+    say: Callable[[str], None] = lambda line: None
 
-    def __init__(
-        self,
-        watch: RunWatch,
-        points: Sequence[KillPoint],
-        command: Callable[[int], list[str]],
-        log: Path,
-        env: dict[str, str],
-        published: Path,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self.watch = watch
-        self.points = list(points)
-        self.command = command
-        self.log = log
-        self.env = env
-        self.published = published
-        self.say = say
+    def __post_init__(self) -> None:
         self.kills: list[Kill] = []
         self.starts = 0
         self._reached: float | None = None
@@ -123,11 +112,7 @@ class KilledRun:
         self._left: list[str] = []
 
     def finish(self) -> list[Kill]:
-        """Runs until the command ends by itself with success.
-
-        Raises:
-            StageFailed: it failed though nobody killed it, or hung.
-        """
+        """Runs until the command succeeds; it must not hang, nor fail unless it was killed."""
         while True:
             killed_before = len(self.kills)
             status = self._attempt()
@@ -137,26 +122,24 @@ class KilledRun:
                 return self.kills
             if len(self.kills) == killed_before:
                 lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines()[-20:]
-                raise StageFailed(
-                    "\n    ".join([f"start {self.starts} of the killed run ended with {status}: {self.log}", *lines])
-                )
+                told = f"start {self.starts} of the killed run ended with {status}: {self.log}"
+                raise StageFailed("\n    ".join([told, *lines]))
 
     def published_once(self) -> Check:
-        """Whether what was published was never written again."""
         if not self._publications:
             return Check("publish: once", True, "nothing to publish")
         count = len(self._publications)
         return Check("publish: once", count == 1, "published once" if count == 1 else f"published {count} times")
 
     def left_nothing(self) -> Check:
-        """Whether every process of a killed run had ended in time."""
+        """Whether all processes of killed runs ended in time."""
         found = f"{len(self._left)} left: {', '.join(self._left)}" if self._left else "none left after any kill"
         return Check("processes", not self._left, found)
 
     def left_no_files(self) -> Check:
-        """Whether no half-written copy lies beside what was prepared and published."""
-        folders = {self.published.parent.parent, *self.published.parent.parent.glob("data")}
-        left = sorted(path.name for folder in folders for path in folder.glob(".*"))
+        """Whether no half-written copies lie beside the prepared data and the published model."""
+        workspace = self.published.parent.parent
+        left = sorted(path.name for folder in (workspace, workspace / "data") for path in folder.glob(".*"))
         return Check("leftovers", not left, ", ".join(left) or "no half-written copy of data or model")
 
     def _attempt(self) -> int:
@@ -197,11 +180,9 @@ class KilledRun:
         for kill in self._waiting():
             if position >= kill.position:
                 kill.back = now - kill.at
-        try:
+        with contextlib.suppress(OSError):
             found = self.published.stat()
-        except OSError:
-            return
-        self._publications.add((found.st_ino, found.st_mtime_ns))
+            self._publications.add((found.st_ino, found.st_mtime_ns))
 
     def _waiting(self) -> list[Kill]:
         return [kill for kill in self.kills if kill.back is None]
@@ -226,23 +207,23 @@ class KilledRun:
             found = sorted(role for role in roles if role)
             killed = found[int(point.choice * len(found))]
             family = [roles[killed]]
-        # The youngest first: nobody is told of another's death before its own.
+        # The youngest first, so that no process learns of another's death before its own.
         for member in family:
-            _kill(member)
+            with contextlib.suppress(psutil.Error):
+                member.kill()
         at = time.monotonic()
         if not point.alone:
             process.kill()
         stage = STAGES[position.stage] if position.stage >= 0 else ""
         step = last_step(self.watch.folder / stage / METRICS_FILE) if stage in self.watch.steps else 0
         half_saved = bool(stage) and self.watch.is_saving(stage)
-        kill = Kill(len(self.kills) + 1, position, killed, step, half_saved, at)
-        self.kills.append(kill)
+        self.kills.append(kill := Kill(len(self.kills) + 1, position, killed, step, half_saved, at))
         self.say(f"kill {kill.number}: {killed} {_where(kill)}")
         self.watch.begin()
         self._reached = None
 
     def _await_end(self, process: Process) -> None:
-        """Waits for what still saves after its parent was killed; what stays is an orphan."""
+        """Waits for processes that still save after their parent was killed; those that stay are orphans."""
         deadline = time.monotonic() + GONE_SECONDS
         while (left := process.descendants()) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -267,10 +248,3 @@ def _role(process: psutil.Process) -> str:
     except psutil.Error:
         return ""
     return next((role for module, role in ROLES.items() if module in line), "")
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.Error:
-        return

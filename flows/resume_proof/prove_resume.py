@@ -28,31 +28,30 @@ from titanflow.publish.bundle import LINEAGE
 from titanflow.run.metrics import RECORD_BATCHES
 
 TOLERANCE = 1e-4
-"""On another number of ranks: how far losses and gradient norms may lie apart, relatively. A step differs by the
-rounding of its sums, and training carries the difference on: by 3e-7 after 60 steps of a tiny model."""
+"""On another number of ranks: the relative difference that losses and gradient norms may have. A step's sums are
+rounded otherwise, and training carries the difference on: to 3e-7 after 60 steps of a tiny model."""
 GRACE_SECONDS = INTERRUPTED_SECONDS + 5.0
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a training: at first, and after each odd-numbered start of the killed run."""
+    """The processes of a training: ``resumed`` in every second start of the killed run, else ``first``."""
 
     first: int | None = None
     resumed: int | None = None
 
     def of(self, attempt: int) -> int | None:
-        """Of the killed run's start number ``attempt``, from 0 on."""
+        """For start number ``attempt``, from 0 on, of the killed run."""
         return self.resumed if self.resumed is not None and attempt % 2 else self.first
 
     @property
     def change(self) -> bool:
-        """Whether not every start has the same number."""
         return self.resumed is not None and self.resumed != self.first
 
 
 @dataclass
 class Proof:
-    """What became of it: the kills, what was compared, and how long the two runs took."""
+    """The outcome: the kills, the comparisons, and the duration of the two runs."""
 
     folder: Path
     kills: list[Kill] = field(default_factory=list)
@@ -63,11 +62,9 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that was compared is equal."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """As ``titanflow prove-resume --json`` prints it."""
         return {
             "holds": self.holds,
             "folder": str(self.folder),
@@ -81,7 +78,7 @@ class Proof:
 
 @dataclass
 class Experiment:
-    """What is proved, as the command line names it, and how its runs are started."""
+    """The experiment to prove, as the command line names it, and the commands of its runs."""
 
     name: str
     workspace: Path
@@ -90,11 +87,9 @@ class Experiment:
     settings: Sequence[str] = ()
 
     def plan(self, side: str, ranks: int | None) -> Plan:
-        """The plan of the ``uninterrupted`` or the ``killed`` run."""
         return make_plan(self.name, self.configs, self.run, self.all_settings(side, ranks))
 
     def command(self, side: str, ranks: int | None) -> list[str]:
-        """The command that a user would give again and again."""
         options = ["--configs", str(self.configs)] if self.configs else []
         options += ["--run", self.run] if self.run else []
         for setting in self.all_settings(side, ranks):
@@ -106,12 +101,12 @@ class Experiment:
         return self.workspace / side / "published"
 
     def all_settings(self, side: str, ranks: int | None) -> list[str]:
-        """The user's, and what makes of them a proof: each step is recorded, in a workspace of its own."""
+        """The user's settings and those of a proof: each step is recorded, in a workspace of its own."""
         own = [] if ranks is None else [f"launcher.nproc_per_node={ranks}"]
         for module in self._modules:
             if module.trains:
                 own.append(f"{module.name}.metrics.log_freq=1")
-            # A folder in the stage's own is moved aside when the stage begins again, and nothing is seen of it.
+            # A folder within the stage's own would be moved aside, unseen, when the stage begins again.
             if module.stage == "publish" and (side == "killed" or not _publishes_into_its_own(module)):
                 own += [f"{module.name}.target=folder", f"{module.name}.folder={self.published(side)}"]
         return [*self.settings, *own, "retries.delay=0.1", f"workspace={self.workspace / side}"]
@@ -133,11 +128,11 @@ def prove(
     ranks: Ranks = Ranks(),
     say: Callable[[str], None] = lambda line: None,
 ) -> Proof:
-    """Runs the experiment twice below its workspace and compares; the server that it uses is started once.
+    """Runs the experiment twice below its workspace, on one server, and compares the two.
 
     Raises:
         ConfigError: the experiment can't be run, or can't be resumed on another number of ranks.
-        StageFailed: a run failed that nobody killed.
+        StageFailed: a run failed without being killed.
     """
     right, killed = (experiment.plan(side, ranks.first) for side in ("uninterrupted", "killed"))
     if ranks.change:
@@ -166,21 +161,12 @@ def prove(
         proof.kills = run.finish()
         proof.seconds = (proof.seconds[0], time.monotonic() - began)
         proof.unmet, proof.starts = len(run.points), run.starts
-    proof.checks = [
-        *compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0),
-        run.published_once(),
-        run.left_nothing(),
-        run.left_no_files(),
-    ]
+    checks = compare(right.folder, killed.folder, TOLERANCE if ranks.change else 0.0)
+    proof.checks = [*checks, run.published_once(), run.left_nothing(), run.left_no_files()]
     return proof
 
 
 def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None:
-    """Runs a command to its end.
-
-    Raises:
-        StageFailed: it failed; ends with its last lines.
-    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with started(command, log, env, GRACE_SECONDS) as process:
         while (status := process.wait(1.0)) is None:
@@ -191,11 +177,7 @@ def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None
 
 
 def check_changeable(plan: Plan) -> None:
-    """Refuses what can't go on on another number of ranks.
-
-    Raises:
-        ConfigError: a training reads a stream.
-    """
+    """Refuses trainings that can't continue on another number of ranks: those that read a stream."""
     problems = []
     for stage in plan.stages:
         module = plan.config.stage(stage.stage)
@@ -207,18 +189,11 @@ def check_changeable(plan: Plan) -> None:
 
 
 def refuse_other_runs(plan: Plan, stages: Sequence[str]) -> None:
-    """Refuses a folder with a run in it that was killed before, and stages that the experiment doesn't have.
-
-    Raises:
-        ConfigError: names them.
-    """
+    """Refuses the folder of an earlier killed run, and stages that the experiment doesn't have."""
     known = [stage.stage for stage in plan.stages]
     if unknown := [stage for stage in stages if stage not in known]:
         raise ConfigError(Problem(f"no stage {', '.join(unknown)}", "--stage", expected=f"one of {', '.join(known)}"))
     with contextlib.suppress(FileNotFoundError):
         if os.listdir(plan.folder):  # noqa: PTH208
-            raise ConfigError(
-                Problem(
-                    "it holds a killed run already", "--workspace", str(plan.folder), hint="remove it, or name another"
-                )
-            )
+            found, hint = "it holds a killed run already", "remove it, or name another"
+            raise ConfigError(Problem(found, "--workspace", str(plan.folder), hint=hint))

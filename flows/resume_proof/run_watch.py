@@ -1,4 +1,4 @@
-"""Where a run is that another process works on, by the files that its stages write."""
+"""How far a run in another process has come, by the files that its stages write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from titanflow.run.contract import METRICS_FILE, RESULT_FILE, STAGES
 LAUNCH = re.compile(rb"^\$ ", re.M)
 BEGINS = re.compile(rb"Training starts at step (\d+)$", re.M)
 AFTER_ALL = 9
-"""A phase behind all others: the stage's result is there."""
+"""A phase behind all others: the stage's result exists."""
 
 
 class StageLog:
@@ -24,17 +24,15 @@ class StageLog:
         self.begin()
 
     def begin(self) -> None:
-        """Forgets what is there."""
         self._inode, self._offset = self._state()
         self._unread = b""
         self.launched = False
         self.begun_after: int | None = None
 
     def look(self) -> None:
-        """Reads on."""
         inode, size = self._state()
         if inode != self._inode:
-            # The stage's folder was moved aside; its new log may already be as long as the one that lies there.
+            # The stage's folder was moved aside; its new log may already be as long as the old one.
             self._inode, self._offset, self._unread = inode, 0, b""
         if size == self._offset:
             return
@@ -48,7 +46,7 @@ class StageLog:
             self.begun_after = int(begins[-1]) - 1
 
     def _state(self) -> tuple[int, int]:
-        """The log's inode and size; zeros before it is there."""
+        """The log's inode and size; zeros before it exists."""
         try:
             found = self.path.stat()
         except OSError:
@@ -60,12 +58,10 @@ class RunWatch:
     """Looks at a run's folder; ``steps`` says how many steps each of its training stages has."""
 
     def __init__(self, folder: Path, steps: dict[str, int]) -> None:
-        self.folder = folder
-        self.steps = steps
+        self.folder, self.steps = folder, steps
         self.logs: dict[str, StageLog] = {stage: StageLog(folder / stage / f"{stage}.log") for stage in STAGES}
 
     def begin(self) -> None:
-        """From here on only what is launched anew counts."""
         for log in self.logs.values():
             log.begin()
 
@@ -84,7 +80,7 @@ class RunWatch:
         if (folder / RESULT_FILE).exists():
             return Position(number, AFTER_ALL)
         if stage not in self.steps or self.logs[stage].begun_after is None:
-            # A stage whose last step is saved isn't trained again: then no training begins.
+            # No training begins in a stage whose last step is saved.
             trained = stage in self.steps and self._is_saved(stage)
             return Position(number, ORDER["export"] if trained else ORDER["start"])
         if self._is_saved(stage):
@@ -95,12 +91,11 @@ class RunWatch:
         return (self.folder / stage / "checkpoint" / f"step-{self.steps[stage]}" / METADATA).exists()
 
     def is_saving(self, stage: str) -> bool:
-        """Whether the stage's newest checkpoint is being written."""
         newest = next(iter(step_folders(self.folder / stage / "checkpoint").values()), None)
         return newest is not None and not (newest / METADATA).exists()
 
     def resumed(self) -> Iterator[tuple[str, int]]:
-        """The stages whose training has begun since :meth:`begin`, each with the step that it goes on from."""
+        """The stages whose training began since :meth:`begin`, each with the step that it continues from."""
         for stage, log in self.logs.items():
             if log.begun_after is not None:
                 yield stage, log.begun_after

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,13 @@ from tasks.process.process import Process, started
 from titanflow.common.errors import StageFailed
 
 STARTUP_SECONDS = 120.0
-"""A server's first start makes its database, which takes ten seconds on a small machine."""
+"""A server's first start creates its database, which takes ten seconds on a small machine."""
 SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -48,7 +46,7 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
@@ -56,13 +54,7 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
 def running_server(
     command: Sequence[str], url: str, env: Mapping[str, str], meanwhile: Callable[[], object] | None = None
 ) -> Iterator[str]:
-    """A server's process for as long as the block lasts, its log in a temporary folder; gives its ``url``.
-
-    ``meanwhile`` is called once the process runs, before it answers.
-
-    Raises:
-        StageFailed: it doesn't answer there.
-    """
+    """A server for the length of the block; ``meanwhile`` is called while it starts. Yields its ``url``."""
     with tempfile.TemporaryDirectory(prefix="titanflow-") as folder:
         log = Path(folder) / "prefect-server.log"
         with started(command, log, env, SERVER_GRACE_SECONDS) as process:
@@ -73,7 +65,7 @@ def running_server(
 
 
 def wait_until_healthy(process: Process, url: str, log: Path, timeout: float) -> None:
-    """Waits until the server that ``process`` is answers.
+    """Waits until the server answers that ``process`` runs.
 
     Raises:
         StageFailed: it ended, or didn't answer in ``timeout`` seconds; the message ends with its last lines.

@@ -1,8 +1,8 @@
-"""Replaces itself by a command that ends when its starter does: ``python -I -S bound.py PARENT_PID COMMAND…``.
+"""Becomes a command that ends when its starter does: ``python -I -S bound.py PARENT_PID COMMAND…``.
 
-A file of its own, run before the command, because Python code between fork and exec (``preexec_fn``) may deadlock
-in a process with threads, and every Prefect flow has some. The bond is Linux's ``PR_SET_PDEATHSIG``. Signals that a
-shell's ``&`` had set to ignored are answered again.
+This runs before the command, from a file of its own, because Python code between fork and exec (``preexec_fn``) may
+deadlock in a process with threads, which every Prefect flow has. The bond is Linux's ``PR_SET_PDEATHSIG``. Signals that
+a shell's ``&`` had set to ignored are handled again.
 """
 
 import ctypes
@@ -14,12 +14,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Binds this process to its parent's life and becomes the command; exits 127 if there is no such command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    # The parent may have died before the bond was made; then no signal will come.
+    # If the parent died before the bond was made, no signal will come.
     if os.getppid() != parent:
         sys.exit(128 + signal.SIGTERM)
     try:

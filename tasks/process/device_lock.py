@@ -1,4 +1,4 @@
-"""One stage at a time on a GPU, whoever started it: a worker, another worker, or someone by hand."""
+"""One stage at a time on a GPU, whether a worker or a person started it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> list[str]:
-    """The GPUs of this machine that a stage takes, by the names that CUDA knows them by: one a process.
-
-    Empty where it runs on the CPU, where nobody can tell how many there are, and with ``launcher.share_device``.
-    """
+    """CUDA's names of the GPUs that a stage takes; none on the CPU, if they can't be counted, or if it shares them."""
     launcher = run.config.get("launcher") or {}
     if run.stage not in ON_DEVICES or launcher.get("device") == "cpu" or launcher.get("share_device"):
         return []
@@ -31,7 +28,7 @@ def stage_gpus(run: StageRun, machine: Device, environ: Mapping[str, str]) -> li
 
 
 def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """What CUDA calls the GPUs that this process may use: numbers, unless the environment names them otherwise."""
+    """CUDA's names of the GPUs that this process may use: numbers, unless the environment gives others."""
     if machine.kind != "cuda":
         return []
     if VISIBLE in environ:
@@ -41,14 +38,11 @@ def gpu_names(machine: Device, environ: Mapping[str, str] = os.environ) -> list[
 
 @contextlib.contextmanager
 def device_lock(run: StageRun, say: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
-    """Holds the stage's GPUs, waiting until they are free; the system lets go of them however this process ends.
-
-    ``say`` is told whom it waits for. The locks lie in ``folder``, the system's for temporary files: they are of this
-    machine, and of everyone on it.
-    """
+    """Holds the stage's GPUs, telling ``say`` whom it waits for; the system frees them however this process ends."""
+    # In the system's folder for temporary files: the locks are this machine's, for all its users.
     place = folder or Path(tempfile.gettempdir()) / "titanflow-gpus"
     with contextlib.ExitStack() as stack:
-        # In one order for all, so that no two wait for each other.
+        # All take them in the same order, so that no two stages wait for each other.
         for gpu in sorted(stage_gpus(run, this_machine(), os.environ)):
             file = stack.enter_context(_opened(place, gpu))
             _wait_for(file, gpu, say)
@@ -61,7 +55,7 @@ def _opened(place: Path, gpu: str) -> IO[str]:
     path = place / f"{gpu.replace('/', '-')}.lock"
     file = path.open("a+", encoding="utf-8")
     for mine, mode in ((place, 0o1777), (path, 0o666)):
-        # Whoever comes first makes them, for all users of the machine.
+        # Only the owner may change the mode: the first user makes them usable for all.
         with contextlib.suppress(PermissionError):
             mine.chmod(mode)
     return file

@@ -1,4 +1,4 @@
-"""What became of each rank, as torchrun's report and the ranks' own errors tell it."""
+"""What happened to each rank, by torchrun's report and the ranks' own errors."""
 
 from __future__ import annotations
 
@@ -9,29 +9,21 @@ from collections.abc import Mapping
 from tasks.process.process import signal_name
 from titanflow.run.errors import StageError
 
-# torchrun ends with 1 whatever became of its ranks; what became of them stands in its report, the root cause last.
+# torchrun always ends with 1; its report has each rank's exit status, the root cause last.
 RANK_EXIT = re.compile(r"rank\s*:\s*(\d+) \(local_rank.*\n(?:.*\n){0,2}?\s*exitcode\s*:\s*(-?\d+)")
 
 LOST_TYPES = (
-    "BrokenPipeError",
-    "ConnectTimeout",
-    "ConnectionAbortedError",
-    "ConnectionError",
-    "ConnectionRefusedError",
-    "ConnectionResetError",
-    "DistBackendError",
-    "DistNetworkError",
-    "DistStoreError",
-    "ReadTimeout",
-    "TimeoutError",
+    *("BrokenPipeError", "ConnectionAbortedError", "ConnectionError", "ConnectionRefusedError", "ConnectionResetError"),
+    *("DistBackendError", "DistNetworkError", "DistStoreError"),
+    *("ConnectTimeout", "ReadTimeout", "TimeoutError"),
 )
-"""Exceptions that say that another rank, or another machine, is gone or silent."""
-# gloo's and NCCL's words, which come as a RuntimeError, or in the log of a process that NCCL aborted.
+"""Exceptions which say that another rank, or another machine, is gone or silent."""
+# Messages of gloo and NCCL, in a RuntimeError or in the log of a process that NCCL aborted.
 DISCONNECTED = re.compile(
     r"Connection (?:closed|reset|refused) by peer|Connection reset|Broken pipe|Socket Timeout"
     r"|remote process exited|Timed out waiting|Watchdog caught collective operation timeout"
 )
-# An evaluation's rank names the one that it waits for; gloo and NCCL don't.
+# A rank of an evaluation names the rank that it waits for; gloo and NCCL don't.
 AWAITED = re.compile(r"Timed out waiting \d+ms for rank ([\d, ]*\d)")
 WAITED = re.compile(r"Timed out waiting (\d+)ms|Watchdog caught.*?Timeout\(ms\)=(\d+)")
 MEMORY = re.compile(r"out of memory", re.IGNORECASE)
@@ -49,16 +41,14 @@ def is_disconnected(error: StageError) -> bool:
 
 
 def seconds_waited(text: str) -> float | None:
-    """How long a rank waited for another before it gave up; None where it didn't wait in vain."""
+    """How long a rank waited for another before it gave up; None if it didn't."""
     found = WAITED.search(text)
     return int(found[1] or found[2]) / 1000 if found else None
 
 
 def lost_peer(error: StageError, exits: Mapping[int, int]) -> str:
-    """What a rank that lost another one has to say about that other, from both of their ends; empty if unknown.
-
-    A rank that hangs gets torchrun's SIGTERM when the others have given up, and 30 s later its SIGKILL.
-    """
+    """What is known of the rank that another one lost, by its error and their exit statuses; empty if nothing."""
+    # When the others have given up, torchrun sends a hung rank SIGTERM, and 30 s later SIGKILL.
     others = [rank for rank, status in exits.items() if rank != error.rank and status == -signal.SIGKILL]
     waited = seconds_waited(error.message)
     if waited is not None:

@@ -1,4 +1,4 @@
-"""Signals that wait until what they would break off in the middle is done."""
+"""Delays signals until the end of a block that they must not break off."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def held_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM that come during the block are answered after it, each once.
+    """SIGINT and SIGTERM that come during the block are handled after it, each once.
 
     Their handlers raise an exception between any two bytecodes of the main thread. Blocking them in the kernel doesn't
-    help, as any other thread takes them then, and Python calls their handlers in the main one all the same. What the
-    system itself does on a signal, as ending the process, isn't held.
+    help: another thread takes them then, and Python still calls their handlers in the main one. The system's own
+    reaction to a signal, such as ending the process, isn't delayed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -37,12 +37,12 @@ def held_signals() -> Iterator[None]:
             signal.signal(number, answer)
         yield
     finally:
-        # From here on one may break this off, too: what it leaves in place is transparent.
+        # From here on a signal may break off this, too: an `answer` left in place passes signals on.
         is_over = True
         for number, handler in before.items():
             if signal.getsignal(number) is answer:
                 signal.signal(number, handler)
-        # Each is answered though the handler of the one before raises.
+        # The stack handles each signal even if the handler of the one before raises.
         with contextlib.ExitStack() as answers:
             for number in reversed(came):
                 answers.callback(signal.raise_signal, number)

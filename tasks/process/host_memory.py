@@ -1,4 +1,4 @@
-"""Whether the kernel ended a process because memory ran out: a SIGKILL alone doesn't tell who sent it."""
+"""Whether the kernel killed a process because memory ran out: a SIGKILL alone doesn't tell who sent it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory: of this process's cgroup, else of the whole host.
-
-    None where the system doesn't say. A descendant that is killed counts, whoever's limit was reached.
-    """
+    """How many processes the kernel killed for lack of memory in this cgroup, else on the host; None if it doesn't
+    say."""
+    # A killed descendant counts, whoever's limit was reached.
     for path in (*_of_cgroup(), OF_HOST):
         try:
             found = COUNT.search(path.read_text(encoding="utf-8"))
@@ -27,7 +26,7 @@ def oom_kills() -> int | None:
 
 
 def _of_cgroup() -> list[Path]:
-    """The files that count this cgroup's kills: of version 2 and 1, and as a container sees its own."""
+    """The files that count this cgroup's kills: of versions 2 and 1, also as a container sees its own."""
     try:
         lines = [line.split(":", 2) for line in OF_PROCESS.read_text(encoding="utf-8").splitlines()]
     except OSError:

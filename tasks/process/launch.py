@@ -17,9 +17,7 @@ from titanflow.run.results import StageResult
 GRACE_SECONDS = 20.0
 """How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
 POLL_SECONDS = 2.0
-"""How often the metrics are looked at. The end of the process is noticed at once."""
-
-MetricsCallback = Callable[[list[dict[str, Any]]], None]
+"""How often the metrics are read. The end of the process is noticed at once."""
 
 
 def launch(
@@ -27,20 +25,15 @@ def launch(
     folder: Path,
     command: Sequence[str],
     env: Mapping[str, str] | None = None,
-    on_metrics: MetricsCallback = lambda records: None,
+    on_metrics: Callable[[list[dict[str, Any]]], None] = lambda records: None,
     grace: float = GRACE_SECONDS,
     poll: float = POLL_SECONDS,
 ) -> StageResult:
     """Runs a stage to its end.
 
-    ``on_metrics`` is called every ``poll`` seconds with the records that the stage has added to its
-    ``metrics.jsonl``, an empty list included. Output goes to ``<folder>/<stage>.log``, below the command itself.
-    Whatever ends the wait, no process is left: the ranks get SIGTERM and ``grace`` seconds to save.
-
-    Raises:
-        ConfigError: the stage found its input unusable.
-        StageLost: it was killed, a rank hung, or a connection broke.
-        StageFailed: it failed or was stopped.
+    ``on_metrics`` is called every ``poll`` seconds with the new records of the stage's ``metrics.jsonl``, also if there
+    are none. Output goes to ``<folder>/<stage>.log``, below the command. Whatever ends the wait, no process is left:
+    the ranks get SIGTERM and ``grace`` seconds to save.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{stage}.log"

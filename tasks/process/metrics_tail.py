@@ -11,10 +11,10 @@ from titanflow.run.metrics import parse_metrics
 
 
 class MetricsTail:
-    """Gives each line that is added to a file once, and no half-written one.
+    """Returns each line that is added to a file once, and never half of one.
 
-    Lines that are there at the start belong to an earlier attempt and are skipped. A resumed stage replaces the
-    file by one without the lines after its checkpoint's step: what both have in common is skipped as well.
+    Lines that are there at the start belong to an earlier attempt and are skipped. A resumed stage replaces the file by
+    one without the lines after its checkpoint's step: the lines that both have are skipped as well.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +23,6 @@ class MetricsTail:
         self._inode = path.stat().st_ino if path.exists() else None
 
     def read(self) -> list[dict[str, Any]]:
-        """The records added since the last call, oldest first."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:

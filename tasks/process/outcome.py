@@ -1,4 +1,4 @@
-"""What a stage's process came to: its typed result, or an error that says what happened and what to do."""
+"""The outcome of a stage's process: its typed result, or an error that says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -17,44 +17,36 @@ from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.results import StageResult, read_result
 
 TAIL_LINES = 20
-"""How much of the log an error shows when the stage itself said nothing."""
+"""How many lines of the log an error shows if the stage left no error of its own."""
 TAIL_BYTES = 64 * 1024
 FULL_BYTES = 1 << 20
-"""A disk with less than that has no room for a stage's own words."""
+"""A disk with less free space has no room for a stage's error.json."""
 LESS_MEMORY = {
     "pretrain": "lower training.local_batch_size or training.seq_len",
     "sft": "lower training.local_batch_size or training.seq_len",
     "evaluate": "lower evaluate.batch_size",
     "publish": "free some: publishing loads the model once more, to check what it says",
 }
-"""What a stage can do with less memory."""
+"""How a stage can need less memory."""
 FREE_MEMORY = "free some, or take a machine with more"
-
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
-"""From outside: someone's kill, or memory that a file system or another machine took away."""
+"""Signals from outside: someone killed it, or a file system or another machine took its memory away."""
 TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
 
 
 def read_outcome(
     stage: str, folder: Path, returncode: int, log: Path, log_start: int = 0, memory_ran_out: bool = False
 ) -> StageResult:
-    """Reads what a stage left behind in its ``folder``; of its log, what follows byte ``log_start``.
-
-    ``memory_ran_out`` says that the kernel killed a process for want of memory while the stage ran.
-
-    Raises:
-        ConfigError: the stage found its input unusable (``error.json`` with exit code 2).
-        StageLost: it was killed from outside, a rank hung, or a connection broke: another try may mend it.
-        StageFailed: it failed, was stopped or ran out of memory; the message is the failing rank's own where there
-            is one.
-    """
+    """Reads what a stage left in its ``folder``, and its log from byte ``log_start`` on."""
     if returncode == 0 and (folder / RESULT_FILE).exists():
         return read_result(folder)
     tail = log_tail(log, log_start)
     text = "\n".join(tail)
     status = _status(returncode, text)
+    # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
     if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        raise StageFailed(_out_of_memory(stage, folder) + _shown(tail, log))
+        told = f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
+        raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
     if returncode == 0:
@@ -71,7 +63,6 @@ def read_outcome(
 
 
 def log_tail(log: Path, start: int = 0) -> list[str]:
-    """The last lines of a log file, from byte ``start`` on at the earliest."""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()
@@ -87,12 +78,8 @@ def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError
         return ConfigError(error.message)
     own = f"rank {error.rank}: {error.type}: {error.message}"
     if is_disconnected(error):
-        peer = lost_peer(error, rank_exits(text))
-        cause = (
-            f"{stage}: {peer}{_resumes(stage, folder)}; {own}"
-            if peer
-            else f"{stage} failed on {own}{_resumes(stage, folder)}"
-        )
+        peer, resumes = lost_peer(error, rank_exits(text)), _resumes(stage, folder)
+        cause = f"{stage}: {peer}{resumes}; {own}" if peer else f"{stage} failed on {own}{resumes}"
         return StageLost(cause + where)
     hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
     return StageFailed(f"{stage} failed on {own}{hint}{where}")
@@ -119,10 +106,6 @@ def _killed(stage: str, number: int, folder: Path) -> str:
     if number == signal.SIGKILL:
         message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message
-
-
-def _out_of_memory(stage: str, folder: Path) -> str:
-    return f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
 
 
 def _less_memory(stage: str) -> str:

@@ -1,9 +1,9 @@
 """A child process and everything it starts, none of which is left behind.
 
-torchrun puts each rank into a session of its own, so that signalling a process group never reaches them, and a
-rank whose torchrun was killed is nobody's child. Hence two ways of finding the family: by parentage, and by a mark
-in the environment that every descendant inherits. Output goes to a file: with a pipe, ranks that save their last
-checkpoint while the flow is already gone die of a broken one.
+torchrun puts each rank into a session of its own, so signals to a process group never reach them, and a rank whose
+torchrun was killed is nobody's child. Hence descendants are found in two ways: by parentage, and by a mark in the
+environment that they inherit. Output goes to a file: with a pipe, ranks that save their last checkpoint when the flow
+is already gone would die of a broken one.
 """
 
 from __future__ import annotations
@@ -29,22 +29,17 @@ from titanflow.run import torchrun
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
 OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
-"""What each process is told: logs are written at once and in UTF-8, and nothing is imported from its folder."""
+"""For each process: logs are written at once and in UTF-8, and nothing is imported from its folder."""
 SETTLE_SECONDS = 1.0
-"""How long descendants may outlive a process that ended by itself before they are told to stop."""
+"""How long descendants may outlive a process that ended by itself before they get SIGTERM."""
 KILLED_SECONDS = 20.0
-"""How long the end of what was killed is waited for: it comes, on a busy machine late, and not while a disk hangs."""
+"""How long to wait for the end of killed processes: it is late on a busy machine, and fails while a disk hangs."""
 
 
 class Process:
     """A started command; :meth:`stop` ends it with all its descendants."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        output: IO[bytes],
-        env: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, command: Sequence[str], output: IO[bytes], env: Mapping[str, str] | None = None) -> None:
         """Starts ``command`` in a session of its own, its output appended to ``output``."""
         self.mark = uuid.uuid4().hex
         marks = "/".join(part for part in (os.environ.get(MARK, ""), self.mark) if part)
@@ -59,7 +54,6 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The command's process id."""
         return self._popen.pid
 
     @property
@@ -69,7 +63,7 @@ class Process:
 
     def wait(self, timeout: float) -> int | None:
         """Waits at most ``timeout`` seconds and returns the exit status, None if the command still runs."""
-        # psutil is woken by the end; the standard library looks twenty times a second, beside a training.
+        # psutil is woken by the end; the standard library polls twenty times a second, which slows a training.
         with contextlib.suppress(psutil.TimeoutExpired):
             return self._popen.wait(timeout)
         return None
@@ -77,8 +71,8 @@ class Process:
     def stop(self, grace: float) -> None:
         """Ends the command and its descendants: SIGTERM, at most ``grace`` seconds, SIGKILL.
 
-        Only the command itself is told at first: torchrun forwards the signal and waits for its ranks to save.
-        A second interrupt during the grace goes straight to SIGKILL.
+        At first only the command gets SIGTERM: torchrun forwards it and waits for its ranks to save. A second interrupt
+        during the grace leads straight to SIGKILL.
         """
         deadline = time.monotonic() + grace
         try:
@@ -98,13 +92,11 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """Ends the command and its descendants with SIGKILL; returns when none is left.
-
-        No interrupt breaks it off: who presses ^C again and again wants all of them to end.
-        """
+        """Ends the command and its descendants with SIGKILL; returns when none is left."""
+        # Someone who presses ^C repeatedly wants all of them to end: no interrupt breaks this off.
         with held_signals():
             killed: list[psutil.Process] = []
-            # A process may fork between the look and the kill: look until nothing is found.
+            # A process may fork before its kill: repeat until none is found.
             while family := [process for process in self.descendants() if process not in killed]:
                 for process in family:
                     with contextlib.suppress(psutil.Error):
@@ -125,47 +117,37 @@ class Process:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str],
-    log: Path,
-    env: Mapping[str, str] | None = None,
-    grace: float = 20.0,
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = 20.0
 ) -> Iterator[Process]:
-    """Runs a command for as long as the block lasts; whatever ends the block, nothing of it is left.
-
-    Prefect cancels by an exception that is no ``Exception``, the terminal by ``KeyboardInterrupt``: both stop it.
-    """
+    """Runs a command for as long as the block lasts; however the block ends, no process is left."""
     process = None
     try:
-        # A process is known by its object: an interrupt between the two would leave it behind.
+        # Only the object knows the process: an interrupt before the assignment would leave it behind.
         with held_signals(), log.open("ab") as output:
             process = Process(command, output, env)
         yield process
     finally:
+        # Also reached by Prefect's cancellation, which is no `Exception`, and by the terminal's KeyboardInterrupt.
         if process is not None:
-            _stop(process, grace)
-
-
-def _stop(process: Process, grace: float) -> None:
-    try:
-        process.stop(grace)
-    except BaseException:
-        # An interrupt may come before stopping has begun; what was killed already isn't killed again.
-        process.kill()
-        raise
+            try:
+                process.stop(grace)
+            except BaseException:
+                # An interrupt may come before stopping has begun. After `stop` this kills nothing twice.
+                process.kill()
+                raise
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment without what would change a stage's torchrun behind its command line, or its log.
+    """This process's environment without variables that would change a stage's torchrun or its log.
 
-    A cluster's operator sets such variables for a torchrun of its own; with ``PET_NNODES=2`` a stage would wait for a
-    second machine. Logs are UTF-8, whatever a terminal is.
+    A cluster's operator may set such variables for its own torchrun: with ``PET_NNODES=2`` a stage would wait for a
+    second machine. Logs are UTF-8 whatever the terminal's encoding.
     """
     kept = os.environ.items()
     return {name: value for name, value in kept if not name.startswith(torchrun.DEFAULTS) and name != STREAMS}
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, as ``SIGKILL``."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -173,7 +155,7 @@ def signal_name(number: int) -> str:
 
 
 def _alive(process: psutil.Process) -> bool:
-    # A container without an init process never reaps orphans: a zombie has ended.
+    # A zombie has ended, and in a container without an init process nobody ever reaps it.
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Prefect's artifacts of a running stage: a window on it, which no training waits for."""
+"""Prefect's artifacts of a running stage; no training waits for them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Returned = TypeVar("Returned")
 Logger = logging.Logger | LoggerAdapter[logging.Logger]
 
 PAUSE_SECONDS = 60.0
-"""How long the artifacts rest after the API didn't answer."""
+"""How long no artifact is updated after the API didn't answer."""
 IMPATIENT = {
-    # Prefect's own retries, and its minute of patience, would hold up the next look at the training.
+    # Prefect's retries and its timeout of a minute would delay the next reading of metrics.
     PREFECT_CLIENT_MAX_RETRIES: 0,
     PREFECT_API_REQUEST_TIMEOUT: 5.0,
 }
 
 
 class Artifacts:
-    """The artifacts of one stage, each named ``<stage>-<what>``; an API that is away is logged once, as a warning."""
+    """The artifacts of a stage, each named ``<stage>-<what>``; an unreachable API is logged once, as a warning."""
 
     def __init__(self, stage: str, logger: Logger) -> None:
         self.stage = stage
@@ -44,25 +44,22 @@ class Artifacts:
         self._progress: UUID | None = None
         self._rests_until = 0.0
         self._complained = False
-        # Changing a setting and making a client take 20 ms each: too much for every second of a training.
+        # Kept, as are clients: making one takes 20 ms, too much to repeat during a training.
         self._impatient = get_settings_context().settings.copy_with_update(updates=IMPATIENT)
         self._client: SyncPrefectClient | None = None
 
     def table(self, what: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-        """A table; nothing without rows."""
         if rows:
             self._show(create_table_artifact, list(rows), key=self._key(what), description=description)
 
     def image(self, what: str, url: str, description: str) -> None:
-        """A picture, by its address or as a ``data:`` URI."""
         self._show(create_image_artifact, url, key=self._key(what), description=description)
 
     def link(self, what: str, url: str, text: str) -> None:
-        """A link to another page."""
         self._show(create_link_artifact, url, link_text=text, key=self._key(what), description=text)
 
     def progress(self, percent: float, text: str) -> None:
-        """Moves the stage's ring, 0 to 100, and says beside it where it stands."""
+        """Sets the stage's ring, 0 to 100, and the text beside it."""
         if self._progress is None:
             self._progress = self._show(create_progress_artifact, percent, key=self._key("progress"), description=text)
         else:
@@ -91,7 +88,7 @@ class Artifacts:
 
 
 def loss_curve(records: Sequence[dict[str, Any]], title: str) -> str | None:
-    """A ``data:`` URI of an SVG with training and validation loss over steps; None without two points."""
+    """A ``data:`` URI of an SVG with training and validation loss; None for fewer than two points."""
     panel = loss_panel(records, title)
     if panel is None:
         return None

@@ -1,4 +1,4 @@
-"""What a stage's task run is called."""
+"""The names of stages' task runs, and the labels of flow runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def task_run_name(parameters: dict[str, Any]) -> str:
 
 
 def stage_name(run: StageRun) -> str:
-    """A stage in a few words: each line of the log begins with them."""
+    """A stage in a few words, which begin each line of its log."""
     config = run.config
     match run.stage:
         case "prepare":
@@ -43,19 +43,14 @@ def _count(things: Any, name: str) -> str:
 
 
 LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
-"""A run's ``retries``."""
-
-
 PROCESS_LABEL = "titanflow.process"
-"""A run's process: host, id, start."""
-
-
+"""A run's process: host, id, start time."""
 WHO_LABEL = "titanflow."
-"""What stands before ``work_group`` and ``user_name``, as far as a run has them."""
+"""Prefix of ``work_group`` and ``user_name``, if a run has them."""
 
 
 def label_run(retries: Retries, who: Mapping[str, str]) -> None:
-    """Writes a flow run's labels; a server that is away costs no run."""
+    """Writes a flow run's labels; if the server is unreachable, the run goes on without them."""
     own = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
     labels: dict[str, Any] = {LOST_LABEL: retries.lost, DELAY_LABEL: retries.delay, PROCESS_LABEL: own}
     labels |= {f"{WHO_LABEL}{key}": name for key, name in who.items() if name}

@@ -1,4 +1,4 @@
-"""What of a running stage is seen in Prefect: log lines, a progress ring, and at the end tables and a curve."""
+"""How Prefect shows a running stage: log lines, a progress ring, and at the end tables and a curve."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from titanflow.run.results import StageResult, is_stderr
 
 LINE_SECONDS = 10.0
 RING_SECONDS = 30.0
-"""A move of the ring is a request, and API and database may share two cores with the training."""
+"""Each move of the ring is a request, and API and database may share two cores with the training."""
 LINE_SHARE = 0.01
-"""After a while lines are as far apart as this share of the time so far: a minute after two hours."""
+"""Later on, lines are apart by this share of the time so far: a minute after two hours."""
 
 
 class Progress:
-    """Follows one stage; call it with each batch of new metrics records.
-
-    What comes between two lines of the log is told in the next one.
-    """
+    """Follows one stage; call it with each batch of new metrics records, of which the next line of the log tells."""
 
     def __init__(self, run: StageRun, logger: Logger) -> None:
         self.run = run
@@ -39,9 +36,9 @@ class Progress:
         self._ring_at = 0.0
 
     def __call__(self, records: list[dict[str, Any]]) -> None:
-        """Logs the newest step and moves the progress ring, unless both were done a moment ago."""
+        """Logs the newest step and moves the progress ring, unless it did so a moment ago."""
         if not self._has_begun:
-            # At the first look, two seconds after the start: the stage's own start takes longer.
+            # Now, two seconds after the start: this takes less time than the stage's own start.
             self._has_begun = True
             for what, table, text in begin_tables(self.run, self._logger):
                 self._artifacts.table(what, table, text)
@@ -61,7 +58,6 @@ class Progress:
             self._move_ring(now)
 
     def finish(self, result: StageResult) -> None:
-        """Leaves the tables of results, the loss curve and the links."""
         stage, now = self.run.stage, time.monotonic()
         if self._untold:
             self._tell(now)
@@ -70,8 +66,8 @@ class Progress:
         self._artifacts.table("results", rows(result), f"Results of {stage}")
         for what, table, text in finish_tables(result):
             self._artifacts.table(what, table, text)
-        curve = loss_curve(read_metrics(self.run.folder / METRICS_FILE), f"{self.run.experiment} {stage}")
-        if curve:
+        records = read_metrics(self.run.folder / METRICS_FILE)
+        if curve := loss_curve(records, f"{self.run.experiment} {stage}"):
             self._artifacts.image("loss", curve, f"Loss of {stage}")
         for what, (text, url) in links(self.run.folder, result).items():
             self._artifacts.link(what, url, text)
@@ -99,7 +95,6 @@ class Progress:
 
 
 def total_steps(config: Mapping[str, Any]) -> int | None:
-    """The steps that a stage will take, None where it counts none."""
     steps = (config.get("training") or {}).get("steps")
     return steps if isinstance(steps, int) and steps > 0 else None
 
@@ -122,7 +117,7 @@ def describe(stage: str, record: Mapping[str, Any], steps: int | None, seconds_l
 
 
 def beside_the_ring(record: Mapping[str, Any], steps: int | None, seconds_left: float | None) -> str:
-    """Where a stage stands, as ``step 120 of 300, 123k tokens, loss 3.210, 38k tokens/s, 0:41 left``."""
+    """A stage's progress, as ``step 120 of 300, 123k tokens, loss 3.210, 38k tokens/s, 0:41 left``."""
     parts = [f"step {record['step']:,}" + (f" of {steps:,}" if steps else "")]
     if "tokens" in record:
         parts.append(f"{thousands(record['tokens'])} tokens")

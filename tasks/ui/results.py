@@ -13,7 +13,7 @@ from titanflow.run.wandb_record import read_wandb_record
 
 Row = dict[str, Any]
 HELD_BACK = "Held back"
-"""The Prefect state in which a stage and its flow end where the gate let nothing be published."""
+"""The Prefect state that ends a stage and its flow if the gate held the model back."""
 
 
 def rows(result: StageResult) -> list[Row]:
@@ -31,7 +31,7 @@ def headline(result: StageResult) -> str:
     """A result in one line."""
     match result:
         case PrepareResult():
-            # A mixture's tokens are its sources'.
+            # Not mixtures: their tokens are those of their sources.
             datasets = [dataset for dataset in result.datasets.values() if dataset.get("kind") != "mixture"]
             tokens = sum(dataset.get("tokens", 0) for dataset in datasets)
             return f"{len(datasets)} datasets, {tokens:,} tokens"
@@ -49,7 +49,7 @@ def headline(result: StageResult) -> str:
 
 
 def held_back(results: Iterable[StageResult]) -> str:
-    """Why the gate let nothing be published; empty where it did, or where nothing was to be published."""
+    """Why the gate held a model back; empty if it didn't, or nothing was to be published."""
     reasons = [
         result.gate.reason if result.gate else HELD_BACK
         for result in results
@@ -59,7 +59,6 @@ def held_back(results: Iterable[StageResult]) -> str:
 
 
 def gate_lines(result: StageResult) -> list[str]:
-    """What the gate found, a line each; none where it wasn't asked."""
     gate = result.gate if isinstance(result, PublishResult) else None
     return [f"{name} {found}" for name, found in figures(gate)] if gate else []
 
@@ -109,11 +108,7 @@ def _train_rows(result: TrainResult) -> list[Row]:
 
 
 def _losses(result: TrainResult) -> list[tuple[str, float | None]]:
-    return [
-        ("first loss", result.first_loss),
-        ("loss", result.loss),
-        ("validation loss", result.validation_loss),
-    ]
+    return [("first loss", result.first_loss), ("loss", result.loss), ("validation loss", result.validation_loss)]
 
 
 def _evaluate_rows(result: EvaluateResult) -> list[Row]:
@@ -155,7 +150,7 @@ def _publish_rows(result: PublishResult) -> list[Row]:
 
 
 def links(folder: Path, result: StageResult) -> dict[str, tuple[str, str]]:
-    """What is linked → (text, address): only addresses that a browser opens, so nothing of an offline run."""
+    """The links of a stage → (text, address): only those that a browser opens, so none of an offline run."""
     record = read_wandb_record(folder)
     found = {"wandb": ("W&B run", record.url if record is not None else "")}
     if isinstance(result, PublishResult):

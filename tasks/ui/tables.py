@@ -10,14 +10,14 @@ from titanflow.run.contract import StageRun
 from titanflow.run.results import StageResult, TrainResult
 
 Table = tuple[str, list[Row], str]
-"""What it shows, its rows, and a description."""
+"""Its name, its rows, and a description."""
 MASKED_ROWS = 5
 LONGEST_SPAN = 200
-"""Characters that are shown of one part of a conversation."""
+"""Characters shown of one part of a conversation."""
 
 
 def begin_tables(run: StageRun, logger: Logger) -> list[Table]:
-    """What can be shown before a stage has done anything; what can't be read is left out, and said."""
+    """What can be shown before a stage has begun; a warning replaces what can't be read."""
     try:
         masked = masked_rows(run)
     except Exception as error:
@@ -27,14 +27,12 @@ def begin_tables(run: StageRun, logger: Logger) -> list[Table]:
 
 
 def finish_tables(result: StageResult) -> list[Table]:
-    """What is shown of a finished stage beside its results."""
     if not isinstance(result, TrainResult) or not result.inheritance:
         return []
     return [("inheritance", inheritance_rows(result), "What is kept of the base, and what is set otherwise")]
 
 
 def inheritance_rows(result: TrainResult) -> list[Row]:
-    """What a stage set otherwise than its base, what it has in common with it, and what it took from it."""
     return [
         {"setting": row.key, "how": row.how, "base": row.base, "here": row.here, "from": row.origin}
         for row in result.inheritance
@@ -42,7 +40,7 @@ def inheritance_rows(result: TrainResult) -> list[Row]:
 
 
 def masked_rows(run: StageRun, limit: int = MASKED_ROWS) -> list[Row]:
-    """The first conversations of a training stage, what is trained in ⟦ ⟧; none where it trains on plain text."""
+    """The first conversations of a training stage, with trained text in ⟦ ⟧; none if it trains on plain text."""
     if run.data.train is None or run.tokenizer is None or (run.config.get("data") or {}).get("kind") != "chat":
         return []
     from titanflow.data.tokenizer.tokenizer import described_tokenizer

@@ -1,4 +1,4 @@
-"""What the subcommands share: their options, what they print to, and how an error ends them."""
+"""What the subcommands share: options, consoles, and how an error ends them."""
 
 from __future__ import annotations
 
@@ -17,32 +17,26 @@ from titanflow.common.errors import TitanflowError
 from titanflow.config.keys.experiment import OnStale
 
 out, err = Output(), Output(stderr=True)
-
 INTERRUPTED = 130
 
 ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
-
 ConfigsOption = Annotated[Path | None, typer.Option("--configs", help="Another folder of configs.", metavar="DIR")]
-
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
-
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set a value: pretrain.training.steps=100. May be given often.", metavar="KEY=VALUE"),
 ]
-
 OnStaleOption = Annotated[
     OnStale | None,
     typer.Option("--on-stale", help="What was made from other inputs: refuse it, make it again, or use it as it is."),
 ]
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def reports_errors(function: Command) -> Command:
-    """Prints an error that is the user's to mend as one message, and ends with its exit status."""
+    """Prints a TitanflowError as one message and exits with its status."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **options: Any) -> Any:
@@ -59,17 +53,14 @@ def reports_errors(function: Command) -> Command:
 
 
 def with_on_stale(settings: list[str] | None, on_stale: str | None) -> list[str]:
-    """What ``--set`` and ``--on-stale`` set."""
     return [*(settings or []), *([] if on_stale is None else [f"on_stale={on_stale}"])]
 
 
 def print_json(value: Any) -> None:
-    """Writes a value to stdout, for other programs."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def show_warnings(loaded: Any) -> None:
-    """Prints what a loaded experiment leaves out and what it warns of."""
     for line in loaded.ignored:
         err.print(Text.assemble(("ignored: ", "yellow"), line))
     for line in loaded.warnings:

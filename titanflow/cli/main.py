@@ -1,8 +1,8 @@
 """``titanflow``: run, plan, config, masks, report, export, verify, chat, prove-resume, prove-losses, benchmark, nights
 and patches.
 
-Exit status 0 on success, 2 on bad input, 1 on a run that failed. What was asked for goes to stdout (as JSON
-with ``--json``), everything else to stderr. Prefect and torch are imported by the commands that need them.
+Exit status 0 on success, 2 on bad input, 1 on a failed run. Results go to stdout (as JSON with ``--json``), everything
+else to stderr. Only the commands that need Prefect or torch import them.
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """The command. Nothing is imported from the folder one stands in, names are UTF-8 in whatever locale, and what the
-    terminal's encoding lacks is replaced.
-    """
     restart_in_utf8_mode()
+    # What is started imports nothing from the current folder.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
-    # How the terminal is written to is no affair of what is started: logs are UTF-8.
+    # Logs are UTF-8 whatever the terminal's encoding, so what is started doesn't inherit it.
     os.environ.pop(STREAMS, None)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
+            # A character that the terminal's encoding lacks must not end a command.
             stream.reconfigure(errors="replace")
     app()
 

@@ -1,4 +1,4 @@
-"""``titanflow export``, ``verify``, ``chat`` and ``patches``: models, as torch has them."""
+"""``titanflow export``, ``verify``, ``chat`` and ``patches``: the commands that load models with torch."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def patches(as_json: JsonOption = False) -> None:
 
 
 def start_module(module: str, *arguments: str) -> None:
-    """Runs a module that needs torch, and ends with its exit status."""
+    """Runs a module that needs torch in a process of its own, and exits with its status."""
     environ = {**os.environ, STREAMS: stream_encoding()}
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ)
     while True:
         try:
             raise typer.Exit(process.wait())
         except KeyboardInterrupt:
-            continue  # the terminal has told the module, too, and it knows what to stop
+            continue  # the terminal has interrupted the module, too, which ends by itself

@@ -5,14 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.cli.app import (
-    ConfigsOption,
-    ExperimentArgument,
-    JsonOption,
-    SetOption,
-    out,
-    print_json,
-)
+from titanflow.cli.app import ConfigsOption, ExperimentArgument, JsonOption, SetOption, out, print_json
 from titanflow.common.console import uncut
 
 STYLES = {"published": "green", "held back": "yellow", "skipped": "dim", "failed": "red", "stopped": "red"}

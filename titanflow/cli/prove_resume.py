@@ -12,16 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from titanflow.cli.app import (
-    ConfigsOption,
-    ExperimentArgument,
-    JsonOption,
-    RunOption,
-    SetOption,
-    err,
-    out,
-    print_json,
-)
+from titanflow.cli.app import ConfigsOption, ExperimentArgument, JsonOption, RunOption, SetOption, err, out, print_json
 from titanflow.common.console import uncut
 
 if TYPE_CHECKING:
@@ -58,6 +49,7 @@ def prove_resume(
     from flows.resume_proof.prove_resume import Experiment, Ranks, prove
 
     folder = Path(tempfile.mkdtemp(prefix="titanflow-proof-")) if workspace is None else workspace.resolve()
+    is_kept = workspace is not None
     try:
         proof = prove(
             Experiment(experiment, folder, configs, run_name, settings or []),
@@ -71,26 +63,18 @@ def prove_resume(
             print_json(proof.as_json())
         else:
             out.print(render(proof))
-    except BaseException:
-        _tidy(folder, workspace is None)
-        raise
-    if proof.holds:
-        _tidy(folder, workspace is None)
-        return
-    err.print(f"both runs are kept in {folder}")
-    raise typer.Exit(DIFFERS)
-
-
-def _tidy(folder: Path, is_ours: bool) -> None:
-    if is_ours:
-        shutil.rmtree(folder, ignore_errors=True)
+        is_kept = is_kept or not proof.holds
+    finally:
+        if not is_kept:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not proof.holds:
+        err.print(f"both runs are kept in {folder}")
+        raise typer.Exit(DIFFERS)
 
 
 def render(proof: Proof) -> Group:
-    """The kills and the comparison as tables, and the verdict."""
-    kills = Table(box=None, pad_edge=False)
-    for column in ("kill", "stage", "moment", "killed", "step", "resumed from", "redone", "lost"):
-        kills.add_column(column)
+    headers = ("kill", "stage", "moment", "killed", "step", "resumed from", "redone", "lost")
+    kills = Table(*headers, box=None, pad_edge=False)
     for kill in proof.kills:
         trains = kill.resumed_from is not None
         kills.add_row(
@@ -98,9 +82,7 @@ def render(proof: Proof) -> Group:
             kill.stage,
             kill.moment,
             kill.killed,
-            str(kill.step) if trains else "",
-            str(kill.resumed_from) if trains else "",
-            str(kill.redone) if trains else "",
+            *(str(value) if trains else "" for value in (kill.step, kill.resumed_from, kill.redone)),
             "" if kill.back is None else f"{kill.back:.1f} s",
         )
     checks = Table(box=None, pad_edge=False, show_header=False)

@@ -41,7 +41,6 @@ def run(
     plan = make_plan(experiment, configs, run_name, settings)
     show_warnings(plan.config)
     _print_plan(plan, err)
-    _print_forecast(err, plan)
     check_stale(plan)
     if not plan.is_cached:
         from flows.local_run import run_flow
@@ -72,16 +71,17 @@ def plan(
         return
     out.print(f"{planned.experiment} / {planned.run}   {planned.folder}")
     _print_plan(planned, out)
-    _print_forecast(out, planned)
     out.print(inheritance_tables(planned))
     if commands:
         _print_commands(planned)
 
 
 def _print_plan(planned: Any, console: Console) -> None:
+    from titanflow.plan.forecast.table import forecast_table
     from titanflow.plan.view import plan_table
 
     console.print(plan_table(planned))
+    console.print(forecast_table(planned.stages))
 
 
 def _print_commands(planned: Any) -> None:
@@ -93,12 +93,6 @@ def _print_commands(planned: Any) -> None:
         out.print(Text(line))
     if problems := torchrun_problems(planned.stages):
         raise ConfigError(problems)
-
-
-def _print_forecast(console: Console, planned: Any) -> None:
-    from titanflow.plan.forecast.table import forecast_table
-
-    console.print(forecast_table(planned.stages))
 
 
 def _print_results(planned: Any, as_json: bool) -> None:

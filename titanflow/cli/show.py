@@ -1,4 +1,4 @@
-"""``titanflow config``, ``masks`` and ``report``: what a run gets, trains and came to."""
+"""``titanflow config``, ``masks`` and ``report``: the values of a run, what it trains, and its results."""
 
 from __future__ import annotations
 

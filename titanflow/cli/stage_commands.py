@@ -1,4 +1,4 @@
-"""``titanflow prove-losses`` and ``titanflow benchmark``: what a finished training is held against."""
+"""``titanflow prove-losses`` and ``titanflow benchmark``: comparisons of finished trainings."""
 
 from __future__ import annotations
 

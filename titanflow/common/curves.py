@@ -1,7 +1,6 @@
-"""Curves over steps as an SVG: the loss on the card and in Prefect, and what else a report shows.
+"""Curves over steps as an SVG: the loss on the card and in Prefect, and other curves of a report.
 
-The same values give the same bytes. Text stays text: small, sharp and searchable; nothing is filled behind it, so that
-the page shows through.
+The same values give the same bytes. Text stays text: small, sharp and searchable. The background is transparent.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_POINTS = 500
-"""More points than pixels show nothing more, and an artifact lies in Prefect's database."""
+"""More points than pixels show nothing more, and Prefect's database stores the artifact."""
 GREY = "#848d97"
 """Readable on white and on black."""
 TRAIN_COLOUR = "#3b82f6"
 VALIDATION_COLOUR = "#f97316"
 
 LEAST_PLAIN, MOST_PLAIN = 1e-3, 1e5
-"""Between these an axis's largest value is written with all its zeros."""
+"""An axis whose largest value lies between these is labelled with plain decimals."""
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 Points = Sequence[tuple[float, float]]
@@ -27,7 +26,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; with ``marked`` each of its points is seen."""
+    """One curve; ``marked`` puts a dot on each point."""
 
     label: str
     points: Points
@@ -37,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes of their own, with the lines that share them."""
+    """A pair of axes and the lines on it."""
 
     title: str
     ylabel: str
@@ -70,7 +69,7 @@ def thinned(values: Points) -> Points:
 
 def draw(panels: Sequence[Panel], width: float = 8.0, height: float = 4.0) -> bytes:
     """The panels side by side, ``width`` × ``height`` inches in all."""
-    # Half a second, and only where a picture is made.
+    # Imported here because it takes half a second, which only a picture is worth.
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -93,21 +92,20 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     if len(panel.lines) > 1:
         axes.legend(frameon=False, labelcolor=GREY)
     axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
-    # A title may come from a config: a dollar in it is a dollar.
+    # A title may come from a config, whose dollar signs start no formula.
     axes.set_title(panel.title, color=GREY, fontsize=11, parse_math=False)
     axes.tick_params(colors=GREY)
     # Steps are whole.
     axes.xaxis.get_major_locator().set_params(integer=True)
     for axis in (axes.xaxis, axes.yaxis):
         _write_whole(axis)
-    axes.xaxis.label.set_color(GREY)
-    axes.yaxis.label.set_color(GREY)
+        axis.label.set_color(GREY)
     axes.grid(color=GREY, alpha=0.25)
     axes.spines[:].set_visible(False)
 
 
 def _write_whole(axis: Any) -> None:
-    """Writes each value at an axis whole: not as what is to be added to, or multiplied by, a number in the corner."""
+    """Labels an axis with whole values, without matplotlib's offset or factor in the corner."""
     largest = max(map(abs, axis.get_view_interval()))
     if MOST_PLAIN > largest >= LEAST_PLAIN:
         axis.get_major_formatter().set_useOffset(False)
@@ -116,7 +114,7 @@ def _write_whole(axis: Any) -> None:
 
 
 def tick(value: float) -> str:
-    """A value at an axis of very large or very small ones: 1.5M, 3e-5."""
+    """The label of a very large or very small value on an axis: 1.5M, 3e-5."""
     unit, name = next(((unit, name) for unit, name in UNITS if abs(value) >= unit), (1, ""))
-    # The digits that a float has: 0.1 + 0.2 is 0.3.
+    # A float has so many reliable digits: 0.1 + 0.2 is 0.3.
     return f"{value / unit:.12g}".replace("e-0", "e-") + name

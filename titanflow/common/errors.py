@@ -1,4 +1,4 @@
-"""What went wrong, in a form that a person can act on: where, what was found, what to do next."""
+"""Errors that a person can act on: where, what was found, what to do next."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from dataclasses import dataclass
 
 
 class TitanflowError(Exception):
-    """Base of every error that is the user's to mend; printed as one message, without a traceback.
-
-    ``exit_code`` is what the command line ends with: 2 for bad input, 1 for a run that failed.
-    """
+    """Base of all errors that the user can mend, printed without a traceback; ``exit_code`` is 2 for bad input, else
+    1."""
 
     exit_code = 2
 
     def __repr__(self) -> str:
-        # Prefect logs it beside the message itself, which has many lines.
+        # Prefect logs it beside the message, which may have many lines.
         return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it stands (``file:line``), which key, what was found and what would be right."""
+    """One mistake: where it stands (``file:line``), its key, what was found and what would be right."""
 
     message: str
     key: str = ""
@@ -40,7 +38,7 @@ class Problem:
 
 
 class ConfigError(TitanflowError):
-    """The config can't be used; carries every problem that was found, not just the first; ``more`` aren't shown."""
+    """The config can't be used; has every problem found, not just the first; ``more`` counts those not shown."""
 
     def __init__(self, problems: Sequence[Problem] | Problem | str, more: int = 0) -> None:
         if isinstance(problems, str):
@@ -65,14 +63,14 @@ class StageFailed(TitanflowError):
 
 
 class StageLost(StageFailed):
-    """A stage ended by no fault of its inputs (killed, a rank that hung, a broken connection): another try may mend it.
+    """A stage ended through no fault of its inputs (killed, a hung rank, a broken connection): a retry may succeed.
 
-    These alone are started again by themselves (``retries.lost``), from the newest checkpoint.
+    Only these errors are retried automatically (``retries.lost``), from the newest checkpoint.
     """
 
 
 class HubError(StageFailed):
-    """The Hub refused or could not be reached; says which answer it gave and what to do."""
+    """The Hub refused or could not be reached; says how it answered and what to do."""
 
 
 class HubUnreachable(HubError, StageLost):

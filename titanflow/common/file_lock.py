@@ -1,4 +1,4 @@
-"""Locks that are files (``flock``), which the system lets go of with the process, and that say who holds them."""
+"""Locks that are files (``flock``): the system frees them when the process ends, and they name their holder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOCK_FILE = ".lock"
 
 
 def take(file: IO[str]) -> str:
-    """Takes the lock on a file, if it is free: empty then, otherwise who holds it, as :func:`sign` wrote it."""
+    """Takes a file's lock and returns an empty text, or returns its holder, as :func:`sign` wrote it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -23,7 +23,7 @@ def take(file: IO[str]) -> str:
 
 
 def sign(file: IO[str], holder: str) -> None:
-    """Writes into a lock's file who holds it."""
+    """Writes the holder into a lock's file."""
     file.truncate(0)
     file.write(f"{holder}\n")
     file.flush()
@@ -31,7 +31,7 @@ def sign(file: IO[str], holder: str) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, name: str = LOCK_FILE) -> Iterator[bool]:
-    """Holds a folder for the length of the block, if nobody else does: False where somebody does."""
+    """Holds a folder for the length of the block; yields False where another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a+", encoding="utf-8") as file:
         mine = not take(file)
@@ -41,7 +41,7 @@ def held(folder: Path, name: str = LOCK_FILE) -> Iterator[bool]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether another holds a folder now."""
+    """Whether another process holds the folder now."""
     if not (folder / LOCK_FILE).exists():
         return False
     with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 HUB = "https://huggingface.co"
 TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
-"""A token of the Hub as its own format has it, or the credentials in a URL."""
+"""A token in the Hub's own format, or the credentials in a URL."""
 
 PATIENCE = 300.0
-"""Seconds without a byte after which a request is given up; a commit of many large files is answered in less."""
+"""Seconds without a byte after which a request is given up; a commit of many large files is answered sooner."""
 
 
 def hub_endpoint() -> str:
@@ -39,17 +39,15 @@ def hub_endpoint() -> str:
 
 
 def use_plain_transfer(endpoint: str) -> None:
-    """Turns Xet off for a Hub that isn't huggingface.co, unless ``HF_HUB_DISABLE_XET`` says what to do.
+    """Turns Xet off for a Hub that isn't huggingface.co, unless ``HF_HUB_DISABLE_XET`` is set.
 
-    A client with ``hf_xet`` installed offers no other transfer, so that a server without Xet can't be pushed to
-    (huggingface_hub 1.31 to 2.4). The client reads the variable once, on import; where that has happened already,
-    its constant is set too.
+    With ``hf_xet`` installed the client (huggingface_hub 1.31 to 2.4) offers no other transfer, so a server without Xet
+    can't be pushed to. It reads the variable once, on import; if it is imported already, its constant is set too.
     """
     if endpoint == HUB or "HF_HUB_DISABLE_XET" in os.environ:
         return
     os.environ["HF_HUB_DISABLE_XET"] = "1"
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
+    if constants := sys.modules.get("huggingface_hub.constants"):
         constants.HF_HUB_DISABLE_XET = True  # type: ignore[attr-defined]
 
 
@@ -77,8 +75,8 @@ def hub_token() -> str:
 def hub_client(endpoint: str, token: str) -> HfApi:
     """The Hub's client, for a process that writes a log.
 
-    Left alone, the client (huggingface_hub 1.31 to 2.4) waits for ever for most answers, draws bars that fill a file
-    with control characters, and has each request's URL logged, which for an upload may be a signed one.
+    By default the client (huggingface_hub 1.31 to 2.4) waits for ever for most answers, draws progress bars that fill a
+    log with control characters, and logs each request's URL, which may be a signed one.
     """
     from huggingface_hub import HfApi, get_session, set_client_factory
     from huggingface_hub.utils import disable_progress_bars
@@ -96,7 +94,7 @@ def hub_client(endpoint: str, token: str) -> HfApi:
 
 
 def give_up(request: Any) -> None:
-    """Sets an end to each wait of a request that has none: the client's methods ask for that explicitly."""
+    """Sets a time limit for each wait of a request: the client's methods explicitly ask for none."""
     asked = request.extensions.get("timeout") or {}
     waits = {phase: asked.get(phase) or PATIENCE for phase in ("connect", "read", "write", "pool")}
     request.extensions = {**request.extensions, "timeout": waits}
@@ -104,7 +102,6 @@ def give_up(request: Any) -> None:
 
 def redact(text: str, token: str | None = None) -> str:
     """``text`` without ``token``, without anything that looks like a token, and without credentials in URLs."""
-    token = token or os.environ.get("HF_TOKEN")
-    if token:
+    if token := token or os.environ.get("HF_TOKEN"):
         text = text.replace(token, "[redacted]")
     return TOKEN_PATTERN.sub("[redacted]", text)

@@ -1,4 +1,4 @@
-"""Folders that are written beside their place and moved there when they are whole, and what a full disk said."""
+"""Folders that are written beside their place and moved there when complete, and the errors of a full disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-# What this process is writing now.
+# Temporary folders that this process is writing now.
 _staged: set[Path] = set()
 # No space, no quota, larger than a file may be.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,11 +22,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def staged_folder(folder: Path, mark: str) -> Iterator[Path]:
-    """Yields a hidden sibling to write into, which becomes ``folder`` in one move when the block ends well.
+    """Yields a hidden sibling to write into, which becomes ``folder`` in one move when the block succeeds.
 
-    An exception removes it; a process that is killed leaves only the hidden sibling, which nothing reads and the
-    next run sweeps. Two processes that make the same folder don't collide: the second finds it there and drops
-    its own copy, which is equal. ``mark`` is the file that a complete folder has.
+    An exception removes it. A killed process leaves the sibling, which nothing reads and the next run sweeps. Of two
+    processes that make the same folder the second finds it there and drops its own copy, which is equal. ``mark`` is a
+    file that every complete folder has.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder)
@@ -73,17 +73,15 @@ def sweep(folder: Path) -> None:
 
 
 def staging_prefix(folder: Path) -> str:
-    """How names of the hidden siblings of ``folder`` begin that :func:`sweep` removes; a process number follows."""
-    # Process numbers mean something on their own machine only, and a workspace may be shared.
+    """The prefix of hidden siblings of ``folder`` that :func:`sweep` removes; a process id follows."""
+    # A process id means something only on its own machine, and a workspace may be shared.
     return f".{folder.name}.{socket.gethostname()}."
 
 
 def no_room(error: BaseException | None) -> str:
-    """What a full disk said, where ``error`` or what caused it is one; empty otherwise.
-
-    Libraries written in Rust raise a plain ``Exception`` with the system's number in its text.
-    """
+    """The message of a full disk, if ``error`` or one of its causes is that; otherwise empty."""
     while error is not None:
+        # Libraries written in Rust raise a plain Exception with the system's error number in its text.
         number = error.errno if isinstance(error, OSError) else None
         if number in _NO_ROOM or any(f"(os error {code})" in str(error) for code in _NO_ROOM):
             return str(error)

@@ -1,4 +1,4 @@
-"""Names are UTF-8, to a command as to the stages that it starts, in whatever locale (Python's UTF-8 mode, PEP 540)."""
+"""File names are UTF-8 in whatever locale, for commands and the stages they start (Python's UTF-8 mode, PEP 540)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from titanflow.common.errors import ConfigError, Problem
 
 STREAMS = "PYTHONIOENCODING"
-"""The environment variable that says how a process writes to its terminal, and reads from it."""
+"""The environment variable with the encoding of a process's standard streams."""
 
 
 def restart_in_utf8_mode() -> None:
-    """Replaces a process whose locale isn't UTF-8 by the same one in UTF-8 mode.
+    """Restarts a process whose locale isn't UTF-8 in UTF-8 mode.
 
     In a Latin-1 locale ``Größe.txt`` would be another file than in a config or a stage. The terminal keeps its
     encoding.
@@ -23,10 +23,10 @@ def restart_in_utf8_mode() -> None:
 
 
 def check_utf8_mode() -> None:
-    """Refuses to work with names that are others to the stages: a flow is started by who knows what.
+    """Refuses a process that decodes file names otherwise than the stages do: anything may start a flow.
 
     Raises:
-        ConfigError: this process takes the names of files for another encoding.
+        ConfigError: this process isn't in UTF-8 mode.
     """
     if not _is_utf8_mode():
         found = f"this process takes the names of files for {sys.getfilesystemencoding()}"
@@ -34,10 +34,7 @@ def check_utf8_mode() -> None:
 
 
 def utf8_problem(text: str, key: str, origin: str = "") -> Problem | None:
-    """What is wrong with a name or a text from outside that holds bytes which aren't UTF-8; None where all are.
-
-    Python keeps such bytes as lone surrogates, which no file of a run can hold.
-    """
+    """The problem with an outside text that isn't UTF-8, whose bytes Python keeps as lone surrogates; else None."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -46,7 +43,7 @@ def utf8_problem(text: str, key: str, origin: str = "") -> Problem | None:
 
 
 def stream_encoding() -> str:
-    """How a child that shares this process's terminal writes to it: what it can't show becomes a question mark."""
+    """The encoding for a child on this process's terminal: what it can't show becomes a question mark."""
     return f"{sys.stdout.encoding if sys.stdout else 'utf-8'}:replace"
 
 

@@ -1,4 +1,4 @@
-"""What changed between what a stage was made from and what it would be made from now."""
+"""The differences between what a stage was made from and what it would be made from now."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from pydantic import BaseModel, ConfigDict
 from titanflow.run.inputs import StageInputs
 
 PARENT = "parent."
-"""How the key begins that stands for a stage before this one."""
+"""Prefix of the keys that stand for earlier stages."""
 NAMED = 3
-"""Keys that a reason names."""
+"""How many keys a reason names."""
 
 
 class Change(BaseModel):
-    """One leaf that differs. ``origin`` is where the new value was written; of one that is gone, the old.
-
-    Of a leaf that one side lacks ``old`` or ``new`` is None.
-    """
+    """One leaf that differs, None where a side lacks it; ``origin`` is where the new value was written, else the
+    old."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -31,12 +29,12 @@ class Change(BaseModel):
 
     @property
     def parent(self) -> str:
-        """The stage whose result changed, where that is what changed; else empty."""
+        """The earlier stage whose result changed, if this is such a change; otherwise empty."""
         return self.key.removeprefix(PARENT) if self.key.startswith(PARENT) else ""
 
 
 def find_changes(old: StageInputs, new: StageInputs) -> list[Change]:
-    """Each leaf in which the two differ, in the order of the new; content of files file by file."""
+    """Each leaf in which the two differ, in the order of the new; the content of files file by file."""
     changes: list[Change] = []
     for key in dict.fromkeys([*new.values, *old.values]):
         before, after = old.values.get(key), new.values.get(key)
@@ -54,13 +52,12 @@ def _file_changes(key: str, old: StageInputs, new: StageInputs, origin: str) -> 
     for name in dict.fromkeys([*after, *before]):
         one, other = before.get(name), after.get(name)
         if one is None or other is None or one.sha256 != other.sha256:
-            texts = [None if file is None else str(file) for file in (one, other)]
-            found.append(Change(key=f"{key}: {name}", old=texts[0], new=texts[1], origin=origin))
+            found.append(Change(key=f"{key}: {name}", old=one and str(one), new=other and str(other), origin=origin))
     return found
 
 
 def changes_reason(changes: Sequence[Change]) -> str:
-    """The changes in a line: the stage's own by key, or else the stages before it that changed."""
+    """The changes in a line: the stage's own by key, otherwise the earlier stages that changed."""
     own = [change.key for change in changes if not change.parent]
     parents = [change.parent for change in changes if change.parent]
     if not own:

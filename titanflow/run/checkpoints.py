@@ -1,8 +1,8 @@
 """Where a stage's checkpoints lie, and which of them are complete; read without torch.
 
-torch's distributed checkpoint writes data files, each synced to the disk, and then ``.metadata``, which says where in
-them each tensor lies and is renamed into its place last. A folder without it is the rest of an interrupted save; one
-whose files are shorter than it says was damaged afterwards.
+torch's distributed checkpoint writes data files, each synced to the disk, and then renames ``.metadata`` into its
+place, which says where in them each tensor lies. A folder without it was left by an interrupted save; one with shorter
+files than it says was damaged afterwards.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 METADATA = ".metadata"
-"""What torch's distributed checkpoint writes last: a folder without it is the rest of an interrupted save."""
-
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
-"""What a full checkpoint holds beside the model; the model's own keys lie flat at the top."""
+"""The parts of a full checkpoint beside the model, whose own keys lie flat at the top."""
 
 
 def exclusion_refusal(keys: Sequence[str]) -> str:
@@ -40,7 +38,7 @@ def exclusion_refusal(keys: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """Where one tensor or object lies: ``length`` bytes from ``offset`` on, which are an archive of ``torch.save``."""
+    """Where one tensor or object lies: ``length`` bytes from ``offset`` on, an archive of ``torch.save``."""
 
     file: str
     offset: int
@@ -62,18 +60,18 @@ def step_folders(folder: Path) -> dict[int, Path]:
 
 
 def complete_folders(folder: Path) -> dict[int, Path]:
-    """Those of :func:`step_folders` whose save came to its end, and whose files are there in full."""
+    """Those of :func:`step_folders` whose save finished and whose files have their full length."""
     return {step: path for step, path in step_folders(folder).items() if not flaw(path)}
 
 
 def newest_step(stage_folder: Path) -> int | None:
     """The step of the newest complete checkpoint below a stage's folder; None where there is none."""
-    # Of the older ones nothing needs to be read.
+    # Lazily: nothing of the older ones needs to be read.
     return next((step for step, path in step_folders(stage_folder / "checkpoint").items() if not flaw(path)), None)
 
 
 def read_contents(path: Path) -> Contents:
-    """What a checkpoint holds, by its ``.metadata``; nothing of the pickle is executed.
+    """What a checkpoint holds, by its ``.metadata``, whose pickle is read without running anything in it.
 
     Raises:
         OSError: there is no ``.metadata``.
@@ -82,11 +80,9 @@ def read_contents(path: Path) -> Contents:
     with (path / METADATA).open("rb") as file:
         try:
             metadata = _Plain(file).load()
-            pieces = [
-                Piece(place.relative_path, place.offset, place.length)
-                for place in (metadata.storage_data or {}).values()
-            ]
-            return Contents(tuple(metadata.state_dict_metadata), tuple(pieces))
+            places = (metadata.storage_data or {}).values()
+            pieces = tuple(Piece(place.relative_path, place.offset, place.length) for place in places)
+            return Contents(tuple(metadata.state_dict_metadata), pieces)
         except Exception as error:
             raise ValueError(f"{METADATA} can't be read ({type(error).__name__}: {error})") from error
 
@@ -112,9 +108,9 @@ def flaw(path: Path) -> str:
 
 
 def damage(path: Path, part: int = 0, parts: int = 1) -> str:
-    """What of a complete checkpoint isn't what was written, by the checksums in its archives; empty where all is.
+    """What in a complete checkpoint differs from what was written, by its archives' checksums; empty if nothing does.
 
-    After a power cut a file may have its length and zeros for its bytes. Reads every byte, so several processes may
+    After a power cut a file may have its length but zeros for bytes. As this reads every byte, several processes may
     share the work: each looks at one of ``parts``.
     """
     for piece in read_contents(path).pieces[part::parts]:
@@ -130,8 +126,6 @@ def damage(path: Path, part: int = 0, parts: int = 1) -> str:
 
 
 class _Slice(io.RawIOBase):
-    """A part of a file as a file."""
-
     def __init__(self, file: IO[bytes], piece: Piece) -> None:
         self._file, self._piece, self._at = file, piece, 0
 
@@ -161,7 +155,7 @@ class _Slice(io.RawIOBase):
 
 
 class _Stub:
-    """What stands for every class that a pickle names: its attributes and nothing else."""
+    """Stands for every class that a pickle names: keeps its attributes and does nothing else."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments

@@ -1,17 +1,17 @@
-"""Evaluation items that stand in what a model was trained on: what was found, and what is said of it."""
+"""Evaluation items that also stand in a model's training data: what was found, and how it is told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from titanflow.run.contract import Strict
 
 
-class TaskLeaks(BaseModel):
-    """One task: how many items were looked for, the numbers of those that were found, and how many items share all of
-    their wording with others, so that they can't be looked for."""
-
-    model_config = ConfigDict(extra="forbid")
+class TaskLeaks(Strict):
+    """One task: how many items were looked for, the numbers of those found, and how many have no wording of their
+    own."""
 
     items: int
     leaked: list[int] = Field(default_factory=list)
@@ -19,23 +19,18 @@ class TaskLeaks(BaseModel):
 
     @property
     def scored(self) -> list[int]:
-        """The numbers of the items that weren't found."""
         return sorted({*range(self.items)} - {*self.leaked})
 
     @property
     def share(self) -> float:
-        """The share of the items that were found."""
         return len(self.leaked) / self.items if self.items else 0.0
 
 
-class Contamination(BaseModel):
-    """What was found of each task in ``looked_at``, the names of what the models' stages trained on.
+class Contamination(Strict):
+    """What was found of each task in ``looked_at``, the names of the models' training data.
 
-    ``not_looked_at`` says what else there is that nobody could look at, and why; ``dropped`` that the items that were
-    found aren't scored.
+    ``not_looked_at`` says which data nobody could look at, and why. If ``dropped``, the items found aren't scored.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     tasks: dict[str, TaskLeaks] = Field(default_factory=dict)
     looked_at: list[str] = Field(default_factory=list)
@@ -44,16 +39,14 @@ class Contamination(BaseModel):
 
     @property
     def leaked(self) -> dict[str, TaskLeaks]:
-        """The tasks of which items were found."""
         return {name: task for name, task in self.tasks.items() if task.leaked}
 
     @property
     def dropped_items(self) -> dict[str, list[int]]:
-        """By task the items that aren't scored."""
         return {name: task.leaked for name, task in self.leaked.items()} if self.dropped else {}
 
     def sentences(self) -> Iterator[str]:
-        """What is said of it in a log, on the card and in the report."""
+        """The findings as a log, the card and the report tell them."""
         items = sum(task.items for task in self.tasks.values())
         if self.looked_at:
             places = ", ".join(self.looked_at)

@@ -1,12 +1,11 @@
 """The contract between a task and the process it starts: ``run.yaml`` in, ``result.json`` or ``error.json`` out.
 
-A stage can be run again by hand from these files alone, with the one command that its log shows.
+With these files alone a stage can be run again by hand, by the command that its log shows.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +18,7 @@ StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
 
 RUN_FILE = "run.yaml"
-_FOLDER_LINE = re.compile(r"^folder:.*(?:\n .*)*", re.M)
 RESULT_FILE = "result.json"
-
-
 METRICS_FILE = "metrics.jsonl"
 INTERRUPTED_EXIT = 143
 """Exit status of a stage that saved and left on SIGTERM (128 + 15), as a shell reports it."""
@@ -43,12 +39,12 @@ class PreparedData(Strict):
 
 
 class StageRun(Strict):
-    """``run.yaml``: everything a stage needs, resolved, with nothing left to look up.
+    """``run.yaml``: everything a stage needs, resolved.
 
-    ``work_group`` and ``user_name`` say whose it is, and change no result. ``config`` holds the module's sections as
-    the user may write them (for a training stage torchtitan's own and this project's); ``model_overrides`` is flat and
-    without the ``model.`` prefix; ``stages`` holds the folders of this run's other stages, ``base`` the stage that an
-    sft starts from.
+    ``work_group`` and ``user_name`` say whose run it is and change no result. ``config`` has the module's sections as
+    the user may write them (of a training torchtitan's and this project's). ``model_overrides`` is flat, without the
+    prefix ``model.``. ``stages`` has the folders of this run's other stages, ``base`` that of the stage an sft starts
+    from.
     """
 
     stage: StageName
@@ -68,14 +64,13 @@ class StageRun(Strict):
     stages: dict[str, Path] = Field(default_factory=dict)
 
     def write(self) -> Path:
-        """Writes ``run.yaml`` into the stage's folder and returns its path."""
         path = self.folder / RUN_FILE
         write_text_atomically(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110))
         return path
 
     @classmethod
     def of(cls, folder: Path) -> StageRun | None:
-        """What a stage's folder has of it; None where there is no ``run.yaml``."""
+        """The ``run.yaml`` of a stage's folder; None where there is none."""
         path = folder / RUN_FILE
         return cls.read(path) if path.is_file() else None
 
@@ -87,9 +82,9 @@ class StageRun(Strict):
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:
-    """What a stage's file holds, with each path below its run, or its workspace, as it is now.
+    """The values of a stage's file, with each path below its run or its workspace as it is now.
 
-    Of the workspace only what is there is told anew: a run may have been copied alone, and its data stayed.
+    A path below the workspace changes only if it exists there: a run may have been copied without its data.
 
     Args:
         values: mappings, lists and scalars.
@@ -99,7 +94,7 @@ def told_from(values: Any, written: Path, now: Path) -> Any:
     if written == now:
         return values
     moves = [(str(written), str(now), True)]
-    # A stage that was made again lies in superseded/ under another name, and the rest of its run where it was.
+    # A stage that was made again lies in superseded/ under another name; the rest of its run stayed in place.
     if written.name == now.name and len(written.parents) > 2 and len(now.parents) > 2:
         # A stage's folder is workspace/experiment/run/stage.
         moves += [

@@ -1,4 +1,4 @@
-"""What a stage's process leaves when it fails: ``error.json``, its words in the log, and its exit status."""
+"""How a stage's process fails: ``error.json``, a message in the log, and an exit status."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ class StageError(Strict):
 
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
-    """Tells the log and writes ``error.json``, unless another rank failed first; returns the exit status.
-
-    Credentials are cut from every text. Input that can't be used is told by its message, a fault by its traceback.
-    """
+    """Logs the error, writes ``error.json`` unless another rank failed first, and returns the exit status."""
+    # Credentials are cut. Unusable input is told by its message, a fault by its traceback.
     message, trace = redact(str(error) or repr(error)), redact("".join(traceback.format_exception(error)))
     status, told = (error.exit_code, message) if isinstance(error, TitanflowError) else (1, trace)
     print(told, file=sys.stderr, flush=True)
@@ -42,7 +40,7 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
 
 
 def write_error(folder: Path, error: StageError) -> None:
-    """Writes ``error.json`` unless another rank already did: the first to fail is the one that counts."""
+    """Writes ``error.json`` unless another rank already did: the first failure counts."""
     path = Path(folder) / ERROR_FILE
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(error.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -12,10 +12,10 @@ from titanflow.run.results import TrainResult, result_of
 
 
 def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
-    """What a pretraining or fine-tuning was asked for, and what it came to; also of a run that was moved or copied.
+    """The ``run.yaml`` and the result of a training, also of a run that was moved or copied.
 
     Raises:
-        DataError: the folder is no finished training stage's, or its files can't be read.
+        DataError: the folder isn't a finished training stage's, or its files can't be read.
     """
     folder = folder.absolute()
     expected = "the folder of a finished pretrain or sft stage"

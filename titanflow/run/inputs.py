@@ -1,4 +1,4 @@
-"""What a stage was made from, leaf by leaf: its fingerprint is the digest of it, and two of them show what changed."""
+"""What a stage was made from, leaf by leaf: its fingerprint is their digest, and two of them show what changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from titanflow.common.digests import digest
 
 
 class SourceFile(BaseModel):
-    """One file of a data source: its SHA-256, bytes, and when it was written last (ISO 8601, UTC)."""
+    """One file of a data source: its SHA-256, bytes, and last modification (ISO 8601, UTC)."""
 
     sha256: str
     bytes: int
@@ -21,7 +21,6 @@ class SourceFile(BaseModel):
 
     @classmethod
     def of(cls, path: Path, sha256: str) -> SourceFile:
-        """A file as it is now."""
         state = path.stat()
         modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat(timespec="seconds")
         return cls(sha256=sha256, bytes=state.st_size, modified=modified)
@@ -33,8 +32,8 @@ class SourceFile(BaseModel):
 class StageInputs(BaseModel):
     """Everything that a stage's result depends on.
 
-    ``values`` by dotted key, as JSON has them; ``origins`` says where each was written. Where a value stands for the
-    content of files, ``files`` has them by name.
+    ``values`` are by dotted key, as JSON has them; ``origins`` says where each was written. Where a value is the digest
+    of files, ``files`` has these by name.
     """
 
     # A config may hold .inf; as null it could not be compared.
@@ -46,11 +45,10 @@ class StageInputs(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """The digest of the values."""
         return digest(self.values)
 
     def add(self, key: str, value: Any, origin: str = "", files: dict[str, SourceFile] | None = None) -> None:
-        """Adds one leaf, in the form in which a manifest gives it back."""
+        """Adds one leaf, in the form in which a manifest returns it."""
         self.values[key] = json.loads(json.dumps(value, default=str))
         if origin:
             self.origins[key] = origin

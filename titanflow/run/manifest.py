@@ -1,7 +1,7 @@
-"""``manifest.json``: of each stage of a run what it was made from, what it wrote, and when.
+"""``manifest.json``: for each stage of a run what it was made from, what it wrote, and when.
 
-A stage is done when its entry carries the planned fingerprint and each output is still what was written; nothing else
-about its state is stored.
+A stage is done when its entry has the planned fingerprint and each output is still as written. No other state is
+stored.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pydantic import BaseModel, Field, field_validator
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.files import write_text_atomically
 from titanflow.run.changes import Change
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageName, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun
 from titanflow.run.inputs import StageInputs
 from titanflow.run.outputs import OutputCheck, OutputFile, at_once
 from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, WandbRecord
 
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30
-"""Bytes up to which a checkpoint's file is hashed; of a larger one the digest holds its size."""
+"""Bytes up to which a file of a checkpoint is hashed; of a larger file the digest has its size."""
 PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "datasets", "huggingface_hub", "prefect")
 
 
 class StageRecord(BaseModel):
-    """One stage's entry. ``inputs`` is what the fingerprint is the digest of (None where an older version wrote it).
+    """One stage's entry.
 
-    ``outputs`` has paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found
-    changed. ``kept`` says in what the config differs from what the stage was made from, where the last run used it all
-    the same. ``inheritance`` says what a fine-tuning stage took from its base and what it set itself;
-    ``forecast`` is what was expected of it when it began. ``parents`` are the digests of the results of the stages
-    before it and, as ``<run>/pretrain``, of the night's that it continues.
+    ``inputs`` is what the fingerprint is the digest of (None where an older version wrote the entry). ``outputs`` has
+    paths relative to the run's folder where they lie below it; ``damaged`` are those that a run found changed. ``kept``
+    has the changes of the config in spite of which the last run used the stage. ``inheritance`` says what a fine-tuning
+    took from its base and what it set itself. ``forecast`` is what was expected when the stage began. ``parents`` are
+    the digests of the earlier stages' results and, as ``<run>/pretrain``, of the night's that it continues.
     """
 
     fingerprint: str
@@ -59,12 +59,12 @@ class StageRecord(BaseModel):
     @field_validator("outputs", mode="before")
     @classmethod
     def _of_an_older_version(cls, outputs: dict[str, Any]) -> dict[str, Any]:
-        """An older version recorded sizes alone."""
+        # An older version recorded sizes alone.
         return {path: {"bytes": file} if isinstance(file, int) else file for path, file in outputs.items()}
 
 
 class Manifest(BaseModel):
-    """The record of one run; ``folder`` is the run's, ``work_group`` and ``user_name`` those of the last who ran it."""
+    """The record of one run, in its ``folder``; ``work_group`` and ``user_name`` are those of the last who ran it."""
 
     folder: Path = Field(exclude=True)
     experiment: str = ""
@@ -83,19 +83,18 @@ class Manifest(BaseModel):
         return cls(folder=folder, **stored)
 
     def is_done(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage finished from exactly these inputs and all that it wrote is still there."""
+        """Whether the stage finished from exactly these inputs and all its outputs are still as written."""
         record = self.stages.get(stage)
-        if record is None or record.fingerprint != fingerprint or not record.finished:
-            return False
-        return not self.changed_outputs(stage, OutputCheck())
+        is_made = record is not None and record.fingerprint == fingerprint and bool(record.finished)
+        return is_made and not self.changed_outputs(stage, OutputCheck())
 
     def changed_outputs(self, stage: str, check: OutputCheck) -> dict[str, str]:
-        """What became of each output of a stage that isn't as it was written, by its path."""
+        """What became of each output that is no longer as written, by its path."""
         record = self.stages[stage]
         return check.changed(self.folder, record.outputs, record.damaged)
 
     def verify(self, stage: str) -> dict[str, str]:
-        """Reads all that a finished stage wrote, and notes which of it changed; :meth:`changed_outputs` of it."""
+        """Reads all outputs of a finished stage, notes which changed, and returns :meth:`changed_outputs` of it."""
         record = self.stages[stage]
         changed = self.changed_outputs(stage, OutputCheck(budget=None))
         seen = {
@@ -108,7 +107,7 @@ class Manifest(BaseModel):
         return changed
 
     def record_kept(self, kept: dict[str, list[Change]]) -> None:
-        """Notes of each stage whether, and in what, it is used although the config says otherwise."""
+        """Notes for each stage the changes of the config in spite of which it is used."""
         before = {name: record.kept for name, record in self.stages.items()}
         for name, record in self.stages.items():
             record.kept = kept.get(name, [])
@@ -123,23 +122,25 @@ class Manifest(BaseModel):
         continues: Mapping[str, str] | None = None,
         prefect_run_id: str = "",
     ) -> None:
-        """Notes that a stage begins; what it made before no longer counts.
-
-        ``continues`` is the digest of the earlier night's result that it goes on from, by that stage's name.
-        """
-        self._describe(run)
+        """Notes that a stage begins, so that what it made before no longer counts."""
+        self.experiment, self.run = run.experiment, run.run
+        self.work_group, self.user_name = run.work_group, run.user_name
+        self.versions = {"python": platform.python_version(), **installed_versions()}
+        self.git = git_revision()
+        # When a stage is made again, the later stages of before are still on record.
+        earlier = STAGES[: STAGES.index(run.stage)]
+        parents = {name: record.digest for name, record in self.stages.items() if name in earlier and record.digest}
         self.stages[run.stage] = StageRecord(
             fingerprint=run.fingerprint,
             inputs=inputs,
             started=_now(),
             prefect_run=prefect_run_id,
-            parents=self._parents(run.stage) | dict(continues or {}),
+            parents=parents | dict(continues or {}),
             forecast=dict(forecast or {}),
         )
         self._write()
 
     def record_finish(self, run: StageRun, result: StageResult) -> None:
-        """Notes what a stage wrote."""
         record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint)
         record.finished = _now()
         known = _known_digests(result)
@@ -151,17 +152,6 @@ class Manifest(BaseModel):
         record.inheritance = getattr(result, "inheritance", [])
         self.stages[run.stage] = record
         self._write()
-
-    def _describe(self, run: StageRun) -> None:
-        self.experiment, self.run = run.experiment, run.run
-        self.work_group, self.user_name = run.work_group, run.user_name
-        self.versions = {"python": platform.python_version(), **installed_versions()}
-        self.git = git_revision()
-
-    def _parents(self, stage: StageName) -> dict[str, str]:
-        # When a stage is made again, the later ones of before are still on record.
-        earlier = STAGES[: STAGES.index(stage)]
-        return {name: record.digest for name, record in self.stages.items() if name in earlier and record.digest}
 
     def _write(self) -> None:
         write_text_atomically(self.folder / MANIFEST_FILE, self.model_dump_json(indent=2) + "\n")
@@ -181,7 +171,7 @@ def _outputs(folder: Path, result: StageResult) -> list[Path]:
 
 
 def _known_digests(result: StageResult) -> dict[Path, str]:
-    """The SHA-256 of outputs that the stage hashed itself when it wrote them."""
+    """The SHA-256 of outputs that the stage hashed when it wrote them."""
     if isinstance(result, TrainResult) and result.export:
         return {result.export / name: sha256 for name, sha256 in result.export_digests.items()}
     if isinstance(result, PublishResult) and result.target == "folder":
@@ -190,20 +180,16 @@ def _known_digests(result: StageResult) -> dict[Path, str]:
 
 
 def checkpoint_digest(checkpoint: Path) -> str:
-    """One digest of a checkpoint's files; of files over a gigabyte their size stands for their bytes."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    return digest(
-        {
-            path.relative_to(checkpoint).as_posix(): path.stat().st_size
-            if path.stat().st_size > HASHED_UP_TO
-            else file_digest(path)
-            for path in files
-        }
-    )
+    """One digest of a checkpoint's files; a file over a gigabyte counts by its size alone."""
+    found: dict[str, int | str] = {}
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            size = path.stat().st_size
+            found[path.relative_to(checkpoint).as_posix()] = size if size > HASHED_UP_TO else file_digest(path)
+    return digest(found)
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions that a result may depend on."""
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:
@@ -214,10 +200,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of this project's checkout, with ``+`` behind it where files differ from it; empty outside of one.
-
-    An environment that the package is installed in may lie within another repository, whose commit says nothing.
-    """
+    """The commit of this project's checkout, with a ``+`` if files differ from it; empty outside of a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -226,6 +209,7 @@ def git_revision() -> str:
         ).stdout.strip()
 
     try:
+        # An installed package may lie within another repository, whose commit says nothing.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = git("rev-parse", "HEAD")
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,4 +1,4 @@
-"""Reads a stage's ``metrics.jsonl``: a JSON object a logged step."""
+"""Reads a stage's ``metrics.jsonl``, which has a JSON object for each logged step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_metrics(text: bytes) -> list[dict[str, Any]]:
-    """The records of some whole lines."""
+    """The records of whole lines; a torn one is skipped."""
     records = []
     for line in text.splitlines():
-        # A line that a killed attempt left torn is no reason to end a training.
+        # A killed attempt may leave a torn line, which must not end a training.
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return records
 
 
 RECORD_BATCHES = "TITANFLOW_RECORD_BATCHES"
-"""In the environment of a training: whether it leaves :data:`BATCHES_FILE`."""
-
-
+"""Environment variable of a training: whether it writes :data:`BATCHES_FILE`."""
 BATCHES_FILE = "batches.jsonl"
-"""Which rows each step was trained on: ``step`` and a digest."""
+"""The rows of each training step: ``step`` and a digest of them."""

@@ -1,4 +1,4 @@
-"""Whether a stage's outputs are still what it wrote, by the digests that its manifest holds."""
+"""Whether a stage's outputs are still as written, by the digests in its manifest."""
 
 from __future__ import annotations
 
@@ -17,23 +17,21 @@ from titanflow.run.contract import RESULT_FILE
 
 PLAN_HASHES = 256 << 20
 """Bytes that one plan reads at most of files whose time or inode changed; a run reads all that its stages use."""
-
-
 VARYING = {"seconds", "tokens_per_second", "peak_memory_bytes", "wandb_id", "wandb", "versions"}
-"""What a ``result.json`` says of how a stage went, not of what it made: another when the stage is run again by hand."""
+"""What a ``result.json`` says of how a stage went, not of what it made: each run of the same stage differs."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
 def at_once(function: Callable[[Given], Made], values: Iterable[Given]) -> list[Made]:
-    """The function of each value, computed in threads: hashing leaves Python's lock to others."""
+    """Maps the values in threads: hashing releases Python's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, values))
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file; of a ``result.json`` that of what it says the stage made."""
+    """SHA-256 of a file; a ``result.json`` without what varies."""
     if path.name != RESULT_FILE:
         return file_digest(path)
     try:
@@ -44,10 +42,8 @@ def content_digest(path: Path) -> str:
 
 
 class OutputFile(BaseModel):
-    """One file that a stage wrote: bytes, SHA-256, and what says cheaply that nobody wrote to it since.
-
-    Of an output that an older version recorded the size alone is known.
-    """
+    """One file that a stage wrote: bytes, SHA-256 (unless an older version wrote the record), and signs of later
+    writes."""
 
     bytes: int
     sha256: str = ""
@@ -56,7 +52,7 @@ class OutputFile(BaseModel):
 
     @classmethod
     def of(cls, path: Path, sha256: str = "") -> OutputFile:
-        """A file as it is now, of no bytes if it isn't there; one whose digest is known isn't read."""
+        """A file as it is now, with no bytes if it isn't there; it isn't read if its digest is given."""
         if not path.is_file():
             return cls(bytes=0)
         state = path.stat()
@@ -64,35 +60,24 @@ class OutputFile(BaseModel):
         return cls(bytes=state.st_size, sha256=sha256, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
 
     def is_untouched(self, path: Path) -> bool:
-        """Whether a file has the size, the time and the inode that were recorded."""
         state = path.stat()
         return (state.st_size, state.st_mtime_ns, state.st_ino) == (self.bytes, self.mtime_ns, self.inode)
 
 
 @dataclass
 class OutputCheck:
-    """Compares outputs with their record, reading at most ``budget`` bytes of all of them; None reads everything.
-
-    With a budget a file that nobody touched isn't read, and beyond it a file of the right size is taken as it is.
-    """
+    """Compares outputs with their record, reading at most ``budget`` bytes and no untouched file; with None all."""
 
     budget: int | None = PLAN_HASHES
 
     def changed(self, folder: Path, outputs: Mapping[str, OutputFile], suspects: list[str]) -> dict[str, str]:
-        """What became of each output that isn't as it was written, by its path: ``is gone`` or ``changed since …``.
-
-        Args:
-            folder: what relative paths count from.
-            outputs: the record.
-            suspects: paths that were found changed before: read whatever the budget says.
-        """
+        """What became of each output that is no longer as written, by its path; ``suspects`` are read in any case."""
 
         def verdict(path: str) -> str:
             return self._verdict(folder / path, outputs[path], path in suspects)
 
         verdicts = at_once(verdict, outputs) if self.budget is None else [verdict(path) for path in outputs]
-        found = dict(zip(outputs, verdicts, strict=True))
-        return {path: said for path, said in found.items() if said}
+        return {path: said for path, said in zip(outputs, verdicts, strict=True) if said}
 
     def _verdict(self, path: Path, recorded: OutputFile, is_suspect: bool) -> str:
         if not path.is_file():
@@ -106,6 +91,7 @@ class OutputCheck:
     def _reads(self, path: Path, recorded: OutputFile) -> bool:
         if self.budget is None:
             return True
+        # Beyond the budget a file of the right size is trusted.
         if recorded.is_untouched(path) or recorded.bytes > self.budget:
             return False
         self.budget -= recorded.bytes

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.run.contamination import Contamination
-from titanflow.run.contract import _FOLDER_LINE, RESULT_FILE, RUN_FILE, Strict, told_from
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, Strict, told_from
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
+STDERR = "_stderr"
+_FOLDER_LINE = re.compile(r"^folder:.*(?:\n .*)*", re.M)
 
 
-class InheritanceRow(BaseModel):
+class InheritanceRow(Strict):
     """One setting, as the base has it and as the stage has it.
 
-    ``how`` is ``inherited`` for what is the base's and can't be another (architecture, tokenizer, weights); a setting
-    of the stage's own is ``kept`` where the base has the same, ``changed`` where it has another, and ``set`` where the
-    base's isn't known. ``origin`` is where the stage's value was written; of what is inherited the base's name.
+    ``how`` is ``inherited`` for what can only be the base's (architecture, tokenizer, weights). A setting of the
+    stage's own is ``kept`` if the base has the same value, ``changed`` if another, and ``set`` if the base's isn't
+    known. ``origin`` is where the stage's value was written, or the base's name if it is inherited.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     key: str
     how: Literal["inherited", "kept", "changed", "set"]
@@ -40,14 +41,12 @@ class InheritanceRow(BaseModel):
 
     @property
     def value(self) -> str:
-        """The stage's value; of one that was changed the base's before it."""
+        """The stage's value; if it was changed, behind the base's."""
         return f"{self.base} → {self.here}" if self.how == "changed" else self.here
 
 
-class ArtifactRecord(BaseModel):
-    """An artifact as W&B knows it: ``digest`` is this project's own of the content that ``reference`` points to."""
-
-    model_config = ConfigDict(extra="forbid")
+class ArtifactRecord(Strict):
+    """An artifact as W&B knows it; ``digest`` is this project's own of the content at ``reference``."""
 
     name: str
     type: str
@@ -56,13 +55,11 @@ class ArtifactRecord(BaseModel):
     aliases: list[str] = Field(default_factory=list)
 
 
-class WandbRecord(BaseModel):
-    """A stage's W&B run; without an id there is none, and the artifacts say what it would link.
+class WandbRecord(Strict):
+    """A stage's W&B run; without an id there is none, and the artifacts are those that it would link.
 
-    ``folders`` are those of its offline recordings, oldest first, relative to the stage's: ``wandb sync`` takes them.
+    ``folders`` are its offline recordings for ``wandb sync``, oldest first, relative to the stage's folder.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str = ""
     mode: str = "disabled"
@@ -79,7 +76,7 @@ class WandbRecord(BaseModel):
 
 
 class PrepareResult(Strict):
-    """What the prepare step made: folder → its ``dataset.json`` (rows, tokens, dropped)."""
+    """What the prepare stage made: folder → its ``dataset.json`` (rows, tokens, dropped)."""
 
     stage: Literal["prepare"] = "prepare"
     tokenizer: Path | None = None
@@ -90,13 +87,13 @@ class PrepareResult(Strict):
 class TrainResult(Strict):
     """What a pretraining or SFT stage made.
 
-    ``loss`` is the mean of the last logged steps in nats per token, ``model_args`` the arguments that the model
-    was built with, ``export`` the folder that transformers loads (None where the family has no export),
-    ``inheritance`` the table of an sft. ``parameters`` counts the model's own; with LoRA
-    ``trainable_parameters`` those of adapters and saved modules (None: all are trained), ``checkpoint`` holds these
-    alone, ``export`` has them merged, and ``adapter`` is the folder that ``peft`` loads, where one was asked for.
-    ``base_model`` is the Hub's repository that it started from (empty where it was none). ``peak_memory_bytes`` is the
-    first rank's, of its last attempt (None where that only exported).
+    ``loss`` is the mean of the last logged steps in nats per token. ``model_args`` are the arguments that the model was
+    built with, ``parameters`` counts its own. ``export`` is the folder that transformers loads (None if the family has
+    no export), ``inheritance`` the table of an sft. With LoRA ``trainable_parameters`` counts adapters and saved
+    modules (None: all parameters are trained), ``checkpoint`` holds these alone, ``export`` has them merged, and
+    ``adapter`` is the folder that ``peft`` loads, if one was asked for. ``base_model`` is the Hub's repository that
+    training started from (empty if none). ``peak_memory_bytes`` is the first rank's in its last attempt (None if that
+    only exported).
     """
 
     stage: Literal["pretrain", "sft"]
@@ -129,15 +126,14 @@ class TrainResult(Strict):
 
 
 class Greedy(Strict):
-    """What a model says to a prompt without chance, in token ids: how a copy of it is recognised."""
+    """A model's greedy continuation of a prompt, in token ids: a copy of the model is recognised by it."""
 
     prompt: list[int]
     continuation: list[int]
 
 
 class CutPrompts(Strict):
-    """Of a task's items, those whose prompt was longer than the model's context; of the longest ``tokens`` were left
-    out."""
+    """A task's items whose prompt was longer than the model's context; the longest lost ``tokens``."""
 
     prompts: int
     of: int
@@ -151,12 +147,12 @@ class CutPrompts(Strict):
 class EvaluateResult(Strict):
     """Scores of each model side by side.
 
-    ``scores[model][task][metric]`` is a number (``metric_stderr`` beside it); ``digests[model][file]`` the sha256
-    of each evaluated file; ``greedy[model]`` what each said to a prompt; ``cut[model][task]`` the prompts that didn't
-    fit; ``reference[task]`` the bits per byte that ``xz`` needs for the task's text, ``part`` which held-out rows the
-    prepared items are, ``left_out`` how many rows of it can be no item, by reason, ``contamination`` which items the
-    models were trained on (None where nobody looked). With the backend ``native`` folders and digests are
-    checkpoints', and nothing that could be published was scored.
+    ``scores[model][task][metric]`` is a number (beside it ``metric_stderr``), ``digests[model][file]`` the sha256 of an
+    evaluated file, ``greedy[model]`` the model's continuation of a prompt, ``cut[model][task]`` the prompts that didn't
+    fit. ``reference[task]`` is the bits per byte that ``xz`` needs for the task's text. ``part`` names the held-out
+    rows that the prepared items are, ``left_out`` counts its rows that can't be items, by reason. ``contamination``
+    says which items the models were trained on (None if nobody looked). With the backend ``native`` folders and digests
+    are those of checkpoints, and nothing publishable was scored.
     """
 
     stage: Literal["evaluate"] = "evaluate"
@@ -184,15 +180,14 @@ class EvaluateResult(Strict):
 
     @property
     def left_out_text(self) -> str:
-        """A sentence on the rows that are no items; empty where all are."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
         return f"Of the rows that were held out, {reasons} were left out as items." if reasons else ""
 
 
 class Comparison(Strict):
-    """One metric of one task, the model's samples beside those of the model published last.
+    """One metric of one task: the model's samples beside those of the last published model.
 
-    ``difference`` is that of the scores over ``pairs`` samples, above 0 where the new model is better; ``low`` and
+    ``difference`` is that of the scores over ``pairs`` samples, above 0 if the new model is better. ``low`` and
     ``high`` are its one-sided bootstrap bounds, each at the gate's confidence.
     """
 
@@ -218,8 +213,8 @@ class Threshold(Strict):
 class GateDecision(Strict):
     """Whether a model may be published, and why.
 
-    ``against`` names what it was compared with: a commit of the Hub, the run that a folder holds, or nothing where none
-    was published yet. A comparison passes where its lower bound, at ``confidence``, is above ``margin``.
+    ``against`` names what it was compared with: a commit of the Hub, the run in a folder, or nothing if none was
+    published yet. A comparison passes if its lower bound, at ``confidence``, is above ``margin``.
     """
 
     passed: bool
@@ -234,9 +229,9 @@ class GateDecision(Strict):
 class PublishResult(Strict):
     """Where the model was published: a folder, or a repository's commit and tag.
 
-    ``status`` is ``held back`` where the gate didn't let it pass, and ``dry run`` where nothing was to be written; then
-    ``location`` is where it would have gone. ``proposed`` waits for a review: ``pull_request`` is its URL, nothing is
-    tagged.
+    ``status`` is ``held back`` if the gate refused the model, and ``dry run`` if nothing was to be written;
+    ``location`` is then where it would have gone. A ``proposed`` model waits for review: ``pull_request`` is its URL,
+    nothing is tagged.
     """
 
     stage: Literal["publish"] = "publish"
@@ -267,43 +262,36 @@ def read_result(folder: Path) -> StageResult:
         FileNotFoundError: the stage has not finished.
         DataError: another version wrote it.
     """
-    raw = json.loads((Path(folder) / RESULT_FILE).read_text(encoding="utf-8"))
-    raw = told_from(raw, _written_for(Path(folder)), Path(folder).resolve())
-    kinds: dict[str, type[BaseModel]] = {
-        "prepare": PrepareResult,
-        "pretrain": TrainResult,
-        "sft": TrainResult,
-        "evaluate": EvaluateResult,
-        "publish": PublishResult,
-    }
+    path = Path(folder) / RESULT_FILE
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
+    kinds: dict[str, type[BaseModel]] = {"prepare": PrepareResult, "pretrain": TrainResult, "sft": TrainResult}
+    kinds |= {"evaluate": EvaluateResult, "publish": PublishResult}
     try:
         return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
     except ValidationError as error:
         found, hint = "another version of titanflow wrote it", "--run NAME makes a run beside this one"
-        raise DataError(Problem(found, origin=str(Path(folder) / RESULT_FILE), hint=hint)) from error
+        raise DataError(Problem(found, origin=str(path), hint=hint)) from error
 
 
 def result_of(folder: Path) -> StageResult | None:
-    """What a stage's folder has of its result; None where it hasn't finished."""
+    """The result of a stage's folder; None if the stage hasn't finished."""
     return read_result(folder) if (folder / RESULT_FILE).is_file() else None
 
 
 def _written_for(folder: Path) -> Path:
-    """The folder of a stage as its ``run.yaml`` has it, of which only that line is read; its own without one."""
+    """A stage's folder by its ``run.yaml``, of which only that line is parsed; its own if there is no file."""
     path = folder / RUN_FILE
     found = _FOLDER_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
     return Path(yaml.safe_load(found[0])["folder"]) if found else folder.resolve()
 
 
-STDERR = "_stderr"
-
-
 def is_stderr(metric: str) -> bool:
-    """Whether a key is a standard error's: ``acc_stderr``, and ``exact_match_stderr,strict-match`` of a filter."""
+    """Whether a key is a standard error's: ``acc_stderr``, or with a filter ``exact_match_stderr,strict-match``."""
     return metric.split(",", 1)[0].endswith(STDERR)
 
 
 def counted(rows: Iterable[InheritanceRow]) -> str:
-    """How many settings are of which kind: ``inherited 21, kept 6, changed 6``."""
+    """How many settings there are of each kind: ``inherited 21, kept 6, changed 6``."""
     kinds = [row.how for row in rows]
     return ", ".join(f"{how} {kinds.count(how)}" for how in dict.fromkeys(("inherited", "kept", "changed", *kinds)))

@@ -1,4 +1,4 @@
-"""torchrun, which starts each stage: its arguments, and a stage's process as one of its ranks."""
+"""torchrun, which starts each stage: its arguments, and how its ranks live with it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,35 @@ RANK_VARIABLES = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
 )
-"""What torchrun tells its ranks, beside what begins with ``TORCHELASTIC_``."""
+"""Environment variables of ranks, beside those that begin with ``TORCHELASTIC_``."""
 DEFAULTS = "PET_"
-"""The beginning of environment variables from which torchrun takes what its command line doesn't say."""
+"""Prefix of environment variables from which torchrun takes options that its command line lacks."""
 
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
-    """torchrun's own arguments, by a stage's section ``launcher``; a stage without one has one process."""
+    """torchrun's arguments, by a stage's section ``launcher``; without one the stage has one process."""
     launcher = launcher or {"nproc_per_node": 1, "nnodes": 1}
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     given = [f"--nproc_per_node={processes}"]
     if machines == 1:
         given.append("--standalone")
     else:
-        given += [
-            f"--nnodes={machines}",
-            f"--node_rank={launcher['node_rank']}",
-            "--rdzv_backend=c10d",
-            f"--rdzv_endpoint={launcher['rdzv_endpoint']}",
-        ]
+        given += [f"--nnodes={machines}", f"--node_rank={launcher['node_rank']}"]
+        given += ["--rdzv_backend=c10d", f"--rdzv_endpoint={launcher['rdzv_endpoint']}"]
     if processes > 1:
-        # Every rank logs the same lines; one is enough to read. A failing rank writes error.json itself.
+        # Every rank logs the same lines, so one rank's are enough. A failing rank writes error.json itself.
         given += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
     return given
 
 
 def end_with_torchrun() -> None:
-    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in whatever way."""
+    """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in any way."""
     if RUN_ID in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def forget_ranks() -> None:
-    """Takes torchrun's variables out of the environment, so that no library or child looks for ranks of its own."""
+    """Removes torchrun's variables from the environment, so that no library or child takes itself for a rank."""
     for name in list(os.environ):
         if name in RANK_VARIABLES or name.startswith("TORCHELASTIC_"):
             del os.environ[name]

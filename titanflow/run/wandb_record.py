@@ -1,7 +1,7 @@
-"""What is known of a stage's W&B run: its identity, where it lies, and which artifacts it links.
+"""A stage's W&B run: its identity, where it lies, and the artifacts it links.
 
-The id is drawn once and lies beside the checkpoints, in ``wandb.json``: a resumed stage goes on in its run, and one
-that starts anew, whose old folder was moved aside, has a run of its own.
+The id is drawn once and kept beside the checkpoints, in ``wandb.json``: a resumed stage continues its W&B run. A stage
+that starts anew, with its old folder moved aside, gets a new one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LONGEST_TAG = 64
 
 
 def wandb_mode() -> str:
-    """``WANDB_MODE``: offline where nothing is said."""
+    """``WANDB_MODE``; offline if it is unset."""
     mode = os.environ.get("WANDB_MODE", "").strip().lower() or "offline"
     return MODES.get(mode, mode)
 
 
 def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
-    """The identity of a stage's run; the id is the one that the stage's folder has, if it has one."""
+    """The identity of a stage's run, with the id from the stage's folder if it has one."""
     own = [run.experiment, run.stage, model, run.work_group, run.user_name]
     users = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
     stored = read_wandb_record(run.folder)
@@ -46,7 +46,7 @@ def wandb_record(run: StageRun, model: str = "") -> WandbRecord:
 
 
 def read_wandb_record(folder: Path) -> WandbRecord | None:
-    """What a stage's folder has of its run; None where it has none, or none that can be read."""
+    """The record in a stage's folder; None if there is none, or it can't be read."""
     try:
         return WandbRecord.model_validate_json((folder / WANDB_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
