@@ -1,4 +1,4 @@
-"""A chat template as the program that it is: it makes texts of conversations, or refuses them."""
+"""Runs a chat template, which renders conversations or refuses them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ class ChatRefused(ValueError):
 
 
 class TemplateProgram:
-    """One template.
-
-    Args:
-        template: the Jinja source.
-        name: what to call it in messages.
-        variables: what the template may refer to beside the messages.
-    """
+    """One template, from its Jinja source; ``name`` is its name in messages, ``variables`` are its other inputs."""
 
     def __init__(self, template: str, name: str, variables: Mapping[str, str]) -> None:
         self.source = with_today_marked(template)
@@ -32,17 +26,13 @@ class TemplateProgram:
         self.is_marked = marks_generation(template)
 
     def text(self, messages: Messages, tools: Any, add_generation_prompt: bool = False) -> tuple[str, list[Span]]:
-        """A conversation's text, and where in it ``{% generation %}`` stands.
-
-        Raises:
-            ChatRefused: see :meth:`texts`.
-        """
+        """A conversation's text, and the spans that ``{% generation %}`` marks."""
         return self.texts([messages], tools, add_generation_prompt)[0]
 
     def texts(
         self, conversations: list[Messages], tools: Any, add_generation_prompt: bool = False
     ) -> list[tuple[str, list[Span]]]:
-        """Each text, and where in it ``{% generation %}`` stands.
+        """Each conversation's text and marked spans.
 
         Raises:
             ChatRefused: the template fails on one of them, or writes today's date.
