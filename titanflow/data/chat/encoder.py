@@ -171,15 +171,14 @@ class ChatEncoder:
         pieces += _cut(position, len(text), places)
         spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
         found: list[Piece] = []
+        place_behind = self.tokenizer.text.place_behind
         span = 0
         for start, end, is_cut, ids in pieces:
             while start >= spans[span][1]:
                 span += 1
             said = "" if ids else _unquoted(text[start:end], rendered)
             if ids or said:
-                place = (
-                    self.tokenizer.text.place_behind(found[-1].text) if is_cut else "following" if start else "opening"
-                )
+                place = place_behind(found[-1].text) if is_cut else "following" if start else "opening"
                 found.append(Piece(said, spans[span][0] <= start, place, ids, start, is_cut))
         return found
 

@@ -31,11 +31,7 @@ _OF_FILES = {ROW, FILE, PLACE}
 
 
 def load_chats(data: Data, cache: Path) -> Source:
-    """Loads the conversations of a data config.
-
-    Args:
-        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
-        cache: a folder for temporary files while local files are read; the caller removes it.
+    """Loads the conversations of a data config; the caller removes ``cache``, a folder for temporary files.
 
     Raises:
         DataError: there are no rows, they can't be read, or the first has none of the declared columns.

@@ -94,12 +94,8 @@ class TextProof:
             **{f"call of {one['function']['name']}": _with_other_call(message, at) for at, one in enumerate(calls)},
             "text": {**message, "content": f"{content}x"},
         }
-        ignored = (
-            what
-            for what, other in others.items()
-            if other != message and self.encoder.renderer.ignores(conversation, turn, other)
-        )
-        what = next(ignored, "")
+        ignores = self.encoder.renderer.ignores
+        what = next((what for what, one in others.items() if one != message and ignores(conversation, turn, one)), "")
         if what == "thoughts":
             return self._lost_thoughts(conversation, turn, thoughts.strip().removeprefix(_OPENED).strip(), "content")
         return LeftOut(f"the {what} in {key}", key, _OTHERWISE) if what else None
@@ -226,10 +222,8 @@ def _with_other_call(message: dict[str, Any], at: int) -> dict[str, Any]:
 def _loosely(text: str, where: str) -> str | None:
     """Whether a text stands in another, apart from blanks and backslashes."""
     squeezed = _squeezed(where)
-    for form in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]):
-        if _squeezed(form) in squeezed:
-            return "spaces or escapes"
-    return None
+    forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+    return "spaces or escapes" if any(_squeezed(form) in squeezed for form in forms) else None
 
 
 def _squeezed(text: str) -> str:
