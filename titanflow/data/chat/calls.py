@@ -17,11 +17,8 @@ _ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs")
 def calls_of(value: Any, key: str, problems: list[Problem], unread: Counter[str]) -> list[dict[str, Any]]:
     """OpenAI's ``tool_calls`` with their arguments as a mapping, which is what templates render.
 
-    Args:
-        value: one call or a list of them, each a mapping or JSON text, with or without ``function`` around it.
-        key: the key of ``value``, for the problems.
-        problems: gets the problems that are found.
-        unread: counts the calls' keys that nothing here understands.
+    ``value`` is one call or a list of them, each a mapping or JSON text, with or without ``function`` around it.
+    ``problems`` gets the problems, which name ``key``; ``unread`` counts the keys that nothing here understands.
     """
     if isinstance(value, str):
         value = parsed(value, key, problems)

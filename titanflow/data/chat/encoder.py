@@ -120,7 +120,6 @@ class ChatEncoder:
         return self._ids(self.renderer.render(conversation))
 
     def prompt(self, conversation: Conversation) -> list[int]:
-        """The tokens that a model is asked with: the messages and the assistant's header."""
         return self._ids(self.renderer.prompt(conversation))
 
     def _ids(self, rendered: Rendered) -> list[int]:
@@ -131,8 +130,8 @@ class ChatEncoder:
     def _refusal(self, rendered: Rendered, tears: list[Tear]) -> ChatRefused | None:
         """Why a row can't have the tokens of inference where its answers begin, or None.
 
-        Only the last answer may be cut from its header: later prompts have the earlier ones in their history, encoded
-        as a whole.
+        Only the last answer may begin with a token of its own: later prompts have the earlier ones in their history,
+        encoded as a whole.
         """
         for tear in tears:
             starts = zip(rendered.turns, rendered.starts, strict=True)
@@ -244,7 +243,7 @@ class ChatEncoder:
         return is_ended and behind.strip() == self.tokenizer.variables["eos_token"]
 
     def _last_turn(self, probe: list[dict[str, str]]) -> tuple[str, str]:
-        """A conversation's text, parted where it would go on if more followed, but never within a special token."""
+        """A conversation's text in two parts: the second goes when more follows. No special token is split."""
         try:
             ended = self.renderer.plain(Conversation(probe)).text
             followed = self.renderer.plain(Conversation([*probe, probe[0]])).text

@@ -62,7 +62,7 @@ _LEFT_OUT = "data.leave_out: [{}] trains as if it weren't there"
 def refused(found: Mapping[str, Any], key: str) -> list[Problem]:
     """Problems of a message or row whose meaning would be lost or can't be known: unclear marks, images and sound.
 
-    ``key`` stands before each key in a problem; it is empty for a row.
+    ``key`` is the prefix of the problems' keys; it is empty for a row.
     """
     problems = []
     for name in (name for name in UNCLEAR if _says_something(found.get(name))):

@@ -40,7 +40,7 @@ ROLES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that isn't JSON, and why."""
+    """A row that can't be read as JSON, and why."""
 
     reason: str
 
@@ -71,12 +71,8 @@ class ChatFormat:
 
     @classmethod
     def of(cls, data: Data) -> ChatFormat:
-        return cls(
-            data.chat_format,
-            {**COLUMNS[data.chat_format], **data.columns},
-            {**ROLES[data.chat_format], **data.roles},
-            frozenset(data.leave_out),
-        )
+        name = data.chat_format
+        return cls(name, {**COLUMNS[name], **data.columns}, {**ROLES[name], **data.roles}, frozenset(data.leave_out))
 
     def conversation(self, row: Any) -> Conversation:
         """Reads one row. The problems have no origin: only the caller knows the file and line."""
@@ -122,11 +118,8 @@ class _Reading:
         is_trained = trains(rest, "", self.problems)
         messages = self._of_layout(rest)
         self.problems += lost_of_row(rest)
-        self.unread.update(
-            name
-            for name, value in rest.items()
-            if name not in (*MASKS, *MEDIA, *UNCLEAR, _TOOLS) and value not in (None, "", [], {})
-        )
+        known = (*MASKS, *MEDIA, *UNCLEAR, _TOOLS)
+        self.unread.update(key for key, value in rest.items() if key not in known and value not in (None, "", [], {}))
         if not isinstance(messages, list):
             return messages
         if system := self._text("system"):

@@ -33,14 +33,12 @@ def read_message(
     problems: list[Problem],
     unread: Counter[str],
 ) -> Any:
-    """A message with the keys and roles that templates know.
+    """A message with the keys and roles that templates know; anything but a mapping is returned as it is.
 
     Args:
-        message: a file's value; anything but a mapping is returned as it is, and refused later.
         names: the file's keys, each with its name here.
         roles: the file's roles, each with its name here.
-        key: the message's key, for the problems.
-        problems: gets the problems that are found.
+        key: the message's key in its row, for the problems.
         unread: counts the keys that nothing here understands; a template may read them.
     """
     if not isinstance(message, dict):
@@ -51,7 +49,7 @@ def read_message(
     for name, value in message.items():
         # If two keys would get the same name, the declared one counts.
         is_other = name in named and name not in names
-        # A role or content that is null is kept, so that it is refused as such.
+        # A role or content that is null is kept for the checks that follow.
         if (value is not None and not is_other) or names.get(name) in OTHERS:
             read[names.get(name, str(name))] = value
         elif value is not None:
@@ -76,9 +74,8 @@ def read_message(
     is_trained = _take_mark(read, place, problems)
     if is_trained and read.get("role") in ("system", "user", "tool"):
         unread[f"{column}[].train of the {read['role']}"] += 1
-    unread.update(
-        f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and not (thinks and name == THOUGHTS[0])
-    )
+    understood = {*_UNDERSTOOD, THOUGHTS[0]} if thinks else _UNDERSTOOD
+    unread.update(f"{column}[].{name}" for name in read if name not in understood)
     return read
 
 

@@ -13,9 +13,7 @@ def best_fit(lengths: NDArray[np.int64], seq_len: int) -> tuple[NDArray[np.int64
     Demers, Ullman, Garey and Graham 1974, "Worst-case performance bounds for simple one-dimensional packing
     algorithms").
 
-    Args:
-        lengths: tokens of each document, ``[documents]``, each from 1 to ``seq_len``.
-        seq_len: tokens of a row.
+    ``lengths``, ``[documents]``, are the documents' tokens, each from 1 to ``seq_len``, the tokens of a row.
 
     Returns:
         ``members``, ``[documents]``: the documents' numbers, row after row, and ``offsets``, ``[rows + 1]``: where in

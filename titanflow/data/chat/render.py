@@ -18,10 +18,10 @@ from titanflow.config.files.template_args import names_of
 from titanflow.data.chat.keys import spelled
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.proof.behind_prompt import answer_start
-from titanflow.data.chat.proof.call_forms import with_text_arguments
+from titanflow.data.chat.proof.call_forms import Messages, with_text_arguments
 from titanflow.data.chat.quoted import hide_quoted
 from titanflow.data.chat.thoughts import ASKED_FOR, Opening
-from titanflow.data.tokenizer.template_program import ChatRefused, Span, TemplateProgram
+from titanflow.data.tokenizer.template_program import ChatRefused, Marked, Span, TemplateProgram
 
 Turns = Literal["all", "last", "each"]
 ToolArguments = Literal["mapping", "text"]
@@ -31,14 +31,10 @@ _OTHER = chr(0xF0FFE)
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of a conversation.
+    """The text of a conversation; ``quoted`` maps its stand-ins to the special tokens that messages quote.
 
-    Attributes:
-        text: with a stand-in for each special token that a message quotes.
-        spans: ``(start, end)`` of each trained span, in characters, in order.
-        turns: the numbers of the trained messages, in order.
-        quoted: stand-in → the special token's text.
-        starts: where the prompt of each trained message ends, in characters.
+    ``turns`` are the numbers of the trained messages, ``spans`` the trained ``(start, end)``, and ``starts`` the ends
+    of these messages' prompts. All are in order, and places are in characters.
     """
 
     text: str
@@ -80,7 +76,7 @@ class ChatRenderer:
         self.turns = turns
         self.tool_arguments = tool_arguments
         self.is_marked = self.program.is_marked
-        # Built-in templates write each turn by itself and mark it once; tests prove that. So no prompt is compared.
+        # Tests prove that built-in templates write each turn by itself and mark it once, so no prompt is compared.
         self.is_append_only = is_built_in(template)
         self.opening = None if self.is_append_only else self._opening()
 
@@ -101,7 +97,7 @@ class ChatRenderer:
         if trained[-1:] == [last] and (self.opening or len(trained) == 1):
             prompt, _ = self.program.text(shown[:last], tools, add_generation_prompt=True)
             if self.opening:
-                text, marked = self._with_thoughts(text, marked, prompt, shown[last], last, self.opening)
+                text, marked = self._with_thoughts(text, marked, prompt, shown, self.opening)
             if len(trained) == 1:
                 text, marked = self._behind_prompt(text, marked, prompt, shown, tools)
         # A mark of a turn that isn't trained must not count as that of the trained one before it.
@@ -129,25 +125,21 @@ class ChatRenderer:
             # A template that needs more than a question is refused later, with the conversation.
             return None
 
-    def _with_thoughts(
-        self, text: str, marked: list[Span], prompt: str, message: dict[str, Any], turn: int, opening: Opening
-    ) -> tuple[str, list[Span]]:
+    def _with_thoughts(self, text: str, marked: list[Span], prompt: str, shown: Messages, opening: Opening) -> Marked:
         """The text and its marks, with the last turn's thoughts if its prompt opens a thought."""
         asked = prompt.removesuffix(opening.written)
         if text.startswith(prompt) or asked == prompt or not text.startswith(asked):
             return text, marked
-        whole = opening.continued(prompt, text, message)
+        whole = opening.continued(prompt, text, shown[-1])
         if whole is None:
             raise ChatRefused(
-                f"template {self.name} asks for messages[{turn}] with an opened {opening.tag}, and it has "
+                f"template {self.name} asks for messages[{len(shown) - 1}] with an opened {opening.tag}, and it has "
                 f"no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
             )
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
 
-    def _behind_prompt(
-        self, text: str, marked: list[Span], prompt: str, messages: list[dict[str, Any]], tools: Any
-    ) -> tuple[str, list[Span]]:
+    def _behind_prompt(self, text: str, marked: list[Span], prompt: str, messages: Messages, tools: Any) -> Marked:
         """The text and its marks, rewritten as the last turn's prompt with the answer behind it."""
         if text.startswith(prompt) or len(messages) < 2:
             return text, marked
@@ -164,7 +156,7 @@ class ChatRenderer:
         found = next((name for name in ASKED_FOR if name in names), "")
         return f"chat.template_args: {{{found}: false}}" if found else "a template that asks without (chat.template)"
 
-    def _last_message(self, prompt: str, messages: list[dict[str, Any]], tools: Any) -> int:
+    def _last_message(self, prompt: str, messages: Messages, tools: Any) -> int:
         """Where the text of a prompt's last message starts: there a prompt with another text begins to differ."""
         other = [*messages[:-1], {**messages[-1], "content": f"{_OTHER}{messages[-1].get('content') or ''}"}]
         return shared_length(prompt, self.program.text(other, tools, add_generation_prompt=True)[0])
@@ -180,10 +172,7 @@ class ChatRenderer:
     def _marked_spans(self, marked: list[Span], places: Mapping[int, int], trained: list[int]) -> list[Span]:
         """The marked spans of the trained turns, without marked headers, which lie before a turn's start.
 
-        Args:
-            marked: ``(start, end)`` of each mark.
-            places: where each assistant's turn starts, from the first trained one on.
-            trained: the trained turns.
+        ``places`` has the start of each assistant's turn, from the first trained one on.
         """
         spans: list[Span] = []
         found: set[int] = set()
@@ -196,7 +185,7 @@ class ChatRenderer:
             raise ChatRefused(f"template {self.name} marks nothing of messages[{missing[0]}] as the assistant's")
         return spans
 
-    def _starts(self, text: str, messages: list[dict[str, Any]], tools: Any, turns: list[int]) -> dict[int, int]:
+    def _starts(self, text: str, messages: Messages, tools: Any, turns: list[int]) -> dict[int, int]:
         """Where each of these turns begins: at the end of its prompt."""
         prompts = self.program.texts([messages[:turn] for turn in turns], tools, add_generation_prompt=True)
         for turn, (prompt, _) in zip(turns, prompts, strict=True):
@@ -208,7 +197,7 @@ class ChatRenderer:
                 )
         return {turn: len(prompt) for turn, (prompt, _) in zip(turns, prompts, strict=True)}
 
-    def _end(self, text: str, messages: list[dict[str, Any]], tools: Any, turn: int, start: int) -> int:
+    def _end(self, text: str, messages: Messages, tools: Any, turn: int, start: int) -> int:
         """Where a turn of an unmarked template ends: with the last special token of the text that it adds."""
         through = text if turn + 1 == len(messages) else self.program.text(messages[: turn + 1], tools)[0]
         until = shared_length(through, text)
@@ -237,13 +226,13 @@ class ChatRenderer:
             "after the history that it is asked with"
         )
 
-    def given(self, conversation: Conversation) -> list[dict[str, Any]]:
+    def given(self, conversation: Conversation) -> Messages:
         """The messages in the template's form: its own names for thoughts, arguments as text if it wants them so."""
         messages = spelled(conversation.messages, self.program.source)
         return with_text_arguments(messages) if self.tool_arguments == "text" else messages
 
 
-def _turns(messages: list[dict[str, Any]]) -> list[int]:
+def _turns(messages: Messages) -> list[int]:
     return [index for index, message in enumerate(messages) if message["role"] == "assistant"]
 
 

@@ -32,10 +32,8 @@ class Opening:
     def continued(self, prompt: str, text: str, message: Mapping[str, Any]) -> str | None:
         """The text of a conversation whose last turn begins with its thoughts; None if it has none.
 
-        Args:
-            prompt: the last turn's prompt; it ends with ``written``.
-            text: the whole conversation as rendered; it begins with the prompt, but for ``written``.
-            message: the last turn.
+        ``prompt`` is the last turn's and ends with ``written``. ``text`` is the whole conversation as rendered; it
+        begins with the prompt less ``written``. ``message`` is the last turn.
         """
         said = text[len(prompt) - len(self.written) :]
         if said.startswith(self.tag):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def with_what_is_lost(conversation: Conversation, template: str) -> Conversation:
-    """Adds a problem for each key of its messages that says something the template never reads."""
+    """Adds a problem for each key of the messages that says something the template never reads."""
     if conversation.problems or not conversation.unread:
         return conversation
     return replace(conversation, problems=lost_of_messages(conversation.messages, template))
@@ -55,7 +55,6 @@ def said_in_all(encoded: Dataset) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def unread_lines(info: DatasetInfo, data: Data) -> list[str]:
-    """The log's lines on a dataset's unread keys and its notes."""
     lines = []
     if info.unread:
         counts = ", ".join(f"{count:,} × {name}" for name, count in info.unread.items())

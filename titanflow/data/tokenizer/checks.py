@@ -29,7 +29,7 @@ def encodes_otherwise(loaded: Any, trained: LoadedTokenizer) -> bool:
 
 
 def check_given(folder: Path) -> None:
-    """Refuses a given tokenizer before it is used that could not be exported.
+    """Refuses a given tokenizer that could not be exported, before it is used.
 
     That is one that can't be loaded, or whose end of text transformers doesn't find in every place.
     """
@@ -83,5 +83,4 @@ def _is_there(folder: Path) -> bool:
 
 
 def _ids(tokenizer: Tokenizer) -> list[int]:
-    found: list[int] = tokenizer.encode(PROBE, add_special_tokens=False).ids
-    return found
+    return list(tokenizer.encode(PROBE, add_special_tokens=False).ids)

@@ -23,11 +23,7 @@ class Found:
 
 
 class SpecialTokens:
-    """The special tokens of one tokenizer.
-
-    Attributes:
-        pattern: finds any of them; of two that begin alike, the longer one.
-    """
+    """The special tokens of one tokenizer; ``pattern`` finds any of them, of two that begin alike the longer one."""
 
     def __init__(self, tokens: Mapping[str, AddedToken]) -> None:
         self.tokens = tokens

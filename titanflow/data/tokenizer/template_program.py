@@ -10,6 +10,8 @@ from titanflow.config.files.template_args import A_DATE, with_today_marked
 from titanflow.data.chat.proof.call_forms import Messages, accepted_form
 
 Span = tuple[int, int]
+Marked = tuple[str, list[Span]]
+"""A text, and the spans of it that ``{% generation %}`` marks."""
 
 
 class ChatRefused(ValueError):
@@ -25,14 +27,11 @@ class TemplateProgram:
         self.variables = variables
         self.is_marked = marks_generation(template)
 
-    def text(self, messages: Messages, tools: Any, add_generation_prompt: bool = False) -> tuple[str, list[Span]]:
-        """A conversation's text, and the spans that ``{% generation %}`` marks."""
+    def text(self, messages: Messages, tools: Any, add_generation_prompt: bool = False) -> Marked:
         return self.texts([messages], tools, add_generation_prompt)[0]
 
-    def texts(
-        self, conversations: list[Messages], tools: Any, add_generation_prompt: bool = False
-    ) -> list[tuple[str, list[Span]]]:
-        """Each conversation's text and marked spans.
+    def texts(self, conversations: list[Messages], tools: Any, add_generation_prompt: bool = False) -> list[Marked]:
+        """Renders conversations.
 
         Raises:
             ChatRefused: the template fails on one of them, or writes today's date.
@@ -55,9 +54,7 @@ class TemplateProgram:
             return False
         return True
 
-    def _run(
-        self, conversations: list[Messages], tools: Any, add_generation_prompt: bool
-    ) -> list[tuple[str, list[Span]]]:
+    def _run(self, conversations: list[Messages], tools: Any, add_generation_prompt: bool) -> list[Marked]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = self.is_marked and not add_generation_prompt

@@ -38,7 +38,7 @@ class TextEncoder:
         return self._encode(texts, place)
 
     def place_behind(self, text: str) -> Place:
-        """The place of a piece that was cut from the end of ``text``, which a token added to the vocabulary may end."""
+        """The place of a piece that was cut from the ``text`` before it, which may end with an added token."""
         if not self._prefixes:
             return "continuing"
         ends = [found.end for found in self._added.find(text)]
@@ -73,7 +73,7 @@ def _without(tokenizer: Tokenizer, change: Any) -> Tokenizer:
 
 
 def _never_first(part: Any) -> Any:
-    """Without the prefix of a text's first character, which never stands behind a special token."""
+    """Turns off a prefix that only a text's first character gets: no text behind a special token has it."""
     if not isinstance(part, dict):
         return part
     if part.get("prepend_scheme") == "first":
@@ -82,7 +82,7 @@ def _never_first(part: Any) -> Any:
 
 
 def _never_prefixed(part: Any) -> Any:
-    """Without anything that is prepended or stripped at the beginning.
+    """Turns off whatever is prepended or stripped at the beginning.
 
     A sequence that splits the text first gives each word a prefix, wherever it stands: that one stays.
     """

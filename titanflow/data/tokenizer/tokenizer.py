@@ -39,7 +39,7 @@ GIVEN_FILES = (
 )
 """The files that are copied from a given tokenizer's folder."""
 _SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-# Texts that the trainer gets at a time: few cost calls, many cost memory.
+# Texts handed to the trainer at a time: fewer mean more calls, more take more memory.
 _TRAINING_BATCH = 256
 
 
@@ -153,7 +153,6 @@ def described_size(folder: Path) -> int:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copies a given tokenizer's files, and no others, into ``folder``."""
     for name in GIVEN_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -56,12 +56,8 @@ class AnswerForms:
     def shown(self, said: str, is_whole: bool = False) -> str:
         """The text that a person sees of an answer: its parts, with blank lines between them.
 
-        An answer of no known form is shown without its control tokens. As an answer goes on, its shown text only grows
-        at the end.
-
-        Args:
-            said: the answer so far, with its control tokens.
-            is_whole: whether it has ended.
+        ``said`` is the answer so far, with its control tokens; ``is_whole`` says that it has ended. If it has no known
+        form, it is shown without its control tokens. As it goes on, the shown text only grows at the end.
         """
         for form in self.forms:
             first = form.before[0]

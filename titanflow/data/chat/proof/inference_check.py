@@ -29,7 +29,6 @@ class InferenceCheck:
         self.tokenizer = inference_tokenizer(folder)
 
     def text_fault(self, text: str, ids: list[int]) -> Problem | None:
-        """The difference in a document's tokens, or None."""
         theirs = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return None if theirs == ids else self._problem("the text", ids, theirs, "text")
 
@@ -55,16 +54,14 @@ class InferenceCheck:
 
     def _chat(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> list[int]:
         """The tokens of a conversation, or of a turn's prompt."""
-        found: list[int] = self._rendered(encoder, conversation, turn, return_dict=True)["input_ids"]
-        return found
+        return list(self._rendered(encoder, conversation, turn, return_dict=True)["input_ids"])
 
     def _text_of(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> str:
         return str(self._rendered(encoder, conversation, turn, tokenize=False))
 
     def _rendered(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None, **form: bool) -> Any:
-        messages = [
-            {key: value for key, value in one.items() if key != "train"} for one in encoder.renderer.given(conversation)
-        ]
+        given = encoder.renderer.given(conversation)
+        messages = [{key: value for key, value in one.items() if key != "train"} for one in given]
         return self.tokenizer.apply_chat_template(
             messages[:turn],
             tools=conversation.tools,

@@ -42,7 +42,6 @@ class MaskProof:
         self.ends = self.tokenizer.special_ids
 
     def fault(self, conversation: Conversation, encoded: Encoded) -> Problem | None:
-        """The fault of a row's mask, or None."""
         if not encoded.trained.any():
             return None if not encoded.turns else self._problem("nothing of it is trained", "messages")
         turns = self._turns(encoded)

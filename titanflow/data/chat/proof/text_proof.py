@@ -31,7 +31,7 @@ _OTHERWISE = "chat.template: chatml writes every message and tool"
 
 
 class LeftOut(Exception):
-    """A template leaves out a part of a row: its description, its key, and a way out."""
+    """A template leaves out ``what`` of a row, at ``key``; ``hint`` is a way out."""
 
     def __init__(self, what: str, key: str, hint: str) -> None:
         super().__init__(what)
@@ -47,7 +47,7 @@ class RowText:
     _before: list[tuple[int, str]] = field(default_factory=list)
 
     def take(self, form: str, length: int) -> None:
-        """Takes a message out of the context, which has it as ``form``; ``length`` is the message's own."""
+        """Takes a message of ``length`` characters, written as ``form``, out of the context."""
         self._before.append((length, self.context))
         self.context = self.context.replace(form, _FOUND, 1)
 
