@@ -7,6 +7,8 @@ row is the prompt with the answer behind it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 
 def answer_start(prompt: str, text: str, last: int) -> int | None:
     """Where the last answer of a rendered conversation begins; None if that can't be told.
@@ -21,12 +23,5 @@ def answer_start(prompt: str, text: str, last: int) -> int | None:
 
 
 def _shared_end(prompt: str, text: str) -> int:
-    """The length of the longest end of a prompt that is part of a text, by bisection."""
-    found, missing = 0, len(prompt) + 1
-    while missing - found > 1:
-        tried = (found + missing) // 2
-        if prompt[-tried:] in text:
-            found = tried
-        else:
-            missing = tried
-    return found
+    """The length of the longest end of a prompt that is part of a text; if one is, so is each shorter one."""
+    return bisect_left(range(1, len(prompt) + 1), True, key=lambda length: prompt[-length:] not in text)
