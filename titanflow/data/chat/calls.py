@@ -1,4 +1,4 @@
-"""Calls of functions and the functions' descriptions, as files write them, read into OpenAI's form."""
+"""Reads function calls and function descriptions, in the forms that files have them, into OpenAI's form."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from titanflow.data.chat.check import shown
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 
 _ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs")
-"""What the arguments of a call are called; the first is what they are called here."""
+"""Names of a call's arguments; the first is the one used here."""
 
 
 def calls_of(value: Any, key: str, problems: list[Problem], unread: Counter[str]) -> list[dict[str, Any]]:
     """OpenAI's ``tool_calls`` with their arguments as a mapping, which is what templates render.
 
-    Args:
-        value: one call or a list of them, each a mapping or JSON text, with or without ``function`` around it.
-        key: where it stands, for the problems.
-        problems: gets what is wrong.
-        unread: counts the keys of calls that nothing here understands.
+    ``value`` is one call or a list of them, each a mapping or JSON text, with or without ``function`` around it.
+    ``problems`` gets the problems, which name ``key``; ``unread`` counts the keys that nothing here understands.
     """
     if isinstance(value, str):
         value = parsed(value, key, problems)
@@ -49,7 +46,6 @@ def calls_of(value: Any, key: str, problems: list[Problem], unread: Counter[str]
 
 
 def _arguments(function: Mapping[str, Any], key: str, problems: list[Problem]) -> Any:
-    """The arguments of a call, under whichever name it gives them; none where it has none."""
     given = {name: function[name] for name in _ARGUMENTS if function.get(name) not in (None, "")}
     if len(given) > 1:
         problems.append(Problem(f"the call of {function['name']} has {' and '.join(given)}", key, "", "one of them"))
@@ -76,14 +72,14 @@ def tools_of(value: Any, key: str, problems: list[Problem]) -> list[dict[str, An
 
 
 def _name(tool: Any) -> str:
-    """The name of a function that is described, with or without ``function`` around it; empty where it has none."""
+    """The name in a function's description, with or without ``function`` around it; empty if there is none."""
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) else ""
 
 
 def parsed(text: str, key: str, problems: list[Problem]) -> Any:
-    """What JSON text says; None, and a problem, where it can't be taken as JSON."""
+    """The value of a JSON text; None, and a problem, if it isn't one."""
     try:
         return parsed_json(text)
     except JsonFault as fault:

@@ -1,4 +1,4 @@
-"""What a conversation must look like before it is rendered."""
+"""Checks a conversation before it is rendered."""
 
 from __future__ import annotations
 
@@ -15,16 +15,11 @@ _MEANT = {
     "tool": ("function", "ipython", "observation", "tool_response", "tool_result", "function_response", "environment"),
     "function_call": ("tool_call",),
 }
-"""Which role other names most likely stand for."""
+"""Other names of each role, as people and other tools use them."""
 
 
 def chat_problems(messages: Any, origin: str = "") -> list[Problem]:
-    """Everything that is wrong with one conversation; empty when it can be trained on.
-
-    Args:
-        messages: what should be a list of messages, each a mapping with role and content.
-        origin: the row's ``file:line``.
-    """
+    """Everything that is wrong with one conversation; ``origin`` is its row's ``file:line``."""
     if not isinstance(messages, list):
         found = "nothing" if messages is None else f"{type(messages).__name__} {shown(messages)}"
         expected = 'a list of {"role": …, "content": …}'
@@ -35,14 +30,8 @@ def chat_problems(messages: Any, origin: str = "") -> list[Problem]:
     for index, message in enumerate(messages):
         problems += _message_problems(message, f"messages[{index}]", origin)
     if not problems and not any(message["role"] == "assistant" for message in messages):
-        problems.append(
-            Problem(
-                "the conversation has no assistant turn",
-                "messages",
-                origin,
-                expected="at least one message with role assistant: only its tokens are trained",
-            )
-        )
+        expected = "at least one message with role assistant: only its tokens are trained"
+        problems.append(Problem("the conversation has no assistant turn", "messages", origin, expected))
     return problems
 
 
@@ -62,7 +51,7 @@ def _message_problems(message: Any, key: str, origin: str) -> list[Problem]:
 
 
 def _role_hint(role: Any) -> str:
-    """The line of the config that gives an unknown role one that is known."""
+    """The config line that would map an unknown role to a known one."""
     if not isinstance(role, str) or not role:
         return ""
     plain = role.strip().lower()
@@ -89,6 +78,11 @@ def _content_problems(message: dict[str, Any], role: Any, key: str, origin: str)
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut short."""
+    """A value for an error message."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…'"
+
+
+def shown_text(text: str) -> str:
+    """A text for an error message."""
+    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -1,9 +1,8 @@
-"""From conversations to tokens, and which of them are trained.
+"""Encodes conversations into tokens and marks the trained ones.
 
 The rendered text is cut at the template's own special tokens, as the ``tokenizers`` library cuts it, and where an
-answer begins; each piece is encoded as it is at its place (:mod:`titanflow.data.tokenizer.text_encoder`). A prompt's
-tokens are then exactly what inference makes of the generation prompt, and the answer's first token never merges with
-the header before it.
+answer begins. Each piece is encoded by its place (:mod:`titanflow.data.tokenizer.text_encoder`). A prompt's tokens are
+then exactly those of the generation prompt in inference, and an answer's first token never merges with its header.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from titanflow.data.tokenizer.special_tokens import SpecialTokens
 from titanflow.data.tokenizer.text_encoder import Place
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 
-# Of texts up to this length so many are remembered: headers, line ends, short answers.
+# The tokens of so many texts up to this length are remembered: headers, line ends, short answers.
 _SHORT = 24
 _REMEMBERED = 4096
 
 
 @dataclass
 class Piece:
-    """A piece of a rendered text, and where it stands; ``ids`` are its tokens, None until it is encoded.
+    """A piece of a rendered text; ``ids`` are its tokens, None until it is encoded.
 
-    ``start`` is its first character; ``is_cut`` says that no special token stands before it, but the piece before it.
+    ``start`` is its place in characters; ``is_cut`` says that it follows another text, with no special token between.
     """
 
     text: str
@@ -48,7 +47,7 @@ class Piece:
 class Encoded:
     """A conversation's tokens, int64 ``[tokens]``, and for each whether it is trained.
 
-    ``turns`` are the numbers of the trained messages. ``quotes``: messages or tools hold the text of a special token.
+    ``turns`` are the numbers of the trained messages; ``quotes`` says that messages or tools quote a special token.
     """
 
     ids: NDArray[np.int64]
@@ -56,14 +55,20 @@ class Encoded:
     turns: list[int]
     quotes: bool = False
 
+    @property
+    def runs(self) -> list[list[int]]:
+        """``[start, end]`` of each unbroken run of trained tokens."""
+        borders = np.flatnonzero(np.diff(self.trained, prepend=False, append=False))
+        return borders.reshape(-1, 2).tolist()
+
 
 class ChatEncoder:
     """Renders conversations with one template and encodes them with one tokenizer.
 
     Attributes:
-        header: the tokens that ask for an assistant's turn, from a special one on; empty where there is none.
-        end_of_turn_id: the token that ends an answer which nothing follows.
-        closes_conversations: whether the end of text closes a conversation behind the end of its last turn, as Phi's.
+        header: the tokens that ask for an assistant's turn, from the first special one on; may be empty.
+        end_of_turn_id: the token that ends a conversation's last answer.
+        closes_conversations: whether the end of text follows a conversation's last end of turn, as in Phi's template.
     """
 
     def __init__(
@@ -77,29 +82,27 @@ class ChatEncoder:
         self.tokenizer = tokenizer
         self.name = name
         self.special = SpecialTokens({text: token for text, (_, token) in tokenizer.special.items()})
-        self._seams = Seams(tokenizer.backend, tokenizer.text)
+        self._seams = Seams(tokenizer)
         self._short: dict[tuple[str, Place], list[int]] = {}
         self.renderer = ChatRenderer(template, name, self.special.pattern, tokenizer.variables, turns, tool_arguments)
-        self.header = self._header()
-        self.end_of_turn_id = self._end_of_turn()
+        try:
+            self.header = self._header()
+            self.end_of_turn_id = self._end_of_turn()
+        except ChatRefused as error:
+            raise DataError(Problem(str(error), "chat.template")) from error
         self.closes_conversations = self._closes_conversations()
 
     def encode(self, conversation: Conversation) -> Encoded:
-        """One conversation.
-
-        Raises:
-            ChatRefused: see :meth:`encode_batch`.
-        """
         (encoded,) = self.encode_batch([conversation])
         if isinstance(encoded, ChatRefused):
             raise encoded
         return encoded
 
     def encode_batch(self, conversations: list[Conversation]) -> list[Encoded | ChatRefused]:
-        """Conversations' tokens, or why the template refuses one.
+        """The tokens of each conversation, or why it is refused.
 
-        Trained are an assistant's content, its calls and its end of turn; headers, other roles' turns and what the
-        template writes between turns are not.
+        An assistant's content, calls and end of turn are trained. Headers, other roles' turns and the template's text
+        between turns are not.
         """
         rendered = [self._rendered(conversation) for conversation in conversations]
         pieces = [[] if isinstance(one, ChatRefused) else self._pieces(one, one.borders) for one in rendered]
@@ -113,19 +116,10 @@ class ChatEncoder:
         ]
 
     def whole(self, conversation: Conversation) -> list[int]:
-        """The tokens of a conversation whose answers may share their first token with the header before them.
-
-        Raises:
-            ChatRefused: the template refuses it.
-        """
+        """The tokens of a conversation that isn't cut where answers begin: they may share a token with their header."""
         return self._ids(self.renderer.render(conversation))
 
     def prompt(self, conversation: Conversation) -> list[int]:
-        """The tokens that a model is asked with: the messages and the assistant's header.
-
-        Raises:
-            ChatRefused: the template refuses the messages.
-        """
         return self._ids(self.renderer.prompt(conversation))
 
     def _ids(self, rendered: Rendered) -> list[int]:
@@ -136,8 +130,8 @@ class ChatEncoder:
     def _refusal(self, rendered: Rendered, tears: list[Tear]) -> ChatRefused | None:
         """Why a row can't have the tokens of inference where its answers begin, or None.
 
-        Only the last of them may begin with a token of its own: a later prompt would have it in its history, encoded as
-        a whole.
+        Only the last answer may begin with a token of its own: later prompts have the earlier ones in their history,
+        encoded as a whole.
         """
         for tear in tears:
             starts = zip(rendered.turns, rendered.starts, strict=True)
@@ -165,7 +159,7 @@ class ChatEncoder:
         return rendered
 
     def _pieces(self, rendered: Rendered, borders: Set[int]) -> list[Piece]:
-        """What to encode by itself: each special token, and each text between them and the borders."""
+        """The pieces to encode by themselves: each special token, and the texts between these and the borders."""
         text, places = rendered.text, sorted(borders)
         pieces: list[tuple[int, int, bool, list[int] | None]] = []
         position = 0
@@ -176,20 +170,19 @@ class ChatEncoder:
         pieces += _cut(position, len(text), places)
         spans = [*rendered.spans, (len(text) + 1, len(text) + 1)]
         found: list[Piece] = []
+        place_behind = self.tokenizer.text.place_behind
         span = 0
         for start, end, is_cut, ids in pieces:
             while start >= spans[span][1]:
                 span += 1
             said = "" if ids else _unquoted(text[start:end], rendered)
             if ids or said:
-                place = (
-                    self.tokenizer.text.place_behind(found[-1].text) if is_cut else "following" if start else "opening"
-                )
+                place = place_behind(found[-1].text) if is_cut else "following" if start else "opening"
                 found.append(Piece(said, spans[span][0] <= start, place, ids, start, is_cut))
         return found
 
     def _tokenise(self, rows: list[list[Piece]]) -> None:
-        """Encodes all texts at once; short ones, which are mostly the template's own, are remembered."""
+        """Encodes all texts at once and remembers the short ones, which are mostly the template's own."""
         waiting: dict[Place, list[Piece]] = {}
         for piece in itertools.chain.from_iterable(rows):
             if piece.ids is None:
@@ -203,50 +196,40 @@ class ChatEncoder:
                     self._short[piece.text, place] = piece.ids
 
     def _header(self) -> list[int]:
-        """What the generation prompt adds to a user's turn, from its first special token on."""
+        """The tokens that the generation prompt adds to a user's turn, from the first special one on."""
         probe = Conversation([{"role": "user", "content": "question"}])
-        try:
-            prompt, without = self.renderer.prompt(probe), self.renderer.plain(probe)
-        except ChatRefused as error:
-            raise DataError(Problem(str(error), "chat.template")) from error
+        prompt, without = self.renderer.prompt(probe), self.renderer.plain(probe)
         added = prompt.text.removeprefix(without.text) if prompt.text.startswith(without.text) else ""
         first = next(self.special.find(added), None)
         return self._ids(replace(prompt, text=added[first.start :])) if first else []
 
     def _end_of_turn(self) -> int:
-        """The one special token that the template ends an assistant's span with, found by rendering a probe."""
+        """The special token that ends an assistant's span, found by rendering a probe."""
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
         if self.renderer.opening:
             probe[1]["reasoning_content"] = "thoughts"
-        try:
-            encoded = self.encode(Conversation(probe))
-        except ChatRefused as error:
-            raise DataError(Problem(str(error), "chat.template")) from error
+        encoded = self.encode(Conversation(probe))
         spoken = encoded.ids[encoded.trained].tolist()
-        said = self.tokenizer.backend.decode(spoken, skip_special_tokens=False)
+        said = self.tokenizer.decode(spoken)
         if not (self.renderer.is_marked or self.header) and (found := self._unasked(said, probe)):
             found = f"the template ignores add_generation_prompt: {found}"
             hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
             raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
         # Some templates mark the line end after the end of turn as the assistant's, too.
-        while spoken and not self.tokenizer.backend.decode([spoken[-1]], skip_special_tokens=False).strip():
+        while spoken and not self.tokenizer.decode([spoken[-1]]).strip():
             spoken.pop()
-        special = {number for number, _ in self.tokenizer.special.values()}
-        if not spoken or spoken[-1] not in special:
-            raise DataError(
-                Problem(
-                    f"with the tokenizer {self.tokenizer.folder} an assistant's turn ends in no special token",
-                    "chat.template",
-                    origin=self.name,
-                    expected="an end of turn inside {% generation %} that is one special token of the tokenizer",
-                    hint="a model that isn't trained on its end of turn never stops; "
-                    f"the tokenizer's special tokens: {', '.join(self.tokenizer.special) or 'none'}",
-                )
+        if not spoken or spoken[-1] not in self.tokenizer.special_ids:
+            found = f"with the tokenizer {self.tokenizer.folder} an assistant's turn ends in no special token"
+            expected = "an end of turn inside {% generation %} that is one special token of the tokenizer"
+            hint = (
+                "a model that isn't trained on its end of turn never stops; "
+                f"the tokenizer's special tokens: {', '.join(self.tokenizer.special) or 'none'}"
             )
+            raise DataError(Problem(found, "chat.template", self.name, expected, hint))
         return int(spoken[-1])
 
     def _unasked(self, said: str, probe: list[dict[str, str]]) -> str:
-        """What is wrong with a template that has no generation prompt, or always one."""
+        """The fault of a template that has no generation prompt, or always writes one; empty if there is none."""
         if not said.lstrip().startswith("answer"):
             return f"an answer would begin with {said.partition('answer')[0]!r}"
         asked = self.renderer.prompt(Conversation(probe[:1])).text
@@ -260,7 +243,7 @@ class ChatEncoder:
         return is_ended and behind.strip() == self.tokenizer.variables["eos_token"]
 
     def _last_turn(self, probe: list[dict[str, str]]) -> tuple[str, str]:
-        """A conversation's text, and the end of it that isn't there when more follows; it begins with a whole token."""
+        """A conversation's text in two parts: the second goes when more follows. No special token is split."""
         try:
             ended = self.renderer.plain(Conversation(probe)).text
             followed = self.renderer.plain(Conversation([*probe, probe[0]])).text
@@ -279,7 +262,7 @@ def _assembled(pieces: list[Piece], turns: list[int], quotes: bool = False) -> E
 
 
 def _cut(start: int, end: int, borders: list[int]) -> list[tuple[int, int, bool, None]]:
-    """The pieces of a text without special tokens, and whether each is cut from the one before it."""
+    """The pieces of a text without special tokens; the third value says whether a piece is cut from the one before."""
     if start == end:
         return []
     inner = borders[bisect_right(borders, start) : bisect_left(borders, end)]

@@ -1,6 +1,6 @@
-"""What people call the parts of a message or row that mean something to a training: thoughts, calls, masks, media.
+"""Names that people give to the parts of a message or row that training must understand.
 
-Every other key is counted and shown, since nothing here knows what it is for.
+These are thoughts, calls, masks and media. Other keys are counted and shown, since their purpose is unknown here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from titanflow.common.errors import Problem
 from titanflow.data.chat.check import shown
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thought")
-"""What an assistant thinks before it answers; the first is what it is called here."""
+"""Keys of an assistant's thoughts before its answer; the first is the name used here."""
 CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
-"""The functions that an assistant calls; the first is what they are called here."""
+"""Keys of an assistant's function calls; the first is the name used here."""
 MASKS = (
     *("train", "training", "trainable", "is_trainable", "train_on_turn", "train_mask"),
     *("weight", "loss_weight", "loss", "loss_mask"),
 )
-"""Whether a turn is trained: true or 1 says that it is."""
+"""Keys that say whether a turn is trained: true or 1 if it is."""
 UNCLEAR = ("mask", "masked", "is_masked")
-"""Some tools mark with these what is trained, others what isn't."""
+"""Keys with two meanings: some tools mark the trained turns with them, others the untrained ones."""
 MEDIA = ("image", "images", "audio", "audios", "video", "videos", "file", "files", "attachments")
-"""What no text model reads."""
+"""Keys of content that a text model can't read."""
 OTHERS = ("role", "content", "name", "tool_call_id")
 """Keys of a message that templates read."""
 
@@ -45,7 +45,7 @@ MEANT: Mapping[str, str] = {
         ("tool_uses", "tools"), f"give the calls as {CALLS[0]}, and what is offered as a column of the row"
     ),
 }
-"""Keys of a message that say something which most templates leave out, and what to do then."""
+"""Keys of a message that most templates leave out though they say something, each with a way out."""
 MEANT_OF_ROWS: Mapping[str, str] = {
     **dict.fromkeys(("system_prompt", "system_message"), _SYSTEM),
     **dict.fromkeys(("chat_template_kwargs", "enable_thinking"), _TEMPLATE_ARGS),
@@ -53,18 +53,16 @@ MEANT_OF_ROWS: Mapping[str, str] = {
     "documents": "write them into a message",
     "continue_final_message": _GOES_ON,
 }
-"""Columns that say something which nothing here reads."""
+"""Columns that say something and that nothing here reads, each with a way out."""
 
 _TRUE, _FALSE = (True, "1", "1.0", "true"), (False, "0", "0.0", "false")
 _LEFT_OUT = "data.leave_out: [{}] trains as if it weren't there"
 
 
 def refused(found: Mapping[str, Any], key: str) -> list[Problem]:
-    """The values whose meaning would be lost, or can't be known: marks with two meanings, images and sound.
+    """Problems of a message or row whose meaning would be lost or can't be known: unclear marks, images and sound.
 
-    Args:
-        found: a message or a row.
-        key: where it stands; empty for a row.
+    ``key`` is the prefix of the problems' keys; it is empty for a row.
     """
     problems = []
     for name in (name for name in UNCLEAR if _says_something(found.get(name))):
@@ -78,12 +76,12 @@ def refused(found: Mapping[str, Any], key: str) -> list[Problem]:
 
 
 def lost_of_row(found: Mapping[str, Any]) -> list[Problem]:
-    """The columns of a row that say something, and that nothing reads."""
+    """A problem for each column of a row that says something and that nothing reads."""
     return [_lost(name, name, found[name], hint) for name, hint in MEANT_OF_ROWS.items() if found.get(name)]
 
 
 def lost_of_messages(messages: list[dict[str, Any]], template: str) -> list[Problem]:
-    """The keys of messages that say something, and that a template never asks for."""
+    """A problem for each key of a message that says something and that the template never reads."""
     return [
         _lost(name, f"messages[{number}].{name}", message[name], hint)
         for number, message in enumerate(messages)
@@ -98,7 +96,7 @@ def _lost(name: str, key: str, value: Any, hint: str) -> Problem:
 
 
 def trains(found: Mapping[str, Any], key: str, problems: list[Problem]) -> bool | None:
-    """What a message or row says of whether it is trained; None where it says nothing."""
+    """Whether a message or row is marked as trained; None without a mark."""
     said: dict[str, bool] = {}
     for name in (name for name in MASKS if _says_something(found.get(name))):
         value = found[name].strip().lower() if isinstance(found[name], str) else found[name]
@@ -114,7 +112,7 @@ def trains(found: Mapping[str, Any], key: str, problems: list[Problem]) -> bool 
 
 
 def thoughts(found: Mapping[str, Any], key: str, problems: list[Problem]) -> str:
-    """What an assistant thinks, empty where it says nothing of it."""
+    """The thoughts of a message or row, empty if it has none."""
     said = {name: found[name] for name in THOUGHTS if _says_something(found.get(name))}
     for name, value in said.items():
         if not isinstance(value, str):
@@ -125,7 +123,7 @@ def thoughts(found: Mapping[str, Any], key: str, problems: list[Problem]) -> str
 
 
 def spelled(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
-    """Messages whose thoughts have the names that a template reads."""
+    """The messages, with an assistant's thoughts under each name that the template reads."""
     names = [name for name in THOUGHTS if reads(template, name)]
     if not names:
         return messages
@@ -139,7 +137,7 @@ def spelled(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any
 
 @lru_cache(maxsize=256)
 def reads(template: str, name: str) -> bool:
-    """Whether a template's source asks a message for a key: ``message.name`` or ``message['name']``."""
+    """Whether a template's source reads a key of a message: ``message.name`` or ``message['name']``."""
     return bool(re.search(rf"[.'\"]{re.escape(name)}(?!\w)", template))
 
 

@@ -1,11 +1,11 @@
-"""Conversations as people have them, read into one form: messages with a role and content, and the tools offered.
+"""Reads rows of conversations into one form: messages with a role and content, and the tools offered.
 
-Four layouts are known, each declared by its columns and roles in a data config:
+A data config declares which of four layouts the rows have, with its columns and roles:
 
 - ``messages``: OpenAI's list of ``{role, content}``, with ``tool_calls`` and a column ``tools``;
 - ``sharegpt``: a list of ``{from, value}``, with ``function_call`` and ``observation``;
 - ``alpaca``: ``instruction``, ``input``, ``output``, and ``history`` as pairs of texts;
-- ``prompt_completion``: two texts, or two lists of messages of which only the second is trained.
+- ``prompt_completion``: two texts, or two lists of messages; only the second is trained.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from titanflow.data.chat.keys import MASKS, MEDIA, THOUGHTS, UNCLEAR, lost_of_ro
 from titanflow.data.chat.message import read_message
 
 LEFT_OUT = "(left out)"
-"""Behind a key that is unread because ``data.leave_out`` names it."""
+"""Suffix of a key that is unread because ``data.leave_out`` names it."""
 _TOOLS = "functions"
-"""What OpenAI called tools before."""
+"""OpenAI's older name for tools."""
 
 ROLES: Mapping[str, Mapping[str, str]] = {
     "messages": {"developer": "system"},
@@ -35,22 +35,22 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     "alpaca": {},
     "prompt_completion": {"developer": "system"},
 }
-"""Names of roles beside system, user, assistant and tool."""
+"""Each layout's names of roles other than system, user, assistant and tool."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that could not even be read, and why."""
+    """A row that can't be read as JSON, and why."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation; ``problems`` says why it can't be trained on, and is empty where it can.
+    """One conversation; it can be trained on if ``problems`` is empty.
 
-    An assistant's message may carry ``tool_calls`` (OpenAI's, with the arguments as a mapping) and its thoughts as
-    ``reasoning_content``, and any message ``train: false``, which keeps it in the context and out of the loss.
+    An assistant's message may have ``tool_calls`` (OpenAI's, with the arguments as a mapping) and thoughts as
+    ``reasoning_content``. Any message may have ``train: false``, which keeps it in the context and out of the loss.
     ``unread`` counts the columns and keys of messages that nothing here understands.
     """
 
@@ -71,19 +71,11 @@ class ChatFormat:
 
     @classmethod
     def of(cls, data: Data) -> ChatFormat:
-        """The layout that a data config declares."""
-        return cls(
-            data.chat_format,
-            {**COLUMNS[data.chat_format], **data.columns},
-            {**ROLES[data.chat_format], **data.roles},
-            frozenset(data.leave_out),
-        )
+        name = data.chat_format
+        return cls(name, {**COLUMNS[name], **data.columns}, {**ROLES[name], **data.roles}, frozenset(data.leave_out))
 
     def conversation(self, row: Any) -> Conversation:
-        """Reads one row.
-
-        The problems' origin is empty: the caller knows the file and line.
-        """
+        """Reads one row. The problems have no origin: only the caller knows the file and line."""
         if isinstance(row, Unreadable):
             return Conversation([], problems=[Problem(row.reason, "row", expected="a JSON object a line")])
         if not isinstance(row, dict):
@@ -94,7 +86,7 @@ class ChatFormat:
         return Conversation(messages if isinstance(messages, list) else [], tools, problems, reading.unread)
 
     def missing(self, row: Mapping[str, Any]) -> list[Problem]:
-        """The columns that a row of this layout must have and this one hasn't."""
+        """A problem for each required column that a row lacks."""
         missing = [column for name in REQUIRED[self.layout] if (column := self.columns[name]) not in row]
         if not missing:
             return []
@@ -107,7 +99,7 @@ class ChatFormat:
 
 
 class _Reading:
-    """One row as it is read: what is wrong with it, and what nothing understands."""
+    """Reads one row and collects its problems and unread keys."""
 
     def __init__(self, layout: ChatFormat, row: Mapping[str, Any]) -> None:
         self.layout = layout
@@ -118,7 +110,7 @@ class _Reading:
         self.names = {self.columns[name]: name for name in ("role", "content", "train") if name in self.columns}
 
     def messages(self) -> Any:
-        """The row's messages; anything but a list is to be refused."""
+        """The row's messages; the caller refuses anything but a list."""
         if self.problems:
             return []
         rest = self._rest()
@@ -126,11 +118,8 @@ class _Reading:
         is_trained = trains(rest, "", self.problems)
         messages = self._of_layout(rest)
         self.problems += lost_of_row(rest)
-        self.unread.update(
-            name
-            for name, value in rest.items()
-            if name not in (*MASKS, *MEDIA, *UNCLEAR, _TOOLS) and value not in (None, "", [], {})
-        )
+        known = (*MASKS, *MEDIA, *UNCLEAR, _TOOLS)
+        self.unread.update(key for key, value in rest.items() if key not in known and value not in (None, "", [], {}))
         if not isinstance(messages, list):
             return messages
         if system := self._text("system"):
@@ -140,15 +129,14 @@ class _Reading:
         return [{**one, "train": False} if isinstance(one, dict) else one for one in messages]
 
     def tools(self) -> list[dict[str, Any]] | None:
-        """The functions that may be called; OpenAI called them ``functions`` before."""
         name = self.columns["tools"]
-        given = {key: value for key in (name, _TOOLS) if (value := self.row.get(key))}
+        given = [key for key in dict.fromkeys((name, _TOOLS)) if self.row.get(key)] or [name]
         if len(given) > 1:
             self.problems.append(Problem(f"the row has {name} and {_TOOLS}", name, expected="one of them"))
-        return tools_of(self.row.get(next(iter(given), name)), next(iter(given), name), self.problems)
+        return tools_of(self.row.get(given[0]), given[0], self.problems)
 
     def _rest(self) -> dict[str, Any]:
-        """The columns beside those of the layout; the one that says what is trained is called ``train``."""
+        """The columns that don't belong to the layout; the mask's column gets the name ``train``."""
         known = {column for name, column in self.columns.items() if name not in ("role", "content", "train")}
         train = self.columns["train"]
         return {"train" if name == train else str(name): self.row[name] for name in self.row if name not in known}
@@ -157,7 +145,7 @@ class _Reading:
         return self.row.get(self.columns[name]) if name in self.columns else None
 
     def _text(self, name: str) -> str:
-        """A text that a row may have; empty where it hasn't."""
+        """An optional text of the row; empty if it has none."""
         value = self._value(name)
         if value is not None and not isinstance(value, str):
             found = f"found {shown(value)}, which is {type(value).__name__}"
@@ -183,34 +171,34 @@ class _Reading:
         return read_message(left, self.names, self.layout.roles, key, self.problems, self.unread)
 
     def _left(self, found: Mapping[str, Any], place: str = "") -> Mapping[str, Any]:
-        """What ``data.leave_out`` leaves of a row or message."""
+        """A row or message without the keys that ``data.leave_out`` names."""
         if not (out := [name for name in found if name in self.layout.leave_out]):
             return found
         self.unread.update(f"{place}{name} {LEFT_OUT}" for name in out if found[name] is not None)
         return {name: value for name, value in found.items() if name not in out}
 
     def _with_thoughts(self, messages: list[dict[str, Any]], rest: dict[str, Any]) -> list[dict[str, Any]]:
-        """The last answer with what a column says of its thoughts."""
+        """The messages, with the thoughts of a column in the last answer."""
         said = thoughts(rest, "", self.problems)
         for name in THOUGHTS:
             rest.pop(name, None)
         return [*messages[:-1], {**messages[-1], THOUGHTS[0]: said}] if said and messages else messages
 
     def _alpaca(self) -> list[dict[str, Any]]:
-        turns: list[dict[str, Any]] = []
         history = self._value("history") or []
         if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
             self.problems.append(Problem("a turn of the history isn't a pair", self.columns["history"]))
-            return turns
+            return []
         asked = self._value("instruction")
         if (extra := self._text("input")) and isinstance(asked, str):
             asked = f"{asked}\n{extra}" if asked else extra
+        turns: list[dict[str, Any]] = []
         for question, answer in [*history, (asked, self._value("output"))]:
             turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return turns
 
     def _prompt_completion(self, rest: dict[str, Any]) -> list[Any]:
-        """Each of the two is a text or a list of messages; where one is a list, the second alone is trained."""
+        """Prompt and completion may each be a text or a list of messages; only the completion is trained."""
         prompt, completion = (self._listed(self._value(name)) for name in ("prompt", "completion"))
         asked: Any = [{"role": "user", "content": prompt}]
         if isinstance(prompt, list):
@@ -221,18 +209,18 @@ class _Reading:
         return self._with_thoughts([*asked, {"role": "assistant", "content": completion}], rest)
 
     def _listed(self, value: Any) -> Any:
-        """A list of messages, where a value is one, or one message, or the JSON text of either; the value otherwise.
+        """A list of messages if a value is one, or one message, or the JSON text of either; otherwise the value.
 
-        A CSV file has no lists, and a text that merely looks like one stays a text.
+        CSV files have lists as JSON texts only, and a text that merely looks like one stays a text.
         """
-        found = value
+        listed = value
         if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
             try:
-                found = json.loads(value)
+                listed = json.loads(value)
             except (ValueError, RecursionError):
                 return value
-        listed = [found] if isinstance(found, dict) else found
+        if isinstance(listed, dict):
+            listed = [listed]
         role = self.columns["role"]
-        if isinstance(listed, list) and listed and all(isinstance(one, dict) and role in one for one in listed):
-            return listed
-        return value
+        is_list = isinstance(listed, list) and listed and all(isinstance(one, dict) and role in one for one in listed)
+        return listed if is_list else value

@@ -1,4 +1,4 @@
-"""One message of a conversation as people write it, read into role, content, calls and thoughts."""
+"""Reads one message, in the forms that people write it in, into role, content, calls and thoughts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from titanflow.data.chat.calls import calls_of
 from titanflow.data.chat.keys import CALLS, MASKS, MEDIA, OTHERS, THOUGHTS, UNCLEAR, refused, thoughts, trains
 
 _TEXTS = ("text", "value", "content")
-"""What the text of a part is called."""
+"""Keys of a part's text."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 """The types of parts that are text."""
 _OTHER_PARTS = {
@@ -21,7 +21,7 @@ _OTHER_PARTS = {
     "tool_result": "give a tool's result as a message of the role tool",
     "refusal": "give what is said as text",
 }
-"""What to do with parts that are neither text nor media."""
+"""Hints for the types of parts that are neither text nor media."""
 _UNDERSTOOD = {*OTHERS, *CALLS, *MASKS, *MEDIA, *UNCLEAR}
 
 
@@ -33,15 +33,13 @@ def read_message(
     problems: list[Problem],
     unread: Counter[str],
 ) -> Any:
-    """A message with the keys and roles that templates know.
+    """A message with the keys and roles that templates know; anything but a mapping is returned as it is.
 
     Args:
-        message: what a file has; anything but a mapping is given back, to be refused.
-        names: what a key is called here, by its name in the file.
-        roles: what a role is called here, by its name in the file.
-        key: where it stands, for the problems.
-        problems: gets what is wrong.
-        unread: counts the keys that nothing here understands, by their names; a template may read them.
+        names: the file's keys, each with its name here.
+        roles: the file's roles, each with its name here.
+        key: the message's key in its row, for the problems.
+        unread: counts the keys that nothing here understands; a template may read them.
     """
     if not isinstance(message, dict):
         return message
@@ -49,8 +47,9 @@ def read_message(
     column = key.partition("[")[0]
     named = {names[name] for name in message if name in names}
     for name, value in message.items():
-        # Of two keys that would be one, the declared one counts.
+        # If two keys would get the same name, the declared one counts.
         is_other = name in named and name not in names
+        # A role or content that is null is kept for the checks that follow.
         if (value is not None and not is_other) or names.get(name) in OTHERS:
             read[names.get(name, str(name))] = value
         elif value is not None:
@@ -75,25 +74,22 @@ def read_message(
     is_trained = _take_mark(read, place, problems)
     if is_trained and read.get("role") in ("system", "user", "tool"):
         unread[f"{column}[].train of the {read['role']}"] += 1
-    unread.update(
-        f"{column}[].{name}" for name in read if name not in _UNDERSTOOD and not (thinks and name == THOUGHTS[0])
-    )
+    understood = {*_UNDERSTOOD, THOUGHTS[0]} if thinks else _UNDERSTOOD
+    unread.update(f"{column}[].{name}" for name in read if name not in understood)
     return read
 
 
 def _take_calls(read: dict[str, Any], place: str, problems: list[Problem], unread: Counter[str]) -> None:
-    """OpenAI's ``tool_calls``, and its older ``function_call``, as ``tool_calls``."""
-    given = {name: read.pop(name) for name in CALLS[1:] if name in read}
-    given = {name: value for name, value in given.items() if value}
-    if given and read.get(CALLS[0]):
-        given = {CALLS[0]: read[CALLS[0]], **given}
+    """Gives calls the key ``tool_calls``, whichever they have, such as OpenAI's older ``function_call``."""
+    given = {name: value for name in CALLS if (value := read.get(name))}
+    for name in CALLS[1:]:
+        read.pop(name, None)
     if len(given) > 1:
         found = f"found {' and '.join(given)}"
         problems.append(Problem(found, place.rstrip("."), expected="the calls once, as tool_calls"))
+        given.pop(CALLS[0], None)
     for name, value in given.items():
-        read[CALLS[0]] = value if name == CALLS[0] else calls_of(value, f"{place}{name}", problems, unread)
-    if read.get(CALLS[0]) and not given:
-        read[CALLS[0]] = calls_of(read[CALLS[0]], f"{place}{CALLS[0]}", problems, unread)
+        read[CALLS[0]] = calls_of(value, f"{place}{name}", problems, unread)
 
 
 def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) -> None:
@@ -105,7 +101,7 @@ def _take_thoughts(read: dict[str, Any], place: str, problems: list[Problem]) ->
 
 
 def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> bool | None:
-    """Whether the turn is trained, as ``train: false`` where it isn't; gives back what the message said."""
+    """Marks an untrained turn with ``train: false``; returns the message's own mark."""
     is_trained = trains(read, place, problems)
     for name in MASKS:
         read.pop(name, None)
@@ -115,7 +111,7 @@ def _take_mark(read: dict[str, Any], place: str, problems: list[Problem]) -> boo
 
 
 def _joined(parts: list[Any], key: str, problems: list[Problem], unread: Counter[str]) -> Any:
-    """OpenAI's content in parts, where all are text; ``unread`` counts the keys of parts that say something else."""
+    """The text of OpenAI's content in parts; ``unread`` counts the parts' other keys."""
     texts = []
     for index, part in enumerate(parts):
         said = {name: part[name] for name in _TEXTS if part.get(name) is not None} if isinstance(part, dict) else {}

@@ -1,4 +1,4 @@
-"""Special tokens that messages and tools quote: hidden while a template renders, so that they stay text."""
+"""Hides special tokens that messages and tools quote while a template renders, so that they stay text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STAND_INS = [chr(code) for code in range(0xF0000, 0xF0400)]
 def hide_quoted(
     messages: list[dict[str, Any]], tools: Any, special: re.Pattern[str]
 ) -> tuple[list[dict[str, Any]], Any, dict[str, str]]:
-    """Messages and tools with a stand-in for each special token that they quote, and stand-in → the token's text."""
+    """Messages and tools with a stand-in for each special token that they quote, and a map of stand-ins to tokens."""
     everything = "\n".join(_strings([messages, tools]))
     found = set(special.findall(everything))
     if not found:

@@ -1,7 +1,7 @@
-"""Where conversations come from: each row as its file has it, and the line where it stands.
+"""Loads the rows of conversations as their files have them, each with its line.
 
-Rows of files are kept as JSON text until they are encoded: read into Arrow's columns, each tool call would get the
-arguments of all others, and one odd row would spoil its whole file.
+Rows of files stay JSON text until they are encoded. In Arrow's columns each tool call would get the arguments of all
+others, and one odd row would spoil its whole file.
 """
 
 from __future__ import annotations
@@ -31,14 +31,10 @@ _OF_FILES = {ROW, FILE, PLACE}
 
 
 def load_chats(data: Data, cache: Path) -> Source:
-    """Reads what a data config of conversations names.
-
-    Args:
-        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
-        cache: a folder for what is written while local files are read; the caller removes it.
+    """Loads the conversations of a data config; the caller removes ``cache``, a folder for temporary files.
 
     Raises:
-        DataError: nothing is there, it can't be read, or its first row has none of the declared columns.
+        DataError: there are no rows, they can't be read, or the first has none of the declared columns.
     """
     key = check_one_source(data)
     check_declaration(data)
@@ -56,13 +52,12 @@ def load_chats(data: Data, cache: Path) -> Source:
 
 
 def read_rows(rows: Dataset) -> Iterator[Any]:
-    """What each row holds."""
     for start in range(0, len(rows), 1000):
         yield from decoded(rows[start : start + 1000])
 
 
 def decoded(batch: dict[str, list[Any]]) -> Iterator[Any]:
-    """The rows of a batch of columns; one that isn't JSON is :class:`Unreadable`."""
+    """The rows of a batch of columns; a row that isn't JSON is :class:`Unreadable`."""
     if set(batch) != _OF_FILES:
         for values in zip(*batch.values(), strict=True):
             yield _without_nothing(dict(zip(batch, values, strict=True)))
@@ -75,11 +70,7 @@ def decoded(batch: dict[str, list[Any]]) -> Iterator[Any]:
 
 
 def chat_rows(file: Path) -> tuple[Unit, Iterable[tuple[int, str]]]:
-    """The rows of a file, each as JSON text; see :data:`titanflow.data.files.sources.Reader`.
-
-    Raises:
-        DataError: the file is plain text, or can't be read.
-    """
+    """The rows of a file, each as JSON text; see :data:`titanflow.data.files.sources.Reader`."""
     if Ending.of(file).format == "text":
         expected = "conversations: .jsonl, .json, .parquet or .csv"
         raise DataError(Problem(f"{file} is plain text", "data.path", expected=expected))
@@ -88,14 +79,13 @@ def chat_rows(file: Path) -> tuple[Unit, Iterable[tuple[int, str]]]:
 
 
 def _as_json(row: Row) -> str:
-    # What JSON has no word for (a date, an image) stands in no conversation.
+    # Values that JSON can't hold (a date, an image) are no part of a conversation.
     return row if isinstance(row, str) else json.dumps(_without_nothing(row), default=repr)
 
 
 def _check_first(row: Any, source: Source, data: Data) -> None:
-    """A wrong declaration is one mistake, not one a row."""
-    columns = ChatFormat.of(data)
-    if isinstance(row, dict) and len(missing := columns.missing(row)) == len(REQUIRED[data.chat_format]):
+    """Refuses a wrong declaration once, rather than in each row."""
+    if isinstance(row, dict) and len(missing := ChatFormat.of(data).missing(row)) == len(REQUIRED[data.chat_format]):
         raise DataError([replace(one, origin=source.origin(0)) for one in missing])
 
 
@@ -109,7 +99,7 @@ def _built_in(data: Data) -> Source:
 
 
 def _without_nothing(value: Any) -> Any:
-    """Without the keys that Arrow filled in: a column's rows all get every key, absent ones as None."""
+    """Removes the keys that Arrow filled in: each row of a column has all rows' keys, and None for those it lacked."""
     if isinstance(value, dict):
         return {key: _without_nothing(item) for key, item in value.items() if item is not None or key == "content"}
     return [_without_nothing(item) for item in value] if isinstance(value, list) else value

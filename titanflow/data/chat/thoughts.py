@@ -1,7 +1,7 @@
-"""Thoughts that a generation prompt opens: ``<think>`` stands in the prompt, and the model writes what follows it.
+"""Thoughts that a generation prompt opens: ``<think>`` ends the prompt, and the model goes on from there.
 
-Some templates of reasoning models render an answer without its thoughts, as a later turn's history has it. What such a
-model writes is then no part of the rendered text, and is put back behind the prompt.
+Some templates of reasoning models render an answer without its thoughts, as in a later turn's history. The thoughts are
+then missing from the rendered text, though the model must write them: they are put back behind the prompt.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 ASKED_FOR = ("enable_thinking", "thinking")
-"""What templates call the argument that asks for thoughts, or for an answer without."""
+"""Names of the template argument that turns thoughts on and off."""
 _OPENED = re.compile(r"<([\w:]*think\w*)>\s*$")
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How a prompt opens a thought: ``tag`` with the blank space behind it, and what closes it."""
+    """How a prompt opens a thought: its ``tag``, the tag that closes it, and the tag ``written`` with its blanks."""
 
     tag: str
     close: str
@@ -26,17 +26,14 @@ class Opening:
 
     @classmethod
     def of(cls, prompt: str) -> Opening | None:
-        """That of a prompt; None where it opens none."""
         found = _OPENED.search(prompt)
         return cls(f"<{found[1]}>", f"</{found[1]}>", found[0]) if found else None
 
     def continued(self, prompt: str, text: str, message: Mapping[str, Any]) -> str | None:
-        """A text that goes on from its last turn's prompt with that turn's thoughts; None where it has none.
+        """The text of a conversation whose last turn begins with its thoughts; None if it has none.
 
-        Args:
-            prompt: what asks for the turn; it ends with ``written``.
-            text: the whole conversation as rendered, which begins with the prompt less ``written``.
-            message: the turn.
+        ``prompt`` is the last turn's and ends with ``written``. ``text`` is the whole conversation as rendered; it
+        begins with the prompt less ``written``. ``message`` is the last turn.
         """
         said = text[len(prompt) - len(self.written) :]
         if said.startswith(self.tag):
@@ -53,7 +50,7 @@ class Opening:
         return f"{prompt}{thoughts}{self.close}{between}{said}"
 
     def _thoughts(self, message: Mapping[str, Any]) -> str | None:
-        """A message's thoughts up to what closes them: of a key of their own, or of the content's beginning."""
+        """A message's thoughts, from their own key or from the beginning of its content, without the closing tag."""
         content = message.get("content") or ""
         if thoughts := message.get("reasoning_content"):
             return f"{str(thoughts).strip()}\n"
@@ -62,7 +59,7 @@ class Opening:
         return str(content).partition(self.close)[0].lstrip().removeprefix(self.tag).lstrip()
 
     def _between(self, message: Mapping[str, Any]) -> str:
-        """The blank space between what closes the thoughts and the answer."""
+        """The blanks between the closing tag and the answer."""
         if message.get("reasoning_content"):
             return "\n\n"
         answer = str(message["content"]).partition(self.close)[2]

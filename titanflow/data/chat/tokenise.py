@@ -1,4 +1,4 @@
-"""From conversations to prepared rows: encoded and proved in parallel through ``datasets``, then packed."""
+"""Makes prepared rows of conversations: encodes and proves them in parallel through ``datasets``, then packs them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SHOWN = 5
-"""Dropped rows of each reason whose place is kept."""
+"""Dropped rows of each reason whose places are kept."""
 _BATCH = 512
-# Rows of each batch that are encoded once more, as inference does.
+# Rows of each batch that are encoded again as inference does, for comparison.
 _COMPARED = 16
 
 _COLUMNS = ("number", "ids", "trained", "ends", "within", "bytes", "reason", "problem", "said")
@@ -52,20 +52,14 @@ TOO_LONG = "too_long"
 NOT_TRAINED = "nothing_trained"
 
 QUOTED = "it quotes special tokens, which stay text here and which AutoTokenizer takes for themselves"
-"""What is noted of a row whose prompt inference makes otherwise, unless it encodes messages by themselves."""
+"""Note on a row that inference encodes differently, unless it encodes messages by themselves."""
 
 
 @dataclass(frozen=True)
 class ChatPlan:
-    """How conversations become rows.
+    """How conversations become rows of ``seq_len`` tokens, of which the first ``proof_rows`` are proved (None: all).
 
-    Attributes:
-        template: the Jinja source.
-        template_name: what to call it.
-        turns: which of the assistant's turns are trained.
-        tool_arguments: whether the template gets the arguments of a call as a mapping or as JSON.
-        proof_rows: how many rows to prove, from the first; None for all.
-        seq_len: tokens of a row.
+    ``template`` is the Jinja source; ``turns`` and ``tool_arguments`` are explained at :class:`ChatRenderer`.
     """
 
     template: str
@@ -79,11 +73,11 @@ class ChatPlan:
 def write_chats(
     source: Source, data: Data, tokenizer: Path, plan: ChatPlan, fingerprint: str, folder: Path, work: Work
 ) -> None:
-    """Writes conversations with the mask of what is trained, packed where ``data.packing`` says so.
+    """Writes conversations with the masks of their trained tokens, packed if ``data.packing`` says so.
 
     Raises:
-        DataError: conversations that can't be trained on and aren't to be dropped (their first twenty problems), a
-            mask that fails its proof, or no conversation that can be trained on.
+        DataError: some conversations can't be trained on and may not be dropped (their first twenty problems), a mask
+            fails its proof, or no conversation is left.
     """
     loaded = load_tokenizer(tokenizer)
     lasts = None
@@ -108,7 +102,7 @@ def write_chats(
         documents=len(documents),
         rows=rows,
         tokens=int(documents.sum()),
-        trained_tokens=int(sum(int(chunk.sum()) for chunk in list_values(encoded, "trained"))),
+        trained_tokens=sum(int(chunk.sum()) for chunk in list_values(encoded, "trained")),
         bytes=int(sizes.sum()),
         dtype=token_dtype(loaded.vocab_size).__name__,
         vocab_size=loaded.vocab_size,
@@ -150,26 +144,25 @@ def encode_rows(
     data: Data,
     lasts: NDArray[np.int64] | None = None,
 ) -> dict[str, list[Any]]:
-    """Encodes a batch of a source's rows; ``lasts`` says with which message each of them ends, where not with its last.
+    """Encodes a batch of a source's rows; ``lasts`` has the number of each row's last message, -1 for the row's own.
 
     Returns:
-        a row each: ``number`` in the source, ``ids`` and ``trained`` (empty where it is left out), ``ends`` and
-        ``within`` (:class:`TurnEnds`), ``bytes`` of its text, ``hash`` of what it holds, ``reason`` why it is left out,
-        ``problem``, a :class:`titanflow.common.errors.Problem` as JSON, and ``said``, see
-        :func:`titanflow.data.chat.unread.row_said`.
+        For each row: its ``number`` in the source, ``ids`` and ``trained`` (empty if it is left out), ``ends`` and
+        ``within`` (:class:`TurnEnds`), ``bytes`` of its text, ``hash`` of its content, the ``reason`` if it is left
+        out, the ``problem`` (:class:`titanflow.common.errors.Problem`) as JSON, and ``said``
+        (:func:`titanflow.data.chat.unread.row_said`).
     """
     encoder, layout = _encoder(tokenizer, plan), ChatFormat.of(data)
     proofs, ends = (MaskProof(encoder), TextProof(encoder)), TurnEndReader(encoder)
     rows = list(decoded(batch))
-    read = [(number, layout.conversation(row)) for number, row in zip(numbers, rows, strict=True)]
-    read = [(number, with_what_is_lost(conversation, plan.template)) for number, conversation in read]
-    hashes = [chat_hash(conversation, row) for (_, conversation), row in zip(read, rows, strict=True)]
+    read = [with_what_is_lost(layout.conversation(row), plan.template) for row in rows]
+    hashes = [chat_hash(conversation, row) for conversation, row in zip(read, rows, strict=True)]
     if lasts is not None:
-        read = [(number, until(conversation, int(lasts[number]))) for number, conversation in read]
-    encoded = iter(encoder.encode_batch([conversation for _, conversation in read if not conversation.problems]))
+        read = [until(conversation, int(lasts[number])) for number, conversation in zip(numbers, read, strict=True)]
+    encoded = iter(encoder.encode_batch([conversation for conversation in read if not conversation.problems]))
     columns: dict[str, Any] = {name: [] for name in _COLUMNS}
-    compared: list[int] = []
-    for number, conversation in read:
+    compared = 0
+    for number, conversation in zip(numbers, read, strict=True):
         if conversation.problems:
             outcome = Outcome(MALFORMED, conversation.problems[0])
         else:
@@ -178,8 +171,8 @@ def encode_rows(
             outcome = _outcome(conversation, whole, plan, data, proofs if is_proved else None)
             if outcome.encoded is not None and isinstance(whole, Encoded):
                 outcome = replace(outcome, ends=ends.read(whole))
-            if len(compared) < _COMPARED and isinstance(whole, Encoded) and not outcome.problem:
-                compared.append(number)
+            if compared < _COMPARED and isinstance(whole, Encoded) and not outcome.problem:
+                compared += 1
                 fault = inference_check(tokenizer).chat_fault(encoder, conversation, whole)
                 outcome = Outcome(UNPROVED, fault) if fault else outcome
         _append(columns, number, outcome, conversation, encoder.tokenizer.vocab_size)
@@ -190,10 +183,7 @@ def encode_rows(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: its tokens and the ends of its turns, or why it is left out, with the problem if any.
-
-    ``notes`` says what the template writes otherwise than the conversation has it.
-    """
+    """A row's tokens and the ends of its turns, or why it is left out; ``notes`` on texts that its template changes."""
 
     reason: str = ""
     problem: Problem | None = None
@@ -216,7 +206,7 @@ def _outcome(
         return _fitted(encoded, plan.seq_len, data.overlong)
     of_mask, of_text = proofs
     if fault := of_mask.fault(conversation, encoded):
-        # The mask is right where the template writes nothing that could be trained.
+        # The mask isn't at fault if the template leaves out what should be trained.
         unwritten = of_text.unwritten(conversation, encoded)
         return Outcome(REFUSED, unwritten) if unwritten else Outcome(UNPROVED, fault)
     fault, notes = of_text.look(conversation, encoded)
@@ -224,7 +214,7 @@ def _outcome(
 
 
 def _fitted(encoded: Encoded, seq_len: int, overlong: str) -> Outcome:
-    """What is left of a conversation in ``seq_len`` tokens."""
+    """A conversation shortened to ``seq_len`` tokens, or left out, as ``overlong`` says."""
     count = len(encoded.ids)
     if count > seq_len:
         if overlong == "error":
@@ -258,8 +248,7 @@ def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) 
     """The tokens that end the rows' trained turns, the most frequent first.
 
     Raises:
-        DataError: one of them, or the end of text, stands within other turns, so that generation could neither stop
-            at it nor go on.
+        DataError: one of them, or the end of text, also stands within turns: generation could neither stop nor go on.
     """
     found = TurnEnds()
     for chunk in list_values(encoded, "ends"):
@@ -278,10 +267,10 @@ def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) 
 
 
 def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """What was left out, by reason: how often, and where the first of each stand.
+    """The number of rows that were left out and the places of the first ones, by reason.
 
     Raises:
-        DataError: something was left out that ``data`` doesn't allow to drop, or a mask failed its proof.
+        DataError: a row may not be dropped according to ``data``, or a mask failed its proof.
     """
     counts: Counter[str] = Counter()
     shown: dict[str, list[str]] = {}
@@ -303,15 +292,11 @@ def _dropped(encoded: Dataset, source: Source, data: Data) -> tuple[dict[str, in
 
 
 def _left_out(encoded: Dataset) -> Iterator[tuple[int, str, str]]:
-    for table in encoded.select_columns(["number", "reason", "problem"]).with_format("arrow").iter(batch_size=4096):
-        for row in table.filter(_not_empty(table["reason"])).to_pylist():
-            yield row["number"], row["reason"], row["problem"]
-
-
-def _not_empty(column: Any) -> Any:
     import pyarrow.compute as pc
 
-    return pc.not_equal(column, "")
+    for table in encoded.select_columns(["number", "reason", "problem"]).with_format("arrow").iter(batch_size=4096):
+        for row in table.filter(pc.not_equal(table["reason"], "")).to_pylist():
+            yield row["number"], row["reason"], row["problem"]
 
 
 @lru_cache(maxsize=2)

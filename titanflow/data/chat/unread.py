@@ -1,4 +1,4 @@
-"""What rows say that nothing reads, and what their template writes otherwise: counted over a dataset, and shown."""
+"""Counts what rows say that nothing reads, and what their template writes differently, for the log."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def with_what_is_lost(conversation: Conversation, template: str) -> Conversation:
-    """A conversation with a problem for each key of its messages that says something the template never asks for."""
+    """Adds a problem for each key of the messages that says something the template never reads."""
     if conversation.problems or not conversation.unread:
         return conversation
     return replace(conversation, problems=lost_of_messages(conversation.messages, template))
 
 
 def row_said(conversation: Conversation, notes: Sequence[str], template: str) -> str:
-    """A row's unread keys with their counts, and its notes, as JSON; empty where there are none.
+    """A row's unread keys with their counts, and its notes, as JSON; empty if there are none.
 
-    A key of a message that the template asks for isn't unread.
+    A message's key counts as read if the template reads it.
     """
     unread = {
         name: count
@@ -39,10 +39,9 @@ def row_said(conversation: Conversation, notes: Sequence[str], template: str) ->
 
 
 def said_in_all(encoded: Dataset) -> tuple[dict[str, int], dict[str, int]]:
-    """The unread keys of all rows with their counts, and the notes with the rows of each.
+    """All rows' unread keys with their counts, and the notes with the number of rows that have each.
 
-    Args:
-        encoded: rows with a column ``said`` of :func:`row_said`.
+    The column ``said`` of ``encoded`` is made by :func:`row_said`.
     """
     unread: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -56,7 +55,6 @@ def said_in_all(encoded: Dataset) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def unread_lines(info: DatasetInfo, data: Data) -> list[str]:
-    """What the log says of a dataset's unread keys and its notes, a line each."""
     lines = []
     if info.unread:
         counts = ", ".join(f"{count:,} × {name}" for name, count in info.unread.items())

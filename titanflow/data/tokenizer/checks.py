@@ -1,4 +1,4 @@
-"""Refusals of tokenizers that encode otherwise where they are read than where the model will be used."""
+"""Refuses tokenizers that would encode differently in inference than in training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def encodes_otherwise(loaded: Any, trained: LoadedTokenizer) -> bool:
-    """Whether a tokenizer of transformers encodes otherwise than rows are: a text alone, or behind the end of text."""
+    """Whether a tokenizer of transformers encodes a text unlike training does, alone or behind the end of text."""
     (opening,), (following,) = (trained.text.encode_batch([PROBE], place) for place in ("opening", "following"))
     end = loaded.convert_ids_to_tokens(trained.end_of_text_id)
     texts = {PROBE: opening, end + PROBE: [trained.end_of_text_id, *following]}
@@ -29,74 +29,53 @@ def encodes_otherwise(loaded: Any, trained: LoadedTokenizer) -> bool:
 
 
 def check_given(folder: Path) -> None:
-    """Refuses a tokenizer before anything is made with it that no export could have.
+    """Refuses a given tokenizer that could not be exported, before it is used.
 
-    Raises:
-        DataError: it can't be loaded, or transformers doesn't find its end of text wherever that stands.
+    That is one that can't be loaded, or whose end of text transformers doesn't find in every place.
     """
     trained = load_tokenizer(folder)
     if encodes_otherwise(inference_tokenizer(folder), trained):
         end = trained.backend.id_to_token(trained.end_of_text_id)
-        raise DataError(
-            Problem(
-                f"transformers encodes a text behind {end} otherwise than by itself",
-                "tokenizer.path",
-                origin=str(folder / CONFIG_FILE),
-                expected="an end of text that is a token wherever it stands",
-                hint=f"split_special_tokens in {CONFIG_FILE} takes that away, and single_word in {TOKENIZER_FILE}",
-            )
-        )
+        found = f"transformers encodes a text behind {end} otherwise than by itself"
+        expected = "an end of text that is a token wherever it stands"
+        hint = f"split_special_tokens in {CONFIG_FILE} takes that away, and single_word in {TOKENIZER_FILE}"
+        raise DataError(Problem(found, "tokenizer.path", str(folder / CONFIG_FILE), expected, hint))
 
 
 def loaded_size(folder: Path | None) -> int:
-    """How many embeddings inference may ask for: some classes of transformers add tokens; 0 without a tokenizer."""
+    """How many embeddings inference may need: some classes of transformers add tokens; 0 without a tokenizer."""
     if folder is None or not _is_there(folder):
         return 0
     return int(max(inference_tokenizer(folder).get_vocab().values())) + 1
 
 
 def check_words(folder: Path) -> None:
-    """Refuses a tokenizer that would encode otherwise once transformers has loaded it with a ``qwen2`` model.
-
-    Raises:
-        DataError: it would.
-    """
+    """Refuses a tokenizer that would encode differently once transformers loads it with a ``qwen2`` model."""
     if not _is_there(folder):
         return
     loaded = described_tokenizer(folder)
     part_words_as_qwen2(loaded)
     if inference_tokenizer(folder).encode(PROBE, add_special_tokens=False) != _ids(loaded):
-        raise DataError(
-            Problem(
-                "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise",
-                "tokenizer.path",
-                origin=str(folder / TOKENIZER_FILE),
-                expected="a tokenizer of Qwen2.5, or none, so that one is trained here",
-            )
-        )
+        found = "its words aren't Qwen2's, and transformers would load it as a Qwen2Tokenizer, which encodes otherwise"
+        expected = "a tokenizer of Qwen2.5, or none, so that one is trained here"
+        raise DataError(Problem(found, "tokenizer.path", str(folder / TOKENIZER_FILE), expected))
 
 
 def check_streamed(folder: Path) -> None:
-    """Refuses a tokenizer that encodes streamed text otherwise than inference does.
+    """Refuses a tokenizer that encodes streamed text differently than inference does.
 
-    torchtitan encodes it as ``tokenizer.json`` describes, and transformers builds some tokenizers from their class.
-
-    Raises:
-        DataError: it does.
+    torchtitan follows ``tokenizer.json``, while transformers rebuilds some tokenizers from their class.
     """
     if not _is_there(folder):
         return
     loaded = inference_tokenizer(folder)
     if loaded.encode(PROBE, add_special_tokens=False) != _ids(described_tokenizer(folder)):
-        raise DataError(
-            Problem(
-                f"transformers loads it as {type(loaded).__name__}, which encodes otherwise than its {TOKENIZER_FILE}, "
-                "and streamed text is encoded as that describes",
-                "data.streaming",
-                origin=str(folder / TOKENIZER_FILE),
-                expected="data that is prepared, or a tokenizer whose class is PreTrainedTokenizerFast",
-            )
+        found = (
+            f"transformers loads it as {type(loaded).__name__}, which encodes otherwise than its {TOKENIZER_FILE}, "
+            "and streamed text is encoded as that describes"
         )
+        expected = "data that is prepared, or a tokenizer whose class is PreTrainedTokenizerFast"
+        raise DataError(Problem(found, "data.streaming", str(folder / TOKENIZER_FILE), expected))
 
 
 def _is_there(folder: Path) -> bool:
@@ -104,5 +83,4 @@ def _is_there(folder: Path) -> bool:
 
 
 def _ids(tokenizer: Tokenizer) -> list[int]:
-    found: list[int] = tokenizer.encode(PROBE, add_special_tokens=False).ids
-    return found
+    return list(tokenizer.encode(PROBE, add_special_tokens=False).ids)

@@ -1,4 +1,4 @@
-"""A tokenizer by its name on the Hub: its files alone, at one commit, in the Hub's own cache."""
+"""Downloads a tokenizer's files from the Hub, at one commit, into the Hub's own cache."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from titanflow.data.tokenizer.tokenizer import CONFIG_FILE, GIVEN_FILES, TOKENIZ
 
 
 def download_tokenizer(repo_id: str, revision: str | None = None) -> Path:
-    """Brings a repository's tokenizer into the Hub's cache; the folder of its snapshot, called by the commit.
+    """Downloads a repository's tokenizer into the Hub's cache; returns its snapshot's folder, named by the commit.
 
-    Where the Hub can't be reached, what the cache holds is taken.
+    If the Hub can't be reached, the cached files are used.
 
     Raises:
-        ConfigError: the repository can't be had, or has no fast tokenizer.
+        ConfigError: the repository can't be downloaded, or has no fast tokenizer.
     """
     folder = snapshot(repo_id, revision, GIVEN_FILES)
     missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]

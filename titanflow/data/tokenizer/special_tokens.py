@@ -15,7 +15,7 @@ _BLANK_BEHIND = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Found:
-    """A special token in a text, in characters: ``start`` to ``end``, with the blank that it swallows."""
+    """A special token in a text, from ``start`` to ``end`` in characters, with the blanks that it swallows."""
 
     text: str
     start: int
@@ -23,20 +23,15 @@ class Found:
 
 
 class SpecialTokens:
-    """The special tokens of one tokenizer.
-
-    Attributes:
-        pattern: finds any of them, the longer of two that begin alike.
-    """
+    """The special tokens of one tokenizer; ``pattern`` finds any of them, of two that begin alike the longer one."""
 
     def __init__(self, tokens: Mapping[str, AddedToken]) -> None:
         self.tokens = tokens
-        # No group for each: with a thousand tokens the groups alone took five minutes for a million characters.
+        # Without a group for each token: a thousand groups took five minutes for a million characters.
         spelled = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
         self.pattern = re.compile(spelled or r"(?!)")
 
     def find(self, text: str) -> Iterator[Found]:
-        """Each special token of a text, in order."""
         previous = 0
         for match in self.pattern.finditer(text):
             token, (start, end) = self.tokens[match.group()], match.span()

@@ -1,4 +1,4 @@
-"""A chat template as the program that it is: it makes texts of conversations, or refuses them."""
+"""Runs a chat template, which renders conversations or refuses them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from titanflow.config.files.template_args import A_DATE, with_today_marked
 from titanflow.data.chat.proof.call_forms import Messages, accepted_form
 
 Span = tuple[int, int]
+Marked = tuple[str, list[Span]]
+"""A text, and the spans of it that ``{% generation %}`` marks."""
 
 
 class ChatRefused(ValueError):
@@ -17,13 +19,7 @@ class ChatRefused(ValueError):
 
 
 class TemplateProgram:
-    """One template.
-
-    Args:
-        template: the Jinja source.
-        name: what to call it in messages.
-        variables: what the template may refer to beside the messages.
-    """
+    """One template, from its Jinja source; ``name`` is its name in messages, ``variables`` are its other inputs."""
 
     def __init__(self, template: str, name: str, variables: Mapping[str, str]) -> None:
         self.source = with_today_marked(template)
@@ -31,18 +27,11 @@ class TemplateProgram:
         self.variables = variables
         self.is_marked = marks_generation(template)
 
-    def text(self, messages: Messages, tools: Any, add_generation_prompt: bool = False) -> tuple[str, list[Span]]:
-        """A conversation's text, and where in it ``{% generation %}`` stands.
-
-        Raises:
-            ChatRefused: see :meth:`texts`.
-        """
+    def text(self, messages: Messages, tools: Any, add_generation_prompt: bool = False) -> Marked:
         return self.texts([messages], tools, add_generation_prompt)[0]
 
-    def texts(
-        self, conversations: list[Messages], tools: Any, add_generation_prompt: bool = False
-    ) -> list[tuple[str, list[Span]]]:
-        """Each text, and where in it ``{% generation %}`` stands.
+    def texts(self, conversations: list[Messages], tools: Any, add_generation_prompt: bool = False) -> list[Marked]:
+        """Renders conversations.
 
         Raises:
             ChatRefused: the template fails on one of them, or writes today's date.
@@ -65,9 +54,7 @@ class TemplateProgram:
             return False
         return True
 
-    def _run(
-        self, conversations: list[Messages], tools: Any, add_generation_prompt: bool
-    ) -> list[tuple[str, list[Span]]]:
+    def _run(self, conversations: list[Messages], tools: Any, add_generation_prompt: bool) -> list[Marked]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = self.is_marked and not add_generation_prompt

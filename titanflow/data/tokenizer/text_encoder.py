@@ -1,7 +1,7 @@
-"""Encodes pieces of a text so that, one after another, they are what the whole text would give.
+"""Encodes pieces of a text so that together they have the whole text's tokens.
 
-A tokenizer that prepends a blank (SentencePiece's ``▁``, a byte-level prefix space) does so where a text begins, and
-some do behind each special token. So a piece's tokens depend on what stands before it.
+Some tokenizers prepend a blank (SentencePiece's ``▁``, a byte-level prefix space) where a text begins, and some behind
+each special token too. So a piece's tokens depend on its place.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Place = Literal["opening", "following", "continuing"]
-"""Where a piece stands: where the text begins, behind a special token, or in the middle of other text."""
+"""A piece's place: at the beginning of the text, behind a special token, or in the middle of other text."""
+_PARTS = ("normalizers", "pretokenizers")
 
 
 class TextEncoder:
-    """One tokenizer at the three places of a text. Special tokens in what it encodes are taken for plain text."""
+    """One tokenizer at the three places of a text. It encodes special tokens as plain text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._backends: dict[Place, Tokenizer] = {
@@ -27,31 +28,29 @@ class TextEncoder:
             "following": _without(tokenizer, _never_first),
             "continuing": _without(tokenizer, _never_prefixed),
         }
-
         added = tokenizer.get_added_tokens_decoder().values()
         self._added = SpecialTokens({token.content: token for token in added if not token.special})
         self._prefixes = self._backends["continuing"] is not self._backends["following"]
 
     def encode_batch(self, texts: list[str], place: Place) -> list[list[int]]:
-        """The tokens of each text, as they are at such a place."""
         if place == "continuing" and self._prefixes:
             return self._continuing(texts)
         return self._encode(texts, place)
 
     def place_behind(self, text: str) -> Place:
-        """Where a piece stands that ``text`` was cut from: a token that was added to the vocabulary may end it."""
+        """The place of a piece that was cut from the ``text`` before it, which may end with an added token."""
         if not self._prefixes:
             return "continuing"
         ends = [found.end for found in self._added.find(text)]
         return "following" if ends[-1:] == [len(text)] else "continuing"
 
     def is_seam(self, left: str, right: str) -> bool:
-        """Whether two neighbouring pieces in the middle of a text have its tokens."""
+        """Whether two neighbouring pieces in the middle of a text have the same tokens as both together."""
         whole, *parts = self.encode_batch([left + right, left, right], "continuing")
         return whole == [*parts[0], *parts[1]]
 
     def _continuing(self, texts: list[str]) -> list[list[int]]:
-        """Up to the first token that was added to the vocabulary nothing is prepended; behind each of them it is."""
+        """Prepends nothing before the first token that was added to the vocabulary, but behind each of them."""
         cuts = [next((found.start for found in self._added.find(text)), len(text)) for text in texts]
         heads = self._encode([text[:cut] for text, cut in zip(texts, cuts, strict=True)], "continuing")
         tails = self._encode([text[cut:] for text, cut in zip(texts, cuts, strict=True)], "following")
@@ -63,7 +62,7 @@ class TextEncoder:
 
 
 def _without(tokenizer: Tokenizer, change: Any) -> Tokenizer:
-    """A copy that prepends nothing; the tokenizer itself where the change changes nothing, as a copy takes memory."""
+    """A changed copy of a tokenizer; to save memory, the tokenizer itself if the change has no effect."""
     described = json.loads(tokenizer.to_str())
     changed = {name: change(described.get(name)) for name in ("normalizer", "pre_tokenizer")}
     if all(described.get(name) == part for name, part in changed.items()):
@@ -74,7 +73,7 @@ def _without(tokenizer: Tokenizer, change: Any) -> Tokenizer:
 
 
 def _never_first(part: Any) -> Any:
-    """``first`` means the first character of a text, which stands behind no special token."""
+    """Turns off a prefix that only a text's first character gets: no text behind a special token has it."""
     if not isinstance(part, dict):
         return part
     if part.get("prepend_scheme") == "first":
@@ -83,9 +82,9 @@ def _never_first(part: Any) -> Any:
 
 
 def _never_prefixed(part: Any) -> Any:
-    """Nothing is prepended or stripped at the beginning.
+    """Turns off whatever is prepended or stripped at the beginning.
 
-    In a sequence that parts the text first, each word has its prefix, wherever it stands: there it stays.
+    A sequence that splits the text first gives each word a prefix, wherever it stands: that one stays.
     """
     part = _never_first(part)
     if not isinstance(part, dict):
@@ -106,6 +105,3 @@ def _never_prefixed(part: Any) -> Any:
         case "Strip" if "strip_left" in part:
             return part | {"strip_left": False}
     return part
-
-
-_PARTS = ("normalizers", "pretokenizers")

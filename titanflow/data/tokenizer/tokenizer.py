@@ -1,7 +1,6 @@
 """The tokenizer: a byte-level BPE trained on the pretraining text, or a folder that the user gives.
 
-Either way the folder is what ``transformers.AutoTokenizer.from_pretrained`` and torchtitan's
-``build_hf_tokenizer`` load.
+Either way ``transformers.AutoTokenizer.from_pretrained`` and torchtitan's ``build_hf_tokenizer`` can load the folder.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ START_OF_TURN = "<|im_start|>"
 END_OF_TURN = "<|im_end|>"
 PAD = "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN, PAD)
-"""Reserved in a trained tokenizer, ids 0 to 3, so that pretraining and fine-tuning share one vocabulary."""
+"""A trained tokenizer reserves these, with ids 0 to 3, so that pretraining and fine-tuning share one vocabulary."""
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -38,9 +37,9 @@ GIVEN_FILES = (
     *(TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model"),
 )
-"""What is taken over from a given tokenizer's folder."""
+"""The files that are copied from a given tokenizer's folder."""
 _SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-# The trainer counts words of the pieces it is handed, so that small pieces cost calls and large ones memory.
+# Texts handed to the trainer at a time: fewer mean more calls, more take more memory.
 _TRAINING_BATCH = 256
 
 
@@ -48,9 +47,8 @@ _TRAINING_BATCH = 256
 class LoadedTokenizer:
     """A tokenizer folder, loaded for encoding text as ``transformers.AutoTokenizer`` does.
 
-    ``backend`` encodes text that looks like a special token as the text it is, ``text`` does so with pieces of a text.
-    ``special`` holds the control tokens by their text, ``variables`` what a chat template may refer to (``eos_token``
-    and so on).
+    ``backend`` encodes the text of a special token as plain text; ``text`` does so with pieces of a text. ``special``
+    has the control tokens and ids by their text, ``variables`` a chat template's variables (``eos_token`` and so on).
     """
 
     folder: Path
@@ -66,15 +64,20 @@ class LoadedTokenizer:
         """The tokens of ``text`` alone: nothing is added before or after it."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special ones included."""
+        return str(self.backend.decode(ids, skip_special_tokens=False))
+
+    @property
+    def special_ids(self) -> set[int]:
+        return {number for number, _ in self.special.values()}
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: str = "") -> None:
     """Trains a byte-level BPE of ``vocab_size`` tokens (special ones included) and writes it into ``folder``.
 
     The same texts in the same order give the same bytes. Short texts may give fewer tokens than asked for.
-    ``words`` is how text is parted into words: :data:`QWEN2`, or empty for GPT-2's way.
-
-    Raises:
-        DataError: ``vocab_size`` has no room for the 256 bytes and the special tokens.
+    ``words`` says how text is split into words: as Qwen2 does (:data:`QWEN2`), or as GPT-2 does (empty).
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -105,26 +108,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path, words: 
 
 
 def check_vocab_size(vocab_size: int) -> None:
-    """Refuses a vocabulary that can't hold every byte.
-
-    Raises:
-        DataError: it can't.
-    """
+    """Refuses a vocabulary without room for all 256 bytes and the special tokens."""
     if vocab_size < _SMALLEST_VOCABULARY:
-        raise DataError(
-            Problem(
-                f"a vocabulary of {vocab_size} is too small",
-                "tokenizer.vocab_size",
-                expected=f"at least {_SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens",
-            )
-        )
+        expected = f"at least {_SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
+        raise DataError(Problem(f"a vocabulary of {vocab_size} is too small", "tokenizer.vocab_size", "", expected))
 
 
 def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
     """A given tokenizer's folder, checked without loading it.
 
     Raises:
-        DataError: the folder or one of the two files that every loader needs isn't there, or its config is broken.
+        DataError: the folder or one of the two files that every loader needs is missing, or its config is broken.
     """
     folder = expanded(path)
     missing = [name for name in (TOKENIZER_FILE, CONFIG_FILE) if not (folder / name).is_file()]
@@ -141,7 +135,7 @@ def check_tokenizer(path: Path | str, key: str = "tokenizer.path") -> Path:
 
 
 def _broken_config(folder: Path) -> str:
-    """What is wrong with the one of the two files that is small enough to be read in a plan."""
+    """The fault of the config file, which is small enough to be read in a plan; empty if there is none."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -150,7 +144,7 @@ def _broken_config(folder: Path) -> str:
 
 
 def described_size(folder: Path) -> int:
-    """How many tokens ``tokenizer.json`` describes: the highest id and one, read without loading it; 0 without any."""
+    """The highest token id in ``tokenizer.json`` plus one, read without loading it; 0 without tokens."""
     described = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
     vocabulary = (described.get("model") or {}).get("vocab") or {}
     ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
@@ -159,23 +153,18 @@ def described_size(folder: Path) -> int:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copies a given tokenizer's files, and nothing else that lies beside them, into ``folder``."""
     for name in GIVEN_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def add_special_tokens(folder: Path, tokens: list[str]) -> None:
-    """Gives the tokenizer in ``folder`` control tokens of its own, behind all that it has.
-
-    Raises:
-        DataError: it has one of them already.
-    """
+    """Appends control tokens to the vocabulary of the tokenizer in ``folder``; refuses those that it has."""
     if not tokens:
         return
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import AddedToken
 
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    tokenizer = described_tokenizer(folder)
     known = [token for token in tokens if tokenizer.token_to_id(token) is not None]
     if known:
         found = f"the base's tokenizer has {', '.join(known)} already"
@@ -184,9 +173,8 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
     tokenizer.save(str(folder / TOKENIZER_FILE))
     config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     # transformers 5 has a new name for the list, and writes and reads it in place of the old one.
-    key = (
-        "extra_special_tokens" if isinstance(config.get("extra_special_tokens"), list) else "additional_special_tokens"
-    )
+    new = "extra_special_tokens"
+    key = new if isinstance(config.get(new), list) else "additional_special_tokens"
     config[key] = [*config.get(key, []), *tokens]
     decoder = config.get("added_tokens_decoder")
     if isinstance(decoder, dict):
@@ -196,14 +184,14 @@ def add_special_tokens(folder: Path, tokens: list[str]) -> None:
 
 
 def described_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer as its ``tokenizer.json`` describes it, which is all that decoding takes."""
+    """The tokenizer as its ``tokenizer.json`` describes it, which is enough for decoding."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
 
 
 def inference_tokenizer(folder: Path) -> Any:
-    """The tokenizer as ``AutoTokenizer`` loads it without its model: transformers builds some anew from their class."""
+    """The tokenizer as ``AutoTokenizer`` loads it without its model: transformers rebuilds some from their class."""
     from transformers import AutoTokenizer, PreTrainedConfig
 
     return AutoTokenizer.from_pretrained(
@@ -232,15 +220,8 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
     backend.no_padding()
     end_of_text = backend.token_to_id(variables.get("eos_token", ""))
     if end_of_text is None:
-        raise DataError(
-            Problem(
-                "the tokenizer names no end of text",
-                key,
-                origin=str(folder / CONFIG_FILE),
-                expected="eos_token: a token of the vocabulary",
-                hint="documents are separated by it",
-            )
-        )
+        expected, hint = "eos_token: a token of the vocabulary", "documents are separated by it"
+        raise DataError(Problem("the tokenizer names no end of text", key, str(folder / CONFIG_FILE), expected, hint))
     pad = backend.token_to_id(variables.get("pad_token", ""))
     added = backend.get_added_tokens_decoder()
     return LoadedTokenizer(
@@ -258,10 +239,7 @@ def load_tokenizer(folder: Path | str, key: str = "tokenizer.path") -> LoadedTok
 def _refuse_more_tokens(backend: Tokenizer, config: dict[str, Any], folder: Path, key: str) -> None:
     """Refuses tokens that only the config names: transformers adds them, and the model may have no embedding for them.
 
-    What a class of transformers adds by itself (Gemma's ``<mask>``) is in no text that anybody meant.
-
-    Raises:
-        DataError: there are some.
+    Tokens that a class of transformers adds by itself (Gemma's ``<mask>``) are let pass: no text has them on purpose.
     """
     lists = (config.get(name) for name in ("extra_special_tokens", "additional_special_tokens"))
     values = [*config.values(), *itertools.chain.from_iterable(one for one in lists if isinstance(one, list))]
@@ -277,17 +255,12 @@ def _refuse_more_tokens(backend: Tokenizer, config: dict[str, Any], folder: Path
 
 
 def _text(value: Any) -> str:
-    # transformers writes a special token as its text or as a dict with the text in "content".
+    # transformers writes a special token as a text, or as a dict with the text in "content".
     found = value.get("content") if isinstance(value, dict) else value
     return found if isinstance(found, str) else ""
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _TRAINING_BATCH:
-            yield batch
-            batch = []
-    if batch:
+    rest = iter(texts)
+    while batch := list(itertools.islice(rest, _TRAINING_BATCH)):
         yield batch

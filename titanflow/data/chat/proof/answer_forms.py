@@ -1,8 +1,8 @@
-"""Reads what a model wrote back into the message that its template would write so: thoughts and content.
+"""Reads a model's answer back into the message that its template would write so: thoughts and content.
 
-A template may write an answer in parts, with control tokens between them. As one text, without them, it is no history
-that training saw. So the template is asked how it writes an answer, with thoughts and without, and what the model wrote
-is held against these forms. A person is shown the parts by themselves, without the names that the template gives them.
+A template may write an answer in parts, with control tokens between them. Without these, the answer would be a history
+that training never saw. So the template renders an answer with thoughts and one without, and the model's answer is
+matched against these forms. A person sees the parts alone, without the names that the template gives them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.render import ChatRefused, ChatRenderer
 
 _QUESTION = {"role": "user", "content": "question"}
-# Private-use characters stand for what an answer says.
+# Private-use characters that stand for the parts of an answer.
 _CONTENT, _THOUGHTS = {"content": "\ue000"}, {THOUGHTS[0]: "\ue001"}
 _STAND_INS = re.compile("[\ue000\ue001]")
 _BETWEEN_PARTS = "\n\n"
@@ -24,18 +24,14 @@ _BETWEEN_PARTS = "\n\n"
 
 @dataclass(frozen=True)
 class Form:
-    """One way to write an answer: ``whole`` has a group for each part, ``before`` is what stands before each."""
+    """One way to write an answer: ``whole`` has a group for each part, ``before`` the template's text before each."""
 
     whole: re.Pattern[str]
     before: list[str]
 
 
 class AnswerForms:
-    """The forms in which a template writes an answer.
-
-    Args:
-        renderer: renders with the template.
-    """
+    """The forms in which a renderer's template writes an answer."""
 
     def __init__(self, renderer: ChatRenderer) -> None:
         self.special = renderer.special
@@ -43,7 +39,7 @@ class AnswerForms:
         self.forms = list(self._forms(renderer))
 
     def message(self, said: str) -> dict[str, str] | None:
-        """The message of an answer with its control tokens; None where the template writes none so."""
+        """The message of an answer, given with its control tokens; None if it has none of the forms."""
         said = self._end.sub("", said)
         for form in self.forms:
             found = form.whole.fullmatch(said)
@@ -58,14 +54,10 @@ class AnswerForms:
         return any(self.special.search(text) for form in self.forms for text in form.before)
 
     def shown(self, said: str, is_whole: bool = False) -> str:
-        """What a person reads of an answer: its parts, apart from one another.
+        """The text that a person sees of an answer: its parts, with blank lines between them.
 
-        What is said in no form stands there without its control tokens. As an answer goes on, what is shown grows at
-        its end alone.
-
-        Args:
-            said: the answer so far, with its control tokens.
-            is_whole: whether it has ended.
+        ``said`` is the answer so far, with its control tokens; ``is_whole`` says that it has ended. If it has no known
+        form, it is shown without its control tokens. As it goes on, the shown text only grows at the end.
         """
         for form in self.forms:
             first = form.before[0]
@@ -76,7 +68,7 @@ class AnswerForms:
         return _BETWEEN_PARTS.join(filter(str.strip, self.special.split(said)))
 
     def _parts(self, rest: str, before: list[str]) -> list[str]:
-        """The texts of what was said from the first part on; ``before`` is what stands before each of the others."""
+        """The texts of the parts; ``rest`` begins with the first, ``before`` has the text before each of the others."""
         parts = []
         for text in before:
             end = self.special.search(text)
@@ -87,7 +79,7 @@ class AnswerForms:
             rest = rest[found.start() :]
             text = text[end.start() :]
             if not rest.startswith(text):
-                # The words of a header that isn't whole yet are no answer.
+                # The words of an incomplete header aren't shown: they are no answer.
                 return parts if text.startswith(rest) else [*parts, *self.special.split(rest)]
             rest = rest[len(text) :]
         return [*parts, *self.special.split(rest)]
@@ -98,7 +90,7 @@ class AnswerForms:
                 rendered = renderer.render(Conversation([_QUESTION, {"role": "assistant", **parts}]))
             except ChatRefused:
                 continue
-            # From the prompt's end on: marks may begin before it, and part an answer.
+            # The answer begins at the prompt's end, since marks may begin earlier and split the answer.
             text = self._end.sub("", rendered.text[rendered.starts[0] : rendered.spans[-1][1]])
             form = re.escape(text)
             for name, stand_in in parts.items():

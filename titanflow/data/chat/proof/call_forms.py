@@ -1,4 +1,4 @@
-"""The forms of calls that templates ask for: arguments as a mapping or as its JSON, with ids or without."""
+"""The forms of calls that templates expect: arguments as a mapping or as JSON, with ids or without."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from typing import Any
 Messages = list[dict[str, Any]]
 
 
-def has_calls(messages: Messages) -> bool:
-    """Whether one of the messages calls a function."""
-    return any(message.get("tool_calls") for message in messages)
-
-
 def with_text_arguments(messages: Messages) -> Messages:
-    """The messages with the arguments of each call as JSON."""
     return [_with_text(message) if message.get("tool_calls") else message for message in messages]
 
 
 def with_ids(messages: Messages) -> Messages:
-    """The messages with an id of nine letters and digits for each call, and for each result that of its call."""
+    """The messages with an id of nine letters and digits in each call and in its result."""
     numbers = itertools.count()
     waiting: list[str] = []
     found = []
@@ -37,13 +31,11 @@ def with_ids(messages: Messages) -> Messages:
 
 
 def accepted_form(messages: Messages, is_accepted: Callable[[Messages], bool]) -> str:
-    """What makes a template take calls that it refuses as they are; empty where nothing known does.
+    """A hint on the form in which a template accepts the calls of ``messages``, which it refuses; empty if none does.
 
-    Args:
-        messages: a conversation that the template refuses.
-        is_accepted: whether it takes one in another form.
+    ``is_accepted`` says whether the template accepts messages.
     """
-    if not has_calls(messages):
+    if not any(message.get("tool_calls") for message in messages):
         return ""
     text = "chat.tool_arguments: text hands it the arguments of calls as JSON"
     ids = "it takes calls that have an `id` of nine letters or digits, and results with the `tool_call_id` of theirs"

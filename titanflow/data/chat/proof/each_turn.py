@@ -1,4 +1,4 @@
-"""`chat.turns: each`: a row of every trained turn, which ends with it, after the history that it is asked with."""
+"""`chat.turns: each`: makes a row for every trained turn, with the history before it and nothing after it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class EachTurn:
-    """A source with a row for each trained turn; ``lasts`` says which message ends it, int64 ``[rows]``."""
+    """A source with a row for each trained turn; ``lasts`` are the numbers of their messages, int64 ``[rows]``."""
 
     source: Source
     lasts: NDArray[np.int64]
 
     @classmethod
     def of(cls, source: Source, data: Data, work: Work) -> EachTurn:
-        """Repeats each row as often as it has turns to train; one that can't be read, or has none, stays once."""
+        """Repeats each row for its trained turns; a row that can't be read, or has none, stays once."""
         found = map_rows(source.rows, _last_messages, {"data": data}, f"counting turns of {data.name}", work, _BATCH)
         rows = np.repeat(np.arange(len(source.rows)), list_lengths(found, "lasts"))
-        lasts = np.concatenate([*list_values(found, "lasts")]) if len(rows) else np.empty(0, np.int64)
+        lasts = np.concatenate(list(list_values(found, "lasts"))) if len(rows) else np.empty(0, np.int64)
         numbers = None if source.numbers is None else source.numbers[rows]
         if numbers is None and not source.has_files:
             numbers = rows
@@ -37,7 +37,7 @@ class EachTurn:
 
 
 def until(conversation: Conversation, last: int) -> Conversation:
-    """A conversation up to one of its messages; as it is where that is -1."""
+    """A conversation up to message ``last``, or the whole if that is -1."""
     return replace(conversation, messages=conversation.messages[: last + 1]) if last >= 0 else conversation
 
 

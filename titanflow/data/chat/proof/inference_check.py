@@ -1,7 +1,7 @@
-"""Whether the tokens that are trained are those that the finished model's users make.
+"""Checks that training sees the tokens that the finished model's users will make.
 
-They load the tokenizer through ``transformers.AutoTokenizer``, which builds some anew from their class, and encode a
-text as a whole. The encoder here works piece by piece; so rows of the data itself are encoded both ways.
+Users load the tokenizer through ``transformers.AutoTokenizer``, which rebuilds some from their class, and encode a text
+as a whole. The encoder here works piece by piece, so rows of the data are encoded both ways and compared.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from titanflow.common.errors import Problem
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.proof.seams import tokens_shown
+from titanflow.data.chat.render import shared_length
 from titanflow.data.tokenizer.tokenizer import inference_tokenizer
 
-# Tokens shown on either side of the first difference.
+# Tokens to show on either side of the first difference.
 _AROUND = 4
-# Tokens that may be others where an answer begins.
+# Tokens that may differ where an answer begins.
 _IN_A_SEAM = 32
 
 
@@ -28,14 +29,13 @@ class InferenceCheck:
         self.tokenizer = inference_tokenizer(folder)
 
     def text_fault(self, text: str, ids: list[int]) -> Problem | None:
-        """What differs in a document's tokens, or None."""
         theirs = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return None if theirs == ids else self._problem("the text", ids, theirs, "text")
 
     def chat_fault(self, encoder: ChatEncoder, conversation: Conversation, encoded: Encoded) -> Problem | None:
-        """What differs in a conversation's tokens, or in those of the prompt of a trained turn; None otherwise.
+        """The difference in the tokens of a conversation or of a trained turn's prompt, or None.
 
-        A row that quotes special tokens isn't compared: to ``AutoTokenizer`` they are no text.
+        A row that quotes special tokens isn't compared: ``AutoTokenizer`` takes them for control tokens.
         """
         if not encoded.turns or encoded.quotes:
             return None
@@ -48,22 +48,20 @@ class InferenceCheck:
         if ids == theirs or (encoder.whole(conversation) == theirs and _differ_in_a_seam(encoded, theirs)):
             return None
         if not self._text_of(encoder, conversation).startswith(self._text_of(encoder, conversation, encoded.turns[-1])):
-            # The row goes on from the prompt, whatever the template makes of the history behind an answer.
+            # The template writes another history once the answer is there; the row has the prompt's.
             return None
         return self._problem("the conversation", ids, theirs, "messages")
 
     def _chat(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> list[int]:
-        """The tokens of a conversation, or of the prompt that asks for a turn."""
-        found: list[int] = self._rendered(encoder, conversation, turn, return_dict=True)["input_ids"]
-        return found
+        """The tokens of a conversation, or of a turn's prompt."""
+        return list(self._rendered(encoder, conversation, turn, return_dict=True)["input_ids"])
 
     def _text_of(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None = None) -> str:
         return str(self._rendered(encoder, conversation, turn, tokenize=False))
 
     def _rendered(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None, **form: bool) -> Any:
-        messages = [
-            {key: value for key, value in one.items() if key != "train"} for one in encoder.renderer.given(conversation)
-        ]
+        given = encoder.renderer.given(conversation)
+        messages = [{key: value for key, value in one.items() if key != "train"} for one in given]
         return self.tokenizer.apply_chat_template(
             messages[:turn],
             tools=conversation.tools,
@@ -73,7 +71,7 @@ class InferenceCheck:
         )
 
     def _problem(self, what: str, ours: list[int], theirs: list[int], key: str) -> Problem:
-        at = _equal(ours, theirs)
+        at = shared_length(ours, theirs)
         return Problem(
             f"training would see other tokens in {what} than inference, from token {at} on: {self._shown(ours, at)}",
             key,
@@ -88,21 +86,14 @@ class InferenceCheck:
 
 
 def _differ_in_a_seam(encoded: Encoded, theirs: list[int]) -> bool:
-    """Whether tokens differ in one place alone, and there an answer begins.
+    """Whether tokens differ in one place only, and an answer begins there.
 
-    Encoded as a whole, its first characters may share a token with the end of the header. Nobody who asks for the
-    answer can make that token: the prompt ends before it.
+    In the whole text, the answer's beginning may share a token with the end of its header. No prompt has that token,
+    since it ends before the answer.
     """
     ours, trained = encoded.ids.tolist(), encoded.trained.tolist()
-    first = _equal(ours, theirs)
-    behind = min(_equal(ours[::-1], theirs[::-1]), min(len(ours), len(theirs)) - first)
+    first = shared_length(ours, theirs)
+    behind = min(shared_length(ours[::-1], theirs[::-1]), min(len(ours), len(theirs)) - first)
     last = len(ours) - behind
     begins = any(trained[at] and not trained[at - 1] for at in range(max(first, 1), min(last + 1, len(ours))))
     return begins and max(last, len(theirs) - behind) - first <= _IN_A_SEAM
-
-
-def _equal(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists begin alike with."""
-    return next(
-        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
-    )

@@ -1,4 +1,4 @@
-"""The settings with which a template writes thoughts that it leaves out: tried, and named only where they work."""
+"""Finds settings with which a template writes the thoughts that it leaves out, by trying them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from titanflow.data.chat.thoughts import ASKED_FOR
 
 
 def way_to_thoughts(renderer: ChatRenderer, conversation: Conversation, turn: int, thoughts: str) -> str:
-    """What to set, so that a turn is trained with its thoughts; empty where nothing known helps.
+    """The settings with which a turn's ``thoughts`` are trained; empty if none of those known helps.
 
-    Args:
-        renderer: renders with the template that leaves the thoughts out.
-        conversation: has the turn.
-        turn: the number of the assistant's message.
-        thoughts: what the template leaves out of it.
+    ``turn`` is the number of the assistant's message.
     """
     source = renderer.program.source
     asked_for = [name for name in ASKED_FOR if name in names_of(source)]

@@ -1,7 +1,7 @@
-"""The proof that a mask trains what it should, made from the tokens alone.
+"""Proves from the tokens alone that a mask trains what it should.
 
-The mask is built from spans of the rendered text; the proof decodes the trained tokens again and compares them with
-the messages, so that a mistake in the one isn't repeated in the other.
+The mask is built from spans of the rendered text. The proof instead decodes the trained tokens and compares them with
+the messages, so that it doesn't repeat a mistake of the mask.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from titanflow.common.errors import Problem
+from titanflow.data.chat.check import shown_text
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.layout import Conversation
 
-# A shorter message of another role may stand by chance in what the template writes around a call.
+# A shorter message of another role may stand by chance in the text that a template writes around a call.
 _TELLING = 16
 
 
 @dataclass(frozen=True)
 class TrainedTurn:
-    """The trained tokens of one turn, where the first stands, and the untrained ones before each of its runs."""
+    """A turn's trained tokens ``run``, the place of the first, and in ``gaps`` the untrained ones before each part."""
 
     start: int
     run: list[int]
@@ -33,18 +31,17 @@ class TrainedTurn:
 class MaskProof:
     """Proves rows of one encoder.
 
-    Each row has a trained token; its trained tokens are as many runs as there are trained turns; each run says
-    what its turn says, ends with its only end of turn, and holds nothing of a user's, system's or tool's message;
-    all of the generation prompt stands untrained before it.
+    A row has a trained token, and one run of them for each trained turn. A run says what its turn says, ends with its
+    only end of turn, and has nothing of a user's, system's or tool's message. Its whole generation prompt stands
+    untrained before it.
     """
 
     def __init__(self, encoder: ChatEncoder) -> None:
         self.encoder = encoder
-        self.backend = encoder.tokenizer.backend
-        self.ends = {number for number, _ in encoder.tokenizer.special.values()}
+        self.tokenizer = encoder.tokenizer
+        self.ends = self.tokenizer.special_ids
 
     def fault(self, conversation: Conversation, encoded: Encoded) -> Problem | None:
-        """What is wrong with a row's mask, or None."""
         if not encoded.trained.any():
             return None if not encoded.turns else self._problem("nothing of it is trained", "messages")
         turns = self._turns(encoded)
@@ -61,7 +58,7 @@ class MaskProof:
         """The trained tokens of each turn: runs, joined until one ends with a special token."""
         turns: list[TrainedTurn] = []
         is_open, previous = False, 0
-        for start, end in _borders(encoded):
+        for start, end in encoded.runs:
             run, gap = encoded.ids[start:end].tolist(), encoded.ids[previous:start].tolist()
             if is_open:
                 turns[-1].run.extend(run)
@@ -72,7 +69,7 @@ class MaskProof:
         return turns
 
     def _header_fault(self, conversation: Conversation, encoded: Encoded, number: int, trained: TrainedTurn) -> str:
-        """Whether anything is trained of what the turn is asked for with, or its tokens are others."""
+        """The fault if a turn's prompt is partly trained or has other tokens than inference; empty if there is none."""
         header = self.encoder.header
         if header and any(_holds(gap, header) for gap in trained.gaps[1:]):
             return "its trained tokens begin before its header"
@@ -80,15 +77,15 @@ class MaskProof:
             return ""
         prompt = self.encoder.prompt(Conversation(conversation.messages[:number], conversation.tools))
         if trained.start < len(prompt):
-            return f"it is trained from {self._text(prompt[trained.start :])!r}, which it is asked for with"
+            return f"it is trained from {self.tokenizer.decode(prompt[trained.start :])!r}, which it is asked for with"
         return "" if encoded.ids[: len(prompt)].tolist() == prompt else "its tokens don't begin with its prompt's"
 
     def _end(self, run: list[int]) -> int | None:
-        """Where in a run its end of turn stands: last but for blank space."""
+        """The place of a run's end of turn, which only blanks may follow."""
         for place in range(len(run) - 1, -1, -1):
             if run[place] in self.ends:
                 return place
-            if self._text([run[place]]).strip():
+            if self.tokenizer.decode([run[place]]).strip():
                 return None
         return None
 
@@ -96,21 +93,22 @@ class MaskProof:
         run, is_whole = trained.run, len(trained.gaps) == 1
         end = self._end(run)
         if end is None:
-            return f"its trained tokens end with {self._text(run[-3:])!r}, no end of turn"
+            return f"its trained tokens end with {self.tokenizer.decode(run[-3:])!r}, no end of turn"
         if self.encoder.end_of_turn_id in run[:end]:
-            return f"its trained tokens go on after the end of turn, with {self._text(run[end - 3 : end + 1])!r}"
-        said, message = self._text(run[:end]), messages[turn]
+            last = self.tokenizer.decode(run[end - 3 : end + 1])
+            return f"its trained tokens go on after the end of turn, with {last!r}"
+        said, message = self.tokenizer.decode(run[:end]), messages[turn]
         content = message.get("content") or ""
         calls = [call["function"] for call in message.get("tool_calls") or []]
         for text in [content.strip(), *(call["name"] for call in calls)]:
             if not self._says(said, text, is_whole):
-                return f"its trained tokens say {_shown(said)} where the message says {_shown(text)}"
+                return f"its trained tokens say {shown_text(said)} where the message says {shown_text(text)}"
         if len(said.strip()) > len(content.strip()) and (foreign := self._foreign(messages, message, said)):
-            return f"its trained tokens hold {_shown(foreign)}, which is not the assistant's"
+            return f"its trained tokens hold {shown_text(foreign)}, which is not the assistant's"
         return ""
 
     def _foreign(self, messages: list[dict[str, Any]], message: dict[str, Any], said: str) -> str:
-        """A message of another role that stands in what is trained, and not in the assistant's own words."""
+        """Another role's message that is part of the trained text, but not of the assistant's own words."""
         own = json.dumps(message, ensure_ascii=False, default=str)
         for other in messages:
             text = (other.get("content") or "").strip() if other["role"] != "assistant" else ""
@@ -120,38 +118,23 @@ class MaskProof:
         return ""
 
     def _says(self, said: str, text: str, is_whole: bool) -> bool:
-        """Whether a text is said; where nothing of a turn is left out, a template may space it otherwise.
+        """Whether a text is said; a template may change the blanks of a turn that is trained as a whole.
 
-        A generation prompt may say its beginning: some open a thought.
+        The generation prompt may say its beginning: some open a thought.
         """
-        said = self._text(self.encoder.header) + said
+        said = self.tokenizer.decode(self.encoder.header) + said
         if text in said or self._round_trip(text) in said:
             return True
         return is_whole and "".join(text.split()) in "".join(said.split())
 
-    def _text(self, ids: list[int]) -> str:
-        return str(self.backend.decode(ids, skip_special_tokens=False))
-
     def _round_trip(self, text: str) -> str:
-        """What is left of a text in a vocabulary that loses some: normalised, or with unknown characters."""
-        return self._text(self.backend.encode(text, add_special_tokens=False).ids).strip()
+        """A text as its tokens keep it: perhaps normalised, or with unknown characters."""
+        return self.tokenizer.decode(self.tokenizer.encode(text)).strip()
 
     def _problem(self, found: str, key: str) -> Problem:
         hint = "`titanflow masks` shows the row; the template is what says which text is the assistant's"
         return Problem(f"the mask is wrong: {found}", key, hint=hint)
 
 
-def _borders(encoded: Encoded) -> list[list[int]]:
-    """``[start, end]`` of each unbroken run of trained tokens."""
-    padded: NDArray[np.int8] = np.concatenate([[0], encoded.trained.view(np.int8), [0]]).astype(np.int8)
-    borders: list[list[int]] = np.flatnonzero(np.diff(padded)).reshape(-1, 2).tolist()
-    return borders
-
-
 def _holds(tokens: list[int], part: list[int]) -> bool:
-    """Whether ``part`` stands in ``tokens`` in one piece."""
     return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -1,7 +1,7 @@
-"""The proof that a row holds all that its conversation says: no template may leave out a message in silence.
+"""Proves that a row holds all that its conversation says: no template may leave out a message in silence.
 
-A template that knows no system message, no tool's result or no thoughts renders the rest without an error. So each text
-is looked for in the row's tokens, decoded again. A template may space, trim or escape a text; that is counted.
+A template without support for system messages, tools' results or thoughts renders the rest without an error. So each
+text is looked for in the row's decoded tokens. A template may space, trim or escape a text; that is counted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from titanflow.common.errors import Problem
+from titanflow.data.chat.check import shown_text
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.keys import THOUGHTS
 from titanflow.data.chat.layout import Conversation
@@ -23,14 +24,14 @@ from titanflow.data.chat.proof.lost_thoughts import way_to_thoughts
 
 _OPENED, _CLOSED = "<think>", "</think>"
 _HALF = re.compile("[\ud800-\udfff]")
-# In place of a text that was found, so that an equal one must stand somewhere else.
+# Replaces a text that was found, so that an equal one must be found somewhere else.
 _FOUND = "\0"
 _FORGOTTEN = "the template leaves out the thoughts of earlier turns"
 _OTHERWISE = "chat.template: chatml writes every message and tool"
 
 
 class LeftOut(Exception):
-    """What a template leaves out of a row: a phrase, the key that it stands under, and the way out."""
+    """A template leaves out ``what`` of a row, at ``key``; ``hint`` is a way out."""
 
     def __init__(self, what: str, key: str, hint: str) -> None:
         super().__init__(what)
@@ -39,21 +40,19 @@ class LeftOut(Exception):
 
 @dataclass
 class RowText:
-    """What a row says: outside of what is trained, and in it. The messages' texts are taken from the context."""
+    """A row's untrained text, from which found messages are taken out one by one, and its trained text."""
 
     context: str
     trained: str
-
-    def __post_init__(self) -> None:
-        self._before: list[tuple[int, str]] = []
+    _before: list[tuple[int, str]] = field(default_factory=list)
 
     def take(self, form: str, length: int) -> None:
-        """Take a message's text, of so many characters, out of the context, where it stands as ``form``."""
+        """Takes a message of ``length`` characters, written as ``form``, out of the context."""
         self._before.append((length, self.context))
         self.context = self.context.replace(form, _FOUND, 1)
 
     def beside_longer(self, text: str) -> str:
-        """The context without the messages longer than a text: a shorter one may be taken from within that text."""
+        """The context without the messages longer than a text; the others stay, as they may be parts of that text."""
         return next((context for length, context in self._before if length <= len(text)), self.context)
 
 
@@ -62,10 +61,10 @@ class TextProof:
 
     def __init__(self, encoder: ChatEncoder) -> None:
         self.encoder = encoder
-        self.backend = encoder.tokenizer.backend
+        self.tokenizer = encoder.tokenizer
 
     def look(self, conversation: Conversation, encoded: Encoded) -> tuple[Problem | None, list[str]]:
-        """What is left out of a row, or None; and what the template writes otherwise than the conversation has it."""
+        """The first part that is left out of a row, or None; and notes on texts that the template changes."""
         row, notes = self._row(encoded), dict[str, None]()
         messages = conversation.messages
         try:
@@ -81,7 +80,7 @@ class TextProof:
         return None, list(notes)
 
     def unwritten(self, conversation: Conversation, encoded: Encoded) -> Problem | None:
-        """What the template doesn't write of a trained turn, wherever that would stand: its calls or its text."""
+        """The first part of a trained turn that the template doesn't write at all: thoughts, a call or text."""
         left_out = (self._unwritten(conversation, turn) for turn in encoded.turns)
         return next((self._problem(found) for found in left_out if found), None)
 
@@ -95,12 +94,8 @@ class TextProof:
             **{f"call of {one['function']['name']}": _with_other_call(message, at) for at, one in enumerate(calls)},
             "text": {**message, "content": f"{content}x"},
         }
-        ignored = (
-            what
-            for what, other in others.items()
-            if other != message and self.encoder.renderer.ignores(conversation, turn, other)
-        )
-        what = next(ignored, "")
+        ignores = self.encoder.renderer.ignores
+        what = next((what for what, one in others.items() if one != message and ignores(conversation, turn, one)), "")
         if what == "thoughts":
             return self._lost_thoughts(conversation, turn, thoughts.strip().removeprefix(_OPENED).strip(), "content")
         return LeftOut(f"the {what} in {key}", key, _OTHERWISE) if what else None
@@ -111,16 +106,16 @@ class TextProof:
 
     def _row(self, encoded: Encoded) -> RowText:
         borders = [0, *(np.flatnonzero(np.diff(encoded.trained)) + 1).tolist(), len(encoded.ids)]
-        texts: dict[bool, list[str]] = {False: [], True: [self._text(self.encoder.header)]}
+        texts: dict[bool, list[str]] = {False: [], True: [self.tokenizer.decode(self.encoder.header)]}
         for start, end in itertools.pairwise(borders):
             if start < end:
-                texts[bool(encoded.trained[start])].append(self._text(encoded.ids[start:end].tolist()))
+                texts[bool(encoded.trained[start])].append(self.tokenizer.decode(encoded.ids[start:end].tolist()))
         return RowText(_FOUND.join(texts[False]), _FOUND.join(texts[True]))
 
     def _content(self, message: dict[str, Any], number: int, row: RowText, is_trained: bool) -> Iterator[str]:
         role, content = message["role"], message.get("content") or ""
         if is_trained:
-            # What it says without the blanks around it is proved with the mask.
+            # Its text without the blanks around it is proved with the mask.
             changed = "" if content == content.strip() else self._found(content, row.trained)
             if not (content.strip() or message.get(THOUGHTS[0]) or message.get("tool_calls")):
                 yield "an assistant's turn says nothing"
@@ -131,13 +126,13 @@ class TextProof:
             yield _FORGOTTEN
         if changed is None and not is_trained:
             way_out = f"data.roles: {{{role}: user}} reads it as a user's; " if role in ("system", "tool") else ""
-            what = f"the {role}'s message {_shown(content)}"
+            what = f"the {role}'s message {shown_text(content)}"
             raise LeftOut(what, f"messages[{number}]", f"{way_out}{_OTHERWISE}")
         if changed:
             yield f"the template {changed} the {role}'s text"
 
     def _beside(self, conversation: Conversation, number: int, row: RowText, is_trained: bool) -> Iterator[str]:
-        """What a message says beside its content: thoughts, calls and a name."""
+        """Looks for a message's thoughts, calls and name."""
         message, key = conversation.messages[number], f"messages[{number}]"
         if message["role"] == "assistant":
             yield from self._thoughts(conversation, number, row, is_trained)
@@ -155,7 +150,7 @@ class TextProof:
         yield _FORGOTTEN
 
     def _lost_thoughts(self, conversation: Conversation, number: int, thoughts: str, key: str) -> LeftOut:
-        found = f"the assistant's thoughts {_shown(thoughts)}"
+        found = f"the assistant's thoughts {shown_text(thoughts)}"
         way = way_to_thoughts(self.encoder.renderer, conversation, number, thoughts)
         hints = [f"{way} trains them" if way else f"chat.template: name one that writes message.{THOUGHTS[0]}"]
         if key == THOUGHTS[0] and not way:
@@ -167,7 +162,7 @@ class TextProof:
     def _call(self, function: dict[str, Any], key: str, row: RowText, is_trained: bool) -> None:
         for text in [function["name"], *_leaves(function.get("arguments"))]:
             if self._found(text, row.trained if is_trained else row.beside_longer(text)) is None:
-                found = f"{_shown(text)} of the call of {function['name']}"
+                found = f"{shown_text(text)} of the call of {function['name']}"
                 raise LeftOut(found, f"{key}.tool_calls", _OTHERWISE)
 
     def _name(self, message: dict[str, Any], key: str, row: RowText) -> Iterator[str]:
@@ -176,25 +171,21 @@ class TextProof:
             return
         if role != "tool":
             hint = "data.leave_out: [name] trains without it; or name a template in chat.template that writes it"
-            raise LeftOut(f"the name of the {role}'s message, {_shown(name)}", f"{key}.name", hint)
+            raise LeftOut(f"the name of the {role}'s message, {shown_text(name)}", f"{key}.name", hint)
         yield "the template leaves out the name of a tool's message"
 
     def _tool(self, tool: dict[str, Any], row: RowText) -> None:
         function = tool["function"] if isinstance(tool.get("function"), dict) else tool
         parameters = function.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        texts = [
-            function.get("name"),
-            function.get("description"),
-            *(properties if isinstance(properties, dict) else ()),
-        ]
-        for text in texts:
+        names = properties if isinstance(properties, dict) else ()
+        for text in [function.get("name"), function.get("description"), *names]:
             if isinstance(text, str) and self._found(text, row.beside_longer(text)) is None:
-                found = f"{_shown(text)} of the tool {function.get('name')}"
+                found = f"{shown_text(text)} of the tool {function.get('name')}"
                 raise LeftOut(found, "tools", f"data.leave_out: [tools] trains without them; {_OTHERWISE}")
 
     def _take(self, text: str, row: RowText) -> str | None:
-        """As :meth:`_found`; what is found isn't there for a later text."""
+        """As :meth:`_found` in the context, from which the text is taken out."""
         for form, change in self._forms(text):
             if form in row.context:
                 if form.strip():
@@ -203,22 +194,22 @@ class TextProof:
         return _loosely(text, row.context)
 
     def _found(self, text: str, where: str) -> str | None:
-        """What is done to a text in another: nothing (empty), or a verb; None where it isn't there."""
+        """How a text is changed within another: a verb, or empty if it isn't; None if it isn't there."""
         exact = next((change for form, change in self._forms(text) if form in where), None)
         return _loosely(text, where) if exact is None else exact
 
     def _forms(self, text: str) -> Iterator[tuple[str, str]]:
-        """How a text may stand in a row, and what was done to it then; half a character can't stand there."""
+        """The forms that a text may have in a row, each with its change; half a character has none."""
         if not text.isascii() and _HALF.search(text):
             return
         yield text, ""
-        yield self._text(self.backend.encode(text, add_special_tokens=False).ids), ""
+        yield self._round_trip(text), ""
         yield text.strip(), "trims"
-        yield self._text(self.backend.encode(text.strip(), add_special_tokens=False).ids).strip(), "trims"
+        yield self._round_trip(text.strip()).strip(), "trims"
         yield json.dumps(text, ensure_ascii=False)[1:-1], "escapes"
 
-    def _text(self, ids: list[int]) -> str:
-        return str(self.backend.decode(ids, skip_special_tokens=False))
+    def _round_trip(self, text: str) -> str:
+        return self.tokenizer.decode(self.tokenizer.encode(text))
 
 
 def _with_other_call(message: dict[str, Any], at: int) -> dict[str, Any]:
@@ -229,12 +220,10 @@ def _with_other_call(message: dict[str, Any], at: int) -> dict[str, Any]:
 
 
 def _loosely(text: str, where: str) -> str | None:
-    """Whether a text stands in another but for blanks and backslashes."""
+    """Whether a text stands in another, apart from blanks and backslashes."""
     squeezed = _squeezed(where)
-    for form in (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]):
-        if _squeezed(form) in squeezed:
-            return "spaces or escapes"
-    return None
+    forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+    return "spaces or escapes" if any(_squeezed(form) in squeezed for form in forms) else None
 
 
 def _squeezed(text: str) -> str:
@@ -253,7 +242,3 @@ def _leaves(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield json.dumps(value)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")
