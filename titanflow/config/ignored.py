@@ -66,7 +66,7 @@ def _words(experiment: Tree) -> list[str]:
 
 
 def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:
-    """Takes the ignored values out of ``tree``, from a list only these items; returns ``key: value (origin)`` of each."""
+    """Takes the ignored values out of ``tree``, of a list only those items; returns ``key: value (origin)`` of each."""
     removed = []
     for dotted, values in ignored.values.items():
         section, last = _above(tree, dotted)
