@@ -1,4 +1,4 @@
-"""Whether a module's parallelism fits its processes and its model, whatever they run on."""
+"""Checks that a module's parallelism fits its processes and its model, on any device."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PIPELINE = "pipeline_parallel_degree"
 
 
 def check_parallelism(module: Module) -> list[Problem]:
-    """Degrees that don't divide what they part, or don't go together, however many processes there are.
+    """Degrees that can't divide the model or its rows, or can't be combined, for any number of processes.
 
-    torchtitan asserts the same when each rank has started and built its model.
+    torchtitan asserts the same, but only when each rank has built its model.
     """
     degrees = module.config["parallelism"]
     if wrong := _no_degrees(module):
@@ -31,17 +31,16 @@ def check_parallelism(module: Module) -> list[Problem]:
 
 
 def check_processes(module: Module) -> list[Problem]:
-    """Degrees that the processes don't allow: they don't multiply to them, or what is asked for needs more of them."""
+    """Degrees that the processes don't allow: their product is another number, or a setting needs more processes."""
     if _no_degrees(module):
         return []
     checks = (_check_degrees, _check_experts, _check_offload)
     problems = [problem for check in checks for problem in check(module)]
-    # Which ranks read different rows is known once the degrees fit.
+    # Only degrees that fit tell which ranks read different rows.
     return problems or check_batch(module) or check_pipeline(module)
 
 
 def _no_degrees(module: Module) -> list[str]:
-    """The keys whose value is no degree of parallelism."""
     degrees = module.config["parallelism"]
     wrong = [key for key in OTHERS if degrees[key] < 1]
     return wrong + ([SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else [])
@@ -53,6 +52,7 @@ def is_sharded(module: Module) -> bool:
     shard = degrees[SHARD]
     if shard == -1:
         shard = _processes(module) // prod(degrees[key] for key in OTHERS)
+    # torchtitan shards over the context-parallel ranks, too.
     return shard > 1 or degrees["context_parallel_degree"] > 1
 
 
@@ -100,15 +100,14 @@ def _check_shares(module: Module) -> list[Problem]:
     config, args = module.config, module.model_args
     tensor, context = (config["parallelism"][f"{kind}_parallel_degree"] for kind in ("tensor", "context"))
     problems = []
-    heads = {key: args.get(key) for key in ("n_heads", "n_kv_heads")}
-    for key, count in heads.items():
-        if count and count % tensor:
+    for key in ("n_heads", "n_kv_heads"):
+        if (count := args.get(key)) and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
             problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
     for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
         seq_len = config[section]["seq_len"]
         divisor, parts = tensor, "tensor_parallel_degree"
-        # torchtitan's families assert it of the rows that are trained, whether ranks share them or not.
+        # torchtitan's families assert this for training rows, even where ranks don't share them.
         if context > 1 or (section == "training" and args):
             divisor, parts = 2 * context * tensor, "2 × context_parallel_degree × tensor_parallel_degree"
         if seq_len % divisor:
@@ -118,7 +117,7 @@ def _check_shares(module: Module) -> list[Problem]:
 
 
 def _check_experts(module: Module) -> list[Problem]:
-    """Experts are parted among the ranks that share the other weights."""
+    # Experts are divided among the ranks that share a replica's other weights.
     degrees = module.config["parallelism"]
     experts, tensor = degrees["expert_parallel_degree"], degrees["expert_tensor_parallel_degree"]
     sharing = _processes(module) // (degrees["data_parallel_replicate_degree"] * degrees[PIPELINE])

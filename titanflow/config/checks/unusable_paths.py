@@ -1,4 +1,4 @@
-"""What the file system says against a path of a config (a name too long, a folder closed to us), as a mistake in it."""
+"""Reports a path that the file system refuses (name too long, no permission) as a mistake in the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from titanflow.config.experiment import Experiment
 
 @contextmanager
 def named_by(config: Experiment) -> Iterator[None]:
-    """Names the key by whose value the file system was asked.
+    """Names the key whose value is the refused path.
 
     Raises:
         ConfigError: in place of an ``OSError`` that has a path.
