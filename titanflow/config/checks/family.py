@@ -83,12 +83,12 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
     by_stage = {module.stage: module for module in modules.values()}
     problems = []
     for stage, key in EXPORTED.items():
-        names = named_exports(by_stage[stage]) if stage in by_stage else []
-        for reason, refused in _refused_exports(by_stage, names).items():
-            found = by_stage[stage].config[key]
-            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
-            hint = f"change the model, or leave the module {by_stage[stage].name} out"
-            problems.append(by_stage[stage].problem(key, message, hint=hint))
+        if (module := by_stage.get(stage)) is None:
+            continue
+        hint = f"change the model, or leave the module {module.name} out"
+        for reason, refused in _refused_exports(by_stage, named_exports(module)).items():
+            message = f"found {module.config[key]}, and {' and '.join(refused)} can't be exported: {reason}"
+            problems.append(module.problem(key, message, hint=hint))
     return problems
 
 

@@ -52,9 +52,9 @@ def _check_stages(module: Module) -> list[Problem]:
         cut = f"found {each}, which cuts {weight} layers into {stages} stages"
         if stages % ranks:
             return [_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
-        wanted = _stages_a_rank(schedule)
-        if not _takes(schedule, stages // ranks):
-            return [_problem(module, key, f"{cut}, {stages // ranks} a rank", f"{wanted} a rank, which {schedule} has")]
+        wanted, found = _stages_a_rank(schedule), stages // ranks
+        if not {"one": found == 1, "two": found == 2, "two or more": found >= 2}[wanted]:
+            return [_problem(module, key, f"{cut}, {found} a rank", f"{wanted} a rank, which {schedule} has")]
     if max(first, last, 1) > weight // stages:
         message = f"found {ranks}, which cuts {weight} layers (embedding and output counted) into {stages} stages"
         expected = f"at least {max(first, last, 1)} layers in each stage"
@@ -117,12 +117,6 @@ def _stages_a_rank(schedule: str) -> str:
     if schedule.lower() in ONE_STAGE:
         return "one"
     return "two" if schedule.lower() in TWO_STAGES else "two or more"
-
-
-def _takes(schedule: str, stages: int) -> bool:
-    if schedule.lower() in ONE_STAGE:
-        return stages == 1
-    return stages == 2 if schedule.lower() in TWO_STAGES else stages >= 2
 
 
 def _problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:

@@ -20,28 +20,20 @@ _CONFIG = "tokenizer_config.json"
 
 
 def template_text(template: str, key: str = "chat.template") -> str:
-    """The Jinja source of a template: a built-in one's name or a file's path.
+    """The Jinja source of a template, given by a built-in name or a file's path.
 
     Raises:
         DataError: there is no such template.
     """
     path = _BUILT_IN.get(template, expanded(template))
     if not path.is_file():
-        raise DataError(
-            Problem(
-                f"chat template {template} isn't there",
-                key,
-                expected=f"one of {', '.join(_BUILT_IN)}, or the path of a .jinja file",
-            )
-        )
+        expected = f"one of {', '.join(_BUILT_IN)}, or the path of a .jinja file"
+        raise DataError(Problem(f"chat template {template} isn't there", key, expected=expected))
     return path.read_text(encoding="utf-8")
 
 
 def template_of(tokenizer: Path) -> str | None:
-    """The Jinja source of a tokenizer's own template; None where it has none.
-
-    A tokenizer with several templates gives the one called ``default``.
-    """
+    """The Jinja source of a tokenizer's own template, of several the one called ``default``; None without one."""
     if (tokenizer / _FILE).is_file():
         return (tokenizer / _FILE).read_text(encoding="utf-8")
     config = tokenizer / _CONFIG
@@ -53,11 +45,9 @@ def template_of(tokenizer: Path) -> str | None:
 
 
 def resolve_template(template: str | None, tokenizer: Path | None) -> str:
-    """The Jinja source to train with: the one that is named, else the tokenizer's own, else ``chatml``.
+    """The Jinja source to train with: that of ``chat.template``, else the tokenizer's own, else ``chatml``.
 
-    Args:
-        template: ``chat.template``.
-        tokenizer: the tokenizer's folder, which need not be made yet: one that is trained here has ``chatml``.
+    The tokenizer's folder need not exist yet: a tokenizer that is trained here has ``chatml``.
 
     Raises:
         DataError: see :func:`template_text`.
@@ -73,11 +63,11 @@ def template_digest(text: str) -> str:
 
 
 def marks_generation(text: str) -> bool:
-    """Whether a template says with ``{% generation %}`` what is the assistant's."""
+    """Whether a template marks the assistant's text with ``{% generation %}``."""
     return bool(_GENERATION.search(text))
 
 
 @cache
 def is_built_in(text: str) -> bool:
-    """Whether a template's source is that of a built-in one."""
+    """Whether a template's source is a built-in one."""
     return text in [path.read_text(encoding="utf-8") for path in _BUILT_IN.values()]

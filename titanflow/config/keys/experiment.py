@@ -114,7 +114,7 @@ class ExperimentSpec:
 
 
 def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
-    """Why a name can't be a folder's and a tag's; None where it can. It must not lead out of the workspace."""
+    """Why a name can't be a folder's and a tag's; None where it can. A folder must not lead out of the workspace."""
     if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
         return None
     expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
@@ -122,7 +122,7 @@ def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
 
 
 def tag_problem(text: str, key: str, origin: str = "") -> Problem | None:
-    """Why a text can't be a tag in W&B; None where it can, or where it's empty and there is none."""
+    """Why a text can't be a tag in W&B; None where it can, or is empty."""
     if len(text) <= LONGEST_TAG and text.isprintable():
         return None
     return Problem(f"found {text!r}", key, origin, f"a line of at most {LONGEST_TAG} characters, which W&B's tags have")
