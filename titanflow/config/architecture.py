@@ -86,27 +86,22 @@ def find_base(
     for other in earlier.values():
         if wanted in (other.name, other.stage) and other.trains:
             return _planned(other)
-    origin, revision = named.origin if isinstance(named, Leaf) else "", _section(merged, "sft").get("base_revision")
+    key, origin = f"{module.name}.sft.base", named.origin if isinstance(named, Leaf) else ""
+    revision = _section(merged, "sft").get("base_revision")
     try:
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
         problems += [
-            dataclasses.replace(problem, key=f"{module.name}.sft.base", origin=origin, message=_placed(problem))
-            for problem in error.problems
+            dataclasses.replace(problem, key=key, origin=origin, message=_placed(problem)) for problem in error.problems
         ]
         return None
     # A base that is missing because its module could not be read is reported already.
     if base is None and not (problems and "/" not in wanted):
-        problems.append(
-            Problem(
-                f"found {wanted!r}",
-                key=f"{module.name}.sft.base",
-                origin=origin,
-                expected="a training module before this one, the folder of a finished stage or of a model that "
-                "transformers loads, or owner/name on the Hub",
-                hint=misplaced_revision("sft.base", wanted),
-            )
+        expected = (
+            "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
+            "or owner/name on the Hub"
         )
+        problems.append(Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted)))
     return base
 
 
@@ -160,14 +155,9 @@ def _inherit_args(
     for key, (leaf, value) in wanted.items():
         follows = key == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
         if leaf.value != value and not follows:
-            problems.append(
-                Problem(
-                    f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture",
-                    key=f"{module.name}.model.{key}",
-                    origin=leaf.origin,
-                    hint=f"leave it out here, or change {base.stage}.model.{key} and pretrain again",
-                )
-            )
+            message = f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture"
+            hint = f"leave it out here, or change {base.stage}.model.{key} and pretrain again"
+            problems.append(Problem(message, f"{module.name}.model.{key}", leaf.origin, hint=hint))
     own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
     # A base that has grown has other values than the overrides it was built with.
     module.model_overrides = {key: base_args.get(key, value) for key, value in flatten(base.overrides).items()} | own

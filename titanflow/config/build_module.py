@@ -80,8 +80,8 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
     schema = stage_schema(module.stage)
     if not module.trains:
         return schema, "default"
-    custom = plain(merged.get("experimental", {}).get("custom_args_module")) if "experimental" in merged else None
-    custom = custom or (plain(merged.get("job", {}).get("custom_config_module")) if "job" in merged else None)
+    custom = plain(merged.get("experimental", {}).get("custom_args_module"))
+    custom = custom or plain(merged.get("job", {}).get("custom_config_module"))
     if custom and custom != "titan.train.job_config":
         reach_own_code()
         try:

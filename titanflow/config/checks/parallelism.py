@@ -6,7 +6,7 @@ from math import prod
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import check_batch
-from titanflow.config.checks.pipeline import check_pipeline
+from titanflow.config.checks.pipeline import check_pipeline, parallel_problem
 from titanflow.config.module import Module
 
 OTHERS = (
@@ -26,7 +26,7 @@ def check_parallelism(module: Module) -> list[Problem]:
     """
     degrees = module.config["parallelism"]
     if wrong := _no_degrees(module):
-        return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
+        return [parallel_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
     return [*_check_shares(module), *_check_tied_stages(module), *_check_compiled(module)]
 
 
@@ -56,10 +56,6 @@ def is_sharded(module: Module) -> bool:
     return shard > 1 or degrees["context_parallel_degree"] > 1
 
 
-def _problem(module: Module, degree: str, message: str, expected: str, hint: str = "") -> Problem:
-    return module.problem(f"parallelism.{degree}", message, expected, hint)
-
-
 def _processes(module: Module) -> int:
     launcher = module.config["launcher"]
     return int(launcher["nproc_per_node"]) * int(launcher["nnodes"])
@@ -71,21 +67,14 @@ def _check_degrees(module: Module) -> list[Problem]:
     named = {key: degrees[key] for key in (*OTHERS, SHARD) if degrees[key] > 1}
     shown = " × ".join(f"{key}={value}" for key, value in named.items())
     first = next(iter(named), SHARD)
-    if degrees[SHARD] == -1:
-        if processes % wanted == 0:
-            return _check_replicas(module, named)
-        return [_problem(module, first, f"{shown}, and the launcher starts {processes}", f"a divisor of {processes}")]
-    if wanted * degrees[SHARD] == processes:
+    total, takes_rest = wanted * degrees[SHARD], degrees[SHARD] == -1
+    if total == processes or (takes_rest and processes % wanted == 0):
         return _check_replicas(module, named)
-    return [
-        _problem(
-            module,
-            first,
-            f"{shown or 'every degree is 1'}: {wanted * degrees[SHARD]}, and the launcher starts {processes}",
-            f"degrees that multiply to {processes}",
-            f"{SHARD}: -1 takes what the others leave",
-        )
-    ]
+    started = f"and the launcher starts {processes}"
+    if takes_rest:
+        return [parallel_problem(module, first, f"{shown}, {started}", f"a divisor of {processes}")]
+    message, hint = f"{shown or 'every degree is 1'}: {total}, {started}", f"{SHARD}: -1 takes what the others leave"
+    return [parallel_problem(module, first, message, f"degrees that multiply to {processes}", hint)]
 
 
 def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
@@ -93,7 +82,7 @@ def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
     if replicas not in named or is_sharded(module) or len(named) == 1:
         return []
     message = f"found {named[replicas]}: without FSDP, replicas go with no other parallelism"
-    return [_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
+    return [parallel_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
 
 
 def _check_shares(module: Module) -> list[Problem]:
@@ -103,7 +92,7 @@ def _check_shares(module: Module) -> list[Problem]:
     for key in ("n_heads", "n_kv_heads"):
         if (count := args.get(key)) and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
-            problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
+            problems.append(parallel_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
     for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
         seq_len = config[section]["seq_len"]
         divisor, parts = tensor, "tensor_parallel_degree"
@@ -125,7 +114,7 @@ def _check_experts(module: Module) -> list[Problem]:
         return []
     message = f"found {experts}, with {sharing} of the processes sharing the weights of a replica"
     hint = f"launcher.nproc_per_node: {experts} would start as many processes on one machine"
-    return [_problem(module, "expert_parallel_degree", message, f"a divisor of {sharing}", hint)]
+    return [parallel_problem(module, "expert_parallel_degree", message, f"a divisor of {sharing}", hint)]
 
 
 def _check_offload(module: Module) -> list[Problem]:
@@ -140,7 +129,7 @@ def _check_tied_stages(module: Module) -> list[Problem]:
     if not module.model_args.get("enable_weight_tying") or degree < 2:
         return []
     message = f"found {degree}: embedding and output are one weight, and lie on the first and last stage"
-    return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
+    return [parallel_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
 
 
 def _check_compiled(module: Module) -> list[Problem]:
@@ -154,5 +143,5 @@ def _check_compiled(module: Module) -> list[Problem]:
         problems.append(module.problem("activation_checkpoint.mode", message, f"selective or full, or {needed}"))
     if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
         message = "found true, which torch's compiler does"
-        problems.append(_problem(module, "enable_async_tensor_parallel", message, needed))
+        problems.append(parallel_problem(module, "enable_async_tensor_parallel", message, needed))
     return problems

@@ -51,15 +51,15 @@ def _check_stages(module: Module) -> list[Problem]:
         key = "pipeline_parallel_layers_per_stage"
         cut = f"found {each}, which cuts {weight} layers into {stages} stages"
         if stages % ranks:
-            return [_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
+            return [parallel_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
         wanted, found = _stages_a_rank(schedule), stages // ranks
         if not {"one": found == 1, "two": found == 2, "two or more": found >= 2}[wanted]:
-            return [_problem(module, key, f"{cut}, {found} a rank", f"{wanted} a rank, which {schedule} has")]
+            return [parallel_problem(module, key, f"{cut}, {found} a rank", f"{wanted} a rank, which {schedule} has")]
     if max(first, last, 1) > weight // stages:
         message = f"found {ranks}, which cuts {weight} layers (embedding and output counted) into {stages} stages"
         expected = f"at least {max(first, last, 1)} layers in each stage"
         hint = f"fewer stages: {schedule} has {_stages_a_rank(schedule)} a rank"
-        return [_problem(module, "pipeline_parallel_degree", message, expected, hint)]
+        return [parallel_problem(module, "pipeline_parallel_degree", message, expected, hint)]
     return []
 
 
@@ -71,7 +71,7 @@ def _check_microbatches(module: Module) -> list[Problem]:
     taken = f"a rank takes {rows} rows at a time"
     if rows % size:
         message = f"found {size}, and {taken}"
-        return [_problem(module, "pipeline_parallel_microbatch_size", message, f"a divisor of {rows}")]
+        return [parallel_problem(module, "pipeline_parallel_microbatch_size", message, f"a divisor of {rows}")]
     count, ranks = rows // size, degrees["pipeline_parallel_degree"]
     problems = _check_validation(module, count)
     if degrees["pipeline_parallel_schedule_csv"]:
@@ -119,5 +119,5 @@ def _stages_a_rank(schedule: str) -> str:
     return "two" if schedule.lower() in TWO_STAGES else "two or more"
 
 
-def _problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
+def parallel_problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
     return module.problem(f"parallelism.{key}", message, expected, hint)
