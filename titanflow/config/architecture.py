@@ -63,10 +63,10 @@ def resolve_architecture(
         if wrong := check_flavor(name, flavor, module.name, first_origin(entry.spec)):
             problems += wrong
             return overrides
-        assert isinstance(name, Leaf)
-        assert isinstance(flavor, Leaf)
+        assert found is not None
+        assert flavor is not None
         before = len(problems)
-        module.model_args = resolve_model_args(name.value, flavor.value, overrides, module.name, problems)
+        module.model_args = resolve_model_args(found, flavor.value, overrides, module.name, problems)
         if len(problems) > before:
             return overrides
     module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}

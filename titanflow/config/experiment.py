@@ -84,12 +84,10 @@ def load_experiment(
     raw = load(path, problems)
     over, mistakes = lay_over(raw, settings)
     raw = typed(raw, dataclass_schema(ExperimentSpec))
-    problems += mistakes
     left_out = read_ignored(raw)
     ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
-    problems += check(own, dataclass_schema(ExperimentSpec))
-    problems += _check_names(own, path)
+    problems += [*mistakes, *check(own, dataclass_schema(ExperimentSpec)), *_check_names(own, path)]
     modules = _build_modules(raw, over, tree, path, left_out, problems)
     warnings: list[str] = []
     if not problems:

@@ -1,7 +1,4 @@
-"""An experiment's ``ignore:``: keys of its files that nothing here reads are left out, and each is reported.
-
-For another tool's files the whole list has a name: ``ignore: primus``.
-"""
+"""An experiment's ``ignore:``: leaves keys of its files out and reports them; ``primus`` names a whole list."""
 
 from __future__ import annotations
 

@@ -99,13 +99,13 @@ def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) 
     return []
 
 
-def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, problems: list[Problem]) -> dict[str, Any]:
+def resolve_model_args(
+    found: dict[str, Any], flavor: str, overrides: Tree, key: str, problems: list[Problem]
+) -> dict[str, Any]:
     """The flavor's arguments with the overrides laid over them; mistakes go to ``problems``.
 
     ``overrides`` may be flat or nested: a dotted key or a mapping reaches a nested dataclass (RoPE scaling, experts).
     """
-    found = family(name)
-    assert found is not None
     args = copy.deepcopy(found["flavors"][flavor])
     known = known_keys(found["schema"])
     for dotted, leaf in leaves(overrides):

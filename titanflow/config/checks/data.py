@@ -33,9 +33,6 @@ def check_data(module: Module, section: str) -> list[Problem]:
         problems += division_problems(module, section, key, member, own)
     if data and not any(is_divided(member) for member in members.values()):
         problems += division_problems(module, section, section, data, written)
-    proof_rows = module.config["chat"]["proof_rows"]
-    if proof_rows is not None and proof_rows < 0:
-        problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
     return problems
 
 

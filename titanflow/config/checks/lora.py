@@ -39,8 +39,6 @@ PEFT_NAMES = {
     **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
 }
 """Modules by their name in transformers and peft, with their name here."""
-QUANTIZERS = "quantize."
-"""Prefix of torchtitan's converters that replace plain linear layers."""
 
 UNTRAINED_TOKENS = (
     "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
@@ -151,7 +149,11 @@ def lora_problems(module: Module) -> list[Problem]:
     settings = Lora(**module.config["lora"])
     problems = number_problems(settings)
     if settings.rank > 0:
-        problems += [*_stage_problems(module), *preset_problems(module.config), *other_problems(module.config)]
+        if module.stage != "sft":
+            message = "LoRA trains beside a finished base, and pretrain has none"
+            hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+            problems.append(Problem(message, "lora.rank", hint=hint))
+        problems += [*preset_problems(module.config), *other_problems(module.config)]
         linears, others = _names(module)
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
@@ -190,13 +192,6 @@ def _no_peft(message: str, hint: str) -> Problem:
     return Problem(message, "lora.peft_adapter", expected="false", hint=hint)
 
 
-def _stage_problems(module: Module) -> list[Problem]:
-    if module.stage == "sft":
-        return []
-    hint = "adapters belong into the sft module; rank: 0 trains the model itself"
-    return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
-
-
 def other_problems(config: Mapping[str, Any]) -> list[Problem]:
     """Keys of other sections that can't be combined with adapters; keys that ``config`` lacks are taken as right."""
     problems = []
@@ -206,7 +201,8 @@ def other_problems(config: Mapping[str, Any]) -> list[Problem]:
         if found != wanted:
             problems.append(Problem(f"found {found}, with LoRA: {reason}", key, expected=str(wanted)))
     converters = (config.get("model") or {}).get("converters") or []
-    if quantizers := [name for name in converters if name.startswith(QUANTIZERS)]:
+    # These replace plain linear layers.
+    if quantizers := [name for name in converters if name.startswith("quantize.")]:
         message = f"found {quantizers[0]}, with LoRA: adapters are put beside plain linear layers"
         problems.append(Problem(message, "model.converters", hint="leave it out, or lora.rank"))
     return problems

@@ -15,8 +15,6 @@ CHATML = "chatml"
 LLAMA3 = "llama3"
 _BUILT_IN = {name: Path(__file__).with_name(f"{name}.jinja") for name in (CHATML, LLAMA3)}
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_FILE = "chat_template.jinja"
-_CONFIG = "tokenizer_config.json"
 
 
 def template_text(template: str, key: str = "chat.template") -> str:
@@ -34,13 +32,12 @@ def template_text(template: str, key: str = "chat.template") -> str:
 
 def template_of(tokenizer: Path) -> str | None:
     """The Jinja source of a tokenizer's own template, of several the one called ``default``; None without one."""
-    if (tokenizer / _FILE).is_file():
-        return (tokenizer / _FILE).read_text(encoding="utf-8")
-    config = tokenizer / _CONFIG
+    if (own := tokenizer / "chat_template.jinja").is_file():
+        return own.read_text(encoding="utf-8")
+    config = tokenizer / "tokenizer_config.json"
     found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
     if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
+        found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}.get("default")
     return found if isinstance(found, str) else None
 
 

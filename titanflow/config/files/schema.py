@@ -90,7 +90,7 @@ def known_keys(schema: Schema, prefix: str = "") -> list[str]:
 
 
 def typed(tree: Tree, schema: Schema) -> Tree:
-    """The tree with numbers as written (``1001``, ``012``) wherever the schema takes text alone."""
+    """The tree with each plain value as it was written (``1001``, ``012``) where the schema takes text alone."""
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     others = others if isinstance(others, dict) else {}
     return remade(tree, {key: _typed(value, properties.get(key, others)) for key, value in tree.items()})
