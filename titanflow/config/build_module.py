@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from titanflow.architectures.custom_code import reach_own_code
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.architecture import resolve_architecture
-from titanflow.config.files.schema import Schema, check, dataclass_schema, defaults, merge_schemas, typed
+from titanflow.config.files.schema import Schema, check, completed, dataclass_schema, merge_schemas, typed
 from titanflow.config.files.tree import ConfigTree
 from titanflow.config.ignored import remove_unknown, remove_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.model_args import check_params, take_unknown
 from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry, merge_files
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, plain, remade
 
 FRAMEWORKS = {"pretrain": "torchtitan", "sft": "torchtitan", "evaluate": "lm_eval", "publish": "huggingface_hub"}
 
@@ -97,8 +96,7 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
 
 
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
-    known = {key: value for key, value in merged.items() if key in schema["properties"]}
-    module.config = plain(merge(_as_leaves(defaults(schema)), known))
+    module.config = completed(merged, schema)
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
     written = {key: leaf.origin for key, leaf in leaves(merged)}
     sections = (module.config.get("training"), module.config.get("validation"))
@@ -127,9 +125,3 @@ def _without_empty(tree: Tree, schema: Schema) -> Tree:
         elif value.value is not None or "properties" not in below:
             kept[key] = value
     return remade(tree, kept)
-
-
-def _as_leaves(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _as_leaves(value) for key, value in values.items()}
-    return Leaf(values, "")

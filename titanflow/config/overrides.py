@@ -9,7 +9,9 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
-from titanflow.config.files.schema import closest
+from titanflow.config.files.schema import closest, dataclass_schema, known_keys
+from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.module import STAGE_OF
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
@@ -105,8 +107,6 @@ def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Settin
 
 def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
     """Whether a module's key belongs to its entry in the experiment's file, rather than to its stage's config."""
-    from titanflow.config.module import STAGE_OF
-
     if key in FILE_KEYS:
         # A section is laid over the file's content. A publication's `model` is the name of a stage.
         return isinstance(value, Leaf) and not (key == "model" and STAGE_OF.get(module) == "publish")
@@ -114,9 +114,6 @@ def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
-    from titanflow.config.files.schema import dataclass_schema, known_keys
-    from titanflow.config.keys.experiment import ExperimentSpec
-
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known and setting.key != "launcher":
         set_leaf(experiment, setting.key, setting.tree)
@@ -131,8 +128,6 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
 
 def _by_stage(key: str, modules: list[str]) -> str:
     """A hint where a key begins with another name of a stage than its module has here."""
-    from titanflow.config.module import STAGE_OF
-
     named, _, rest = key.removeprefix("modules.").partition(".")
     own = next((module for module in modules if STAGE_OF.get(module) == STAGE_OF.get(named, named)), None)
     if own is None and rest and named in STAGE_OF:

@@ -28,7 +28,6 @@ DEFAULT_TARGETS = ("attention.*", *FUSED)
 """Modules that get an adapter unless ``target_modules`` is set; a family with experts lacks some of them."""
 TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
-
 OTHERS: Mapping[str, tuple[Any, str]] = {
     "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
     "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
@@ -39,7 +38,6 @@ PEFT_NAMES = {
     **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
 }
 """Modules by their name in transformers and peft, with their name here."""
-
 UNTRAINED_TOKENS = (
     "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
     "it read: the model may not learn to end a turn. {}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, family_of
 from titanflow.architectures.family import Fault
@@ -80,7 +80,6 @@ def _dropout(args: dict[str, Any]) -> Found:
     dropout, attention = args.get("dropout"), args.get("attn_type")
     if not _is_number(dropout):
         return
-    assert dropout is not None
     if not 0 <= dropout < 1:
         yield ("dropout",), f"found {dropout}", "at least 0 and below 1"
     elif dropout and attention != MASKED:
@@ -151,5 +150,5 @@ def _experts(args: dict[str, Any]) -> Found:
         yield ("moe_args.num_limited_groups", "moe_args.num_expert_groups"), found, f"num_limited_groups: 1 to {groups}"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -35,5 +35,4 @@ def _problem(error: OSError, config: Experiment) -> Problem:
     found = f"found {error.filename}: {error.strerror}"
     # The longest such text is the likeliest: others may be a part of it by chance.
     key = max(texts, key=lambda one: len(texts[one][0]), default="")
-    origin = texts[key][1] if texts else ""
-    return Problem(found, key, origin, "a path that can be read")
+    return Problem(found, key, texts[key][1] if texts else "", "a path that can be read")

@@ -17,7 +17,7 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.files.foreign_names import foreign_hint
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain, remade
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, as_tree, first_origin, leaves, merge, plain, remade
 
 Schema = dict[str, Any]
 TYPE_NAMES = {
@@ -79,6 +79,12 @@ def defaults(schema: Schema) -> Any:
     if "properties" in schema:
         return {key: defaults(value) for key, value in schema["properties"].items()}
     return {"array": [], "object": {}}.get(schema.get("type", ""))
+
+
+def completed(tree: Tree, schema: Schema) -> Any:
+    """The tree's plain values over the schema's defaults, without keys that the schema lacks."""
+    known = {key: value for key, value in tree.items() if key in schema["properties"]}
+    return plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
 
 
 def known_keys(schema: Schema, prefix: str = "") -> list[str]:

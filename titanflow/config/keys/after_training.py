@@ -25,7 +25,7 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
-    """A folder with your own task files; a relative path is found in the config tree, or in the working directory."""
+    """A folder with your own task files; a relative path is of the config tree, or else of the working directory."""
     data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
