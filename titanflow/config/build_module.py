@@ -21,10 +21,7 @@ FRAMEWORKS = {"pretrain": "torchtitan", "sft": "torchtitan", "evaluate": "lm_eva
 
 
 def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
-    """Resolves one entry of an experiment's ``modules``; mistakes go to ``problems``.
-
-    ``earlier`` holds the modules before it: an sft takes its architecture from one of them.
-    """
+    """Resolves one entry of ``modules``; mistakes go to ``problems``. The base of an sft may be among ``earlier``."""
     name, spec, key = entry.name, entry.spec, entry.key
     stage = STAGE_OF.get(name)
     if stage is None:

@@ -16,10 +16,7 @@ WSL = "dxg"
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device, and how many there are, one for each process (None where that isn't known).
-
-    ``found`` says in messages how it is known.
-    """
+    """A kind of device, how many there are (one for each process; None if unknown), and how that was found out."""
 
     kind: Literal["cpu", "cuda"]
     count: int | None = None

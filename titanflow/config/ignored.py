@@ -12,10 +12,7 @@ from titanflow.files.yaml_source import Leaf, Tree, first_origin
 
 @dataclass(frozen=True)
 class Ignored:
-    """Dotted keys to leave out wherever the schema lacks them, and single values of other keys to leave out.
-
-    Such a value means something to the other tool alone.
-    """
+    """Keys to leave out where the schema lacks them, and by key the values that only another tool understands."""
 
     keys: tuple[str, ...] = ()
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

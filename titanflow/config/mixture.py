@@ -9,10 +9,7 @@ from titanflow.config.keys.training import Mixture, is_divided
 
 
 def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The data config of each source of a mixture, by its name; empty where ``data`` is no mixture.
-
-    A source takes the keys that it doesn't set from ``data`` itself.
-    """
+    """Each source's data config by name, with unset keys taken from ``data``; empty where ``data`` is no mixture."""
     around = {key: value for key, value in data.items() if key not in ("mixture", "name")}
     sources = (data.get("mixture") or {}).get("sources") or {}
     members = {}

@@ -68,13 +68,8 @@ def find_modules(
 ) -> tuple[LoraModules, list[Problem]]:
     """The modules that a ``lora`` section selects, and its mistakes.
 
-    Mistakes are a pattern that matches nothing, a module both adapted and trained whole, and a tied one.
-
-    Args:
-        settings: the section.
-        linears: the names of the model's linear layers.
-        others: the names of its other modules.
-        tied: whether embeddings and output head share one weight.
+    Mistakes are a pattern that matches nothing, a module both adapted and trained whole, and one of two that are
+    ``tied`` (embeddings and output head are one weight). ``linears`` and ``others`` are the model's modules by name.
     """
     targets, problems = _find("target_modules", target_patterns(settings.target_modules, linears), linears)
     saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])

@@ -20,10 +20,7 @@ PIPELINE = "pipeline_parallel_degree"
 
 
 def check_parallelism(module: Module) -> list[Problem]:
-    """Degrees that can't divide the model or its rows, or can't be combined, for any number of processes.
-
-    torchtitan asserts the same, but only when each rank has built its model.
-    """
+    """Degrees that don't fit the model, its rows or each other; torchtitan asserts it once each rank has its model."""
     degrees = module.config["parallelism"]
     if wrong := _no_degrees(module):
         return [parallel_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]

@@ -20,10 +20,7 @@ CHECKOUT = Path(__file__).parents[3] / "configs"
 
 @dataclass(frozen=True)
 class ConfigTree:
-    """A folder with ``experiments/``, ``modules/``, ``models/``, ``data/`` and ``evals/``.
-
-    ``modules/`` and ``models/`` may have a folder for each framework, as in Primus.
-    """
+    """A folder with ``experiments/``, ``data/``, ``evals/``, and ``modules/`` and ``models/``, perhaps by framework."""
 
     root: Path
 
@@ -49,10 +46,7 @@ class ConfigTree:
         raise ConfigError(Problem(f"no experiment {name!r}", expected=expected, hint=did_you_mean(name, known)))
 
     def file(self, room: str, leaf: Leaf, key: str, framework: str | None = None) -> Path:
-        """A file of ``modules/``, ``models/`` or ``data/`` that a config names; ``.yaml`` may be left out.
-
-        The working directory comes last.
-        """
+        """A file of ``modules/``, ``models/`` or ``data/``, else of the working directory; ``.yaml`` may be omitted."""
         name = str(leaf.value)
         folders = [self.root / room / framework] if framework else []
         folders.append(self.root / room)

@@ -33,10 +33,7 @@ def settle_presets(module: Module) -> None:
 
 
 def expanded(patterns: Iterable[str], family: str, names: Iterable[str]) -> list[str]:
-    """The patterns with each preset replaced by names of ``names``; one without such modules stays as it is.
-
-    ``family`` is ``model.name``; ``names`` are the model's modules.
-    """
+    """The patterns, each preset replaced by its modules among ``names``; a preset without any stays as it is."""
     routed = {module for modules in PARAMETER_GROUPS.get(family, {}).values() for module in modules}
     found = [without_layer(name) for name in names if routed & set(name.split("."))]
     meant = {TOKENS: [EMBEDDINGS, HEAD], ROUTED: found}
