@@ -74,6 +74,7 @@ def load_experiment(
     path = tree.experiment(name)
     if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
         raise ConfigError(problem)
+    # An experiment's file that lies in another config tree goes with the modules and models of that tree.
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)
     if path.suffix == ".toml":
