@@ -1,4 +1,4 @@
-"""Which model a training module builds: name, flavor, overrides of its arguments, and what an sft inherits."""
+"""The model that a training module builds: its name, flavor and overridden arguments, and what an sft inherits."""
 
 from __future__ import annotations
 
@@ -50,22 +50,23 @@ def resolve_architecture(
         module.warnings.append(f"{place}: no module {custom.value!r} here, nor on the Python path of this machine")
     args_schema = found["schema"] if found else None
     section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)
+    flat = dict(leaves(overrides))
     params = read_params(entry.spec.get("params", {}), f"{module.name}.params", problems)
-    overrides = {**dict(leaves(overrides)), **params, **_set_last(overrides, entry.settings)}
-    overrides = without_empty_sections(overrides, args_schema)
+    # A command line and flow parameters have the last word, over ``params`` too.
+    last = {key: flat[key] for key, _ in leaves(_section(entry.settings, "model")) if key in flat}
+    overrides = without_empty_sections({**flat, **params, **last}, args_schema)
     merged["model"] = section
     if base is not None and found is not None and not base.model_args:
-        # Its own module says what it lacks.
+        # The base's own module already reports why it has no arguments.
         return {}
     if not is_custom:
-        wrong = check_flavor(name, flavor, module.name, first_origin(entry.spec))
-        problems += wrong
-        if wrong:
+        if wrong := check_flavor(name, flavor, module.name, first_origin(entry.spec)):
+            problems += wrong
             return overrides
-        assert isinstance(name, Leaf)
-        assert isinstance(flavor, Leaf)
+        assert found is not None
+        assert flavor is not None
         before = len(problems)
-        module.model_args = resolve_model_args(name.value, flavor.value, overrides, module.name, problems)
+        module.model_args = resolve_model_args(found, flavor.value, overrides, module.name, problems)
         if len(problems) > before:
             return overrides
     module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
@@ -74,17 +75,10 @@ def resolve_architecture(
     return overrides
 
 
-def _set_last(overrides: Tree, settings: Tree) -> Tree:
-    """Of the overrides those that a command line or a flow parameter set: they go over ``params`` too."""
-    model = settings.get("model")
-    last = dict(leaves(model)) if isinstance(model, dict) else {}
-    return {key: leaf for key, leaf in leaves(overrides) if key in last}
-
-
 def find_base(
     module: Module, merged: Tree, earlier: dict[str, Module], problems: list[Problem]
 ) -> BaseArchitecture | None:
-    """What an sft starts from: an earlier module, or what lies outside; None for other stages and where it fails."""
+    """The base of an sft: an earlier module or an outside model. None for other stages, and after a mistake."""
     if module.stage != "sft":
         return None
     named = _section(merged, "sft").get("base")
@@ -92,44 +86,38 @@ def find_base(
     for other in earlier.values():
         if wanted in (other.name, other.stage) and other.trains:
             return _planned(other)
-    origin, revision = named.origin if isinstance(named, Leaf) else "", _section(merged, "sft").get("base_revision")
+    key, origin = f"{module.name}.sft.base", named.origin if isinstance(named, Leaf) else ""
+    revision = _section(merged, "sft").get("base_revision")
     try:
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
         problems += [
-            dataclasses.replace(problem, key=f"{module.name}.sft.base", origin=origin, message=_placed(problem))
-            for problem in error.problems
+            dataclasses.replace(problem, key=key, origin=origin, message=_placed(problem)) for problem in error.problems
         ]
         return None
-    # A module that could not be read is named already.
+    # A base that is missing because its module could not be read is reported already.
     if base is None and not (problems and "/" not in wanted):
-        problems.append(
-            Problem(
-                f"found {wanted!r}",
-                key=f"{module.name}.sft.base",
-                origin=origin,
-                expected="a training module before this one, the folder of a finished stage or of a model that "
-                "transformers loads, or owner/name on the Hub",
-                hint=misplaced_revision("sft.base", wanted),
-            )
+        expected = (
+            "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
+            "or owner/name on the Hub"
         )
+        problems.append(Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted)))
     return base
 
 
 def _placed(problem: Problem) -> str:
-    """A message with the place that it is about, where the problem itself names the key that led there."""
+    """The message, headed by its place: the problem's own key and origin become those of ``sft.base``."""
     place = ": ".join(part for part in (problem.origin, problem.key) if part and part != "sft.base")
     return f"{place}: {problem.message}" if place else problem.message
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section, or nothing where something else stands in its place, which the check names."""
+    # Where a section isn't a mapping, the schema's check reports it.
     found = values.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def _planned(other: Module) -> BaseArchitecture:
-    """A base of the same experiment, as it will be."""
     model, training = _section(other.config, "model"), _section(other.config, "training")
     return BaseArchitecture(
         stage=other.name,
@@ -143,14 +131,13 @@ def _planned(other: Module) -> BaseArchitecture:
 
 
 def _inherited(base: BaseArchitecture, merged: Tree, section: Tree) -> Tree:
-    """The base's model under what the sft says of its own; the code of a family of one's own comes along."""
+    """The base's model section with the sft's own keys laid over it; a custom family's import is inherited too."""
     origin = f"inherited from {base.stage}"
     custom = _section(base.config, "experimental").get("custom_import")
     if custom and "custom_import" not in _section(merged, "experimental"):
         set_leaf(merged, "experimental.custom_import", Leaf(custom, origin))
     model = {"name": base.model_name, "flavor": base.flavor}
-    converters = _section(base.config, "model").get("converters")
-    if converters is not None:
+    if (converters := _section(base.config, "model").get("converters")) is not None:
         model["converters"] = converters
     return {**{key: Leaf(value, origin) for key, value in model.items()}, **section}
 
@@ -158,26 +145,21 @@ def _inherited(base: BaseArchitecture, merged: Tree, section: Tree) -> Tree:
 def _inherit_args(
     module: Module, base: BaseArchitecture, merged: Tree, overrides: Tree, problems: list[Problem]
 ) -> None:
-    """An sft has its base's architecture: what it says of its own must say the same, unless it is mutable."""
+    """An sft keeps its base's architecture: arguments that it sets itself must equal the base's, unless mutable."""
     section, base_args = merged["model"], flatten(base.model_args)
     wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
-    # Of a family of one's own a plan knows only what was overridden; the stage knows all.
+    # Of a custom family a plan knows only the overridden arguments; the stage knows all.
     known = {key: leaf for key, leaf in leaves(overrides) if key in base_args}
     wanted |= {key: (leaf, base_args[key]) for key, leaf in known.items() if not is_mutable(key)}
     seq_len = _section(merged, "training").get("seq_len")
     for key, (leaf, value) in wanted.items():
         follows = key == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
         if leaf.value != value and not follows:
-            problems.append(
-                Problem(
-                    f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture",
-                    key=f"{module.name}.model.{key}",
-                    origin=leaf.origin,
-                    hint=f"leave it out here, or change {base.stage}.model.{key} and pretrain again",
-                )
-            )
+            message = f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture"
+            hint = f"leave it out here, or change {base.stage}.model.{key} and pretrain again"
+            problems.append(Problem(message, f"{module.name}.model.{key}", leaf.origin, hint=hint))
     own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
-    # A base that grew has other values than the overrides that its own base was made with.
+    # A base that has grown has other values than the overrides it was built with.
     module.model_overrides = {key: base_args.get(key, value) for key, value in flatten(base.overrides).items()} | own
     if module.model_args:
         module.model_args = copy.deepcopy(base.model_args)

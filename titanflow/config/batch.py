@@ -10,18 +10,14 @@ from titanflow.config.module import Module
 
 
 def check_batch(module: Module) -> list[Problem]:
-    """A global batch that the ranks can't share, and a number of validation steps that torchtitan refuses.
-
-    The module's degrees of parallelism must fit its processes.
-    """
+    """Assumes that the module's degrees of parallelism fit its processes."""
     problems = []
     training, key = module.config["training"], "training.global_batch_size"
     rows, local = training["global_batch_size"], training["local_batch_size"]
-    ranks = data_parallel_ranks(module.config)
     if rows == 0:
         hint = "-1 takes local_batch_size rows on each data-parallel rank"
         problems.append(module.problem(key, "found 0", "1 or more, or -1", hint))
-    elif local_share(rows, local, ranks) is None:
+    elif local_share(rows, local, ranks := data_parallel_ranks(module.config)) is None:
         problems.append(module.problem(key, *unshared(rows, local, ranks)))
     if module.config["validation"]["steps"] == 0:
         hint = "to validate nothing, set validation.enable: false"
@@ -30,14 +26,14 @@ def check_batch(module: Module) -> list[Problem]:
 
 
 def data_parallel_ranks(config: Mapping[str, Any]) -> int:
-    """The ranks that read different rows; the others share a model's weights, layers or rows."""
-    launcher, parallelism = config.get("launcher") or {}, config.get("parallelism") or {}
+    """The number of ranks that read different rows; the others share a model's weights, layers or rows."""
+    launcher = config.get("launcher") or {}
     processes = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
-    return data_parallel_share(processes, parallelism)
+    return data_parallel_share(processes, config.get("parallelism") or {})
 
 
 def data_parallel_share(processes: int, parallelism: Mapping[str, Any]) -> int:
-    """How many of so many processes read different rows."""
+    """The number of these processes that read different rows."""
     for kind in ("tensor", "pipeline", "context"):
         processes //= int(parallelism.get(f"{kind}_parallel_degree") or 1)
     return max(processes, 1)
@@ -46,7 +42,7 @@ def data_parallel_share(processes: int, parallelism: Mapping[str, Any]) -> int:
 def global_batch_size(config: Mapping[str, Any]) -> int | None:
     """Rows in one optimizer step, by torchtitan's rule: the global size, or the local one on each data-parallel rank.
 
-    None where a config says neither.
+    None where a config has neither.
     """
     training = config.get("training") or {}
     if (training.get("global_batch_size") or -1) > 0:
@@ -59,8 +55,8 @@ def global_batch_size(config: Mapping[str, Any]) -> int | None:
 def local_share(rows: int, local: int, ranks: int) -> int | None:
     """The rows that a rank takes at a time: ``local``, or fewer where the ranks' batches exceed the global one.
 
-    The global batch is what training depends on; the local one only says how much of it a rank takes at a time. None
-    where ``ranks`` can't share ``rows`` evenly: torchtitan asserts that ``rows`` is a multiple of ``local × ranks``.
+    The result of a training depends on the global batch; the local one only says how it is cut. None where ``ranks``
+    can't share ``rows`` evenly: torchtitan asserts that ``rows`` is a multiple of ``local × ranks``.
     """
     if rows <= 0 or rows % (local * ranks) == 0:
         return local
@@ -70,7 +66,7 @@ def local_share(rows: int, local: int, ranks: int) -> int | None:
 
 
 def unshared(rows: int, local: int, ranks: int) -> tuple[str, str]:
-    """What was found, and what was expected, where :func:`local_share` is None."""
+    """The message, and what is expected instead, where :func:`local_share` is None."""
     of = f"{ranks} data-parallel rank{'s' if ranks > 1 else ''} of {local} rows"
     expected = f"a multiple of {ranks * local}" + (f", or of {ranks} and smaller" if local > 1 else "")
     return f"found {rows}, with {of}", expected

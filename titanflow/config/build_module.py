@@ -1,36 +1,27 @@
-"""How a module of an experiment comes about: its files and overrides merged, checked and completed with defaults."""
+"""Builds a module of an experiment: merges its files and overrides, checks them, fills in the defaults."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from titanflow.architectures.custom_code import reach_own_code
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.architecture import resolve_architecture
-from titanflow.config.files.schema import Schema, check, dataclass_schema, defaults, merge_schemas, typed
+from titanflow.config.files.schema import Schema, check, completed, dataclass_schema, merge_schemas, typed
 from titanflow.config.files.tree import ConfigTree
 from titanflow.config.ignored import remove_unknown, remove_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.model_args import check_params, take_unknown
 from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry, merge_files
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, merge, plain, remade
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, flatten, leaves, plain, remade
 
-FRAMEWORKS = {
-    "pretrain": "torchtitan",
-    "sft": "torchtitan",
-    "evaluate": "lm_eval",
-    "publish": "huggingface_hub",
-}
+FRAMEWORKS = {"pretrain": "torchtitan", "sft": "torchtitan", "evaluate": "lm_eval", "publish": "huggingface_hub"}
 
 
 def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], problems: list[Problem]) -> Module | None:
-    """Resolves one entry of an experiment's ``modules``; what is wrong goes to ``problems``.
-
-    ``earlier`` holds the modules before it, of which an sft takes its architecture.
-    """
+    """Resolves one entry of ``modules``; mistakes go to ``problems``. The base of an sft may be among ``earlier``."""
     name, spec, key = entry.name, entry.spec, entry.key
     stage = STAGE_OF.get(name)
     if stage is None:
@@ -49,8 +40,10 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     except ConfigError as error:
         problems += error.problems
         return None
-    merged = typed(_without_empty(merged, stage_schema(stage)), stage_schema(stage))
-    if broken := _check_kinds(merged, stage_schema(stage), name):
+    schema = stage_schema(stage)
+    merged = typed(_without_empty(merged, schema), schema)
+    # With a value in place of a section, or the other way round, nothing else can be looked at.
+    if broken := check(_other_than_values(merged, schema), schema, f"{name}."):
         problems += broken
         return None
     module.ignored = remove_values(merged, entry.ignored, name)
@@ -66,13 +59,8 @@ def build_module(entry: Entry, tree: ConfigTree, earlier: dict[str, Module], pro
     return module
 
 
-def _check_kinds(merged: Tree, schema: Schema, name: str) -> list[Problem]:
-    """Values in place of sections, mappings and lists in place of values: with these nothing else can be looked at."""
-    return check(_other_than_values(merged, schema), schema, f"{name}.")
-
-
 def _other_than_values(tree: Tree, schema: Schema) -> Tree:
-    """Of the known keys, what stands in place of a section, and what is a mapping or a list."""
+    """The known keys that have something else in place of a section, or a mapping or list as their value."""
     found: Tree = {}
     for key, value in tree.items():
         below = schema["properties"].get(key, {})
@@ -88,8 +76,8 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
     schema = stage_schema(module.stage)
     if not module.trains:
         return schema, "default"
-    custom = plain(merged.get("experimental", {}).get("custom_args_module")) if "experimental" in merged else None
-    custom = custom or (plain(merged.get("job", {}).get("custom_config_module")) if "job" in merged else None)
+    custom = plain(merged.get("experimental", {}).get("custom_args_module"))
+    custom = custom or plain(merged.get("job", {}).get("custom_config_module"))
     if custom and custom != "titan.train.job_config":
         reach_own_code()
         try:
@@ -99,41 +87,32 @@ def _schema(module: Module, merged: Tree, problems: list[Problem]) -> tuple[Sche
         except Exception as error:
             key, expected = "experimental.custom_args_module", "a module with a dataclass JobConfig"
             message = f"{custom}: {type(error).__name__}: {error}"
-            problems.append(Problem(message, f"{module.name}.{key}", _origin_of(merged, custom), expected))
+            origin = next((leaf.origin for _, leaf in leaves(merged) if leaf.value == custom), "")
+            problems.append(Problem(message, f"{module.name}.{key}", origin, expected))
     return schema, f"torchtitan {load_snapshot()['torchtitan']}"
 
 
-def _origin_of(tree: Tree, value: str) -> str:
-    return next((leaf.origin for _, leaf in leaves(tree) if leaf.value == value), "")
-
-
 def _complete(module: Module, merged: Tree, schema: Schema, base_origin: str, overrides: Tree) -> None:
-    complete = merge(
-        _as_leaves(defaults(schema)),
-        {key: value for key, value in merged.items() if key in schema["properties"]},
-    )
+    module.config = completed(merged, schema)
     ours = dataclass_schema(TRAINING_SECTIONS)["properties"] if module.trains else {}
-    module.config = plain(complete)
     written = {key: leaf.origin for key, leaf in leaves(merged)}
     sections = (module.config.get("training"), module.config.get("validation"))
     if module.trains and "validation.seq_len" not in written and all(isinstance(one, dict) for one in sections):
         # torchtitan's 2048 is longer than the rows of most models.
         module.config["validation"]["seq_len"] = module.config["training"]["seq_len"]
         written["validation.seq_len"] = "as training.seq_len"
-    model_origin = (
-        "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin) if module.trains else ""
-    )
     for key in flatten(module.config):
         section, name = [*key.split("."), ""][:2]
         is_ours = name in ours.get(section, {}).get("properties", {}) or section == "launcher"
         module.origins[key] = written.get(key) or ("default" if is_ours else base_origin)
-    args_origins = {f"model.{key}": leaf.origin for key, leaf in leaves(overrides)}
+    args_origins = {key: leaf.origin for key, leaf in leaves(overrides)}
     for key in flatten(module.model_args):
-        module.origins[f"model.{key}"] = args_origins.get(f"model.{key}", model_origin)
+        flavor = "{name}/{flavor} of {base}".format(**module.config["model"], base=base_origin)
+        module.origins[f"model.{key}"] = args_origins.get(key, flavor)
 
 
 def _without_empty(tree: Tree, schema: Schema) -> Tree:
-    """The tree without its sections that are written and left empty (null): these have their defaults."""
+    """The tree without sections that are written and left empty (null): these get their defaults."""
     kept: Tree = {}
     others = schema.get("additionalProperties")
     for key, value in tree.items():
@@ -143,10 +122,3 @@ def _without_empty(tree: Tree, schema: Schema) -> Tree:
         elif value.value is not None or "properties" not in below:
             kept[key] = value
     return remade(tree, kept)
-
-
-def _as_leaves(values: Any) -> Any:
-    """Plain mappings as a tree whose leaves have no origin."""
-    if isinstance(values, dict):
-        return {key: _as_leaves(value) for key, value in values.items()}
-    return Leaf(values, "")

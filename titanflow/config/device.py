@@ -1,4 +1,4 @@
-"""What a stage will run on, told without torch: from the config, or from the files that a driver makes."""
+"""The device that a stage will run on, found without torch: from the config, or from the drivers' files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ WSL = "dxg"
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device, and how many processes can have one each (None where that can't be told).
-
-    ``found`` says how it is known, for messages.
-    """
+    """A kind of device, how many there are (one for each process; None if unknown), and how that was found out."""
 
     kind: Literal["cpu", "cuda"]
     count: int | None = None
@@ -27,9 +24,9 @@ class Device:
 
 
 def stage_device(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Device | None:
-    """The device that a stage's launcher asks for, or for ``auto`` this machine's.
+    """The device that a stage's launcher asks for; ``auto`` is this machine's.
 
-    None where the stage runs on several machines, of which this one may be none.
+    None where the stage runs on several machines, since this one may not be among them.
     """
     asked = launcher.get("device", "auto")
     if asked == "cpu":
@@ -40,19 +37,18 @@ def stage_device(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.en
 
 
 def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Device:
-    """What torch would find here, told from the files that the drivers make."""
+    """The device that torch would find here, known from the drivers' files."""
     if _torch_build().endswith("+cpu"):
         return Device("cpu", found=f"torch {_torch_build()} is installed")
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        named = [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-        if not named:
+    count = None
+    if (visible := environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        count = sum(name.strip() not in ("", "-1") for name in visible.split(","))
+        if not count:
             return Device("cpu", found=f"CUDA_VISIBLE_DEVICES is {visible!r}")
-    nvidia = len(list(devices.glob(NVIDIA)))
-    if nvidia:
-        return Device("cuda", len(named) if visible is not None else nvidia, f"{devices}/{NVIDIA}")
+    if nvidia := len(list(devices.glob(NVIDIA))):
+        return Device("cuda", count or nvidia, f"{devices}/{NVIDIA}")
     if (devices / AMD).exists() or (devices / WSL).exists():
-        return Device("cuda", len(named) if visible is not None else None, str(devices))
+        return Device("cuda", count, str(devices))
     return Device("cpu", found="this machine has no GPU")
 
 

@@ -1,4 +1,4 @@
-"""Which part of a divided source each section reads: what follows from the section, and what is refused."""
+"""Which part of a divided source each section reads by default, and which settings are refused."""
 
 from __future__ import annotations
 
@@ -16,13 +16,8 @@ _BY_ITSELF = "the dev part of data"
 _EXPECTED = "a share between 0 and 1 (0.01), or a number of rows from 1 (200)"
 
 
-def parts_read(module: Module, section: str) -> tuple[str, ...]:
-    """The parts that a section may read of a divided source, the one that it reads by itself first."""
-    return (_TRAINING if module.trains else _EVALUATION)[section]
-
-
 def sources(data: dict[str, Any], section: str) -> dict[str, dict[str, Any]]:
-    """The config of each source of a section, by the key where it stands; of a mixture each member's."""
+    """The config of each source of a section, or of each member of a mixture, by its dotted key."""
     members = mixture_members(data)
     return {f"{section}.mixture.sources.{name}": one for name, one in members.items()} if members else {section: data}
 
@@ -32,25 +27,22 @@ def settle_parts(module: Module) -> None:
 
     A training module without ``validation_data`` validates on the dev part of its data, if that has one.
     """
-    if module.trains and module.config["validation"]["enable"] and not names_rows(module.config["validation_data"]):
-        _validate_on_dev(module)
     if not module.trains:
         _settle_kind(module)
-    for section in _TRAINING if module.trains else _EVALUATION:
+    elif module.config["validation"]["enable"] and not names_rows(module.config["validation_data"]):
+        _validate_on_dev(module)
+    for section, parts in (_TRAINING if module.trains else _EVALUATION).items():
         data = module.config.get(section)
         if data and not data["part"] and any(is_divided(one) for one in sources(data, section).values()):
-            data["part"] = parts_read(module, section)[0]
+            data["part"] = parts[0]
 
 
 def _settle_kind(module: Module) -> None:
-    """What holds rows out is read as training reads it: as text, unless it says otherwise."""
+    """Held-out rows are read as training reads them: as text, unless ``kind`` says otherwise."""
     data = module.config.get("data") or {}
-    if data and "kind" not in written_keys(module, "data") and _holds_out(data):
+    holds_out = any(value is not None for value in (data.get("held_out") or {}).values())
+    if holds_out and "kind" not in written_keys(module, "data"):
         data["kind"] = "text"
-
-
-def _holds_out(data: dict[str, Any]) -> bool:
-    return any(value is not None for value in (data.get("held_out") or {}).values())
 
 
 def _validate_on_dev(module: Module) -> None:
@@ -73,32 +65,27 @@ def _validate_on_dev(module: Module) -> None:
 
 
 def written_keys(module: Module, section: str) -> set[str]:
-    """The keys of a section that someone wrote, rather than a default filling them in."""
+    """The keys of a section that someone wrote, without those that a default fills in."""
     found = (key.split(".") for key, origin in module.origins.items() if origin != "default")
     return {parts[1] for parts in found if parts[0] == section}
 
 
 def validation_note(module: Module | None) -> str:
-    """What a plan says of a module that validates on rows held out of its own data; empty for any other."""
+    """A plan's note on a module that validates on rows held out of its own data; empty for any other."""
     if module is None or module.origins.get("validation_data.part") != _BY_ITSELF:
         return ""
     return f"validates on the dev part of {module.config['data']['name'] or 'its data'}"
 
 
 def division_problems(module: Module, section: str, key: str, data: dict[str, Any], written: set[str]) -> list[Problem]:
-    """What one source holds out that can't be, and a part that isn't there or isn't for this section.
+    """Shares or numbers of held-out rows that can't be, and a part that is missing or not for this section.
 
-    Args:
-        module: the module.
-        section: ``data`` or ``validation_data``.
-        key: where the source stands: the section, or ``<section>.mixture.sources.<name>``.
-        data: the source's config.
-        written: the keys that someone wrote.
+    ``key`` is the section, or ``<section>.mixture.sources.<name>``; ``data`` is that source's config.
     """
     held_out = _held_out(data)
     if problems := _held_out_problems(module, key, data, held_out):
         return problems
-    part, allowed = data.get("part"), parts_read(module, section)
+    part, allowed = data.get("part"), (_TRAINING if module.trains else _EVALUATION)[section]
     if not is_divided(data):
         if not part or "part" not in written:
             return []
@@ -133,14 +120,11 @@ def _held_out_problems(module: Module, key: str, data: dict[str, Any], held_out:
     shares = [value for value in found.values() if isinstance(value, float)]
     if not problems and sum(shares) >= 1:
         message = f"found {' and '.join(map(str, shares))}, which leaves nothing to train on"
-        problems.append(
-            _problem(module, key, f"held_out.{next(iter(found))}", message, "shares that are below 1 together")
-        )
+        return [_problem(module, key, f"held_out.{next(iter(found))}", message, "shares that are below 1 together")]
     return problems
 
 
 def check_items(module: Module) -> list[Problem]:
-    """What evaluation items can't be made of."""
     data = module.config.get("data") or {}
     if not names_rows(data):
         return []
@@ -164,7 +148,7 @@ def check_items(module: Module) -> list[Problem]:
 def written_at(module: Module, key: str, name: str) -> str:
     """Where a value of a source was written: with it, in the section around it, or else where its rows are named.
 
-    ``name`` may be of a section, of which any value counts.
+    Where ``name`` is a section, any of its values counts.
     """
     around = key.partition(".")[0]
     for dotted in (f"{key}.{name}", f"{around}.{name}", *(f"{key}.{one}" for one in SOURCE_KEYS)):
@@ -179,7 +163,7 @@ def _problem(module: Module, key: str, name: str, message: str, expected: str = 
 
 
 def _check_files(module: Module, data: dict[str, Any]) -> list[Problem]:
-    """What means nothing for files that are taken as they are, or for the built-in source's items."""
+    """Keys that mean nothing for files that are taken as they are, or for the built-in source's items."""
     named = [key for key in SOURCE_KEYS if data.get(key)]
     if len(named) > 1:
         hint = f"set {module.name}.data.{named[0]} to null, or name another data file in `data:`"

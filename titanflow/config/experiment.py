@@ -1,7 +1,7 @@
 """An experiment: one file that names a module file and a model file for each stage, and overrides them.
 
-Order, weakest first: module file, model file, data files, the experiment's ``overrides``, then what a command
-line or a flow's parameters set. Every mistake in all of them is reported together.
+Precedence, weakest first: module file, model file, data files, the experiment's ``overrides``, then the settings of a
+command line or a flow's parameters. All mistakes in all of them are reported together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -38,7 +37,7 @@ _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params"
 class Experiment:
     """A resolved experiment: its own settings and its modules, each complete with defaults and origins.
 
-    ``spec`` holds the experiment file's own keys, ``origins`` where those that were written come from.
+    ``spec`` holds the experiment file's own keys; ``origins`` says where each written one comes from.
     """
 
     path: Path
@@ -53,11 +52,9 @@ class Experiment:
 
     @property
     def who(self) -> dict[str, str]:
-        """Whose it is: ``work_group`` and ``user_name``."""
         return {key: getattr(self.spec, key) for key in WHO}
 
     def stage(self, stage: str) -> Module | None:
-        """The module of a stage, or None where the experiment has none."""
         return next((module for module in self.modules.values() if module.stage == stage), None)
 
 
@@ -66,8 +63,8 @@ def load_experiment(
 ) -> Experiment:
     """Loads an experiment by its name or its file.
 
-    With ``starts`` False, what only a start asks for (the processes that its parallelism needs) is no mistake but a
-    warning: a config may be read where it is never run.
+    ``starts`` False: the config may be read where it is never run. Then requirements of a start alone, such as the
+    number of processes that its parallelism needs, become warnings.
 
     Raises:
         ConfigError: with every mistake that was found, each with file, line and key.
@@ -77,18 +74,21 @@ def load_experiment(
     path = tree.experiment(name)
     if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
         raise ConfigError(problem)
+    # An experiment's file that lies in another config tree goes with the modules and models of that tree.
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)
+    if path.suffix == ".toml":
+        # torchtitan's TOML is the config of one training: a module's config, not an experiment.
+        expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
+        raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
     problems: list[Problem] = []
-    raw = load(_in_yaml(path), problems)
+    raw = load(path, problems)
     over, mistakes = lay_over(raw, settings)
     raw = typed(raw, dataclass_schema(ExperimentSpec))
-    problems += mistakes
     left_out = read_ignored(raw)
     ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
     own = {**raw, "modules": {}}
-    problems += check(own, dataclass_schema(ExperimentSpec))
-    problems += _check_names(own, path)
+    problems += [*mistakes, *check(own, dataclass_schema(ExperimentSpec)), *_check_names(own, path)]
     modules = _build_modules(raw, over, tree, path, left_out, problems)
     warnings: list[str] = []
     if not problems:
@@ -99,11 +99,13 @@ def load_experiment(
         lacks = [problem for module in modules.values() for problem in check_launch(module)]
         problems += lacks if starts else []
         warnings = [] if starts else [f"a run would be refused: {problem}" for problem in lacks]
-        problems += check_exports(modules)
-        problems += check_gate(modules, tree.root)
+        problems += [*check_exports(modules), *check_gate(modules, tree.root)]
     if problems:
         raise ConfigError(problems)
-    spec = TypeAdapter(ExperimentSpec).validate_python(_without_empty(plain(own)))
+    # A section that is written and left empty has its defaults.
+    sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
+    values = {key: value for key, value in plain(own).items() if value is not None or key not in sections}
+    spec = TypeAdapter(ExperimentSpec).validate_python(values)
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
@@ -122,14 +124,6 @@ def load_experiment(
     )
 
 
-def _in_yaml(path: Path) -> Path:
-    """The experiment's file; torchtitan's TOML is the config of one training, which an experiment names."""
-    if path.suffix != ".toml":
-        return path
-    expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
-    raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
-
-
 def _check_names(own: Tree, path: Path) -> list[Problem]:
     named = own.get("exp_name")
     if isinstance(named, Leaf) and named.value:
@@ -139,12 +133,6 @@ def _check_names(own: Tree, path: Path) -> list[Problem]:
     who = [(key, own[key]) for key in WHO if key in own]
     tags = [tag_problem(str(leaf.value or ""), key, leaf.origin) for key, leaf in who if isinstance(leaf, Leaf)]
     return [one for one in (problem, *tags) if one]
-
-
-def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without sections that are written and left empty, which have their defaults."""
-    sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
-    return {key: value for key, value in values.items() if not (value is None and key in sections)}
 
 
 def _build_modules(
@@ -160,6 +148,8 @@ def _build_modules(
         origin = specs.origin if isinstance(specs, Leaf) else str(path)
         problems.append(Problem("the experiment has no modules", key="modules", origin=origin))
         return {}
+    launcher = raw.get("launcher")
+    common = launcher if isinstance(launcher, dict) else {}
     modules: dict[str, Module] = {}
     for name, spec in specs.items():
         if not isinstance(spec, dict) or isinstance(spec, Replacing):
@@ -167,30 +157,32 @@ def _build_modules(
             problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=origin))
             continue
         ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
-        # What lies below these is checked with the stage's config.
+        # The contents of these sections are checked with the stage's config.
         shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and _is_section(value))}
         misplaced = _misplaced(name, shallow)
         problems += misplaced.values()
         shallow = {key: value for key, value in shallow.items() if key not in misplaced}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
-        launcher = raw.get("launcher")
-        common = launcher if isinstance(launcher, dict) else {}
         entry = Entry(name, spec, over.get(name, {}), common, left_out)
-        module = build_module(entry, tree, modules, problems)
-        if module is not None:
+        if (module := build_module(entry, tree, modules, problems)) is not None:
             module.ignored = ignored + module.ignored
-            problems += _second(module, modules, first_origin(spec))
+            # A stage has one module: a second would never run.
+            problems += [
+                Problem(f"is the stage of {other.name}, too", f"modules.{name}", first_origin(spec), "one of both")
+                for other in modules.values()
+                if other.stage == module.stage
+            ]
             modules[name] = module
     return modules
 
 
 def _is_section(value: Leaf | Tree) -> bool:
-    """Whether a mapping stands here, and stood in every file below it."""
+    """Whether a mapping stands here, and in no merged file a value in its place."""
     return isinstance(value, dict) and not isinstance(value, Replacing)
 
 
 def _misplaced(name: str, spec: Tree) -> dict[str, Problem]:
-    """What belongs to the stage's config and stands beside the names of its files, by its key."""
+    """Keys of the stage's config that stand beside the names of its files; by key."""
     own = dataclass_schema(ModuleSpec)["properties"]
     known = stage_schema(STAGE_OF[name])["properties"] if name in STAGE_OF else {}
     return {
@@ -203,9 +195,3 @@ def _misplaced(name: str, spec: Tree) -> dict[str, Problem]:
         for key, value in spec.items()
         if key in known and key not in own
     }
-
-
-def _second(module: Module, modules: dict[str, Module], origin: str) -> list[Problem]:
-    """A stage has one module: a second one would never run."""
-    names = [other.name for other in modules.values() if other.stage == module.stage]
-    return [Problem(f"is the stage of {name}, too", f"modules.{module.name}", origin, "one of both") for name in names]

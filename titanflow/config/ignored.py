@@ -1,7 +1,4 @@
-"""What an experiment's ``ignore:`` leaves out of its files: keys that nothing here reads, each of them reported.
-
-Of another tool's files the whole list has a name: ``ignore: primus``.
-"""
+"""An experiment's ``ignore:``: leaves keys of its files out and reports them; ``primus`` names a whole list."""
 
 from __future__ import annotations
 
@@ -15,10 +12,7 @@ from titanflow.files.yaml_source import Leaf, Tree, first_origin
 
 @dataclass(frozen=True)
 class Ignored:
-    """Dotted keys of sections or values, and by dotted key the values that are left out where they stand there.
-
-    A key is left out only where the schema lacks it; a value is one that only the other tool could answer to.
-    """
+    """Keys to leave out where the schema lacks them, and by key the values that only another tool understands."""
 
     keys: tuple[str, ...] = ()
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -39,11 +33,17 @@ section that sets them, the converter that puts them in, and the module that dec
 
 def read_ignored(experiment: Tree) -> Ignored:
     """The experiment's ``ignore:``, a list's name or a list of names and dotted keys."""
-    return _together(NAMED.get(word, Ignored((word,))) for word in _words(experiment))
+    keys: dict[str, None] = {}
+    values: dict[str, tuple[str, ...]] = {}
+    for word in _words(experiment):
+        one = NAMED.get(word, Ignored((word,)))
+        keys |= dict.fromkeys(one.keys)
+        values |= {key: (*values.get(key, ()), *found) for key, found in one.values.items()}
+    return Ignored(tuple(keys), values)
 
 
 def idle_names(experiment: Tree, removed: Iterable[str]) -> list[str]:
-    """Of the ``ignore:`` list each key that left nothing out, with why; ``removed`` is all that was left out."""
+    """A warning for each key of ``ignore:`` that left nothing out; ``removed`` is all that was left out."""
     keys = {line.partition(" ")[0] for line in removed}
     leaf = experiment.get("ignore")
     return [
@@ -59,17 +59,8 @@ def _words(experiment: Tree) -> list[str]:
     return [written] if isinstance(written, str) else [str(one) for one in written] if isinstance(written, list) else []
 
 
-def _together(lists: Iterable[Ignored]) -> Ignored:
-    keys: dict[str, None] = {}
-    values: dict[str, tuple[str, ...]] = {}
-    for one in lists:
-        keys |= dict.fromkeys(one.keys)
-        values |= {key: (*values.get(key, ()), *found) for key, found in one.values.items()}
-    return Ignored(tuple(keys), values)
-
-
 def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:
-    """Takes the ignored values out of ``tree``, a list's alone; returns ``key: value (origin)`` of each."""
+    """Takes the ignored values out of ``tree``, of a list only those items; returns ``key: value (origin)`` of each."""
     removed = []
     for dotted, values in ignored.values.items():
         section, last = _above(tree, dotted)
@@ -107,7 +98,7 @@ def remove_unknown(tree: Tree, ignored: Ignored, schema: Schema, module: str = "
 
 
 def _above(tree: Tree, dotted: str) -> tuple[Tree, str]:
-    """The section that a dotted key stands in, an empty one where there is none, and its last name."""
+    """The section of a dotted key (a new empty one where there is none), and the key's last name."""
     *above, last = dotted.split(".")
     section: Any = tree
     for part in above:

@@ -1,4 +1,4 @@
-"""What a mixture in a ``data`` section means for each of its sources."""
+"""The data config of each source of a mixture, and how the mixture mixes them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from typing import Any
 
 from titanflow.config.keys.training import Mixture, is_divided
 
-_OF_THE_MIXTURE = ("weight", "epochs")
-
 
 def mixture_members(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The data config of each source of a mixture, by its name; empty where ``data`` is no mixture.
-
-    What a source doesn't set is as in ``data`` itself.
-    """
+    """Each source's data config by name, with unset keys taken from ``data``; empty where ``data`` is no mixture."""
     around = {key: value for key, value in data.items() if key not in ("mixture", "name")}
     sources = (data.get("mixture") or {}).get("sources") or {}
     members = {}
     for name, source in sources.items():
-        own = {key: value for key, value in source.items() if key not in _OF_THE_MIXTURE}
+        own = {key: value for key, value in source.items() if key not in ("weight", "epochs")}
         member = {**around, "name": name, **own}
-        # The section's part means nothing for a source of which nothing is held out.
+        # The section's part means nothing for a source that holds nothing out.
         members[name] = member if is_divided(member) or "part" in own else {**member, "part": None}
     return members
 

@@ -1,25 +1,24 @@
-"""A model's arguments as a plan sees them: one flavor's values, the overrides laid over them, all checked.
+"""A model's arguments in a plan: one flavor's values with the overrides laid over them, all checked.
 
-At run time :mod:`titan.models.overrides` does the same on torchtitan's own objects; this is the half that needs
-no torch, and says where each value was written.
+At run time :mod:`titan.models.overrides` does the same on torchtitan's own objects. This half needs no torch, and
+knows where each value was written.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 from functools import cache
 from typing import Any
 
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.errors import Problem
 from titanflow.config.files.foreign_names import foreign_key
-from titanflow.config.files.schema import Schema, accepts, closest, describe, inline, known_keys
+from titanflow.config.files.schema import Schema, accepts, closest, describe, did_you_mean, inline, known_keys
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
 
 
 def family(name: str) -> dict[str, Any] | None:
-    """What the snapshot holds of a model family; None for one that isn't torchtitan's."""
+    """The snapshot's entry for a model family; None if the family isn't torchtitan's."""
     found = load_snapshot()["models"].get(name)
     return found and {**found, "schema": _schema(name)}
 
@@ -34,9 +33,9 @@ def split_overrides(
 ) -> tuple[Tree, Tree]:
     """Parts a ``model:`` section into torchtitan's own keys and overrides of the model's arguments.
 
-    A key that torchtitan's section lacks and the family's ``ModelArgs`` have is an override, as Primus's files
-    have it; one that neither has stays in the section, where the check names it. Of a family that comes in by
-    ``experimental.custom_import`` the arguments aren't known here: the stage checks them before it trains.
+    As in Primus's files, a key of the family's ``ModelArgs`` that torchtitan's section lacks is an override. A key
+    that neither has stays in the section, where the check reports it. The arguments of a family that comes in by
+    ``experimental.custom_import`` aren't known here: the stage checks them before it trains.
     """
     if args_schema is None and not is_custom:
         return model, {}
@@ -58,21 +57,15 @@ def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
     if not isinstance(overrides, dict):
         return {}
     flat = dict(leaves(overrides))
-    invalid = {name: leaf for name, leaf in flat.items() if not name.startswith("model.")}
-    if invalid:
-        problems.append(
-            Problem(
-                f"Invalid override keys detected: {sorted(invalid)}",
-                key=f"{key}.model_overrides",
-                origin=next(iter(invalid.values())).origin,
-                expected=", ".join(f"model.{name}" for name in sorted(invalid)),
-            )
-        )
+    if invalid := [name for name in flat if not name.startswith("model.")]:
+        message, origin = f"Invalid override keys detected: {sorted(invalid)}", flat[invalid[0]].origin
+        expected = ", ".join(f"model.{name}" for name in sorted(invalid))
+        problems.append(Problem(message, f"{key}.model_overrides", origin, expected))
     return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}
 
 
 def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Problem]:
-    """What stands under ``params`` and isn't ``model_overrides``, each with the line to write in its place."""
+    """Keys of ``params`` other than ``model_overrides``, each with the line to write in its place."""
     problems = []
     for name, value in params.items() if isinstance(params, dict) else ():
         if name == "model_overrides" and trains:
@@ -87,7 +80,6 @@ def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Pr
 
 
 def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) -> list[Problem]:
-    """Whether the model and its flavor are named and known."""
     for what, leaf in (("name", name), ("flavor", flavor)):
         if leaf is None or leaf.value is None:
             return [Problem(f"model.{what} is required for model override patch", key=f"{key}.model", origin=origin)]
@@ -95,35 +87,25 @@ def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) 
     assert flavor is not None
     models = load_snapshot()["models"]
     if name.value not in models:
-        near = difflib.get_close_matches(str(name.value), models, n=1)
-        hint = f"did you mean {near[0]}?" if near else "a family of your own comes in by `experimental.custom_import`"
+        own = "a family of your own comes in by `experimental.custom_import`"
+        hint = did_you_mean(str(name.value), models) or own
         message = f"torchtitan {load_snapshot()['torchtitan']} has no model {name.value!r}"
         return [Problem(message, key=f"{key}.model.name", origin=name.origin, expected=", ".join(models), hint=hint)]
     flavors = models[name.value]["flavors"]
     if flavor.value not in flavors:
         message = f"flavor {flavor.value!r} not found in model_args for {name.value!r}"
-        near = difflib.get_close_matches(str(flavor.value), flavors, n=1)
-        hint = f"did you mean {near[0]}?" if near else ""
-        return [
-            Problem(
-                message,
-                key=f"{key}.model.flavor",
-                origin=flavor.origin,
-                expected=", ".join(flavors),
-                hint=hint,
-            )
-        ]
+        hint = did_you_mean(str(flavor.value), flavors)
+        return [Problem(message, f"{key}.model.flavor", flavor.origin, ", ".join(flavors), hint)]
     return []
 
 
-def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, problems: list[Problem]) -> dict[str, Any]:
-    """The flavor's arguments with the overrides laid over them; a mistake goes to ``problems``.
+def resolve_model_args(
+    found: dict[str, Any], flavor: str, overrides: Tree, key: str, problems: list[Problem]
+) -> dict[str, Any]:
+    """The flavor's arguments with the overrides laid over them; mistakes go to ``problems``.
 
-    ``overrides`` is flat or nested; a nested dataclass (RoPE scaling, experts) is reached by a dotted key or by
-    a mapping.
+    ``overrides`` may be flat or nested: a dotted key or a mapping reaches a nested dataclass (RoPE scaling, experts).
     """
-    found = family(name)
-    assert found is not None
     args = copy.deepcopy(found["flavors"][flavor])
     known = known_keys(found["schema"])
     for dotted, leaf in leaves(overrides):
@@ -132,28 +114,20 @@ def resolve_model_args(name: str, flavor: str, overrides: Tree, key: str, proble
             message = f"{found['args']!r} has no field {dotted!r}"
             problems.append(Problem(message, f"{key}.model.{dotted}", leaf.origin, hint=_field_hint(dotted, known)))
         elif not accepts(leaf.value, field):
-            problems.append(
-                Problem(
-                    f"found {leaf.value!r}",
-                    key=f"{key}.model.{dotted}",
-                    origin=leaf.origin,
-                    expected=describe(field),
-                )
-            )
+            problems.append(Problem(f"found {leaf.value!r}", f"{key}.model.{dotted}", leaf.origin, describe(field)))
         else:
             set_argument(args, dotted, leaf.value)
     return args
 
 
 def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:
-    """The overrides, flat, without sections that are written and left empty: these change nothing."""
-    flat = dict(leaves(overrides))
-    fields = {dotted: _field(args_schema or {}, dotted) or {} for dotted in flat}
-    return {dotted: leaf for dotted, leaf in flat.items() if leaf.value or "properties" not in fields[dotted]}
+    """The flat overrides without sections that are written and left empty: these change nothing."""
+    fields = {dotted: _field(args_schema or {}, dotted) or {} for dotted in overrides}
+    return {dotted: leaf for dotted, leaf in overrides.items() if leaf.value or "properties" not in fields[dotted]}
 
 
 def take_unknown(section: Tree, model_schema: Schema, key: str) -> list[Problem]:
-    """Takes each key out of a ``model:`` section that neither torchtitan's section nor the family's arguments have."""
+    """Takes out of a ``model:`` section the keys that neither torchtitan's section nor the family's arguments have."""
     name = section.get("name")
     found = family(str(name.value)) if isinstance(name, Leaf) else None
     if found is None:
@@ -175,7 +149,7 @@ def _field_hint(dotted: str, known: list[str]) -> str:
 
 
 def families_hint(dotted: str) -> str:
-    """Which families have an argument that another lacks; empty where none has."""
+    """A hint that lists the families with this argument; empty where none has it."""
     owners = [name for name in load_snapshot()["models"] if dotted in known_keys(_schema(name))]
     return f"families that have it: {', '.join(owners)}" if owners else ""
 
@@ -189,7 +163,6 @@ def _field(schema: Schema, dotted: str) -> Schema | None:
 
 
 def set_argument(args: dict[str, Any], dotted: str, value: Any) -> None:
-    """Sets one of the nested arguments, by its dotted name."""
     *above, last = dotted.split(".")
     for part in above:
         args = args[part]

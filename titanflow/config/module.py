@@ -1,4 +1,4 @@
-"""One module of an experiment, resolved: its files and overrides merged, checked and completed with defaults."""
+"""One resolved module of an experiment, and the schema of each stage's config."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.errors import Problem
-from titanflow.config.files.schema import (
-    Schema,
-    dataclass_schema,
-    inline,
-    merge_schemas,
-)
+from titanflow.config.files.schema import Schema, dataclass_schema, inline, merge_schemas
 from titanflow.config.keys import bounds
 from titanflow.config.keys.after_training import Evaluate, Publish
 from titanflow.config.keys.bounds import bounded
@@ -29,17 +24,17 @@ STAGE_OF = {
     "evaluate": "evaluate",
     "publish": "publish",
 }
-"""The stage that a module is, by its name; Primus's names are known too."""
+"""A module's stage by the module's name; Primus's names are known too."""
 
 
 @dataclass
 class Module:
-    """What a stage will get.
+    """The settings that a stage will get.
 
-    ``config`` is complete: every section and key, defaults included; ``origins`` says of each dotted key where
-    its value comes from. For a training module ``model_overrides`` is flat and ``model_args`` the arguments
-    that the model will be built with; ``base`` is what an sft starts from. ``named`` is what its entry in the
-    experiment names: framework and files, each as one opens it and with where it's written.
+    ``config`` is complete: every section and key, defaults included; ``origins`` says where each dotted key's value
+    comes from. For a training module, ``model_overrides`` is flat, ``model_args`` holds the arguments that the model
+    will be built with, and ``base`` is what an sft starts from. ``named`` holds the framework and the files (paths to
+    open) that its entry in the experiment names, each with its origin.
     """
 
     name: str
@@ -60,12 +55,12 @@ class Module:
         return self.framework == "torchtitan"
 
     def is_written(self, key: str) -> bool:
-        """Whether someone wrote the key, rather than a default filling it in."""
+        """Whether someone wrote the key, so that its value isn't a default."""
         origin = self.origins.get(key, "default")
         return origin != "default" and not origin.startswith("torchtitan ")
 
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
-        """What is wrong with one of its values, with where that was written; of a section, where its first key was."""
+        """A mistake in one of its values, with the value's origin; a section's is that of its first written key."""
         below = (name for name in self.origins if name.startswith(f"{key}.") and self.is_written(name))
         origin = self.origins.get(key) or self.origins.get(next(below, ""), "")
         return Problem(message, f"{self.name}.{key}", origin, expected, hint)
@@ -78,7 +73,7 @@ class Module:
 
 @cache
 def stage_schema(stage: str) -> Schema:
-    """What a stage's config may hold, each number within its bounds."""
+    """The schema of a stage's config, with the bounds of its numbers."""
     if stage == "publish":
         return dataclass_schema(Publish)
     if stage == "evaluate":

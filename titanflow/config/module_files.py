@@ -1,4 +1,4 @@
-"""The files that a module of an experiment names, merged: module file, model file, data files, then its own words."""
+"""Merges the files that a module of an experiment names, and its overrides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of an experiment's ``modules``: as written, what is set over it, and what it shares with all."""
+    """One entry of an experiment's ``modules``: as written, the settings over it, and what all modules share."""
 
     name: str
     spec: Tree
@@ -29,17 +29,13 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Where it stands in the experiment's file."""
         return f"modules.{self.name}"
 
 
 def merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
-    """A module's config as its files and the experiment have it; what is wrong goes to ``problems``.
+    """A module's config from its files and the experiment, without defaults; mistakes go to ``problems``.
 
-    The files go to ``module.named``, and what is taken without being named to ``module.warnings``.
-
-    Raises:
-        ConfigError: a file that isn't there, or can't be read.
+    The files go to ``module.named``; ``module.warnings`` says where one is taken that nobody named.
     """
     merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
     missing: list[Problem] = []
@@ -72,7 +68,7 @@ def merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[P
 
 @contextmanager
 def _gathered(problems: list[Problem]) -> Iterator[None]:
-    """Goes on behind a file that isn't there, or can't be read: the next may have a mistake of its own."""
+    """Collects the problems of a file that can't be read and goes on: the next may have mistakes of its own."""
     try:
         yield
     except ConfigError as error:
@@ -80,7 +76,7 @@ def _gathered(problems: list[Problem]) -> Iterator[None]:
 
 
 def _module_file(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Path | None:
-    """The module's file: the one that is named, none for null, and its stage's where nothing is written."""
+    """The module's file: the named one, none for null, or the stage's own where nothing is written."""
     config, key = entry.spec.get("config"), f"{entry.key}.config"
     if isinstance(config, dict):
         hint = f"what this module sets itself stands under its overrides: `{in_one_line({'overrides': config})}`"
@@ -99,7 +95,7 @@ def _module_file(entry: Entry, tree: ConfigTree, module: Module, problems: list[
 
 
 def _data(entry: Entry, name: str, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree | None:
-    """A data section: what a data file says, named after the file, or what stands in its place."""
+    """A data section: the content of a data file, named after the file, or the section in its place."""
     named = entry.spec.get(name)
     if isinstance(named, dict):
         return named
@@ -111,7 +107,7 @@ def _data(entry: Entry, name: str, tree: ConfigTree, module: Module, problems: l
 
 
 def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
-    """Puts the data files that a mixture's sources name in their place."""
+    """Replaces, in a mixture's sources, the name of a data file by its content."""
     mixture = data.get("mixture") if isinstance(data, dict) else None
     sources = mixture.get("sources") if isinstance(mixture, dict) else None
     if not isinstance(sources, dict):

@@ -1,16 +1,16 @@
-"""Values that torchtitan takes as a name and looks up once a stage runs: hours later, without this.
+"""Checks names that torchtitan would look up only once a stage runs, perhaps hours later.
 
-Its own types say of them only that they are texts. A test asks the installed torchtitan and torch for each name here.
+By torchtitan's own types any text will do. A test asks the installed torchtitan and torch for each name here.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Iterator
 
 from titanflow.architectures.custom_code import custom_import
 from titanflow.common.errors import Problem
+from titanflow.config.files.schema import did_you_mean
 from titanflow.config.module import Module
 
 OPTIMIZERS = ("Adam", "AdamW")
@@ -19,7 +19,7 @@ SCHEDULES = (
     *("1F1B", "Interleaved1F1B", "GPipe", "LoopedBFS", "InterleavedZeroBubble"),
     *("PipelineScheduleSingle", "PipelineScheduleMulti", "ZBVZeroBubble", "DualPipeV"),
 )
-"""torch's pipeline schedules, whose names it takes in any case."""
+"""torch's pipeline schedules; upper and lower case are the same to it."""
 CONVERTERS = (
     *("quantize.linear.float8", "quantize.grouped_mm.float8", "quantize.linear.mx", "quantize.grouped_mm.mx"),
     "document_attention",
@@ -28,19 +28,16 @@ CONVERTERS = (
 
 
 def check_named_values(module: Module) -> list[Problem]:
-    """Names that nothing answers to, and what torchtitan can't do where it is installed alone."""
+    """Unknown names, and fault tolerance without its package."""
     config = module.config
-    # Code of the user's may bring an optimizer, or register a converter.
     problems: list[Problem] = []
+    # The user's own code may bring an optimizer, or register a converter.
     if not custom_import(config):
         problems += _unknown(module, "optimizer.name", [config["optimizer"]["name"]], OPTIMIZERS)
         problems += _unknown(module, "model.converters", config["model"]["converters"], CONVERTERS)
     problems += _unknown(module, "compile.components", config["compile"]["components"], COMPILED)
-    schedule = config["parallelism"]["pipeline_parallel_schedule"]
-    if (
-        schedule.lower() not in map(str.lower, SCHEDULES)
-        and not config["parallelism"]["pipeline_parallel_schedule_csv"]
-    ):
+    schedule, csv = (config["parallelism"][f"pipeline_parallel_schedule{end}"] for end in ("", "_csv"))
+    if schedule.lower() not in map(str.lower, SCHEDULES) and not csv:
         problems += _unknown(module, "parallelism.pipeline_parallel_schedule", [schedule], SCHEDULES)
     option = config["activation_checkpoint"]["selective_ac_option"]
     if option != "op" and not (option.isdigit() and int(option)):
@@ -55,6 +52,4 @@ def check_named_values(module: Module) -> list[Problem]:
 def _unknown(module: Module, key: str, found: list[str], known: tuple[str, ...]) -> Iterator[Problem]:
     for name in found:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
-            yield module.problem(key, f"found {name!r}", f"one of {', '.join(known)}", hint)
+            yield module.problem(key, f"found {name!r}", f"one of {', '.join(known)}", did_you_mean(name, known))

@@ -1,4 +1,4 @@
-"""Values set from a command line (``--set key=value``) or a flow's parameters, put where they belong."""
+"""Values set on a command line (``--set key=value``) or by a flow's parameters, and the places they go to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
-from titanflow.config.files.schema import closest
+from titanflow.config.files.schema import closest, dataclass_schema, known_keys
+from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.config.module import STAGE_OF
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
-"""Keys of a module that name a file; the same names with something below them are sections."""
+"""Keys of a module that name a file; with keys below them they are sections."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One value from outside the files: its dotted key, the value, and where it came from.
+    """One value from outside the files: its dotted key, the value, and its origin.
 
-    ``text`` is what was written, where the value was read from a text: see :class:`titanflow.files.yaml_source.Leaf`.
+    ``text`` is the text that the value was read from, if any: see :class:`titanflow.files.yaml_source.Leaf`.
     """
 
     key: str
@@ -36,7 +38,6 @@ class Setting:
 
     @property
     def tree(self) -> Leaf | Tree:
-        """The value as a tree."""
         if isinstance(self.value, dict):
             return as_tree(self.value, self.origin)
         return Leaf(self.value, self.origin, self.text)
@@ -46,7 +47,7 @@ def parse_settings(texts: Iterable[str]) -> list[Setting]:
     """``--set`` arguments, each ``dotted.key=value`` with the value read as YAML.
 
     Raises:
-        ConfigError: an argument without ``=``, or one that isn't UTF-8.
+        ConfigError: an argument without ``=``, or not in UTF-8.
     """
     settings = []
     for text in texts:
@@ -58,7 +59,7 @@ def parse_settings(texts: Iterable[str]) -> list[Setting]:
 
 
 def parameter_settings(parameters: Mapping[str, Any]) -> list[Setting]:
-    """A flow's ``overrides``: the same dotted keys with values of their types; a text is read as ``--set`` reads it."""
+    """A flow's ``overrides``: the same dotted keys, with typed values; a text is read as ``--set`` reads it."""
     origins = {key: f"flow parameter {key}" for key in parameters}
     return [
         _of_text(key, value, origins[key]) if isinstance(value, str) else Setting(key, value, origins[key])
@@ -70,55 +71,49 @@ def _of_text(key: str, text: str, origin: str) -> Setting:
     if problem := utf8_problem(text, key):
         raise ConfigError(problem)
     value = parse_scalar(text)
-    # What is quoted, and what is empty, is as YAML has it.
+    # A quoted or empty value is what YAML reads; a number may also be meant as its text.
     is_itself = value is None or isinstance(value, list | dict) or text.strip()[:1] in ("'", '"')
     return Setting(key, value, origin, None if is_itself else text)
 
 
 def lay_over(experiment: Tree, settings: Iterable[Setting]) -> tuple[dict[str, Tree], list[Problem]]:
-    """Writes the settings into an experiment's tree, in place; returns what belongs to modules, and mistakes.
+    """Writes the settings into an experiment's tree, in place; returns the modules' own settings, and mistakes.
 
-    ``module.section.key`` goes over everything that the module's files and the experiment say, ``module.model``
-    names another file, any other key is one of the experiment file itself.
+    ``module.section.key`` overrides the module's files and the experiment, ``module.model`` names another file, and
+    any other key is one of the experiment file itself.
     """
     problems: list[Problem] = []
     modules = experiment.get("modules")
     specs = modules if isinstance(modules, dict) else {}
     over: dict[str, Tree] = {name: {} for name in specs}
     for setting in settings:
-        problem = _place(experiment, specs, over, setting)
-        if problem:
+        if problem := _place(experiment, specs, over, setting):
             problems.append(problem)
     return over, problems
 
 
 def _place(experiment: Tree, specs: Tree, over: dict[str, Tree], setting: Setting) -> Problem | None:
-    # The key as it stands in the experiment's file, `modules.pretrain.model`, is the same key.
+    # Keys may be written as in the experiment's file, too: `modules.pretrain.model`.
     module, _, key = setting.key.removeprefix("modules.").partition(".")
     if module not in specs or not isinstance(specs[module], dict):
         return _place_at_top(experiment, list(specs), setting)
     if not key:
         return Problem("names a module, not a value in it", key=setting.key, origin=setting.origin)
-    # So is the way that the file has to it, `modules.pretrain.overrides.training.steps`.
+    # And so may those below its overrides: `modules.pretrain.overrides.training.steps`.
     target = specs[module] if _is_of_spec(module, key, setting.tree) else over[module]
     set_leaf(target, key.removeprefix("overrides."), setting.tree)
     return None
 
 
 def _is_of_spec(module: str, key: str, value: Leaf | Tree) -> bool:
-    """Whether a module's key is one of its entry in the experiment's file, and not one of its stage's config."""
-    from titanflow.config.module import STAGE_OF
-
+    """Whether a module's key belongs to its entry in the experiment's file, rather than to its stage's config."""
     if key in FILE_KEYS:
-        # A section goes over what the file says. A publication's `model` is the name of a stage.
+        # A section is laid over the file's content. A publication's `model` is the name of a stage.
         return isinstance(value, Leaf) and not (key == "model" and STAGE_OF.get(module) == "publish")
     return key == "params" or key.startswith("params.")
 
 
 def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Problem | None:
-    from titanflow.config.files.schema import dataclass_schema, known_keys
-    from titanflow.config.keys.experiment import ExperimentSpec
-
     known = [key for key in known_keys(dataclass_schema(ExperimentSpec)) if key != "modules"]
     if setting.key in known and setting.key != "launcher":
         set_leaf(experiment, setting.key, setting.tree)
@@ -132,9 +127,7 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
 
 
 def _by_stage(key: str, modules: list[str]) -> str:
-    """What to write where a key begins with another name of a stage than its module has here."""
-    from titanflow.config.module import STAGE_OF
-
+    """A hint where a key begins with another name of a stage than its module has here."""
     named, _, rest = key.removeprefix("modules.").partition(".")
     own = next((module for module in modules if STAGE_OF.get(module) == STAGE_OF.get(named, named)), None)
     if own is None and rest and named in STAGE_OF:

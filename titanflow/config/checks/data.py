@@ -1,4 +1,4 @@
-"""What a ``data`` section says that can't be, or that nothing would read."""
+"""Checks a ``data`` section for contradictions, and for keys that nothing would read."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.division import check_items, division_problems, written_keys
+from titanflow.config.keys.chat_columns import check_declaration
 from titanflow.config.keys.training import SOURCE_KEYS, Data, is_divided, names_rows
 from titanflow.config.mixture import mixture_members
 from titanflow.config.module import Module
 
 ONLY_CHATS = ("chat_format", "columns", "roles", "malformed", "overlong", "packing")
-"""Keys that mean nothing for text."""
+"""Keys that have no meaning for text."""
 ONLY_TEXT = ("text_column", "document", "streaming")
-"""Keys that mean nothing for conversations."""
+"""Keys that have no meaning for conversations."""
 ONLY_DATASETS = {"config": None, "split": "train", "revision": None}
-"""Keys that mean nothing for files and built-in sources, with their defaults."""
+"""Keys of datasets alone, with no meaning for files and built-in sources; with their defaults."""
 KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
-"""What each built-in source holds."""
+"""The kind of rows in each built-in source."""
 
 
 def check_data(module: Module, section: str) -> list[Problem]:
-    """Every contradiction in one ``data`` section of a training module."""
     data = module.config.get(section) or {}
     members = mixture_members(data)
     written = written_keys(module, section)
@@ -33,14 +33,10 @@ def check_data(module: Module, section: str) -> list[Problem]:
         problems += division_problems(module, section, key, member, own)
     if data and not any(is_divided(member) for member in members.values()):
         problems += division_problems(module, section, section, data, written)
-    proof_rows = module.config["chat"]["proof_rows"]
-    if proof_rows is not None and proof_rows < 0:
-        problems.append(module.problem("chat.proof_rows", f"found {proof_rows}", expected="0 or more"))
     return problems
 
 
 def check_evaluation_data(module: Module) -> list[Problem]:
-    """Every contradiction in the ``data`` section of an evaluate module."""
     data = module.config.get("data") or {}
     if (problems := check_items(module)) or not names_rows(data) or data["kind"] == "evals":
         return problems
@@ -82,8 +78,6 @@ def _check_one(module: Module, section: str, data: dict[str, Any], written: set[
 
 
 def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
-    from titanflow.config.keys.chat_columns import check_declaration
-
     known = {key: data[key] for key in ("chat_format", "columns", "roles", "leave_out") if key in data}
     try:
         check_declaration(Data(**known), section)
@@ -93,7 +87,7 @@ def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> li
 
 
 def _check_mixture(module: Module, section: str, data: dict[str, Any]) -> list[Problem]:
-    problems: list[Problem] = []
+    problems = []
     if named := [key for key in SOURCE_KEYS if data.get(key)]:
         message = f"two sources: {named[0]} and mixture"
         problems.append(module.problem(f"{section}.{named[0]}", message, expected="one of them"))

@@ -1,6 +1,6 @@
-"""What a device can't do, refused before a stage starts: each with what to set instead.
+"""Refuses, before a stage starts, settings that its device can't run; each problem says what to set instead.
 
-Found out with torch 2.13 and torchtitan 0.2.2, where all of it fails at the first step or when the model is built.
+Found by trying torch 2.13 and torchtitan 0.2.2: each setting fails when the model is built, or at the first step.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from titanflow.config.device import Device
 from titanflow.config.module import Module
 
 EMULATED = "quantize.linear.float8"
-"""The one converter that computes in a format that the device lacks, if it is told to."""
+"""The only converter that can emulate a number format that the device lacks."""
 
 
 def device_problems(module: Module, device: Device) -> list[Problem]:
-    """What a training module asks of a device that doesn't have it."""
+    """Settings of a training module that its device doesn't support."""
     if not module.trains:
         return []
     found = list(_on_a_cpu(module) if device.kind == "cpu" else _on_gpus(module, device))

@@ -1,4 +1,4 @@
-"""Values of an evaluate module that lm-eval, torch or the preparation would refuse once everything is trained."""
+"""Refuses values of an evaluate module that lm-eval, torch or the preparation would refuse after all the training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
 
 
 def check_evaluation(module: Module) -> list[Problem]:
-    """Every such value, and items that can't be made."""
     return [*_check_values(module), *_check_device(module), *check_evaluation_data(module)]
 
 

@@ -1,4 +1,4 @@
-"""What a model family can't do, whatever device it is on: its export, its masks."""
+"""Refuses settings that a model's family doesn't support on any device: masks, parallelism, validation, export."""
 
 from __future__ import annotations
 
@@ -12,28 +12,19 @@ from titanflow.config.module import Module
 EXPORTED = {"evaluate": "models", "publish": "model"}
 """The stages that load exports, and the key that names them."""
 STAGE_OF = {"base": "pretrain"}
-"""A name among them that isn't a stage's."""
-
-
+"""A name for an export that isn't a stage's name."""
 UNVALIDATED = {
     "deepseek_v3": "torchtitan has no validator for deepseek_v3",
     "gpt_oss": "torchtitan has no validator for gpt_oss",
     "llama4": "torchtitan's validator gives llama4 a mask, which its layers refuse",
 }
-"""The families that can't be validated on torchtitan's own datasets or on streamed rows, and why."""
+"""Families that can't be validated on torchtitan's own datasets or on streamed rows, with the reason."""
 WHOLE = ("qwen3", "gpt_oss")
-"""torchtitan's families that it can't cut into a pipeline's stages."""
+"""Families that torchtitan can't cut into a pipeline's stages."""
 
 
 def check_family(module: Module) -> list[Problem]:
-    """What a family would compute otherwise than its arguments say, or how it can't be cut."""
-    is_llama4 = module.config["model"]["name"] == "llama4"
-    return [
-        *(_check_masks(module) if is_llama4 else []),
-        *_check_pipeline(module),
-        *_check_experts(module),
-        *_check_validator(module),
-    ]
+    return [*_check_masks(module), *_check_pipeline(module), *_check_experts(module), *_check_validator(module)]
 
 
 def _check_pipeline(module: Module) -> list[Problem]:
@@ -56,7 +47,6 @@ def _check_validator(module: Module) -> list[Problem]:
 
 
 def _check_experts(module: Module) -> list[Problem]:
-    """Experts that ranks share: as many to each."""
     degrees = module.config["parallelism"]
     tensor, ranks = degrees["tensor_parallel_degree"], degrees["expert_parallel_degree"]
     tensor_ranks = degrees["expert_tensor_parallel_degree"]
@@ -76,6 +66,8 @@ def _check_experts(module: Module) -> list[Problem]:
 def _check_masks(module: Module) -> list[Problem]:
     """torchtitan 0.2.2's llama4 hands FlexAttention its two masks at once; with sdpa it has neither."""
     args = module.model_args
+    if module.config["model"]["name"] != "llama4":
+        return []
     if args.get("attn_type") == "flex":
         message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
         return [module.problem("model.attn_type", message, expected="sdpa")]
@@ -87,21 +79,21 @@ def _check_masks(module: Module) -> list[Problem]:
 
 
 def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
-    """An evaluate or publish module that loads the export of a model that has none."""
+    """Evaluate and publish modules that load the export of a model that can't be exported."""
     by_stage = {module.stage: module for module in modules.values()}
     problems = []
     for stage, key in EXPORTED.items():
-        names = named_exports(by_stage[stage]) if stage in by_stage else []
-        for reason, refused in _refused_exports(by_stage, names).items():
-            found = by_stage[stage].config[key]
-            message = f"found {found}, and {' and '.join(refused)} can't be exported: {reason}"
-            hint = f"change the model, or leave the module {by_stage[stage].name} out"
-            problems.append(by_stage[stage].problem(key, message, hint=hint))
+        if (module := by_stage.get(stage)) is None:
+            continue
+        hint = f"change the model, or leave the module {module.name} out"
+        for reason, refused in _refused_exports(by_stage, named_exports(module)).items():
+            message = f"found {module.config[key]}, and {' and '.join(refused)} can't be exported: {reason}"
+            problems.append(module.problem(key, message, hint=hint))
     return problems
 
 
 def named_exports(module: Module) -> list[str]:
-    """The exports of its own experiment that an evaluate or publish module loads, as it names them."""
+    """The exports of its own experiment that an evaluate or publish module names."""
     found = module.config.get(EXPORTED[module.stage])
     return [found] if isinstance(found, str) else found if isinstance(found, list) else []
 
@@ -112,7 +104,7 @@ def loaded_exports(module: Module) -> set[str]:
 
 
 def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[str, list[str]]:
-    """The reasons why models can't be exported, each with their names; a family of one's own says so as it runs."""
+    """Reason → the models that can't be exported for it; of a custom family that is known only at run time."""
     refused: dict[str, list[str]] = {}
     for name in names:
         module = by_stage.get(STAGE_OF.get(name, name))

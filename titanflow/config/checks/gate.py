@@ -1,24 +1,24 @@
-"""What a publish module's gate asks that can't be, found before anything is trained."""
+"""Checks a publish module's gate before anything is trained."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from titanflow.common.errors import Problem
+from titanflow.config.files.schema import did_you_mean
 from titanflow.config.module import Module
 from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folders
 
 LEAST_RESAMPLES = 100
-"""Fewer say nothing about the last few percent."""
+"""With fewer, the last few percent are noise."""
 EACH_TAIL = 5
-"""Resamples that a bound has to have beyond it."""
+"""The least number of resamples beyond a confidence bound."""
 
 
 def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
-    """Every mistake in the gate of the publish module; ``root`` is the config tree, where task folders are found."""
+    """Mistakes in the publish module's gate; ``root`` is the config tree, where task folders are found."""
     by_stage = {module.stage: module for module in modules.values()}
     publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
     if publish is None:
@@ -65,8 +65,7 @@ def _check_numbers(publish: Module) -> list[Problem]:
 
 
 def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterable[str]) -> list[Problem]:
-    """Tasks and metrics that the evaluation won't have; ``known`` is task or group → metrics, empty where they aren't
-    known. A group has scores and no samples to compare."""
+    """Tasks and metrics that the evaluation won't have; ``known`` is task or group → metrics, empty where unknown."""
     gate, problems = publish.config["gate"], []
     for name in gate["thresholds"]:
         task, _, metric = name.rpartition("/")
@@ -78,6 +77,7 @@ def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterab
     if not gate["better_than_last"]:
         return problems
     metric = gate["metric"]
+    # A group has scores, but no samples to compare.
     known = {name: metrics for name, metrics in known.items() if name not in groups}
     for task in gate["tasks"]:
         if task not in known:
@@ -86,18 +86,15 @@ def _check_names(publish: Module, known: Mapping[str, list[str]], groups: Iterab
             problems.append(_unknown(publish, "gate.metric", f"{task} has no metric {metric!r}", metric, known[task]))
     if not gate["tasks"] and not any(_has(metrics, metric) for metrics in known.values()):
         metrics = sorted({name for found in known.values() for name in found})
-        problems.append(
-            _unknown(publish, "gate.metric", f"no evaluated task has the metric {metric!r}", metric, metrics)
-        )
+        message = f"no evaluated task has the metric {metric!r}"
+        problems.append(_unknown(publish, "gate.metric", message, metric, metrics))
     return problems
 
 
 def _has(metrics: list[str], metric: str) -> bool:
-    """Whether a task has the metric, perhaps through one of its filters; one whose metrics aren't known may."""
+    """Whether a task has the metric, perhaps with a filter; yes where its metrics aren't known."""
     return not metrics or metric.partition(",")[0] in metrics
 
 
 def _unknown(publish: Module, key: str, message: str, given: str, known: Iterable[str]) -> Problem:
-    names = list(known)
-    near = difflib.get_close_matches(given, names, n=1)
-    return publish.problem(key, message, ", ".join(names), f"did you mean {near[0]}?" if near else "")
+    return publish.problem(key, message, ", ".join(known), did_you_mean(given, known))

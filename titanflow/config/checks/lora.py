@@ -1,4 +1,4 @@
-"""The ``lora`` section: which modules it means, and what can't be adapted; known without torch."""
+"""The ``lora`` section: the modules that it selects, and its mistakes; needs no torch."""
 
 from __future__ import annotations
 
@@ -21,27 +21,23 @@ if TYPE_CHECKING:
     from titanflow.config.module import Module
 
 EXPERTS, FUSED = ".moe.", ("w1", "w2", "w3")
-"""Where a model's experts are, and which of their matrices transformers 5 fuses."""
+"""Part of the names of a model's experts, and those of their matrices that transformers 5 fuses."""
 ROUTER, ROUTED_EXPERTS = ".moe.router.gate", ".moe.experts"
-"""What ends the names of a layer's router and of its routed experts."""
+"""Ends of the names of a layer's router and of its routed experts."""
 DEFAULT_TARGETS = ("attention.*", *FUSED)
-"""What gets an adapter unless ``target_modules`` says otherwise; a family with experts lacks some of these layers."""
+"""Modules that get an adapter unless ``target_modules`` is set; a family with experts lacks some of them."""
 TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
-
 OTHERS: Mapping[str, tuple[Any, str]] = {
     "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
     "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
 }
-"""Keys of other sections that must have this value beside adapters, and why."""
+"""Values that keys of other sections must have when adapters are trained, with the reason."""
 PEFT_NAMES = {
     **{"q_proj": "wq", "k_proj": "wk", "v_proj": "wv", "o_proj": "wo"},
     **{"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3", "lm_head": HEAD, "embed_tokens": EMBEDDINGS},
 }
-"""What transformers and peft call a module, and what it is called here."""
-QUANTIZERS = "quantize."
-"""What the names of torchtitan's converters begin with that put other layers in place of plain linear ones."""
-
+"""Modules by their name in transformers and peft, with their name here."""
 UNTRAINED_TOKENS = (
     "{}.lora leaves embeddings and output head as {} made them, and the chat template's tokens aren't in the text that "
     "it read: the model may not learn to end a turn. {}"
@@ -58,33 +54,28 @@ class LoraModules:
 
 
 def scaling(settings: Lora) -> float:
-    """What the adapters' output is multiplied by."""
+    """The factor of the adapters' output."""
     return settings.alpha / (settings.rank**0.5 if settings.rslora else settings.rank)
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a pattern means a module: its whole name, or the end of it after a dot."""
+    """Whether a pattern matches a module's whole name, or the end of it after a dot."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
 def find_modules(
     settings: Lora, linears: Sequence[str], others: Sequence[str], tied: bool
 ) -> tuple[LoraModules, list[Problem]]:
-    """The modules that a ``lora`` section means.
+    """The modules that a ``lora`` section selects, and its mistakes.
 
-    Args:
-        settings: the section.
-        linears: the names of the model's linear layers.
-        others: the names of its other modules.
-        tied: whether embeddings and output head share one weight.
-
-    Returns:
-        The modules, and what is wrong: a pattern that means nothing, a module named twice over, a tied one.
+    Mistakes are a pattern that matches nothing, a module both adapted and trained whole, and one of two that are
+    ``tied`` (embeddings and output head are one weight). ``linears`` and ``others`` are the model's modules by name.
     """
     targets, problems = _find("target_modules", target_patterns(settings.target_modules, linears), linears)
     saved, unmatched = _find("modules_to_save", settings.modules_to_save, [*others, *linears])
     problems += unmatched
-    if twice := _under(targets, saved):
+    twice = [name for name in targets if any(name == other or name.startswith(f"{other}.") for other in saved)]
+    if twice:
         message = f"{_short(twice)} would be trained whole and by an adapter"
         problems.append(Problem(message, "lora.modules_to_save", hint="leave it out of one of the two"))
     if tied:
@@ -93,14 +84,14 @@ def find_modules(
 
 
 def target_patterns(given: Sequence[str] | None, linears: Sequence[str]) -> Sequence[str]:
-    """What ``target_modules`` says; unset, the defaults that the family has layers for (all, if it has none)."""
+    """``target_modules``; unset, the defaults that the family has layers for (all defaults, if it has none)."""
     if given is not None:
         return given
     return [one for one in DEFAULT_TARGETS if any(matches(one, name) for name in linears)] or DEFAULT_TARGETS
 
 
 def _tied_problems(targets: Sequence[str], saved: Sequence[str]) -> list[Problem]:
-    """One weight under two names is trained whole under both, or not at all."""
+    """A weight with two names must be trained whole under both, or not at all."""
     problems, one_weight = [], f"{' and '.join(TIED)} are one weight in this model (enable_weight_tying)"
     if adapted := [name for name in targets if name in TIED]:
         hint = "leave it out: an adapter on one of the two would change the other"
@@ -127,17 +118,13 @@ def _find(key: str, patterns: Iterable[str], names: Sequence[str]) -> tuple[list
     return found, problems
 
 
-def _under(targets: Sequence[str], saved: Sequence[str]) -> list[str]:
-    return [name for name in targets if any(name == other or name.startswith(f"{other}.") for other in saved)]
-
-
 def _short(names: Iterable[str]) -> str:
-    """Names with the number of the layer left out, each once."""
+    """Names without the layers' numbers, each once."""
     return ", ".join(dict.fromkeys(without_layer(name) for name in names))
 
 
 def number_problems(settings: Lora) -> list[Problem]:
-    """Numbers that no adapter can have; a rank of 0 is none of them, it means no adapters."""
+    """Numbers that no adapter can have; a rank of 0 is allowed, and means no adapters."""
     checks = {
         "rank": (settings.rank >= 0, "1 or more; 0 for no adapters"),
         "alpha": (settings.alpha > 0, "more than 0"),
@@ -152,11 +139,14 @@ def number_problems(settings: Lora) -> list[Problem]:
 
 
 def lora_problems(module: Module) -> list[Problem]:
-    """What is wrong with a training module's ``lora`` section."""
     settings = Lora(**module.config["lora"])
     problems = number_problems(settings)
     if settings.rank > 0:
-        problems += [*_stage_problems(module), *preset_problems(module.config), *other_problems(module.config)]
+        if module.stage != "sft":
+            message = "LoRA trains beside a finished base, and pretrain has none"
+            hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+            problems.append(Problem(message, "lora.rank", hint=hint))
+        problems += [*preset_problems(module.config), *other_problems(module.config)]
         linears, others = _names(module)
         if linears and not problems:
             tied = bool(module.model_args.get("enable_weight_tying"))
@@ -166,36 +156,28 @@ def lora_problems(module: Module) -> list[Problem]:
 
 
 def _names(module: Module) -> tuple[list[str], list[str]]:
-    """The linear layers and the other modules of the model; none where they aren't known, or no model can be built."""
+    """The model's linear layers and its other modules; empty where they aren't known or it can't be built."""
     name, args = module.config["model"]["name"], module.model_args
     return ([], []) if argument_faults(name, args) else module_names(name, args)
 
 
 def peft_problems(family: str, found: LoraModules, names: Iterable[str]) -> list[Problem]:
-    """What peft can't be told of: it would do something else, or nothing, without a word.
+    """Modules that a PEFT adapter can't express: peft would silently do something else, or nothing.
 
-    Args:
-        family: torchtitan's name, as in ``model.name``.
-        found: the modules with an adapter, and those that are trained whole.
-        names: modules of the model, by which it has experts or hasn't.
+    ``family`` is ``model.name``; by ``names``, the model's modules, it is known whether it has experts.
     """
     problems = []
     fused = [name for name in found.targets if name.rpartition(".")[2] in FUSED]
     if fused and any(EXPERTS in name for name in names):
-        problems.append(
-            _no_peft(
-                f"peft takes adapters on {_short(fused)} for adapters on the experts",
-                "or name others: lora.target_modules: ['attention.*']",
-            )
-        )
+        message = f"peft takes adapters on {_short(fused)} for adapters on the experts"
+        problems.append(_no_peft(message, "or name others: lora.target_modules: ['attention.*']"))
     if family_of(family).own_router and (routers := [name for name in found.targets if name.endswith(ROUTER)]):
         message = f"peft's adapter breaks {_short(routers)}: transformers' router of {family} is no plain linear layer"
         problems.append(_no_peft(message, "or name it in lora.modules_to_save instead"))
     if family_of(family).joins_experts and (experts := [name for name in found.saved if name.endswith(ROUTED_EXPERTS)]):
-        message = (
-            f"transformers joins the matrices of {_short(experts)} as it loads them, and peft would pass them over"
-        )
-        problems.append(_no_peft(message, "or leave them out of lora.modules_to_save"))
+        joined = f"transformers joins the matrices of {_short(experts)} as it loads them"
+        hint = "or leave them out of lora.modules_to_save"
+        problems.append(_no_peft(f"{joined}, and peft would pass them over", hint))
     return problems
 
 
@@ -203,15 +185,8 @@ def _no_peft(message: str, hint: str) -> Problem:
     return Problem(message, "lora.peft_adapter", expected="false", hint=hint)
 
 
-def _stage_problems(module: Module) -> list[Problem]:
-    if module.stage == "sft":
-        return []
-    hint = "adapters belong into the sft module; rank: 0 trains the model itself"
-    return [Problem("LoRA trains beside a finished base, and pretrain has none", "lora.rank", hint=hint)]
-
-
 def other_problems(config: Mapping[str, Any]) -> list[Problem]:
-    """Keys of other sections that adapters can't go with; what ``config`` leaves out is taken to be right."""
+    """Keys of other sections that can't be combined with adapters; keys that ``config`` lacks are taken as right."""
     problems = []
     for key, (wanted, reason) in OTHERS.items():
         section, _, name = key.partition(".")
@@ -219,7 +194,8 @@ def other_problems(config: Mapping[str, Any]) -> list[Problem]:
         if found != wanted:
             problems.append(Problem(f"found {found}, with LoRA: {reason}", key, expected=str(wanted)))
     converters = (config.get("model") or {}).get("converters") or []
-    if quantizers := [name for name in converters if name.startswith(QUANTIZERS)]:
+    # These replace plain linear layers.
+    if quantizers := [name for name in converters if name.startswith("quantize.")]:
         message = f"found {quantizers[0]}, with LoRA: adapters are put beside plain linear layers"
         problems.append(Problem(message, "model.converters", hint="leave it out, or lora.rank"))
     return problems
@@ -228,7 +204,7 @@ def other_problems(config: Mapping[str, Any]) -> list[Problem]:
 def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
     """Whether an sft's base can have read its chat template's tokens.
 
-    What pretraining reads is plain text, and a published model without a template of its own has read no other.
+    Pretraining reads plain text alone; so, it is assumed, did a published model without a chat template.
     """
     from titanflow.config.module import STAGE_OF
 
@@ -239,12 +215,12 @@ def _knows_template(base: BaseArchitecture, sft: Mapping[str, Any]) -> bool:
 
 
 def saves_tokens(lora: Mapping[str, Any]) -> bool:
-    """Whether embeddings and output head are trained whole, its presets settled."""
+    """Whether embeddings and output head are trained whole; presets must be replaced by their modules before."""
     return all(any(matches(pattern, name) for pattern in lora["modules_to_save"]) for name in TIED)
 
 
 def _idle_rates(module: Module) -> Iterator[str]:
-    """Groups with a learning rate of their own of which no module is trained."""
+    """Warnings of parameter groups that have a learning rate, though none of their modules is trained."""
     config, (linears, others) = module.config, _names(module)
     patterns = [*config["lora"]["modules_to_save"], *target_patterns(config["lora"]["target_modules"], linears)]
     groups = PARAMETER_GROUPS.get(config["model"]["name"], {})
@@ -257,7 +233,7 @@ def _idle_rates(module: Module) -> Iterator[str]:
 
 
 def lora_warnings(module: Module) -> list[str]:
-    """Keys that are written although no adapter is trained; rates of what is frozen; tokens that no one trains."""
+    """Warnings of keys without effect, of learning rates of frozen modules, and of tokens that nothing trains."""
     lora = module.config["lora"]
     if lora["rank"] > 0:
         idle = list(_idle_rates(module))

@@ -1,10 +1,10 @@
-"""A model's arguments that contradict each other: no model could be built of them, though each has its right type."""
+"""Refuses a model's arguments that contradict each other: each has its right type, but no model can be built."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, family_of
 from titanflow.architectures.family import Fault
@@ -17,24 +17,20 @@ COUNTS = (
     *("route_every", "moving_average_window"),
 )
 """Arguments that count something."""
-
 ABOVE_ZERO = ("prior_factor", "beta_start", "beta_end")
-"""A routed family's arguments of which nothing is left at 0."""
-
+"""A routed family's arguments that have no effect at 0."""
 FROM_ZERO = ("beta_warmup_steps", *(f"{loss}_loss_weight" for loss in ("aux", "z", "causal", "prior", "tpn")))
-"""Its arguments that may be 0; a loss with a weight below would be driven up."""
-
+"""Its arguments that may be 0; a loss with a negative weight would be driven up."""
 MASKED = "sdpa"
-"""The one kind of attention whose kernel drops weights."""
-
+"""The only kind of attention whose kernel has dropout."""
 Found = Iterator[Fault]
 
 
 def check_model(module: Module) -> list[Problem]:
-    """What is wrong with the arguments of a training module's model; nothing where they aren't known.
+    """Contradictions in the arguments of a training module's model; none where these aren't known.
 
-    Of several arguments the first that the module itself says is named, rather than one of the flavor's. What an
-    sft inherits is its base's matter.
+    A problem names the first argument that the module itself sets, rather than one of the flavor's. Mistakes that an
+    sft inherits are reported for its base.
     """
     problems = []
     for keys, message, expected in argument_faults(module.config["model"]["name"], module.model_args):
@@ -45,12 +41,12 @@ def check_model(module: Module) -> list[Problem]:
 
 
 def argument_faults(name: str, args: dict[str, Any]) -> list[Fault]:
-    """What is wrong with a model's arguments, its family's name being ``name``."""
+    """Contradictions in the arguments of a model of the family ``name``."""
     return list(_sizes(args)) or [*_heads(name, args), *_dropout(args), *_routing(name, args), *_experts(args)]
 
 
 def _check_recomputed(module: Module) -> list[Problem]:
-    """What is recomputed must drop what it dropped: torch keeps the random numbers unless it is told not to."""
+    """Recomputed activations must have the same dropout: torch keeps the random state unless told not to."""
     recomputing, lora = module.config["activation_checkpoint"], module.config["lora"]
     drops = module.model_args.get("dropout") or (lora["rank"] and lora["dropout"])
     if not drops or recomputing["mode"] == "none" or recomputing["preserve_rng_state"]:
@@ -84,7 +80,6 @@ def _dropout(args: dict[str, Any]) -> Found:
     dropout, attention = args.get("dropout"), args.get("attn_type")
     if not _is_number(dropout):
         return
-    assert dropout is not None
     if not 0 <= dropout < 1:
         yield ("dropout",), f"found {dropout}", "at least 0 and below 1"
     elif dropout and attention != MASKED:
@@ -93,7 +88,6 @@ def _dropout(args: dict[str, Any]) -> Found:
 
 
 def _routing(name: str, args: dict[str, Any]) -> Found:
-    """A routed family's share of tokens, and which of its layers are routed."""
     if name not in PARAMETER_GROUPS:
         return
     layers, every = args["n_layers"], args.get("route_every", 2)
@@ -112,7 +106,7 @@ def _routing(name: str, args: dict[str, Any]) -> Found:
 
 
 def warn_of_schedule(module: Module) -> list[str]:
-    """Schedules that a stage ends before."""
+    """Warns of warm-ups that are longer than the stage."""
     steps, schedule = module.config["training"]["steps"], module.config["lr_scheduler"]
     warmup, beta = schedule["warmup_steps"], module.model_args.get("beta_warmup_steps", 0)
     found, key = [], "lr_scheduler.warmup_steps"
@@ -125,7 +119,7 @@ def warn_of_schedule(module: Module) -> list[str]:
 
 
 def warn_of_padding(module: Module) -> list[str]:
-    """Rows of one conversation each for a routed model: of a row with padding it computes the same share as of any."""
+    """Warns of padded rows for a routed model: it computes the same share of a row's tokens, padding or not."""
     is_routed = module.config["model"]["name"] in PARAMETER_GROUPS
     if module.stage != "sft" or not is_routed or packs_rows(module.config["data"]):
         return []
@@ -136,7 +130,7 @@ def warn_of_padding(module: Module) -> list[str]:
 
 
 def _experts(args: dict[str, Any]) -> Found:
-    """What torchtitan's router refuses in the first step (``models/moe/moe.py``)."""
+    """Settings that torchtitan's router refuses in the first step (``models/moe/moe.py``)."""
     experts = args.get("moe_args") or {}
     count, chosen, groups = (experts.get(key) for key in ("num_experts", "top_k", "num_expert_groups"))
     limited, score = experts.get("num_limited_groups"), experts.get("score_func", "softmax")
@@ -156,5 +150,5 @@ def _experts(args: dict[str, Any]) -> Found:
         yield ("moe_args.num_limited_groups", "moe_args.num_expert_groups"), found, f"num_limited_groups: 1 to {groups}"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What a schema can't say: values that contradict each other, found before anything runs."""
+"""Refuses values of a module that contradict each other, which a schema can't express, before anything runs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ REFUSED = {
     "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
     "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
 }
-"""Keys that can't be set in a stage, and why: it does without, or nothing in it would read them."""
+"""Keys that can't be set in a stage, with the reason."""
 
 
 def check_module(module: Module) -> list[Problem]:
-    """Every contradiction in one resolved module."""
     if module.trains:
         return [
             *check_model(module),
@@ -59,7 +58,7 @@ def check_module(module: Module) -> list[Problem]:
 
 
 def check_launch(module: Module) -> list[Problem]:
-    """What a start of the module asks for and doesn't get: machines that meet, and as many processes as are needed."""
+    """Requirements of a start that aren't met: an address where machines meet, and the number of processes."""
     return _check_launcher(module) or (check_processes(module) if module.trains else [])
 
 
@@ -69,29 +68,23 @@ def has_data(module: Module, section: str = "data") -> bool:
 
 
 def _check_dataset(module: Module, section: str) -> list[Problem]:
-    """torchtitan's own way to name a dataset, beside this project's."""
+    """A dataset named in torchtitan's own way, beside this project's."""
     titans = f"{'training' if section == 'data' else 'validation'}.dataset"
-    written = [key for key in (titans, f"{titans}_path") if _names_one(module, key)]
+    written = [key for key in (titans, f"{titans}_path") if _is_set(module, key)]
     if has_data(module, section) and written:
-        message, hint = (
-            f"two sources: {written[0]} and {section}",
-            f'set {module.name}.{written[0]}: "" to leave it out',
-        )
+        message = f"two sources: {written[0]} and {section}"
+        hint = f'set {module.name}.{written[0]}: "" to leave it out'
         return [module.problem(written[0], message, expected="one of them", hint=hint)]
     return []
 
 
-def _names_one(module: Module, key: str) -> bool:
-    """Whether someone wrote a dataset's name or path: neither torchtitan's default, nor an empty one over it."""
-    return _is_written(module, key) and bool(_value(module, key))
-
-
-def _is_written(module: Module, key: str) -> bool:
-    return module.is_written(key)
+def _is_set(module: Module, key: str) -> bool:
+    """Whether someone wrote a value, and not an empty one to take a default away."""
+    return module.is_written(key) and bool(_value(module, key))
 
 
 def overruled(module: Module) -> list[str]:
-    """What is written and has no effect, because a stage sets it itself; each with the reason."""
+    """Warnings of keys that have no effect because a stage sets them itself, and of other doubtful settings."""
     if not module.trains:
         return []
     reasons = {"job.dump_folder": "a stage writes into its run's folder", **idle_revisions(module)}
@@ -100,16 +93,13 @@ def overruled(module: Module) -> list[str]:
     if module.stage == "sft":
         initial = ("checkpoint.initial_load_path", "checkpoint.initial_load_in_hf")
         reasons |= dict.fromkeys(initial, "an sft starts from its base's checkpoint")
-    written = [key for key in reasons if _is_written(module, key) and _value(module, key)]
-    if _is_written(module, "checkpoint.enable") and not _value(module, "checkpoint.enable"):
-        reasons["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
-        written.append("checkpoint.enable")
-    if _is_written(module, "training.mixed_precision_param") and _mixes_nothing(module):
-        reasons["training.mixed_precision_param"] = (
-            "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
-        )
-        written.append("training.mixed_precision_param")
-    without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {reasons[key]}" for key in written]
+    idle = {key: reason for key, reason in reasons.items() if _is_set(module, key)}
+    if module.is_written("checkpoint.enable") and not _value(module, "checkpoint.enable"):
+        idle["checkpoint.enable"] = "a stage always keeps checkpoints: the next one starts from them"
+    if module.is_written("training.mixed_precision_param") and _mixes_nothing(module):
+        why = "tensor and pipeline parallelism mix precisions only with FSDP; training.dtype sets it for everything"
+        idle["training.mixed_precision_param"] = why
+    without_effect = [f"{module.name}.{key} ({module.origins[key]}) has no effect: {why}" for key, why in idle.items()]
     return [*without_effect, *lora_warnings(module), *warn_of_schedule(module), *warn_of_padding(module)]
 
 
@@ -125,18 +115,13 @@ def _value(module: Module, key: str) -> object:
 
 
 def _check_validation(module: Module) -> list[Problem]:
-    config = module.config
-    own = has_data(module)
-    if config["validation"]["enable"] and own and not has_data(module, "validation_data"):
-        return [
-            module.problem(
-                "validation.enable",
-                "validation is on, and there is nothing to validate on",
-                expected="a data file in the module's `validation_data:`, or rows that its data holds out",
-                hint=f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on",
-            )
-        ]
-    return []
+    # Without data of its own a module trains and validates on torchtitan's datasets.
+    if not module.config["validation"]["enable"] or not has_data(module) or has_data(module, "validation_data"):
+        return []
+    message = "validation is on, and there is nothing to validate on"
+    expected = "a data file in the module's `validation_data:`, or rows that its data holds out"
+    hint = f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on"
+    return [module.problem("validation.enable", message, expected, hint)]
 
 
 def _check_skip_rows(module: Module) -> list[Problem]:
@@ -160,10 +145,8 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 
 def _check_refused(module: Module) -> list[Problem]:
-    found = {key: _value(module, key) for key in REFUSED}
-    problems = [
-        module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items() if value
-    ]
+    found = {key: value for key in REFUSED if (value := _value(module, key))}
+    problems = [module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items()]
     if (mode := _value(module, "comm.mode")) != "default":
         why = "the ranks would exchange nothing, and each train a model of its own"
         problems.append(module.problem("comm.mode", f"found {mode!r}", "default", why))
@@ -171,7 +154,7 @@ def _check_refused(module: Module) -> list[Problem]:
 
 
 def _check_config_file(module: Module) -> list[Problem]:
-    """torchtitan reads the file from its own command line alone; a stage has none."""
+    """torchtitan reads this file only from its own command line, which a stage doesn't use."""
     if not (found := _value(module, "job.config_file")):
         return []
     hint = f"write `modules: {{{module.name}: {{config: {found}}}}}`: torchtitan's TOML is read as a module file"
@@ -179,7 +162,7 @@ def _check_config_file(module: Module) -> list[Problem]:
 
 
 def _check_checkpoints(module: Module) -> list[Problem]:
-    """What torchtitan says when each rank has built its model, or when a run is resumed, or not at all."""
+    """Settings that torchtitan refuses once each rank has its model, or when a run is resumed, or never."""
     config, problems = module.config["checkpoint"], []
     if config["keep_latest_k"] == 1:
         found = "found 1: while the next one is saved, the last may be all there is"
@@ -197,32 +180,24 @@ def _check_checkpoints(module: Module) -> list[Problem]:
 
 
 def _check_sft(module: Module) -> list[Problem]:
-    if module.stage != "sft" or module.config["training"]["mock_data"] or _names_one(module, "training.dataset"):
+    if module.stage != "sft" or module.config["training"]["mock_data"] or _is_set(module, "training.dataset"):
         return []
     if not has_data(module):
         expected = f"a data file in `modules.{module.name}.data`, or a section `data`"
         return [module.problem("data", "fine-tuning has nothing to train on", expected)]
-    if module.config["data"]["kind"] == "chat":
+    kind = module.config["data"]["kind"]
+    if kind == "chat":
         return []
-    return [
-        module.problem(
-            "data.kind",
-            f"found {module.config['data']['kind']}: fine-tuning takes conversations",
-            expected="chat",
-        )
-    ]
+    return [module.problem("data.kind", f"found {kind}: fine-tuning takes conversations", "chat")]
 
 
 def _check_sft_tokenizer(module: Module) -> list[Problem]:
-    if module.stage != "sft" or module.config["tokenizer"]["vocab_size"] is None:
+    size = module.config["tokenizer"]["vocab_size"]
+    if module.stage != "sft" or size is None:
         return []
-    return [
-        module.problem(
-            "tokenizer.vocab_size",
-            f"found {module.config['tokenizer']['vocab_size']}: fine-tuning keeps its base's tokenizer",
-            hint="leave it out here, or change it in the base and pretrain again",
-        )
-    ]
+    message = f"found {size}: fine-tuning keeps its base's tokenizer"
+    hint = "leave it out here, or change it in the base and pretrain again"
+    return [module.problem("tokenizer.vocab_size", message, hint=hint)]
 
 
 def _check_packing(module: Module) -> list[Problem]:
@@ -230,10 +205,8 @@ def _check_packing(module: Module) -> list[Problem]:
     packed = [key for key in ("data", "validation_data") if packs_rows(config.get(key) or {})]
     if not packed:
         return []
-    parallelism = config["parallelism"]
-    refusals = packing_refusals(
-        config["model"]["name"], parallelism["context_parallel_degree"], parallelism["pipeline_parallel_degree"]
-    )
+    context, pipeline = (config["parallelism"][f"{kind}_parallel_degree"] for kind in ("context", "pipeline"))
+    refusals = packing_refusals(config["model"]["name"], context, pipeline)
     hint = f"leave out {module.name}.{packed[0]}.packing, or what stands in its way"
     return [
         module.problem(key, f"found {_value(module, key)}, and {packed[0]}.packing: {reason}", hint=hint)
@@ -242,7 +215,7 @@ def _check_packing(module: Module) -> list[Problem]:
 
 
 def _check_routing(module: Module) -> list[Problem]:
-    """A model with routed layers: parallelism that would cut a row, and learning rates of groups that it has."""
+    """For routed layers: parallelism that would cut a row, and learning rates of groups that the family lacks."""
     config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
     rates = config["optimizer"]["group_lr"]
     expected = " or ".join(groups) if groups else "nothing: this model family has one group"

@@ -1,4 +1,4 @@
-"""Whether a module's parallelism fits its processes and its model, whatever they run on."""
+"""Checks that a module's parallelism fits its processes and its model, on any device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import prod
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import check_batch
-from titanflow.config.checks.pipeline import check_pipeline
+from titanflow.config.checks.pipeline import check_pipeline, parallel_problem
 from titanflow.config.module import Module
 
 OTHERS = (
@@ -20,28 +20,24 @@ PIPELINE = "pipeline_parallel_degree"
 
 
 def check_parallelism(module: Module) -> list[Problem]:
-    """Degrees that don't divide what they part, or don't go together, however many processes there are.
-
-    torchtitan asserts the same when each rank has started and built its model.
-    """
+    """Degrees that don't fit the model, its rows or each other; torchtitan asserts it once each rank has its model."""
     degrees = module.config["parallelism"]
     if wrong := _no_degrees(module):
-        return [_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
+        return [parallel_problem(module, key, f"found {degrees[key]}", "1 or more") for key in wrong]
     return [*_check_shares(module), *_check_tied_stages(module), *_check_compiled(module)]
 
 
 def check_processes(module: Module) -> list[Problem]:
-    """Degrees that the processes don't allow: they don't multiply to them, or what is asked for needs more of them."""
+    """Degrees that the processes don't allow: their product is another number, or a setting needs more processes."""
     if _no_degrees(module):
         return []
     checks = (_check_degrees, _check_experts, _check_offload)
     problems = [problem for check in checks for problem in check(module)]
-    # Which ranks read different rows is known once the degrees fit.
+    # Only degrees that fit tell which ranks read different rows.
     return problems or check_batch(module) or check_pipeline(module)
 
 
 def _no_degrees(module: Module) -> list[str]:
-    """The keys whose value is no degree of parallelism."""
     degrees = module.config["parallelism"]
     wrong = [key for key in OTHERS if degrees[key] < 1]
     return wrong + ([SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else [])
@@ -53,11 +49,8 @@ def is_sharded(module: Module) -> bool:
     shard = degrees[SHARD]
     if shard == -1:
         shard = _processes(module) // prod(degrees[key] for key in OTHERS)
+    # torchtitan shards over the context-parallel ranks, too.
     return shard > 1 or degrees["context_parallel_degree"] > 1
-
-
-def _problem(module: Module, degree: str, message: str, expected: str, hint: str = "") -> Problem:
-    return module.problem(f"parallelism.{degree}", message, expected, hint)
 
 
 def _processes(module: Module) -> int:
@@ -71,21 +64,14 @@ def _check_degrees(module: Module) -> list[Problem]:
     named = {key: degrees[key] for key in (*OTHERS, SHARD) if degrees[key] > 1}
     shown = " × ".join(f"{key}={value}" for key, value in named.items())
     first = next(iter(named), SHARD)
-    if degrees[SHARD] == -1:
-        if processes % wanted == 0:
-            return _check_replicas(module, named)
-        return [_problem(module, first, f"{shown}, and the launcher starts {processes}", f"a divisor of {processes}")]
-    if wanted * degrees[SHARD] == processes:
+    total, takes_rest = wanted * degrees[SHARD], degrees[SHARD] == -1
+    if total == processes or (takes_rest and processes % wanted == 0):
         return _check_replicas(module, named)
-    return [
-        _problem(
-            module,
-            first,
-            f"{shown or 'every degree is 1'}: {wanted * degrees[SHARD]}, and the launcher starts {processes}",
-            f"degrees that multiply to {processes}",
-            f"{SHARD}: -1 takes what the others leave",
-        )
-    ]
+    started = f"and the launcher starts {processes}"
+    if takes_rest:
+        return [parallel_problem(module, first, f"{shown}, {started}", f"a divisor of {processes}")]
+    message, hint = f"{shown or 'every degree is 1'}: {total}, {started}", f"{SHARD}: -1 takes what the others leave"
+    return [parallel_problem(module, first, message, f"degrees that multiply to {processes}", hint)]
 
 
 def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
@@ -93,22 +79,21 @@ def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
     if replicas not in named or is_sharded(module) or len(named) == 1:
         return []
     message = f"found {named[replicas]}: without FSDP, replicas go with no other parallelism"
-    return [_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
+    return [parallel_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
 
 
 def _check_shares(module: Module) -> list[Problem]:
     config, args = module.config, module.model_args
     tensor, context = (config["parallelism"][f"{kind}_parallel_degree"] for kind in ("tensor", "context"))
     problems = []
-    heads = {key: args.get(key) for key in ("n_heads", "n_kv_heads")}
-    for key, count in heads.items():
-        if count and count % tensor:
+    for key in ("n_heads", "n_kv_heads"):
+        if (count := args.get(key)) and count % tensor:
             message = f"found {tensor}, and the model's {key} is {count}"
-            problems.append(_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
+            problems.append(parallel_problem(module, "tensor_parallel_degree", message, f"a divisor of {count}"))
     for section in ("training", *(["validation"] if config["validation"]["enable"] else [])):
         seq_len = config[section]["seq_len"]
         divisor, parts = tensor, "tensor_parallel_degree"
-        # torchtitan's families assert it of the rows that are trained, whether ranks share them or not.
+        # torchtitan's families assert this for training rows, even where ranks don't share them.
         if context > 1 or (section == "training" and args):
             divisor, parts = 2 * context * tensor, "2 × context_parallel_degree × tensor_parallel_degree"
         if seq_len % divisor:
@@ -118,7 +103,7 @@ def _check_shares(module: Module) -> list[Problem]:
 
 
 def _check_experts(module: Module) -> list[Problem]:
-    """Experts are parted among the ranks that share the other weights."""
+    # Experts are divided among the ranks that share a replica's other weights.
     degrees = module.config["parallelism"]
     experts, tensor = degrees["expert_parallel_degree"], degrees["expert_tensor_parallel_degree"]
     sharing = _processes(module) // (degrees["data_parallel_replicate_degree"] * degrees[PIPELINE])
@@ -126,7 +111,7 @@ def _check_experts(module: Module) -> list[Problem]:
         return []
     message = f"found {experts}, with {sharing} of the processes sharing the weights of a replica"
     hint = f"launcher.nproc_per_node: {experts} would start as many processes on one machine"
-    return [_problem(module, "expert_parallel_degree", message, f"a divisor of {sharing}", hint)]
+    return [parallel_problem(module, "expert_parallel_degree", message, f"a divisor of {sharing}", hint)]
 
 
 def _check_offload(module: Module) -> list[Problem]:
@@ -141,7 +126,7 @@ def _check_tied_stages(module: Module) -> list[Problem]:
     if not module.model_args.get("enable_weight_tying") or degree < 2:
         return []
     message = f"found {degree}: embedding and output are one weight, and lie on the first and last stage"
-    return [_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
+    return [parallel_problem(module, PIPELINE, message, "1, or model.enable_weight_tying: false")]
 
 
 def _check_compiled(module: Module) -> list[Problem]:
@@ -155,5 +140,5 @@ def _check_compiled(module: Module) -> list[Problem]:
         problems.append(module.problem("activation_checkpoint.mode", message, f"selective or full, or {needed}"))
     if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
         message = "found true, which torch's compiler does"
-        problems.append(_problem(module, "enable_async_tensor_parallel", message, needed))
+        problems.append(parallel_problem(module, "enable_async_tensor_parallel", message, needed))
     return problems

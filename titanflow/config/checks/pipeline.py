@@ -1,6 +1,6 @@
-"""What a pipeline's schedule asks of batch and layers; torchtitan and torch ask it once each rank has its model.
+"""Checks that batch and layers fit a pipeline's schedule; torchtitan and torch check once each rank has its model.
 
-Read in torchtitan 0.2.2's ``distributed/pipeline_parallel.py`` and torch 2.13's ``pipelining/schedules.py``.
+From torchtitan 0.2.2's ``distributed/pipeline_parallel.py`` and torch 2.13's ``pipelining/schedules.py``.
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ from titanflow.config.batch import data_parallel_ranks, local_share
 from titanflow.config.module import Module
 
 ONE_STAGE = ("1f1b", "gpipe", "pipelineschedulesingle")
-"""The schedules with one stage a rank; the others have two or more."""
+"""Schedules with one stage a rank; the others have two or more."""
 TWO_STAGES = ("zbvzerobubble", "dualpipev")
-"""The schedules with exactly two."""
+"""Schedules with exactly two stages a rank."""
 ROUNDS = ("interleaved1f1b", "interleavedzerobubble")
-"""The schedules that work through the microbatches in equal rounds."""
+"""Schedules that work through the microbatches in equal rounds."""
 ALL_BUSY = ("1f1b", "dualpipev")
-"""The schedules that need a microbatch for each stage."""
+"""Schedules that need a microbatch for each stage."""
 ABSTRACT = ("pipelineschedulesingle", "pipelineschedulemulti")
-"""Names that torch knows and can't make a schedule of."""
+"""torch's abstract base classes: valid names, but no schedules."""
 
 
 def check_pipeline(module: Module) -> list[Problem]:
-    """Batches that can't be cut into microbatches, and layers that can't be cut into stages.
-
-    The module's degrees of parallelism must fit its processes, and its ranks must be able to share the global batch.
-    """
+    """Assumes that the degrees of parallelism fit the processes, and that the ranks can share the global batch."""
     degrees = module.config["parallelism"]
     if degrees["pipeline_parallel_degree"] < 2:
         return []
@@ -54,15 +51,15 @@ def _check_stages(module: Module) -> list[Problem]:
         key = "pipeline_parallel_layers_per_stage"
         cut = f"found {each}, which cuts {weight} layers into {stages} stages"
         if stages % ranks:
-            return [_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
-        wanted = _stages_a_rank(schedule)
-        if not _takes(schedule, stages // ranks):
-            return [_problem(module, key, f"{cut}, {stages // ranks} a rank", f"{wanted} a rank, which {schedule} has")]
+            return [parallel_problem(module, key, cut, f"a number that gives a multiple of {ranks} stages")]
+        wanted, found = _stages_a_rank(schedule), stages // ranks
+        if not {"one": found == 1, "two": found == 2, "two or more": found >= 2}[wanted]:
+            return [parallel_problem(module, key, f"{cut}, {found} a rank", f"{wanted} a rank, which {schedule} has")]
     if max(first, last, 1) > weight // stages:
         message = f"found {ranks}, which cuts {weight} layers (embedding and output counted) into {stages} stages"
         expected = f"at least {max(first, last, 1)} layers in each stage"
         hint = f"fewer stages: {schedule} has {_stages_a_rank(schedule)} a rank"
-        return [_problem(module, "pipeline_parallel_degree", message, expected, hint)]
+        return [parallel_problem(module, "pipeline_parallel_degree", message, expected, hint)]
     return []
 
 
@@ -74,7 +71,7 @@ def _check_microbatches(module: Module) -> list[Problem]:
     taken = f"a rank takes {rows} rows at a time"
     if rows % size:
         message = f"found {size}, and {taken}"
-        return [_problem(module, "pipeline_parallel_microbatch_size", message, f"a divisor of {rows}")]
+        return [parallel_problem(module, "pipeline_parallel_microbatch_size", message, f"a divisor of {rows}")]
     count, ranks = rows // size, degrees["pipeline_parallel_degree"]
     problems = _check_validation(module, count)
     if degrees["pipeline_parallel_schedule_csv"]:
@@ -91,7 +88,7 @@ def _check_microbatches(module: Module) -> list[Problem]:
 
 
 def _check_validation(module: Module, microbatches: int) -> list[Problem]:
-    """Validation goes through the same pipeline, which cuts each batch into as many microbatches as in training."""
+    """The pipeline cuts each batch of validation into as many microbatches as in training."""
     rows = module.config["validation"]["local_batch_size"]
     if not module.config["validation"]["enable"] or rows % microbatches == 0:
         return []
@@ -107,7 +104,6 @@ def _check_optimizer(module: Module) -> list[Problem]:
 
 
 def _stages(module: Module) -> int:
-    """Into how many stages the layers are cut."""
     degrees, layers = module.config["parallelism"], module.model_args.get("n_layers")
     each = degrees["pipeline_parallel_layers_per_stage"]
     if each is None or not layers:
@@ -123,11 +119,5 @@ def _stages_a_rank(schedule: str) -> str:
     return "two" if schedule.lower() in TWO_STAGES else "two or more"
 
 
-def _takes(schedule: str, stages: int) -> bool:
-    if schedule.lower() in ONE_STAGE:
-        return stages == 1
-    return stages == 2 if schedule.lower() in TWO_STAGES else stages >= 2
-
-
-def _problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
+def parallel_problem(module: Module, key: str, message: str, expected: str, hint: str = "") -> Problem:
     return module.problem(f"parallelism.{key}", message, expected, hint)

@@ -1,4 +1,4 @@
-"""What ``chat.template_args`` says that the template doesn't ask for, and what it leaves open."""
+"""Refuses ``chat.template_args`` that the template doesn't read, and templates that write today's date."""
 
 from __future__ import annotations
 
@@ -13,22 +13,12 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def template_problems(module: Module, template: str, name: str) -> list[Problem]:
-    """Every contradiction between a template's arguments and its text.
-
-    Args:
-        module: a fine-tuning module.
-        template: the Jinja source.
-        name: what to call it.
-    """
+    """Mistakes in a fine-tuning module's template arguments; ``template`` is the Jinja source, ``name`` its name."""
     args = module.config["chat"]["template_args"]
     asked = sorted(names_of(template) - {*GIVEN}) if args else []
+    expected = ", ".join(asked) or "nothing: it takes the messages alone"
     problems = [
-        module.problem(
-            f"{KEY}.{arg}",
-            f"template {name} never asks for {arg!r}",
-            expected=", ".join(asked) or "nothing: it takes the messages alone",
-            hint="leave it out",
-        )
+        module.problem(f"{KEY}.{arg}", f"template {name} never asks for {arg!r}", expected, "leave it out")
         for arg in args
         if arg not in asked
     ]

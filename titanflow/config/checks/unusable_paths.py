@@ -1,4 +1,4 @@
-"""What the file system says against a path of a config (a name too long, a folder closed to us), as a mistake in it."""
+"""Reports a path that the file system refuses (name too long, no permission) as a mistake in the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from titanflow.config.experiment import Experiment
 
 @contextmanager
 def named_by(config: Experiment) -> Iterator[None]:
-    """Names the key by whose value the file system was asked.
+    """Names the key whose value is the refused path.
 
     Raises:
         ConfigError: in place of an ``OSError`` that has a path.
@@ -25,17 +25,14 @@ def named_by(config: Experiment) -> Iterator[None]:
 
 
 def _problem(error: OSError, config: Experiment) -> Problem:
-    values = {
-        f"{module.name}.{key}": value for module in config.modules.values() for key, value in module.values().items()
-    }
     texts = {
-        key: (text, origin)
-        for key, (value, origin) in values.items()
+        f"{module.name}.{key}": (text, origin)
+        for module in config.modules.values()
+        for key, (value, origin) in module.values().items()
         for text in (value if isinstance(value, list) else [value])
         if isinstance(text, str) and len(text) > 1 and text in error.filename
     }
     found = f"found {error.filename}: {error.strerror}"
-    if not texts:
-        return Problem(found, expected="a path that can be read")
-    key = max(texts, key=lambda one: len(texts[one][0]))
-    return Problem(found, key, texts[key][1], "a path that can be read")
+    # The longest such text is the likeliest: others may be a part of it by chance.
+    key = max(texts, key=lambda one: len(texts[one][0]), default="")
+    return Problem(found, key, texts[key][1] if texts else "", "a path that can be read")

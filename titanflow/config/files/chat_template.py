@@ -15,49 +15,36 @@ CHATML = "chatml"
 LLAMA3 = "llama3"
 _BUILT_IN = {name: Path(__file__).with_name(f"{name}.jinja") for name in (CHATML, LLAMA3)}
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_FILE = "chat_template.jinja"
-_CONFIG = "tokenizer_config.json"
 
 
 def template_text(template: str, key: str = "chat.template") -> str:
-    """The Jinja source of a template: a built-in one's name or a file's path.
+    """The Jinja source of a template, given by a built-in name or a file's path.
 
     Raises:
         DataError: there is no such template.
     """
     path = _BUILT_IN.get(template, expanded(template))
     if not path.is_file():
-        raise DataError(
-            Problem(
-                f"chat template {template} isn't there",
-                key,
-                expected=f"one of {', '.join(_BUILT_IN)}, or the path of a .jinja file",
-            )
-        )
+        expected = f"one of {', '.join(_BUILT_IN)}, or the path of a .jinja file"
+        raise DataError(Problem(f"chat template {template} isn't there", key, expected=expected))
     return path.read_text(encoding="utf-8")
 
 
 def template_of(tokenizer: Path) -> str | None:
-    """The Jinja source of a tokenizer's own template; None where it has none.
-
-    A tokenizer with several templates gives the one called ``default``.
-    """
-    if (tokenizer / _FILE).is_file():
-        return (tokenizer / _FILE).read_text(encoding="utf-8")
-    config = tokenizer / _CONFIG
+    """The Jinja source of a tokenizer's own template, of several the one called ``default``; None without one."""
+    if (own := tokenizer / "chat_template.jinja").is_file():
+        return own.read_text(encoding="utf-8")
+    config = tokenizer / "tokenizer_config.json"
     found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
     if isinstance(found, list):
-        named = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
-        found = named.get("default")
+        found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}.get("default")
     return found if isinstance(found, str) else None
 
 
 def resolve_template(template: str | None, tokenizer: Path | None) -> str:
-    """The Jinja source to train with: the one that is named, else the tokenizer's own, else ``chatml``.
+    """The Jinja source to train with: that of ``chat.template``, else the tokenizer's own, else ``chatml``.
 
-    Args:
-        template: ``chat.template``.
-        tokenizer: the tokenizer's folder, which need not be made yet: one that is trained here has ``chatml``.
+    The tokenizer's folder need not exist yet: a tokenizer that is trained here has ``chatml``.
 
     Raises:
         DataError: see :func:`template_text`.
@@ -73,11 +60,11 @@ def template_digest(text: str) -> str:
 
 
 def marks_generation(text: str) -> bool:
-    """Whether a template says with ``{% generation %}`` what is the assistant's."""
+    """Whether a template marks the assistant's text with ``{% generation %}``."""
     return bool(_GENERATION.search(text))
 
 
 @cache
 def is_built_in(text: str) -> bool:
-    """Whether a template's source is that of a built-in one."""
+    """Whether a template's source is a built-in one."""
     return text in [path.read_text(encoding="utf-8") for path in _BUILT_IN.values()]

@@ -1,6 +1,6 @@
-"""What other trainers call things, and where the same stands here: a hint for whoever brings a config along.
+"""Other trainers' names of keys, and the keys here that mean the same: hints for users who bring a config along.
 
-docs/coming-from.md shows this table; a test holds it to the schemas.
+docs/coming-from.md shows this table; a test checks it against the schemas.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _OTHER_STAGES = ("evaluate", "publish")
 
 @dataclass(frozen=True)
 class Foreign:
-    """Names that mean the same elsewhere, separated by spaces; ``key`` is where it stands here, empty for nowhere.
+    """Names with one meaning in other trainers, separated by spaces, and the ``key`` here; empty if there is none.
 
-    ``home`` says whose key it is: a training module's, of which ``model.…`` are the model's arguments, evaluate's,
-    publish's, or the experiment's own. ``clause`` says what differs.
+    ``home`` says who has the key: a training module (``model.…`` are the model's arguments), evaluate, publish or the
+    experiment. ``clause`` says what differs.
     """
 
     names: str
@@ -28,7 +28,7 @@ class Foreign:
 
     @property
     def stage(self) -> str:
-        """The stage whose key it is; of a training module's, pretrain unless it is about fine-tuning alone."""
+        """The stage that has the key; of the training stages pretrain, unless it is about fine-tuning alone."""
         if self.home != "training":
             return self.home
         return "sft" if self.key.partition(".")[0] in ("sft", "lora", "chat") else "pretrain"
@@ -203,19 +203,15 @@ FOREIGN = (
         "`ignore: primus` in the experiment leaves out all that only Primus reads",
     ),
 )
-"""What names mean elsewhere: in transformers and TRL, axolotl, LLaMA-Factory, torchtune, nanoGPT, nanochat, Megatron
-and Primus."""
+"""Names of transformers and TRL, axolotl, LLaMA-Factory, torchtune, nanoGPT, nanochat, Megatron and Primus."""
 
 _BY_NAME = {name: entry for entry in FOREIGN for name in entry.names.split()}
 
 
 def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
-    """Where the first of the keys that another trainer has stands here; empty where none of them is known.
+    """A hint with the key to write for the first of another trainer's dotted ``keys``; empty where none is known.
 
-    Args:
-        keys: dotted keys as they were written: of a value, or of a section and what stands in it.
-        known: the dotted keys that are known where they stand.
-        prefix: what their place is called: nothing, ``modules.sft.`` or ``sft.``.
+    ``known`` are the dotted keys that their place has; ``prefix`` is its name: empty, ``modules.sft.`` or ``sft.``.
     """
     for key in keys:
         for name in _names(key):
@@ -229,19 +225,19 @@ def foreign_hint(keys: Iterable[str], known: Iterable[str], prefix: str) -> str:
 
 
 def foreign_key(key: str) -> str:
-    """Where another trainer's key stands here; empty where it isn't known, or nothing here is like it."""
+    """The key here for another trainer's key; empty where it isn't known, or has no counterpart."""
     entry = next((_BY_NAME[name] for name in _names(key) if name in _BY_NAME), None)
     return entry.key if entry else ""
 
 
 def _names(key: str) -> Iterator[str]:
-    """A key's names, the longest first: ``peft.enabled``, ``enabled``."""
+    """A key's ends, the longest first: ``peft.enabled``, ``enabled``."""
     parts = key.lower().replace("-", "_").split(".")
     return (".".join(parts[start:]) for start in range(len(parts)))
 
 
 def _place(entry: Foreign, key: str, known: set[str], prefix: str) -> str:
-    """The key to write in place of another: in the section that it stands in, where that has such a one."""
+    """The key to write in place of ``key``: one of the same section, if there is such a key."""
     section, last = key.rpartition(".")[0], entry.key.rpartition(".")[2]
     sibling = f"{section}.{last}" if section else last
     for own in (sibling, entry.key):

@@ -1,8 +1,8 @@
-"""Checks a config tree against a JSON schema, and says what is wrong the way a person would.
+"""Checks a config tree against a JSON schema, and words each mistake as a person would.
 
-JSON Schema is what pydantic makes of torchtitan's dataclasses and of this project's; of it this reads
+The schemas are those that pydantic makes of torchtitan's dataclasses and of this project's. Of JSON Schema only
 ``properties``, ``$ref``, ``type``, ``enum``, ``const``, ``anyOf``, ``items``, ``additionalProperties``, ``default``
-and the bounds of numbers.
+and the bounds of numbers are read.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.files.foreign_names import foreign_hint
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, first_origin, leaves, plain, remade
+from titanflow.files.yaml_source import Leaf, Replacing, Tree, as_tree, first_origin, leaves, merge, plain, remade
 
 Schema = dict[str, Any]
 TYPE_NAMES = {
@@ -34,7 +35,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "maximum": ("at most", operator.le),
     "exclusiveMaximum": ("below", operator.lt),
 }
-"""How a number may be bounded: in words, and whether one is within."""
+"""The kinds of bounds: in words, and as a comparison."""
 
 
 @cache
@@ -46,7 +47,7 @@ def dataclass_schema(cls: type) -> Schema:
 
 
 def inline(schema: Schema) -> Schema:
-    """The schema with each ``$ref`` replaced by what it refers to."""
+    """The schema with each ``$ref`` replaced by its definition."""
     definitions = schema.get("$defs", {})
 
     def resolve(node: Any) -> Any:
@@ -62,7 +63,7 @@ def inline(schema: Schema) -> Schema:
 
 
 def merge_schemas(base: Schema, added: Schema) -> Schema:
-    """Both schemas' properties; a section that both have holds the keys of both."""
+    """Both schemas' properties; a section of both holds the keys of both."""
     properties: dict[str, Schema] = dict(base["properties"])
     for key, schema in added["properties"].items():
         below = properties.get(key, {})
@@ -80,8 +81,13 @@ def defaults(schema: Schema) -> Any:
     return {"array": [], "object": {}}.get(schema.get("type", ""))
 
 
+def completed(tree: Tree, schema: Schema) -> Any:
+    """The tree's plain values over the schema's defaults, without keys that the schema lacks."""
+    known = {key: value for key, value in tree.items() if key in schema["properties"]}
+    return plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
+
+
 def known_keys(schema: Schema, prefix: str = "") -> list[str]:
-    """The dotted key of every section and field."""
     keys = []
     for key, value in schema.get("properties", {}).items():
         keys.append(f"{prefix}{key}")
@@ -90,7 +96,7 @@ def known_keys(schema: Schema, prefix: str = "") -> list[str]:
 
 
 def typed(tree: Tree, schema: Schema) -> Tree:
-    """The tree with each value that stands where only a text fits as the text that was written: ``1001``, ``012``."""
+    """The tree with each plain value as it was written (``1001``, ``012``) where the schema takes text alone."""
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     others = others if isinstance(others, dict) else {}
     return remade(tree, {key: _typed(value, properties.get(key, others)) for key, value in tree.items()})
@@ -105,7 +111,7 @@ def _typed(value: Leaf | Tree, schema: Schema) -> Leaf | Tree:
 
 
 def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
-    """Every mistake of ``tree``, each with its key, its origin and what would be right."""
+    """All mistakes of ``tree``, each with its key, its origin and what is expected."""
     return _check_section(tree, schema, prefix, known_keys(schema))
 
 
@@ -124,7 +130,7 @@ def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], ab
 
 
 def _fits(value: Any, schema: Schema) -> bool:
-    """Whether a value that isn't a mapping may stand here; in place of a section only null may."""
+    # In place of a section only null may stand.
     return value is None if "properties" in schema else accepts(value, schema)
 
 
@@ -142,7 +148,6 @@ def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], d
 
 
 def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) -> list[Problem]:
-    """One section of a mapping that holds sections by name."""
     above = f"{dotted}.{name}"
     if not isinstance(item, dict):
         return [_wrong_value(f"{prefix}{above}", item, {"type": "object"})]
@@ -150,7 +155,6 @@ def _check_item(item: Any, schema: Schema, prefix: str, dotted: str, name: str) 
 
 
 def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str) -> Problem:
-    """An unknown key, with what another trainer's is called here, or else the nearest known one."""
     below = [f"{dotted}.{key}" for key, _ in leaves(value)] if isinstance(value, dict) else []
     hint = foreign_hint([dotted, *below], known, prefix)
     if dotted in known:
@@ -165,17 +169,20 @@ def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str)
 def closest(key: str, known: list[str]) -> str | None:
     """The known key that ``key`` most likely means: the nearest in its own section, or the same name elsewhere."""
     section, _, name = key.rpartition(".")
-    siblings = {
-        known_key.rpartition(".")[2]: known_key for known_key in known if known_key.rpartition(".")[0] == section
-    }
+    siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
     if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
         return siblings[near[0]]
-    elsewhere = [known_key for known_key in known if known_key.rpartition(".")[2] == name]
-    if elsewhere:
+    if elsewhere := [one for one in known if one.rpartition(".")[2] == name]:
         return elsewhere[0]
-    # Not the section that it stands in, which is no key to write in its place.
+    # The section that it stands in is no key to write in its place.
     near = difflib.get_close_matches(key, [one for one in known if one != section], n=1, cutoff=0.8)
     return near[0] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest, as a hint; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
@@ -198,10 +205,8 @@ def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:
 def _numbers(text: str) -> list[Any]:
     numbers: list[Any] = []
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             numbers.append(kind(text))
-        except ValueError:
-            continue
     return numbers
 
 
@@ -218,7 +223,7 @@ def accepts(value: Any, schema: Schema) -> bool:
             return isinstance(value, int) and not isinstance(value, bool) and _within(value, schema)
         case "number":
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            # No bound of a training is infinite, and what is no number compares with nothing.
+            # No bound of a training is infinite, and NaN compares with nothing.
             return is_number and math.isfinite(value) and _within(value, schema)
         case "string":
             # No file system, log or database takes a NUL.
@@ -242,17 +247,12 @@ def _accepts_object(value: Any, schema: Schema) -> bool:
     if not isinstance(value, dict):
         return False
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-    for key, item in value.items():
-        if key in properties:
-            if not accepts(item, properties[key]):
-                return False
-        elif others is False or (isinstance(others, dict) and not accepts(item, others)):
-            return False
-    return True
+    fields = [(item, properties.get(key, others)) for key, item in value.items()]
+    return all(accepts(item, field) if isinstance(field, dict) else field for item, field in fields)
 
 
 def describe(schema: Schema) -> str:
-    """What a field takes, in words."""
+    """The values that a field takes, in words."""
     if "anyOf" in schema:
         return " or ".join(describe(option) for option in schema["anyOf"])
     if "enum" in schema:

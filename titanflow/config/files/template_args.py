@@ -1,7 +1,7 @@
-"""What a chat template is told beside the messages: ``chat.template_args``.
+"""Arguments of a chat template beside the messages: ``chat.template_args``.
 
-The values become the template's own defaults, written in front of it. So whoever renders the template, in training, in
-an evaluation or from the published model, makes the same text, and the fingerprint of the template holds them.
+The values become the template's own defaults, written in front of it. So training, evaluation and users of the
+published model all render the same text, and the template's fingerprint covers the values.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 TODAY = "strftime_now"
-"""The function by which a template writes today's date; as an argument, the text that it gives instead."""
+"""The function by which a template writes today's date; as an argument, the text to write instead."""
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
-"""What is handed to a template with each conversation."""
+"""Names that a template gets with each conversation."""
 _BUILT_IN = {"raise_exception"}
 A_DATE = chr(0xF0FFF)
 """A private-use character that stands for today's date."""
@@ -31,15 +31,15 @@ def with_defaults(template: str, args: Mapping[str, Any]) -> str:
 
 
 def with_today_marked(template: str) -> str:
-    """A template that writes :data:`A_DATE` where it would write today's."""
+    """The template, with :data:`A_DATE` written in place of today's date."""
     return _macro(ascii(A_DATE)) + template if TODAY in template else template
 
 
 @lru_cache(maxsize=16)
 def names_of(template: str) -> frozenset[str]:
-    """The names that a template leaves to whoever renders it; none where it can't be read.
+    """The names that a template expects from its caller; none where it can't be parsed.
 
-    A name that it sets itself is left to others only where it asks whether that is defined.
+    A name that it sets itself counts only where it also asks whether the name is defined.
     """
     from jinja2 import TemplateError, meta, nodes
 
@@ -50,18 +50,13 @@ def names_of(template: str) -> frozenset[str]:
         return frozenset()
     stored = {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
     asking = [*parsed.find_all(nodes.Test), *parsed.find_all(nodes.Filter)]
-    asked = {one.node.name for one in asking if one.name in ("defined", "undefined", "default") and _is_name(one.node)}
+    of_names = [(one.name, one.node.name) for one in asking if isinstance(one.node, nodes.Name)]
+    asked = {name for test, name in of_names if test in ("defined", "undefined", "default")}
     return frozenset(name for name in open_names - (stored - asked) - _BUILT_IN if not name.endswith("_token"))
 
 
-def _is_name(node: Any) -> bool:
-    from jinja2 import nodes
-
-    return isinstance(node, nodes.Name)
-
-
 def writes_today(template: str) -> bool:
-    """Whether a template writes today's date before a question, tried with and without a system's message."""
+    """Whether a template writes today's date in a prompt; tried with and without a system message."""
     if TODAY not in template:
         return False
     from jinja2 import TemplateError
@@ -71,7 +66,7 @@ def writes_today(template: str) -> bool:
         try:
             text = _environment().from_string(made).render(messages=messages, add_generation_prompt=True)
         except (TemplateError, TypeError, ValueError, LookupError):
-            # Preparing the data says what the template refuses.
+            # The preparation of the data reports what the template refuses.
             continue
         if A_DATE in text:
             return True
@@ -79,7 +74,7 @@ def writes_today(template: str) -> bool:
 
 
 def _default(name: str, value: Any) -> str:
-    # A line of its own, whose end Jinja removes: what the template begins with stays at the beginning of a line.
+    # Jinja removes the newline (trim_blocks), so the template itself still begins at the start of a line.
     if name == TODAY:
         return _macro(ascii(value))
     return f"{{%- set {name} = {name} | default({value!a}) %}}\n"

@@ -1,7 +1,4 @@
-"""The configuration of the stages that torchtitan lacks: evaluate and publish.
-
-The string below a field is its documentation.
-"""
+"""The keys of evaluate and publish, which torchtitan lacks; the string below a field is its documentation."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ class Items(Data):
     """Where evaluation items come from."""
 
     kind: Literal["text", "chat", "evals"] = "evals"
-    """`evals`: files as they are (`path`), which a task's YAML finds below ${data} by their name, those of a folder by
-    their path in it; or the built-in source's. `text` and `chat`: the rows that a source holds out (`held_out`), as
-    ${data}/items.jsonl; unset, what holds rows out is text."""
+    """`evals`: files as they are (`path`), which a task's YAML finds below ${data} by name, those of a folder by their
+    path in it; or the built-in source's. `text` and `chat`: the rows that a source holds out (`held_out`), as
+    ${data}/items.jsonl; unset, a source that holds rows out is text."""
 
 
 @dataclass
@@ -28,7 +25,7 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
-    """A folder with task files of your own; a relative one is looked for in the config tree, then where you stand."""
+    """A folder with your own task files; a relative path is of the config tree, or else of the working directory."""
     data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
@@ -38,9 +35,9 @@ class Evaluate:
     """What computes: transformers on the export, torchtitan's own model on a checkpoint (no export needed: for scores
     while it trains), or vLLM, which is installed separately."""
     batch_size: int | str = 16
-    """Sequences at a time on each process; or `auto`, or `auto:N` to look for the largest N times. On a CPU more where
-    they are short, and fewer where they are long enough to be slower together. Answers that are drawn (`gen_kwargs`
-    with a temperature) depend on it."""
+    """Sequences at a time on each process; or `auto`, or `auto:N` to look for the largest N times. On a CPU more if
+    they are short, and fewer if they are so long that batches slow them down. Sampled answers (`gen_kwargs` with a
+    temperature) depend on it."""
     limit: float | None = None
     """Items a task (a share of them below 1): for a quick look; the result is marked as limited."""
     num_fewshot: int | None = None
@@ -49,13 +46,13 @@ class Evaluate:
     """Ask through the chat template; `auto` does what each task's metadata says (`chat: true`; tasks of lm-eval's
     library say nothing, and are asked without), a list names the tasks or groups that are asked through it."""
     system_instruction: str | None = None
-    """What stands before every prompt; with the chat template as the system's message."""
+    """Text before every prompt; with the chat template it is the system message."""
     fewshot_as_multiturn: bool = True
     """Few-shot examples as turns of the conversation."""
     gen_kwargs: dict[str, Any] = field(default_factory=dict)
     """Settings of generation that go before the tasks' own: {do_sample: true, temperature: 0.7}."""
     contamination: Literal["report", "drop", "error", "skip"] = "report"
-    """Items that stand in what the models' stages trained on: `report` counts them by task, beside the scores of all;
+    """Items that occur in the models' training data: `report` counts them by task, beside the scores of all;
     `drop` doesn't score them; `error` ends the run before anything is trained; `skip` doesn't look."""
     cache_requests: bool = False
     """Keep each answer in the run's folder, under the digest of the model's files, so that the same request of the same
@@ -70,7 +67,7 @@ class Evaluate:
     device: str | None = None
     """cpu, cuda, cuda:1, …; unset, the first GPU or the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the weights are evaluated in."""
+    """The number format of the evaluated weights."""
     log_samples: bool = True
     """Keep each item's prompt, answer and score."""
     wandb: bool = True
@@ -83,10 +80,10 @@ class Evaluate:
 
 @dataclass
 class Gate:
-    """What a model has to reach before it is published; with nothing set every model passes."""
+    """Conditions for publishing a model; with nothing set every model passes."""
 
     thresholds: dict[str, float] = field(default_factory=dict)
-    """The least that a metric must be, `task/metric: value`; the most where lower is better."""
+    """The least value of a metric, `task/metric: value`; the most where lower is better."""
     better_than_last: bool = False
     """Whether it must be better than the model published last, by the same samples."""
     tasks: list[str] = field(default_factory=list)
@@ -94,9 +91,9 @@ class Gate:
     metric: str = "acc"
     """The metric that is compared; `metric,filter` where a task has several filters."""
     margin: float = 0.0
-    """By how much it must be better, in the metric's own unit; below 0 so much worse is still good enough."""
+    """How much better it must be, in the metric's own unit; a value below 0 allows it to be so much worse."""
     confidence: float = 0.95
-    """How sure it must be: the chance that a model no better than the last passes is at most 1 minus this."""
+    """How certain it must be: a model no better than the last passes with a chance of at most 1 minus this."""
     resamples: int = 10000
     """Bootstrap resamples of the paired differences."""
 
@@ -132,7 +129,7 @@ class Publish:
     tags: list[str] = field(default_factory=list)
     """Tags on the card."""
     example: str = "What can you tell me?"
-    """What the card's snippet asks the model."""
+    """The question to the model in the card's snippet."""
     gate: Gate = field(default_factory=Gate)
     """When it may be published."""
     own_tasks: bool = True

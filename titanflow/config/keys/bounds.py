@@ -1,4 +1,4 @@
-"""The bounds of numbers, where a type doesn't say them: for configs and for the form of Prefect's UI alike."""
+"""Bounds of numbers that their types don't express: for configs, and for the form in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ POSITIVE = {"exclusiveMinimum": 0}
 SHARE = {"minimum": 0, "maximum": 1}
 BELOW_ONE = {"minimum": 0, "exclusiveMaximum": 1}
 SEED = {"minimum": 0, "maximum": 2**32 - 1}
-"""What numpy takes as one."""
+"""The seeds that numpy takes."""
 OR_ALL = {"minimum": -1}
-"""A count, for which torchtitan takes -1 as: all that there is."""
+"""A count; to torchtitan, -1 means all."""
 LAUNCHER = {
     "launcher.nproc_per_node": COUNT,
     "launcher.nnodes": COUNT,
@@ -65,26 +65,17 @@ EVALUATE: Mapping[str, Mapping[str, float]] = {
 
 
 def bounded(schema: Schema, bounds: Mapping[str, Mapping[str, float]]) -> Schema:
-    """A copy of a schema whose numbers have bounds, each by its dotted key.
-
-    Raises:
-        KeyError: the schema lacks one of the keys.
-    """
-    copy = {**schema, "properties": dict(schema["properties"])}
-    sections: dict[str, dict[str, Mapping[str, float]]] = {}
+    """A copy of the schema whose numbers have the bounds, by dotted key; a key that it lacks is a ``KeyError``."""
+    properties = dict(schema["properties"])
     for key, bound in bounds.items():
         name, _, below = key.partition(".")
-        if below:
-            sections.setdefault(name, {})[below] = bound
-        else:
-            copy["properties"][name] = _bounded_field(copy["properties"][name], bound)
-    for name, inner in sections.items():
-        copy["properties"][name] = bounded(copy["properties"][name], inner)
-    return copy
+        field = properties[name]
+        properties[name] = bounded(field, {below: bound}) if below else _bounded_field(field, bound)
+    return {**schema, "properties": properties}
 
 
 def _bounded_field(field: Schema, bound: Mapping[str, float]) -> Schema:
-    """The field, or those of its alternatives that are numbers, with the bound."""
+    """The field with the bound; of alternatives only numbers get it."""
     if "anyOf" in field:
         return {**field, "anyOf": [_bounded_field(option, bound) for option in field["anyOf"]]}
     return {**field, **bound} if field.get("type") in ("integer", "number") else field

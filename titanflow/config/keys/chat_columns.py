@@ -1,4 +1,4 @@
-"""Which columns and roles a chat format has, and declarations of them that contradict each other."""
+"""The columns and roles of each chat format, and a check of what a config declares about them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from titanflow.config.keys.training import Data
 
 CALL = "function_call"
 """A role whose content is the JSON of the functions that the assistant calls."""
-
 _MESSAGE = {"role": "role", "content": "content"}
-
 _ROW = {"tools": "tools", "system": "system", "train": "train"}
 
 REQUIRED: Mapping[str, tuple[str, ...]] = {
@@ -20,23 +18,21 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "alpaca": ("instruction", "output"),
     "prompt_completion": ("prompt", "completion"),
 }
-"""The columns without which a row is no conversation."""
-
-
+"""The columns that a row must have to be a conversation."""
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "messages": {"messages": "messages", **_MESSAGE, **_ROW},
     "sharegpt": {"messages": "conversations", "role": "from", "content": "value", **_ROW},
     "alpaca": {"instruction": "instruction", "input": "input", "output": "output", "history": "history", **_ROW},
     "prompt_completion": {"prompt": "prompt", "completion": "completion", **_MESSAGE, **_ROW},
 }
-"""What each layout calls its columns, and the keys of a message, unless ``data.columns`` says otherwise."""
+"""Each layout's names for its columns and for the keys of a message, unless ``data.columns`` renames them."""
 
 
 def check_declaration(data: Data, key: str = "data") -> None:
-    """Refuses columns that the layout doesn't have, roles that nothing here renders, and to leave out what is read.
+    """Refuses columns that the layout lacks, roles that nothing here renders, and leaving out a needed column.
 
     Raises:
-        DataError: any of the three, all of them together.
+        DataError: with all such mistakes.
     """
     known, roles = COLUMNS[data.chat_format], ("system", "user", "assistant", "tool", CALL)
     problems = [
@@ -51,10 +47,9 @@ def check_declaration(data: Data, key: str = "data") -> None:
     ]
     columns = {**known, **data.columns}
     needed = [columns[name] for name in (*REQUIRED[data.chat_format], "role", "content") if name in columns]
+    hint = f"take it out of {key}.leave_out"
     problems += [
-        Problem(
-            f"{name!r} is what a conversation is read from", f"{key}.leave_out", hint=f"take it out of {key}.leave_out"
-        )
+        Problem(f"{name!r} is what a conversation is read from", f"{key}.leave_out", hint=hint)
         for name in data.leave_out
         if name in needed
     ]

@@ -1,4 +1,4 @@
-"""What dataclasses say of their fields: the string below each, which Python itself forgets."""
+"""Reads the documentation of dataclass fields: the string below each, which Python itself doesn't keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def field_docs(source: Path) -> dict[str, dict[str, str]]:
-    """Class → field → the first paragraph of the string below it, on one line; of every class of a source file."""
+    """Class → field → the first paragraph of the string below the field, on one line; for each class of the file."""
     tree = ast.parse(source.read_text(encoding="utf-8"))
     return {node.name: _docs(node.body) for node in tree.body if isinstance(node, ast.ClassDef)}
 

@@ -1,7 +1,4 @@
-"""The keys of an experiment's file.
-
-The string below a field is its documentation.
-"""
+"""The keys of an experiment's file; the string below a field is its documentation."""
 
 from __future__ import annotations
 
@@ -35,17 +32,17 @@ class ModuleSpec:
     validation_data: str | dict[str, Any] | None = None
     """The data file of the section `validation_data`, or that section."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """What this experiment sets otherwise than the files above."""
+    """Values that this experiment sets differently from the files above."""
     params: dict[str, Any] = field(default_factory=dict)
     """`model_overrides`: fields of the model's arguments, each under `model.`"""
 
 
 @dataclass
 class Retries:
-    """How often a stage that failed is started again, by what made it fail; it goes on from its newest checkpoint."""
+    """How often a failed stage is started again, by the cause; it goes on from its newest checkpoint."""
 
     lost: int = 2
-    """After what another try may mend: a process that was killed, a rank that hung, a broken connection. Never after
+    """After failures that another try may mend: a killed process, a rank that hung, a broken connection. Never after
     a mistake in the config, a loss that is no number, or a device out of memory."""
     delay: float = 10.0
     """Seconds before the first of these starts; doubled for each further one."""
@@ -65,8 +62,8 @@ class Nightly:
     """Nights before the last one that stay on disk; unset, all. What is published, what the next night may continue
     from, and what another run builds on always stay."""
     catch_up: bool = False
-    """Whether a night that nobody ran (the machine was off) is run as soon as it can be, the newest alone; otherwise
-    one that would begin over an hour late is left out."""
+    """Whether a missed night (the machine was off) is run as soon as it can be, the newest alone; otherwise a night
+    that would begin over an hour late is left out."""
 
 
 @dataclass
@@ -78,7 +75,7 @@ class Notify:
     on: list[Literal["failed", "not started", "published", "held back"]] = field(
         default_factory=lambda: ["failed", "not started", "published", "held back"]
     )
-    """Of what: failed (crashed, too), not started (an hour after its time), published, held back."""
+    """The events to tell of: failed (crashed, too), not started (an hour after its time), published, held back."""
 
 
 @dataclass
@@ -92,12 +89,12 @@ class ExperimentSpec:
     exp_name: str = ""
     """What the experiment is called: a folder in the workspace."""
     workspace: str = "./runs"
-    """Where runs and prepared data lie; relative to the folder one stands in."""
+    """The folder of runs and prepared data; relative to the working directory."""
     launcher: Launcher = field(default_factory=Launcher)
     """The processes of every stage; a module's own `launcher` goes before it."""
     on_stale: OnStale = "error"
-    """What becomes of a stage that was made from other inputs: `error` refuses the run and says what changed, `rerun`
-    makes it again (what it made moves to superseded/), `keep` uses what it made, and the manifest says so."""
+    """What happens to a stage that was made from other inputs: `error` refuses the run and says what changed, `rerun`
+    makes it again (its old output moves to superseded/), `keep` uses its old output, and the manifest says so."""
     price_per_hour: float | None = None
     """What an hour of one device costs, in a currency of your own; the forecast then has a cost."""
     retries: Retries = field(default_factory=Retries)
@@ -114,7 +111,7 @@ class ExperimentSpec:
 
 
 def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
-    """Why a name can't be a folder's and a tag's; None where it can. It must not lead out of the workspace."""
+    """Why a name can't be a folder's and a tag's; None where it can. A folder must not lead out of the workspace."""
     if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
         return None
     expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
@@ -122,7 +119,7 @@ def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
 
 
 def tag_problem(text: str, key: str, origin: str = "") -> Problem | None:
-    """Why a text can't be a tag in W&B; None where it can, or where it's empty and there is none."""
+    """Why a text can't be a tag in W&B; None where it can, or is empty."""
     if len(text) <= LONGEST_TAG and text.isprintable():
         return None
     return Problem(f"found {text!r}", key, origin, f"a line of at most {LONGEST_TAG} characters, which W&B's tags have")

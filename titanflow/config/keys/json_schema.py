@@ -1,4 +1,4 @@
-"""The JSON schema of a dataclass with the defaults that its factories make, which pydantic leaves out."""
+"""The JSON schema of a dataclass with the defaults of its factories, which pydantic leaves out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def json_schema(cls: type) -> dict[str, Any]:
 
 class _WithFactories(GenerateJsonSchema):
     def get_default_value(self, schema: Any) -> Any:
-        """A field's default; a section has those of its fields."""
         factory = schema.get("default_factory")
         value = factory() if factory is not None else super().get_default_value(schema)
+        # A section has the defaults of its fields.
         return NoDefault if is_dataclass(value) else value

@@ -1,4 +1,4 @@
-"""Names in ``lora.modules_to_save`` that stand for what a model can't learn by adapters alone, whatever its family."""
+"""Names in ``lora.modules_to_save`` for modules that adapters alone can't teach, whatever the model's family."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 KEY = "lora.modules_to_save"
 TOKENS = "tokens"
-"""Embeddings and output head: a token that the base never read, as a chat template's may be, means nothing yet, and
+"""Embeddings and output head: a token that the base never read, such as a chat template's, means nothing yet, and
 adapters in the layers can't change that."""
 ROUTED = "routed"
-"""All that decides which tokens a layer computes (routers, predictors, priors, students): adapters lie elsewhere."""
+"""Modules that decide which tokens a layer computes (routers, predictors, priors, students): no adapter is there."""
 
 
 def settle_presets(module: Module) -> None:
-    """Puts the modules that they stand for into the place of a training module's presets."""
+    """Replaces the presets in a training module's config by the modules that they stand for."""
     if not module.trains:
         return
     name, saved = module.config["model"]["name"], module.config["lora"]["modules_to_save"]
@@ -33,13 +33,7 @@ def settle_presets(module: Module) -> None:
 
 
 def expanded(patterns: Iterable[str], family: str, names: Iterable[str]) -> list[str]:
-    """The patterns without presets; one that the family has nothing for stays.
-
-    Args:
-        patterns: what ``lora.modules_to_save`` says.
-        family: torchtitan's name, as in ``model.name``.
-        names: the model's modules.
-    """
+    """The patterns, each preset replaced by its modules among ``names``; a preset without any stays as it is."""
     routed = {module for modules in PARAMETER_GROUPS.get(family, {}).values() for module in modules}
     found = [without_layer(name) for name in names if routed & set(name.split("."))]
     meant = {TOKENS: [EMBEDDINGS, HEAD], ROUTED: found}
@@ -47,7 +41,7 @@ def expanded(patterns: Iterable[str], family: str, names: Iterable[str]) -> list
 
 
 def preset_problems(config: Mapping[str, Any]) -> list[Problem]:
-    """A preset of a training module's config that the model's family has no modules for."""
+    """A preset that the model's family has no modules for."""
     family = config["model"]["name"]
     if ROUTED not in config["lora"]["modules_to_save"] or family in PARAMETER_GROUPS:
         return []

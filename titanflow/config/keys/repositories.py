@@ -1,4 +1,4 @@
-"""The keys that may name a repository of the Hub, each with the one beside it that says which revision of it."""
+"""The keys that may name a repository of the Hub, each with the key of its revision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REVISIONS = {
 
 
 def value(module: Module, key: str) -> str:
-    """What one of these keys says; empty where nobody wrote it, or wrote null."""
+    """The value of one of these keys; empty where nobody wrote it, or wrote null."""
     section, _, name = key.partition(".")
     return str(module.config[section][name] or "") if module.is_written(key) else ""
 
@@ -30,13 +30,13 @@ def revision(module: Module, key: str) -> str | None:
 
 
 def misplaced_revision(key: str, named: str) -> str:
-    """What to do about a revision written behind a repository's name; empty where there is none."""
+    """A hint about a revision written behind a repository's name; empty where there is none."""
     repo_id, _, behind = named.partition("@")
     return f"the revision has a key of its own: {REVISIONS[key]}: {behind}" if behind and is_repo_id(repo_id) else ""
 
 
 def idle_revisions(module: Module) -> dict[str, str]:
-    """Each key whose revision is of nothing, and the reason."""
+    """The revision keys without a repository to apply to, with the reason."""
     return {
         key: f"{named} names no repository of the Hub"
         for named, key in REVISIONS.items()

@@ -1,4 +1,4 @@
-"""What this project adds to torchtitan's configuration.
+"""This project's additions to torchtitan's configuration.
 
 ``TRAINING_SECTIONS`` reach torchtitan's ``JobConfig`` through its custom config module (:mod:`titan.train.job_config`).
 Plain dataclasses without torch, so that a plan can check a config in a fraction of a second. The string below a field
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
-"""What the rows of a divided source are for: training, choosing, and the evaluation that is reported."""
+"""The purposes of a divided source's rows: training, choosing, and the evaluation that is reported."""
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -21,11 +21,11 @@ PARTS: tuple[Part, ...] = get_args(Part)
 class HeldOut:
     """Rows of a source that are never trained on: a share of its different rows (0.01), or a number of them (200).
 
-    A hash of what a row holds decides, so that neither its place nor other files matter, and equal rows stay together.
+    A hash of the row's content decides: neither its place nor other files matter, and equal rows stay together.
     """
 
     dev: int | float | None = None
-    """For validation, and for all that is chosen by looking at scores."""
+    """For validation, and for every choice that is made by scores."""
     test: int | float | None = None
     """For the evaluation that is reported."""
 
@@ -35,7 +35,7 @@ class Source:
     """Where rows come from, exactly one of ``source``, ``path`` and ``dataset``, and how they are read."""
 
     name: str = ""
-    """What the prepared folder is called; the file's own name unless said otherwise."""
+    """Name of the prepared folder; by default the data file's own name."""
     kind: Literal["text", "chat", "evals"] = "text"
     """Plain documents, conversations, or the built-in source's evaluation items."""
     source: Literal["stdlib", "stdlib_chats", "stdlib_evals"] | None = None
@@ -44,7 +44,7 @@ class Source:
     """Local files, folders or patterns: .txt, .md, .rst, .py, .jsonl, .json, .csv, each also with .gz, .bz2, .xz or
     .zst behind, and .parquet."""
     document: Document = "file"
-    """What is a document in plain text: the whole file, what stands between blank lines, or a line."""
+    """What counts as a document in plain text: the whole file, the text between blank lines, or a line."""
     dataset: str | None = None
     """A dataset on the Hugging Face Hub, or a folder that `datasets` loads."""
     config: str | None = None
@@ -58,7 +58,7 @@ class Source:
     chat_format: Literal["messages", "sharegpt", "alpaca", "prompt_completion"] = "messages"
     """How a conversation is laid out (`kind: chat`)."""
     columns: dict[str, str] = field(default_factory=dict)
-    """What the layout's columns, and the keys of a message, are called here: {messages: chat, role: speaker}."""
+    """Other names of the layout's columns and of the keys of a message: {messages: chat, role: speaker}."""
     roles: dict[str, str] = field(default_factory=dict)
     """Names of roles beside the layout's own: {bot: assistant}."""
     leave_out: list[str] = field(default_factory=list)
@@ -66,18 +66,18 @@ class Source:
     malformed: Literal["error", "drop"] = "error"
     """Whether a row that can't be trained on stops the run, or is left out and counted."""
     overlong: Literal["drop", "truncate_left", "truncate_right", "error"] = "drop"
-    """What becomes of a conversation of more than `training.seq_len` tokens; truncating cuts that side off."""
+    """What happens to a conversation of more than `training.seq_len` tokens; truncating cuts off that side."""
     packing: Literal["best_fit"] | None = None
-    """Several conversations a row, kept apart in attention and positions; unset, each is a row of its own."""
+    """Put several conversations into a row, kept apart in attention and positions; unset, each is its own row."""
     held_out: HeldOut = field(default_factory=HeldOut)
     """Rows to keep from training, each a share or a number: {dev: 0.01, test: 200}; a built-in source has its own."""
     part: Part | None = None
     """Which part of a divided source is read; unset, `data` trains on the rest, `validation_data` reads dev, and
     evaluation items are made of test. Only evaluation has a choice: dev or test."""
     limit: int | None = None
-    """Read only the first so many documents or conversations, at least 1; unset, all of them."""
+    """Read only this many documents or conversations, the first ones, at least 1; unset, all of them."""
     streaming: bool = False
-    """Read while training instead of preparing first: for what fits no disk. Tied to the number of ranks."""
+    """Read while training instead of preparing first: for data too large for a disk. Tied to the number of ranks."""
 
     def __post_init__(self) -> None:
         # A resolved config has its sections as mappings, and null where one is left empty.
@@ -87,12 +87,12 @@ class Source:
 
 @dataclass
 class MixtureSource(Source):
-    """One source of a mixture; what it doesn't set is as in the ``data`` section around it."""
+    """One source of a mixture; keys that it doesn't set are those of the ``data`` section around it."""
 
     weight: float = 1.0
-    """Its share in relation to the other sources' (`interleave`)."""
+    """Its share relative to the other sources (`interleave`)."""
     epochs: float = 1.0
-    """How often its rows are gone through before it is exhausted."""
+    """How often its rows are read before it is exhausted."""
 
 
 @dataclass
@@ -111,14 +111,14 @@ class Mixture:
 
 @dataclass
 class Data(Source):
-    """What is read: one source, or a mixture of several."""
+    """The data to read: one source, or a mixture of several."""
 
     mixture: Mixture = field(default_factory=Mixture)
     """Several sources in place of one."""
 
 
 SOURCE_KEYS = ("source", "path", "dataset")
-"""The keys that say where rows come from, of which a section that is no mixture has exactly one."""
+"""The keys that say where rows come from; a section that is no mixture has exactly one of them."""
 
 
 def names_rows(data: Mapping[str, Any]) -> bool:
@@ -152,15 +152,15 @@ class Chat:
     template: str | None = None
     """`chatml`, `llama3`, or a .jinja file; unset, the tokenizer's own, and chatml where it has none."""
     template_args: dict[str, Any] = field(default_factory=dict)
-    """What the template asks for beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
-    become the exported template's defaults. `strftime_now` is the text of a date that it would take from today."""
+    """Arguments of the template beside the messages: {enable_thinking: false, date_string: "26 Jul 2024"}. The values
+    become the exported template's defaults. `strftime_now` is the date to write, as text, in place of today's."""
     tool_arguments: Literal["mapping", "text"] = "mapping"
     """Whether the template gets the arguments of a call as a mapping or as their JSON, which DeepSeek's ask for."""
     turns: Literal["all", "last", "each"] = "all"
     """Which of the assistant's turns are trained; a turn with `train: false` never is. `each` makes a row of every
-    turn, after the history that a model is asked with: for templates that change a turn when more follows."""
+    turn, after the history that a model gets: for templates that render a turn differently once more follows."""
     proof_rows: int | None = None
-    """Rows to prove the mask of, the first so many; unset, all of them."""
+    """The number of rows, from the first, whose mask is proved; unset, all of them."""
 
 
 @dataclass
@@ -180,25 +180,25 @@ class Launcher:
     omp_num_threads: int | None = None
     """CPU threads a process; unset, the machine's cores divided by its processes."""
     pool: str | None = None
-    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, the one that the run is on."""
+    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, that of the run."""
     share_device: bool = False
-    """Start also where another stage runs on the same GPU; otherwise it is waited for."""
+    """Start even while another stage runs on the same GPU; otherwise wait for it."""
 
 
 @dataclass
 class Sft:
-    """What a fine-tuning stage starts from."""
+    """The base of a fine-tuning stage."""
 
     base: str = "pretrain"
-    """Whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a model
-    in transformers' format: a folder, or owner/name on the Hub."""
+    """The model whose architecture, tokenizer and weights are taken: a module, the folder of a finished stage, or a
+    model in transformers' format: a folder, or owner/name on the Hub."""
     base_revision: str | None = None
     """The base's revision on the Hub: a branch, a tag or a commit."""
     new_special_tokens: list[str] = field(default_factory=list)
     """Control tokens that an outside base's tokenizer lacks, such as those of a chat template. Where the model has
     no rows for them, embedding and output grow by the mean of the old rows."""
     allow_longer_context: bool = False
-    """Rows longer than the base was trained with: positions that its weights have never seen, RoPE unchanged."""
+    """Allow longer rows than the base was trained with: its weights have never seen such positions; RoPE unchanged."""
 
 
 @dataclass
@@ -231,8 +231,8 @@ class TrainingAdditions:
     mock_data: bool = False
     """Random tokens in place of data: to measure speed or to try a configuration."""
     skip_rows: int = 0
-    """Rows of the data's order that are left out at the beginning, because what this training goes on from has seen
-    them; streamed data has no such order."""
+    """Rows to skip at the beginning of the data's order, because the model that this training continues has seen them;
+    streamed data has no such order."""
 
 
 @dataclass
