@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from torchtitan.config import JobConfig
 
 TOLERANCE = 1e-4
-"""Bound on the difference of two losses, in nats per token, over some fifty steps: right models were within 5e-6. A
-learning rate that is too high for a model amplifies rounding, and parts two right ones as well."""
+"""Bound on the difference of two losses, in nats per token, over some fifty steps: equal models were within 5e-6. A
+learning rate that is too high for a model amplifies rounding, and drives equal models apart too."""
 SHOWN = 10
-"""Steps that are shown."""
 ROUNDS = "rounding to less differs between any two implementations"
 PLAIN: Mapping[str, tuple[Any, str]] = {
     "training.dtype": ("float32", ROUNDS),
@@ -44,7 +43,7 @@ PLAIN: Mapping[str, tuple[Any, str]] = {
     "lora.rank": (0, "transformers' model has no adapters"),
     "data.streaming": (False, "a stream's rows can't be read a second time by themselves"),
 }
-"""What a stage's config has to say, and why."""
+"""The values that a stage's config must have, and why."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +56,11 @@ class Losses:
 
     @property
     def difference(self) -> float:
-        """Between the two, never negative; NaN where one of them is."""
         return abs(self.ours - self.theirs)
 
 
 def prove_losses(folder: Path) -> list[Losses]:
-    """Trains transformers' model as a finished stage was trained; both losses of each logged step.
-
-    Raises:
-        DataError: the folder is no finished training stage's, has no losses, or rows that train no next token.
-        ConfigError: the stage didn't begin with weights that transformers loads, or trains something that transformers'
-            model doesn't compute.
-    """
+    """Trains transformers' model as a finished stage was trained; returns both losses of each logged step."""
     run, result = finished_training(folder)
     if problems := _problems(run, result):
         raise ConfigError(problems)
@@ -105,7 +97,7 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
 
 
 def _beginning(run: StageRun) -> Path:
-    """The folder that transformers loads of what the stage began with: weights of its format, or a base's export."""
+    """The folder from which transformers loads the stage's initial weights: its own format, or a base's export."""
     checkpoint = run.config.get("checkpoint") or {}
     named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
     folder = Path(named) if named else None
@@ -130,7 +122,7 @@ def _beginning(run: StageRun) -> Path:
 
 
 def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tuple[int, float]]:
-    """The loop that everybody writes: its only parts of torchtitan's are what builds optimizer and schedule."""
+    """The usual training loop: of torchtitan it uses only what builds optimizer and schedule."""
     import torch
     from torch.nn.functional import cross_entropy
     from torchtitan.components.loss import IGNORE_INDEX
@@ -141,9 +133,9 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     from titan.weights.hf_load import load_folder
 
     config = build_job_config(run)
-    # In inference mode, which differs by dropout alone: the stage has none, whatever its base's config.json says.
+    # In inference mode, which turns off dropout alone: the stage has none, whatever its base's config.json says.
     model = load_folder(beginning, torch.float32)[0]
-    # Where a row holds the padding's token, as text does where that is the end of text, too, the stage trains it.
+    # The stage also trains the padding token where rows hold it: it is often the end of text, too.
     model.get_input_embeddings().padding_idx = None
     if model.config.vocab_size != result.model_args["vocab_size"]:
         message = (
@@ -171,7 +163,7 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
 
 
 def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> None:
-    """Refuses rows that train another token than the one that follows: both models would learn that alike."""
+    """Refuses rows whose labels aren't the following tokens: both models would learn those alike."""
     from torchtitan.components.loss import IGNORE_INDEX
 
     if bool(((labels != IGNORE_INDEX) & (labels != following)).any()):
@@ -184,7 +176,7 @@ def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> Non
 def _batches(
     run: StageRun, config: JobConfig, result: TrainResult
 ) -> Iterator[list[tuple[dict[str, torch.Tensor], torch.Tensor]]]:
-    """The global batch of each step, in pieces of the stage's local one."""
+    """The global batch of each step, in pieces of the stage's local batch size."""
     from titan.train.dataloader import MockRows, PreparedDataLoader
     from titanflow.config.batch import global_batch_size
     from titanflow.data.mixture import open_rows
@@ -210,7 +202,6 @@ def _batches(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
     from titan.process.quiet import quiet_transformers
 
     parser = argparse.ArgumentParser(prog="python -m titan.train.prove_losses", description=__doc__)
@@ -228,12 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def apart(losses: Sequence[Losses]) -> list[Losses]:
-    """The steps whose losses differ by more than :data:`TOLERANCE`; a loss that is NaN is like no other."""
+    """The steps whose losses differ by more than :data:`TOLERANCE`; NaN differs from everything."""
     return [one for one in losses if not one.difference <= TOLERANCE]
 
 
 def as_json(losses: Sequence[Losses]) -> dict[str, Any]:
-    """The verdict, and every step, for other programs."""
     steps = [{"step": one.step, "stage": one.ours, "transformers": one.theirs} for one in losses]
     return {"equal": not apart(losses), "tolerance": TOLERANCE, "steps": steps}
 
