@@ -1,7 +1,7 @@
-"""Weights between torchtitan's names and transformers', a layer at a time.
+"""Renames weights between torchtitan and transformers, a layer at a time.
 
-A state dict adapter reorders rows, splits and joins experts: what it returns are copies, and of a whole model they
-would be a second one in memory. No adapter needs more than one layer for that.
+A state dict adapter reorders rows, splits and joins experts, and returns copies: for a whole model they would fill
+memory a second time. No adapter needs more than one layer at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from titanflow.architectures.huggingface import weight_files
 
 LAYER = re.compile(r"(.*?\blayers\.\d+)\.")
 EMBEDDING = "tok_embeddings.weight"
-"""An adapter of tied embeddings makes the output layer from it, and asks for it in each state dict."""
+"""With tied embeddings, an adapter makes the output layer from it and asks for it in each state dict."""
 
 State = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
-"""A trained model on the CPU, as torchtitan itself computes it: what an export is made from and compared with.
+"""A trained model on the CPU, as torchtitan computes it: exports are made from it and compared with it.
 
-A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load only your own runs'.
+A checkpoint's ``.metadata`` is a pickle, which may run any code: load only your own runs'.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def load_native(
 ) -> Any:
     """Builds the native model in fp32 on the CPU and loads a distributed checkpoint into it.
 
-    Needs no process group, whatever number of ranks wrote the checkpoint. Attention is plain causal SDPA, as in
-    the exported model; on one document that is what every ``attn_type`` computes.
+    Needs no process group, however many ranks wrote the checkpoint. Attention is plain causal SDPA, as in the
+    exported model; on one document that is what every ``attn_type`` computes.
 
     A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
 
@@ -62,10 +62,11 @@ def load_native(
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
     args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
+    spec = train_spec(model_name)
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
-        model = train_spec(model_name).model_cls(args).float().eval()
+        model = spec.model_cls(args).float().eval()
     weights = weights_of(checkpoint)
-    own, to_transformers = model.state_dict(), train_spec(model_name).state_dict_adapter(args, None)
+    own, to_transformers = model.state_dict(), spec.state_dict_adapter(args, None)
     state = whole_sized(own, weights, to_transformers, held_whole(own, weights))
     if is_hugging_face(weights.whole):
         for key, value in from_folder(weights.whole, state, to_transformers):
@@ -95,7 +96,6 @@ def _compare_keys(
     wanted: Mapping[str, tuple[int, ...]],
     optional: set[str],
 ) -> None:
-    """Refuses a checkpoint that lacks a weight, has one too many, or one of another shape."""
     missing = sorted(set(wanted) - set(stored) - optional)
     unexpected = sorted(set(stored) - set(wanted))
     other = [
