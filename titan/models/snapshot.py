@@ -1,6 +1,6 @@
 """Writes the snapshot of torchtitan's configuration that plans are checked against without importing torch.
 
-``python -m titan.models.snapshot`` after a change of torchtitan's version; a test compares the file with what is
+Run ``python -m titan.models.snapshot`` after a change of torchtitan's version. A test compares the file with what is
 installed.
 """
 
@@ -57,7 +57,7 @@ def with_docs(schema: dict[str, Any], source: Path) -> dict[str, Any]:
 
 
 def _without_private(value: Any) -> Any:
-    """Fields with a leading underscore are torchtitan's own business, and a title repeats the key."""
+    """Leaves out fields with a leading underscore, which are torchtitan's own, and titles, which repeat the key."""
     if isinstance(value, dict):
         return {
             key: _without_private(item)
@@ -68,7 +68,6 @@ def _without_private(value: Any) -> Any:
 
 
 def render(snapshot: dict[str, Any]) -> str:
-    """The snapshot as it stands in the repository."""
     return json.dumps(snapshot, indent=1, sort_keys=True) + "\n"
 
 

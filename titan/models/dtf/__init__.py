@@ -7,10 +7,10 @@ from typing import Any
 
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
+from titan.models.dynamic.parallelize import parallelize_routed
 from titan.models.huggingface import HuggingFaceModel, register_hugging_face_model
 from titan.models.qwen2 import FLAVORS, qwen2_settings
 
-from .infra.parallelize import parallelize_dtf
 from .model.args import DtfModelArgs
 from .model.model import DtfModel
 from .model.state_dict_adapter import DtfStateDictAdapter
@@ -19,7 +19,6 @@ dtf_args = {name: DtfModelArgs(**flavor) for name, flavor in FLAVORS.items()}
 
 
 def make_dtf_config(args: DtfModelArgs, common: dict[str, Any]) -> Any:
-    """The transformers config of a model."""
     from titan.models.remote_code.modeling_dtf import DtfConfig
 
     return DtfConfig(
@@ -36,7 +35,7 @@ register_train_spec(
         get_train_spec("qwen2"),
         model_cls=DtfModel,
         model_args=dtf_args,
-        parallelize_fn=parallelize_dtf,
+        parallelize_fn=parallelize_routed,
         pipelining_fn=None,
         state_dict_adapter=DtfStateDictAdapter,
     ),

@@ -7,10 +7,10 @@ from typing import Any
 
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
+from titan.models.dynamic.parallelize import parallelize_routed
 from titan.models.huggingface import HuggingFaceModel, register_hugging_face_model
 from titan.models.qwen2 import FLAVORS, qwen2_settings
 
-from .infra.parallelize import parallelize_mod
 from .model.args import ModModelArgs
 from .model.model import ModModel
 from .model.state_dict_adapter import ModStateDictAdapter
@@ -19,7 +19,6 @@ mod_args = {name: ModModelArgs(**flavor) for name, flavor in FLAVORS.items()}
 
 
 def make_mod_config(args: ModModelArgs, common: dict[str, Any]) -> Any:
-    """The transformers config of a model."""
     from titan.models.remote_code.modeling_mod import ModConfig
 
     return ModConfig(**qwen2_settings(args, common), route_every=args.route_every, causal_router=args.causal_router)
@@ -31,7 +30,7 @@ register_train_spec(
         get_train_spec("qwen2"),
         model_cls=ModModel,
         model_args=mod_args,
-        parallelize_fn=parallelize_mod,
+        parallelize_fn=parallelize_routed,
         pipelining_fn=None,
         state_dict_adapter=ModStateDictAdapter,
     ),

@@ -7,10 +7,10 @@ from typing import Any
 
 from torchtitan.protocols.train_spec import get_train_spec, register_train_spec
 
+from titan.models.dynamic.parallelize import parallelize_routed
 from titan.models.huggingface import HuggingFaceModel, register_hugging_face_model
 from titan.models.qwen2 import FLAVORS, qwen2_settings
 
-from .infra.parallelize import parallelize_tdtf
 from .model.args import TdtfModelArgs
 from .model.model import TdtfModel
 from .model.state_dict_adapter import TdtfStateDictAdapter
@@ -19,7 +19,6 @@ tdtf_args = {name: TdtfModelArgs(**flavor) for name, flavor in FLAVORS.items()}
 
 
 def make_tdtf_config(args: TdtfModelArgs, common: dict[str, Any]) -> Any:
-    """The transformers config of a model."""
     from titan.models.remote_code.modeling_tdtf import TdtfConfig
 
     return TdtfConfig(
@@ -35,7 +34,7 @@ register_train_spec(
         get_train_spec("qwen2"),
         model_cls=TdtfModel,
         model_args=tdtf_args,
-        parallelize_fn=parallelize_tdtf,
+        parallelize_fn=parallelize_routed,
         pipelining_fn=None,
         state_dict_adapter=TdtfStateDictAdapter,
     ),

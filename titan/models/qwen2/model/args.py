@@ -1,4 +1,4 @@
-"""What a Qwen2.5 model is made of."""
+"""The arguments of a Qwen2.5 model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from titan.models.flops import dense_parameters_and_flops
 
 @dataclass
 class Qwen2ModelArgs(BaseModelArgs):
-    """Arguments of Qwen2.5 (arXiv:2412.15115), flat, so that any of them may be overridden from a config."""
+    """Arguments of Qwen2.5 (arXiv:2412.15115); they are flat, so that a config can override any of them."""
 
     dim: int = 896
     n_layers: int = 24
@@ -43,16 +43,14 @@ class Qwen2ModelArgs(BaseModelArgs):
 
     @property
     def head_dim(self) -> int:
-        """The width of one head."""
         return self.dim // self.n_heads
 
     def update_from_config(self, job_config: JobConfig, **kwargs) -> None:
-        """Takes the row length: RoPE is computed for so many positions."""
+        """Takes the row length: RoPE is computed for that many positions."""
         seq_len = job_config.training.seq_len
         if seq_len > self.max_seq_len:
             logger.warning(f"Sequence length {seq_len} exceeds original maximum {self.max_seq_len}.")
         self.max_seq_len = seq_len
 
     def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
-        """Parameters, and floating point operations a token of training (forward and backward)."""
         return dense_parameters_and_flops(self, model, seq_len)
