@@ -91,7 +91,7 @@ class DocumentMask:
 
 
 class DocumentAttention(MaskedAttention):
-    """Attention with the current batch's mask; no parameters.
+    """Attention with the current batch's mask; no parameters, so the state dict's names don't change.
 
     Recomputed activations see the same mask: only the next forward pass replaces it, after the backward pass.
     """
@@ -125,7 +125,7 @@ class GroupedVarlenAttention(VarlenAttentionWrapper):
 
 
 class DocumentConverter:
-    """The model converter :data:`DOCUMENT_ATTENTION`, which keeps the documents of packed rows apart.
+    """The model converter :data:`DOCUMENT_ATTENTION`, which keeps the documents of packed rows apart, in place.
 
     It refuses families and kinds of parallelism that can't.
     """
@@ -138,7 +138,6 @@ class DocumentConverter:
         self.rope_mesh = parallel_dims.get_mesh("tp") if shares_rope else None
 
     def convert(self, model: nn.Module) -> None:
-        """Converts in place; parameters and their names in the state dict don't change."""
         keep_documents_apart(model, self.rope_mesh)
 
     def post_optimizer_hook(self, model: nn.Module | list[nn.Module]) -> None:

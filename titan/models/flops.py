@@ -12,12 +12,9 @@ FORWARD_AND_BACKWARD = 6
 
 
 def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:
-    """The parameters of a dense decoder, tied ones once, and its operations a token.
+    """The parameters of a dense decoder, tied ones once, and its operations for a token that sees ``seq_len`` keys.
 
-    Args:
-        args: ``n_layers``, ``n_heads``, ``head_dim``.
-        model: with ``tok_embeddings``, whose lookup is no product; its weight counts if the output shares it.
-        seq_len: keys that a token attends to.
+    The embedding's lookup is no product; its weight counts only if the output shares it.
     """
     parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
     if args.enable_weight_tying:

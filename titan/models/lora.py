@@ -75,7 +75,6 @@ class LoRAConverter:
         self.settings: Lora = job_config.lora
 
     def convert(self, model: nn.Module) -> None:
-        """Adapts the model in place, freezes the rest, and logs what is trained."""
         found = add_adapters(model, self.settings)
         model.init_weights = types.MethodType(_init_weights, model)
         logger.info(describe_trainable(model, found))

@@ -27,7 +27,11 @@ def train_spec(model_name: str) -> Any:
 
 
 def model_args_from(model_name: str, values: Mapping[str, Any]) -> Any:
-    """A family's ``ModelArgs`` from a mapping such as a result's ``model_args``; nested dataclasses included."""
+    """A family's ``ModelArgs`` from a mapping such as a result's ``model_args``; nested dataclasses included.
+
+    Raises:
+        DataError: a key that the installed torchtitan's class doesn't have.
+    """
     default = next(iter(train_spec(model_name).model_args.values()))
     return _build(type(default), values, model_name)
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 
 def equal_to_one_process(parallelize: ParallelizeFunction) -> ParallelizeFunction:
-    """Wraps a model family's ``parallelize_fn``."""
-
     def wrapped(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
         # FSDP changes the model's class.
         model_cls, model_args = type(model), getattr(model, "model_args", None)
         if utils.device_type == "cpu" and parallel_dims.tp_enabled:
-            attend_to_own_heads(model)
+            # torch has no attention of sharded heads on a CPU, so each rank attends to its own.
+            for module in list(model.modules()):
+                if type(getattr(module, "inner_attention", None)) is ScaledDotProductAttentionWrapper:
+                    module.inner_attention = MaskedAttention()
         trained = {plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
         parallelized = parallelize(model, parallel_dims, job_config)
         freeze_all_but(parallelized, trained)
@@ -81,21 +82,12 @@ class StageLoss:
 
 
 def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBuilder:
-    """Wraps a family's ``build_loss_fn`` to build a :class:`StageLoss`."""
-
     def build(job_config: JobConfig, parallel_dims: ParallelDims, **parts: Any) -> StageLoss:
         loss_fn = build_loss_fn(job_config, parallel_dims=parallel_dims, **parts)
         is_ddp = parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
         return StageLoss(loss_fn, parallel_dims.dp_replicate if is_ddp else 1)
 
     return build
-
-
-def attend_to_own_heads(model: nn.Module) -> None:
-    """Lets each rank of tensor parallelism attend to its heads: torch has no attention of sharded heads on a CPU."""
-    for module in list(model.modules()):
-        if type(getattr(module, "inner_attention", None)) is ScaledDotProductAttentionWrapper:
-            module.inner_attention = MaskedAttention()
 
 
 def freeze_all_but(model: nn.Module, trained: set[str]) -> None:

@@ -32,8 +32,7 @@ class Rows(Protocol):
 
     def row(self, index: int) -> Row: ...
 
-    def order(self, seed: int) -> Order:
-        """The order in which training visits the rows."""
+    def order(self, seed: int) -> Order: ...
 
 
 class MockRows:

@@ -21,9 +21,7 @@ from titanflow.run.results import InheritanceRow
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:
     """Compares a fine-tuning stage with its base; returns the table of what it keeps and changes.
 
-    Raises:
-        ConfigError: another architecture or tokenizer, or rows longer than the base's (unless
-            ``sft.allow_longer_context`` is set). It names each difference, with both values and the stage's line.
+    A ConfigError names each difference that isn't allowed, with both values and the line of the stage's.
     """
     problems = [*_architecture_problems(base, run), *_tokenizer_problems(base, run), *_length_problems(base, run)]
     if problems:

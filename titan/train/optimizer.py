@@ -22,12 +22,9 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"Adam": torch.optim.Ada
 def with_parameter_groups(
     build: OptimizersBuilder, group_lr: Mapping[str, float], groups: Mapping[str, Iterable[str]]
 ) -> OptimizersBuilder:
-    """Wraps a family's ``build_optimizers_fn`` so that each group gets its learning rate.
+    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``group_lr``.
 
-    Args:
-        build: returned as it is where no group has a rate.
-        group_lr: the learning rate by the group's name.
-        groups: the family's groups, each by the names of its modules.
+    ``groups`` has the names of each group's modules.
     """
     unknown = sorted(set(group_lr) - set(groups))
     if unknown:

@@ -148,7 +148,11 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     for step, batch in zip(range(1, result.step + 1), _batches(run, config, result), strict=False):
         loss, tokens = 0.0, sum(int((labels != IGNORE_INDEX).sum()) for _, labels in batch)
         for inputs, labels in batch:
-            _check_next(step, inputs["input"][:, 1:], labels[:, :-1])
+            following, trained = inputs["input"][:, 1:], labels[:, :-1]
+            # Both models would learn labels alike that aren't the following tokens.
+            if ((trained != IGNORE_INDEX) & (trained != following)).any():
+                message = f"a row of step {step} trains another token than the one that follows"
+                raise DataError(Problem(message, expected="the token that follows, or none"))
         for inputs, labels in batch if tokens else ():
             logits = model(input_ids=inputs["input"], use_cache=False).logits
             part = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / tokens
@@ -160,17 +164,6 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
             optimizers.zero_grad()
             yield step, loss
         schedulers.step()
-
-
-def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> None:
-    """Refuses rows whose labels aren't the following tokens: both models would learn those alike."""
-    from torchtitan.components.loss import IGNORE_INDEX
-
-    if bool(((labels != IGNORE_INDEX) & (labels != following)).any()):
-        expected = "the token that follows, or none"
-        raise DataError(
-            Problem(f"a row of step {step} trains another token than the one that follows", expected=expected)
-        )
 
 
 def _batches(

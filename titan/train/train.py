@@ -212,7 +212,6 @@ def finish(
 
 
 def summarize(metrics: Path) -> dict[str, Any]:
-    """The figures of ``metrics.jsonl`` that a result shows."""
     from titan.tracking.metrics_file import MetricsFile
 
     records = MetricsFile(metrics).records()

@@ -62,7 +62,6 @@ class StageValidator(Validator):
         )
 
     def should_validate(self, step: int) -> bool:
-        """The first step, each ``validation.freq`` steps, and the last."""
         return bool(super().should_validate(step) or step == self.job_config.training.steps)
 
     def post_dataloading_process(

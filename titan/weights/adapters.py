@@ -124,11 +124,8 @@ class TrainedState(ModelWrapper):
 def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any, *, grows: bool = False) -> None:
     """Loads a model's own weights, adapters merged, into the (sharded) model; its own adapters stay as they are.
 
-    Args:
-        model_parts: the model.
-        weights: what to load.
-        to_transformers: the family's state dict adapter, for a folder in transformers' format.
-        grows: whether the model may have more rows for tokens than were saved (:mod:`titan.weights.grown_weights`).
+    ``to_transformers`` is the family's state dict adapter, for a folder in transformers' format. With ``grows`` the
+    model may have more rows for tokens than were saved (:mod:`titan.weights.grown_weights`).
 
     Raises:
         ConfigError: a checkpoint isn't this model's.

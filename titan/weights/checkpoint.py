@@ -49,10 +49,7 @@ def complete_checkpoints(folder: Path) -> list[Checkpoint]:
 def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | None:
     """Where a stage resumes: its newest complete checkpoint with a training state; None to start afresh.
 
-    Args:
-        folder: where the ``step-N`` folders lie.
-        steps: how many are to be trained.
-        load_step: the step that the config asks for; -1 for the newest.
+    ``load_step`` is the step that the config asks for, -1 the newest.
     """
     complete = complete_checkpoints(folder)
     newest = next((checkpoint for checkpoint in complete if checkpoint.full), None)

@@ -32,17 +32,12 @@ KEY = "checkpoint.initial_load_path"
 def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any, new_modules: Iterable[str]) -> bool:
     """Copies a dense model's weights; returns False, with nothing changed, if the weights have routers.
 
-    Args:
-        model: with ``model_args``, possibly sharded.
-        state: its state dict.
-        path: where the weights are.
-        adapter: the family's state dict adapter, for a folder in transformers' format.
-        new_modules: names of the modules that a dense model lacks.
+    ``model`` may be sharded, and ``state`` is its state dict. ``adapter`` is the family's state dict adapter, for a
+    folder in transformers' format; ``new_modules`` names the modules that a dense model lacks.
 
     Raises:
         ConfigError: the weights aren't those of a dense model with these arguments.
     """
-    path = named_checkpoint(path)
     base = _architecture(path)
     in_hf = base is not None and base.in_hf
     new = {name for name in state if set(name.split(".")) & set(new_modules)}

@@ -11,10 +11,7 @@ from titanflow.architectures.remote_code import trust_remote_code
 def load_folder(folder: Path, dtype: Any = "auto", device: str = "cpu") -> tuple[Any, dict[str, tuple[str, ...]]]:
     """A model in inference mode, and the weights that didn't fit: ``missing``, ``unexpected`` and ``mismatched``.
 
-    Args:
-        folder: what transformers loads.
-        dtype: what to compute in; the folder's own unless given.
-        device: where to put it.
+    It computes in the folder's own ``dtype`` unless one is given.
 
     Raises:
         ConfigError: the folder brings code that isn't this package's.

@@ -30,10 +30,7 @@ def to_hugging_face(weights: State, adapter: Any) -> Iterator[tuple[str, Any]]:
 def from_folder(folder: Path, wanted: State, adapter: Any) -> Iterator[tuple[str, Any | None]]:
     """The weights in a folder by native name; None for what it doesn't hold.
 
-    Args:
-        folder: what transformers loads; its files are mapped into memory, not read into it.
-        wanted: tensors of the native names and shapes.
-        adapter: torchtitan's state dict adapter of the family.
+    Its files are mapped into memory, not read into it. ``wanted`` has tensors of the native names and shapes.
     """
     from safetensors.torch import load_file
 

@@ -18,12 +18,7 @@ HEAD = "lm_head.weight"
 
 
 def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
-    """Compares names and shapes of a folder's weights with those of torchtitan's model.
-
-    Args:
-        folder: the weights' folder.
-        spec: the family's ``TrainSpec``.
-        model_args: the arguments that the model is built with.
+    """Compares names and shapes of a folder's weights with those of the model of a family's ``TrainSpec``.
 
     Raises:
         ConfigError: a file is missing, or a weight is missing, too many, twice there, or of another shape.

@@ -22,19 +22,13 @@ if TYPE_CHECKING:
 def load_native(
     checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int, disk: DiskTensors | None = None
 ) -> Any:
-    """Builds the native model in fp32 on the CPU and loads a distributed checkpoint into it.
+    """Builds the native model in fp32 on the CPU and loads a ``step-N`` folder into it.
 
     Needs no process group, however many ranks wrote the checkpoint. Attention is plain causal SDPA, as in the
-    exported model; on one document that is what every ``attn_type`` computes.
+    exported model; on one document that is what every ``attn_type`` computes. RoPE is computed for
+    ``max_position_embeddings`` positions. ``args`` aren't changed. The weights lie in memory unless ``disk`` is given.
 
     A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
-
-    Args:
-        checkpoint: a ``step-N`` folder.
-        model_name: torchtitan's name of the family.
-        args: its ``ModelArgs``; not changed.
-        max_position_embeddings: positions to precompute RoPE for.
-        disk: where the weights are to lie; in memory unless given.
 
     Raises:
         ConfigError: a LoRA stage's base isn't there, or isn't the one that it was trained on.

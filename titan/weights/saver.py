@@ -51,7 +51,11 @@ class CheckpointSaver:
         return future is not None and future.done() and future.exception() is not None
 
     def save_if_due(self, step: int, last: bool = False) -> None:
-        """Saves the last step, each ``checkpoint.interval`` steps, and the first where the config says so."""
+        """Saves the last step, each ``checkpoint.interval`` steps, and the first where the config says so.
+
+        Raises:
+            StageFailed: this one, or the one before, can't be saved.
+        """
         if last or step % self.config.interval == 0 or (step == 1 and self.config.enable_first_step_checkpoint):
             self.save(step, last)
 

@@ -29,12 +29,9 @@ class _Attached(torch.autograd.Function):
 
 
 def attach_loss(x: torch.Tensor, loss: torch.Tensor, scale: float) -> torch.Tensor:
-    """Returns ``x``, whose backward pass also minimises ``scale · loss``.
+    """Returns ``x``, whose backward pass also minimises ``scale · loss``; ``x`` has to be part of the output's graph.
 
-    Args:
-        x: part of the graph of the model's output.
-        loss: ``[]``, the sum over the rows of the batch.
-        scale: see :class:`titan.models.routers.RoutedModel`.
+    ``loss`` is ``[]``, the sum over the batch's rows. For ``scale`` see :class:`titan.models.routers.RoutedModel`.
     """
     return _Attached.apply(x, loss, scale)
 

@@ -21,10 +21,8 @@ def build_causal_router(dim: int) -> nn.Linear:
 def causal_logits(router: nn.Linear, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
     """Above 0 where evaluation computes a token, ``[batch, seq_len]``.
 
-    Args:
-        router: of :func:`build_causal_router`.
-        x: its input, ``[batch, seq_len, dim]``; detached where no gradient may reach the stream.
-        positions: of each token in its document; None if each row is one. A document's first token has zeros before it.
+    ``x`` is ``[batch, seq_len, dim]``, detached where no gradient may reach the stream. ``positions`` are tokens' in
+    their documents, None if each row is one. A document's first token has zeros before it.
     """
     return router(torch.cat([x, shifted(x, positions)], dim=-1)).squeeze(-1)
 

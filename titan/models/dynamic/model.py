@@ -67,11 +67,7 @@ class RoutedBlock(AuxiliaryBlock):
     ) -> torch.Tensor:
         """What the layer adds to the selected tokens, ``[batch, k, dim]``; these see only each other.
 
-        Args:
-            x: the whole rows, ``[batch, seq_len, dim]``.
-            selection: ``k`` tokens of each row.
-            rope_cache: as in attention.
-            positions: of all tokens; None if each row is one document.
+        ``x`` ``[batch, seq_len, dim]`` and ``positions`` are of all tokens; None if each row is one document.
         """
         taken = selection.take(x)
         placed = selection.indices if positions is None else selection.take(positions)
@@ -104,15 +100,11 @@ class DynamicModel(Qwen2Model, RoutedModel):
     def run_layers(
         self, h: torch.Tensor, attention_masks: torch.Tensor | None, positions: torch.Tensor | None
     ) -> torch.Tensor:
-        """Runs all layers; the dense ones get a mask, the routed ones make their own.
-
-        In evaluation the number of selected tokens isn't known beforehand, so layers compiled for training run
-        uncompiled.
-        """
+        """Runs all layers; the dense ones get a mask, the routed ones make their own."""
         mask = attention_masks if positions is None else document_mask(positions)
+        # Compiled layers need static shapes; in evaluation the number of selected tokens isn't known beforehand.
         with contextlib.nullcontext() if self.training else torch.compiler.set_stance("force_eager"):
             return self.run_blocks(h, mask, positions)
 
     def run_blocks(self, h: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> torch.Tensor:
-        """What a family replaces to run its layers in another way."""
         return super().run_layers(h, mask, positions)

@@ -42,10 +42,8 @@ class Selection:
     def mask(self, positions: torch.Tensor | None) -> torch.Tensor | None:
         """Which selected keys a selected query sees, bool ``[batch, 1, k, k]``; None for all before it.
 
-        Padding stands behind a row's selected tokens, which therefore never see it.
-
-        Args:
-            positions: of all tokens in their documents, ``[batch, seq_len]``; None if a row is one document.
+        ``positions`` ``[batch, seq_len]`` are all tokens' in their documents; None if a row is one document. Padding
+        stands behind a row's selected tokens, which therefore never see it.
         """
         if positions is None:
             return None

@@ -44,12 +44,7 @@ class SurpriseBlock(RoutedBlock):
         return {name: value.detach().mean() for name, value in means.items()}
 
     def causal_loss(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The cross-entropy of evaluation's choice against what was ``chosen``, and its statistics.
-
-        Args:
-            logits: ``[batch, seq_len]``.
-            chosen: bool, likewise.
-        """
+        """Cross-entropy of ``logits`` against the bool ``chosen``, both ``[batch, seq_len]``, and its statistics."""
         loss = row_sum(choice_loss(logits, chosen))
         return loss, {"causal_loss": loss.detach() / logits.shape[0], **choice_statistics(logits, chosen)}
 

@@ -79,7 +79,6 @@ class DtfRouter(SurpriseRouter):
         return {"beta_ce": RAW_BETA_CE, "beta_cu": RAW_BETA_CU}
 
     def forward(self, static: torch.Tensor, change: torch.Tensor, positions: torch.Tensor | None) -> Surprise:
-        """See :meth:`SurpriseRouter.surprise`."""
         return self.surprise(static, change, effective(self.beta_ce), effective(self.beta_cu), positions)
 
     def init_weights(self) -> None:

@@ -23,13 +23,11 @@ class Qwen2ModelArgs(BaseModelArgs):
     vocab_size: int = 151936
     hidden_dim: int = 4864
     """Width of the feed-forward layer."""
-
     norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
     max_seq_len: int = 32768
     dropout: float = 0.0
     """Share of the attention's weights, and of what each sublayer adds to the residual stream, dropped in training."""
-
     attn_type: str = "sdpa"
     attn_mask_type: str = "causal"
     enable_weight_tying: bool = False

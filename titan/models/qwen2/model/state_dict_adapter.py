@@ -19,7 +19,7 @@ class Qwen2StateDictAdapter(StateDictAdapter):
     A family that builds on Qwen2.5 adds the names of its new parts to ``NAMES``.
     """
 
-    NAMES: ClassVar[Mapping[str, str]] = {
+    NAMES: ClassVar[dict[str, str]] = {
         "tok_embeddings.weight": "model.embed_tokens.weight",
         "layers.{}.attention.wq.weight": "model.layers.{}.self_attn.q_proj.weight",
         "layers.{}.attention.wq.bias": "model.layers.{}.self_attn.q_proj.bias",
