@@ -40,20 +40,15 @@ def take_snapshot() -> dict[str, Any]:
             "schema": _without_private(json_schema(args_class)),
             "flavors": {flavor: _without_private(dataclasses.asdict(args)) for flavor, args in flavors.items()},
         }
-    return {
-        "torchtitan": version("torchtitan"),
-        "job_config": with_docs(json_schema(job_config.JobConfig), Path(job_config.__file__)),
-        "models": models,
-    }
-
-
-def with_docs(schema: dict[str, Any], source: Path) -> dict[str, Any]:
-    """The schema with a description of each field that its dataclass in ``source`` describes."""
-    docs = field_docs(source)
+    schema, docs = json_schema(job_config.JobConfig), field_docs(Path(job_config.__file__))
     for name, definition in schema["$defs"].items():
         for key, described in docs.get(name, {}).items():
             definition["properties"][key]["description"] = described
-    return schema
+    return {
+        "torchtitan": version("torchtitan"),
+        "job_config": schema,
+        "models": models,
+    }
 
 
 def _without_private(value: Any) -> Any:

@@ -27,8 +27,9 @@ from titanflow.run.metrics import read_metrics
 from titanflow.run.results import TrainResult
 
 if TYPE_CHECKING:
-    import torch
     from torchtitan.config import JobConfig
+
+    from titan.train.dataloader import Batch
 
 TOLERANCE = 1e-4
 """Bound on the difference of two losses, in nats per token, over some fifty steps: equal models were within 5e-6. A
@@ -137,10 +138,9 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     model = load_folder(beginning, torch.float32)[0]
     # The stage also trains the padding token where rows hold it: it is often the end of text, too.
     model.get_input_embeddings().padding_idx = None
-    if model.config.vocab_size != result.model_args["vocab_size"]:
-        message = (
-            f"found {model.config.vocab_size} in {beginning}, and the stage trained {result.model_args['vocab_size']}"
-        )
+    found, wanted = model.config.vocab_size, result.model_args["vocab_size"]
+    if found != wanted:
+        message = f"found {found} in {beginning}, and the stage trained {wanted}"
         hint = "new tokens' rows are drawn, and transformers would draw others"
         raise ConfigError(Problem(message, "model.vocab_size", expected="one size for both", hint=hint))
     optimizers = build_optimizers([model], config.optimizer, None)
@@ -166,9 +166,7 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
         schedulers.step()
 
 
-def _batches(
-    run: StageRun, config: JobConfig, result: TrainResult
-) -> Iterator[list[tuple[dict[str, torch.Tensor], torch.Tensor]]]:
+def _batches(run: StageRun, config: JobConfig, result: TrainResult) -> Iterator[list[Batch]]:
     """The global batch of each step, in pieces of the stage's local batch size."""
     from titan.train.dataloader import MockRows, PreparedDataLoader
     from titanflow.config.batch import global_batch_size
@@ -222,7 +220,6 @@ def as_json(losses: Sequence[Losses]) -> dict[str, Any]:
 
 
 def lines(losses: Sequence[Losses]) -> Iterator[str]:
-    """Some steps as a table, the largest difference, and the verdict."""
     yield f"{'step':>6} {'stage':>10} {'transformers':>12} {'difference':>10}"
     for one in losses[:: max(1, len(losses) // SHOWN)]:
         yield f"{one.step:>6} {one.ours:>10.5f} {one.theirs:>12.5f} {one.difference:>10.1e}"

@@ -29,7 +29,7 @@ from titan.process.interrupt import Interruption
 from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
 from titan.train.data_parallel import StageLoss
-from titan.train.dataloader import PreparedDataLoader
+from titan.train.dataloader import Batch, PreparedDataLoader
 from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights, weights_of
@@ -40,8 +40,6 @@ from titanflow.common.errors import StageFailed
 
 FAILED = 2
 """Sent among the ranks in place of an interruption where a save in the background failed."""
-
-Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
 
 
 class NothingToTrain(Exception):

@@ -6,7 +6,7 @@ A base may itself be a LoRA stage, and so on down to a checkpoint that holds a w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from titan.models.lora import A, B, is_adapter, local, plain_name, shard_slices
 from titan.weights.checkpoint import check_weights
 from titan.weights.grown_weights import (
     PER_TOKEN,
+    State,
     rows_for_tokens,
     set_grown,
     stored_rows,
@@ -36,8 +37,6 @@ from titanflow.config.keys.training import Lora
 from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.manifest import checkpoint_digest
 from titanflow.run.results import TrainResult, result_of
-
-State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from titanflow.common.errors import DataError, Problem, StageFailed
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 def load_native(
     checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int, disk: DiskTensors | None = None
@@ -84,12 +86,7 @@ def load_native(
     return model
 
 
-def _compare_keys(
-    checkpoint: Path,
-    stored: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
-    optional: set[str],
-) -> None:
+def _compare_keys(checkpoint: Path, stored: Shapes, wanted: Shapes, optional: set[str]) -> None:
     missing = sorted(set(wanted) - set(stored) - optional)
     unexpected = sorted(set(stored) - set(wanted))
     other = [
