@@ -77,6 +77,7 @@ def load_native(
     for adapter in weights.adapters[:-1]:
         state = adapter_sized(state, own, adapter)
         merge_adapter(state, adapter)
+    # The last adapter is the stage's own, which isn't merged.
     for adapter in weights.adapters[-1:]:
         state = adapter_sized(state, own, adapter)
         trained = check_adapter(adapter, state)

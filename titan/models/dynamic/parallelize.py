@@ -18,6 +18,6 @@ def parallelize_routed(model: nn.Module, parallel_dims: ParallelDims, job_config
     refusals = routed_refusals(degrees, model.model_args.attn_type)
     if refusals:
         raise ValueError("; ".join(f"{key}: {why}" for key, why in refusals.items()))
-    # A layer has kept its statistics when checkpointing recomputes it under torch.compile.
+    # A layer has already kept its statistics when checkpointing recomputes it under torch.compile.
     torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     return parallelize_decoder(model, parallel_dims, job_config)

@@ -9,7 +9,7 @@ from titan.models.dynamic.args import CausallyRoutedModelArgs
 
 @dataclass
 class ModModelArgs(CausallyRoutedModelArgs):
-    """A Qwen2.5 in which each ``route_every``-th layer computes some tokens (Raposo et al. 2024, arXiv:2404.02258)."""
+    """A Qwen2.5 in which every other layer computes a share of the tokens (Raposo et al. 2024, arXiv:2404.02258)."""
 
     capacity: float = 0.125
     route_every: int = 2

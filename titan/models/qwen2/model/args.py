@@ -14,7 +14,7 @@ from titan.models.flops import dense_parameters_and_flops
 
 @dataclass
 class Qwen2ModelArgs(BaseModelArgs):
-    """Arguments of Qwen2.5 (arXiv:2412.15115); they are flat, so that a config can override any of them."""
+    """Arguments of Qwen2.5 (arXiv:2412.15115), flat, so that any of them may be overridden from a config."""
 
     dim: int = 896
     n_layers: int = 24

@@ -9,7 +9,7 @@ from titan.models.dynamic.args import SurpriseModelArgs
 
 @dataclass
 class TdtfModelArgs(SurpriseModelArgs):
-    """A Qwen2.5 whose every second layer computes the tokens that surprise a teacher (arXiv:2511.21408)."""
+    """A Qwen2.5 whose every second layer computes what a teacher finds surprising (arXiv:2511.21408)."""
 
     tpn_loss_weight: float = 0.05
     """Weight of the transition network's squared error in predicting a layer's change."""
