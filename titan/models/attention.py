@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 
-# The CPU's own kernel goes by the name of flash attention, which on CUDA takes no mask. The memory-efficient kernel
-# does, but knows no grouped queries: hence keys and values are repeated.
+# The CPU's own kernel is named flash attention too; CUDA's takes no mask. CUDA's memory-efficient kernel does, but
+# knows no grouped queries: hence keys and values are repeated.
 MASKED_BACKENDS = [
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -20,13 +20,13 @@ MASKED_BACKENDS = [
 
 
 def repeat_heads(keys: torch.Tensor, heads: int) -> torch.Tensor:
-    """Keys or values ``[batch, kv_heads, seq_len, head_dim]`` for ``heads`` query heads, each group sharing one."""
+    """Keys or values ``[batch, kv_heads, seq_len, head_dim]``, repeated for ``heads`` query heads."""
     repeats = heads // keys.shape[1]
     return keys if repeats == 1 else keys.repeat_interleave(repeats, dim=1)
 
 
 class MaskedAttention(ScaledDotProductAttentionWrapper):
-    """Causal attention, or attention under a mask, which drops a share of its weights in training; no parameters."""
+    """Causal or masked attention that drops a share of its weights in training; no parameters."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class MaskedAttention(ScaledDotProductAttentionWrapper):
             v: as ``k``.
             scale: of the scores; 1/√head_dim unless given.
             enable_gqa: whether ``kv_heads`` may be fewer than ``heads``.
-            is_causal: whether a query sees no later key, where there is no mask.
-            mask: bool, broadcast to ``[batch, heads, queries, keys]``: which keys a query sees.
+            is_causal: whether a query sees no later key; a mask takes its place.
+            mask: bool, broadcast to ``[batch, heads, queries, keys]``: the keys that a query sees.
         """
         if isinstance(q, DTensor):
-            # Under tensor parallelism a rank has some of the heads, which are attended to each by itself.
+            # Under tensor parallelism a rank has some of the heads, and heads don't depend on each other.
             local = (one.to_local() for one in (q, k, v))
             output = self(*local, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal, mask=mask)
             return DTensor.from_local(output, q.device_mesh, q.placements, run_check=False)

@@ -1,4 +1,4 @@
-"""A model family from outside torchtitan: the module that a config names is imported, and its ``TrainSpec`` found.
+"""A model family from outside torchtitan: imports the module that a config names and finds its ``TrainSpec``.
 
 A module registers the spec or the function that makes it (``register_train_spec(name, get_train_spec)``), or has a
 ``get_train_spec`` of its own, which is how torchtitan finds the families in its own folder.
@@ -19,7 +19,7 @@ KEY = "experimental.custom_import"
 
 
 def import_custom(run: StageRun) -> None:
-    """Imports ``experimental.custom_import``, which registers a family, and this project's own family if it is one.
+    """Imports ``experimental.custom_import``, which registers a family, and the stage's family if it is ours.
 
     torchtitan's Trainer does so too, but only after the stage has looked up its model.
 
@@ -41,7 +41,7 @@ def import_custom(run: StageRun) -> None:
 
 
 def _register(run: StageRun, family: str, imported: ModuleType) -> None:
-    """Puts a ``TrainSpec`` into torchtitan's registry where the module has a function that makes one."""
+    """Registers the ``TrainSpec`` where the module has a function that makes one."""
     from torchtitan.protocols.train_spec import TrainSpec, _extra_train_specs
 
     found: Any = _extra_train_specs.get(family) or _own_function(imported, family)
@@ -63,7 +63,7 @@ def _register(run: StageRun, family: str, imported: ModuleType) -> None:
 
 
 def _own_function(imported: ModuleType, family: str) -> Any:
-    """The module's own ``get_train_spec``; not one that it imported from torchtitan, nor for a family of torchtitan."""
+    """The module's own ``get_train_spec``, unless it was imported from torchtitan or the family is torchtitan's."""
     from torchtitan.experiments import _supported_experiments
     from torchtitan.models import _supported_models
 

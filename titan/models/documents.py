@@ -1,6 +1,6 @@
-"""Packed rows: documents that share a row and see nothing of each other.
+"""Packed rows: documents that share a row but don't see each other.
 
-torchtitan hands ``positions`` to its models, for RoPE alone: its ``sdpa`` attention takes no mask, and its masks for
+torchtitan hands ``positions`` to its models for RoPE alone: its ``sdpa`` attention takes no mask, and its masks for
 ``flex`` and ``varlen`` end a document at each end-of-sequence token, which may stand inside a conversation. Here the
 positions say where documents start, for each kind of attention.
 """
@@ -33,15 +33,11 @@ from titanflow.common.errors import ConfigError, Problem
 
 DOCUMENT_ATTENTION = "document_attention"
 """The model converter's name, as in ``model.converters``."""
-
 DISTRIBUTED_ROPE = ("qwen3", "deepseek_v3")
-"""The families whose tensor parallelism makes their RoPE cache a ``DTensor``, and so wants positions to be one."""
-
+"""The families whose RoPE cache is a ``DTensor`` under tensor parallelism, so their positions must be one too."""
 POSITIONS = "positions"
-"""Of a batch: int64 ``[batch, seq_len]``, counting from 0 in each document."""
-
+"""The key of a batch's int64 ``[batch, seq_len]``, counting from 0 in each document."""
 KINDS = ("sdpa", "flex", "varlen")
-"""What ``attn_type`` may be."""
 
 MaskMod = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -57,14 +53,14 @@ def document_starts(positions: torch.Tensor) -> torch.Tensor:
 
 
 def document_mask(positions: torch.Tensor) -> torch.Tensor:
-    """Which key (last dimension) each query sees: bool ``[batch, 1, seq_len, seq_len]``, causal within documents."""
+    """Which key (last dimension) each query sees: bool ``[batch, 1, seq_len, seq_len]``, causal in each document."""
     columns = torch.arange(positions.shape[1], device=positions.device)
     is_causal = columns[:, None] >= columns[None, :]
     return (is_causal & (columns >= document_starts(positions)[..., None])).unsqueeze(1)
 
 
 def document_mask_mod(positions: torch.Tensor) -> MaskMod:
-    """The mask of :func:`document_mask` as FlexAttention asks for it: a function of batch, head, query and key."""
+    """:func:`document_mask` as FlexAttention wants it: a function of batch, head, query and key."""
     starts = document_starts(positions)
 
     def is_seen(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -74,13 +70,13 @@ def document_mask_mod(positions: torch.Tensor) -> MaskMod:
 
 
 def document_block_mask(positions: torch.Tensor) -> BlockMask:
-    """The mask of :func:`document_mask` for FlexAttention, in blocks, so that empty ones cost nothing."""
+    """:func:`document_mask` for FlexAttention, in blocks, so that empty ones cost nothing."""
     rows, seq_len = positions.shape
     return create_attention_mask(document_mask_mod(positions), rows, None, seq_len, seq_len, device=positions.device)
 
 
 def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
-    """Where documents start in the batch laid out as one row, and the length of the longest, for varlen attention."""
+    """Document starts in the batch laid out as one row, and the longest document's length, for varlen attention."""
     starts = (positions == 0).flatten().nonzero().flatten()
     boundaries = torch.cat([starts, starts.new_tensor([positions.numel()])]).to(torch.int32)
     longest = int(boundaries.diff().max())
@@ -88,16 +84,16 @@ def document_boundaries(positions: torch.Tensor) -> VarlenMetadata:
 
 
 class DocumentMask:
-    """The mask of the batch in hand, which all attention modules of a model share; None for rows that aren't packed."""
+    """The current batch's mask, shared by a model's attention modules; None for rows that aren't packed."""
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
 
 
 class DocumentAttention(MaskedAttention):
-    """Attention with the mask of the batch in hand; no parameters.
+    """Attention with the current batch's mask; no parameters, so the state dict's names don't change.
 
-    Recomputed activations see the same mask: the next one is set by the next forward pass, after the backward pass.
+    Recomputed activations see the same mask: only the next forward pass replaces it, after the backward pass.
     """
 
     def __init__(self, documents: DocumentMask, dropout: float = 0.0) -> None:
@@ -105,12 +101,12 @@ class DocumentAttention(MaskedAttention):
         self.documents = documents
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **settings: Any) -> torch.Tensor:
-        """Attends; ``q`` is ``[batch, heads, seq_len, head_dim]``, ``k`` and ``v`` may have fewer heads."""
+        """``q`` is ``[batch, heads, seq_len, head_dim]``; ``k`` and ``v`` may have fewer heads."""
         return super().forward(q, k, v, **{**settings, "mask": self.documents.mask})
 
 
 class GroupedVarlenAttention(VarlenAttentionWrapper):
-    """torchtitan's varlen attention for fewer key and value heads than queries; no parameters.
+    """torchtitan's varlen attention for fewer key and value heads than query heads; no parameters.
 
     torchtitan 0.2.2 doesn't tell the kernel of them (``enable_gqa``), which then refuses.
     """
@@ -123,16 +119,15 @@ class GroupedVarlenAttention(VarlenAttentionWrapper):
         attention_masks: VarlenMetadata,
         scale: float | None = None,
     ) -> torch.Tensor:
-        """Attends; ``xq`` is ``[batch, heads, seq_len, head_dim]``, ``xk`` and ``xv`` may have fewer heads."""
+        """``xq`` is ``[batch, heads, seq_len, head_dim]``; ``xk`` and ``xv`` may have fewer heads."""
         heads = xq.shape[1]
         return super().forward(xq, repeat_heads(xk, heads), repeat_heads(xv, heads), attention_masks, scale)
 
 
 class DocumentConverter:
-    """The model converter :data:`DOCUMENT_ATTENTION`: a model that keeps the documents of packed rows apart.
+    """The model converter :data:`DOCUMENT_ATTENTION`, which keeps the documents of packed rows apart, in place.
 
-    Raises:
-        ConfigError: this family, or this kind of parallelism, can't.
+    It refuses families and kinds of parallelism that can't.
     """
 
     def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
@@ -143,7 +138,6 @@ class DocumentConverter:
         self.rope_mesh = parallel_dims.get_mesh("tp") if shares_rope else None
 
     def convert(self, model: nn.Module) -> None:
-        """Converts in place; parameters and the names in the state dict stay as they were."""
         keep_documents_apart(model, self.rope_mesh)
 
     def post_optimizer_hook(self, model: nn.Module | list[nn.Module]) -> None:
@@ -151,15 +145,10 @@ class DocumentConverter:
 
 
 def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) -> None:
-    """Lets a model build its masks from the ``positions`` that it is called with, once a forward pass.
+    """Makes a model build its masks in each forward pass, from the ``positions`` that it is called with.
 
-    Without any, each row is one document, whatever tokens are in it. A model that says ``keeps_documents_apart``
-    of itself does so already.
-
-    ``rope_mesh`` is the mesh over which the model's RoPE cache is replicated as a ``DTensor``, if it is.
-
-    Raises:
-        ConfigError: a model of another family, which takes no positions or has an attention of its own.
+    Without positions each row is one document, whatever tokens are in it. A model with ``keeps_documents_apart`` does
+    so by itself. ``rope_mesh`` is the mesh over which the RoPE cache is replicated as a ``DTensor``, if it is.
     """
     if getattr(model, "keeps_documents_apart", False):
         return
@@ -191,20 +180,14 @@ def keep_documents_apart(model: nn.Module, rope_mesh: DeviceMesh | None = None) 
 
 
 def check_attention(model: nn.Module, kind: str) -> None:
-    """Refuses a model whose attention is none of torchtitan's, or that takes no ``positions``.
-
-    Raises:
-        ConfigError: either of the two.
-    """
+    """Refuses a model with attention that isn't torchtitan's, or that takes no ``positions``."""
     wrappers = (ScaledDotProductAttentionWrapper, FlexAttentionWrapper, VarlenAttentionWrapper)
     attentions = [module for module in model.modules() if isinstance(module, wrappers)]
     if kind not in KINDS or not attentions or POSITIONS not in inspect.signature(model.forward).parameters:
-        found = (
-            f"{type(model).__name__} with attn_type {kind!r} and {len(attentions)} of torchtitan's attention modules"
-        )
         raise ConfigError(
             Problem(
-                f"the rows are packed, and this model can't keep their documents apart: {found}",
+                f"the rows are packed, and this model can't keep their documents apart: {type(model).__name__} with "
+                f"attn_type {kind!r} and {len(attentions)} of torchtitan's attention modules",
                 key="model.name",
                 expected=f"attn_type {' or '.join(KINDS)}, and a forward pass that takes `positions`",
             )
@@ -212,7 +195,7 @@ def check_attention(model: nn.Module, kind: str) -> None:
 
 
 Inputs = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]
-"""What torchtitan's ``post_dataloading_process`` returns: inputs, labels, and two kinds of keyword arguments."""
+"""What torchtitan's ``post_dataloading_process`` returns: inputs, labels, and keyword arguments of two kinds."""
 
 
 def document_inputs(model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs | None:

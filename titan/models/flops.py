@@ -1,7 +1,7 @@
 """Floating point operations of a decoder, counted as torchtitan counts them.
 
-Six for each weight of a matrix product and token (two forward, four backward), and for attention six times heads,
-both head widths and keys, without regard to causality (PaLM, arXiv:2204.02311, appendix B).
+Each weight of a matrix product costs six a token (two forward, four backward). Attention costs six times heads, both
+head widths and keys, without regard to causality (PaLM, arXiv:2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ FORWARD_AND_BACKWARD = 6
 
 
 def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:
-    """The parameters of a dense decoder, tied ones once, and its operations a token.
+    """The parameters of a dense decoder, tied ones once, and its operations for a token that sees ``seq_len`` keys.
 
-    Args:
-        args: ``n_layers``, ``n_heads``, ``head_dim``.
-        model: with ``tok_embeddings``, whose lookup is no product; its weight counts where the output shares it.
-        seq_len: keys that a token attends to.
+    The embedding's lookup is no product; its weight counts only if the output shares it.
     """
     parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
     if args.enable_weight_tying:
-        # Tied or, on the meta device, not yet: there is one.
+        # On the meta device the two aren't tied yet.
         parameters.pop(id(model.output.weight), None)
         parameters[id(model.tok_embeddings.weight)] = model.tok_embeddings.weight.numel()
     total = sum(parameters.values())
@@ -31,15 +28,15 @@ def dense_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[in
 
 
 def attention_flops(args, keys: float) -> int:
-    """One layer's scores and weighted values for one token that attends to ``keys``, forward and backward."""
+    """One layer's attention for one token over ``keys``, forward and backward."""
     return int(FORWARD_AND_BACKWARD * args.n_heads * 2 * args.head_dim * keys)
 
 
 def routed_parameters_and_flops(args, model: nn.Module, seq_len: int) -> tuple[int, int]:
-    """The parameters of a decoder some of whose layers are routed, and its operations a token of training.
+    """The parameters of a decoder with routed layers, and its operations a token of training.
 
-    A routed layer computes a ``share`` of the tokens, each of which attends to the ``share`` of the keys; what it has
-    beside attention and feed-forward, its router, sees every token.
+    A routed layer computes a ``share`` of the tokens, each of which attends to that share of the keys. All of it but
+    attention and feed-forward (the router) sees every token.
     """
     total, _ = dense_parameters_and_flops(args, model, seq_len)
     multiplied = FORWARD_AND_BACKWARD * model.output.weight.numel()

@@ -1,6 +1,6 @@
 """How each model family is written for transformers: the class that computes the same, and its config.
 
-A family of one's own says so by :func:`register_hugging_face_model`, as it registers its ``TrainSpec``.
+A family from outside calls :func:`register_hugging_face_model` where it registers its ``TrainSpec``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal
 
 MakeConfig = Callable[[Any, dict[str, Any]], Any]
-"""From a family's ``ModelArgs``, and what all configs have in common, to a transformers config."""
+"""Makes a transformers config from a family's ``ModelArgs`` and what all configs have in common."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class HuggingFaceModel:
 
     @property
     def has_code(self) -> bool:
-        """Whether an export comes with a modelling file of its own."""
+        """Whether an export needs a modelling file of its own."""
         return self.module != "transformers"
 
     def model_class(self) -> Any:
-        """The class, imported when it is asked for."""
         return getattr(importlib.import_module(self.module), self.architecture)
 
 
@@ -43,18 +42,14 @@ _registered: dict[str, HuggingFaceModel] = {}
 
 
 def register_hugging_face_model(family: str, model: HuggingFaceModel) -> None:
-    """Makes a family exportable.
-
-    Raises:
-        ValueError: the family has a model for transformers already.
-    """
+    """Makes a family exportable; refuses one that is exportable already."""
     if family in _registered or _has_module(family):
         raise ValueError(f"{family} is registered already")
     _registered[family] = model
 
 
 def hugging_face_model(family: str, model_args: Any) -> HuggingFaceModel:
-    """What :func:`register_hugging_face_model` was given, or what torchtitan's own family is with these arguments.
+    """The registered model of a family, or that of torchtitan's own family with these arguments.
 
     Raises:
         KeyError: the family has no export.
@@ -62,15 +57,12 @@ def hugging_face_model(family: str, model_args: Any) -> HuggingFaceModel:
     if family in _registered:
         return _registered[family]
     if not export_refusal(family) and _has_module(family):
-        model: HuggingFaceModel = importlib.import_module(f"titan.models.{family}.huggingface").hugging_face_model(
-            model_args
-        )
-        return model
+        return importlib.import_module(f"titan.models.{family}.huggingface").hugging_face_model(model_args)
     raise KeyError(family)
 
 
 def _has_module(family: str) -> bool:
-    """Whether the folder of one of torchtitan's own families says how it is written for transformers."""
+    """Whether the family is torchtitan's own, with its transformers side in its folder here."""
     return (Path(__file__).with_name(family) / "huggingface.py").is_file()
 
 

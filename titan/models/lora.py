@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) as a model converter of torchtitan.
 
-An adapted layer stays a ``Linear`` under its own name, so that parallel plans, checkpoints and exports of the base
-find what they know; its adapter is two more parameters, ``lora_a`` and ``lora_b``.
+An adapted layer stays a ``Linear`` under its own name, so parallel plans, checkpoints and exports of the base still
+find it; its adapter is two more parameters, ``lora_a`` and ``lora_b``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +36,14 @@ CONVERTER = "lora"
 """The converter's name in ``model.converters``."""
 A, B = "lora_a", "lora_b"
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
-"""What activation checkpointing and torch.compile put into a module's name."""
+"""Parts that activation checkpointing and torch.compile add to a module's name."""
 
 
 class LoRALinear(nn.Linear):
     """A frozen linear layer and its adapter: ``x·Wᵀ + bias + scaling · dropout(x)·Aᵀ·Bᵀ``.
 
-    ``lora_a`` is of shape (rank, in), ``lora_b`` (out, rank). Tensor parallelism shards both by their rows in a
-    column-wise layer and replicates them in a row-wise one; the products are DTensor's.
+    ``lora_a`` has shape (rank, in), ``lora_b`` (out, rank). Tensor parallelism shards both by rows in a column-wise
+    layer and replicates them in a row-wise one; the products are DTensor's.
     """
 
     def __init__(self, linear: nn.Linear, settings: Lora) -> None:
@@ -62,7 +63,7 @@ class LoRALinear(nn.Linear):
         return functional.linear(input, self.weight, self.bias) + adapted * self.scaling
 
     def merged(self) -> torch.Tensor:
-        """The weight of the plain layer that computes the same, in fp32, shape (out, in)."""
+        """The equivalent plain layer's weight, in fp32, shape (out, in)."""
         update = self.lora_b.detach().float() @ self.lora_a.detach().float()
         return self.weight.detach().float() + self.scaling * update
 
@@ -74,11 +75,6 @@ class LoRAConverter:
         self.settings: Lora = job_config.lora
 
     def convert(self, model: nn.Module) -> None:
-        """Adapts the model in place, freezes the rest, and logs what is trained.
-
-        Raises:
-            ConfigError: a pattern that matches nothing, or a module that can't be adapted.
-        """
         found = add_adapters(model, self.settings)
         model.init_weights = types.MethodType(_init_weights, model)
         logger.info(describe_trainable(model, found))
@@ -88,19 +84,19 @@ class LoRAConverter:
 
 
 def register_converter() -> None:
-    """Makes torchtitan know the converter."""
+    """Makes the converter known to torchtitan."""
     if CONVERTER not in _registry_model_converter_cls:
         register_model_converter(LoRAConverter, CONVERTER)
 
 
 def add_adapters(model: nn.Module, settings: Lora) -> LoraModules:
-    """Replaces the target layers by :class:`LoRALinear` and freezes all else but the modules to save.
+    """Replaces the target layers by :class:`LoRALinear` and freezes everything but the modules to save.
 
     Raises:
         ConfigError: a pattern that matches nothing, or a module that can't be adapted.
     """
     modules = dict(model.named_modules())
-    # A subclass computes something of its own, which an adapted layer would not.
+    # A subclass may compute something else, which an adapted layer would drop.
     linears = [name for name, module in modules.items() if type(module) is nn.Linear]
     own = {name for name, module in modules.items() if next(module.parameters(recurse=False), None) is not None}
     others = [name for name in modules if name in own and name not in linears]
@@ -141,7 +137,7 @@ def is_adapter(key: str) -> bool:
 def merged_state(
     model: nn.Module, keep: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
 ) -> dict[str, torch.Tensor]:
-    """The weights of the model without adapters that computes the same; its own state dict where it has none.
+    """The weights of an equivalent model without adapters; its own state dict if it has none.
 
     ``keep`` gets each merged weight and returns where it is to lie.
     """
@@ -150,21 +146,21 @@ def merged_state(
 
 
 def init_adapters(model: nn.Module) -> None:
-    """Draws each A as peft does (Kaiming-uniform, a=√5) and sets each B to zero: the model computes what it did.
+    """Draws each A as peft does (Kaiming-uniform, a=√5) and zeroes each B, so the model computes what it did.
 
-    An adapter's numbers follow from the seed and its name alone, however the model is sharded.
+    An adapter's values depend on the seed and its name alone, however the model is sharded.
     """
     for name, module in adapted_modules(model):
         drawn = torch.empty(tuple(module.lora_a.shape))
         generator = torch.Generator().manual_seed(_seed(torch.initial_seed(), name))
         nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
         with torch.no_grad():
-            local(module.lora_a).copy_(shard_of(drawn, module.lora_a))
+            local(module.lora_a).copy_(drawn[shard_slices(module.lora_a)])
             local(module.lora_b).zero_()
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of what a data-parallel rank drops at a step."""
+    """The seed of a data-parallel rank's dropout at a step."""
     return _seed(seed, step, rank)
 
 
@@ -173,25 +169,20 @@ def _seed(*parts: object) -> int:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What of a tensor lies on this rank; shares its memory."""
+    """The part of a tensor on this rank; shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_slices(like: torch.Tensor) -> tuple[slice, ...]:
-    """Which part of a whole tensor this rank holds of ``like``."""
+    """The part of the whole tensor that this rank holds of ``like``."""
     if not isinstance(like, DTensor):
         return tuple(slice(0, size) for size in like.shape)
     sizes, offsets = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
     return tuple(slice(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True))
 
 
-def shard_of(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The part of ``whole`` that this rank holds of ``like``."""
-    return whole[shard_slices(like)]
-
-
 def trainable_parameters(spec: TrainSpec, job_config: JobConfig) -> int:
-    """How many parameters of a stage's model are trained."""
+    """How many parameters a stage trains."""
     with torch.device("meta"):
         model = spec.model_cls(spec.model_args[job_config.model.flavor])
     add_adapters(model, job_config.lora)
@@ -199,10 +190,8 @@ def trainable_parameters(spec: TrainSpec, job_config: JobConfig) -> int:
 
 
 def describe_trainable(model: nn.Module, found: LoraModules) -> str:
-    """What is trained: names, number and share."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    own = sum(size for name, size in sizes.items() if not is_adapter(name))
+    own = sum(parameter.numel() for name, parameter in model.named_parameters() if not is_adapter(name))
     saved = f"; whole: {_counted(found.saved)}" if found.saved else ""
     return (
         f"LoRA: {trained:,} trainable parameters, {trained / own:.2%} of the model's {own:,}; "
@@ -211,13 +200,10 @@ def describe_trainable(model: nn.Module, found: LoraModules) -> str:
 
 
 def _counted(names: list[str]) -> str:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[without_layer(name)] = counts.get(without_layer(name), 0) + 1
+    counts = Counter(map(without_layer, names))
     return ", ".join(name if count == 1 else f"{count}× {name}" for name, count in counts.items())
 
 
 def _init_weights(self: nn.Module, buffer_device: torch.device | None = None) -> None:
-    """The family's own, then the adapters'."""
     type(self).init_weights(self, buffer_device=buffer_device)
     init_adapters(self)

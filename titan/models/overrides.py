@@ -1,4 +1,4 @@
-"""Overrides of a model's arguments: ``model.n_layers: 4`` laid over one flavor of one model.
+"""Overrides of a model's arguments: ``model.n_layers: 4`` replaces a value of one flavor of one model.
 
 The errors are part of the interface: they name what was found and what is known.
 """
@@ -20,10 +20,10 @@ PREFIX = "model."
 def override_model_args(
     flavors: Mapping[str, Any], model_name: str | None, flavor: str | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The flavors of a model, copied, with ``overrides`` (dotted keys, no ``model.``) laid over one of them.
+    """The flavors of a model, copied, with ``overrides`` (dotted keys, no ``model.``) applied to one of them.
 
-    The mapping given, and the arguments in it, stay as they were. A check of the arguments' own
-    (``__post_init__``) sees them with the overrides.
+    The mapping given, and the arguments in it, stay as they were. The arguments' own check (``__post_init__``) sees
+    the overrides.
 
     Raises:
         ValueError: the model or its flavor isn't named; or what the arguments' own check raises.
@@ -54,7 +54,7 @@ def _set(args: Any, dotted: str, value: Any) -> None:
     try:
         setattr(args, last, TypeAdapter(hint).validate_python(value, strict=True))
     except ValidationError:
-        expected = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+        expected = hint.__name__ if isinstance(hint, type) else str(hint)
         raise TypeError(f"{PREFIX}{dotted}: found {value!r} ({type(value).__name__}), expected {expected}") from None
 
 
@@ -62,11 +62,6 @@ def _require_field(args: Any, name: str, dotted: str) -> Any:
     fields = {field.name for field in dataclasses.fields(args)} if dataclasses.is_dataclass(args) else set()
     if name not in fields:
         where = "" if name == dotted else f" (in model.{dotted})"
-        raise AttributeError(
-            f"{type(args).__name__!r} has no field {name!r}{where}; fields: {_fields(fields)}", name=dotted
-        )
+        known = ", ".join(sorted(field for field in fields if not field.startswith("_")))
+        raise AttributeError(f"{type(args).__name__!r} has no field {name!r}{where}; fields: {known}", name=dotted)
     return get_type_hints(type(args))[name]
-
-
-def _fields(names: set[str]) -> str:
-    return ", ".join(sorted(name for name in names if not name.startswith("_")))

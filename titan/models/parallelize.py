@@ -1,6 +1,6 @@
 """Parallelism for this project's decoders: tensor parallelism, activation checkpointing, compile, then FSDP or DDP.
 
-The steps are torchtitan's own, in its order; FSDP differs, for it has to keep tied weights in one group.
+The steps and their order are torchtitan's. Only FSDP differs, because it has to keep tied weights in one group.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchtitan.models.llama3.infra.parallelize import (
 )
 
 ROWWISE_FLOAT8 = ("rowwise", "rowwise_with_gw_hp")
-"""The recipes whose all-gather is in high precision, so that tensor parallelism is the usual one."""
+"""Recipes with an all-gather in high precision, which use the usual tensor parallelism."""
 
 
 def parallelize_decoder(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
@@ -75,7 +75,7 @@ def _apply_data_parallelism(
 
 
 def apply_fsdp(model: nn.Module, mesh: DeviceMesh, job_config: JobConfig, pp_enabled: bool) -> None:
-    """Shards each layer, the embedding and the output by itself; embedding and output together where they are tied.
+    """Shards each layer, the embedding and the output by itself; embedding and output together if they are tied.
 
     A weight that two groups share can't be sharded by either (torch 2.13 refuses it).
     """
@@ -85,7 +85,7 @@ def apply_fsdp(model: nn.Module, mesh: DeviceMesh, job_config: JobConfig, pp_ena
         "mp_policy": MixedPrecisionPolicy(
             param_dtype=TORCH_DTYPE_MAP[training.mixed_precision_param],
             reduce_dtype=TORCH_DTYPE_MAP[training.mixed_precision_reduce],
-            # What a layer takes is of that type already, but for what is kept in fp32 on purpose.
+            # A layer's inputs have that type already, except those kept in fp32 on purpose.
             cast_forward_inputs=False,
         ),
     }
@@ -100,7 +100,7 @@ def apply_fsdp(model: nn.Module, mesh: DeviceMesh, job_config: JobConfig, pp_ena
     for layer in model.layers.values():
         fully_shard(layer, **config, reshard_after_forward=reshard)
     if model.norm is not None and model.output is not None and not is_tied:
-        # The last group is the first that the backward pass asks for.
+        # The backward pass needs the last group first.
         fully_shard([model.norm, model.output], **config, reshard_after_forward=policy == "always")
     fully_shard(model, **config)
     disable_fsdp_gradient_division(model)

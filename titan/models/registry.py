@@ -10,17 +10,19 @@ from typing import Any, get_args, get_type_hints
 from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.common.errors import DataError, Problem
 
+MODEL_PATCHES = ["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter"]
+"""What torchtitan's families need to be built, and to compute what they should, on any machine."""
+
 
 def train_spec(model_name: str) -> Any:
-    """The ``TrainSpec`` of a model family, torchtitan's or this project's, on any machine."""
+    """The ``TrainSpec`` of a model family, torchtitan's or this project's, patched for any machine."""
     from titan.patches import apply_patches
 
-    apply_patches(["cpu_device", "experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter"])
+    apply_patches(MODEL_PATCHES)
     from torchtitan.protocols.train_spec import get_train_spec
 
     if model_name in OWN_FAMILIES:
         importlib.import_module(OWN_FAMILIES[model_name])
-
     return get_train_spec(model_name)
 
 
@@ -49,7 +51,7 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _nested(kind: type, field: str) -> type | None:
-    """The dataclass that a field may hold, also where the default is none, as llama4's ``rope_scaling_args``."""
+    """The dataclass that a field may hold, even if its default is None, as llama4's ``rope_scaling_args``."""
     hint = get_type_hints(kind)[field]
     return next(
         (one for one in (hint, *get_args(hint)) if isinstance(one, type) and dataclasses.is_dataclass(one)), None

@@ -1,4 +1,4 @@
-"""What a model with routers asks of a trainer: to scale its auxiliary losses, tell the step and read statistics."""
+"""What a model with routers gives a trainer: it scales its auxiliary losses, is told the step, has statistics."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch.distributed.device_mesh import DeviceMesh
 class RoutedModel:
     """Mixed into a model whose layers have routers.
 
-    ``auxiliary_scale`` multiplies the auxiliary losses, which are sums over rows: 1 / the rows of the global batch,
-    so that neither the number of ranks nor of microbatches changes them; None takes the mean over the batch in hand.
+    ``auxiliary_scale`` multiplies the auxiliary losses, which are sums over rows. It is 1 / the rows of the global
+    batch, so ranks and microbatches make no difference; None takes the mean over the present batch.
     """
 
     def set_auxiliary_scale(self, scale: float) -> None:
-        """Sets what the auxiliary losses of each row are multiplied by."""
+        """Sets the factor of each row's auxiliary losses."""
         raise NotImplementedError
 
     def begin_step(self, step: int, steps: int) -> None:
-        """Tells which step, from 1, of how many is next: for what is scheduled."""
+        """Says which step (from 1) of how many comes next, for what is scheduled."""
 
     def router_statistics(self) -> Mapping[str, torch.Tensor]:
-        """What the routers did in the last training step, by ``layer_<i>/<name>``; 0-dimensional, on the device."""
+        """The routers' last training step, by ``layer_<i>/<name>``; 0-dimensional tensors on the device."""
         raise NotImplementedError
 
 
 def routed_parts(model_parts: Iterable[nn.Module]) -> list[Any]:
-    """Those of a model's parts that have routers."""
+    """The parts of a model that have routers."""
     return [part for part in model_parts if isinstance(part, RoutedModel)]
 
 
 class RouterStatistics:
-    """The mean statistics of a step: of its microbatches, of all ranks, and of all layers."""
+    """A step's statistics, averaged over its microbatches, all ranks and all layers."""
 
     def __init__(self, parts: list[Any], mesh: DeviceMesh | None) -> None:
         self.parts = parts
@@ -44,11 +44,10 @@ class RouterStatistics:
         self._microbatches = 0
 
     def begin_step(self) -> None:
-        """Forgets the step before."""
         self._sums, self._microbatches = {}, 0
 
     def add_microbatch(self) -> None:
-        """Takes what the routers did in the last training pass; nothing is waited for."""
+        """Adds the statistics of the last training pass, without waiting for the device."""
         self._microbatches += 1
         for part in self.parts:
             for name, value in part.router_statistics().items():
@@ -57,7 +56,7 @@ class RouterStatistics:
     def read(self) -> dict[str, float]:
         """Each layer's by ``layer_<i>/<name>``, and the mean over layers by ``<name>``; all ranks call it.
 
-        One transfer from the device, whatever their number.
+        There is one transfer from the device, however many statistics there are.
         """
         if not self._sums:
             return {}

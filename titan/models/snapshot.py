@@ -1,6 +1,6 @@
 """Writes the snapshot of torchtitan's configuration that plans are checked against without importing torch.
 
-``python -m titan.models.snapshot`` after a change of torchtitan's version; a test compares the file with what is
+Run ``python -m titan.models.snapshot`` after a change of torchtitan's version. A test compares the file with what is
 installed.
 """
 
@@ -40,24 +40,19 @@ def take_snapshot() -> dict[str, Any]:
             "schema": _without_private(json_schema(args_class)),
             "flavors": {flavor: _without_private(dataclasses.asdict(args)) for flavor, args in flavors.items()},
         }
+    schema, docs = json_schema(job_config.JobConfig), field_docs(Path(job_config.__file__))
+    for name, definition in schema["$defs"].items():
+        for key, described in docs.get(name, {}).items():
+            definition["properties"][key]["description"] = described
     return {
         "torchtitan": version("torchtitan"),
-        "job_config": with_docs(json_schema(job_config.JobConfig), Path(job_config.__file__)),
+        "job_config": schema,
         "models": models,
     }
 
 
-def with_docs(schema: dict[str, Any], source: Path) -> dict[str, Any]:
-    """The schema with a description of each field that its dataclass in ``source`` describes."""
-    docs = field_docs(source)
-    for name, definition in schema["$defs"].items():
-        for key, described in docs.get(name, {}).items():
-            definition["properties"][key]["description"] = described
-    return schema
-
-
 def _without_private(value: Any) -> Any:
-    """Fields with a leading underscore are torchtitan's own business, and a title repeats the key."""
+    """Leaves out fields with a leading underscore, which are torchtitan's own, and titles, which repeat the key."""
     if isinstance(value, dict):
         return {
             key: _without_private(item)
@@ -68,7 +63,6 @@ def _without_private(value: Any) -> Any:
 
 
 def render(snapshot: dict[str, Any]) -> str:
-    """The snapshot as it stands in the repository."""
     return json.dumps(snapshot, indent=1, sort_keys=True) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Python's collector of garbage beside imports, of which it finds none."""
+"""Pauses Python's garbage collector while libraries are imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """No garbage is looked for inside: what importing the libraries makes stays, all of it, and looking through it
-    again and again is a fifth of the start-up."""
+    """Pauses the collector: imports leave no garbage, but scanning what they make takes a fifth of the start-up."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

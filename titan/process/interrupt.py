@@ -1,4 +1,4 @@
-"""What a stage does on SIGTERM: leave at once before and after training, at the next step boundary in it."""
+"""A stage's answer to SIGTERM: leave at once before and after training, at the next step boundary within it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """Listens for SIGTERM and SIGINT.
 
-    Python runs a signal handler only between two bytecodes of the main thread, which may wait in C++ for other
-    ranks for minutes. The interpreter's wake-up descriptor is written at once, so a thread reads it.
+    Python runs a signal handler only between two bytecodes of the main thread, which may wait in C++ for other ranks
+    for minutes. A thread reads the interpreter's wake-up descriptor instead, which is written at once.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Interruption:
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="interruption").start()
 
     def defer(self) -> None:
-        """From here on a signal only sets ``requested``; who defers looks at it and leaves in good order."""
+        """From here on a signal only sets ``requested``; the caller checks it and leaves in good order."""
         with self._lock:
             self._deferred = True
 
@@ -59,7 +59,7 @@ class Interruption:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once: no destructor of a process group may wait for ranks that are gone."""
+    """Ends the process at once: a process group's destructor would wait for ranks that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""The most memory that a training had at once."""
+"""The most memory that a training had at one time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ STATUS = Path("/proc/self/status")
 
 
 def peak_memory_bytes() -> int | None:
-    """This rank's peak so far, in bytes: what torch reserved of a GPU, or of a CPU's memory what was resident.
-
-    None where that can't be told.
-    """
+    """This rank's peak so far, in bytes: reserved on the GPU, or resident on a CPU; None where it can't be told."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_reserved())
     return resident_peak_bytes()
 
 
 def resident_peak_bytes() -> int | None:
-    """The most of a CPU's memory that this process has held, in bytes; None where the kernel doesn't say.
+    """The most memory that this process has held on a CPU, in bytes; None where the kernel doesn't say.
 
-    ``getrusage`` won't do: its peak is also that of the process that started this one.
+    ``getrusage`` won't do: its peak includes that of the process that started this one.
     """
     try:
         line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))

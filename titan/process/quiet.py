@@ -1,13 +1,13 @@
-"""Keeps the libraries' chatter out of a stage's log, which is there to be read."""
+"""Keeps the libraries' chatter out of a stage's log."""
 
 from __future__ import annotations
 
 
 def quiet_transformers() -> None:
-    """Errors only, and no bars for what takes a second.
+    """Shows errors only, and no bars for what takes a second.
 
-    The one warning that every export would bring says that a llama3's RoPE scaling starts from a longer context
-    than this model's: true, and what it was trained with.
+    It hides one warning that every export would bring: that a llama3's RoPE scaling starts from a longer context than
+    this model's. That is true, and how the model was trained.
     """
     from transformers.utils import logging
 
@@ -16,7 +16,7 @@ def quiet_transformers() -> None:
 
 
 def quiet_lm_eval() -> None:
-    """Warnings only, and none of what a task's YAML leaves to its metrics' defaults."""
+    """Shows warnings only, but not those about what a task's YAML leaves to its metrics' defaults."""
     import logging
 
     import datasets

@@ -1,4 +1,4 @@
-"""``batches.jsonl``: which rows each step was trained on, written where a proof asks for it."""
+"""``batches.jsonl``: which rows each step was trained on, written only where a proof asks for it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from titan.tracking.metrics_file import MetricsFile
 from titanflow.run.metrics import BATCHES_FILE, RECORD_BATCHES
 
 BITS = 48
-"""Of a digest; ranks' digests are added in 64."""
+"""Bits of a digest; the ranks' digests are added in 64 bits."""
 FACTORS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
-"""Odd constants of xxHash and splitmix64, by which tokens, labels and places are told apart."""
+"""Odd constants of xxHash and splitmix64, one each for tokens, labels and places."""
 
 
 class BatchRecord:
-    """Adds up the digests of a step's rows, of all microbatches and ranks, so that neither's number matters.
+    """Adds up the digests of a step's rows; the number of microbatches and ranks makes no difference.
 
-    Does nothing unless :meth:`is_wanted`. ``group`` holds the data-parallel ranks that have
-    rows of their own; None where this process has all.
+    Does nothing unless :meth:`is_wanted`. ``group`` holds the data-parallel ranks that have rows of their own; None
+    where this process has all.
     """
 
     def __init__(self, folder: Path, group: dist.ProcessGroup | None, writes: bool) -> None:
@@ -33,7 +33,6 @@ class BatchRecord:
 
     @staticmethod
     def is_wanted() -> bool:
-        """Whether the environment has :data:`RECORD_BATCHES`."""
         return bool(os.environ.get(RECORD_BATCHES))
 
     def begin(self, step: int) -> None:
@@ -42,7 +41,7 @@ class BatchRecord:
             self.file.keep(lambda record: record["step"] <= step)
 
     def add(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Takes a microbatch, both ``[batch, seq_len]`` on the CPU."""
+        """Takes a microbatch; both are ``[batch, seq_len]``, on the CPU."""
         if self.is_wanted():
             self._sum = (self._sum + batch_digest(inputs, labels)) % (1 << BITS)
 
@@ -59,12 +58,12 @@ class BatchRecord:
 
 
 def batch_digest(inputs: torch.Tensor, labels: torch.Tensor) -> int:
-    """A number below 2**48 for the rows of a batch, the sum of one for each row: their order and padding don't count.
+    """A number below 2**48 for a batch: the sum of its rows' digests, whatever their order.
 
-    Of a row that counts which is trained, and what comes before it: tokens after the last label are padding.
+    Tokens after a row's last label are padding and don't count.
     """
     trained = labels != IGNORE_INDEX
-    # True up to the last trained label.
+    # A running maximum from the right is true up to the last trained label.
     counts = trained.flip(1).cummax(dim=1).values.flip(1) if trained.numel() else trained
     place = torch.arange(1, inputs.shape[1] + 1, dtype=torch.int64)
     first, second, third = (factor - (1 << 64) if factor >= 1 << 63 else factor for factor in FACTORS)

@@ -1,6 +1,6 @@
 """Makes every kind of data parallelism compute what one process computes.
 
-torchtitan scales the loss by the tokens of all ranks, so that gradients are to be summed, never averaged.
+torchtitan divides the loss by the tokens of all ranks, so gradients must be summed, never averaged.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ if TYPE_CHECKING:
 
 
 def equal_to_one_process(parallelize: ParallelizeFunction) -> ParallelizeFunction:
-    """Wraps a model family's ``parallelize_fn``."""
-
     def wrapped(model: nn.Module, parallel_dims: ParallelDims, job_config: JobConfig) -> nn.Module:
+        # FSDP changes the model's class.
         model_cls, model_args = type(model), getattr(model, "model_args", None)
         if utils.device_type == "cpu" and parallel_dims.tp_enabled:
-            attend_to_own_heads(model)
+            # torch has no attention of sharded heads on a CPU, so each rank attends to its own.
+            for module in list(model.modules()):
+                if type(getattr(module, "inner_attention", None)) is ScaledDotProductAttentionWrapper:
+                    module.inner_attention = MaskedAttention()
         trained = {plain_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
         parallelized = parallelize(model, parallel_dims, job_config)
         freeze_all_but(parallelized, trained)
         if utils.device_type == "cpu":
             sum_fsdp_gradients(parallelized)
-            # A base's weights are loaded, and an adapter's are drawn alike on any number of ranks.
+            # With adapters nothing else is drawn, and they are drawn alike on any number of ranks.
             has_adapters = next(adapted_modules(parallelized), None) is not None
             if model_args is not None and not parallel_dims.pp_enabled and not has_adapters:
                 initialize_whole(parallelized, model_cls, model_args, parallel_dims.world_size > 1)
@@ -51,22 +53,20 @@ class ScaledGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss: torch.Tensor, factor: float) -> torch.Tensor:
-        """Returns ``loss`` as it is."""
         ctx.factor = factor
         return loss.view_as(loss)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Multiplies the gradient."""
         return gradient * ctx.factor, None
 
 
 class StageLoss:
-    """A family's loss, with gradients that are sums over all ranks by the tokens of all ranks.
+    """A family's loss, whose gradients are sums over all ranks divided by the tokens of all ranks.
 
-    Two of torchtitan 0.2.2's are not: DDP divides by the number of ranks, which is undone for FSDP alone (``ranks``
-    mends it), and a pipeline's backward pass starts from the sum of the losses before it is divided by the tokens
-    (the trainer sets ``tokens`` for it). The norm, and what is clipped of it, would be off by that factor.
+    torchtitan 0.2.2 gets two cases wrong, and with them the gradients' norm and its clipping. DDP divides by the
+    number of ranks, which torchtitan undoes for FSDP alone; ``ranks`` undoes it here. A pipeline's backward pass
+    starts from the loss before it is divided by the tokens; the trainer sets ``tokens`` for it.
     """
 
     def __init__(self, loss_fn: LossFunction, ranks: int = 1) -> None:
@@ -82,8 +82,6 @@ class StageLoss:
 
 
 def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBuilder:
-    """Wraps a family's ``build_loss_fn``, so that it builds a :class:`StageLoss`."""
-
     def build(job_config: JobConfig, parallel_dims: ParallelDims, **parts: Any) -> StageLoss:
         loss_fn = build_loss_fn(job_config, parallel_dims=parallel_dims, **parts)
         is_ddp = parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
@@ -92,15 +90,8 @@ def with_summed_gradients(build_loss_fn: LossFunctionBuilder) -> LossFunctionBui
     return build
 
 
-def attend_to_own_heads(model: nn.Module) -> None:
-    """Lets each rank of tensor parallelism attend to its heads: torch has no attention of sharded heads on a CPU."""
-    for module in list(model.modules()):
-        if type(getattr(module, "inner_attention", None)) is ScaledDotProductAttentionWrapper:
-            module.inner_attention = MaskedAttention()
-
-
 def freeze_all_but(model: nn.Module, trained: set[str]) -> None:
-    """Freezes what a converter froze: sequence parallelism makes new parameters, which would all be trained."""
+    """Freezes again what a converter froze: sequence parallelism makes new parameters, which would all be trained."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(plain_name(name) in trained)
 
@@ -113,10 +104,10 @@ def sum_fsdp_gradients(model: nn.Module) -> None:
 
 
 def initialize_whole(model: nn.Module, model_cls: type[nn.Module], model_args: Any, is_distributed: bool) -> None:
-    """Replaces ``model.init_weights`` by one whose weights depend on the seed alone, not on how they are sharded.
+    """Makes ``model.init_weights`` depend on the seed alone, not on how the weights are sharded.
 
-    On CUDA DTensor's random number generator sees to that; on a CPU each rank would draw the same numbers for its
-    own shard. Here each rank draws the whole model from the common seed and keeps its shards.
+    On CUDA DTensor's random number generator does that; on a CPU each rank would draw the same numbers for its own
+    shard. Here each rank draws the whole model from the common seed and keeps its shards.
     """
     draw = model.init_weights
 

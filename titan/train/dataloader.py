@@ -19,27 +19,24 @@ from titanflow.data.prepared import Row
 
 ROWS_SEEN = "rows_seen"
 WIDTH = 16
-"""Columns that a trimmed batch is rounded up to."""
+"""The width of a trimmed batch is a multiple of so many columns."""
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
-"""``{"input": int64 [batch, seq_len]}``, of packed rows ``"positions"`` too, and ``labels``, all of that shape."""
+"""``{"input": int64 [batch, seq_len]}``, with ``"positions"`` for packed rows, and ``labels``, all of that shape."""
 
 
 class Rows(Protocol):
     """Rows by number: :class:`titanflow.data.prepared.PreparedRows`, or :class:`MockRows`."""
 
-    def __len__(self) -> int:
-        """How many rows there are."""
+    def __len__(self) -> int: ...
 
-    def row(self, index: int) -> Row:
-        """Row ``index``."""
+    def row(self, index: int) -> Row: ...
 
-    def order(self, seed: int) -> Order:
-        """The order in which training visits the rows."""
+    def order(self, seed: int) -> Order: ...
 
 
 class MockRows:
-    """Random tokens of a vocabulary, the same for the same row, for ``training.mock_data``."""
+    """Random tokens for ``training.mock_data``; a row's number decides its tokens."""
 
     def __init__(self, vocab_size: int, seq_len: int, rows: int = 1 << 20) -> None:
         self.vocab_size = vocab_size
@@ -55,12 +52,11 @@ class MockRows:
         return Row(tokens[:-1], tokens[1:])
 
     def order(self, seed: int) -> Order:
-        """A permutation of them."""
         return Shuffled(self.rows, seed)
 
 
 class RowDataset(Dataset[Any]):
-    """Rows for torch's ``DataLoader``, fetched a batch at a time; row -1 is one that trains nothing."""
+    """Rows for torch's ``DataLoader``, fetched a batch at a time; row -1 trains nothing."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -73,7 +69,6 @@ class RowDataset(Dataset[Any]):
 
 
 def collate(rows: list[Row]) -> Batch:
-    """Stacks rows into a batch."""
     inputs = {"input": torch.from_numpy(np.stack([row.input_ids for row in rows]))}
     if any(row.positions is not None for row in rows):
         positions = [np.arange(len(row.labels)) if row.positions is None else row.positions for row in rows]
@@ -84,8 +79,8 @@ def collate(rows: list[Row]) -> Batch:
 def collate_trimmed(rows: list[Row]) -> Batch:
     """Stacks rows up to the last label that any of them trains, rounded up to a multiple of :data:`WIDTH`.
 
-    No token sees a later one, so that loss and gradients are those of the whole rows; what is saved is the padding,
-    half of a batch of short conversations.
+    No token sees a later one, so loss and gradients are those of the whole rows. Short conversations save half of
+    their batch, which is padding.
     """
     inputs, labels = collate(rows)
     trained = (labels != IGNORE_INDEX).any(dim=0).nonzero()
@@ -115,17 +110,17 @@ def batches(
 def rank_slice(batch: NDArray[np.int64], accumulation: int, rank: int, ranks: int) -> NDArray[np.int64]:
     """Rank ``rank``'s part of a global batch, ``[accumulation, local_batch_size]``.
 
-    Microbatch ``a`` of rank ``r`` takes rows ``a * ranks * b + r * b`` and the ``b - 1`` after it, so that ranks and
-    accumulation may be traded for one another without changing the batch.
+    Microbatch ``a`` of rank ``r`` takes ``b`` rows from ``a * ranks * b + r * b`` on, so another number of ranks, with
+    accumulation to match, doesn't change the batch.
     """
     return batch.reshape(accumulation, ranks, -1)[:, rank]
 
 
 class PreparedDataLoader(BaseDataLoader):
-    """Endless batches of one rank, from the position that its state names.
+    """One rank's batches without end, from the position in its state.
 
-    The state is how many rows all ranks together have seen: the same on each rank, so that a resume works on any
-    number of them. The first of them comes after ``skip_rows`` of the order, which an earlier training has seen.
+    The state is how many rows all ranks together have seen. It is the same on each rank, so any number of ranks can
+    resume. The first ``skip_rows`` of the order are left out: an earlier training has seen them.
     """
 
     def __init__(
@@ -169,19 +164,14 @@ class PreparedDataLoader(BaseDataLoader):
             step += 1
 
     def shares(self) -> dict[str, float]:
-        """Of a mixture, each source's share of the tokens so far."""
+        """Each source's share of the tokens so far, for a mixture."""
         return self.order.shares(self.skip_rows + self.rows_seen)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many rows all ranks together have seen."""
         return {ROWS_SEEN: self.rows_seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after so many rows.
-
-        Raises:
-            ConfigError: the rows seen don't end at a batch of the present size.
-        """
+        """Continues after so many rows; refuses them where they don't end at a batch of the present size."""
         seen = int(state_dict[ROWS_SEEN])
         if seen % self.global_batch_size:
             raise ConfigError(
@@ -198,7 +188,7 @@ class PreparedDataLoader(BaseDataLoader):
 class ValidationLoader(BaseDataLoader):
     """All validation rows once (or those of one process's first ``steps`` batches), in order, shared out to the ranks.
 
-    Every rank has the same number of batches; what is missing at their end are rows that train nothing.
+    Every rank has the same number of batches; rows that train nothing fill up the last ones.
     """
 
     def __init__(

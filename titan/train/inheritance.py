@@ -1,7 +1,7 @@
 """What a fine-tuning stage takes from its base, and what it may not change.
 
-Architecture, tokenizer and weights are the base's; everything else is the stage's own. Without torch, so that a
-plan can say so before anything runs.
+Architecture, tokenizer and weights are the base's; everything else is the stage's own. This needs no torch, so a plan
+can say so before anything runs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ from titanflow.run.results import InheritanceRow
 def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[InheritanceRow]:
     """Compares a fine-tuning stage with its base; returns the table of what it keeps and changes.
 
-    Raises:
-        ConfigError: another model or flavor, another value of an argument, another tokenizer, or rows longer than
-            the base was trained on (unless ``sft.allow_longer_context`` is set). Every difference is named, with
-            both values and where the stage's was written.
+    A ConfigError names each difference that isn't allowed, with both values and the line of the stage's.
     """
     problems = [*_architecture_problems(base, run), *_tokenizer_problems(base, run), *_length_problems(base, run)]
     if problems:
@@ -33,9 +30,9 @@ def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[Inheritance
 
 
 def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
-    """The arguments that a checked stage builds its model with: the base's, with the stage's own mutable ones.
+    """The arguments of a checked stage's model: the base's, with the stage's own mutable ones.
 
-    ``max_seq_len`` is at least the stage's rows: that they may be so long has been checked.
+    ``max_seq_len`` is at least the length of the stage's rows, which has been checked.
     """
     args = flatten(base.model_args)
     args |= {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
@@ -47,7 +44,7 @@ def inherited_args(base: BaseArchitecture, run: StageRun) -> dict[str, Any]:
 
 
 def _only_adds(base: BaseArchitecture, run: StageRun) -> bool:
-    """Whether the stage's tokenizer is the base's with the new tokens behind it, and nothing else."""
+    """Whether the stage's tokenizer is the base's plus the new tokens, and nothing else."""
     added = set(new_tokens(run))
     if not added:
         return False
@@ -106,8 +103,8 @@ def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
 
 
 def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
-    seq_len = _seq_len(run)
-    if _may_be_longer(run) or not base.seq_len or seq_len <= base.seq_len:
+    seq_len, sft = _seq_len(run), run.config.get("sft") or {}
+    if sft.get("allow_longer_context") or not base.seq_len or seq_len <= base.seq_len:
         return []
     return [
         Problem(
@@ -118,7 +115,3 @@ def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
             hint="to train positions that it has never seen, set sft.allow_longer_context: true",
         )
     ]
-
-
-def _may_be_longer(run: StageRun) -> bool:
-    return bool((run.config.get("sft") or {}).get("allow_longer_context"))

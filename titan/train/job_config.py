@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MODULE = "titan.train.job_config"
 
-# torchtitan asks is_dataclass(field.type), so that types must be classes where additions.py has strings.
+# torchtitan asks is_dataclass(field.type), so types must be classes; keys/training.py has strings.
 _TYPES = get_type_hints(TRAINING_SECTIONS)
 JobConfig = make_dataclass(
     "JobConfig",
@@ -43,11 +43,7 @@ JobConfig = make_dataclass(
 
 
 def build_job_config(run: StageRun) -> TitanJobConfig:
-    """torchtitan's ``JobConfig`` with this project's sections and the user's, filled from ``run.config``.
-
-    Raises:
-        ConfigError: a section or key that the merged class lacks, or a custom module that can't be imported.
-    """
+    """torchtitan's ``JobConfig`` with this project's sections and the user's, filled from ``run.config``."""
     from torchtitan.config import ConfigManager
 
     merged = merged_config_class(run)
@@ -60,11 +56,7 @@ def build_job_config(run: StageRun) -> TitanJobConfig:
 
 
 def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
-    """Sets what follows from the stage's folder and its base, in place.
-
-    Raises:
-        ConfigError: a key is set that a stage can't follow.
-    """
+    """Sets what follows from the stage's folder and its base, in place; refuses keys that a stage can't follow."""
     from torchtitan.tools import utils
 
     from titan.models.documents import DOCUMENT_ATTENTION
@@ -94,16 +86,16 @@ def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchit
     if config.lora.rank:
         _use_adapters(config, run, base)
     if utils.device_type == "cpu":
-        # The flight recorder records NCCL, and would leave an empty folder.
+        # The flight recorder records NCCL alone; on a CPU it would leave an empty folder.
         config.comm.trace_buf_size = 0
     if not sys.stdout.isatty():
         config.metrics.disable_color_printing = True
 
 
 def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> bool:
-    """Whether the rows say where documents end, and not the tokens in them.
+    """Whether positions, not end-of-sequence tokens, say where documents end.
 
-    So it is where rows are packed. It is so for each sft with flex or varlen attention, too: torchtitan's masks end a
+    That is so for packed rows. It is also so in sft with flex or varlen attention: torchtitan's masks for these end a
     document at each end-of-sequence token, which may stand inside a conversation.
     """
     if any(packs_rows(run.config.get(section) or {}) for section in ("data", "validation_data")):
@@ -115,7 +107,7 @@ def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArch
 
 
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
-    """Switches the converter on, where the stage has something to adapt: still what it began on, if it resumes."""
+    """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
     from titan.weights.adapters import base_checkpoint
 
@@ -132,11 +124,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
 
 
 def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -> None:
-    """Makes the local batch smaller where the ranks' batches together would exceed the global one, and says so.
-
-    Raises:
-        ConfigError: the ranks can't share the global batch evenly.
-    """
+    """Reduces the local batch where the ranks' batches together would exceed the global one, and says so."""
     training = config.training
     rows, local = training.global_batch_size, training.local_batch_size
     ranks = data_parallel_share(world_size, vars(config.parallelism))
@@ -163,7 +151,7 @@ def _refuse(config: TitanJobConfig, run: StageRun) -> None:
 
 
 def merged_config_class(run: StageRun) -> type:
-    """torchtitan's ``JobConfig``, then ours, then that of ``experimental.custom_args_module`` if one is named."""
+    """torchtitan's ``JobConfig``, with ours and then the user's ``experimental.custom_args_module`` merged in."""
     from torchtitan.config import ConfigManager
     from torchtitan.config import JobConfig as TitanConfig
 

@@ -1,4 +1,4 @@
-"""Groups of parameters with learning rates of their own: a router learns faster than what it routes."""
+"""Parameter groups with learning rates of their own: a router learns faster than the layers that it routes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"Adam": torch.optim.Ada
 def with_parameter_groups(
     build: OptimizersBuilder, group_lr: Mapping[str, float], groups: Mapping[str, Iterable[str]]
 ) -> OptimizersBuilder:
-    """A builder whose optimizers give each group its learning rate; ``build`` itself where there is none to give.
+    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``group_lr``.
 
-    Args:
-        build: the family's own ``build_optimizers_fn``.
-        group_lr: the learning rate by the group's name.
-        groups: the family's groups, each by the names of its modules.
-
-    Raises:
-        ConfigError: a group that the family doesn't have.
+    ``groups`` has the names of each group's modules.
     """
     unknown = sorted(set(group_lr) - set(groups))
     if unknown:
@@ -74,7 +68,7 @@ def with_parameter_groups(
 def _own_rates(
     part: nn.Module, group_lr: Mapping[str, float], groups: Mapping[str, Iterable[str]]
 ) -> Iterable[tuple[nn.Parameter, float]]:
-    """Each parameter of a group that has a learning rate of its own, and the rate."""
+    """The parameters of groups with a learning rate of their own, each with its rate."""
     for name, parameter in part.named_parameters():
         modules = set(plain_name(name).split("."))
         for group, lr in group_lr.items():

@@ -27,14 +27,14 @@ from titanflow.run.metrics import read_metrics
 from titanflow.run.results import TrainResult
 
 if TYPE_CHECKING:
-    import torch
     from torchtitan.config import JobConfig
 
+    from titan.train.dataloader import Batch
+
 TOLERANCE = 1e-4
-"""Bound on the difference of two losses, in nats per token, over some fifty steps: right models were within 5e-6. A
-learning rate that is too high for a model amplifies rounding, and parts two right ones as well."""
+"""Bound on the difference of two losses, in nats per token, over some fifty steps: equal models were within 5e-6. A
+learning rate that is too high for a model amplifies rounding, and drives equal models apart too."""
 SHOWN = 10
-"""Steps that are shown."""
 ROUNDS = "rounding to less differs between any two implementations"
 PLAIN: Mapping[str, tuple[Any, str]] = {
     "training.dtype": ("float32", ROUNDS),
@@ -44,7 +44,7 @@ PLAIN: Mapping[str, tuple[Any, str]] = {
     "lora.rank": (0, "transformers' model has no adapters"),
     "data.streaming": (False, "a stream's rows can't be read a second time by themselves"),
 }
-"""What a stage's config has to say, and why."""
+"""The values that a stage's config must have, and why."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,11 @@ class Losses:
 
     @property
     def difference(self) -> float:
-        """Between the two, never negative; NaN where one of them is."""
         return abs(self.ours - self.theirs)
 
 
 def prove_losses(folder: Path) -> list[Losses]:
-    """Trains transformers' model as a finished stage was trained; both losses of each logged step.
-
-    Raises:
-        DataError: the folder is no finished training stage's, has no losses, or rows that train no next token.
-        ConfigError: the stage didn't begin with weights that transformers loads, or trains something that transformers'
-            model doesn't compute.
-    """
+    """Trains transformers' model as a finished stage was trained; returns both losses of each logged step."""
     run, result = finished_training(folder)
     if problems := _problems(run, result):
         raise ConfigError(problems)
@@ -105,7 +98,7 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
 
 
 def _beginning(run: StageRun) -> Path:
-    """The folder that transformers loads of what the stage began with: weights of its format, or a base's export."""
+    """The folder from which transformers loads the stage's initial weights: its own format, or a base's export."""
     checkpoint = run.config.get("checkpoint") or {}
     named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
     folder = Path(named) if named else None
@@ -130,7 +123,7 @@ def _beginning(run: StageRun) -> Path:
 
 
 def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tuple[int, float]]:
-    """The loop that everybody writes: its only parts of torchtitan's are what builds optimizer and schedule."""
+    """The usual training loop: of torchtitan it uses only what builds optimizer and schedule."""
     import torch
     from torch.nn.functional import cross_entropy
     from torchtitan.components.loss import IGNORE_INDEX
@@ -141,14 +134,13 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     from titan.weights.hf_load import load_folder
 
     config = build_job_config(run)
-    # In inference mode, which differs by dropout alone: the stage has none, whatever its base's config.json says.
+    # In inference mode, which turns off dropout alone: the stage has none, whatever its base's config.json says.
     model = load_folder(beginning, torch.float32)[0]
-    # Where a row holds the padding's token, as text does where that is the end of text, too, the stage trains it.
+    # The stage also trains the padding token where rows hold it: it is often the end of text, too.
     model.get_input_embeddings().padding_idx = None
-    if model.config.vocab_size != result.model_args["vocab_size"]:
-        message = (
-            f"found {model.config.vocab_size} in {beginning}, and the stage trained {result.model_args['vocab_size']}"
-        )
+    found, wanted = model.config.vocab_size, result.model_args["vocab_size"]
+    if found != wanted:
+        message = f"found {found} in {beginning}, and the stage trained {wanted}"
         hint = "new tokens' rows are drawn, and transformers would draw others"
         raise ConfigError(Problem(message, "model.vocab_size", expected="one size for both", hint=hint))
     optimizers = build_optimizers([model], config.optimizer, None)
@@ -156,7 +148,11 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     for step, batch in zip(range(1, result.step + 1), _batches(run, config, result), strict=False):
         loss, tokens = 0.0, sum(int((labels != IGNORE_INDEX).sum()) for _, labels in batch)
         for inputs, labels in batch:
-            _check_next(step, inputs["input"][:, 1:], labels[:, :-1])
+            following, trained = inputs["input"][:, 1:], labels[:, :-1]
+            # Both models would learn labels alike that aren't the following tokens.
+            if ((trained != IGNORE_INDEX) & (trained != following)).any():
+                message = f"a row of step {step} trains another token than the one that follows"
+                raise DataError(Problem(message, expected="the token that follows, or none"))
         for inputs, labels in batch if tokens else ():
             logits = model(input_ids=inputs["input"], use_cache=False).logits
             part = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / tokens
@@ -170,21 +166,8 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
         schedulers.step()
 
 
-def _check_next(step: int, following: torch.Tensor, labels: torch.Tensor) -> None:
-    """Refuses rows that train another token than the one that follows: both models would learn that alike."""
-    from torchtitan.components.loss import IGNORE_INDEX
-
-    if bool(((labels != IGNORE_INDEX) & (labels != following)).any()):
-        expected = "the token that follows, or none"
-        raise DataError(
-            Problem(f"a row of step {step} trains another token than the one that follows", expected=expected)
-        )
-
-
-def _batches(
-    run: StageRun, config: JobConfig, result: TrainResult
-) -> Iterator[list[tuple[dict[str, torch.Tensor], torch.Tensor]]]:
-    """The global batch of each step, in pieces of the stage's local one."""
+def _batches(run: StageRun, config: JobConfig, result: TrainResult) -> Iterator[list[Batch]]:
+    """The global batch of each step, in pieces of the stage's local batch size."""
     from titan.train.dataloader import MockRows, PreparedDataLoader
     from titanflow.config.batch import global_batch_size
     from titanflow.data.mixture import open_rows
@@ -210,7 +193,6 @@ def _batches(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
     from titan.process.quiet import quiet_transformers
 
     parser = argparse.ArgumentParser(prog="python -m titan.train.prove_losses", description=__doc__)
@@ -228,18 +210,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def apart(losses: Sequence[Losses]) -> list[Losses]:
-    """The steps whose losses differ by more than :data:`TOLERANCE`; a loss that is NaN is like no other."""
+    """The steps whose losses differ by more than :data:`TOLERANCE`; NaN differs from everything."""
     return [one for one in losses if not one.difference <= TOLERANCE]
 
 
 def as_json(losses: Sequence[Losses]) -> dict[str, Any]:
-    """The verdict, and every step, for other programs."""
     steps = [{"step": one.step, "stage": one.ours, "transformers": one.theirs} for one in losses]
     return {"equal": not apart(losses), "tolerance": TOLERANCE, "steps": steps}
 
 
 def lines(losses: Sequence[Losses]) -> Iterator[str]:
-    """Some steps as a table, the largest difference, and the verdict."""
     yield f"{'step':>6} {'stage':>10} {'transformers':>12} {'difference':>10}"
     for one in losses[:: max(1, len(losses) // SHOWN)]:
         yield f"{one.step:>6} {one.ours:>10.5f} {one.theirs:>12.5f} {one.difference:>10.1e}"

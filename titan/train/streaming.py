@@ -32,7 +32,7 @@ RANK_STATE = "dataloader.dp_rank_"
 def streamed(job_config: JobConfig, data: Data, section: str) -> JobConfig:
     """The config with ``section`` ("training" or "validation") reading ``data`` as a stream.
 
-    Registers the stream among torchtitan's datasets; the config given stays as it was.
+    Registers the stream among torchtitan's datasets. The config given stays as it was.
     """
     name = PREFIX + section
     DATASETS[name] = DatasetConfig(
@@ -45,10 +45,10 @@ def streamed(job_config: JobConfig, data: Data, section: str) -> JobConfig:
 
 
 class WithinDocuments(BaseDataLoader):
-    """torchtitan's loader of text, of which no document's last token is trained to begin the next one.
+    """torchtitan's loader of text, without the label by which a document's end predicts the next one's beginning.
 
     torchtitan puts the tokenizer's beginning of text before each document and its end of text behind, and cuts rows
-    from all of it. A tokenizer may have one token for both, which ends a document and begins the next: it is trained.
+    from the whole. A tokenizer may have one token for both: it ends a document too, so its label stays.
     """
 
     def __init__(self, loader: Any, tokenizer: BaseTokenizer) -> None:
@@ -61,28 +61,20 @@ class WithinDocuments(BaseDataLoader):
             yield inputs, labels if self.begin is None else labels.masked_fill(labels == self.begin, IGNORE_INDEX)
 
     def state_dict(self) -> dict[str, Any]:
-        """The loader's."""
-        state: dict[str, Any] = self.loader.state_dict()
-        return state
+        return self.loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The loader's."""
         self.loader.load_state_dict(state_dict)
 
 
 def open_stream(data: Data) -> datasets.IterableDataset:
-    """The stream that a ``data`` section describes: a dataset by name, or local files, read as they are prepared.
-
-    Raises:
-        DataError: neither is given, no file is there, or no row is in the part; also while it is gone through, where a
-            row can't be read.
-    """
+    """The stream that a ``data`` section describes: a dataset by name, or local files, read as they are prepared."""
     if data.dataset:
         stream = datasets.load_dataset(
             data.dataset, data.config, split=data.split, revision=data.revision, streaming=True
         )
     else:
-        # A list among the arguments is what the ranks share.
+        # datasets shares a list among the arguments out to the ranks.
         files = [str(file) for file in local_files(data.path or []).files]
         stream = datasets.IterableDataset.from_generator(_documents, gen_kwargs={"files": files, "data": data})
     stream = stream if data.limit is None else stream.take(data.limit)
@@ -90,15 +82,11 @@ def open_stream(data: Data) -> datasets.IterableDataset:
 
 
 def _part_of(stream: datasets.IterableDataset, data: Data) -> datasets.IterableDataset:
-    """The rows of a stream's part; a share is all that can be held out of a stream.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The rows of a stream's part; a stream can hold out nothing but a share."""
     column = data.text_column if data.dataset else TEXT
     rows = stream.filter(partial(_is_in_part, column=column, held_out=data.held_out, part=data.part or "train"))
     if next(iter(rows), None) is None:
-        # The loader would go through the stream again and again.
+        # The loader would look for one forever.
         message = f"the stream has no row of the {data.part or 'train'} part"
         raise DataError(Problem(message, "data.held_out", expected="larger shares, or more data"))
     return rows
@@ -115,15 +103,7 @@ def _documents(files: list[str], data: Data) -> Iterator[dict[str, str]]:
 
 
 def check_ranks(state_keys: Iterable[str], ranks: int) -> None:
-    """Refuses to resume a stream on another number of ranks than it was saved by.
-
-    Args:
-        state_keys: the keys of the checkpoint's state dict.
-        ranks: data-parallel ranks now.
-
-    Raises:
-        ConfigError: the numbers differ.
-    """
+    """Refuses to resume a stream on another number of data-parallel ranks than saved the ``state_keys``."""
     saved = sum(key.startswith(RANK_STATE) for key in state_keys)
     if saved and saved != ranks:
         raise ConfigError(

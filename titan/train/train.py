@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
@@ -36,11 +37,9 @@ if TYPE_CHECKING:
     from torchtitan.protocols.train_spec import TrainSpec
 
 LAST_STEPS = 10
-"""``TrainResult.loss`` is the mean of so many logged steps."""
-
+"""How many logged steps ``TrainResult.loss`` is the mean of."""
 CLOCK_SECONDS = 1.0
-"""How exactly a process's start is known: the kernel gives the time of its own start in whole seconds."""
-
+"""Error of a process's start time: the kernel gives its boot time in whole seconds."""
 VERSIONS = ("titanflow", "torch", "torchtitan", "transformers", "datasets", "numpy")
 
 
@@ -49,21 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption = Interruption()
     interruption.listen()
     end_with_torchrun()
-    # What the imports make stays: to look through it again and again would be a sixth of the start.
+    # Imports leave no garbage, but scanning what they make would take a sixth of the start.
     gc.disable()
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
     remove_stale(path.parent)
     try:
         status = run_stage(StageRun.read(path), interruption)
     except BaseException as error:
-        # First: W&B may take a minute, or be killed meanwhile.
+        # First the failure, because ending W&B's run may take a minute, or be killed.
         status = record_failure(path.parent, error, rank())
         end_open_run()
     leave(status)
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes the outcome of an earlier attempt: what is older than the launcher of this one."""
+    """Removes an earlier attempt's outcome: files older than this attempt's launcher."""
     launched = RUN_ID in os.environ
     began = psutil.Process(os.getppid() if launched else os.getpid()).create_time()
     for name in (ERROR_FILE, RESULT_FILE):
@@ -73,7 +72,6 @@ def remove_stale(folder: Path) -> None:
 
 
 def rank() -> int:
-    """This process's number among all; 0 outside of torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -93,7 +91,7 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
         if interruption.requested or not finished:
             end_open_run()
             return INTERRUPTED_EXIT
-        # What the export takes afterwards isn't the training's.
+        # Before the export, whose memory isn't the training's.
         peak = peak_memory_bytes()
     if rank() == 0:
         finish(run, job_config, spec, table, peak)
@@ -101,21 +99,16 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
 
 
 def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, TrainSpec]:
-    """Patches torchtitan, and builds the stage's config and ``TrainSpec``.
-
-    Raises:
-        ConfigError: the config can't be used with this torchtitan, or the model doesn't fit data or tokenizer.
-    """
+    """Patches torchtitan, and builds the stage's config and ``TrainSpec``."""
     from titan.models.custom_family import import_custom
+    from titan.models.registry import MODEL_PATCHES, model_args_from
     from titan.patches import PatchContext, apply_patches
     from titan.train.job_config import apply_stage_defaults, build_job_config
 
-    of_the_model = ["experts_on_cpu", "deepseek_args", "deepseek_yarn", "llama4_adapter", "tied_fsdp"]
-    apply_patches(["cpu_device", *of_the_model, "peak_flops", "lone_checkpoint"])
+    apply_patches([*MODEL_PATCHES, "tied_fsdp", "peak_flops", "lone_checkpoint"])
     from torchtitan.protocols import train_spec
     from torchtitan.tools.logging import init_logger
 
-    from titan.models.registry import model_args_from
     from titan.train.train_spec import check_model, stage_train_spec
     from titan.weights.hf_weights import check_hf_weights
 
@@ -125,9 +118,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     import_custom(run)
     overrides = inherited_args(base, run) if base else run.model_overrides
 
-    def adapt(spec: TrainSpec) -> TrainSpec:
-        return stage_train_spec(spec, run, job_config, overrides)
-
+    adapt = partial(stage_train_spec, run=run, job_config=job_config, overrides=overrides)
     apply_patches(["train_spec"], PatchContext(job_config.model.name, adapt))
     try:
         spec = train_spec.get_train_spec(job_config.model.name)
@@ -135,13 +126,12 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
         raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
     check_model(spec, run, job_config)
     if base is not None and base.in_hf and base.checkpoint is not None:
-        args = model_args_from(base.model_name, base.model_args)
-        check_hf_weights(base.checkpoint, spec, args)
+        check_hf_weights(base.checkpoint, spec, model_args_from(base.model_name, base.model_args))
     return job_config, spec
 
 
 def is_trained(job_config: JobConfig) -> bool:
-    """Whether nothing is left to train: a checkpoint, not damaged, holds the last step, and that is validated."""
+    """Whether nothing is left to train: an undamaged checkpoint holds the last step, which is validated."""
     from titan.weights.checkpoint import complete_checkpoints
 
     folder, steps = Path(job_config.job.dump_folder), job_config.training.steps
@@ -150,13 +140,13 @@ def is_trained(job_config: JobConfig) -> bool:
         return False
     if not (newest.full and job_config.validation.enable and steps % job_config.validation.freq == 0):
         return True
-    # Killed between its last save and that validation, a stage goes on to catch up with it.
+    # A stage that was killed between its last save and that validation has to catch up on it.
     records = read_metrics(folder / METRICS_FILE)
     return any("validation_loss" in record for record in records if record["step"] == steps)
 
 
 def train(job_config: JobConfig, interruption: Interruption) -> bool:
-    """Trains to the end; returns False if it was interrupted, with the present step saved."""
+    """Trains to the end; returns False if it was interrupted, with the current step saved."""
     import torch.distributed as dist
 
     from titan.train.trainer import Trainer
@@ -170,7 +160,7 @@ def train(job_config: JobConfig, interruption: Interruption) -> bool:
         trainer.close()
     dist.destroy_process_group()
     interruption.release()
-    # torchtitan turned the collector off; the export needs the memory of model and optimizer.
+    # The export needs the memory of model and optimizer, and torchtitan turned the collector off.
     del trainer
     gc.enable()
     gc.collect()
@@ -184,7 +174,7 @@ def finish(
     table: list[InheritanceRow],
     peak_memory: int | None = None,
 ) -> None:
-    """Exports the last checkpoint, where the family has an export, ends the W&B run, and writes ``result.json``."""
+    """Exports the last checkpoint if the family has an export, ends the W&B run, and writes ``result.json``."""
     from titan.models.huggingface import refusal
     from titan.models.lora import trainable_parameters
     from titan.train.train_spec import describe_model
@@ -222,7 +212,6 @@ def finish(
 
 
 def summarize(metrics: Path) -> dict[str, Any]:
-    """The figures of ``metrics.jsonl`` that a result shows."""
     from titan.tracking.metrics_file import MetricsFile
 
     records = MetricsFile(metrics).records()
@@ -241,7 +230,6 @@ def summarize(metrics: Path) -> dict[str, Any]:
 
 
 def export(run: StageRun) -> dict[str, Any]:
-    """Exports to the stage's ``export`` folder; the fields of the result that say so."""
     from titan.export.export import EXPORT_FOLDER, export_checkpoint
     from titan.export.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
     from titan.weights.adapters import lora_of

@@ -35,11 +35,7 @@ MOCK_VALIDATION_ROWS = 64
 
 
 def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, overrides: Mapping[str, Any]) -> TrainSpec:
-    """Replaces what a stage has of its own; the spec given, and its arguments, stay as they were.
-
-    Raises:
-        ConfigError: the overrides don't fit the flavor's arguments.
-    """
+    """The family's ``spec`` with what this stage replaces; the spec given, and its arguments, stay as they were."""
     model = job_config.model
     try:
         model_args = override_model_args(spec.model_args, model.name, model.flavor, overrides)
@@ -62,7 +58,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
 
 
 def describe_model(spec: TrainSpec, job_config: JobConfig) -> tuple[dict[str, Any], int]:
-    """The arguments that the model is built with, as a mapping, and how many parameters it has."""
+    """The arguments that the model is built with, and how many parameters it has."""
     args = spec.model_args[job_config.model.flavor]
     args.update_from_config(job_config)
     with torch.device("meta"):
@@ -72,11 +68,9 @@ def describe_model(spec: TrainSpec, job_config: JobConfig) -> tuple[dict[str, An
 
 
 def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
-    """Refuses rows that are longer than the model's positions, and tokens that it has no embedding for.
+    """Refuses rows longer than the model's positions, and tokens without an embedding.
 
-    Raises:
-        ConfigError: either of the two; torchtitan only warns of the first, and fails in the middle of the second.
-        DataError: the tokenizer would encode otherwise once transformers has loaded it with the model.
+    torchtitan only warns of the first, and fails in the middle of the second.
     """
     args = spec.model_args[job_config.model.flavor]
     problems = []
@@ -183,9 +177,9 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
 
 
 def may_trim(spec: TrainSpec, job_config: JobConfig) -> bool:
-    """Whether batches may be of different widths: on a CPU, where nothing is compiled for one and no rank waits.
+    """Whether batches may differ in width: only on a CPU, where nothing is compiled for one width and no rank waits.
 
-    A routed layer's tokens are a share of the row's width, which must not depend on the rows beside it.
+    A routed layer chooses a share of the row's width, which must not depend on the rows beside it.
     """
     if issubclass(spec.model_cls, RoutedModel):
         return False
@@ -196,11 +190,7 @@ def may_trim(spec: TrainSpec, job_config: JobConfig) -> bool:
 
 
 def validation_seq_len(run: StageRun, job_config: JobConfig) -> int:
-    """``validation.seq_len``, checked.
-
-    Raises:
-        ConfigError: longer than the rows that are trained on, for which the model has no positions.
-    """
+    """``validation.seq_len``, refused where longer than the training's rows: the model has no positions for it."""
     if job_config.validation.seq_len > job_config.training.seq_len:
         raise ConfigError(
             Problem(

@@ -29,7 +29,7 @@ from titan.process.interrupt import Interruption
 from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
 from titan.train.data_parallel import StageLoss
-from titan.train.dataloader import PreparedDataLoader
+from titan.train.dataloader import Batch, PreparedDataLoader
 from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights, weights_of
@@ -39,13 +39,11 @@ from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
 
 FAILED = 2
-"""What the ranks tell one another in place of an interruption: a save in the background failed."""
-
-Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+"""Sent among the ranks in place of an interruption where a save in the background failed."""
 
 
 class NothingToTrain(Exception):
-    """Not one token of the global batch has a label; raised on all ranks at once, before any computes."""
+    """No token of the global batch has a label; raised on all ranks at once, before any computes."""
 
 
 class Trainer(torchtitan.train.Trainer):
@@ -58,7 +56,7 @@ class Trainer(torchtitan.train.Trainer):
         super().__init__(job_config)
         self.interruption = interruption
         self.folder = Path(job_config.job.dump_folder) / job_config.checkpoint.folder
-        # The ranks agree on a signal by a CPU tensor, so that no GPU waits for it.
+        # The ranks exchange signals in a CPU tensor, so that no GPU waits for it.
         self._cpu_group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         if isinstance(self.dataloader, PreparedDataLoader):
             self.metrics_processor.shares = self.dataloader.shares
@@ -68,7 +66,9 @@ class Trainer(torchtitan.train.Trainer):
         self._saver = CheckpointSaver(self.checkpointer, self.folder, job_config.checkpoint)
         self._trained_before = 0
         self._warmed_up = False
-        self._drops = bool(job_config.lora.dropout) or any(map(drops, self.model_parts))
+        self._drops = bool(job_config.lora.dropout) or any(
+            isinstance(module, nn.Dropout) and module.p > 0 for part in self.model_parts for module in part.modules()
+        )
         if job_config.lora.rank:
             self.checkpointer.states[MODEL] = TrainedState(self.model_parts)
         if job_config.training.mixed_precision_param == "float32":
@@ -78,12 +78,7 @@ class Trainer(torchtitan.train.Trainer):
                 self.validator.maybe_enable_amp = self.maybe_enable_amp
 
     def train(self) -> bool:
-        """Trains to the last step; returns whether it came there, or was interrupted and has saved.
-
-        Raises:
-            StageFailed: a checkpoint could not be saved, or the loss is no number any more.
-            ConfigError: the checkpoint to start from isn't this model's, or can't be resumed.
-        """
+        """Trains to the last step; returns False if it was interrupted before and has saved."""
         self._load()
         self.metrics_processor.begin(self.step)
         self._batches.begin(self.step)
@@ -91,7 +86,7 @@ class Trainer(torchtitan.train.Trainer):
         assert self.dataloader is not None
         with self._profilers() as profilers:
             batches = self.batch_generator(self.dataloader)
-            # Until here there was nothing to save, and other ranks may never come.
+            # Until here a signal ends the process: there is nothing to save, and other ranks may never come.
             self.interruption.defer()
             self._catch_up_validation()
             while self.should_continue_training():
@@ -109,26 +104,22 @@ class Trainer(torchtitan.train.Trainer):
         return True
 
     def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
-        """torchtitan's, counting the labels that are trained."""
+        """torchtitan's, counting the tokens that are trained."""
         for input_dict, labels in super().batch_generator(data_iterable):
             self.metrics_processor.trained_tokens += int((labels != IGNORE_INDEX).sum())
             self._batches.add(input_dict["input"], labels)
             if self._drops:
-                # After the batch: fetching the first one draws a number too.
+                # After the fetch, because fetching the first batch draws a number too.
                 self._seed_dropout()
             yield input_dict, labels
 
     def post_dataloading_process(self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor) -> Inputs:
-        """torchtitan's, but for a model that makes its masks from the rows' positions."""
+        """torchtitan's, except for a model that makes its masks from the rows' positions."""
         inputs = document_inputs(self.model_parts[0], input_dict, labels)
         return inputs or super().post_dataloading_process(input_dict, labels)
 
     def train_step(self, data_iterator: Iterator[Batch]) -> None:
-        """torchtitan's: the gradient is the sum over the trained tokens of all ranks and microbatches, by their number.
-
-        Raises:
-            NothingToTrain: that number is 0.
-        """
+        """torchtitan's: gradients summed over all ranks and microbatches, divided by the number of trained tokens."""
         self.metrics_processor.begin_step()
         if self._routers is not None:
             self._routers.begin_step()
@@ -154,7 +145,7 @@ class Trainer(torchtitan.train.Trainer):
         return loss
 
     def _set_up_routers(self) -> RouterStatistics | None:
-        """Lets each row of the global batch have the same part in the auxiliary losses, whichever rank computes it."""
+        """Gives each row of the global batch the same weight in the auxiliary losses, whichever rank computes it."""
         parts = routed_parts(self.model_parts)
         if not parts:
             return None
@@ -169,23 +160,22 @@ class Trainer(torchtitan.train.Trainer):
     def _set_up_batches(self) -> BatchRecord:
         dims, group = self.parallel_dims, None
         if dims.dp_enabled and BatchRecord.is_wanted():
-            # The rows of ranks that share a batch count once.
+            # Ranks that share a batch would count its rows more than once.
             own = dims.get_mesh("batch").get_group()
             group = dist.new_group(dist.get_process_group_ranks(own), backend="gloo", use_local_synchronization=True)
         return BatchRecord(Path(self.job_config.job.dump_folder), group, self.metrics_processor.writes)
 
     def _trains_nothing(self, global_valid_tokens: torch.Tensor | float) -> bool:
         if isinstance(global_valid_tokens, torch.Tensor):
-            # One rank: its labels were counted on the CPU; to read the tensor would be to wait for the device.
+            # On one rank the labels were counted on the CPU; reading the tensor would wait for the device.
             return self.metrics_processor.trained_tokens == self._trained_before
         return global_valid_tokens == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The step and the tokens that all ranks have seen, so that another number of ranks can go on."""
+        """The step, and the tokens that all ranks have seen: another number of ranks can resume from them."""
         return {"step": self.step, "ntokens_seen": self.ntokens_seen * data_parallel_degree(self.parallel_dims)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the step, and this rank's share of the tokens."""
         self.step = state_dict["step"]
         self.ntokens_seen = state_dict["ntokens_seen"] // data_parallel_degree(self.parallel_dims)
 
@@ -214,25 +204,25 @@ class Trainer(torchtitan.train.Trainer):
         return True
 
     def _skip_step(self) -> None:
-        """Counts the step, so that data and learning rate go on as planned, and leaves weights and moments alone."""
+        """Counts the step, so that data and learning rate stay on schedule, but leaves weights and moments alone."""
         logger.warning(f"step: {self.step:2}  skipped: not one token of the global batch has a label")
         self.lr_schedulers.step()
 
     def _seed_dropout(self) -> None:
-        """Makes what is dropped follow from seed, step and rank alone, so that a resumed run drops the same."""
+        """Derives dropout from seed, step and rank alone, so that a resumed run drops the same."""
         dims = self.parallel_dims
         rank = dims.get_mesh("batch").get_local_rank() if dims.dp_enabled else 0
         torch.manual_seed(step_seed(self.job_config.debug.seed or 0, self.step, rank))
 
     def _shorten_timeouts(self) -> None:
-        """After the first step nothing is set up or compiled any more, so that a hang shows sooner."""
+        """After the first step nothing is left to set up or compile, so a shorter timeout shows a hang sooner."""
         timeout = timedelta(seconds=self.job_config.comm.train_timeout_seconds)
         dist_utils.set_pg_timeouts(timeout=timeout, parallel_dims=self.parallel_dims)
         if self._cpu_group is not None:
             distributed_c10d._set_pg_timeout(timeout, self._cpu_group)
 
     def _is_interrupted(self) -> bool:
-        """Whether any rank was told to stop; raises where a save in the background failed on any."""
+        """Whether any rank was told to stop; raises if a save in the background failed on any."""
         state = FAILED if self._saver.has_failed else int(self.interruption.requested)
         if self._cpu_group is not None:
             flag = torch.tensor([state])
@@ -244,7 +234,7 @@ class Trainer(torchtitan.train.Trainer):
         return bool(state)
 
     def _catch_up_validation(self) -> None:
-        """Validates the step that was saved when the run ended before its validation was written."""
+        """Validates the saved step if the run ended before its validation was written."""
         if not (self.step and self.job_config.validation.enable):
             return
         if self.validator.should_validate(self.step) and not self.metrics_processor.is_validated(self.step):
@@ -263,8 +253,7 @@ class Trainer(torchtitan.train.Trainer):
             self.folder, self.job_config.training.steps, config.load_step, self._cpu_group
         )
         if found is not None:
-            keys = checkpoint.state_keys(found.path)
-            check_ranks(keys, data_parallel_degree(self.parallel_dims))
+            check_ranks(checkpoint.state_keys(found.path), data_parallel_degree(self.parallel_dims))
             if self.job_config.lora.rank:
                 checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
                 self._load_base()
@@ -274,7 +263,7 @@ class Trainer(torchtitan.train.Trainer):
         self._load_base()
 
     def _load_base(self) -> None:
-        """Loads what the stage starts from: of a LoRA stage the frozen weights, which its own checkpoints lack."""
+        """Loads what the stage starts from; for LoRA that is the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
             path = named_checkpoint(Path(config.initial_load_path))
@@ -291,7 +280,7 @@ class Trainer(torchtitan.train.Trainer):
         self.checkpointer.load()
 
     def _load_dense(self, path: Path) -> bool:
-        """Takes what a dense model has, if the weights are one's."""
+        """Copies what a dense model shares with this one; False if the weights aren't a dense model's."""
         groups = PARAMETER_GROUPS.get(self.job_config.model.name, {})
         new = [name for names in groups.values() for name in names]
         state = self.checkpointer.states[MODEL].state_dict()
@@ -306,8 +295,3 @@ class Trainer(torchtitan.train.Trainer):
             maybe_enable_memory_snapshot(config.profiling, **place) as memory,
         ):
             yield [one for one in (profiler, memory) if one]
-
-
-def drops(model: nn.Module) -> bool:
-    """Whether a model has a dropout layer that drops anything."""
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

@@ -1,4 +1,4 @@
-"""Validation over prepared rows: the mean loss of all tokens, whatever batch or rank they are in."""
+"""Validation over prepared rows: the mean loss of all tokens, whichever batch or rank has them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ class Unmasked(nn.Module):
     """
 
     def get_attention_masks(self, **inputs: Any) -> None:
-        """Refuses, as llama3 does."""
         raise TypeError
 
 
 class StageValidator(Validator):
     """torchtitan's validator over the rows that a stage prepared.
 
-    torchtitan averages the means of its batches, which weighs a batch with ten trained tokens like one with a
-    thousand, and a pipeline's batch without any is no number.
+    torchtitan averages the means of its batches: a batch with ten trained tokens weighs as much as one with a
+    thousand, and a pipeline's batch without any is NaN.
     """
 
     validation_dataloader: Iterable[Batch]
@@ -63,21 +62,19 @@ class StageValidator(Validator):
         )
 
     def should_validate(self, step: int) -> bool:
-        """The first step, each ``validation.freq`` steps, and the last."""
         return bool(super().should_validate(step) or step == self.job_config.training.steps)
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, model_parts: list[nn.Module]
     ) -> Inputs:
-        """torchtitan's, but for a model that makes its masks from the rows' positions, or that takes none."""
+        """torchtitan's, except for a model that makes its masks from the rows' positions, or takes none."""
         inputs = document_inputs(model_parts[0], input_dict, labels)
         takes_masks = getattr(getattr(model_parts[0], "model_args", None), "attn_type", "sdpa") != "sdpa"
         asked = model_parts if takes_masks else [Unmasked()]
         return inputs or super().post_dataloading_process(input_dict, labels, asked)
 
-    @torch.no_grad()
     def validate(self, model_parts: list[nn.Module], step: int) -> None:
-        """Logs the mean loss over all validation tokens; the clock of the training speed stands still meanwhile."""
+        """Logs the mean loss over all validation tokens, and leaves the time out of the training speed."""
         started = time.perf_counter()
         tokens = self.metrics_processor.ntokens_since_last_log
         loss = self.mean_loss(*model_parts)
@@ -90,7 +87,7 @@ class StageValidator(Validator):
 
     @torch.no_grad()
     def mean_loss(self, *model_parts: nn.Module) -> float | None:
-        """The sum of the losses of all tokens of all ranks, by the number of those tokens; None for no tokens."""
+        """The summed loss of all tokens of all ranks, divided by their number; None where there are none."""
         sums = torch.zeros(2, dtype=torch.float64, device=utils.device_type)
         for part in model_parts:
             part.eval()
@@ -100,7 +97,7 @@ class StageValidator(Validator):
             part.train()
         dims = self.parallel_dims
         meshes = [dims.get_optional_mesh("loss")] if dims.dp_cp_enabled else []
-        # Of a pipeline's ranks, those with its last stage know the loss.
+        # Only the ranks with a pipeline's last stage know the loss.
         meshes += [dims.get_mesh("pp")] if dims.pp_enabled else []
         for mesh in meshes:
             sums = torch.tensor([dist_utils.dist_sum(one, mesh) for one in sums], dtype=sums.dtype, device=sums.device)
@@ -132,7 +129,7 @@ class StageValidator(Validator):
         extra_inputs: dict[str, torch.Tensor],
         extra_kwargs: dict[str, Any],
     ) -> list[torch.Tensor]:
-        """The summed loss of each microbatch; none where this rank doesn't have the last stage."""
+        """The summed loss of each microbatch; empty where this rank doesn't have the last stage."""
         assert self.pp_schedule is not None
         losses: list[torch.Tensor] = []
         last = {"target": labels, "losses": losses} if self.pp_has_last_stage else {}
@@ -156,7 +153,7 @@ class TextBatches:
 
 
 class TextValidator(StageValidator):
-    """The same over one of torchtitan's datasets, or a stream, whose last batch may have fewer rows."""
+    """A :class:`StageValidator` over one of torchtitan's datasets, or a stream; the last batch may have fewer rows."""
 
     def __init__(
         self, job_config: JobConfig, dp_world_size: int, dp_rank: int, tokenizer: BaseTokenizer, **parts: Any

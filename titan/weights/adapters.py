@@ -1,4 +1,4 @@
-"""The weights that a checkpoint stands for: a LoRA stage's holds what was trained, the rest lies in its base's.
+"""The weights that a checkpoint stands for: a LoRA stage's holds what was trained, its base's holds the rest.
 
 A base may itself be a LoRA stage, and so on down to a checkpoint that holds a whole model.
 """
@@ -6,7 +6,7 @@ A base may itself be a LoRA stage, and so on down to a checkpoint that holds a w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from titan.models.lora import A, B, is_adapter, local, plain_name, shard_slices
 from titan.weights.checkpoint import check_weights
 from titan.weights.grown_weights import (
     PER_TOKEN,
+    State,
     rows_for_tokens,
     set_grown,
     stored_rows,
@@ -28,6 +29,7 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
+from titan.weights.stored_weights import stored_model
 from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.checks.lora import scaling
@@ -35,8 +37,6 @@ from titanflow.config.keys.training import Lora
 from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.manifest import checkpoint_digest
 from titanflow.run.results import TrainResult, result_of
-
-State = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Weights:
 
 
 def weights_of(checkpoint: Path) -> Weights:
-    """What a ``step-N`` folder stands for, by the run file of the stage that it lies in; a folder that transformers
+    """The weights that a ``step-N`` folder stands for, by the run file of its stage; a folder that transformers
     loads is a whole model.
 
     Raises:
@@ -109,12 +109,12 @@ def _checkpoint_in(base: Path) -> Path | None:
 
 
 class TrainedState(ModelWrapper):
-    """The model's part of a LoRA stage's checkpoints: adapters and the modules to save, without what is frozen."""
+    """The model's part of a LoRA stage's checkpoints: adapters and the modules to save, no frozen weights."""
 
     def _get_state_dict(self) -> dict[str, Any]:
         options = StateDictOptions(ignore_frozen_params=True)
         states = [get_model_state_dict(part, options=options) for part in self.model]
-        # torch leaves out a frozen weight under one of its names, and a tied one has two.
+        # A tied weight has two names, and torch leaves a frozen one out under one of them alone.
         named = (item for part in self.model for item in part.named_parameters(remove_duplicate=False))
         frozen = {plain_name(name) for name, parameter in named if not parameter.requires_grad}
         return {key: value for state in states for key, value in state.items() if key not in frozen}
@@ -123,17 +123,14 @@ class TrainedState(ModelWrapper):
 def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers: Any, *, grows: bool = False) -> None:
     """Loads a model's own weights, adapters merged, into the (sharded) model; its own adapters stay as they are.
 
-    Args:
-        model_parts: the model.
-        weights: what to load.
-        to_transformers: torchtitan's state dict adapter of the family, for a folder in transformers' format.
-        grows: whether the model may have more rows for tokens than were saved (:mod:`titan.weights.grown_weights`).
+    ``to_transformers`` is the family's state dict adapter, for a folder in transformers' format. With ``grows`` the
+    model may have more rows for tokens than were saved (:mod:`titan.weights.grown_weights`).
 
     Raises:
         ConfigError: a checkpoint isn't this model's.
     """
     wrapper = ModelWrapper(model_parts)
-    own = _own(wrapper)
+    own = {key: value for key, value in wrapper.state_dict().items() if not is_adapter(key)}
     state = whole_sized(own, weights, to_transformers, set(PER_TOKEN) if grows else held_whole(own, weights))
     if is_hugging_face(weights.whole):
         state = tied_as_one(read_hugging_face(state, weights.whole, to_transformers), own)
@@ -149,17 +146,14 @@ def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers
 
 
 def held_whole(own: State, weights: Weights) -> set[str]:
-    """The weights with a row for each token that some adapter's checkpoint holds whole: those below it don't count."""
-    from titan.weights.stored_weights import stored_model
-
+    """The weights with a row for each token that an adapter's checkpoint holds whole; its base's are replaced."""
     return {key for one in weights.adapters for key in rows_for_tokens(own, stored_model(one.checkpoint))}
 
 
 def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[str]) -> dict[str, torch.Tensor]:
-    """Tensors to load the whole model below the adapters into: the model's own, or where it was saved with other rows
-    for tokens and ``free`` names the weight, a new one of those rows."""
-    from titan.weights.stored_weights import stored_model
-
+    """Tensors to load the whole model below the adapters into: the model's own, or a new one for a weight in ``free``
+    that was saved with other rows for tokens.
+    """
     if is_hugging_face(weights.whole):
         stored = stored_rows(own, weights.whole, to_transformers)
     else:
@@ -168,29 +162,19 @@ def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[st
 
 
 def adapter_sized(state: State, own: State, adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The state, with tensors for the rows of what an adapter's checkpoint holds whole."""
-    from titan.weights.stored_weights import stored_model
-
+    """The state, with tensors sized for the rows that an adapter's checkpoint holds whole."""
     return with_rows(state, own, rows_for_tokens(own, stored_model(adapter.checkpoint)))
 
 
-def _own(wrapper: ModelWrapper) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in wrapper.state_dict().items() if not is_adapter(key)}
-
-
 def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[str, torch.Tensor]:
-    """The weights in a folder that transformers loads, by native name, each sharded like its namesake in ``state``."""
+    """A transformers folder's weights by native name, each sharded like its namesake in ``state``."""
     stored = to_transformers.to_hf(dict(state))
     load_quietly(stored, folder, to_transformers.get_hf_storage_reader(str(folder)))
     return to_transformers.from_hf(stored)
 
 
 def merge_adapter(state: State, adapter: Adapter) -> None:
-    """Adds a checkpoint's adapters to the weights in ``state``, in place, and takes the modules that it saved.
-
-    Raises:
-        ConfigError: the checkpoint isn't of adapters for these weights.
-    """
+    """Adds a checkpoint's adapters to the weights in ``state``, in place, and takes the modules that it saved."""
     stored = check_adapter(adapter, state)
     own = {key: state[key] for key in stored if not is_adapter(key)}
     pairs = {key: torch.empty(size) for key, size in stored.items() if is_adapter(key)}
@@ -206,25 +190,19 @@ def merge_adapter(state: State, adapter: Adapter) -> None:
 
 
 def adapted_names(keys: Iterable[str]) -> list[str]:
-    """The layers that have an adapter among a checkpoint's keys."""
     return [key.removesuffix(f".{A}") for key in keys if key.endswith(f".{A}")]
 
 
 def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a LoRA checkpoint holds of the model, by key.
-
-    Raises:
-        ConfigError: an adapter of a weight that the model lacks, or of another shape or rank.
-    """
-    from titan.weights.stored_weights import stored_model
-
+    """The shapes of what a LoRA checkpoint holds of the model, by key; refuses adapters that don't fit ``state``."""
     stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
+    names = adapted_names(stored)
     wanted = {key: tuple(state[key].shape) for key in stored if key in state}
-    for name in adapted_names(stored):
+    for name in names:
         weight = state.get(f"{name}.weight")
         if weight is not None:
             wanted |= {f"{name}.{A}": (rank, weight.shape[1]), f"{name}.{B}": (weight.shape[0], rank)}
-    if not adapted_names(stored) or stored != wanted:
+    if not names or stored != wanted:
         wrong = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
         raise ConfigError(
             Problem(

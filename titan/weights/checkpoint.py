@@ -1,7 +1,7 @@
-"""Which checkpoints of a stage count, and what is done with those that don't.
+"""Which checkpoints of a stage count, and what happens to those that don't.
 
-A folder without its description is the rest of a save that was interrupted, and is removed. One that was complete once
-and isn't any more, or whose checksums are wrong, is set aside: the stage goes on from the one before it.
+A folder without metadata was left by an interrupted save and is removed. A checkpoint that was complete but isn't any
+more, or whose checksums are wrong, is set aside: the stage resumes from the one before it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
+from titan.weights.stored_weights import stored_model
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.run.checkpoints import (
-    METADATA,
-    TRAINING_STATE,
-    complete_folders,
-    damage,
-    flaw,
-    read_contents,
-    step_folders,
-)
+from titanflow.run.checkpoints import METADATA, complete_folders, damage, flaw, read_contents, step_folders
 
 DAMAGED_FOLDER = "damaged"
 """In a stage's folder: checkpoints that were damaged after they were saved."""
@@ -39,7 +31,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint; ``full`` says whether training can go on from it, or only the model is there."""
+    """A complete checkpoint; ``full`` says whether training can resume from it, or it holds the model alone."""
 
     step: int
     path: Path
@@ -55,15 +47,9 @@ def complete_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | None:
-    """Where a stage goes on: its newest complete checkpoint with a training state; None to start afresh.
+    """Where a stage resumes: its newest complete checkpoint with a training state; None to start afresh.
 
-    Args:
-        folder: where the ``step-N`` folders lie.
-        steps: how many are to be trained.
-        load_step: the step that the config asks for; -1 for the newest.
-
-    Raises:
-        ConfigError: only models were saved, or ``load_step`` isn't the newest checkpoint.
+    ``load_step`` is the step that the config asks for, -1 the newest.
     """
     complete = complete_checkpoints(folder)
     newest = next((checkpoint for checkpoint in complete if checkpoint.full), None)
@@ -90,9 +76,9 @@ def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | 
 def sound_resume_point(
     folder: Path, steps: int, load_step: int = -1, group: dist.ProcessGroup | None = None
 ) -> Checkpoint | None:
-    """:func:`resume_point` of those whose bytes are what was written; what isn't is set aside.
+    """:func:`resume_point` among checkpoints with the bytes that were written; others are set aside.
 
-    The ranks of ``group`` read a part each; without one this process is alone.
+    Each rank of ``group`` reads a part; without a group this process is alone.
     """
     rank, ranks = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     while found := resume_point(folder, steps, load_step):
@@ -111,13 +97,13 @@ def sound_resume_point(
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Removes what interrupted saves and removals left; sets aside what was damaged since it was saved."""
+    """Removes what interrupted saves and removals left, and sets aside what was damaged after its save."""
     newest = next(iter(complete_folders(folder)), -1)
     for step, path in step_folders(folder).items():
         reason = flaw(path)
         if not reason:
             continue
-        # An older one was on its way out: torchtitan keeps the newest few.
+        # torchtitan keeps the newest few: an older one was being removed.
         if step > newest and (path / METADATA).exists():
             set_aside(path, reason)
         else:
@@ -137,41 +123,26 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """torchtitan looks for an initial checkpoint only where its own folder doesn't exist."""
+    """Removes an empty folder: torchtitan loads an initial checkpoint only if its own folder doesn't exist."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def state_keys(path: Path) -> list[str]:
-    """The keys of everything that a checkpoint holds."""
     return list(read_contents(path).keys)
 
 
 def invalidate(path: Path) -> None:
-    """Makes a checkpoint that is about to be written over incomplete, so that it counts only when it is whole."""
+    """Makes a checkpoint incomplete before it is overwritten, so that it counts only once it is whole again."""
     (path / METADATA).unlink(missing_ok=True)
 
 
 def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that isn't exactly this model's: torchtitan loads what fits and says nothing.
-
-    Args:
-        path: a ``step-N`` folder.
-        model_state: the model's state dict (tensors or DTensors).
-
-    Raises:
-        ConfigError: there is no complete checkpoint, a tensor is missing or too many, or shapes differ.
-    """
+    """Refuses a ``step-N`` folder that isn't exactly this model's: torchtitan loads what fits and says nothing."""
     if reason := flaw(path):
         raise ConfigError(Problem(f"no complete checkpoint: {reason}", origin=str(path), expected="a step-N folder"))
-    metadata = FileSystemReader(path).read_metadata()
-    stored = {
-        key: tuple(getattr(item, "size", ()))
-        for key, item in metadata.state_dict_metadata.items()
-        if key.partition(".")[0] not in TRAINING_STATE
-    }
     wanted = _of_all_ranks({key: tuple(value.shape) for key, value in model_state.items()})
-    if problems := differences(stored, wanted):
+    if problems := differences(stored_model(path), wanted):
         raise ConfigError(
             Problem(
                 f"the checkpoint isn't this model's: it {shortened(problems)}",
@@ -182,7 +153,7 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
 
 
 def differences(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """How the shapes of stored weights differ from those that a model wants, a clause each; empty where they don't."""
+    """How stored shapes differ from those that a model wants, a clause each."""
     return [
         *(f"lacks {key}" for key in wanted if key not in stored),
         *(f"has {key}, which the model lacks" for key in stored if key not in wanted),
@@ -201,7 +172,7 @@ def shortened(clauses: list[str], shown: int = 5) -> str:
 
 
 def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The whole model's tensors: under pipeline parallelism a rank has those of its stages alone."""
+    """The whole model's tensors: under pipeline parallelism a rank has only its stages'."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return shapes
     gathered: list[dict[str, tuple[int, ...]]] = [{} for _ in range(dist.get_world_size())]
@@ -210,7 +181,7 @@ def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 
 
 def save_failure(error: BaseException, path: Path) -> StageFailed:
-    """What a failed save of ``path`` means to the user."""
+    """The error to show where saving ``path`` failed."""
     complete = [checkpoint for checkpoint in complete_checkpoints(path.parent) if checkpoint.path != path]
     causes = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
     full = no_room(path)
@@ -223,9 +194,9 @@ def save_failure(error: BaseException, path: Path) -> StageFailed:
 
 
 def no_room(path: Path) -> str:
-    """What the system says when another file like those in ``path`` is to be allocated; empty if there is room.
+    """The system's error when it allocates another file like those in ``path``; empty if there is room.
 
-    The error of a failed save doesn't tell: torch's writer turns it into "unexpected pos".
+    A failed save's own error doesn't tell: torch's writer turns it into "unexpected pos".
     """
     largest = max((file.stat().st_size for file in path.glob("*")), default=0)
     try:

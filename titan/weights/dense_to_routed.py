@@ -1,4 +1,4 @@
-"""A dense model's weights in a model with routed layers: what both have is copied, what is new is named and drawn.
+"""A dense model's weights in a model with routed layers: shared ones are copied, new ones named and drawn.
 
 ``checkpoint.initial_load_path`` names the dense model: a ``step-N`` folder, the folder of a finished stage, or with
 ``checkpoint.initial_load_in_hf`` a folder that transformers loads.
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,28 +30,22 @@ KEY = "checkpoint.initial_load_path"
 
 
 def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any, new_modules: Iterable[str]) -> bool:
-    """Copies a dense model's weights, if it is one; False, and nothing changed, for a model that has the routers.
+    """Copies a dense model's weights; returns False, with nothing changed, if the weights have routers.
 
-    Args:
-        model: with ``model_args``, possibly sharded.
-        state: its state dict.
-        path: where the weights are.
-        adapter: the family's state dict adapter, for a folder in transformers' format.
-        new_modules: names of the modules that a dense model lacks.
+    ``model`` may be sharded, and ``state`` is its state dict. ``adapter`` is the family's state dict adapter, for a
+    folder in transformers' format; ``new_modules`` names the modules that a dense model lacks.
 
     Raises:
-        ConfigError: the weights are no dense model's of these arguments.
+        ConfigError: the weights aren't those of a dense model with these arguments.
     """
-    path = named_checkpoint(path)
     base = _architecture(path)
     in_hf = base is not None and base.in_hf
-    native = {name: tuple(value.shape) for name, value in state.items()}
-    new = {name for name in native if set(name.split(".")) & set(new_modules)}
+    new = {name for name in state if set(name.split(".")) & set(new_modules)}
     shared = {name: value for name, value in state.items() if name not in new}
     stored = stored_shapes(path) if in_hf else stored_model(path)
     if not in_hf and new & set(stored):
         return False
-    wanted = _in_transformers(shared, adapter) if in_hf else {name: native[name] for name in shared}
+    wanted = {name: tuple(value.shape) for name, value in (adapter.to_hf(shared) if in_hf else shared).items()}
     if getattr(model.model_args, "enable_weight_tying", False):
         stored.pop("lm_head.weight", None)
     problems = _other_arguments(base, model.model_args) + differences(stored, wanted)
@@ -74,13 +69,13 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
 
 
 def named_checkpoint(path: Path) -> Path:
-    """The ``step-N`` folder where a finished stage's is named; otherwise the path itself."""
+    """The ``step-N`` folder of a finished stage, or the path itself if it isn't one's."""
     result = result_of(path)
     return result.checkpoint if isinstance(result, TrainResult) else path
 
 
 def _architecture(path: Path) -> BaseArchitecture | None:
-    """What the weights were trained as, where that is written beside them."""
+    """The architecture that the weights were trained with, where it is written beside them."""
     if (path / "config.json").is_file():
         return hugging_face(path)
     stage = path.parent.parent
@@ -98,15 +93,8 @@ def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
     ]
 
 
-def _in_transformers(state: dict[str, Any], adapter: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in adapter.to_hf(state).items()}
-
-
 def _described(new: set[str], state: dict[str, Any]) -> str:
-    """Names without the layer's number, with how many of each there are."""
-    kinds: dict[str, int] = {}
-    for name in sorted(new):
-        kind = ".".join("*" if part.isdigit() else part for part in name.split("."))
-        kinds[kind] = kinds.get(kind, 0) + 1
+    """Names without the layer's number, and how many there are of each."""
+    kinds = Counter(".".join("*" if part.isdigit() else part for part in name.split(".")) for name in sorted(new))
     parameters = sum(state[name].numel() for name in new)
     return f"{', '.join(f'{kind} ({count})' for kind, count in kinds.items())}: {parameters:,} parameters"

@@ -1,7 +1,7 @@
-"""Tensors whose bytes lie in files: a model that is larger than memory can be loaded, compared and written.
+"""Tensors whose bytes lie in files: a model larger than memory can be loaded, compared and written.
 
 The kernel writes their pages out where memory is short, and reads them back. A file loses its name as soon as it is
-mapped, so that nothing is left behind, however the process ends.
+mapped, so nothing is left behind, however the process ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from titanflow.common.errors import StageFailed
 
 DRAWS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_})
-"""How a new layer's weights are filled."""
+"""The functions that fill a new layer's weights."""
 JOINS = frozenset({torch.stack, torch.cat})
 
 
@@ -39,7 +39,7 @@ class DiskTensors:
             return torch.empty(size, dtype=dtype)
         with tempfile.NamedTemporaryFile(dir=self.folder) as file:
             try:
-                # A hole in the file that can't be filled later would end the process without a word (SIGBUS).
+                # A hole in the file for which the disk has no room later would kill the process (SIGBUS).
                 os.posix_fallocate(file.fileno(), 0, size.numel() * dtype.itemsize)
             except OSError as error:
                 raise StageFailed(
@@ -49,22 +49,21 @@ class DiskTensors:
             return torch.from_file(file.name, shared=True, size=size.numel(), dtype=dtype).view(size)
 
     def stored(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor itself where a file holds it and nothing else, otherwise a copy of which that is so."""
+        """The tensor itself if it fills a file of its own, otherwise a copy that does."""
         if is_on_disk(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes() and tensor.is_contiguous():
             return tensor
         return self.empty(tensor.shape, tensor.dtype).copy_(tensor)
 
 
 def is_on_disk(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's bytes are those of a file."""
     return tensor.device.type == "cpu" and tensor.untyped_storage().filename is not None
 
 
 class OnDisk(TorchFunctionMode):
-    """What is made under it lies in files: the parameters of a model that is built, experts that are joined.
+    """Puts tensors made under it into files: a new model's parameters, and experts that are joined.
 
-    Layers make their parameters by ``torch.empty``, and nobody draws what is loaded in a moment; experts are joined by
-    ``stack`` and ``cat``, in transformers and in torchtitan's adapters. What is made in another way stays in memory.
+    Layers make their parameters by ``torch.empty``; drawing them is skipped, for they are about to be loaded. Experts
+    are joined by ``stack`` and ``cat``, in transformers and in torchtitan's adapters. Other tensors stay in memory.
     """
 
     def __init__(self, disk: DiskTensors) -> None:
@@ -74,7 +73,6 @@ class OnDisk(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """What torch calls in place of each of its functions."""
         given = dict(kwargs or {})
         if func is torch.empty and str(given.get("device") or "cpu") == "cpu":
             shape = given.get("size", args[0] if args and not isinstance(args[0], int) else args)

@@ -1,7 +1,7 @@
 """A base's weights in a model with more tokens: its rows first, then the mean of its rows for each new token.
 
 The mean (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models") gives a new token about
-the probability of the average one, where random rows would move every logit.
+the average token's probability; random rows would move every logit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def with_mean_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
 def stored_rows(own: State, folder: Path, to_transformers: Any) -> dict[str, int]:
     """How many rows for tokens a folder in transformers' format has, by native name.
 
-    Where one weight serves as both, the folder may have one of the two names.
+    A folder with tied weights may have only one of the two names.
     """
     stored = to_transformers.get_hf_storage_reader(str(folder)).read_metadata().state_dict_metadata
     rows = {
@@ -43,7 +43,7 @@ def stored_rows(own: State, folder: Path, to_transformers: Any) -> dict[str, int
 
 
 def rows_for_tokens(own: State, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The rows for tokens of what is stored in these shapes; of a tied weight by both names, where one was saved."""
+    """The rows for tokens in these stored shapes; a tied weight counts by both names, also where one was saved."""
     rows = {key: sizes[key][0] for key in PER_TOKEN if key in sizes}
     return dict.fromkeys(PER_TOKEN, *rows.values()) if len(rows) == 1 and is_tied(own) else rows
 
@@ -54,8 +54,8 @@ def is_tied(own: State) -> bool:
 
 
 def with_rows(state: State, own: State, rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    """The state, with a tensor of so many rows for each weight that ``rows`` names: the model's own where it has them,
-    otherwise one that is empty, and whole on each rank; one for both where they are tied.
+    """The state, where each weight named in ``rows`` has so many: the model's own tensor if it does, otherwise an empty
+    one, whole on each rank. Tied weights share one.
     """
     sized = {
         key: own[key] if own[key].shape[0] == count else torch.empty(count, own[key].shape[1], dtype=own[key].dtype)
@@ -66,12 +66,11 @@ def with_rows(state: State, own: State, rows: Mapping[str, int]) -> dict[str, to
 
 
 def tied_as_one(state: State, own: State) -> dict[str, torch.Tensor]:
-    """The state, with one tensor for both names of a tied weight."""
     return {**state, PER_TOKEN[1]: state[EMBEDDING]} if is_tied(own) else dict(state)
 
 
 def set_grown(model_parts: list[torch.nn.Module], grown: Mapping[str, torch.Tensor]) -> None:
-    """Gives the (sharded) model weights that each rank has whole."""
+    """Sets weights of the (sharded) model from tensors that each rank has whole."""
     for part in model_parts:
         own = {key: value for key, value in grown.items() if key in part.state_dict()}
         if own:

@@ -1,4 +1,4 @@
-"""Loads a folder as any user of transformers would, from safetensors alone and without a line of foreign code."""
+"""Loads a folder as any user of transformers would, but only from safetensors and without foreign code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from titanflow.architectures.remote_code import trust_remote_code
 
 
 def load_folder(folder: Path, dtype: Any = "auto", device: str = "cpu") -> tuple[Any, dict[str, tuple[str, ...]]]:
-    """A model in inference mode, and what of its weights didn't fit: ``missing``, ``unexpected`` and ``mismatched``.
+    """A model in inference mode, and the weights that didn't fit: ``missing``, ``unexpected`` and ``mismatched``.
 
-    Args:
-        folder: what transformers loads.
-        dtype: what to compute in; the folder's own unless given.
-        device: where to put it.
+    It computes in the folder's own ``dtype`` unless one is given.
 
     Raises:
         ConfigError: the folder brings code that isn't this package's.
@@ -26,7 +23,7 @@ def load_folder(folder: Path, dtype: Any = "auto", device: str = "cpu") -> tuple
         dtype=dtype,
         output_loading_info=True,
         local_files_only=True,
-        # Anything else is a pickle, which runs what it says.
+        # Any other format is a pickle, which may run any code.
         use_safetensors=True,
         trust_remote_code=trust_remote_code(folder),
     )

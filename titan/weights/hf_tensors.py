@@ -1,7 +1,7 @@
-"""Weights between torchtitan's names and transformers', a layer at a time.
+"""Renames weights between torchtitan and transformers, a layer at a time.
 
-A state dict adapter reorders rows, splits and joins experts: what it returns are copies, and of a whole model they
-would be a second one in memory. No adapter needs more than one layer for that.
+A state dict adapter reorders rows, splits and joins experts, and returns copies: for a whole model they would fill
+memory a second time. No adapter needs more than one layer at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from titanflow.architectures.huggingface import weight_files
 
 LAYER = re.compile(r"(.*?\blayers\.\d+)\.")
 EMBEDDING = "tok_embeddings.weight"
-"""An adapter of tied embeddings makes the output layer from it, and asks for it in each state dict."""
+"""With tied embeddings, an adapter makes the output layer from it and asks for it in each state dict."""
 
 State = Mapping[str, Any]
 
@@ -30,10 +30,7 @@ def to_hugging_face(weights: State, adapter: Any) -> Iterator[tuple[str, Any]]:
 def from_folder(folder: Path, wanted: State, adapter: Any) -> Iterator[tuple[str, Any | None]]:
     """The weights in a folder by native name; None for what it doesn't hold.
 
-    Args:
-        folder: what transformers loads; its files are mapped into memory, not read into it.
-        wanted: tensors of the native names and shapes.
-        adapter: torchtitan's state dict adapter of the family.
+    Its files are mapped into memory, not read into it. ``wanted`` has tensors of the native names and shapes.
     """
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""Whether a folder of safetensors holds exactly a model's weights: torchtitan loads what fits and says nothing."""
+"""Checks that a folder of safetensors holds exactly a model's weights: torchtitan loads what fits, silently."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ HEAD = "lm_head.weight"
 
 
 def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
-    """Compares names and shapes of a folder's weights with those of torchtitan's model.
-
-    Args:
-        folder: the folder that the weights will be loaded from.
-        spec: the family's ``TrainSpec``.
-        model_args: the arguments that the model is built with.
+    """Compares names and shapes of a folder's weights with those of the model of a family's ``TrainSpec``.
 
     Raises:
         ConfigError: a file is missing, or a weight is missing, too many, twice there, or of another shape.
@@ -47,11 +42,7 @@ def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight in a folder, by its name.
-
-    Raises:
-        ConfigError: a file is missing, or a weight is there twice.
-    """
+    """The shape of each weight in a folder, by its name; refuses a weight that is there twice."""
     shapes, problems = _stored(folder)
     if problems:
         raise ConfigError(Problem(shortened(problems), origin=str(folder)))
@@ -59,7 +50,7 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _stored(folder: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The shape of each weight in the folder, by its name, and what stands there twice."""
+    """The shape of each weight in the folder, by its name, and a clause for each that is there twice."""
     check_weights_there(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     twice = []

@@ -1,6 +1,6 @@
-"""A trained model on the CPU, as torchtitan itself computes it: what an export is made from and compared with.
+"""A trained model on the CPU, as torchtitan computes it: exports are made from it and compared with it.
 
-A checkpoint's ``.metadata`` is a pickle, and loading it runs what it says: load only your own runs'.
+A checkpoint's ``.metadata`` is a pickle, which may run any code: load only your own runs'.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ from titanflow.common.errors import DataError, Problem, StageFailed
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 def load_native(
     checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int, disk: DiskTensors | None = None
 ) -> Any:
-    """Builds the native model in fp32 on the CPU and loads a distributed checkpoint into it.
+    """Builds the native model in fp32 on the CPU and loads a ``step-N`` folder into it.
 
-    Needs no process group, whatever number of ranks wrote the checkpoint. Attention is plain causal SDPA, as in
-    the exported model; on one document that is what every ``attn_type`` computes.
+    Needs no process group, however many ranks wrote the checkpoint. Attention is plain causal SDPA, as in the
+    exported model; on one document that is what every ``attn_type`` computes. RoPE is computed for
+    ``max_position_embeddings`` positions. ``args`` aren't changed. The weights lie in memory unless ``disk`` is given.
 
     A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
-
-    Args:
-        checkpoint: a ``step-N`` folder.
-        model_name: torchtitan's name of the family.
-        args: its ``ModelArgs``; not changed.
-        max_position_embeddings: positions to precompute RoPE for.
-        disk: where the weights are to lie; in memory unless given.
 
     Raises:
         ConfigError: a LoRA stage's base isn't there, or isn't the one that it was trained on.
@@ -62,10 +58,11 @@ def load_native(
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
     args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
+    spec = train_spec(model_name)
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
-        model = train_spec(model_name).model_cls(args).float().eval()
+        model = spec.model_cls(args).float().eval()
     weights = weights_of(checkpoint)
-    own, to_transformers = model.state_dict(), train_spec(model_name).state_dict_adapter(args, None)
+    own, to_transformers = model.state_dict(), spec.state_dict_adapter(args, None)
     state = whole_sized(own, weights, to_transformers, held_whole(own, weights))
     if is_hugging_face(weights.whole):
         for key, value in from_folder(weights.whole, state, to_transformers):
@@ -80,6 +77,7 @@ def load_native(
     for adapter in weights.adapters[:-1]:
         state = adapter_sized(state, own, adapter)
         merge_adapter(state, adapter)
+    # The last adapter is the stage's own, which isn't merged.
     for adapter in weights.adapters[-1:]:
         state = adapter_sized(state, own, adapter)
         trained = check_adapter(adapter, state)
@@ -89,13 +87,7 @@ def load_native(
     return model
 
 
-def _compare_keys(
-    checkpoint: Path,
-    stored: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
-    optional: set[str],
-) -> None:
-    """Refuses a checkpoint that lacks a weight, has one too many, or one of another shape."""
+def _compare_keys(checkpoint: Path, stored: Shapes, wanted: Shapes, optional: set[str]) -> None:
     missing = sorted(set(wanted) - set(stored) - optional)
     unexpected = sorted(set(stored) - set(wanted))
     other = [

@@ -18,14 +18,13 @@ from titan.weights import checkpoint
 
 
 class ExportedState:
-    """A model's state with its floating-point tensors in ``dtype``, made as it is asked for."""
+    """A model's state with floating-point tensors converted to ``dtype`` each time it is asked for."""
 
     def __init__(self, state: Any, dtype: torch.dtype) -> None:
         self.state = state
         self.dtype = dtype
 
     def state_dict(self) -> dict[str, Any]:
-        """The state; the model's own tensors stay as they are."""
         return {
             key: value.to(self.dtype) if torch.is_tensor(value) and value.is_floating_point() else value
             for key, value in self.state.state_dict().items()
@@ -33,9 +32,9 @@ class ExportedState:
 
 
 class CheckpointSaver:
-    """Saves steps; with ``checkpoint.async_mode`` all but the last are written while training goes on.
+    """Saves steps; with ``checkpoint.async_mode`` all but the last are written while training continues.
 
-    ``saved_step`` is the last step that was saved, or loaded.
+    ``saved_step`` is the last step that was saved or loaded.
     """
 
     def __init__(self, manager: CheckpointManager, folder: Path, config: CheckpointConfig) -> None:
@@ -84,9 +83,9 @@ class CheckpointSaver:
 
     @contextlib.contextmanager
     def _exported(self) -> Iterator[None]:
-        """Lets the manager find a model in ``checkpoint.export_dtype``.
+        """Shows the manager the model in ``checkpoint.export_dtype``.
 
-        torchtitan converts to any type but float32, so that a model trained in bfloat16 would stay so, whatever the log
+        torchtitan converts to any type but float32: a model trained in bfloat16 would be saved in it, whatever the log
         says.
         """
         model, dtype = self.manager.states[MODEL], self.manager.export_dtype
@@ -107,13 +106,13 @@ class CheckpointSaver:
             return
         try:
             future.result()
-        except (CheckpointException, Exception) as error:  # the former is none of the latter
+        except (CheckpointException, Exception) as error:  # the former isn't a subclass of the latter
             _give_up(self._in_background, error)
 
 
 def _give_up(path: Path, error: BaseException) -> NoReturn:
     failure = checkpoint.save_failure(error, path)
-    # The exception is every rank's; each has looked at the disk before what fills it is removed.
+    # Every rank has the exception. All look at the disk (save_failure) before one removes what fills it.
     dist.barrier()
     if dist.get_rank() == 0:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which weights a checkpoint holds, by its metadata alone."""
+"""Which weights a checkpoint holds, read from its metadata alone."""
 
 from __future__ import annotations
 

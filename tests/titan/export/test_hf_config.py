@@ -15,8 +15,8 @@ from titan.export.files import (
     make_config,
     make_generation_config,
 )
-from titan.models.llama3.huggingface import llama_intermediate_size
 from titan.models.registry import train_spec
+from titanflow.architectures.blocks import swiglu_width
 from titanflow.common.errors import DataError
 
 TOKENS = SpecialTokens(bos=None, eos=(0, 2), pad=3, vocabulary=260)
@@ -37,14 +37,14 @@ def feed_forward_width(args: TransformerModelArgs) -> int:
 def test_the_width_of_the_feed_forward_is_torchtitans(flavor: str) -> None:
     args = train_spec("llama3").model_args[flavor]
 
-    assert llama_intermediate_size(args) == feed_forward_width(args)
+    assert swiglu_width(args.dim, args.multiple_of, args.ffn_dim_multiplier) == feed_forward_width(args)
 
 
 @pytest.mark.parametrize(("dim", "multiple_of", "multiplier"), [(64, 32, None), (100, 7, 1.3), (192, 256, 0.4)])
 def test_the_width_is_rounded_as_torchtitan_rounds(dim: int, multiple_of: int, multiplier: float | None) -> None:
     args = TransformerModelArgs(dim=dim, multiple_of=multiple_of, ffn_dim_multiplier=multiplier)
 
-    assert llama_intermediate_size(args) == feed_forward_width(args)
+    assert swiglu_width(args.dim, args.multiple_of, args.ffn_dim_multiplier) == feed_forward_width(args)
 
 
 def test_a_llamas_config_says_each_of_its_arguments() -> None:

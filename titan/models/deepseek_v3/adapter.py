@@ -1,4 +1,4 @@
-"""torchtitan's deepseek_v3 whose RoPE is stretched (YaRN) where its arguments say so, however long the rows are."""
+"""torchtitan's deepseek_v3 with RoPE stretched (YaRN) if its arguments say so, however long the rows are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torchtitan.models.deepseek_v3.model.args import DeepSeekV3ModelArgs
 
 
 class StretchedDeepSeekV3Model(titans.DeepSeekV3Model):
-    """Frequencies and softmax scale are those of ``rope_factor``; 1 stretches nothing.
+    """Frequencies and softmax scale follow ``rope_factor``; 1 stretches nothing.
 
-    torchtitan asks for rows longer than ``original_seq_len`` instead. That weights don't know: fine-tuned on shorter
-    rows they would be turned by other frequencies than they were trained with.
+    torchtitan stretches only for rows longer than ``original_seq_len``. Weights fine-tuned on shorter rows would then
+    be rotated by other frequencies than in their pretraining.
     """
 
     def __init__(self, model_args: DeepSeekV3ModelArgs) -> None:
@@ -23,7 +23,6 @@ class StretchedDeepSeekV3Model(titans.DeepSeekV3Model):
         self.freqs_cis = frequencies(model_args)
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """torchtitan's, with the frequencies of ``rope_factor``."""
         device = buffer_device or self.freqs_cis.device
         super().init_weights(buffer_device)
         with torch.device(device):
@@ -31,7 +30,7 @@ class StretchedDeepSeekV3Model(titans.DeepSeekV3Model):
 
 
 def stretching(args: DeepSeekV3ModelArgs) -> DeepSeekV3ModelArgs:
-    """Arguments with as many positions as make torchtitan stretch RoPE, where ``rope_factor`` asks for it."""
+    """Arguments with enough positions that torchtitan stretches RoPE, if ``rope_factor`` asks for it."""
     # Not by dataclasses.replace: a job config sets moe_impl, which is no field.
     longer = copy.copy(args)
     if args.rope_factor > 1:
@@ -40,5 +39,5 @@ def stretching(args: DeepSeekV3ModelArgs) -> DeepSeekV3ModelArgs:
 
 
 def frequencies(args: DeepSeekV3ModelArgs) -> torch.Tensor:
-    """RoPE's table for ``max_seq_len`` positions and no more: context parallelism cuts it as it cuts the rows."""
+    """RoPE's table for just ``max_seq_len`` positions: context parallelism cuts it as it cuts the rows."""
     return titans.precompute_freqs_cis(stretching(args))[: args.max_seq_len].clone()

@@ -1,8 +1,8 @@
 """torchtitan's deepseek_v3 for transformers: multi-head latent attention, YaRN and a mixture of experts.
 
-What transformers' class has no argument for, and computes in one way alone, is refused by
-:func:`titanflow.architectures.families.registry.export_refusal`: sigmoid scores, a bias that corrects the choice of
-experts, shared experts, and 1e-6 in the norms of the latents.
+transformers' class computes some things in one way alone: sigmoid scores, a bias that corrects the choice of experts,
+shared experts, and 1e-6 in the norms of the latents. Other models are refused by
+:func:`titanflow.architectures.families.registry.export_refusal`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from titanflow.architectures.families.registry import ARCHITECTURES
 
 
 def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
-    """A ``DeepseekV3Config`` of torchtitan's arguments; see :data:`titan.models.huggingface.MakeConfig`."""
     from transformers import DeepseekV3Config
 
     experts = args.moe_args
@@ -23,7 +22,7 @@ def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
         intermediate_size=args.inter_dim,
         tie_word_embeddings=False,
         rope_parameters=_rope(args),
-        # torchtitan turns pairs of neighbours, and its adapter leaves the weights as they are.
+        # torchtitan rotates neighbouring pairs, and its adapter leaves the weights as they are.
         rope_interleave=True,
         q_lora_rank=args.q_lora_rank or None,
         kv_lora_rank=args.kv_lora_rank,
@@ -40,17 +39,17 @@ def deepseek_v3_config(args: Any, common: dict[str, Any]) -> Any:
         norm_topk_prob=experts.route_norm,
         routed_scaling_factor=float(experts.route_scale),
         num_mtp_layers=0,
-        # transformers computes nothing else and doesn't read these; vLLM and DeepSeek's own code do.
+        # transformers doesn't read these two, but vLLM and DeepSeek's own code do.
         scoring_func="sigmoid",
         topk_method="noaux_tc",
     )
 
 
 def _rope(args: Any) -> dict[str, Any]:
-    """RoPE is stretched by YaRN where ``rope_factor`` exceeds 1 (:mod:`titan.models.deepseek_v3.adapter`).
+    """YaRN stretches RoPE if ``rope_factor`` exceeds 1 (:mod:`titan.models.deepseek_v3.adapter`).
 
     torchtitan multiplies the softmax's scale by the square of ``0.1 · mscale · ln(factor) + 1``; transformers does so
-    with ``mscale_all_dim``; cosines and sines stay as they are where ``mscale`` is the same.
+    with ``mscale_all_dim``. Cosines and sines are unchanged if ``mscale`` is the same.
     """
     theta = {"rope_theta": float(args.rope_theta)}
     if args.rope_factor <= 1:
@@ -69,5 +68,4 @@ def _rope(args: Any) -> dict[str, Any]:
 
 
 def hugging_face_model(args: Any) -> HuggingFaceModel:
-    """DeepseekV3's class."""
     return HuggingFaceModel(ARCHITECTURES["deepseek_v3"], deepseek_v3_config)

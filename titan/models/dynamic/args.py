@@ -1,4 +1,4 @@
-"""What the models with routed layers are made of."""
+"""The arguments that models with routed layers share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from titan.models.flops import routed_parameters_and_flops
 from titan.models.qwen2.model.args import Qwen2ModelArgs
 
 CausalRouter = Literal["previous", "own"]
-"""What chooses tokens in evaluation: a linear layer of a token and the one before it, or the family's own."""
+"""How tokens are chosen in evaluation: by a linear layer of a token and the one before it, or the family's way."""
 
 
 @dataclass
 class RoutedModelArgs(Qwen2ModelArgs):
-    """A Qwen2.5 some of whose layers compute a share of the tokens."""
+    """A Qwen2.5 with layers that compute a share of the tokens."""
 
     capacity: float = 0.5
-    """Share of a row's tokens that a routed layer computes while training."""
+    """Share of a row's tokens that a routed layer computes in training."""
     causal_loss_weight: float = 0.01
-    """Weight of the cross-entropy that teaches which tokens to choose without looking ahead."""
+    """Weight of the cross-entropy that teaches the choice of tokens without looking ahead."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,11 +33,11 @@ class RoutedModelArgs(Qwen2ModelArgs):
 
     @property
     def routed_layers(self) -> int:
-        """How many layers have a router: each second one."""
+        """Every second layer has a router."""
         return self.n_layers // 2
 
     def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
-        """Parameters, and operations a token of training, of which a routed layer spends its capacity."""
+        """Of a training token's operations a routed layer spends only its capacity."""
         return routed_parameters_and_flops(self, model, seq_len)
 
 
@@ -59,9 +59,9 @@ class SurpriseModelArgs(RoutedModelArgs):
     """A Qwen2.5 in which every other layer computes the most surprising tokens."""
 
     prior_factor: float = 0.0625
-    """Width of the small network that foresees a layer's change, by the model's."""
+    """Width of the small network that predicts a layer's change, as a share of the model's width."""
     moving_average_window: int = 100
-    """With how many tokens' change, its own included, a token's is compared."""
+    """How many tokens' changes, its own included, a token's change is compared with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
-"""Auxiliary losses that are trained and not reported as the loss: their gradient joins where they arise.
+"""Auxiliary losses that are trained but aren't part of the reported loss: their gradient joins where they arise.
 
-So they work with activation checkpointing, with layers on several pipeline stages and with any loss function, and
-can't be counted twice.
+This works with activation checkpointing, with layers on several pipeline stages and with any loss function, and never
+counts a loss twice.
 """
 
 from __future__ import annotations
@@ -29,18 +29,15 @@ class _Attached(torch.autograd.Function):
 
 
 def attach_loss(x: torch.Tensor, loss: torch.Tensor, scale: float) -> torch.Tensor:
-    """Returns ``x``, on whose way back ``scale · loss`` is minimised too.
+    """Returns ``x``, whose backward pass also minimises ``scale · loss``; ``x`` has to be part of the output's graph.
 
-    Args:
-        x: part of the model's output's graph.
-        loss: ``[]``, the sum over the rows in hand.
-        scale: see :class:`titan.models.routers.RoutedModel`.
+    ``loss`` is ``[]``, the sum over the batch's rows. For ``scale`` see :class:`titan.models.routers.RoutedModel`.
     """
     return _Attached.apply(x, loss, scale)
 
 
 def row_sum(values: torch.Tensor) -> torch.Tensor:
-    """Of values ``[batch, seq_len]`` the mean over each row's tokens, summed over the rows."""
+    """The mean of ``[batch, seq_len]`` over each row's tokens, summed over the rows."""
     return values.float().mean(1).sum()
 
 
@@ -50,7 +47,7 @@ def choice_loss(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def choice_statistics(logits: torch.Tensor, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
-    """How many tokens were ``chosen`` (bool ``[batch, seq_len]``), and what the sign of ``logits`` says of it."""
+    """How many tokens were ``chosen`` (bool ``[batch, seq_len]``), and how well the sign of ``logits`` predicts it."""
     predicted = logits > 0
     return {
         "selected_fraction": chosen.float().mean(),

@@ -1,6 +1,6 @@
-"""The router that chooses tokens in evaluation, from each and the one before it: a linear layer, ``[2 · dim] → 1``.
+"""The router that chooses tokens in evaluation: a linear layer of a token and the one before it, ``[2 · dim] → 1``.
 
-While training it learns the choice of a row's highest scores, which looks ahead.
+In training it learns the choice of a row's highest scores, which looks ahead.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ def build_causal_router(dim: int) -> nn.Linear:
 def causal_logits(router: nn.Linear, x: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
     """Above 0 where evaluation computes a token, ``[batch, seq_len]``.
 
-    Args:
-        router: of :func:`build_causal_router`.
-        x: what it looks at, ``[batch, seq_len, dim]``; detached where no gradient may reach the stream.
-        positions: of each token in its document; None where each row is one document. A document's first token has
-            zeros before it.
+    ``x`` is ``[batch, seq_len, dim]``, detached where no gradient may reach the stream. ``positions`` are tokens' in
+    their documents, None if each row is one. A document's first token has zeros before it.
     """
     return router(torch.cat([x, shifted(x, positions)], dim=-1)).squeeze(-1)
 
 
 def draw_causal_router(router: nn.Linear) -> None:
-    """Draws the weights; the bias starts at 0."""
     trunc_normal_(router.weight, mean=0.0, std=INIT_STD)
     nn.init.zeros_(router.bias)

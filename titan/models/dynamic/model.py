@@ -1,4 +1,4 @@
-"""What the models with routed layers share: a dense Qwen2.5 in which some layers choose their tokens."""
+"""The base of all models with routed layers: a dense Qwen2.5 in which some layers choose their tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AuxiliaryBlock(TransformerBlock):
     """A layer with auxiliary losses.
 
     Attributes:
-        loss_share: what part the layer has in the mean over all layers with the same losses.
+        loss_share: the layer's weight in the mean over all layers with the same losses.
         auxiliary_scale: see :class:`~titan.models.routers.RoutedModel`.
         statistics: of the last training pass; 0-dimensional tensors.
     """
@@ -40,11 +40,7 @@ class AuxiliaryBlock(TransformerBlock):
 
 
 class RoutedBlock(AuxiliaryBlock):
-    """A layer that computes only some tokens.
-
-    Attributes:
-        share: of each row's tokens that are computed while training.
-    """
+    """A layer that computes only some tokens: in training ``share`` of each row's."""
 
     def __init__(self, layer_id: int, args: Qwen2ModelArgs, share: float, loss_share: float) -> None:
         super().__init__(layer_id, args, loss_share)
@@ -60,7 +56,7 @@ class RoutedBlock(AuxiliaryBlock):
         rope_cache: torch.Tensor,
         positions: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Adds the layer, times ``gate`` ``[batch, k]``, to the selected tokens; all others stay bit for bit."""
+        """Adds the layer, times ``gate`` ``[batch, k]``, to the selected tokens; the others keep every bit."""
         if not selection.indices.shape[1]:
             return x
         delta = self.delta(x, selection, rope_cache, positions)
@@ -69,13 +65,9 @@ class RoutedBlock(AuxiliaryBlock):
     def delta(
         self, x: torch.Tensor, selection: Selection, rope_cache: torch.Tensor, positions: torch.Tensor | None
     ) -> torch.Tensor:
-        """What the layer adds to the selected tokens, ``[batch, k, dim]``; they see each other alone.
+        """What the layer adds to the selected tokens, ``[batch, k, dim]``; these see only each other.
 
-        Args:
-            x: the whole rows, ``[batch, seq_len, dim]``.
-            selection: ``k`` tokens of each row.
-            rope_cache: as in attention.
-            positions: of all tokens; None where each row is one document.
+        ``x`` ``[batch, seq_len, dim]`` and ``positions`` are of all tokens; None if each row is one document.
         """
         taken = selection.take(x)
         placed = selection.indices if positions is None else selection.take(positions)
@@ -85,22 +77,20 @@ class RoutedBlock(AuxiliaryBlock):
 
 
 class DynamicModel(Qwen2Model, RoutedModel):
-    """A Qwen2.5 some of whose layers are routed."""
+    """A Qwen2.5 with routed layers."""
 
     keeps_documents_apart = True
-    """Masks are made here, for a routed layer's are of its own tokens."""
+    """Masks are made here, because a routed layer's mask is of its own tokens."""
 
     def auxiliary_blocks(self) -> Iterator[AuxiliaryBlock]:
-        """The layers with losses of their own, within whatever checkpointing or compilation has wrapped them."""
+        """The layers with losses of their own, also if checkpointing or compilation wraps them."""
         return (module for module in self.modules() if isinstance(module, AuxiliaryBlock))
 
     def set_auxiliary_scale(self, scale: float) -> None:
-        """Sets what the auxiliary losses of each row are multiplied by."""
         for block in self.auxiliary_blocks():
             block.auxiliary_scale = scale
 
     def router_statistics(self) -> Mapping[str, torch.Tensor]:
-        """Of the last training pass, by ``layer_<i>/<name>``."""
         return {
             f"layer_{block.layer_id}/{name}": value
             for block in self.auxiliary_blocks()
@@ -110,15 +100,11 @@ class DynamicModel(Qwen2Model, RoutedModel):
     def run_layers(
         self, h: torch.Tensor, attention_masks: torch.Tensor | None, positions: torch.Tensor | None
     ) -> torch.Tensor:
-        """The residual stream through all layers; the dense ones get a mask, the routed ones make their own.
-
-        In evaluation the number of selected tokens is known only as they are selected: what is compiled for training
-        runs uncompiled.
-        """
+        """Runs all layers; the dense ones get a mask, the routed ones make their own."""
         mask = attention_masks if positions is None else document_mask(positions)
+        # Compiled layers need static shapes; in evaluation the number of selected tokens isn't known beforehand.
         with contextlib.nullcontext() if self.training else torch.compiler.set_stance("force_eager"):
             return self.run_blocks(h, mask, positions)
 
     def run_blocks(self, h: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> torch.Tensor:
-        """The residual stream through all layers."""
         return super().run_layers(h, mask, positions)

@@ -1,7 +1,7 @@
 """Which tokens a layer computes, and how they are taken out of their rows and put back.
 
-While training each row has a fixed number of selected tokens, so that shapes are static; in evaluation a threshold
-decides for each token by itself, so that no token's choice depends on a later one or on another row.
+In training each row has a fixed number of selected tokens, so shapes are static. In evaluation each token has to pass
+a threshold, so its choice depends on no later token and on no other row.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 class Selection:
     """Selected tokens of each row, in their order.
 
-    ``indices`` is int64 ``[batch, k]``: columns. Where rows differ in number, the shorter are filled up behind with
-    tokens that aren't selected, and ``is_selected`` (bool ``[batch, k]``) tells; None where none is filled up.
+    ``indices`` is int64 ``[batch, k]``: columns. If rows have different numbers, the shorter are padded at the end with
+    tokens that aren't selected; ``is_selected`` (bool ``[batch, k]``) tells them apart, and is None without padding.
     """
 
     indices: torch.Tensor
@@ -28,7 +28,7 @@ class Selection:
         return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
 
     def put(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """``x`` with its selected columns replaced by ``values`` ``[batch, k, dim]``; all others stay as they are."""
+        """``x`` with its selected columns replaced by ``values`` ``[batch, k, dim]``."""
         if self.is_selected is not None:
             values = torch.where(self.is_selected.unsqueeze(-1), values, self.take(x))
         return x.scatter(1, self.indices.unsqueeze(-1).expand_as(values), values.to(x.dtype))
@@ -42,10 +42,8 @@ class Selection:
     def mask(self, positions: torch.Tensor | None) -> torch.Tensor | None:
         """Which selected keys a selected query sees, bool ``[batch, 1, k, k]``; None for all before it.
 
-        What fills a row up stands behind its selected tokens, which therefore never see it.
-
-        Args:
-            positions: of all tokens in their documents, ``[batch, seq_len]``; None where a row is one document.
+        ``positions`` ``[batch, seq_len]`` are all tokens' in their documents; None if a row is one document. Padding
+        stands behind a row's selected tokens, which therefore never see it.
         """
         if positions is None:
             return None
@@ -56,22 +54,22 @@ class Selection:
 
 
 def capacity(seq_len: int, share: float) -> int:
-    """How many tokens of a row are selected while training: ``max(1, ⌊share · seq_len⌋)``."""
+    """How many tokens of a row are selected in training: ``max(1, ⌊share · seq_len⌋)``."""
     # 0.29 · 100 is 28.999999999999996, and 29 tokens are meant.
     return max(1, int(share * seq_len + 1e-6))
 
 
 def select_top(scores: torch.Tensor, share: float) -> Selection:
-    """The tokens with the highest ``scores`` ``[batch, seq_len]`` of each row, a fixed share of it.
+    """The fixed share of tokens with the highest ``scores`` ``[batch, seq_len]`` of each row.
 
-    A row's budget is one for all documents packed into it.
+    The documents packed into a row share its budget.
     """
     top = scores.topk(capacity(scores.shape[1], share), dim=1, sorted=False).indices
     return Selection(top.sort(dim=1).values)
 
 
 def select_where(chosen: torch.Tensor) -> Selection:
-    """The tokens where bool ``chosen`` ``[batch, seq_len]`` is true; as wide as the row that has most."""
+    """The tokens where bool ``chosen`` ``[batch, seq_len]`` is true; as wide as the longest row of them."""
     width = int(chosen.sum(1).max())
     indices = (~chosen).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
     return Selection(indices, chosen.gather(1, indices))

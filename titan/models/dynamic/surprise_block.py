@@ -21,7 +21,6 @@ class SurpriseBlock(RoutedBlock):
         self.router = self.build_router(args)
 
     def build_router(self, args: Qwen2ModelArgs) -> SurpriseRouter:
-        """The layer's router."""
         return SurpriseRouter(args.moving_average_window)
 
     def surprise_statistics(
@@ -31,7 +30,7 @@ class SurpriseBlock(RoutedBlock):
         change: torch.Tensor,
         betas: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """Means over tokens, and the router's parameters as they work."""
+        """Means over tokens, and the router's effective parameters."""
         means = {
             "S_CE": surprise.expected,
             "S_CU": surprise.unexpected,
@@ -45,17 +44,10 @@ class SurpriseBlock(RoutedBlock):
         return {name: value.detach().mean() for name, value in means.items()}
 
     def causal_loss(self, logits: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The cross-entropy of what evaluation would choose against what was ``chosen``, and its statistics.
-
-        Args:
-            logits: ``[batch, seq_len]``.
-            chosen: bool, likewise.
-        """
+        """Cross-entropy of ``logits`` against the bool ``chosen``, both ``[batch, seq_len]``, and its statistics."""
         loss = row_sum(choice_loss(logits, chosen))
-        statistics = {"causal_loss": loss.detach() / logits.shape[0], **choice_statistics(logits, chosen)}
-        return loss, statistics
+        return loss, {"causal_loss": loss.detach() / logits.shape[0], **choice_statistics(logits, chosen)}
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights."""
         super().init_weights(buffer_device)
         self.router.init_weights()

@@ -1,4 +1,4 @@
-"""Weights of torchtitan's llama4 between its names and those of transformers' ``Llama4ForCausalLM``, all of them."""
+"""Converts all weights of torchtitan's llama4 to and from the names of transformers' ``Llama4ForCausalLM``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LAYER = re.compile(r"(?<=layers\.)\d+")
 W1, W2, W3 = (f"layers.{{}}.moe.experts.w{number}" for number in (1, 2, 3))
 GATE_UP, DOWN = (f"model.layers.{{}}.feed_forward.experts.{name}_proj" for name in ("gate_up", "down"))
 BIAS = "expert_bias"
-"""Of a model that evens out its experts by one; transformers has no place for it."""
+"""Balances the experts, where a model has one; transformers has no place for it."""
 _BLOCK = {
     "attention.wq": "self_attn.q_proj",
     "attention.wk": "self_attn.k_proj",
@@ -31,7 +31,7 @@ _BLOCK = {
 
 
 class Llama4TextStateDictAdapter(StateDictAdapter):
-    """Renames, and joins each layer's experts: transformers keeps gate and up side by side, all matrices transposed."""
+    """Renames weights and joins experts: transformers keeps gate and up side by side, all matrices transposed."""
 
     NAMES: ClassVar[dict[str, str]] = {
         "tok_embeddings.weight": "model.embed_tokens.weight",
@@ -45,7 +45,7 @@ class Llama4TextStateDictAdapter(StateDictAdapter):
         self.model_args = model_args
 
     def to_hf(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Weights under transformers' names; of a layer's experts all three matrices have to be there."""
+        """All three matrices of a layer's experts have to be there."""
         named: dict[str, Any] = {}
         for key, value in state_dict.items():
             name, layer = _parted(key)
@@ -59,7 +59,6 @@ class Llama4TextStateDictAdapter(StateDictAdapter):
         return named
 
     def from_hf(self, hf_state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Weights under torchtitan's names."""
         names = {theirs: ours for ours, theirs in self.NAMES.items()}
         state: dict[str, Any] = {}
         for key, value in hf_state_dict.items():
@@ -75,6 +74,6 @@ class Llama4TextStateDictAdapter(StateDictAdapter):
 
 
 def _parted(key: str) -> tuple[str, str]:
-    """A name with {} for the layer's number, and that number; empty outside of the layers."""
+    """A name with {} for the layer's number, and that number; empty outside the layers."""
     found = LAYER.search(key)
     return (key, "") if found is None else (LAYER.sub("{}", key, count=1), found.group())

@@ -52,16 +52,15 @@ qwen2_args = {name: Qwen2ModelArgs(**flavor) for name, flavor in FLAVORS.items()
 
 
 def make_qwen2_config(args: Qwen2ModelArgs, common: dict[str, Any]) -> Any:
-    """The transformers config of a model."""
     from transformers import Qwen2Config
 
     return Qwen2Config(**qwen2_settings(args, common))
 
 
 def qwen2_settings(args: Qwen2ModelArgs, common: dict[str, Any]) -> dict[str, Any]:
-    """What a config says of a model, this family's or one that builds on it.
+    """A config's settings for this family, or one that builds on it.
 
-    It knows no ``attention_bias``, for there are always three.
+    They lack ``attention_bias``: Qwen2.5 always has biases on queries, keys and values.
     """
     return {
         **{key: value for key, value in common.items() if key != "attention_bias"},

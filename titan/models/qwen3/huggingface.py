@@ -41,7 +41,6 @@ def _qwen3_arguments(args: Any) -> dict[str, Any]:
 
 
 def hugging_face_model(args: Any) -> HuggingFaceModel:
-    """Qwen3's class, or Qwen3Moe's for a model with experts."""
     if args.moe_enabled:
         return HuggingFaceModel("Qwen3MoeForCausalLM", _qwen3_moe_config)
     return HuggingFaceModel(ARCHITECTURES["qwen3"], _qwen3_config)

@@ -1,4 +1,4 @@
-"""What a DTF model is made of."""
+"""The arguments of a DTF model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class DtfModelArgs(SurpriseModelArgs, CausallyRoutedModelArgs):
     """A Qwen2.5 of pairs of layers: the first decides which tokens the second computes (arXiv:2511.21408)."""
 
     prior_loss_weight: float = 0.05
-    """Weight of the squared error with which a decision layer's prior foresees the layer's output."""
+    """Weight of the squared error of a decision layer's prior in predicting the layer's output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

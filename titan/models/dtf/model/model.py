@@ -1,11 +1,11 @@
-"""DTF, in its paper SDT (arXiv:2511.21408): pairs of layers, the first of which decides what the second computes.
+"""DTF, named SDT in its paper (arXiv:2511.21408): pairs of layers; the first decides what the second computes.
 
-A decision layer computes all tokens, ``H_post = Block(H)``, and its prior foresees the outcome. From how much each
-token has changed (``D_st = ‖H_post − H‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖H_post − H_prior‖²/d``)
-the dynamic layer's router computes a score ``G`` in (0, 1); the tokens with the highest are computed, and gated by it:
-``H' = H_post + G·f(H_post)``. The score looks at no later token; only choosing the highest of a row does. That choice
-is learned, and made in evaluation, by a causal router from ``H_post`` of the token and of the one before it, or by a
-threshold on ``G``.
+A decision layer computes all tokens, ``H_post = Block(H)``, and its prior predicts the outcome. The dynamic layer's
+router computes a score ``G`` in (0, 1) from how much each token has changed (``D_st = ‖H_post − H‖²/d``) and how much
+of that wasn't foreseen (``D_ch = ‖H_post − H_prior‖²/d``). The tokens with the highest scores are computed, and gated
+by it: ``H' = H_post + G·f(H_post)``. The score looks at no later token; only choosing a row's highest does. A causal
+router learns that choice from ``H_post`` of the token and of the one before it, or a threshold on ``G`` does; in
+evaluation it chooses.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DecisionBlock(AuxiliaryBlock):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The layer's output ``[batch, seq_len, dim]``, and D_st and D_ch, fp32 ``[batch, seq_len]``."""
         post = super().forward(x, rope_cache, attention_masks, positions)
-        # Pulled towards the layer's output, which stands on it, the stream would run away.
+        # Detached: a stream pulled towards the layer's output, which builds on it, would diverge.
         held = x.detach()
         prior = held + self.prior(self.prior_norm(held))
         static, change = mean_squared_difference(post, x), mean_squared_difference(post, prior)
@@ -61,7 +61,6 @@ class DecisionBlock(AuxiliaryBlock):
         return post, static, change
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights."""
         super().init_weights(buffer_device)
         self.prior_norm.reset_parameters()
         self.prior.init_weights()
@@ -77,26 +76,22 @@ class DtfRouter(SurpriseRouter):
 
     @staticmethod
     def initial() -> dict[str, float]:
-        """Where its own parameters start."""
         return {"beta_ce": RAW_BETA_CE, "beta_cu": RAW_BETA_CU}
 
     def forward(self, static: torch.Tensor, change: torch.Tensor, positions: torch.Tensor | None) -> Surprise:
-        """The surprise of each token; see :meth:`SurpriseRouter.surprise`."""
         return self.surprise(static, change, effective(self.beta_ce), effective(self.beta_cu), positions)
 
     def init_weights(self) -> None:
-        """Sets the parameters to where they start."""
         super().init_weights()
         for name, value in self.initial().items():
             nn.init.constant_(getattr(self, name), value)
 
 
 class ThresholdRouter(DtfRouter):
-    """Also knows from which score on evaluation computes a token."""
+    """Also learns the score from which on evaluation computes a token."""
 
     @staticmethod
     def initial() -> dict[str, float]:
-        """Where its own parameters start."""
         return {**DtfRouter.initial(), "slope": RAW_SLOPE, "threshold": THRESHOLD}
 
     def logits(self, score: torch.Tensor) -> torch.Tensor:
@@ -105,7 +100,7 @@ class ThresholdRouter(DtfRouter):
 
 
 class DynamicBlock(SurpriseBlock):
-    """A layer that computes the tokens which surprised the decision layer before it."""
+    """A layer that computes the tokens that surprised the decision layer before it."""
 
     def __init__(self, layer_id: int, args: DtfModelArgs) -> None:
         super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
@@ -113,7 +108,6 @@ class DynamicBlock(SurpriseBlock):
         self.causal_router = None if args.causal_router == "own" else build_causal_router(args.dim)
 
     def build_router(self, args: DtfModelArgs) -> DtfRouter:
-        """The layer's router."""
         kind = ThresholdRouter if args.causal_router == "own" else DtfRouter
         return kind(args.moving_average_window)
 
@@ -125,7 +119,7 @@ class DynamicBlock(SurpriseBlock):
         rope_cache: torch.Tensor,
         positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What :class:`DecisionBlock` returns to ``[batch, seq_len, dim]``."""
+        """From :class:`DecisionBlock`'s outputs to ``[batch, seq_len, dim]``."""
         surprise = self.router(static, change, positions)
         score = surprise.score
         logits = self.predicted(x, score, positions)
@@ -151,7 +145,6 @@ class DynamicBlock(SurpriseBlock):
         return causal_logits(self.causal_router, x.detach(), positions)
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights."""
         super().init_weights(buffer_device)
         if self.causal_router is not None:
             draw_causal_router(self.causal_router)
@@ -161,11 +154,9 @@ class DtfModel(DynamicModel):
     """A Qwen2.5 of decision and dynamic layers in turn."""
 
     def build_layer(self, layer_id: int, args: DtfModelArgs) -> TransformerBlock:
-        """A decision layer for an even number, a dynamic one for an odd."""
         return DynamicBlock(layer_id, args) if layer_id % 2 else DecisionBlock(layer_id, args)
 
     def run_blocks(self, h: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None) -> torch.Tensor:
-        """The residual stream through all pairs of layers."""
         layers = list(self.layers.values())
         for decision, dynamic in zip(layers[::2], layers[1::2], strict=True):
             h, static, change = decision(h, self.rope_cache, mask, positions)

@@ -1,4 +1,4 @@
-"""What a Mixture-of-Depths model is made of."""
+"""The arguments of a Mixture-of-Depths model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ModModelArgs(CausallyRoutedModelArgs):
 
     capacity: float = 0.125
     route_every: int = 2
-    """Every so many layers one is routed, the last of them: of 2 the second, fourth, …"""
+    """The last of every so many layers is routed: with 2 the second, fourth, …"""
     aux_loss_weight: float = 0.01
     """Weight of the cross-entropy between the router's scores and its own choice, which centres them around 0."""
     z_loss_weight: float = 1e-4
@@ -25,10 +25,8 @@ class ModModelArgs(CausallyRoutedModelArgs):
             raise ValueError(f"route_every={self.route_every}, expected 1 to n_layers={self.n_layers}")
 
     def is_routed(self, layer_id: int) -> bool:
-        """Whether a layer, by its number from 0, has a router."""
         return (layer_id + 1) % self.route_every == 0
 
     @property
     def routed_layers(self) -> int:
-        """How many layers have a router."""
         return self.n_layers // self.route_every

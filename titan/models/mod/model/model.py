@@ -1,8 +1,8 @@
-"""Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258): layers that a token may pass by.
+"""Mixture-of-Depths (Raposo et al. 2024, arXiv:2404.02258): layers that a token may bypass.
 
 For scores ``r = w·x`` and the ``k`` highest of each row, ``x' = x + σ(r)·f(x)`` for a selected token and ``x' = x``
-for all others. Choosing the highest of a row looks ahead. That choice is learned, and made in evaluation, by a causal
-router from the token and the one before it, or by a predictor from the token alone.
+for all others. Choosing the highest of a row looks ahead. A causal router learns that choice from the token and the
+one before it, or a predictor from the token alone; in evaluation it chooses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Predictor(nn.Module):
         return self.score(F.silu(self.down(x.detach()))).squeeze(-1)
 
     def init_weights(self) -> None:
-        """Draws the weights; biases start at 0."""
         for linear in (self.down, self.score):
             trunc_normal_(linear.weight, mean=0.0, std=INIT_STD)
             nn.init.zeros_(linear.bias)
@@ -58,7 +57,7 @@ class ModBlock(RoutedBlock):
         attention_masks: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """``[batch, seq_len, dim]`` to the same; ``attention_masks`` is for dense layers and not looked at."""
+        """``[batch, seq_len, dim]`` to the same; ``attention_masks`` is for dense layers and unused."""
         scores = self.router(x).squeeze(-1).float()
         if not self.training:
             selection = select_where(self.predicted(x, positions) > 0)
@@ -82,7 +81,7 @@ class ModBlock(RoutedBlock):
         selection: Selection,
         predicted: torch.Tensor,
     ) -> torch.Tensor:
-        """Attaches the losses of the router and of what ``predicted`` its choice, and keeps the statistics."""
+        """Attaches the losses of the router and of ``predicted``, its predicted choice, and keeps the statistics."""
         chosen = selection.mark(output.shape[1])
         losses = {
             "aux": row_sum(choice_loss(scores, chosen)),
@@ -97,7 +96,6 @@ class ModBlock(RoutedBlock):
         return self.with_losses(output, {name: (self.weights[name], loss) for name, loss in losses.items()})
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights."""
         super().init_weights(buffer_device)
         trunc_normal_(self.router.weight, mean=0.0, std=INIT_STD)
         if self.causal_router is None:
@@ -110,5 +108,4 @@ class ModModel(DynamicModel):
     """A Qwen2.5 in which every ``route_every``-th layer is routed."""
 
     def build_layer(self, layer_id: int, args: ModModelArgs) -> nn.Module:
-        """A routed layer, or a dense one."""
         return ModBlock(layer_id, args) if args.is_routed(layer_id) else TransformerBlock(layer_id, args)

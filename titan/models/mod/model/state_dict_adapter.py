@@ -1,25 +1,17 @@
 """Weights of a Mixture-of-Depths model between torchtitan's names and those of its modelling file."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import ClassVar
-
 from titan.models.qwen2.model.state_dict_adapter import Qwen2StateDictAdapter, names_in_layers
 
 
 class ModStateDictAdapter(Qwen2StateDictAdapter):
     """Qwen2.5's names, and those of the router and of what predicts its choice."""
 
-    NAMES: ClassVar[Mapping[str, str]] = {
-        **Qwen2StateDictAdapter.NAMES,
-        **names_in_layers(
-            "router.weight",
-            "predictor.down.weight",
-            "predictor.down.bias",
-            "predictor.score.weight",
-            "predictor.score.bias",
-            "causal_router.weight",
-            "causal_router.bias",
-        ),
-    }
+    NAMES = Qwen2StateDictAdapter.NAMES | names_in_layers(
+        "router.weight",
+        "predictor.down.weight",
+        "predictor.down.bias",
+        "predictor.score.weight",
+        "predictor.score.bias",
+        "causal_router.weight",
+        "causal_router.bias",
+    )

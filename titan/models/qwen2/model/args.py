@@ -1,4 +1,4 @@
-"""What a Qwen2.5 model is made of."""
+"""The arguments of a Qwen2.5 model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ class Qwen2ModelArgs(BaseModelArgs):
     vocab_size: int = 151936
     hidden_dim: int = 4864
     """Width of the feed-forward layer."""
-
     norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
     max_seq_len: int = 32768
     dropout: float = 0.0
     """Share of the attention's weights, and of what each sublayer adds to the residual stream, dropped in training."""
-
     attn_type: str = "sdpa"
     attn_mask_type: str = "causal"
     enable_weight_tying: bool = False
@@ -43,16 +41,14 @@ class Qwen2ModelArgs(BaseModelArgs):
 
     @property
     def head_dim(self) -> int:
-        """The width of one head."""
         return self.dim // self.n_heads
 
     def update_from_config(self, job_config: JobConfig, **kwargs) -> None:
-        """Takes the row length: RoPE is computed for so many positions."""
+        """Takes the row length: RoPE is computed for that many positions."""
         seq_len = job_config.training.seq_len
         if seq_len > self.max_seq_len:
             logger.warning(f"Sequence length {seq_len} exceeds original maximum {self.max_seq_len}.")
         self.max_seq_len = seq_len
 
     def get_nparams_and_flops(self, model: nn.Module, seq_len: int) -> tuple[int, int]:
-        """Parameters, and floating point operations a token of training (forward and backward)."""
         return dense_parameters_and_flops(self, model, seq_len)

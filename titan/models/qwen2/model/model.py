@@ -1,7 +1,7 @@
 """Qwen2.5: a decoder with RMSNorm, SwiGLU, RoPE, grouped queries and biases on queries, keys and values.
 
-Written for one device: parallelism is put on from outside (``infra/parallelize.py``). The model families that build
-on it replace its layers (:meth:`Qwen2Model.build_layer`) and how they are run (:meth:`Qwen2Model.run_layers`).
+It is written for one device; ``infra/parallelize.py`` adds parallelism from outside. Model families that build on it
+replace its layers (:meth:`Qwen2Model.build_layer`) or how they are run (:meth:`Qwen2Model.run_layers`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from .args import Qwen2ModelArgs
 
 INIT_STD = 0.02
 OUTPUT_CUTOFF = 3
-"""The output layer is drawn from within so many standard deviations."""
+"""How many standard deviations the output layer's weights may be from 0."""
 
 
 class Attention(nn.Module):
     """Self-attention with grouped queries, and biases on all but the output projection."""
 
     bias = True
-    """Whether queries, keys and values have one."""
 
     def __init__(self, args: Qwen2ModelArgs) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class Attention(nn.Module):
         Args:
             x: ``[batch, seq_len, dim]``.
             rope_cache: cosine and sine of each position, ``[max_seq_len, 2 * head_dim]``.
-            attention_masks: what ``attn_type`` asks for; with ``sdpa`` a bool mask, or None for a causal one.
+            attention_masks: as ``attn_type`` needs them; with ``sdpa`` a bool mask, or None for a causal one.
             positions: of each token in its document, ``[batch, seq_len]``; counted from 0 in each row unless given.
         """
         rows, seq_len, _ = x.shape
@@ -75,7 +74,6 @@ class Attention(nn.Module):
         return self.wq(x), self.wk(x), self.wv(x)
 
     def init_weights(self, output_std: float) -> None:
-        """Draws the weights; biases start at 0."""
         for linear in (self.wq, self.wk, self.wv):
             trunc_normal_(linear.weight, mean=0.0, std=INIT_STD)
             if linear.bias is not None:
@@ -84,11 +82,6 @@ class Attention(nn.Module):
 
 
 def build_attention(args: Qwen2ModelArgs) -> nn.Module:
-    """The kernel that ``attn_type`` names.
-
-    Raises:
-        ValueError: an unknown one, or dropout with a kernel that has none.
-    """
     if args.attn_type == "sdpa":
         return MaskedAttention(args.dropout)
     if args.attn_type not in ("flex", "varlen"):
@@ -112,7 +105,6 @@ class FeedForward(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
     def init_weights(self, output_std: float) -> None:
-        """Draws the weights."""
         for linear in (self.w1, self.w3):
             trunc_normal_(linear.weight, mean=0.0, std=INIT_STD)
         trunc_normal_(self.w2.weight, mean=0.0, std=output_std)
@@ -145,7 +137,7 @@ class TransformerBlock(nn.Module):
         return x + self.dropout(self.feed_forward(self.ffn_norm(x)))
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights; what is added to the residual stream is smaller the deeper the layer."""
+        """The deeper the layer, the smaller what it adds to the residual stream."""
         for norm in (self.attention_norm, self.ffn_norm):
             norm.reset_parameters()
         self.attention.init_weights(self.output_std)
@@ -153,7 +145,7 @@ class TransformerBlock(nn.Module):
 
 
 class Qwen2Model(ModelProtocol):
-    """The decoder. ``tok_embeddings``, ``norm`` and ``output`` may be None: a pipeline's stage has its part alone."""
+    """The decoder. ``tok_embeddings``, ``norm`` and ``output`` may be None, as in a pipeline's stage."""
 
     def __init__(self, model_args: Qwen2ModelArgs) -> None:
         super().__init__(model_args)
@@ -168,11 +160,10 @@ class Qwen2Model(ModelProtocol):
         self.tie_weights()
 
     def build_layer(self, layer_id: int, args: Qwen2ModelArgs) -> nn.Module:
-        """The layer of one number, from 0."""
         return TransformerBlock(layer_id, args)
 
     def tie_weights(self) -> None:
-        """Makes the output layer's weight the embedding's, where they are one."""
+        """Makes the output layer's weight the embedding's, if ``enable_weight_tying`` says so."""
         if self.model_args.enable_weight_tying:
             assert self.tok_embeddings is not None
             assert self.output is not None
@@ -182,7 +173,7 @@ class Qwen2Model(ModelProtocol):
         """Draws the weights, and computes RoPE on ``buffer_device``."""
         with torch.device(buffer_device or self.rope_cache.device):
             self.rope_cache = self._precompute_rope_cache()
-        # What is built on the meta device and materialised has lost its tie.
+        # A model built on the meta device loses its tie when it is materialised.
         self.tie_weights()
         if self.tok_embeddings is not None:
             nn.init.normal_(self.tok_embeddings.weight)
@@ -191,7 +182,7 @@ class Qwen2Model(ModelProtocol):
         if self.norm is not None:
             self.norm.reset_parameters()
         if self.output is not None:
-            # A tied weight is read by every token, so that a larger one would make each predict itself.
+            # Tied weights with a larger spread would make each token predict itself.
             std = INIT_STD if self.model_args.enable_weight_tying else self.model_args.dim**-0.5
             trunc_normal_(self.output.weight, mean=0.0, std=std, a=-OUTPUT_CUTOFF * std, b=OUTPUT_CUTOFF * std)
 
@@ -218,7 +209,7 @@ class Qwen2Model(ModelProtocol):
     ) -> torch.Tensor:
         """Logits ``[batch, seq_len, vocab_size]`` of ``tokens`` ``[batch, seq_len]``.
 
-        A pipeline's later stages take the stage before's output in place of tokens.
+        A pipeline's later stages take the output of the stage before instead of tokens.
         """
         h = self.tok_embeddings(tokens) if self.tok_embeddings is not None else tokens
         h = self.run_layers(h, attention_masks, positions)
@@ -231,7 +222,6 @@ class Qwen2Model(ModelProtocol):
         attention_masks: AttentionMasksType | None,
         positions: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The residual stream ``[batch, seq_len, dim]`` through all layers."""
         for layer in self.layers.values():
             h = layer(h, self.rope_cache, attention_masks, positions)
         return h

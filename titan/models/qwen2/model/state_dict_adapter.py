@@ -10,16 +10,16 @@ from torchtitan.protocols.state_dict_adapter import StateDictAdapter
 
 LAYER = re.compile(r"(?<=layers\.)\d+")
 TIED = "output.weight"
-"""transformers keeps no weight of its own for a tied output layer."""
+"""transformers stores no weight for a tied output layer."""
 
 
 class Qwen2StateDictAdapter(StateDictAdapter):
-    """Renames; no weight is changed, for both rotate a head's halves.
+    """Renames weights and changes none, for both sides rotate the halves of a head.
 
     A family that builds on Qwen2.5 adds the names of its new parts to ``NAMES``.
     """
 
-    NAMES: ClassVar[Mapping[str, str]] = {
+    NAMES: ClassVar[dict[str, str]] = {
         "tok_embeddings.weight": "model.embed_tokens.weight",
         "layers.{}.attention.wq.weight": "model.layers.{}.self_attn.q_proj.weight",
         "layers.{}.attention.wq.bias": "model.layers.{}.self_attn.q_proj.bias",
@@ -43,20 +43,11 @@ class Qwen2StateDictAdapter(StateDictAdapter):
         self.model_args = model_args
 
     def to_hf(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Weights under transformers' names.
-
-        Raises:
-            KeyError: a weight that the family doesn't have.
-        """
         is_tied = self.model_args.enable_weight_tying
         return {_renamed(key, self.NAMES): value for key, value in state_dict.items() if not (is_tied and key == TIED)}
 
     def from_hf(self, hf_state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Weights under torchtitan's names; a tied output layer gets the embedding's.
-
-        Raises:
-            KeyError: a weight that the family doesn't have.
-        """
+        """A tied output layer gets the embedding's weight."""
         names = {theirs: ours for ours, theirs in self.NAMES.items()}
         state_dict = {
             _renamed(key, names): value for key, value in hf_state_dict.items() if not key.endswith("inv_freq")
@@ -67,7 +58,7 @@ class Qwen2StateDictAdapter(StateDictAdapter):
 
 
 def names_in_layers(*names: str) -> dict[str, str]:
-    """Of weights that a layer's class in a modelling file calls as ours does: what goes into ``NAMES``."""
+    """Entries of ``NAMES`` for a layer's weights that have the same name in a modelling file."""
     return {f"layers.{{}}.{name}": f"model.layers.{{}}.{name}" for name in names}
 
 

@@ -1,4 +1,4 @@
-"""What a TDTF model is made of."""
+"""The arguments of a TDTF model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class TdtfModelArgs(SurpriseModelArgs):
     """A Qwen2.5 whose every second layer computes what a teacher finds surprising (arXiv:2511.21408)."""
 
     tpn_loss_weight: float = 0.05
-    """Weight of the squared error with which the transition network foresees a layer's change."""
+    """Weight of the transition network's squared error in predicting a layer's change."""
     beta_start: float = 0.3
-    """How sharply surprising tokens are told from others, to begin with."""
+    """How sharply surprising tokens are told from others at the first step."""
     beta_end: float = 6.0
-    """How sharply at the last step; in between it follows a cosine."""
+    """The same at the last step; in between it follows a cosine."""
     beta_warmup_steps: int = 1000
-    """Steps before the sharpness begins to change; a stage that has no more keeps ``beta_start``."""
+    """Steps before the sharpness begins to change; a stage with no more steps keeps ``beta_start``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

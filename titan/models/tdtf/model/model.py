@@ -1,9 +1,9 @@
-"""TDTF, in its paper STT (arXiv:2511.21408): a teacher chooses tokens in training, a student in use.
+"""TDTF, named STT in its paper (arXiv:2511.21408): a teacher chooses tokens in training, a student in use.
 
-Every second layer is routed. While training, its teacher computes the whole layer without a gradient,
-``Δ = Block(x) − x``, and a transition network foresees it from ``Block(x)`` of the token before. From how much a token
-changes (``D_st = ‖Δ‖²/d``) and how much of it wasn't foreseen (``D_ch = ‖Δ − Δ̂‖²/d``) follows its score ``G``; the
-tokens with the highest are computed as they will be in use, among themselves, and the others pass by. The student
+Every second layer is routed. In training its teacher computes the whole layer without a gradient,
+``Δ = Block(x) − x``, and a transition network predicts Δ from ``Block(x)`` of the token before. A token's score ``G``
+follows from how much it changes (``D_st = ‖Δ‖²/d``) and how much of that wasn't foreseen (``D_ch = ‖Δ − Δ̂‖²/d``). The
+tokens with the highest scores are computed as they will be in use, among themselves; the others pass by. The student
 learns that choice from the token and the one before, and makes it in evaluation.
 """
 
@@ -29,7 +29,7 @@ class TdtfBlock(SurpriseBlock):
     """A routed layer with a teacher, a transition network and a student."""
 
     has_teacher = True
-    """While training every token is computed once more, without a gradient."""
+    """In training every token is computed once more, without a gradient."""
 
     def __init__(self, layer_id: int, args: TdtfModelArgs) -> None:
         super().__init__(layer_id, args, args.capacity, 1 / args.routed_layers)
@@ -39,7 +39,7 @@ class TdtfBlock(SurpriseBlock):
         self.student = build_causal_router(args.dim)
         self.weights = {"tpn": args.tpn_loss_weight, "causal": args.causal_loss_weight}
         self.beta_start = args.beta_start
-        # A tensor, so that what is compiled needn't be compiled again as it changes.
+        # A tensor, so that a change of it needs no new compilation.
         self.register_buffer("beta", torch.full((), args.beta_start), persistent=False)
 
     def forward(
@@ -67,7 +67,7 @@ class TdtfBlock(SurpriseBlock):
         rope_cache: torch.Tensor,
         positions: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Computes the tokens that surprise in the teacher's ``dense`` output, and attaches the losses."""
+        """Computes the tokens that are surprising by the teacher's ``dense`` output, and attaches the losses."""
         change = dense - x.detach()
         foreseen = shifted(self.transition(self.transition_norm(dense)), positions)
         squared_error = mean_squared_difference(foreseen, change)
@@ -76,7 +76,7 @@ class TdtfBlock(SurpriseBlock):
         score = surprise.score
         selection = select_top(score, self.share)
         chosen = selection.take(score)
-        # 1, with the score's gradient: what teaches o_ce and m_cu.
+        # The gate is 1, but has the score's gradient, which trains o_ce and m_cu.
         output = self.compute(x, 1 + (chosen - chosen.detach()), selection, rope_cache, positions)
         tpn = row_sum(squared_error)
         causal, statistics = self.causal_loss(logits, selection.mark(x.shape[1]))
@@ -93,7 +93,6 @@ class TdtfBlock(SurpriseBlock):
         return causal_logits(self.student, self.student_norm(x.detach()), positions)
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
-        """Draws the weights; the sharpness starts where its schedule does."""
         super().init_weights(buffer_device)
         for norm in (self.transition_norm, self.student_norm):
             norm.reset_parameters()
@@ -106,11 +105,9 @@ class TdtfModel(DynamicModel):
     """A Qwen2.5 in which every second layer is routed."""
 
     def build_layer(self, layer_id: int, args: TdtfModelArgs) -> nn.Module:
-        """A dense layer for an even number, a routed one for an odd."""
         return TdtfBlock(layer_id, args) if layer_id % 2 else TransformerBlock(layer_id, args)
 
     def begin_step(self, step: int, steps: int) -> None:
-        """Sets the sharpness of the next step."""
         beta = scheduled_beta(self.model_args, step, steps)
         for block in self.auxiliary_blocks():
             block.beta.fill_(beta)
