@@ -27,5 +27,4 @@ def comparison_figure(comparison: Comparison, decision: GateDecision) -> str:
 
 
 def outcome(passed: bool) -> str:
-    """The word for it."""
     return "passed" if passed else "not passed"
