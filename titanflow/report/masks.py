@@ -1,13 +1,12 @@
-"""What a fine-tuning stage trains, row by row: ``titanflow masks``.
+"""What a fine-tuning stage trains on, row by row: ``titanflow masks``.
 
-The rows are prepared as a run would prepare them, into the same workspace, and read from there: what is shown is
+The rows are prepared as a run would prepare them, into the same workspace, and read from there. So what is shown is
 what is trained on.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 TRAINED, CONTEXT = "bold green", "dim"
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what is trained, for whoever sees no colours."""
+"""The marks around trained text, for output without colours."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,15 @@ class MaskedRow:
     labels: list[int]
 
     def as_json(self) -> dict[str, Any]:
-        """The row as ``--json`` prints it."""
         return {"source": self.source, "input_ids": self.input_ids, "labels": self.labels}
 
     @property
     def trained(self) -> list[bool]:
-        """Of each token, whether the model is trained to write it."""
+        """For each token, whether the model is trained to write it."""
         return [False, *(label >= 0 for label in self.labels[:-1])]
 
     def spans(self, backend: Any) -> Iterator[tuple[bool, str]]:
-        """Its text in turns of what is trained and what isn't, decoded by a tokenizer's ``backend``."""
+        """Its text, trained and untrained parts in turn, decoded by a tokenizer's ``backend``."""
         pairs = zip(self.input_ids, self.trained, strict=True)
         for is_trained, run in itertools.groupby(pairs, lambda pair: pair[1]):
             yield is_trained, backend.decode([token for token, _ in run], skip_special_tokens=False)
@@ -98,7 +96,7 @@ class Masks:
                 yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
 
     def as_json(self, limit: int | None) -> dict[str, Any]:
-        """What ``--json`` prints; ``limit`` is of each source."""
+        """The output of ``--json``; ``limit`` applies to each source."""
         rows = [row.as_json() for row in self.rows(limit)]
         return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
 
@@ -120,7 +118,7 @@ class Masks:
 
 
 def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
-    """What was prepared from one source, and what was left out; of the ends of turn the most frequent comes first."""
+    """The counts of one source: prepared and left out. The most frequent end of turn comes first."""
     table = Table(box=None, pad_edge=False, show_header=False)
     packed = f"{info.rows:,} rows of {info.seq_len:,}, {info.fill:.1%} filled"
     values = {
@@ -163,7 +161,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
         if dataset["folder"] in wanted:
             wanted |= set(dataset.get("members", {}).values())
     datasets = [dataset for dataset in config["datasets"] if dataset["folder"] in wanted]
-    # The rows need the base's tokenizer, not its weights.
+    # Rows need only the base's tokenizer, not its weights.
     config = {**config, "weights": [], "datasets": datasets}
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
@@ -191,7 +189,7 @@ def _training_run(plan: Plan, module: str | None) -> StageRun:
 def _raise(path: Path) -> None:
     if not path.is_file():
         raise StageFailed("preparing the data ended without saying why; its output is above")
-    error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    error = StageError.model_validate_json(path.read_bytes())
     if error.exit_code != 2:
         raise StageFailed(error.message)
     raise DataError(error.message)
