@@ -56,7 +56,6 @@ def as_night(
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a day as ``2026-11-21``."""
     try:
         return bool(DATE.fullmatch(text)) and bool(date.fromisoformat(text))
     except ValueError:

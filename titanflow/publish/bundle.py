@@ -115,10 +115,7 @@ def check_complete(folder: Path, names: list[str]) -> None:
 
 
 def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:
-    """Raises a DataError that names each file changed, added or removed since the evaluation.
-
-    ``evaluated`` maps a file to the SHA-256 that the evaluation recorded.
-    """
+    """Raises a DataError unless the bundle has the files that were evaluated; ``evaluated`` is file → SHA-256."""
     problems = []
     for name, entry in bundle.items():
         if name not in evaluated:

@@ -10,7 +10,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import Bundle
 from titanflow.publish.gate.figures import figures
-from titanflow.publish.gate.gate import decide, is_set
+from titanflow.publish.gate.gate import decide
 from titanflow.publish.gate.published import Published, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
 from titanflow.publish.lineage import Lineage
@@ -49,9 +49,8 @@ class Candidate:
         return replace(self.lineage, gate=decision, last=last.as_json() if last is not None else None)
 
     def decision(self, last: Published | None) -> GateDecision | None:
-        """What the gate says; None if it asks for nothing."""
         gate, lineage = self.settings.gate, self.lineage
-        if not is_set(gate):
+        if not gate.thresholds and not gate.better_than_last:
             return None
         if lineage.evaluation is None:
             hint = "add an evaluate module, or leave the gate out"

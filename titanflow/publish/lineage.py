@@ -36,10 +36,7 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A training stage; without its ``run.yaml`` it has no config and no fingerprint.
-
-    ``export`` is None if the model's family has none.
-    """
+    """A training stage; without a ``run.yaml`` it has no config and fingerprint. Some families have no ``export``."""
 
     name: str
     folder: Path
@@ -97,7 +94,6 @@ class Lineage:
 
 
 def read_lineage(run: StageRun, model: str) -> Lineage:
-    """The stages that lead to ``model``, read from their results."""
     origin = run.origins.get("model", "")
     if model not in TRAINED or model not in run.stages:
         known = " or ".join(name for name in TRAINED if name in run.stages) or "a run with a training stage"
@@ -111,17 +107,9 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
     manifest = Manifest.open(run.folder.parent)
     kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
-    night = Night.read(run.folder.parent)
-    lineage = Lineage(
-        run.experiment,
-        run.run,
-        model,
-        published.export,
-        trained,
-        manifest.git,
-        kept=kept,
-        continues=night.parent if night else None,
-    )
+    lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
+    if night := Night.read(run.folder.parent):
+        lineage = replace(lineage, continues=night.parent)
     if "evaluate" not in run.stages:
         return lineage
     evaluation = finished("evaluate", run.stages["evaluate"])
@@ -205,7 +193,6 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
 
 
 def gate_json(lineage: Lineage) -> dict[str, Any]:
-    """The decision to publish the model, and the model that it replaces, if there are such."""
     decision = lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number)
     return {key: value for key, value in (("gate", decision), ("last", lineage.last)) if value is not None}
 

@@ -29,7 +29,6 @@ def private_part(text: str) -> str:
 
 
 def private_problems(run: StageRun) -> list[Problem]:
-    """The secrets that a publishing's settings and its run's names would publish."""
     problems = [
         Problem(f"would publish {what}", f"publish.{key}", run.origins.get(key, ""), "what everyone may read")
         for key, value in run.config.items()

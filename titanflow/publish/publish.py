@@ -62,7 +62,6 @@ def check_scored(lineage: Lineage, settings: Publish) -> None:
 
 
 def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
-    """The files that the model's stage exported, checked to be those that were evaluated."""
     exported = from_export(lineage.export)
     if lineage.evaluation is not None:
         check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
@@ -85,14 +84,12 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
-    written[CARD] = model_card(lineage, candidate.settings, bundle)
-    bundle[CARD] = bytes_entry(written[CARD])
+    bundle[CARD] = bytes_entry(model_card(lineage, candidate.settings, bundle))
     # The lineage comes last, as it lists all other files.
-    written[LINEAGE] = lineage_json(lineage, bundle)
-    bundle[LINEAGE] = bytes_entry(written[LINEAGE])
-    sources = {name: entry.source for name, entry in tasks.items() if isinstance(entry.source, bytes)}
-    for name, data in {**written, **sources}.items():
-        if found := private_part(data.decode(errors="replace")):
+    bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
+    for name in (*written, CARD, LINEAGE, *tasks):
+        text = bundle[name].source
+        if isinstance(text, bytes) and (found := private_part(text.decode(errors="replace"))):
             hint = "look for it in the experiment's names, data names and tags"
             raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
     return bundle
@@ -165,14 +162,10 @@ def send(
         pushed = open_pull_request(bundle, repository, **how)
     else:
         pushed = push(bundle, repository, tag=result.tag, **how)
-    return result.model_copy(
-        update={
-            "status": "proposed" if pushed.pull_request else "published",
-            "location": pushed.pull_request or result.location,
-            "commit": pushed.commit,
-            "pull_request": pushed.pull_request,
-        }
-    )
+    update = {"status": "published", "commit": pushed.commit, "pull_request": pushed.pull_request}
+    if pushed.pull_request:
+        update |= {"status": "proposed", "location": pushed.pull_request}
+    return result.model_copy(update=update)
 
 
 def file_digests(bundle: Bundle) -> dict[str, str]:

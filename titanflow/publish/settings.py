@@ -22,8 +22,7 @@ def read_settings(run: StageRun) -> Publish:
     Raises:
         ConfigError: every problem that was found.
     """
-    problems = check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish.")
-    if problems:
+    if problems := check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish."):
         raise ConfigError(problems)
     settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
     # A secret comes first and alone: the other problems quote what they found.
@@ -36,7 +35,6 @@ def read_settings(run: StageRun) -> Publish:
 
 
 def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = "") -> Tree:
-    """A plain config, each value with the place that it comes from."""
     return {
         key: as_tree(value, origins, f"{above}{key}.")
         if isinstance(value, dict)

@@ -68,10 +68,7 @@ def scored_numbers(contamination: Contamination | None) -> Bundle:
 
 
 def task_files(evaluation: Path) -> Bundle:
-    """The YAML of the experiment's own tasks, the Python files beside it if they name functions, and their items.
-
-    Empty if all tasks are from lm-eval's library.
-    """
+    """The YAML of the experiment's own tasks, the Python files beside it if they name functions, and their items."""
     found = evaluated_tasks(evaluation)
     if found is None or not found[1].files:
         return {}

@@ -51,7 +51,6 @@ class StageContents:
 
     @property
     def reconciled(self) -> Reconciled | None:
-        """Its forecast beside the outcome; None without a forecast, or if it isn't finished."""
         return reconcile(self.name, self.record, self.result) if self.record else None
 
 
@@ -68,7 +67,6 @@ class RunContents:
 
     @property
     def trained(self) -> list[tuple[StageContents, TrainResult]]:
-        """The finished training stages with their results."""
         return [(stage, stage.result) for stage in self.stages if isinstance(stage.result, TrainResult)]
 
     @property

@@ -69,11 +69,6 @@ class Masks:
         self.infos: list[tuple[Path, DatasetInfo]] = [(Path(path), read_info(path)) for path in folders.values()]
         self.infos = [(path, info) for path, info in self.infos if info.kind == "chat"]
 
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Rows that were left out, by reason."""
-        return self._sums("dropped")
-
     def _sums(self, name: str) -> dict[str, int]:
         from titanflow.data.files.file_counts import totals
 
@@ -101,7 +96,6 @@ class Masks:
         return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
 
     def render(self, limit: int) -> RenderableType:
-        """The first rows of each source in colour, and the counts."""
         from titanflow.data.tokenizer.tokenizer import described_tokenizer
 
         backend = described_tokenizer(self.tokenizer)
@@ -113,8 +107,8 @@ class Masks:
             for is_trained, said in row.spans(backend):
                 text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)
             parts += [text, Text()]
-        ends = ([backend.id_to_token(end) or "" for end in info.ends_of_turn] for _, info in self.infos)
-        return Group(*parts, *(counts(info, named) for (_, info), named in zip(self.infos, ends, strict=True)))
+        ends = ((info, [backend.id_to_token(end) or "" for end in info.ends_of_turn]) for _, info in self.infos)
+        return Group(*parts, *(counts(info, named) for info, named in ends))
 
 
 def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
@@ -173,14 +167,12 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 
 
 def _training_run(plan: Plan, module: str | None) -> StageRun:
-    names = {name: one.stage for name, one in plan.config.modules.items()}
-    if module is not None and module not in names:
-        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(names)))
-    asked = [module] if module is not None else list(names)
-    for name in (name for name in asked if plan.config.modules[name].trains):
-        planned = plan.stage(names[name])
-        section = plan.config.modules[name].config.get("data") or {}
-        if planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
+    modules = plan.config.modules
+    if module is not None and module not in modules:
+        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(modules)))
+    for one in modules.values() if module is None else [modules[module]]:
+        planned, section = plan.stage(one.stage), one.config.get("data") or {}
+        if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"
     raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat"))

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """One finished stage, expected and actual: seconds from start to end, bytes of a rank, tokens a second, and cost.
-
-    A figure that wasn't known then, or isn't measured, is None.
-    """
+    """One finished stage: seconds from start to end, tokens a second, bytes of a rank and cost; None is unknown."""
 
     stage: str
     expected_seconds: float | None = None

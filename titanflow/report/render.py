@@ -41,12 +41,9 @@ def write_report(folder: Path) -> Path:
 
 def render_report(folder: Path) -> str:
     run = read_contents(folder)
+    trained = [stage for stage in run.stages if stage.name in ("pretrain", "sft")]
     environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "export_check": export_check, "breakable": breakable}
     page = environment.get_template("report.html.jinja").render(
@@ -55,19 +52,15 @@ def render_report(folder: Path) -> str:
         state=run_state(run),
         tiles=tiles(run),
         pictures={
-            stage.name: (
-                [Markup(svg) for svg in loss_svgs(stage.metrics)],
-                [Markup(svg) for svg in smaller_svgs(stage.metrics)],
-            )
-            for stage in run.stages
-            if stage.name in ("pretrain", "sft")
+            stage.name: (list(map(Markup, loss_svgs(stage.metrics))), list(map(Markup, smaller_svgs(stage.metrics))))
+            for stage in trained
         },
         results=result_table(run),
         models=evaluated_models(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
-        data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
+        data=training_data({stage.name: stage.folder for stage in trained}),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
         inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )

@@ -91,17 +91,12 @@ def best_scores(evaluation: EvaluateResult | None) -> list[Tile]:
     for row in score_rows(evaluation, models[-1]):
         first, last = row.scores[0], row.scores[-1]
         if row.higher_is_better is not False and row.task not in rows and last.value is not None:
-            note = (
-                f"{row.metric}, {models[0]} {first.value:.3f}"
-                if len(models) > 1 and first.value is not None
-                else row.metric
-            )
-            rows[row.task] = Tile(row.task, f"{last.value:.3f}", note)
+            beside = f", {models[0]} {first.value:.3f}" if len(models) > 1 and first.value is not None else ""
+            rows[row.task] = Tile(row.task, f"{last.value:.3f}", row.metric + beside)
     return list(rows.values())[:2]
 
 
 def result_table(run: RunContents) -> dict[str, Any]:
-    """Models, rows, and the intervals of scores between 0 and 1."""
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return {}
@@ -122,8 +117,7 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
         return []
     found, root = [], run.folder.resolve()
     for name in columns(evaluation, list(evaluation.scores)[-1]):
-        folder = evaluation.folders.get(name)
-        if folder is None:
+        if (folder := evaluation.folders.get(name)) is None:
             continue
         weights = [
             (file, sha256) for file, sha256 in evaluation.digests.get(name, {}).items() if WEIGHTS.fullmatch(file)
@@ -178,9 +172,7 @@ def masked_rows(stage: StageContents) -> list[MaskedText]:
         return []
     try:
         masks = Masks(run.data.train, run.tokenizer)
-        if not masks.infos:
-            return []
-        return list(_masked(masks))
+        return list(_masked(masks)) if masks.infos else []
     except (OSError, ValueError, TypeError, TitanflowError):
         return []
 

@@ -186,9 +186,8 @@ def _gate(gate: GateDecision) -> Table:
 
 
 def _written(result: PublishResult) -> Text:
-    where = f"{result.location} {result.commit[:12]}".rstrip() + (
-        f" tagged {result.tag}" if result.commit and result.tag else ""
-    )
+    tagged = f" tagged {result.tag}" if result.commit and result.tag else ""
+    where = f"{result.location} {result.commit[:12]}".rstrip() + tagged
     verb = {"dry run": "Would publish", "proposed": "Proposed, not published yet:"}.get(result.status, "Published")
     return Text.assemble((f"{verb} ", "bold"), where, f" ({len(result.files)} files)", overflow="fold")
 

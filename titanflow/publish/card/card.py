@@ -49,10 +49,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     """
     name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
     card = environment.get_template(TEMPLATE.name).render(
@@ -138,7 +135,6 @@ def card_files(lineage: Lineage) -> dict[str, bytes]:
 
 
 def loss_picture(lineage: Lineage) -> bytes | None:
-    """Every stage's losses over its steps, side by side; None if no stage left any."""
     records = {stage.name: read_metrics(stage.folder / METRICS_FILE) for stage in lineage.trained}
     panels = [panel for name, found in records.items() if (panel := loss_panel(found, name))]
     return draw(panels, width=10, height=3.6) if panels else None

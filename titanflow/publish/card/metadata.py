@@ -40,7 +40,6 @@ LICENSE_LINK = re.compile(r"https?://[^\s<>\"`]+")
 
 
 def card_problems(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the licence, the languages and the tags of a card, and with its commit's message."""
     return [*_license_problems(settings, run), *_language_problems(settings, run), *_text_problems(settings, run)]
 
 

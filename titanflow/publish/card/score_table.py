@@ -87,10 +87,7 @@ def share_bounds(score: Score) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One metric of one task; ``scores`` has an entry for each column.
-
-    ``n_shot`` is empty for a group whose tasks have different numbers of examples.
-    """
+    """One metric of one task, a score a column; ``n_shot`` is empty for a group of tasks with different numbers."""
 
     task: str
     version: str

@@ -57,7 +57,6 @@ def gate_table(gate: GateDecision) -> Table:
 
 
 def training_table(stages: tuple[TrainedStage, ...]) -> Table:
-    """How each stage was trained, without rows that no stage fills."""
     rows: dict[str, list[str]] = {}
     for stage in stages:
         result, settings = stage.result, hyperparameters(stage)

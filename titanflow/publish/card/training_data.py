@@ -60,7 +60,8 @@ def _stage_data(stage: str, folder: Path) -> Iterator[TrainingData]:
     except (OSError, ValueError):
         # The file is missing, or another version wrote it.
         return
-    prepared = _prepared(folder.parent / "prepare" / RESULT_FILE)
+    result = folder.parent / "prepare" / RESULT_FILE
+    prepared = json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
     for part, label in PARTS.items():
         for place in _sources(getattr(run.data, part), prepared):
             yield _described(stage, label, _info(place, prepared))
@@ -71,10 +72,6 @@ def _sources(place: Path | None, prepared: Mapping[str, Any]) -> list[Path]:
         return []
     members = (_info(place, prepared).get("mixture") or {}).get("members") or {}
     return [Path(member) for member in members.values()] or [place]
-
-
-def _prepared(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")).get("datasets", {}) if path.is_file() else {}
 
 
 def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:

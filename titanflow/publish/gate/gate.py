@@ -31,10 +31,6 @@ LISTED = 3
 ANEW = "publish once with better_than_last: false, and the next one is compared with that"
 
 
-def is_set(gate: Gate) -> bool:
-    return bool(gate.thresholds) or gate.better_than_last
-
-
 def decide(
     gate: Gate, evaluation: EvaluateResult, model: str, samples: Samples | None, last: Published | None
 ) -> GateDecision:
@@ -81,7 +77,6 @@ def unknown(message: str, key: str, given: str, known: list[str]) -> ConfigError
 
 
 def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: Published | None) -> GateDecision:
-    """Adds the comparison with the last published model to the decision."""
     if samples is None:
         hint = "set evaluate.log_samples to true"
         raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
@@ -153,7 +148,6 @@ def minor(version: str) -> str:
 
 
 def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: TaskSamples | None) -> Iterator[str]:
-    """The differences in one task, each a reason not to compare its samples."""
     if new is None or last is None or metric not in new.metrics or metric not in last.metrics:
         lacking = "this model has" if new is None or metric not in new.metrics else "the last one has"
         yield f"{lacking} no samples of {task}/{metric} (publish.gate.tasks says what is compared)"

@@ -47,10 +47,7 @@ class Pairs:
     higher_is_better: bool
 
     def improvement(self, sums: Floats) -> Floats:
-        """How much better the new model scores; above 0 if it is better.
-
-        ``sums`` is ``[..., 3]``: the sums of the new scores, of the last scores, and of the weights.
-        """
+        """The new model's lead in score; ``sums`` is ``[..., 3]``: of new scores, of last scores and of weights."""
         score = AGGREGATIONS[self.aggregation]
         change = score(sums[..., 0] / sums[..., 2]) - score(sums[..., 1] / sums[..., 2])
         return change if self.higher_is_better else -change

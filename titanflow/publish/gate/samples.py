@@ -22,10 +22,8 @@ from titanflow.run.results import EvaluateResult
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""
-
 RECORD = ("doc_id", "doc_hash", "target_hash", "filter", "metrics")
 """The keys that are read from lm-eval's record of a sample, beside the metrics that it names; no texts."""
-
 SETTINGS = (
     *("backend", "dtype", "chat", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"),
     # Drawn with a temperature, an answer depends on the rest of its batch.
@@ -157,7 +155,6 @@ def sample_key(record: Mapping[str, Any], seen: Counter[str]) -> str:
 
 
 def as_score(value: Any) -> Score | None:
-    """A sample's score; None unless it is a finite number or two of them."""
     if isinstance(value, list | tuple) and len(value) == 2:
         total, weight = (as_score(part) for part in value)
         return (total, weight) if isinstance(total, float) and isinstance(weight, float) else None

@@ -10,13 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
-from huggingface_hub.errors import (
-    FileMetadataError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from titanflow.common.errors import HubError, HubUnreachable
 from titanflow.common.hub_endpoint import redact
@@ -152,7 +146,7 @@ def status_of(error: BaseException) -> int | None:
 def is_from_hub(error: BaseException) -> bool:
     """Whether an exception is about the Hub's answer, not about a mistake in this program."""
     error = root(error)
-    known = TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError | HFValidationError
+    known = TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError
     return isinstance(error, known) or is_incomplete(error)
 
 

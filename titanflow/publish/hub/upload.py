@@ -17,14 +17,10 @@ log = logging.getLogger(__name__)
 LARGE = 10_000_000
 """From this many bytes on, a file is uploaded by itself. Smaller ones go with the commit, or in a moment."""
 
-BAD_REQUEST = 400
-
-Operation = CommitOperationAdd | CommitOperationDelete
-
 
 def upload(
     api: HfApi, repo_id: str, bundle: Bundle, changes: Difference, revision: str, *, create_pr: bool = False
-) -> Sequence[Operation]:
+) -> Sequence[CommitOperationAdd | CommitOperationDelete]:
     """Uploads the large files among the changes; returns all of them as a commit's operations.
 
     A file that the Hub already holds, as after a push that was cut off, isn't sent again. The log gets lines of its
@@ -51,7 +47,7 @@ def check_card(api: HfApi, card: Entry) -> None:
         json={"content": text.decode(), "repoType": "model"},
         headers=build_hf_headers(token=api.token, library_name="titanflow"),
     )
-    if response.status_code == BAD_REQUEST:
+    if response.status_code == 400:
         errors = [str(error.get("message")) for error in response.json().get("errors", [])]
         raise ValueError(f"the Hub doesn't take the front matter of {CARD}: {'; '.join(errors)}")
     hf_raise_for_status(response)
