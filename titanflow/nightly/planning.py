@@ -17,9 +17,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.nightly.night import NIGHT_FILE, Night, Parent
 from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -89,14 +89,11 @@ def as_parent(folder: Path) -> Parent | None:
     stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
     if record is None or not record.finished:
         return None
-    try:
-        result, run = read_result(stage), StageRun.read(stage / RUN_FILE)
-    except FileNotFoundError:
+    result = result_of(stage)
+    run = StageRun.of(stage) if result is not None else None
+    if run is None or not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
         return None
-    if not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
-        return None
-    before = int(run.config["training"].get("skip_rows", 0))
-    rows = before + result.step * (global_batch_size(run.config) or 0)
+    rows = int(run.config["training"].get("skip_rows", 0)) + result.step * (global_batch_size(run.config) or 0)
     return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
 
 

@@ -27,7 +27,7 @@ class Retention:
 
 
 def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
-    """What :func:`remove_old` would do, with why older nights may stay; ``runs`` is the experiment's folder."""
+    """The nights that :func:`remove_old` would remove, and why others stay; ``runs`` is the experiment's folder."""
     found = Retention()
     if keep is None:
         return found
@@ -40,6 +40,7 @@ def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
     published = next((folder for _, folder in every if _is_published(folder)), None)
     trained = next((folder for _, folder in every if as_parent(folder)), None)
     for night, folder in own:
+        # A skipped night stays as long as the nights of its time.
         if folder.name in recent or (not night.began and (keep and (oldest is None or night.date >= oldest))):
             continue
         if is_held(folder):

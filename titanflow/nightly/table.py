@@ -1,4 +1,4 @@
-"""What became of an experiment's nights: the table to look at in the morning.
+"""The outcome of an experiment's nights: the table to look at in the morning.
 
 It is read from the runs' folders, so it needs no server and says the same after the server's database is gone.
 """

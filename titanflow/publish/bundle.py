@@ -1,4 +1,4 @@
-"""What is published: a list of files with their hashes, the same for a folder and for the Hub.
+"""The published files: a list with their hashes, the same for a folder and for the Hub.
 
 An allow-list chooses the files. Whatever else lies in an export folder (a ``.env``, a symlink, torchtitan's
 ``sharded/``) stays there.
@@ -108,8 +108,7 @@ def check_complete(folder: Path, names: list[str]) -> None:
         needed += sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         needed.append("model.safetensors")
-    missing = [name for name in needed if name not in names]
-    if missing:
+    if missing := [name for name in needed if name not in names]:
         hint = "run the stage again; its export is incomplete"
         raise DataError([Problem(f"{name} is missing", origin=str(folder), hint=hint) for name in missing])
 

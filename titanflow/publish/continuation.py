@@ -1,4 +1,4 @@
-"""Whether a copy of a model still says what the evaluated model said."""
+"""Whether a copy of a model still generates what the evaluated model generated."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SEAL = "sha256"
 """The last key of ``titanflow.json``: the SHA-256 of the file without this key."""
 IGNORED = (".git", ".gitattributes", ".cache")
-"""What git, the Hub and its client put beside a model; nothing loads it."""
+"""Files that git, the Hub and its client put beside a model; nothing loads them."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
         result = PublishResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []  # another stage's, or none
-    # A publish that was held back leaves what stood there before.
+    # A publish that was held back leaves the old model in place.
     if result.status != "published" or Path(result.location).resolve() != folder.resolve():
         return []
     wrong = _differences(found, result.files)

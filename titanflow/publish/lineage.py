@@ -20,7 +20,7 @@ from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.integrity import seal
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, result_of
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
@@ -110,14 +110,13 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
     if night := Night.read(run.folder.parent):
         lineage = replace(lineage, continues=night.parent)
-    if "evaluate" not in run.stages:
+    if (folder := run.stages.get("evaluate")) is None:
         return lineage
-    evaluation = finished("evaluate", run.stages["evaluate"])
-    evaluated = StageRun.of(run.stages["evaluate"])
+    evaluation, evaluated = finished("evaluate", folder), StageRun.of(folder)
     return replace(
         lineage,
         evaluation=evaluation,
-        evaluation_folder=run.stages["evaluate"],
+        evaluation_folder=folder,
         evaluation_fingerprint=evaluated.fingerprint if evaluated is not None else "",
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
@@ -129,7 +128,7 @@ def kept_keys(record: StageRecord) -> list[str]:
 
 
 def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin: str) -> str:
-    """The evaluation's name for the model: an evaluation may call the folders what it likes."""
+    """The evaluation's own name for the model; an evaluation chooses the names of the folders that it evaluates."""
     for name, folder in evaluation.folders.items():
         if folder.resolve() == export.resolve():
             return name
@@ -151,15 +150,14 @@ def read_trained(name: str, folder: Path) -> TrainedStage:
 
 def finished(name: str, folder: Path) -> Any:
     """The stage's result; raises a DataError if the stage hasn't finished."""
-    try:
-        return read_result(folder)
-    except FileNotFoundError:
+    if (result := result_of(folder)) is None:
         hint = f"run {name} before publish"
-        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint)) from None
+        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint))
+    return result
 
 
 def data_name(config: dict[str, Any]) -> str:
-    """What a stage was trained on, without any path of this machine."""
+    """The name of a stage's training data, without any path of this machine."""
     data = config.get("data") or {}
     return str(data.get("name") or data.get("source") or "")
 

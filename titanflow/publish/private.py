@@ -1,4 +1,4 @@
-"""What must not be published with a text: a token, or where the user's files lie."""
+"""The secrets that must not be published with a text: a token, or where the user's files lie."""
 
 from __future__ import annotations
 

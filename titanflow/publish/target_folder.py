@@ -32,7 +32,7 @@ def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
 
 
 def in_the_way(folder: Path) -> str:
-    """What a first look finds that no model may replace: no folder, or one that nothing was published to."""
+    """Why, at a first look, no model may replace the folder: it is none, or nothing was published to its files."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return f"{folder} is not a folder"
     if not folder.is_dir() or (folder / LINEAGE).is_file():
@@ -63,7 +63,7 @@ def check_replaceable(folder: Path) -> None:
 
 
 def held(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by relative name: every file and symlink, and folders that are empty."""
+    """A folder's content by relative name: every file and symlink, and folders that are empty."""
     return {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")

@@ -45,7 +45,7 @@ _Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scal
 
 
 def evaluated_tasks(evaluation: Path) -> tuple[StageRun, AskedTasks] | None:
-    """What an evaluation was asked for, with the task files that it kept; None if its ``run.yaml`` is gone."""
+    """An evaluation's run, and its tasks from the files that it kept; None if its ``run.yaml`` is gone."""
     run, kept = StageRun.of(evaluation), evaluation / TASKS_FOLDER
     if run is None:
         return None
@@ -86,8 +86,7 @@ def task_files(evaluation: Path) -> Bundle:
         modules = (path for path in sorted(folder.rglob("*.py")) if path.is_file() and not path.is_symlink())
         files |= {f"{TASKS}/{path.relative_to(folder).as_posix()}": bytes_entry(path.read_bytes()) for path in modules}
     files |= {name: file_entry(path) for name, path in sorted(items.found.items())}
-    problems = [Problem("no name for a published file", name) for name in files if not is_published(name)]
-    if problems:
+    if problems := [Problem("no name for a published file", name) for name in files if not is_published(name)]:
         raise ConfigError(problems)
     return files
 

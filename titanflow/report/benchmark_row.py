@@ -62,7 +62,7 @@ def _device(run: StageRun) -> str:
 
 
 def _techniques(config: Mapping[str, Any], layout: Layout) -> Iterator[str]:
-    """What else speed and memory depend on, beside the model and its rows; named as in torchtitan's benchmarks."""
+    """The other settings that speed and memory depend on, named as in torchtitan's benchmarks."""
     degrees = {"FSDP": layout.shard, "DDP": layout.replicate, "TP": layout.tensor, "PP": layout.pipeline}
     degrees |= {"CP": layout.context, "EP": int(config["parallelism"]["expert_parallel_degree"])}
     yield from (f"{name} {degree}" for name, degree in degrees.items() if degree > 1)

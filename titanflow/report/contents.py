@@ -1,4 +1,4 @@
-"""What a run's folder holds, read for its report: finished, half finished or failed."""
+"""A run's folder, read for its report: finished, half finished or failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class StageContents:
-    """One stage: the plan for it and what it left behind. What is missing is None or empty."""
+    """One stage: its plan and what it left behind; what is missing is None or empty."""
 
     name: str
     folder: Path

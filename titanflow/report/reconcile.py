@@ -78,8 +78,7 @@ def headline(found: Iterable[Reconciled]) -> str:
         return ""
     expected, took = (sum(getattr(one, name) for one in known) for name in ("expected_seconds", "seconds"))
     text = f"forecast {duration(expected)}, took {duration(took)} ({', '.join(one.stage for one in known)})"
-    costs = [one.cost for one in known if one.cost is not None]
-    if costs:
+    if costs := [one.cost for one in known if one.cost is not None]:
         text += f"; forecast cost {price(sum(one.expected_cost or 0 for one in known))}, was {price(sum(costs))}"
     return text
 

@@ -74,8 +74,7 @@ def tiles(run: RunContents) -> list[Tile]:
             held_out = "" if result.validation_loss is None else f"held out {result.validation_loss:.3f}"
             found.append(Tile(f"{stage.name} loss", f"{result.loss:.3f}", held_out))
     found += best_scores(run.evaluation)
-    seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
-    if seconds:
+    if seconds := [stage.seconds for stage in run.stages if stage.seconds is not None]:
         total = sum(seconds)
         time = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.1f} min"
         found.append(Tile("time", time, f"{len(seconds)} stages"))
@@ -157,7 +156,7 @@ def _forecast_of(stage: StageContents) -> str:
 
 
 def inheritance(stage: StageContents) -> dict[str, list[InheritanceRow]]:
-    """What a fine-tuning stage set itself and took from its base; as planned if it isn't finished."""
+    """The settings that a fine-tuning stage made itself or took from its base; as planned if it isn't finished."""
     rows = stage.result.inheritance if isinstance(stage.result, TrainResult) else stage.inheritance
     return {
         "own": [row for row in rows if row.how != "inherited"],

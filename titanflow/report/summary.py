@@ -1,4 +1,4 @@
-"""What a run came to, on one screen: losses, scores side by side, and where the model was published."""
+"""The outcome of a run on one screen: losses, scores side by side, and where the model was published."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
-    """lm-eval's arguments for the model; as in the stage, a text's first token is scored after the end of text."""
+    """lm-eval's arguments for the model; a text's first token is scored after the end of text, as in the stage."""
     given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
     if config.get("backend") == "vllm":
         # lm-eval's --seed doesn't reach vLLM, which draws the answers.

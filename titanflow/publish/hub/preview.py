@@ -1,4 +1,4 @@
-"""What a push would change, with nothing written."""
+"""The preview of a push, which writes nothing."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Caller:
         raise AssertionError("unreachable")
 
     def explain(self, action: str, error: BaseException) -> str:
-        """What went wrong in a few words, with the Hub's own."""
+        """The failure in a few words, with the Hub's own message."""
         error, status = root(error), status_of(error)
         if status is None:
             return redact(f"Couldn't {action}: {one_line(str(error)) or type(error).__name__}", self.token)
