@@ -11,16 +11,14 @@ from pydantic import BaseModel, ConfigDict
 from titanflow.common.files import write_text_atomically
 
 NIGHT_FILE = "night.json"
-
-
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
 
 
 class Parent(BaseModel):
-    """The earlier night that one goes on from.
+    """The earlier night whose weights a night continues from.
 
-    ``rows`` is how many rows of the data's order that night and those before it have trained on, ``digest`` that of
-    its ``result.json``, which holds the digests of the weights.
+    ``rows`` counts the rows of the data's order that this night and those before it have trained on. ``digest`` is that
+    of its ``result.json``, which holds the digests of the weights.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -48,19 +46,17 @@ class Night(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Night | None:
-        """The night that a run's folder belongs to; None where it isn't one's."""
+        """The night that a run's folder belongs to; None if it belongs to none."""
         path = folder / NIGHT_FILE
         return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
-        """Writes ``night.json`` into the run's folder."""
         write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")
 
     def begin(self, folder: Path) -> Night:
-        """Notes that the night begins, or goes on after a crash: when it began then stays."""
+        """Notes that the night begins, or goes on after a crash: then it keeps its first beginning."""
         began = self.began if self.began and not self.ended else now()
-        update = {"began": began, "ended": "", "state": "", "message": ""}
-        night = self.model_copy(update=update)
+        night = self.model_copy(update={"began": began, "ended": "", "state": "", "message": ""})
         night.write(folder)
         return night
 
@@ -77,5 +73,5 @@ class Night(BaseModel):
 
 
 def now() -> str:
-    """The present, as records have it."""
+    """The present time, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,7 @@
-"""A night: a run that belongs to a day, and may go on from an earlier night's weights.
+"""A night: a run that belongs to a day, and may continue from an earlier night's weights.
 
-``night.json`` in a run's folder makes it a night's. It is written when the night begins, so that whoever plans the run
-again, a retry or a person, plans the same night: the same day, and the same parent.
+A run with ``night.json`` in its folder is a night. The file is written when the night begins, so that whoever plans the
+run again, a retry or a person, gets the same day and the same parent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.nightly.night import NIGHT_FILE, Night, Parent
 from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -27,13 +27,13 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 def as_night(
     config: Experiment, run: str | None, reload: Callable[[Iterable[Setting]], Experiment]
 ) -> tuple[Experiment, Night | None]:
-    """The experiment as a night runs it, with the weights and rows that it goes on from; and the night.
+    """The experiment as a night runs it, with the weights and rows that it continues from; and the night.
 
-    A run is a night's where its folder says so, or where ``nightly.date`` is set. Any other experiment is handed back
-    as it is. ``reload`` loads the experiment again with settings below those of the caller.
+    A run is a night if its folder says so, or if ``nightly.date`` is set. Any other experiment is returned unchanged.
+    ``reload`` loads the experiment again with settings below those of the caller.
 
     Raises:
-        ConfigError: the date is none, or there is no pretraining to continue.
+        ConfigError: the date isn't one, or there is no pretraining to continue.
     """
     settings = config.spec.nightly
     day = settings.date
@@ -47,9 +47,8 @@ def as_night(
     night = Night.read(runs / name)
     if night is None and day is None:
         return config, None
-    # One that was skipped has chosen no parent yet.
+    # A skipped night has chosen no parent yet.
     if night is None or not night.began:
-        assert day is not None or night is not None
         day = day or (night.date if night is not None else "")
         parent = newest_parent(runs, day, config) if settings.start == "continue" else None
         night = Night(date=day, run=name, start=settings.start, parent=parent)
@@ -57,7 +56,6 @@ def as_night(
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a day as ``2026-11-21``."""
     try:
         return bool(DATE.fullmatch(text)) and bool(date.fromisoformat(text))
     except ValueError:
@@ -67,7 +65,7 @@ def is_date(text: str) -> bool:
 def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
     """The nights of an experiment with their folders, newest first; ``runs`` is the experiment's folder."""
     found = [(night, path.parent) for path in runs.glob(f"*/{NIGHT_FILE}") if (night := Night.read(path.parent))]
-    # A folder that was copied or renamed is nobody's night.
+    # A copied or renamed folder is no night of its own.
     own = [(night, folder) for night, folder in found if night.run == folder.name]
     yield from sorted(own, key=lambda one: (one[0].date, one[0].run), reverse=True)
 
@@ -75,11 +73,8 @@ def nights(runs: Path) -> Iterator[tuple[Night, Path]]:
 def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
     """The newest night before ``day`` whose pretraining finished, whatever became of it afterwards.
 
-    One that the gate held back counts: it wasn't surely better than what is published, and training on is how the next
-    may become so. One whose training failed has no result to go on from.
-
-    Raises:
-        ConfigError: the experiment trains nothing that could be continued.
+    A night that the gate held back counts: it wasn't surely better than the published model, and more training is how
+    the next one may become so. A night whose training failed has no result to continue from.
     """
     if config.stage("pretrain") is None:
         origin = config.origins.get("nightly.start", "")
@@ -90,26 +85,23 @@ def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
 
 
 def as_parent(folder: Path) -> Parent | None:
-    """A night's finished pretraining; None where there is none, or its checkpoint is gone."""
+    """A night's finished pretraining; None if there is none, or its checkpoint is gone."""
     stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
     if record is None or not record.finished:
         return None
-    try:
-        result, run = read_result(stage), StageRun.read(stage / RUN_FILE)
-    except FileNotFoundError:
+    result = result_of(stage)
+    run = StageRun.of(stage) if result is not None else None
+    if run is None or not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
         return None
-    if not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
-        return None
-    before = int(run.config["training"].get("skip_rows", 0))
-    rows = before + result.step * (global_batch_size(run.config) or 0)
+    rows = int(run.config["training"].get("skip_rows", 0)) + result.step * (global_batch_size(run.config) or 0)
     return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
 
 
 def _continued(night: Night, config: Experiment) -> list[Setting]:
-    """What makes tonight's pretraining go on: its weights, a fresh optimizer, and rows that come after.
+    """The settings that make tonight's pretraining continue: its weights, a fresh optimizer, and the next rows.
 
-    The optimizer isn't carried on: the schedule warms up and decays each night, and moments that were gathered at the
-    end of a decay are no guide to its beginning.
+    The optimizer isn't carried on: the schedule warms up and decays each night, and moments gathered at the end of a
+    decay are no guide to its beginning.
     """
     module, parent = config.stage("pretrain"), night.parent
     assert module is not None

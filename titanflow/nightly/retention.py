@@ -1,6 +1,6 @@
 """Which earlier nights stay on disk, and the removal of the others.
 
-A night is removed whole or not at all: its folder is renamed first, so that one half removed is no run. Prepared data
+A night is removed whole or not at all: its folder is renamed first, so that a half removed one is no run. Prepared data
 is shared by runs and stays.
 """
 
@@ -20,29 +20,29 @@ REMOVING = ".removing-"
 
 @dataclass
 class Retention:
-    """What retention came to: ``removed`` and ``kept`` name runs, ``kept`` with the reason."""
+    """The outcome: ``removed`` lists runs, ``kept`` maps runs to the reason."""
 
     removed: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
 
 
 def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
-    """What :func:`remove_old` would do, and why what is older than it may stay; ``runs`` is the experiment's folder."""
+    """The nights that :func:`remove_old` would remove, and why others stay; ``runs`` is the experiment's folder."""
     found = Retention()
     if keep is None:
         return found
-    own = [(night, folder) for night, folder in nights(runs) if folder.name != tonight]
-    # One that was left out takes no other's place.
-    begun = [folder.name for night, folder in own if night.began]
-    last_kept = begun[keep - 1] if 0 < keep <= len(begun) else None
-    recent = set(begun[:keep])
-    published = next((folder for _, folder in nights(runs) if _is_published(folder)), None)
-    trained = next((folder for _, folder in nights(runs) if as_parent(folder)), None)
-    oldest = next((night.date for night, folder in own if folder.name == last_kept), None)
+    every = list(nights(runs))
+    own = [(night, folder) for night, folder in every if folder.name != tonight]
+    # A skipped night doesn't count among those to keep.
+    begun = [night for night, _ in own if night.began]
+    recent = {night.run for night in begun[:keep]}
+    oldest = begun[keep - 1].date if 0 < keep <= len(begun) else None
+    published = next((folder for _, folder in every if _is_published(folder)), None)
+    trained = next((folder for _, folder in every if as_parent(folder)), None)
     for night, folder in own:
+        # A skipped night stays as long as the nights of its time.
         if folder.name in recent or (not night.began and (keep and (oldest is None or night.date >= oldest))):
             continue
-        reason = ""
         if is_held(folder):
             reason = "in use"
         elif folder == published:
@@ -51,17 +51,17 @@ def to_remove(runs: Path, keep: int | None, tonight: str = "") -> Retention:
             reason = "the next night may continue from it"
         elif by := _built_upon(folder):
             reason = f"{by} builds on it"
-        if reason:
-            found.kept[folder.name] = reason
         else:
             found.removed.append(folder.name)
+            continue
+        found.kept[folder.name] = reason
     return found
 
 
 def remove_old(runs: Path, keep: int | None, tonight: str = "") -> Retention:
     """Removes earlier nights but the newest ``keep``; None keeps all.
 
-    What stays in any case: a night that somebody works on, the one that was published last, the newest whose training
+    These always stay: a night that somebody works on, the one that was published last, the newest whose training
     finished, and one whose weights another run builds on. Runs that are no nights are never touched.
     """
     for half in runs.glob(f"{REMOVING}*"):
@@ -81,21 +81,20 @@ def remove_old(runs: Path, keep: int | None, tonight: str = "") -> Retention:
 
 
 def _is_published(folder: Path) -> bool:
-    path = folder / "publish"
-    result = result_of(path)
+    result = result_of(folder / "publish")
     return isinstance(result, PublishResult) and result.status == "published"
 
 
 def _built_upon(folder: Path) -> str:
-    """A run of the workspace that reads this one's files, as ``experiment/run``; empty where none does.
+    """A run of the workspace that reads this one's files, as ``experiment/run``; empty if there is none.
 
-    A night that has trained needs its parent no longer: it has the weights itself.
+    A night that has trained no longer needs its parent: it has the weights itself.
     """
     for path in sorted(folder.parent.parent.glob(f"*/*/*/{RUN_FILE}")):
         stage = path.parent
         if stage.parent == folder or (stage.name == "pretrain" and (stage / RESULT_FILE).exists()):
             continue
-        # A long path may be folded over two lines.
+        # YAML may fold a long path over two lines.
         if f"{folder}/" in " ".join(path.read_text(encoding="utf-8").split()):
             return f"{stage.parent.parent.name}/{stage.parent.name}"
     return ""

@@ -1,6 +1,6 @@
-"""What became of an experiment's nights: the table that one looks at in the morning.
+"""The outcome of an experiment's nights: the table to look at in the morning.
 
-Read from what the runs left on disk, so that it needs no server and says the same after the server's database is gone.
+It is read from the runs' folders, so it needs no server and says the same after the server's database is gone.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "wher
 class NightRow:
     """One night: ``state`` is published, held back, finished, failed, skipped, running or stopped.
 
-    ``loss`` is the last training stage's, ``scores`` those of the model that is published, ``comparisons`` the gate's,
-    ``seconds`` those from its begin to its end, ``link`` where its model stands or its report, ``cause`` why there is
-    none.
+    ``loss`` is the last training stage's, ``scores`` are the published model's, ``comparisons`` the gate's. ``seconds``
+    is the night's duration. ``link`` leads to the model or the report; ``cause`` says why there is none.
     """
 
     date: str
@@ -76,11 +75,9 @@ def read_nights(runs: Path) -> list[NightRow]:
 
 def markdown_table(rows: Iterable[NightRow]) -> str:
     """The table for a UI."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in ([*COLUMNS], ["---"] * len(COLUMNS))]
-    for row in rows:
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in row.cells()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = [[*COLUMNS], ["---"] * len(COLUMNS)]
+    lines += [[cell.replace("|", "\\|").replace("\n", " ") for cell in row.cells()] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def duration(seconds: float | None) -> str:
@@ -96,9 +93,8 @@ def duration(seconds: float | None) -> str:
 
 def _row(night: Night, folder: Path) -> NightRow:
     row = NightRow(night.date, night.run, night.state, continues=night.parent.run if night.parent else "")
-    row.cause = _first_line(night.message)
-    row.seconds = _seconds(night)
-    results = {stage: result for stage in STAGES if (result := _result(folder, stage)) is not None}
+    row.cause, row.seconds = _first_line(night.message), _seconds(night)
+    results = {stage: result for stage in STAGES if (result := result_of(folder / stage)) is not None}
     training = [result for result in results.values() if isinstance(result, TrainResult)]
     row.loss = training[-1].loss if training else None
     evaluation, published = results.get("evaluate"), results.get("publish")
@@ -114,7 +110,7 @@ def _row(night: Night, folder: Path) -> NightRow:
 
 
 def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, str]:
-    """The state of a night that nobody ended, which goes on, was killed or was run by hand; why, as far as is known."""
+    """The state of a night that has no recorded end, which goes on, was killed or was run by hand; and why."""
     if is_held(folder):
         return "running", ""
     if isinstance(published, PublishResult):
@@ -133,25 +129,18 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
 
 def _planned(folder: Path) -> set[str]:
     path = folder / "plan.json"
-    return (
-        {stage["stage"] for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]}
-        if path.is_file()
-        else set()
-    )
-
-
-def _result(folder: Path, stage: str) -> StageResult | None:
-    return result_of(folder / stage)
+    plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": []}
+    return {stage["stage"] for stage in plan["stages"]}
 
 
 def _scores(evaluation: EvaluateResult) -> dict[str, float]:
-    """Each task's first metric, of the model that was evaluated last: the one that is published."""
+    """Each task's first metric, for the model that was evaluated last: the one that is published."""
     model = list(evaluation.scores)[-1] if evaluation.scores else ""
     found: dict[str, float] = {}
     for task, metrics in evaluation.scores.get(model, {}).items():
-        first = next(((name, value) for name, value in metrics.items() if not is_stderr(name)), None)
+        first = next((name for name in metrics if not is_stderr(name)), None)
         if first is not None:
-            found[f"{task}/{first[0]}"] = first[1]
+            found[f"{task}/{first}"] = metrics[first]
     return found
 
 

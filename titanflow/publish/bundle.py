@@ -1,7 +1,7 @@
-"""What is published: a list of files, each with its hashes, the same for a folder and for the Hub.
+"""The published files: a list with their hashes, the same for a folder and for the Hub.
 
-Files are taken from an allow-list. Whatever else lies in an export folder (a ``.env``, a symlink, the ``sharded/``
-that torchtitan leaves behind) stays there.
+An allow-list chooses the files. Whatever else lies in an export folder (a ``.env``, a symlink, torchtitan's
+``sharded/``) stays there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from titanflow.architectures.remote_code import EVALS, own_code, trust_remote_code
@@ -21,18 +21,18 @@ LINEAGE = "titanflow.json"
 SAMPLES = "titanflow_samples.json"
 LOSS_CURVE = "loss.svg"
 WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE)
-"""What publishing itself writes beside the exported files."""
+"""The files that publishing itself writes beside the exported ones."""
 INDEX = "model.safetensors.index.json"
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
 BENCHMARK_SCORES = re.compile(r"\.eval_results/[A-Za-z0-9][\w.-]*\.yaml")
 TASKS = f"{EVALS}/tasks"
-"""The evaluated tasks of the experiment's own."""
+"""The experiment's own tasks that were evaluated."""
 ITEMS = f"{EVALS}/items"
-"""The items that they read."""
+"""The items that these tasks read."""
 SCORED = f"{EVALS}/scored.json"
-"""The numbers of the items that were scored, where those that were trained on were not."""
+"""The numbers of the scored items, if items that were trained on were left out."""
 SUITES = f"{EVALS}/suites"
 """The suites that were asked for."""
 SUITE_FILES = re.compile(rf"{SUITES}/\w+\.yaml")
@@ -44,10 +44,7 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: where its bytes are, how many, and both hashes that a Hub may know it by.
-
-    ``sha256`` is what Git LFS calls a file, ``blob_sha1`` what git itself calls it.
-    """
+    """One file's bytes and size, and both hashes that a Hub may know it by: Git LFS's SHA-256, git's own SHA-1."""
 
     source: Path | bytes
     size: int
@@ -56,30 +53,28 @@ class Entry:
 
 
 Bundle = Mapping[str, Entry]
-"""Name → file; a bundle is flat but for ``.eval_results/``, where the Hub looks for scores of its benchmarks,
+"""Name → file. A bundle is flat except for ``.eval_results/``, where the Hub looks for scores of its benchmarks,
 and ``evals/``, the experiment's own tasks."""
 
 
 def is_published(name: str) -> bool:
-    """Whether a file of this name may be part of a bundle."""
     if is_exported(name) or name in (*WRITTEN, SCORED):
         return True
     return any(pattern.fullmatch(name) for pattern in (BENCHMARK_SCORES, TASK_FILES, SUITE_FILES))
 
 
 def is_exported(name: str) -> bool:
-    """Whether a file of this name may come from an export; of Python, this package's own modelling files alone."""
+    """Of Python files, only this package's own modelling code comes from an export."""
     return name in EXPORTED or name in own_code() or WEIGHTS.fullmatch(name) is not None
 
 
 def bytes_entry(data: bytes) -> Entry:
-    """An entry for bytes that exist in memory only."""
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return Entry(data, len(data), hashlib.sha256(data).hexdigest(), blob.hexdigest())
 
 
 def file_entry(path: Path) -> Entry:
-    """An entry for a file, read once for both hashes."""
+    """Reads the file once for both hashes."""
     size = path.stat().st_size
     sha256 = hashlib.sha256()
     blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
@@ -91,12 +86,7 @@ def file_entry(path: Path) -> Entry:
 
 
 def from_export(folder: Path) -> dict[str, Entry]:
-    """The part of a bundle that comes from an export: architecture, weights and tokenizer.
-
-    Raises:
-        ConfigError: the model brings code that isn't this package's.
-        DataError: the folder lacks what ``from_pretrained`` needs, or one of the files is no regular file.
-    """
+    """The part of a bundle that comes from an export: architecture, weights and tokenizer."""
     if not folder.is_dir():
         raise DataError(Problem("there is no export to publish", origin=str(folder), hint="run the stage again"))
     has_code = trust_remote_code(folder)
@@ -112,30 +102,19 @@ def from_export(folder: Path) -> dict[str, Entry]:
 
 
 def check_complete(folder: Path, names: list[str]) -> None:
-    """Checks that ``from_pretrained`` would find all that it needs among ``names``.
-
-    Raises:
-        DataError: names each file that is missing.
-    """
+    """Raises a DataError that names each file which ``from_pretrained`` needs and ``names`` lacks."""
     needed = list(REQUIRED)
     if INDEX in names:
         needed += sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     else:
         needed.append("model.safetensors")
-    missing = [name for name in needed if name not in names]
-    if missing:
+    if missing := [name for name in needed if name not in names]:
         hint = "run the stage again; its export is incomplete"
         raise DataError([Problem(f"{name} is missing", origin=str(folder), hint=hint) for name in missing])
 
 
 def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:
-    """Checks that the bytes to be published are the bytes that were evaluated.
-
-    ``evaluated`` is file → SHA-256, as the evaluation recorded it.
-
-    Raises:
-        DataError: names each file that was changed, added or removed since.
-    """
+    """Raises a DataError unless the bundle has the files that were evaluated; ``evaluated`` is file → SHA-256."""
     problems = []
     for name, entry in bundle.items():
         if name not in evaluated:
@@ -146,7 +125,6 @@ def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:
     removed = [name for name in evaluated if name not in bundle and is_exported(name)]
     problems += [Problem("was evaluated and is gone", name) for name in removed]
     if problems:
-        last = problems[-1]
         hint = "evaluate this export again, or export the evaluated checkpoint again"
-        problems[-1] = Problem(last.message, last.key, expected=last.expected, hint=hint)
+        problems[-1] = replace(problems[-1], hint=hint)
         raise DataError(problems)

@@ -10,7 +10,7 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import Bundle
 from titanflow.publish.gate.figures import figures
-from titanflow.publish.gate.gate import decide, is_set
+from titanflow.publish.gate.gate import decide
 from titanflow.publish.gate.published import Published, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
 from titanflow.publish.lineage import Lineage
@@ -21,12 +21,12 @@ log = logging.getLogger("titanflow.publish.publish")
 
 
 class PublishedMeanwhileError(Exception):
-    """Another model was published since the gate decided: it has to be asked again."""
+    """Another model was published since the gate decided: ask the gate again."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of a run's models: what leads to it, its exported files, and what it scored at each sample."""
+    """One of a run's models: its settings, its lineage, its exported files and its score on each sample."""
 
     settings: Publish
     lineage: Lineage
@@ -34,12 +34,9 @@ class Candidate:
     samples: Samples | None
 
     def ask_gate(self, last: Published | None) -> Lineage:
-        """The lineage with the gate's decision and with what the model would replace.
+        """The lineage with the gate's decision and the model that would be replaced.
 
-        What is published already keeps the decision by which it was: publishing it again changes nothing.
-
-        Raises:
-            ConfigError: the gate asks for what the evaluation doesn't have.
+        A model that is already published keeps its decision: publishing it again changes nothing.
         """
         if last is not None and last.is_this:
             log.info("%s is this very model: the gate isn't asked again", last.name)
@@ -52,13 +49,8 @@ class Candidate:
         return replace(self.lineage, gate=decision, last=last.as_json() if last is not None else None)
 
     def decision(self, last: Published | None) -> GateDecision | None:
-        """What the gate says; None where it asks for nothing.
-
-        Raises:
-            ConfigError: it asks for what the evaluation doesn't have.
-        """
         gate, lineage = self.settings.gate, self.lineage
-        if not is_set(gate):
+        if not gate.thresholds and not gate.better_than_last:
             return None
         if lineage.evaluation is None:
             hint = "add an evaluate module, or leave the gate out"
@@ -67,19 +59,18 @@ class Candidate:
 
 
 def evaluated_samples(run: StageRun, lineage: Lineage) -> Samples | None:
-    """What the model scored at each sample; None where it wasn't evaluated or no samples were kept."""
+    """The model's score on each sample; None without an evaluation, or if it kept no samples."""
     if lineage.evaluation is None:
         return None
     folder = run.stages["evaluate"]
-    evaluated = StageRun.of(folder)
-    config = evaluated.config if evaluated is not None else None
+    config = evaluated.config if (evaluated := StageRun.of(folder)) is not None else None
     return read_samples(folder, lineage.evaluated_as, lineage.evaluation, config)
 
 
 def unless_replaced(last: Published | None) -> Callable[[str | None], None]:
-    """For a push: called with the commit that is published last, before anything takes its place.
+    """A check that a push calls with the last published commit before it replaces anything.
 
-    It raises :class:`PublishedMeanwhileError` where that isn't the one that the gate compared with.
+    If the gate compared with another commit, the check raises :class:`PublishedMeanwhileError`.
     """
 
     def ask(commit: str | None) -> None:

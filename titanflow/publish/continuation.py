@@ -1,4 +1,4 @@
-"""Whether a copy of a model still says what the evaluated model said."""
+"""Whether a copy of a model still generates what the evaluated model generated."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from titanflow.publish.bundle import LINEAGE
 log = logging.getLogger(__name__)
 
 VERIFY = (sys.executable, "-m", "titan.inference.verify")
-"""Loads a folder and compares what it generates with its ``titanflow.json``; a process of its own: it needs torch."""
+"""Compares what a folder's model generates with its ``titanflow.json``; a process of its own, as it needs torch."""
 
 COMPUTES_OTHERWISE = (
     "Its bytes are those that were evaluated, so this machine or its libraries compute otherwise: evaluate again here, "
     "or publish where it was evaluated."
 )
 LONGEST_QUOTE = 2000
-"""Characters of that process's output that are passed on."""
+"""Characters of the verification's output that are passed on."""
 
 
 def wrong_continuation(folder: Path) -> str:
-    """What the verification of a published folder says where it fails; empty where it passes.
+    """Why a published folder fails its verification; empty if it passes.
 
-    It loads the folder and compares its greedy continuation with the one that the evaluation recorded.
-
-    A model without an evaluation has no continuation to compare with.
+    The verification loads the folder and compares its greedy continuation with the recorded one. A model that was
+    not evaluated has none to compare with.
     """
     if "greedy" not in json.loads((folder / LINEAGE).read_text(encoding="utf-8")):
         log.info("no evaluation recorded a greedy continuation: the model isn't loaded again")
@@ -43,6 +42,6 @@ def wrong_continuation(folder: Path) -> str:
 
 
 def without_token() -> dict[str, str]:
-    """The environment of a process that reads a folder and has no business with a Hub."""
+    """The environment of a process that reads a folder and needs no Hub."""
     kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
     return kept | {"HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""What must change for a place to hold exactly a bundle, told by hashes alone: nothing is downloaded."""
+"""What must change for a place to hold exactly a bundle. Only hashes are compared: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEPT = frozenset({".gitattributes"})
 
 @dataclass(frozen=True)
 class Difference:
-    """The files to write, new ones and changed ones, and those to delete."""
+    """The files to write, new or changed, and the files to delete."""
 
     added: tuple[str, ...]
     deleted: tuple[str, ...]
@@ -32,7 +32,6 @@ class Difference:
         return ", ".join([*self.added, *(f"{name} (not in the export)" for name in self.deleted)])
 
     def log(self, bundle: Bundle, log: logging.Logger) -> None:
-        """A line for each file that would be written or deleted."""
         for name in self.added:
             log.info("would write %s, %.3f MB", name, bundle[name].size / 1e6)
         for name in self.deleted:
@@ -42,11 +41,10 @@ class Difference:
 
 
 def difference(bundle: Bundle, tree: Tree) -> Difference:
-    """Compares a bundle with a revision's files by hash."""
     added = tuple(name for name, entry in bundle.items() if name not in tree or not same(entry, tree[name]))
     return Difference(added, tuple(name for name in tree if name not in bundle and name not in KEPT))
 
 
 def same(entry: Entry, remote: RepoFile) -> bool:
-    """Whether the Hub holds the same bytes: large files are known by SHA-256, others by git's own hash."""
+    """Whether the Hub holds the same bytes: it knows large files by SHA-256, others by git's own hash."""
     return remote.lfs.sha256 == entry.sha256 if remote.lfs else remote.blob_id == entry.blob_sha1

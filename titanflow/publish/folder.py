@@ -19,15 +19,11 @@ from titanflow.publish.target_folder import check_replaceable, held
 def write_folder(bundle: Bundle, folder: Path) -> bool:
     """Makes ``folder`` hold exactly the bundle; returns whether anything had to change.
 
-    The files are written beside the folder and take its place in one rename, so that a reader never meets half of
-    a model, and a full disk or a copy that says something else than the evaluated model leaves what was there.
-
-    Raises:
-        ConfigError: the folder holds something that no publish wrote.
-        StageFailed: a file changed while it was copied, or the copy doesn't say what the evaluated model said.
+    The files are written beside the folder and replace it in one rename. So a reader never meets half a model, and a
+    full disk or a copy that fails its verification leaves the old model in place.
     """
     check_replaceable(folder)
-    # What a killed publish left is a whole model.
+    # A killed publish leaves a copy as large as the model.
     sweep(folder)
     if folder.is_dir() and holds(folder, bundle):
         return False
@@ -41,8 +37,7 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
             copy(entry.source, fresh / name)
         if not holds(fresh, bundle):
             raise StageFailed(f"The export changed while it was copied to {folder}; nothing was published.")
-        said = wrong_continuation(fresh)
-        if said:
+        if said := wrong_continuation(fresh):
             raise StageFailed(
                 f"The copy for {folder} fails its verification; nothing was published. {COMPUTES_OTHERWISE}\n{said}"
             )
@@ -53,11 +48,7 @@ def write_folder(bundle: Bundle, folder: Path) -> bool:
 
 
 def preview_folder(bundle: Bundle, folder: Path) -> Difference:
-    """What :func:`write_folder` would change; nothing is written.
-
-    Raises:
-        ConfigError: the folder holds something that no publish wrote.
-    """
+    """What :func:`write_folder` would change; nothing is written."""
     check_replaceable(folder)
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     added = tuple(
@@ -67,20 +58,17 @@ def preview_folder(bundle: Bundle, folder: Path) -> Difference:
 
 
 def holds(folder: Path, bundle: Bundle) -> bool:
-    """Whether ``folder`` holds exactly the bundle's bytes under the bundle's names."""
     paths = held(folder)
     if paths.keys() != bundle.keys() or any(path.is_symlink() for path in paths.values()):
         return False
+    # Sizes first: a hash reads the whole file.
     if any(paths[name].stat().st_size != entry.size for name, entry in bundle.items()):
         return False
     return all(file_entry(paths[name]).sha256 == entry.sha256 for name, entry in bundle.items())
 
 
 def copy(source: Path | bytes, path: Path) -> None:
-    """Writes one file with the permissions that the user's umask gives.
-
-    safetensors are exported with mode 0600, which would hide a published model from everyone else.
-    """
+    """Writes a file with the umask's permissions; safetensors' own mode, 0600, would hide the model from others."""
     if isinstance(source, bytes):
         path.write_bytes(source)
     else:
@@ -88,9 +76,9 @@ def copy(source: Path | bytes, path: Path) -> None:
 
 
 def replace(folder: Path, fresh: Path) -> None:
-    """Puts ``fresh`` in the place of ``folder``; if that fails, the old folder is back where it was.
+    """Puts ``fresh`` in the place of ``folder``; if that fails, the old folder is put back.
 
-    Where the system can exchange the two, there is a model under the name at every moment.
+    If the system can exchange the two, there is a model under the name at every moment.
     """
     if not folder.exists():
         fresh.rename(folder)
@@ -109,22 +97,15 @@ def replace(folder: Path, fresh: Path) -> None:
 
 
 AT_FDCWD = -100
-
-
 RENAME_EXCHANGE = 2
-
-
 CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
-"""What a kernel or a file system answers that knows no exchange."""
+"""The errors of a kernel or a file system that can't exchange two paths."""
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swaps two paths of one file system by Linux's ``renameat2``; False, and nothing done, where there is none.
+    """Swaps two paths of one file system by Linux's ``renameat2``; returns False, and does nothing, if there is none.
 
-    Python's own renames replace a file in one step, but no folder that holds something.
-
-    Raises:
-        OSError: a path isn't there, or may not be renamed.
+    Python's own renames can't replace a folder that isn't empty.
     """
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:

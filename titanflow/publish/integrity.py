@@ -1,8 +1,8 @@
-"""Whether a folder holds what was published, byte for byte: found out before anything of it is loaded.
+"""Whether a folder holds what was published, byte for byte; checked before anything of it is loaded.
 
-``titanflow.json`` lists every other file with its SHA-256 and ends with a digest of itself. That finds damage and
-mix-ups. Whoever can write the folder can write the list as well, so a run's own record and the Hub's hashes are
-compared, too, where there are such.
+``titanflow.json`` lists every other file with its SHA-256 and ends with a digest of itself, which finds damage and
+mix-ups. Whoever can write the folder can write that list as well. So a run's own record and the Hub's hashes are
+compared too, if there are any.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING, Any
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.publish.bundle import LINEAGE, file_entry
+from titanflow.publish.difference import difference
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.results import PublishResult
 
 if TYPE_CHECKING:
-    from titanflow.publish.hub.repository import Tree
+    from titanflow.publish.difference import Tree
 
 SEAL = "sha256"
-"""The last key of ``titanflow.json``: the SHA-256 of the file as it is without this key."""
+"""The last key of ``titanflow.json``: the SHA-256 of the file without this key."""
 IGNORED = (".git", ".gitattributes", ".cache")
-"""What git, the Hub and its client put beside a model; nothing loads it."""
+"""Files that git, the Hub and its client put beside a model; nothing loads them."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; ``found`` says what was seen, or what is wrong and with which file."""
+    """One thing that was checked; ``found`` says what was seen, or which file is wrong and how."""
 
     name: str
     passed: bool
@@ -39,7 +40,7 @@ class Check:
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """The bytes of ``titanflow.json``: ``content``, and a digest of it at the end."""
+    """The bytes of ``titanflow.json``: ``content``, then a digest of it."""
     return _bytes({**content, SEAL: hashlib.sha256(_bytes(content)).hexdigest()})
 
 
@@ -48,7 +49,7 @@ def _bytes(content: Mapping[str, Any]) -> bytes:
 
 
 def read_sealed(data: bytes) -> dict[str, Any] | None:
-    """What :func:`seal` was given, or None where a byte of it is another now."""
+    """What :func:`seal` was given; None if a byte has changed since."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):  # no JSON, or lists within lists without end
@@ -60,10 +61,10 @@ def read_sealed(data: bytes) -> dict[str, Any] | None:
 
 
 def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
-    """Compares a folder with its ``titanflow.json``, and with its run's record where it lies in a run.
+    """Compares a folder with its ``titanflow.json`` and, if it lies in a run, with the run's record.
 
     Returns:
-        the checks, and what ``titanflow.json`` says; nothing where that can't be trusted.
+        the checks, and the content of ``titanflow.json``; empty if it can't be trusted.
 
     Raises:
         DataError: there is no ``titanflow.json``.
@@ -85,21 +86,19 @@ def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
 
 def check_tree(folder: Path, tree: Tree) -> Check:
     """Compares a downloaded folder with the hashes that the Hub gives for the files of its commit."""
-    from titanflow.publish.hub.repository import difference
-
     changes = difference({name: file_entry(path) for name, path in _files(folder).items() if path.is_file()}, tree)
     return Check("the Hub's hashes", not changes, str(changes) if changes else f"{len(tree)} files arrived as they are")
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Each file by its name; a link counts as one, for the Hub's cache is made of them."""
+    """Each file by its name; a link counts as one, as the Hub's cache consists of links."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     named = {path.relative_to(folder): path for path in paths}
     return {name.as_posix(): path for name, path in named.items() if name.parts[0] not in IGNORED}
 
 
 def _digest(path: Path) -> str:
-    # Reading a pipe would wait for a writer for ever.
+    # Reading a pipe could wait forever for a writer.
     if path.exists() and not path.is_file():
         return "none: it is no regular file"
     try:
@@ -109,20 +108,20 @@ def _digest(path: Path) -> str:
 
 
 def _against_list(folder: Path, found: Mapping[str, str], listed: Mapping[str, str]) -> list[Check]:
-    """One check for each file that isn't as ``titanflow.json`` has it, or one for all."""
+    """One check for each file that differs from ``titanflow.json``, or one for all."""
     wrong = _differences(found, listed)
     size = sum((folder / name).stat().st_size for name in found) if not wrong else 0
     return wrong or [Check("files", True, f"{len(found)} files of {size / 1e6:,.1f} MB have their SHA-256")]
 
 
 def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
-    """Compares with the result of the publish that wrote the folder, where that lies beside it."""
+    """Compares with the result of the publish that wrote the folder, if that lies beside it."""
     path = folder.resolve().parent / RESULT_FILE
     try:
         result = PublishResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []  # another stage's, or none
-    # A publish that was held back leaves what stood there before.
+    # A publish that was held back leaves the old model in place.
     if result.status != "published" or Path(result.location).resolve() != folder.resolve():
         return []
     wrong = _differences(found, result.files)

@@ -1,7 +1,7 @@
 """Where a published model comes from: the stages of its run, and the ``titanflow.json`` that records them.
 
-Nothing here depends on the time or the machine of the publishing, so that publishing the same run twice gives the
-same bytes; and no path, environment or credential is copied.
+Nothing here depends on when or where it is published, so that publishing a run twice gives the same bytes. No path,
+environment or credential is copied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.integrity import seal
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, result_of
 
 TRAINED = ("pretrain", "sft")
 TRAIN_FIELDS = {
@@ -36,10 +36,7 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A training stage: its folder and result, and its config and fingerprint where its ``run.yaml`` is still there.
-
-    ``export`` is None where the model's family has none.
-    """
+    """A training stage; without a ``run.yaml`` it has no config and fingerprint. Some families have no ``export``."""
 
     name: str
     folder: Path
@@ -54,11 +51,10 @@ class TrainedStage:
 class Lineage:
     """The finished stages that lead to a model, in order.
 
-    ``model`` is the last of ``trained`` and the one that is published, ``export`` its folder, ``evaluated_as`` its
-    name in ``evaluation``, ``git`` the commit of this program. ``gate`` is the decision by which it is published, and
-    ``last`` the run and the scores of the model whose place it takes, in the form of that model's ``titanflow.json``.
-    ``kept`` names, of each stage that was used although the config says otherwise, the keys in which it differs;
-    ``continues`` is the earlier night whose weights the pretraining began with.
+    ``model`` is the last of ``trained`` and is published from the folder ``export``; ``evaluation`` calls it
+    ``evaluated_as``. ``git`` is this program's commit. ``gate`` is the decision to publish; ``last`` has the replaced
+    model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that was used although
+    the config differs, the differing keys. ``continues`` is the night whose weights the pretraining began with.
     """
 
     experiment: str
@@ -78,33 +74,26 @@ class Lineage:
 
     @property
     def published(self) -> TrainedStage:
-        """The stage whose export is published."""
         return self.trained[-1]
 
     @property
     def base_model(self) -> str:
-        """The repository that the first stage began with, if it did with one."""
+        """The repository that the first stage began with, if any."""
         return next((stage.result.base_model for stage in reversed(self.trained) if stage.result.base_model), "")
 
     @property
     def began_with(self) -> str:
-        """The model that the run began with: a repository, or the name of the base of an sft without a pretraining."""
+        """The model that the run began with: a repository, or the base of an sft without a pretraining."""
         first = self.trained[0]
         rows = [] if first.name == "pretrain" else first.result.inheritance
         return self.base_model or next((row.base for row in rows if row.key == "weights"), "")
 
     @property
     def is_held_back(self) -> bool:
-        """Whether the gate decided against publishing it."""
         return self.gate is not None and not self.gate.passed
 
 
 def read_lineage(run: StageRun, model: str) -> Lineage:
-    """Reads the results of the stages that lead to the publishing of ``model``.
-
-    Raises:
-        DataError: a stage that is needed has no result or no export, or evaluated another model.
-    """
     origin = run.origins.get("model", "")
     if model not in TRAINED or model not in run.stages:
         known = " or ".join(name for name in TRAINED if name in run.stages) or "a run with a training stage"
@@ -118,41 +107,28 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
         raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
     manifest = Manifest.open(run.folder.parent)
     kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
-    night = Night.read(run.folder.parent)
-    lineage = Lineage(
-        run.experiment,
-        run.run,
-        model,
-        published.export,
-        trained,
-        manifest.git,
-        kept=kept,
-        continues=night.parent if night else None,
-    )
-    if "evaluate" not in run.stages:
+    lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
+    if night := Night.read(run.folder.parent):
+        lineage = replace(lineage, continues=night.parent)
+    if (folder := run.stages.get("evaluate")) is None:
         return lineage
-    evaluation = finished("evaluate", run.stages["evaluate"])
-    evaluated = StageRun.of(run.stages["evaluate"])
+    evaluation, evaluated = finished("evaluate", folder), StageRun.of(folder)
     return replace(
         lineage,
         evaluation=evaluation,
-        evaluation_folder=run.stages["evaluate"],
+        evaluation_folder=folder,
         evaluation_fingerprint=evaluated.fingerprint if evaluated is not None else "",
         evaluated_as=evaluated_name(evaluation, model, published.export, origin),
     )
 
 
 def kept_keys(record: StageRecord) -> list[str]:
-    """The keys in which a stage differs from its config, without the names of files behind them."""
+    """The keys in which a stage differs from its config, without the names of the files behind them."""
     return list(dict.fromkeys(change.key.partition(": ")[0] for change in record.kept))
 
 
 def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin: str) -> str:
-    """What the evaluation calls the model: it is free to name the folders that it evaluates.
-
-    Raises:
-        DataError: it did not evaluate this one.
-    """
+    """The evaluation's own name for the model; an evaluation chooses the names of the folders that it evaluates."""
     for name, folder in evaluation.folders.items():
         if folder.resolve() == export.resolve():
             return name
@@ -164,45 +140,34 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
 
 
 def read_trained(name: str, folder: Path) -> TrainedStage:
-    """Reads one training stage's result and config."""
     run, result = StageRun.of(folder), finished(name, folder)
-    config = run.config if run is not None else {}
-    # The evaluation exports a stage that did not do so itself.
+    config, fingerprint = (run.config, run.fingerprint) if run is not None else ({}, "")
+    # If a stage made no export itself, the evaluation makes it.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(
-        name, folder, result, export, config, run.fingerprint if run is not None else "", data_name(config)
-    )
+    return TrainedStage(name, folder, result, export, config, fingerprint, data_name(config))
 
 
 def finished(name: str, folder: Path) -> Any:
-    """The stage's typed result.
-
-    Raises:
-        DataError: the stage has not finished.
-    """
-    try:
-        return read_result(folder)
-    except FileNotFoundError:
+    """The stage's result; raises a DataError if the stage hasn't finished."""
+    if (result := result_of(folder)) is None:
         hint = f"run {name} before publish"
-        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint)) from None
+        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint))
+    return result
 
 
 def data_name(config: dict[str, Any]) -> str:
-    """What a stage was trained on, without any path of this machine."""
+    """The name of a stage's training data, without any path of this machine."""
     data = config.get("data") or {}
     return str(data.get("name") or data.get("source") or "")
 
 
 def no_number(constant: str) -> None:
-    """NaN and the infinities, which JSON doesn't have, become null."""
+    """JSON has no NaN and no infinities: they become null."""
 
 
 def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
-    """``titanflow.json``: the run, its stages' fingerprints, versions and losses, the scores, and every hash.
-
-    ``bundle`` is all that is published but this very file.
-    """
+    """The bytes of ``titanflow.json``; ``bundle`` is everything else that is published."""
     stages = {stage.name: trained_json(stage) for stage in lineage.trained}
     if lineage.evaluation is not None:
         evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
@@ -226,31 +191,29 @@ def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
 
 
 def gate_json(lineage: Lineage) -> dict[str, Any]:
-    """The decision by which the model is published, and the model whose place it takes; where there are such."""
     decision = lineage.gate and json.loads(lineage.gate.model_dump_json(), parse_constant=no_number)
     return {key: value for key, value in (("gate", decision), ("last", lineage.last)) if value is not None}
 
 
 def greedy_json(lineage: Lineage) -> dict[str, Any]:
-    """What the published model said to a prompt without chance, in token ids, where it was evaluated."""
+    """The published model's greedy answer to a prompt, in token ids, if it was evaluated."""
     said = lineage.evaluation.greedy.get(lineage.evaluated_as) if lineage.evaluation else None
     return {"greedy": said.model_dump()} if said else {}
 
 
 def trained_json(stage: TrainedStage) -> dict[str, Any]:
-    """One training stage's part of ``titanflow.json``; a number that isn't finite is null, as JSON has none."""
     result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS), parse_constant=no_number)
     result["export_digests"] = publishable(result["export_digests"])
     return {"fingerprint": stage.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
 
 
 def publishable(digests: dict[str, str]) -> dict[str, str]:
-    """The digests of files that a bundle may hold; of others not even the name is published."""
+    """The digests of files that a bundle may hold; not even the names of others are published."""
     return {name: sha256 for name, sha256 in digests.items() if is_published(name)}
 
 
 def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
-    """The settings that a card names; rows a step is ``batch``, None where it can't be told."""
+    """The settings that a card names; ``batch`` is the rows a step, None if unknown."""
     config = stage.config
     optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
     lora = Lora(**(config.get("lora") or {}))

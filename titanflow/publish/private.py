@@ -1,4 +1,4 @@
-"""What must not be published with a text: a token, or where the user's files lie."""
+"""The secrets that must not be published with a text: a token, or where the user's files lie."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from titanflow.run.contract import StageRun
 UNPUBLISHED = ("folder", "token_block")
 """The settings of a publishing that stay on this machine."""
 SHOWN = ("system_instruction", "gen_kwargs")
-"""The settings of an evaluation that a card's commands hold as they were written."""
+"""The settings of an evaluation that a card's commands show as written."""
 
 
 def private_part(text: str) -> str:
-    """What kind of secret a text holds, in words that don't quote it; empty where it holds none."""
+    """The kind of secret that a text holds, without quoting it; empty if it holds none."""
     home = str(Path.home())
     if redact(text) != text:
         return "a token"
@@ -29,13 +29,10 @@ def private_part(text: str) -> str:
 
 
 def private_problems(run: StageRun) -> list[Problem]:
-    """What a publishing's settings and its run's names would publish of a secret."""
-    texts = {key: value for key, value in run.config.items() if key not in UNPUBLISHED}
-    found = {key: private_part(_joined(value)) for key, value in texts.items()}
     problems = [
         Problem(f"would publish {what}", f"publish.{key}", run.origins.get(key, ""), "what everyone may read")
-        for key, what in found.items()
-        if what
+        for key, value in run.config.items()
+        if key not in UNPUBLISHED and (what := private_part(_joined(value)))
     ]
     names = {"exp_name": run.experiment, "--run": run.run}
     return problems + [
@@ -46,7 +43,7 @@ def private_problems(run: StageRun) -> list[Problem]:
 
 
 def evaluation_secrets(module: Module) -> list[Problem]:
-    """What a card would publish of a secret in the settings of the evaluation whose scores it shows."""
+    """The secrets that a card would publish from the settings of the evaluation whose scores it shows."""
     models = module.config.get("models")
     texts = {key: str(module.config.get(key) or "") for key in SHOWN}
     texts["models"] = "\n".join(map(str, models)) if isinstance(models, dict) else ""
@@ -58,7 +55,7 @@ def evaluation_secrets(module: Module) -> list[Problem]:
 
 
 def data_secrets(modules: Iterable[Module]) -> list[Problem]:
-    """What the names of training data, which a card lists, would publish of a secret."""
+    """The secrets that a card would publish from the names of training data, which it lists."""
     problems = []
     for module in modules:
         for section in ("data", "validation_data") if module.trains else ():

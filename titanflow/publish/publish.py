@@ -34,20 +34,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("titanflow.publish.publish")
 
 DOWNLOADED = ".downloaded"
-"""Below the stage's folder: what was pushed, on its way back to be checked."""
+"""The folder, below the stage's, for the pushed files that are downloaded again and checked."""
 DECISIONS = 5
-"""How often the gate is asked, where others publish to the same branch meanwhile."""
+"""How often the gate is asked if others keep publishing to the same branch."""
 
 
 def publish(run: StageRun) -> PublishResult:
     """Publishes the export of one of the run's models, unless the gate holds it back.
 
     Everything is read and checked before anything is written. The same run published twice changes nothing.
-
-    Raises:
-        ConfigError: settings that can't be used.
-        DataError: a stage without result or export, or an export that isn't what was evaluated.
-        HubError: the Hub refuses or can't be reached.
     """
     started = time.perf_counter()
     settings = read_settings(run)
@@ -59,11 +54,7 @@ def publish(run: StageRun) -> PublishResult:
 
 
 def check_scored(lineage: Lineage, settings: Publish) -> None:
-    """Checks that the model was scored whole, and as it is published.
-
-    Raises:
-        ConfigError: the evaluation was limited, or scored a checkpoint.
-    """
+    """Checks that whole tasks were scored, and by the export that is published."""
     evaluation = lineage.evaluation
     problem = unpublishable(evaluation.limit, evaluation.backend, evaluation.part) if evaluation is not None else None
     if problem is not None and not settings.dry_run:
@@ -71,15 +62,10 @@ def check_scored(lineage: Lineage, settings: Publish) -> None:
 
 
 def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
-    """The files that the model's stage exported, checked to be those that were evaluated.
-
-    Raises:
-        DataError: an export that is incomplete, or isn't what was evaluated.
-    """
     exported = from_export(lineage.export)
     if lineage.evaluation is not None:
         check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
-    # What follows is made with huggingface_hub, which reads the environment when it is imported.
+    # huggingface_hub reads the environment when it is imported, which happens after this.
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
     return exported
@@ -98,30 +84,18 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
-    written[CARD] = model_card(lineage, candidate.settings, bundle)
-    bundle[CARD] = bytes_entry(written[CARD])
-    # The last, for it lists all the others.
-    written[LINEAGE] = lineage_json(lineage, bundle)
-    bundle[LINEAGE] = bytes_entry(written[LINEAGE])
-    sources = {name: entry.source for name, entry in tasks.items() if isinstance(entry.source, bytes)}
-    for name, data in {**written, **sources}.items():
-        refuse_private(name, data.decode(errors="replace"))
+    bundle[CARD] = bytes_entry(model_card(lineage, candidate.settings, bundle))
+    # The lineage comes last, as it lists all other files.
+    bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
+    for name in (*written, CARD, LINEAGE, *tasks):
+        text = bundle[name].source
+        if isinstance(text, bytes) and (found := private_part(text.decode(errors="replace"))):
+            hint = "look for it in the experiment's names, data names and tags"
+            raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
     return bundle
 
 
-def refuse_private(name: str, text: str) -> None:
-    """Checks that a text to be published holds no token and no path of the user's.
-
-    Raises:
-        ConfigError: names the file; never quotes what was found.
-    """
-    if found := private_part(text):
-        hint = "look for it in the experiment's names, data names and tags"
-        raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
-
-
 def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
-    """Writes the model to ``folder``, by default ``model`` in the stage's folder."""
     settings = candidate.settings
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.ask_gate(last_in_folder(folder, candidate.exported))
@@ -141,11 +115,7 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
 
 
 def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
-    """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request.
-
-    Raises:
-        HubError: the Hub refuses, can't be reached, or others don't stop publishing there.
-    """
+    """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request."""
     from titanflow.publish.hub.repository import Repository
     from titanflow.publish.hub.retry import Caller
 
@@ -172,7 +142,7 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
 def send(
     bundle: Bundle, repository: Repository, settings: Publish, run: StageRun, result: PublishResult, ask: Ask
 ) -> PublishResult:
-    """One push, pull request or dry run; ``ask`` is called before anything takes the place of what is published."""
+    """One push, pull request or dry run; ``ask`` is called before anything published is replaced."""
     from titanflow.publish.hub.preview import preview
     from titanflow.publish.hub.pull_request import open_pull_request
     from titanflow.publish.hub.push import push
@@ -192,23 +162,18 @@ def send(
         pushed = open_pull_request(bundle, repository, **how)
     else:
         pushed = push(bundle, repository, tag=result.tag, **how)
-    return result.model_copy(
-        update={
-            "status": "proposed" if pushed.pull_request else "published",
-            "location": pushed.pull_request or result.location,
-            "commit": pushed.commit,
-            "pull_request": pushed.pull_request,
-        }
-    )
+    update = {"status": "published", "commit": pushed.commit, "pull_request": pushed.pull_request}
+    if pushed.pull_request:
+        update |= {"status": "proposed", "location": pushed.pull_request}
+    return result.model_copy(update=update)
 
 
 def file_digests(bundle: Bundle) -> dict[str, str]:
-    """File → SHA-256, as the result records it."""
     return {name: entry.sha256 for name, entry in sorted(bundle.items())}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Publishes what a ``run.yaml`` says and writes ``result.json`` or ``error.json`` beside it."""
+    """Publishes what a ``run.yaml`` says; writes ``result.json`` or ``error.json`` beside it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) != 1 or not Path(arguments[0]).is_file():

@@ -1,4 +1,4 @@
-"""The publish stage's settings, read and checked without a Hub: what a plan asks of them long before the stage runs."""
+"""The publish stage's settings, read and checked without a Hub, as a plan needs them long before the stage runs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def read_settings(run: StageRun) -> Publish:
     Raises:
         ConfigError: every problem that was found.
     """
-    problems = check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish.")
-    if problems:
+    if problems := check(as_tree(run.config, run.origins), dataclass_schema(Publish), "publish."):
         raise ConfigError(problems)
     settings = Publish(**run.config | {"gate": Gate(**run.config.get("gate") or {})})
     # A secret comes first and alone: the other problems quote what they found.
@@ -36,7 +35,6 @@ def read_settings(run: StageRun) -> Publish:
 
 
 def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = "") -> Tree:
-    """A plain config with where each of its values comes from."""
     return {
         key: as_tree(value, origins, f"{above}{key}.")
         if isinstance(value, dict)
@@ -46,7 +44,6 @@ def as_tree(config: Mapping[str, Any], origins: Mapping[str, str], above: str = 
 
 
 def check_names(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the names of the repository, the tag and the branch."""
     problems = []
 
     def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
@@ -71,20 +68,19 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
 
 
 def tag_of(settings: Publish, run: StageRun) -> str:
-    """The tag that marks what is published."""
     return settings.tag or default_tag(run.experiment, run.run, settings.revision)
 
 
 def unpublishable(
     limit: float | None, backend: str, part: str = "", origins: Mapping[str, str] | None = None
 ) -> Problem | None:
-    """Why no model may be published on scores of this kind; None where one may.
+    """Why scores of this kind don't allow a model to be published; None if they do.
 
     Args:
         limit: items a task.
-        backend: what computed.
-        part: the part of the held-out rows that the items are.
-        origins: where the settings stand.
+        backend: what computed the scores.
+        part: the part of the held-out rows that the items belong to.
+        origins: where the settings are written.
     """
     if limit is not None:
         key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"

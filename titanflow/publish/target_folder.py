@@ -1,8 +1,9 @@
-"""Whether a model can be published into a folder: told before anything is trained, and again before it is written."""
+"""Whether a model can be published into a folder: checked before anything is trained, and again before writing."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem
@@ -12,15 +13,13 @@ from titanflow.run.contract import StageRun
 
 HINT = "set `folder` to a new or empty folder"
 SHOWN = 3
-"""Files in the way that are named."""
+"""How many files in the way a message names."""
 
 
 def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
-    """What is wrong with the folder that a config names; what stands in one that was published to is left to the push.
+    """What is wrong with the folder that a config names; None is the stage's own.
 
-    Args:
-        named: the config's ``folder``; None for the stage's own.
-        run: the stage; its other stages' folders hold what no publishing may replace.
+    If something was published to the folder before, the push checks the rest of its content.
     """
     if named is None:
         return []
@@ -33,13 +32,17 @@ def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
 
 
 def in_the_way(folder: Path) -> str:
-    """What can't be replaced by a model at a first look: no folder, or one that nothing was published to."""
+    """Why, at a first look, no model may replace the folder: it is none, or nothing was published to its files."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return f"{folder} is not a folder"
     if not folder.is_dir() or (folder / LINEAGE).is_file():
         return ""
-    foreign = sorted(path.name for path in folder.iterdir())
-    return f"{folder} holds files that no publish wrote: {', '.join(foreign[:SHOWN])}" if foreign else ""
+    return _foreign(folder, (path.name for path in folder.iterdir()))
+
+
+def _foreign(folder: Path, names: Iterable[str]) -> str:
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return f"{folder} holds files that no publish wrote: {shown}" if shown else ""
 
 
 def _unwritable(folder: Path, run: StageRun) -> str:
@@ -54,21 +57,13 @@ def _unwritable(folder: Path, run: StageRun) -> str:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Checks that ``folder`` may be replaced: it isn't there, is empty, or was published before.
-
-    Raises:
-        ConfigError: names what is in the way.
-    """
-    found = in_the_way(folder)
-    foreign = [name for name in sorted(held(folder)) if not is_published(name)] if not found else []
-    if foreign:
-        found = f"{folder} holds files that no publish wrote: {', '.join(foreign[:SHOWN])}"
-    if found:
+    """Raises a ConfigError unless ``folder`` isn't there, is empty, or was published before."""
+    if found := in_the_way(folder) or _foreign(folder, (name for name in held(folder) if not is_published(name))):
         raise ConfigError(Problem(found, "publish.folder", hint=HINT))
 
 
 def held(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by its name relative to it: every file and symlink, and folders that are empty."""
+    """A folder's content by relative name: every file and symlink, and folders that are empty."""
     return {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")

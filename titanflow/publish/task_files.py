@@ -1,7 +1,7 @@
-"""What scored a model, as files beside it: whoever has the model can score it again. They are the tasks of the
-experiment's own, the suites, and which items were scored where those that were trained on were not.
+"""The files that scored a model, published with it so that anyone can score it again: the experiment's own tasks, the
+suites, and the numbers of the scored items if items that were trained on were left out.
 
-The YAML files are those that the evaluation ran, from its own folder. The paths of their items are told anew, from the
+The YAML files are those that the evaluation ran, from its own folder. The paths of their items are rewritten for the
 published folder, so that nothing names a place on this machine.
 """
 
@@ -29,7 +29,7 @@ from titanflow.run.contamination import Contamination
 from titanflow.run.contract import RUN_FILE, StageRun
 
 TASKS_FOLDER = "tasks"
-"""Below the evaluation's folder: the task files that it ran."""
+"""The folder, below the evaluation's, of the task files that it ran."""
 PATH_KEYS = ("data_files", "data_dir", "dataset_path")
 """The keys of a task, at any depth, whose values may be paths."""
 
@@ -38,7 +38,6 @@ class _Dumper(yaml.SafeDumper):
     """Writes a function as the ``!function`` that named it."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Each value stands where it is used."""
         return True
 
 
@@ -46,10 +45,10 @@ _Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scal
 
 
 def evaluated_tasks(evaluation: Path) -> tuple[StageRun, AskedTasks] | None:
-    """What an evaluation was asked for, with the task files that it kept; None where its ``run.yaml`` is gone."""
-    if not (evaluation / RUN_FILE).is_file():
+    """An evaluation's run, and its tasks from the files that it kept; None if its ``run.yaml`` is gone."""
+    run, kept = StageRun.of(evaluation), evaluation / TASKS_FOLDER
+    if run is None:
         return None
-    run, kept = StageRun.read(evaluation / RUN_FILE), evaluation / TASKS_FOLDER
     return run, asked_by({**run.config, "include_path": str(kept) if kept.is_dir() else None})
 
 
@@ -61,7 +60,7 @@ def suite_files(evaluation: Path) -> Bundle:
 
 
 def scored_numbers(contamination: Contamination | None) -> Bundle:
-    """By task the numbers of the items that were scored, as lm-eval takes them; empty where all were."""
+    """For each task the numbers of the scored items, as lm-eval takes them; empty if all were scored."""
     if contamination is None or not contamination.dropped_items:
         return {}
     scored = {name: contamination.tasks[name].scored for name in contamination.dropped_items}
@@ -69,13 +68,7 @@ def scored_numbers(contamination: Contamination | None) -> Bundle:
 
 
 def task_files(evaluation: Path) -> Bundle:
-    """The YAML of the experiment's own tasks, the Python files beside it where they name functions, and their items.
-
-    Empty where all tasks are of lm-eval's library.
-
-    Raises:
-        ConfigError: a file whose name no bundle takes.
-    """
+    """The YAML of the experiment's own tasks, the Python files beside it if they name functions, and their items."""
     found = evaluated_tasks(evaluation)
     if found is None or not found[1].files:
         return {}
@@ -93,23 +86,22 @@ def task_files(evaluation: Path) -> Bundle:
         modules = (path for path in sorted(folder.rglob("*.py")) if path.is_file() and not path.is_symlink())
         files |= {f"{TASKS}/{path.relative_to(folder).as_posix()}": bytes_entry(path.read_bytes()) for path in modules}
     files |= {name: file_entry(path) for name, path in sorted(items.found.items())}
-    problems = [Problem("no name for a published file", name) for name in files if not is_published(name)]
-    if problems:
+    if problems := [Problem("no name for a published file", name) for name in files if not is_published(name)]:
         raise ConfigError(problems)
     return files
 
 
 def task_secrets(asked: AskedTasks) -> Iterator[Problem]:
-    """What the files of one's own tasks would publish of a secret; the paths of their items are told anew.
+    """The secrets that the files of one's own tasks would publish; the paths of their items are rewritten.
 
     ``asked`` are tasks whose files can be read, as they are before the evaluation renders them.
     """
     names, texts = _Items("", None), {}
-    for path in asked.files:
-        own = read_yaml(path)
+    configs = {path: read_yaml(path) for path in asked.files}
+    for path, own in configs.items():
         told, text = names.told(own), path.read_text(encoding="utf-8")
         texts[path] = text if told == own and DATA not in text else _dumped(told).decode()
-    if asked.folder and any(True for path in asked.files for _ in functions(read_yaml(path))):
+    if asked.folder and any(True for own in configs.values() for _ in functions(own)):
         texts |= {path: path.read_text(encoding="utf-8", errors="replace") for path in asked.folder.rglob("*.py")}
     for path, text in texts.items():
         if what := private_part(text):
@@ -125,8 +117,8 @@ def _dumped(config: dict[str, Any]) -> bytes:
 class _Items:
     """The files of items that tasks read, by their published names.
 
-    ``written`` is the folder of the prepared items as the rendered tasks have it, ``now`` where it lies; ``places``
-    holds the other folders that were met, each of which gets a number.
+    ``written`` is the folder of the prepared items as the rendered tasks name it, ``now`` where it lies. ``places``
+    numbers the other folders.
     """
 
     written: str
@@ -140,7 +132,7 @@ class _Items:
         return cls(glob.escape(str(Path(data).absolute())) if data else "", run.data.train)
 
     def told(self, value: Any, is_path: bool = False) -> Any:
-        """A task's config with its paths as they are in the published folder; the files behind them are kept."""
+        """A task's config with the paths of the published folder; notes the files behind them."""
         if isinstance(value, dict):
             return {key: self.told(one, is_path or key in PATH_KEYS) for key, one in value.items()}
         if isinstance(value, list):
@@ -155,7 +147,7 @@ class _Items:
         pattern = Path(value)
         if not any(_files(str(pattern))):
             return value
-        # The deepest folder above it that is no pattern.
+        # The deepest folder above it without a wildcard.
         above = next(folder for folder in pattern.parents if not glob.has_magic(str(folder)))
         place = self.places.setdefault(above.absolute(), f"{ITEMS}/{len(self.places) + 1}")
         return self._published(glob.escape(str(above)), os.path.relpath(pattern, above), place)
@@ -168,7 +160,7 @@ class _Items:
 
 
 def _files(pattern: str) -> Iterator[Path]:
-    """The files that a path or pattern names; of a folder all below it."""
+    """The files that a path or pattern names, or all below a folder."""
     exact = Path(pattern)
     for path in [exact] if exact.exists() else map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""What a finished training took, as a row of a table in markdown: for a family's README, or beside another's."""
+"""A finished training's speed and memory as a row of a markdown table: for a family's README, or beside another's."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ UNKNOWN = "–"
 def benchmark_table(folders: Iterable[Path]) -> str:
     """A markdown table with a row for each training stage's folder.
 
-    Speed and MFU are medians of the logged steps; MFU has a dash where the device's peak isn't known. Memory is the
-    peak of what a rank reserved on its device, on a CPU of the first rank's process.
+    Speed and MFU are medians of the logged steps; MFU is a dash if the device's peak isn't known. Memory is the peak
+    that a rank reserved on its device; on a CPU it is that of the first rank's process.
 
     Raises:
         DataError: a folder is no finished training stage's.
@@ -57,13 +57,12 @@ def _row(folder: Path) -> tuple[str, ...]:
 
 
 def _device(run: StageRun) -> str:
-    """The kind of device that the stage was planned for."""
     record = Manifest.open(run.folder.parent).stages.get(run.stage)
     return (record.forecast.get("device") if record else "") or str(run.config["launcher"]["device"])
 
 
 def _techniques(config: Mapping[str, Any], layout: Layout) -> Iterator[str]:
-    """What speed and memory depend on beside the model and its rows, called as in torchtitan's benchmarks."""
+    """The other settings that speed and memory depend on, named as in torchtitan's benchmarks."""
     degrees = {"FSDP": layout.shard, "DDP": layout.replicate, "TP": layout.tensor, "PP": layout.pipeline}
     degrees |= {"CP": layout.context, "EP": int(config["parallelism"]["expert_parallel_degree"])}
     yield from (f"{name} {degree}" for name, degree in degrees.items() if degree > 1)

@@ -1,4 +1,4 @@
-"""What a run's folder holds, read for its report: finished, half finished or failed."""
+"""A run's folder, read for its report: finished, half finished or failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class StageContents:
-    """One stage: what the plan said of it, and what it left behind. What isn't there is None or empty."""
+    """One stage: its plan and what it left behind; what is missing is None or empty."""
 
     name: str
     folder: Path
@@ -37,7 +37,6 @@ class StageContents:
 
     @property
     def state(self) -> str:
-        """In a word, what became of it."""
         if self.result is not None:
             return getattr(self.result, "status", "finished") if self.name == "publish" else "finished"
         if self.error is not None:
@@ -46,13 +45,12 @@ class StageContents:
 
     @property
     def seconds(self) -> float | None:
-        """From its start to its end by the manifest, start-up and export included; else what the stage says."""
+        """From start to end by the manifest, start-up and export included; else by the stage's own result."""
         wall = wall_seconds(self.record) if self.record else None
         return getattr(self.result, "seconds", None) if wall is None else wall
 
     @property
     def reconciled(self) -> Reconciled | None:
-        """Its forecast beside what it took; None where there is no forecast, or it isn't finished."""
         return reconcile(self.name, self.record, self.result) if self.record else None
 
 
@@ -65,29 +63,25 @@ class RunContents:
     stages: list[StageContents]
 
     def stage(self, name: str) -> StageContents | None:
-        """A stage by its name, or None where the run has none."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
     @property
     def trained(self) -> list[tuple[StageContents, TrainResult]]:
-        """The training stages that finished, with their results."""
         return [(stage, stage.result) for stage in self.stages if isinstance(stage.result, TrainResult)]
 
     @property
     def evaluation(self) -> EvaluateResult | None:
-        """The evaluation's result, where it finished."""
         found = self.stage("evaluate")
         return found.result if found and isinstance(found.result, EvaluateResult) else None
 
     @property
     def publication(self) -> PublishResult | None:
-        """The publishing's result, where it finished."""
         found = self.stage("publish")
         return found.result if found and isinstance(found.result, PublishResult) else None
 
 
 def read_contents(folder: Path) -> RunContents:
-    """Reads a run's folder; what is half written or of another version counts as not there.
+    """Reads a run's folder; what is half written or from another version counts as missing.
 
     Raises:
         ConfigError: the folder isn't a run's.
@@ -125,7 +119,7 @@ def _stage(folder: Path, planned: dict[str, Any], record: StageRecord | None) ->
 
 
 def _read_or_none(read: Any, path: Path) -> Any:
-    """A file's content; None where it isn't there, or where another version wrote what this one can't read."""
+    """A file's content; None if it is missing, or if another version wrote it and this one can't read it."""
     try:
         return read(path)
     except (OSError, ValueError, KeyError, DataError):

@@ -1,13 +1,12 @@
-"""What a fine-tuning stage trains, row by row: ``titanflow masks``.
+"""What a fine-tuning stage trains on, row by row: ``titanflow masks``.
 
-The rows are prepared as a run would prepare them, into the same workspace, and read from there: what is shown is
+The rows are prepared as a run would prepare them, into the same workspace, and read from there. So what is shown is
 what is trained on.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 TRAINED, CONTEXT = "bold green", "dim"
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what is trained, for whoever sees no colours."""
+"""The marks around trained text, for output without colours."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,15 @@ class MaskedRow:
     labels: list[int]
 
     def as_json(self) -> dict[str, Any]:
-        """The row as ``--json`` prints it."""
         return {"source": self.source, "input_ids": self.input_ids, "labels": self.labels}
 
     @property
     def trained(self) -> list[bool]:
-        """Of each token, whether the model is trained to write it."""
+        """For each token, whether the model is trained to write it."""
         return [False, *(label >= 0 for label in self.labels[:-1])]
 
     def spans(self, backend: Any) -> Iterator[tuple[bool, str]]:
-        """Its text in turns of what is trained and what isn't, decoded by a tokenizer's ``backend``."""
+        """Its text, trained and untrained parts in turn, decoded by a tokenizer's ``backend``."""
         pairs = zip(self.input_ids, self.trained, strict=True)
         for is_trained, run in itertools.groupby(pairs, lambda pair: pair[1]):
             yield is_trained, backend.decode([token for token, _ in run], skip_special_tokens=False)
@@ -70,11 +68,6 @@ class Masks:
         folders = info.mixture.get("members", {"": folder})
         self.infos: list[tuple[Path, DatasetInfo]] = [(Path(path), read_info(path)) for path in folders.values()]
         self.infos = [(path, info) for path, info in self.infos if info.kind == "chat"]
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Rows that were left out, by reason."""
-        return self._sums("dropped")
 
     def _sums(self, name: str) -> dict[str, int]:
         from titanflow.data.files.file_counts import totals
@@ -98,12 +91,11 @@ class Masks:
                 yield MaskedRow(files[number].origin(place), tokens.tolist(), labels.tolist())
 
     def as_json(self, limit: int | None) -> dict[str, Any]:
-        """What ``--json`` prints; ``limit`` is of each source."""
+        """The output of ``--json``; ``limit`` applies to each source."""
         rows = [row.as_json() for row in self.rows(limit)]
         return {"rows": rows, **{name: self._sums(name) for name in ("dropped", "unread", "notes")}}
 
     def render(self, limit: int) -> RenderableType:
-        """The first rows of each source in colour, and the counts."""
         from titanflow.data.tokenizer.tokenizer import described_tokenizer
 
         backend = described_tokenizer(self.tokenizer)
@@ -115,12 +107,12 @@ class Masks:
             for is_trained, said in row.spans(backend):
                 text.append(f"{OPEN}{said}{CLOSE}" if is_trained else said, TRAINED if is_trained else CONTEXT)
             parts += [text, Text()]
-        ends = ([backend.id_to_token(end) or "" for end in info.ends_of_turn] for _, info in self.infos)
-        return Group(*parts, *(counts(info, named) for (_, info), named in zip(self.infos, ends, strict=True)))
+        ends = ((info, [backend.id_to_token(end) or "" for end in info.ends_of_turn]) for _, info in self.infos)
+        return Group(*parts, *(counts(info, named) for info, named in ends))
 
 
 def counts(info: DatasetInfo, ends_of_turn: list[str]) -> Table:
-    """What was prepared from one source, and what was left out; of the ends of turn the most frequent comes first."""
+    """The counts of one source: prepared and left out. The most frequent end of turn comes first."""
     table = Table(box=None, pad_edge=False, show_header=False)
     packed = f"{info.rows:,} rows of {info.seq_len:,}, {info.fill:.1%} filled"
     values = {
@@ -163,7 +155,7 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
         if dataset["folder"] in wanted:
             wanted |= set(dataset.get("members", {}).values())
     datasets = [dataset for dataset in config["datasets"] if dataset["folder"] in wanted]
-    # The rows need the base's tokenizer, not its weights.
+    # Rows need only the base's tokenizer, not its weights.
     config = {**config, "weights": [], "datasets": datasets}
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
@@ -175,14 +167,12 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 
 
 def _training_run(plan: Plan, module: str | None) -> StageRun:
-    names = {name: one.stage for name, one in plan.config.modules.items()}
-    if module is not None and module not in names:
-        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(names)))
-    asked = [module] if module is not None else list(names)
-    for name in (name for name in asked if plan.config.modules[name].trains):
-        planned = plan.stage(names[name])
-        section = plan.config.modules[name].config.get("data") or {}
-        if planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
+    modules = plan.config.modules
+    if module is not None and module not in modules:
+        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(modules)))
+    for one in modules.values() if module is None else [modules[module]]:
+        planned, section = plan.stage(one.stage), one.config.get("data") or {}
+        if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"
     raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat"))
@@ -191,7 +181,7 @@ def _training_run(plan: Plan, module: str | None) -> StageRun:
 def _raise(path: Path) -> None:
     if not path.is_file():
         raise StageFailed("preparing the data ended without saying why; its output is above")
-    error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    error = StageError.model_validate_json(path.read_bytes())
     if error.exit_code != 2:
         raise StageFailed(error.message)
     raise DataError(error.message)

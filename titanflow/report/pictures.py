@@ -1,4 +1,4 @@
-"""A stage's curves as SVG that stands in the page itself and takes the page's colours, light or dark."""
+"""A stage's curves as SVG inside the page, in the page's colours, light or dark."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 from titanflow.common.curves import GREY, TRAIN_COLOUR, VALIDATION_COLOUR, Line, Panel, draw, loss_panel, points
 
 COLOURS = {TRAIN_COLOUR: "var(--accent)", VALIDATION_COLOUR: "var(--second)", GREY: "var(--muted)"}
-"""The colours that a picture is drawn with, and those of the page's style that take their place."""
+"""The colours that a picture is drawn with, and the page's own that replace them."""
 SMALLER = {"learning_rate": "learning rate", "tokens_per_second": "tokens a second", "grad_norm": "gradient norm"}
-"""What is shown of each step beside the loss, and its title."""
-
-
+"""The metrics shown for each step beside the loss, and their titles."""
 SIZES = ((5.8, 3.8), (3.9, 2.9))
-"""Inches of the loss's picture, on a wide page and on a phone's: its labels have one size, and are seen in one."""
+"""Inches of the loss's picture on a wide page and on a phone, so that its labels look equally large on both."""
 
 
 def loss_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
@@ -25,7 +23,7 @@ def loss_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
-    """A small picture each of learning rate, throughput and gradient norm, where they were recorded twice."""
+    """A small picture of the learning rate, throughput and gradient norm each, if recorded twice."""
     return [
         inline(draw([Panel(title, "", [Line(title, found)], xlabel="")], width=3.2, height=1.5))
         for key, title in SMALLER.items()
@@ -34,15 +32,14 @@ def smaller_svgs(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def inline(svg: bytes) -> str:
-    """A picture as an element of an HTML page: no header, no names that another picture on it may have, its colours
-    those of the page."""
+    """A picture as an HTML element: in the page's colours, without a header or names that another picture may have."""
     text = svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     opening, rest = text.split(">", 1)
     opening = re.sub(r'\s(?:xmlns(?::xlink)?|width|height|version)="[^"]*"', "", opening)
     text = f"{opening}>{rest}"
-    # Clip paths and markers are named after their content, so that an equal name means an equal thing.
+    # Clip paths and markers are named after their content, so equal names mean equal things.
     text = re.sub(r'\sid="[A-Za-z0-9.]+_\d+"', "", text)
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     for drawn, styled in COLOURS.items():

@@ -1,4 +1,4 @@
-"""What was forecast beside what it took."""
+"""Forecasts beside what the stages really took."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """One finished stage: seconds from start to end, bytes of a rank, tokens a second, and cost, expected and actual.
-
-    What wasn't known then, or isn't measured, is None.
-    """
+    """One finished stage: seconds from start to end, tokens a second, bytes of a rank and cost; None is unknown."""
 
     stage: str
     expected_seconds: float | None = None
@@ -37,7 +34,7 @@ class Reconciled:
 
 
 def reconcile(stage: str, record: StageRecord, result: object) -> Reconciled | None:
-    """A stage's forecast beside its result; None where it isn't finished, or was run without a forecast."""
+    """A stage's forecast beside its result; None if it isn't finished, or had no forecast."""
     forecast, seconds = record.forecast, wall_seconds(record)
     if not forecast or seconds is None:
         return None
@@ -57,7 +54,7 @@ def reconcile(stage: str, record: StageRecord, result: object) -> Reconciled | N
 
 
 def reconciled(plan: Plan) -> list[Reconciled]:
-    """The stages of a plan that it forecast, and that have finished since."""
+    """The stages of a plan with a forecast that have finished since."""
     manifest, found = Manifest.open(plan.folder), []
     for stage in plan.stages:
         record, folder = manifest.stages.get(stage.stage), stage.run.folder
@@ -67,7 +64,7 @@ def reconciled(plan: Plan) -> list[Reconciled]:
 
 
 def wall_seconds(record: StageRecord) -> float | None:
-    """From a stage's start to its end, start-up and export included; None where it isn't finished."""
+    """From a stage's start to its end, start-up and export included; None if it isn't finished."""
     if not record.started or not record.finished:
         return None
     started, finished = (datetime.fromisoformat(one) for one in (record.started, record.finished))
@@ -75,20 +72,19 @@ def wall_seconds(record: StageRecord) -> float | None:
 
 
 def headline(found: Iterable[Reconciled]) -> str:
-    """All stages that had a forecast of their time in one line; empty where none had."""
+    """All stages whose time was forecast, in one line; empty if there are none."""
     known = [one for one in found if one.expected_seconds is not None and one.seconds is not None]
     if not known:
         return ""
     expected, took = (sum(getattr(one, name) for one in known) for name in ("expected_seconds", "seconds"))
     text = f"forecast {duration(expected)}, took {duration(took)} ({', '.join(one.stage for one in known)})"
-    costs = [one.cost for one in known if one.cost is not None]
-    if costs:
+    if costs := [one.cost for one in known if one.cost is not None]:
         text += f"; forecast cost {price(sum(one.expected_cost or 0 for one in known))}, was {price(sum(costs))}"
     return text
 
 
 def table_rows(found: Iterable[Reconciled]) -> list[dict[str, Any]]:
-    """The rows of a table: each figure as it was forecast, and as it came."""
+    """The rows of a table: each figure as forecast and as measured."""
     columns: Mapping[str, tuple[str, str, Any]] = {
         "time": ("expected_seconds", "seconds", duration),
         "tokens/s": ("expected_speed", "speed", lambda value: f"{value:,.0f}"),
@@ -105,7 +101,7 @@ def table_rows(found: Iterable[Reconciled]) -> list[dict[str, Any]]:
 
 
 def _beside(expected: float | None, actual: float | None, show: Any) -> str:
-    """``forecast → actual``; a dash for what isn't known."""
+    """``forecast → actual``, with a dash for an unknown figure."""
     if expected is None and actual is None:
         return ""
     return " → ".join("–" if value is None else show(value) for value in (expected, actual))

@@ -1,7 +1,7 @@
 """``report.html``: a run on one page, made from its folder alone.
 
-The page needs nothing from anywhere: no script, no font, no picture that doesn't stand in it, and its policy forbids
-them. Whatever comes from data or a model is escaped.
+The page loads nothing: scripts, fonts and pictures from elsewhere are forbidden by its policy. Text from data or a
+model is escaped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from titanflow.report.sections import evaluated_models, inheritance, masked_rows
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"
 BREAKS = re.compile(r"(?<=[_/,-])(?=\w)|(?<=[a-z]\.)(?=\w)")
-"""Where a long name may go on in the next line."""
+"""The places where a long name may wrap."""
 
 
 def write_report(folder: Path) -> Path:
@@ -40,18 +40,10 @@ def write_report(folder: Path) -> Path:
 
 
 def render_report(folder: Path) -> str:
-    """The page of a run.
-
-    Raises:
-        ConfigError: the folder isn't a run's.
-    """
     run = read_contents(folder)
+    trained = [stage for stage in run.stages if stage.name in ("pretrain", "sft")]
     environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "export_check": export_check, "breakable": breakable}
     page = environment.get_template("report.html.jinja").render(
@@ -60,19 +52,15 @@ def render_report(folder: Path) -> str:
         state=run_state(run),
         tiles=tiles(run),
         pictures={
-            stage.name: (
-                [Markup(svg) for svg in loss_svgs(stage.metrics)],
-                [Markup(svg) for svg in smaller_svgs(stage.metrics)],
-            )
-            for stage in run.stages
-            if stage.name in ("pretrain", "sft")
+            stage.name: (list(map(Markup, loss_svgs(stage.metrics))), list(map(Markup, smaller_svgs(stage.metrics))))
+            for stage in trained
         },
         results=result_table(run),
         models=evaluated_models(run),
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
-        data=training_data({stage.name: stage.folder for stage in run.stages if stage.name in ("pretrain", "sft")}),
+        data=training_data({stage.name: stage.folder for stage in trained}),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
         inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )
@@ -80,12 +68,11 @@ def render_report(folder: Path) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A task's, file's or setting's name that may go on in the next line where a part of it ends."""
+    """A task's, file's or setting's name that may wrap after each of its parts."""
     return Markup("<wbr>").join(escape(part) for part in BREAKS.split(name))
 
 
 def run_state(run: RunContents) -> str:
-    """What became of the run, in a word or two."""
     for stage in run.stages:
         if stage.state != "finished":
             return stage.state if stage.name == "publish" and stage.result else f"{stage.name} {stage.state}"

@@ -1,10 +1,9 @@
-"""The parts of a report as plain values: what its template shows, with nothing left to compute."""
+"""The parts of a report as plain values, so that its template computes nothing."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,12 @@ from titanflow.report.masks import Masks
 from titanflow.run.results import EvaluateResult, InheritanceRow, TrainResult
 
 MASK_ROWS = 3
-"""Conversations that are shown of each stage."""
+"""How many conversations each stage shows."""
 SHOWN_WEIGHTS = 2
-"""Files of weights whose hash is shown of a model."""
+"""How many weight files each model shows, with their hashes."""
 UNIT_SCALE = re.compile(r"(acc|exact_match|em|f1)(_|,|$)")
-"""lm-eval's metrics from 0 to 1, also where they are no share: of a group, or made of partly right answers. Others with
-a value in between have another scale: mcc (from -1), bits_per_byte."""
+"""lm-eval's metrics from 0 to 1, even if they are no share: a group's, or those of partly right answers. Other metrics
+with such a value have another scale: mcc (from -1), bits_per_byte."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Interval:
-    """A score's place on a bar from 0 to 1, in percent of it: the value, and its 95 % interval."""
+    """A score's place on a bar from 0 to 1, in percent of the bar: the value and its 95 % interval."""
 
     value: float
     low: float
@@ -45,7 +44,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What a name in the table of scores stands for: a folder, and the SHA-256 of its first files of weights."""
+    """The model behind a name in the table of scores: a folder, and the SHA-256 of its first weight files."""
 
     name: str
     folder: str
@@ -64,7 +63,6 @@ class MaskedText:
 
 
 def tiles(run: RunContents) -> list[Tile]:
-    """The figures that say at a glance what the run came to."""
     found = []
     trained = run.trained
     if trained:
@@ -76,8 +74,7 @@ def tiles(run: RunContents) -> list[Tile]:
             held_out = "" if result.validation_loss is None else f"held out {result.validation_loss:.3f}"
             found.append(Tile(f"{stage.name} loss", f"{result.loss:.3f}", held_out))
     found += best_scores(run.evaluation)
-    seconds = [stage.seconds for stage in run.stages if stage.seconds is not None]
-    if seconds:
+    if seconds := [stage.seconds for stage in run.stages if stage.seconds is not None]:
         total = sum(seconds)
         time = f"{total / 3600:.1f} h" if total >= 3600 else f"{total / 60:.1f} min"
         found.append(Tile("time", time, f"{len(seconds)} stages"))
@@ -85,7 +82,7 @@ def tiles(run: RunContents) -> list[Tile]:
 
 
 def best_scores(evaluation: EvaluateResult | None) -> list[Tile]:
-    """The first metric of the first two tasks that have one that grows, of the last model beside the first."""
+    """The first metric of the first two tasks that have one where higher is better; the last model beside the first."""
     if evaluation is None or not evaluation.scores:
         return []
     models = list(evaluation.scores)
@@ -93,17 +90,12 @@ def best_scores(evaluation: EvaluateResult | None) -> list[Tile]:
     for row in score_rows(evaluation, models[-1]):
         first, last = row.scores[0], row.scores[-1]
         if row.higher_is_better is not False and row.task not in rows and last.value is not None:
-            note = (
-                f"{row.metric}, {models[0]} {first.value:.3f}"
-                if len(models) > 1 and first.value is not None
-                else row.metric
-            )
-            rows[row.task] = Tile(row.task, f"{last.value:.3f}", note)
+            beside = f", {models[0]} {first.value:.3f}" if len(models) > 1 and first.value is not None else ""
+            rows[row.task] = Tile(row.task, f"{last.value:.3f}", row.metric + beside)
     return list(rows.values())[:2]
 
 
 def result_table(run: RunContents) -> dict[str, Any]:
-    """Models, rows and the intervals of scores between 0 and 1."""
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return {}
@@ -111,21 +103,20 @@ def result_table(run: RunContents) -> dict[str, Any]:
     rows = [
         (row, [(score, interval(score, row.metric)) for score in row.scores])
         for row in score_rows(evaluation, last)
-        # Of perplexities bits per byte alone compares across tokenizers.
+        # Of the perplexities only bits per byte compares across tokenizers.
         if not row.metric.endswith("perplexity")
     ]
     return {"models": columns(evaluation, last), "rows": rows}
 
 
 def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
-    """The evaluated models in the order of their columns; a folder of the run is told from the run's."""
+    """The evaluated models in the order of their columns; folders in the run are relative to the run."""
     evaluation = run.evaluation
     if evaluation is None or not evaluation.scores:
         return []
     found, root = [], run.folder.resolve()
     for name in columns(evaluation, list(evaluation.scores)[-1]):
-        folder = evaluation.folders.get(name)
-        if folder is None:
+        if (folder := evaluation.folders.get(name)) is None:
             continue
         weights = [
             (file, sha256) for file, sha256 in evaluation.digests.get(name, {}).items() if WEIGHTS.fullmatch(file)
@@ -136,7 +127,7 @@ def evaluated_models(run: RunContents) -> list[EvaluatedModel]:
 
 
 def interval(score: Score, metric: str) -> Interval | None:
-    """Where a score lies on a bar from 0 to 1; None where it has no standard error, or another scale."""
+    """A score's place on a bar from 0 to 1; None without a standard error, or on another scale."""
     value, stderr = score.value, score.stderr
     if value is None or stderr is None or not 0 <= value <= 1:
         return None
@@ -148,25 +139,24 @@ def interval(score: Score, metric: str) -> Interval | None:
 
 
 def timings(run: RunContents) -> list[tuple[str, str, float]]:
-    """Each finished stage, its time beside what was forecast, and its share of the longest in percent."""
-    measured = [(stage.name, stage.seconds) for stage in run.stages if stage.seconds is not None]
+    """Each finished stage, its time beside its forecast, and its share of the longest in percent."""
+    measured = [(stage, stage.seconds) for stage in run.stages if stage.seconds is not None]
     longest = max((seconds for _, seconds in measured), default=0.0) or 1.0
     return [
-        (name, duration(seconds) + _forecast_of(run, name), round(100 * seconds / longest, 2))
-        for name, seconds in measured
+        (stage.name, duration(seconds) + _forecast_of(stage), round(100 * seconds / longest, 2))
+        for stage, seconds in measured
     ]
 
 
-def _forecast_of(run: RunContents, name: str) -> str:
-    stage = run.stage(name)
-    found = stage.reconciled if stage else None
+def _forecast_of(stage: StageContents) -> str:
+    found = stage.reconciled
     if found is None or found.expected_seconds is None:
         return ""
     return f", forecast {duration(found.expected_seconds)}"
 
 
 def inheritance(stage: StageContents) -> dict[str, list[InheritanceRow]]:
-    """What a fine-tuning stage set itself, and what it took from its base; as planned, where it isn't finished."""
+    """The settings that a fine-tuning stage made itself or took from its base; as planned if it isn't finished."""
     rows = stage.result.inheritance if isinstance(stage.result, TrainResult) else stage.inheritance
     return {
         "own": [row for row in rows if row.how != "inherited"],
@@ -175,15 +165,13 @@ def inheritance(stage: StageContents) -> dict[str, list[InheritanceRow]]:
 
 
 def masked_rows(stage: StageContents) -> list[MaskedText]:
-    """The first conversations that a stage trains on, token by token; none where its prepared data is gone."""
+    """The first conversations that a stage trains on, token by token; none if its prepared data is gone."""
     run = stage.run
     if run is None or run.data.train is None or run.tokenizer is None:
         return []
     try:
         masks = Masks(run.data.train, run.tokenizer)
-        if not masks.infos:
-            return []
-        return list(_masked(masks))
+        return list(_masked(masks)) if masks.infos else []
     except (OSError, ValueError, TypeError, TitanflowError):
         return []
 
@@ -191,10 +179,8 @@ def masked_rows(stage: StageContents) -> list[MaskedText]:
 def _masked(masks: Masks) -> Iterator[MaskedText]:
     from titanflow.data.tokenizer.tokenizer import described_tokenizer
 
-    decode: Callable[[list[int]], str] = lambda tokens: backend.decode(tokens, skip_special_tokens=False)  # noqa: E731
     backend = described_tokenizer(masks.tokenizer)
-    # Each source of a mixture shows one.
+    # Each source of a mixture shows at least one.
     for row in masks.rows(max(1, MASK_ROWS // len(masks.infos))):
-        runs = itertools.groupby(zip(row.input_ids, row.trained, strict=True), lambda pair: pair[1])
-        pieces = [(decode([token for token, _ in run]), is_trained) for is_trained, run in runs]
+        pieces = [(said, is_trained) for is_trained, said in row.spans(backend)]
         yield MaskedText(row.source, len(row.input_ids), sum(row.trained), pieces)

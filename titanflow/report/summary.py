@@ -1,4 +1,4 @@
-"""What a run came to, on one screen: losses, scores side by side, and the folder that was published."""
+"""The outcome of a run on one screen: losses, scores side by side, and where the model was published."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from titanflow.run.results import (
     TrainResult,
     counted,
     is_stderr,
-    read_result,
+    result_of,
 )
 
 LEFT_OUT = 0.1
-"""Share of a source's rows from which on the summary says that they were left out."""
+"""If a larger share of a source's rows was left out, the summary says so."""
 BLOCKS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 24
 LONGEST_ANSWER = 160
@@ -38,8 +38,8 @@ LONGEST_ANSWER = 160
 
 
 def render_summary(plan: Plan) -> RenderableType:
-    """The summary of what a run's stages have finished so far."""
-    results = [read_result(stage.run.folder) for stage in plan.stages if (stage.run.folder / RESULT_FILE).exists()]
+    """The summary of the stages that a run has finished so far."""
+    results = [result for stage in plan.stages if (result := result_of(stage.run.folder)) is not None]
     parts: list[RenderableType] = [Text(f"{stage.stage} {stage.reason}") for stage in plan.stages if stage.kept]
     training = [result for result in results if isinstance(result, TrainResult)]
     if training:
@@ -94,7 +94,6 @@ def _left_out(data: Iterable[TrainingData]) -> list[Text]:
 
 
 def losses(folder: Path) -> list[float]:
-    """The training losses of a stage's ``metrics.jsonl``, in order."""
     return [record["loss"] for record in read_metrics(folder / METRICS_FILE) if record.get("loss") is not None]
 
 
@@ -110,7 +109,6 @@ def curve(values: list[float], width: int = CURVE_WIDTH) -> str:
 
 
 def _contamination(result: EvaluateResult) -> list[Text]:
-    """What of the items was trained on, and what nobody could look at."""
     found = result.contamination
     style = "yellow" if found and found.leaked else "dim"
     return [Text(sentence, style=style, overflow="fold") for sentence in found.sentences()] if found else []
@@ -136,7 +134,6 @@ def _scores(result: EvaluateResult) -> Table:
 
 
 def _items(result: EvaluateResult) -> list[Text]:
-    """What of the rows that were held out was no item."""
     return [Text(result.left_out_text, style="yellow", overflow="fold")] if result.left_out else []
 
 
@@ -189,12 +186,10 @@ def _gate(gate: GateDecision) -> Table:
 
 
 def _written(result: PublishResult) -> Text:
-    size = f"{len(result.files)} files"
-    where = f"{result.location} {result.commit[:12]}".rstrip() + (
-        f" tagged {result.tag}" if result.commit and result.tag else ""
-    )
+    tagged = f" tagged {result.tag}" if result.commit and result.tag else ""
+    where = f"{result.location} {result.commit[:12]}".rstrip() + tagged
     verb = {"dry run": "Would publish", "proposed": "Proposed, not published yet:"}.get(result.status, "Published")
-    return Text.assemble((f"{verb} ", "bold"), where, f" ({size})", overflow="fold")
+    return Text.assemble((f"{verb} ", "bold"), where, f" ({len(result.files)} files)", overflow="fold")
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """The model card: what the model is, how to run it, what it scores and where it comes from.
 
-Whatever comes from data, a model or a config reaches the card through :mod:`titanflow.publish.card.markdown`. The same
-run gives the same bytes: nothing here depends on the time or the machine of the publishing.
+Text from data, a model or a config reaches the card through :mod:`titanflow.publish.card.markdown`. The same run gives
+the same bytes: nothing here depends on when or where it is published.
 """
 
 from __future__ import annotations
@@ -42,17 +42,14 @@ CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
-    """Renders ``README.md``; ``bundle`` holds all that is published beside it and ``titanflow.json``.
+    """Renders ``README.md``; ``bundle`` holds everything else that is published but ``titanflow.json``.
 
-    The client's own ``validate`` and ``push_to_hub`` are not used: they talk to huggingface.co whatever
-    ``HF_ENDPOINT`` says. A Hub checks the card when it is committed.
+    The client's own ``validate`` and ``push_to_hub`` aren't used: they talk to huggingface.co whatever ``HF_ENDPOINT``
+    says. A Hub checks the card when it is committed.
     """
     name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
     card = environment.get_template(TEMPLATE.name).render(
@@ -81,7 +78,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
 
 
 def tables(lineage: Lineage) -> dict[str, Any]:
-    """The card's tables in markdown, and what was evaluated: the tasks, and whether some are the experiment's own."""
+    """The card's tables in markdown, the evaluated tasks, and whether some of them are the experiment's own."""
     evaluation, folder, gate = lineage.evaluation, lineage.evaluation_folder, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
     evaluated = sorted(evaluation.scores.get(lineage.evaluated_as, {})) if evaluation else []
@@ -101,7 +98,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
 
 
 def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
-    """What gives the scores again; nothing where they compare with nothing, or are a checkpoint's."""
+    """The commands that reproduce the scores; none if the scores compare with nothing, or are a checkpoint's."""
     folder, evaluation = lineage.evaluation_folder, lineage.evaluation
     if folder is None or evaluation is None or evaluation.limit is not None or evaluation.backend == "native":
         return []
@@ -109,7 +106,7 @@ def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
 
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
-    """The card's front matter. Scores go in only where whole tasks were evaluated."""
+    """The card's front matter. It has scores only if whole tasks were evaluated."""
     datasets = list(dict.fromkeys(found for stage in lineage.trained for found in hub_datasets(stage.config)))
     return ModelCardData(
         model_name=name,
@@ -127,7 +124,7 @@ def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
 
 
 def card_files(lineage: Lineage) -> dict[str, bytes]:
-    """What is published with the card: the loss curve, and scores of the Hub's own benchmarks."""
+    """The files published with the card: the loss curve, and scores of the Hub's own benchmarks."""
     files = {}
     if curve := loss_picture(lineage):
         files[LOSS_CURVE] = curve
@@ -138,13 +135,12 @@ def card_files(lineage: Lineage) -> dict[str, bytes]:
 
 
 def loss_picture(lineage: Lineage) -> bytes | None:
-    """The losses of every stage over its steps, side by side; None where no stage left any."""
     records = {stage.name: read_metrics(stage.folder / METRICS_FILE) for stage in lineage.trained}
     panels = [panel for name, found in records.items() if (panel := loss_panel(found, name))]
     return draw(panels, width=10, height=3.6) if panels else None
 
 
 def versions(lineage: Lineage) -> dict[str, str]:
-    """The versions that the stages recorded, the published stage's first."""
+    """The versions that the stages recorded; the published stage's win."""
     evaluated = lineage.evaluation.versions if lineage.evaluation else {}
     return {"titanflow": __version__} | evaluated | lineage.published.result.versions

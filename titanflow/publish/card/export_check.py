@@ -1,4 +1,4 @@
-"""How an export was compared with the model that was trained, in words for the card and the report."""
+"""The comparison of an export with the model that was trained, in words for the card and the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def export_check(figures: Mapping[str, float]) -> str:
-    """The figures of a training stage's ``parity`` as half a sentence; what wasn't measured is left out."""
+    """The figures of a training stage's ``parity`` as half a sentence, without those that weren't measured."""
     found = []
     if "relative_error" in figures:
         found.append(f"its logits differ by at most {figures['relative_error']:.2g} of the largest")

@@ -1,7 +1,7 @@
-"""What a Hub accepts in a card's front matter: licences, languages and tags, checked before anything is trained.
+"""The licences, languages and tags that a Hub accepts in a card's front matter, checked before anything is trained.
 
-A Hub verifies ``license`` when the card is committed, and shows an error on the model's page for a language that it
-doesn't know. huggingface_hub asks a Hub for both, and a plan asks nobody.
+A Hub verifies ``license`` when the card is committed, and shows an error on the model's page for an unknown language.
+huggingface_hub asks a Hub about both, but a plan must do without one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from titanflow.publish.card.markdown import BIDI
 from titanflow.run.contract import StageRun
 
 OTHER = "other"
-"""The licence that isn't among the Hub's, and has a name of its own."""
+"""The identifier of a licence that the Hub doesn't list and that has a name of its own."""
 _LICENSES = """
 apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
 afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
@@ -40,22 +40,14 @@ LICENSE_LINK = re.compile(r"https?://[^\s<>\"`]+")
 
 
 def card_problems(settings: Publish, run: StageRun) -> list[Problem]:
-    """What is wrong with the licence, the languages and the tags of a model's card, and with its commit's message."""
     return [*_license_problems(settings, run), *_language_problems(settings, run), *_text_problems(settings, run)]
 
 
 def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
     license_, name, link = settings.license, settings.license_name, settings.license_link
     if license_ not in LICENSES:
-        return [
-            _problem(
-                run,
-                "license",
-                f"found {license_!r}, which the Hub doesn't list",
-                LICENSE_EXPECTED,
-                _license_hint(license_),
-            )
-        ]
+        found = f"found {license_!r}, which the Hub doesn't list"
+        return [_problem(run, "license", found, LICENSE_EXPECTED, _license_hint(license_))]
     if license_ != OTHER:
         given = {"license_name": name, "license_link": link}
         hint = "leave it out, or set license: other"
@@ -115,14 +107,14 @@ def _text_problems(settings: Publish, run: StageRun) -> list[Problem]:
 
 
 def _is_line(text: str) -> bool:
-    """Whether a text is one line that shows something; of controls and line separators none may stand in it."""
+    """Whether a text is one line that shows something, without control characters and line separators."""
     kinds = [unicodedata.category(char) for char in text]
     shows = any(kind[0] not in "CZ" for kind in kinds)
     return shows and not any(kind in ("Cc", "Cs", "Zl", "Zp") for kind in kinds) and not set(text) & set(BIDI)
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text has no halves of characters, which no file and no request takes."""
+    """Whether a text has no lone surrogates, which no file and no request takes."""
     return not any(unicodedata.category(char) == "Cs" for char in text)
 
 

@@ -23,7 +23,7 @@ HARNESS_URL = "https://github.com/EleutherAI/lm-evaluation-harness"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A task of lm-eval's library that the Hub has a benchmark for; ``metric`` is the one that it ranks by."""
+    """A task of lm-eval's library that is one of the Hub's benchmarks, which ranks models by ``metric``."""
 
     task: str
     metric: str
@@ -41,11 +41,11 @@ BENCHMARKS = (
         "gpqa_diamond_cot_zeroshot", "exact_match,flexible-extract", "Idavidrein/gpqa", "diamond", "chain of thought"
     ),
 )
-"""Registered benchmarks as of November 2026; a variant has a file of its own, as the Hub wants it."""
+"""Registered benchmarks as of November 2026; the Hub wants a file for each variant."""
 
 
 def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | None:
-    """A model's scores as entries of the ``model-index``; None where there are none, or only of a part of each task."""
+    """A model's scores as entries of the ``model-index``; None if there are none, or only of a part of each task."""
     if evaluation.limit is not None:
         return None
     results = [
@@ -68,8 +68,8 @@ def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | N
 def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str]) -> dict[str, bytes]:
     """``.eval_results/<task>.yaml`` for each score that one of the Hub's benchmarks takes.
 
-    Never of a limited evaluation, nor of a task of the user's own that has a benchmark's name (``local``). Values are
-    percentages, as those leaderboards have them; there is no date: the Hub takes the commit's.
+    There is none for a limited evaluation, nor for a task of the user's own with a benchmark's name (``local``). Values
+    are percentages, as on the Hub's leaderboards. There is no date: the Hub takes the commit's.
     """
     if evaluation.limit is not None:
         return {}
@@ -84,9 +84,7 @@ def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str
             value=round(100 * scores[benchmark.metric], 4),
             source_url=HARNESS_URL,
             source_name=f"lm-evaluation-harness {evaluation.versions.get('lm_eval', '')}".strip(),
-            notes=", ".join(
-                part for part in (f"{evaluation.n_shot.get(benchmark.task, 0)}-shot", benchmark.note) if part
-            ),
+            notes=", ".join(filter(None, (f"{evaluation.n_shot.get(benchmark.task, 0)}-shot", benchmark.note))),
         )
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
         files[f"{EVAL_RESULTS}/{benchmark.task}.yaml"] = text.encode()
@@ -94,6 +92,6 @@ def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str
 
 
 def local_task_names(folder: Path) -> frozenset[str]:
-    """The names of the tasks that an evaluate stage took from the user's own files, which it copies to ``tasks``."""
+    """The names of the tasks from the user's own files, which the evaluate stage copies to ``tasks``."""
     own = index(folder / "tasks")
     return frozenset([*own.tasks, *own.groups])

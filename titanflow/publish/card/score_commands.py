@@ -1,4 +1,4 @@
-"""The commands on a card that give its scores again: lm-eval's own, typed in the published folder."""
+"""The commands on a card that reproduce its scores: lm-eval's own, typed in the published folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
-    """A command for the tasks that are asked as a conversation, and one for the others, where there are such.
+    """A command for the tasks that are asked as a conversation and one for the others, if there are such.
 
-    Tasks of the experiment's own are left out where their files aren't part of the bundle. Empty where the evaluation
-    left no record of how it asked.
+    The experiment's own tasks are left out if the bundle lacks their files. Empty if the evaluation left no record of
+    how it asked.
     """
     found = evaluated_tasks(evaluation)
     if found is None:
@@ -41,13 +41,13 @@ def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
 
 
 def unpublished(asked: AskedTasks, evaluation: Path, bundle: Bundle) -> list[str]:
-    """The tasks and groups that were asked for, of which a file isn't part of the bundle."""
+    """The experiment's own tasks and groups, if the bundle lacks one of their files."""
     files = (path.relative_to(evaluation / TASKS_FOLDER).as_posix() for path in asked.files)
     return [] if all(f"{TASKS}/{file}" in bundle for file in files) else asked.own
 
 
 def drawn_tasks(evaluation: Path) -> list[str]:
-    """The tasks whose answers are drawn at random: lm-eval draws others, whose scores are near and not the same."""
+    """The tasks whose answers are drawn at random: lm-eval draws others, whose scores are only near these."""
     found = evaluated_tasks(evaluation)
     if found is None:
         return []
@@ -56,7 +56,7 @@ def drawn_tasks(evaluation: Path) -> list[str]:
 
 
 def inexact(evaluation: Path) -> list[str]:
-    """What of the settings has a score's last digits depend on the device, and on which items are computed together."""
+    """The settings that make a score's last digits depend on the device and on the batches."""
     found = evaluated_tasks(evaluation)
     config = found[0].config if found else {}
     dtype = config.get("dtype", "float32")
@@ -70,21 +70,21 @@ def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
-    """What lm-eval is told of the model: a text's first token is scored after the end of text, as the stage did it."""
+    """lm-eval's arguments for the model; a text's first token is scored after the end of text, as in the stage."""
     given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
     if config.get("backend") == "vllm":
-        # lm-eval's own --seed doesn't reach vLLM, which draws.
+        # lm-eval's --seed doesn't reach vLLM, which draws the answers.
         given.append(f"seed={config.get('seed', 1234)}")
     if any(name.endswith(".py") and "/" not in name for name in bundle):
         given.append("trust_remote_code=True")
-    # Unless it is told otherwise, lm-eval takes what a tokenizer puts around a text, and its beginning if it has one.
+    # By default lm-eval uses the tokens that a tokenizer puts around a text, and its begin token if it has one.
     if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:
         given += ["add_bos_token=False", f"prefix_token_id={end}"]
     return ",".join(given)
 
 
 def _end_of_text(export: Path) -> int | None:
-    """The id of the end of text, where the tokenizer has a token that begins a text, too, or puts any around it."""
+    """The id of the end of text if the tokenizer has a token for a text's beginning, or puts any token around it."""
     named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
     if not end:
@@ -112,7 +112,7 @@ def _command(tasks: list[str], chat: bool, config: Mapping[str, Any], model: str
         if not config.get("fewshot_as_multiturn", True):
             options.append(["--fewshot_as_multiturn", "false"])
     if instruction := config.get("system_instruction"):
-        # In one word: the parser takes an instruction that begins with a dash for an option.
+        # As one word: the parser would take an instruction that begins with a dash for an option.
         options.append([f"--system_instruction={instruction}"])
     if config.get("num_fewshot") is not None:
         options.append(["--num_fewshot", str(config["num_fewshot"])])

@@ -12,17 +12,17 @@ from titanflow.run.results import STDERR, EvaluateResult, is_stderr
 
 MISSING = "n/a"
 Z95 = 1.96
-"""Standard errors on either side of a 95 % interval."""
+"""Half the width of a 95 % interval, in standard errors."""
 LEAST = 2
-"""Samples from which on there is a standard error."""
+"""The fewest samples that have a standard error."""
 
 
 @dataclass(frozen=True)
 class LastPublished:
-    """The model that stood there before: its run and its scores, as its ``titanflow.json`` says.
+    """The model that was published before: its run and its scores, from its ``titanflow.json``.
 
-    ``conditions`` holds of each task its version and number of shots, ``dropped`` the items that weren't scored because
-    they were trained on; only where these and the limit are the same is a score shown.
+    ``conditions`` has each task's version and number of shots, ``dropped`` the items that weren't scored because they
+    were trained on. A score is shown only if these and the limit are the same.
     """
 
     run: str
@@ -33,7 +33,7 @@ class LastPublished:
 
     @classmethod
     def read(cls, lineage: Mapping[str, Any]) -> LastPublished | None:
-        """What a ``titanflow.json`` says of its model; None where it was published without an evaluation."""
+        """A ``titanflow.json``'s own model; None if it was published without an evaluation."""
         evaluation = (lineage.get("stages") or {}).get("evaluate")
         if not evaluation:
             return None
@@ -45,7 +45,7 @@ class LastPublished:
         return cls(str(lineage.get("run", "")), scores, conditions, evaluation.get("limit"), dropped)
 
     def comparable(self, evaluation: EvaluateResult, task: str) -> Mapping[str, float]:
-        """Its scores of a task; none where they were made otherwise than the evaluation's."""
+        """Its scores of a task; none if they were made otherwise than the evaluation's."""
         condition = (evaluation.task_versions.get(task, ""), evaluation.n_shot.get(task, 0))
         dropped = evaluation.contamination.dropped_items.get(task) if evaluation.contamination else None
         same = (self.limit, self.conditions.get(task), self.dropped.get(task)) == (evaluation.limit, condition, dropped)
@@ -54,7 +54,7 @@ class LastPublished:
 
 @dataclass(frozen=True)
 class Score:
-    """One score of so many samples and its standard error, each None where there is none."""
+    """A score, its standard error and its number of samples, each None if there is none."""
 
     value: float | None = None
     stderr: float | None = None
@@ -64,15 +64,15 @@ class Score:
         if self.value is None:
             return MISSING
         if self.stderr == 0 and (bounds := share_bounds(self)) is not None:
-            # All right or all wrong: the standard error of that is 0, and says nothing of the next sample.
+            # All right or all wrong: a standard error of 0 says nothing about the next sample.
             return f"{self.value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
         return f"{self.value:.3f}" if self.stderr is None else f"{self.value:.3f} ± {self.stderr:.3f}"
 
 
 def share_bounds(score: Score) -> tuple[float, float] | None:
-    """The 95 % interval of a share of right answers: Wilson's (JASA 22, 1927), which has a width for 0 of 200, too.
+    """The 95 % interval of a share of right answers: Wilson's (JASA 22, 1927), which has a width even for 0 of 200.
 
-    None of any other score. A share is told by its standard error, that of a mean of zeros and ones.
+    None for any other score. A share is recognised by its standard error, which is that of a mean of zeros and ones.
     """
     share, stderr, samples = score.value, score.stderr, score.samples
     if share is None or stderr is None or samples is None or samples < LEAST or not 0 <= share <= 1:
@@ -87,10 +87,7 @@ def share_bounds(score: Score) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One metric of one task; ``scores`` has an entry for each column.
-
-    ``n_shot`` is empty for a group whose tasks have different numbers of examples.
-    """
+    """One metric of one task, a score a column; ``n_shot`` is empty for a group of tasks with different numbers."""
 
     task: str
     version: str
@@ -102,23 +99,22 @@ class ScoreRow:
 
     @property
     def arrow(self) -> str:
-        """↑ where higher is better, ↓ where lower is, nothing where it isn't known."""
         return {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
 
 
 def metrics(scores: Mapping[str, float | None]) -> dict[str, float]:
-    """The scores proper, without their standard errors and without what isn't a number."""
+    """The scores without their standard errors and without what isn't a finite number."""
     return {key: value for key, value in scores.items() if not is_stderr(key) and _finite(value) is not None}  # type: ignore[misc]
 
 
 def score(scores: Mapping[str, float | None], metric: str, samples: int | None = None) -> Score:
-    """A metric's score of so many samples with its standard error."""
+    """A metric's score with its standard error and number of samples."""
     name, comma, filtered = metric.partition(",")
     return Score(_finite(scores.get(metric)), _finite(scores.get(f"{name}{STDERR}{comma}{filtered}")), samples)
 
 
 def seeds_text(seeds: Mapping[str, int]) -> str:
-    """The seeds of an evaluation in words: one where all are the same."""
+    """The seeds of an evaluation in words; one number if all are the same."""
     if len(set(seeds.values())) == 1:
         return f"seed {next(iter(seeds.values()))}"
     return f"seeds {', '.join(f'{name} {seed}' for name, seed in seeds.items())}" if seeds else ""
@@ -130,7 +126,7 @@ def columns(evaluation: EvaluateResult, model: str) -> list[str]:
 
 
 def score_rows(evaluation: EvaluateResult, model: str, last: LastPublished | None = None) -> Iterator[ScoreRow]:
-    """A row for each task and metric: a score for each of ``columns``, and one of ``last`` where that is given."""
+    """A row for each task and metric: a score for each of ``columns``, and one of ``last`` if given."""
     models = columns(evaluation, model)
     tasks = dict.fromkeys(task for name in models for task in evaluation.scores[name])
     for task in tasks:

@@ -1,4 +1,4 @@
-"""The card's tables: results, training, data, digests; every cell is markdown that is safe to show."""
+"""The card's tables: results, training, data, digests. Every cell is markdown that is safe to show."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | 
 
 
 def gate_table(gate: GateDecision) -> Table:
-    """What the gate looked at: each metric, what was asked of it, and what it is."""
     rows = [
         [plain(one.task), plain(one.metric), f"bound {one.bound:g}", f"{one.value:.4g}", outcome(one.passed)]
         for one in gate.thresholds
@@ -58,7 +57,6 @@ def gate_table(gate: GateDecision) -> Table:
 
 
 def training_table(stages: tuple[TrainedStage, ...]) -> Table:
-    """How each stage was trained. Rows that no stage fills are left out."""
     rows: dict[str, list[str]] = {}
     for stage in stages:
         result, settings = stage.result, hyperparameters(stage)
@@ -87,7 +85,6 @@ def training_table(stages: tuple[TrainedStage, ...]) -> Table:
 
 
 def data_table(data: list[TrainingData]) -> Table:
-    """What each stage read, and what was held out of it."""
     rows = [
         [
             plain(one.stage),
@@ -106,7 +103,6 @@ def data_table(data: list[TrainingData]) -> Table:
 
 
 def answers_table(evaluation: EvaluateResult) -> Table:
-    """Some of the models' answers side by side."""
     if not evaluation.examples:
         return []
     names = [name for name in evaluation.examples[0] if name != "task"]
@@ -115,7 +111,7 @@ def answers_table(evaluation: EvaluateResult) -> Table:
 
 
 def weight_digests(lineage: Lineage, bundle: Bundle) -> list[tuple[str, str, str]]:
-    """Stage, file and SHA-256 of each export's weights: the published ones, and those of what they came from."""
+    """Stage, file and SHA-256 of each export's weights: the published ones and those they came from."""
     published = {name: entry.sha256 for name, entry in bundle.items()}
     return [
         (stage.name, name, sha256)
@@ -126,7 +122,7 @@ def weight_digests(lineage: Lineage, bundle: Bundle) -> list[tuple[str, str, str
 
 
 def number_text(value: Any) -> str:
-    """A cell: thousands apart, losses to four digits, learning rates as written."""
+    """A cell: counts with thousands separators, losses to four digits, learning rates as written."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
     if isinstance(value, float):

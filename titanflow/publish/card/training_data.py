@@ -1,4 +1,4 @@
-"""What a run's stages were trained and validated on: rows, tokens, and what was left out."""
+"""The data of a run's stages: trained and held-out rows, tokens, and what was left out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PARTS = {"train": "trained on", "validation": "held out"}
 class TrainingData:
     """One source of one stage's rows.
 
-    ``tokens`` counts all, ``trained_tokens`` those with a label; ``fill`` is the share of packed rows' places that hold
-    a token; ``dropped`` counts what was left out, by reason.
+    ``tokens`` counts all, ``trained_tokens`` those with a label. ``fill`` is the share of packed rows' places that hold
+    a token. ``dropped`` counts the rows that were left out, by reason.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class TrainingData:
 
 
 def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
-    """The data of each training stage, by its folder; a mixture's sources each. What is streamed has no counts."""
+    """Each training stage's data by its folder; a mixture's sources are separate. Streamed data has no counts."""
     return [one for stage, folder in stages.items() for one in _stage_data(stage, folder)]
 
 
@@ -51,7 +51,6 @@ def hub_datasets(config: Mapping[str, Any]) -> list[str]:
 
 
 def is_repository(name: str) -> bool:
-    """Whether a dataset's name is one on the Hub, and not a folder of this machine."""
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not Path(name).exists()
 
 
@@ -59,9 +58,10 @@ def _stage_data(stage: str, folder: Path) -> Iterator[TrainingData]:
     try:
         run = StageRun.read(folder / RUN_FILE)
     except (OSError, ValueError):
-        # It isn't there, or another version wrote it.
+        # The file is missing, or another version wrote it.
         return
-    prepared = _prepared(folder.parent / "prepare" / RESULT_FILE)
+    result = folder.parent / "prepare" / RESULT_FILE
+    prepared = json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
     for part, label in PARTS.items():
         for place in _sources(getattr(run.data, part), prepared):
             yield _described(stage, label, _info(place, prepared))
@@ -74,12 +74,8 @@ def _sources(place: Path | None, prepared: Mapping[str, Any]) -> list[Path]:
     return [Path(member) for member in members.values()] or [place]
 
 
-def _prepared(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")).get("datasets", {}) if path.is_file() else {}
-
-
 def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
-    """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty where neither is left."""
+    """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty if neither is left."""
     if str(place) in prepared:
         return dict(prepared[str(place)])
     path = place / DATASET_FILE
@@ -87,9 +83,8 @@ def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:
-    kept = {
-        key: info.get(key) for key in ("documents", "rows", "seq_len", "tokens", "trained_tokens", "fill", "packing")
-    }
+    keys = ("documents", "rows", "seq_len", "tokens", "trained_tokens", "fill", "packing")
+    kept = {key: info.get(key) for key in keys}
     name, kind = info.get("name") or "", info.get("kind") or ""
     return TrainingData(
         stage, part, name, kind, **kept, proved=info.get("proved") or 0, dropped=dict(info.get("dropped") or {})

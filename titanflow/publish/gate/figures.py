@@ -6,7 +6,7 @@ from titanflow.run.results import Comparison, GateDecision, Threshold
 
 
 def figures(decision: GateDecision) -> list[tuple[str, str]]:
-    """A line for each threshold and comparison: ``task/metric``, and what was found."""
+    """A line for each threshold and comparison: ``task/metric``, and its figures."""
     return [
         *((f"{one.task}/{one.metric}", threshold_figure(one)) for one in decision.thresholds),
         *((f"{one.task}/{one.metric}", comparison_figure(one, decision)) for one in decision.comparisons),
@@ -27,5 +27,4 @@ def comparison_figure(comparison: Comparison, decision: GateDecision) -> str:
 
 
 def outcome(passed: bool) -> str:
-    """The word for it."""
     return "passed" if passed else "not passed"

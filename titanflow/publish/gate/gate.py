@@ -1,11 +1,11 @@
 """Whether a model may be published: thresholds, and a comparison with the model that was published last.
 
-Each compared task is a test of its own, and all of them have to pass: the model is then better on every one, and a
-model that is no better on one of them passes with at most the chance that ``confidence`` leaves, however many tasks
-there are (an intersection-union test needs no correction; Berger, Technometrics 24, 1982). A correction would be
-needed where one better task out of several were enough, which is not what "better" says.
+Each compared task is a test of its own, and all must pass, so the model is better on every one. A model that is no
+better on one of them passes with at most the chance that ``confidence`` leaves, however many tasks there are: an
+intersection-union test needs no correction (Berger, Technometrics 24, 1982). It would need one if a single better task
+among several were enough, which is not what "better" says.
 
-What can't be compared fairly isn't compared: the model is held back, with the reason.
+If two models can't be compared fairly, the new one is held back, with the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,26 +25,18 @@ from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples, 
 from titanflow.run.results import Comparison, EvaluateResult, GateDecision, Threshold, is_stderr
 
 ROUNDING = 1e-9
-"""By so much a bound has to clear the margin: what is left of equal sums of floats decides nothing."""
+"""A bound has to clear the margin by this much, so that the rounding of equal sums decides nothing."""
 LISTED = 3
 """How many tasks a reason names."""
 ANEW = "publish once with better_than_last: false, and the next one is compared with that"
 
 
-def is_set(gate: Gate) -> bool:
-    """Whether the gate asks for anything."""
-    return bool(gate.thresholds) or gate.better_than_last
-
-
 def decide(
     gate: Gate, evaluation: EvaluateResult, model: str, samples: Samples | None, last: Published | None
 ) -> GateDecision:
-    """Whether ``model``, as the evaluation calls it, may take the place of the one that was published last.
+    """Whether ``model``, as the evaluation calls it, may replace the model that was published last.
 
-    ``samples`` are its own; ``last`` is None where nothing was published yet, and the model then passes.
-
-    Raises:
-        ConfigError: a task or metric that nothing was evaluated by.
+    ``samples`` are its own. ``last`` is None if nothing was published yet; the model then passes.
     """
     thresholds = [threshold(key, bound, evaluation, model) for key, bound in gate.thresholds.items()]
     missed = [missed_by(one) for one in thresholds if not one.passed]
@@ -59,11 +51,7 @@ def decide(
 
 
 def threshold(key: str, bound: float, evaluation: EvaluateResult, model: str) -> Threshold:
-    """One threshold beside the score; a score that is no number doesn't reach it.
-
-    Raises:
-        ConfigError: the task was not evaluated, or has no such metric.
-    """
+    """One threshold beside the score; a score that isn't a number doesn't reach it."""
     task, _, metric = key.rpartition("/")
     scores, better = evaluation.scores.get(model, {}), evaluation.higher_is_better.get(task, {})
     if metric not in scores.get(task, {}) and metric.partition(",")[0] not in better:
@@ -82,20 +70,13 @@ def missed_by(threshold: Threshold) -> str:
     return f"{threshold.task}/{threshold.metric} is {threshold.value:.4g}, and {bound} {threshold.bound:g} is asked for"
 
 
-def unknown(message: str, key: str, given: str, known: Iterable[str]) -> ConfigError:
-    """An error about a name that the evaluation doesn't have, with the ones that are close to it."""
-    known = list(known)
+def unknown(message: str, key: str, given: str, known: list[str]) -> ConfigError:
     near = difflib.get_close_matches(given, known, n=1)
     hint = f"did you mean {near[0]}?" if near else ""
     return ConfigError(Problem(message, f"publish.gate.{key}", expected=", ".join(known), hint=hint))
 
 
 def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: Published | None) -> GateDecision:
-    """The decision with what the comparison with the last published model adds to it.
-
-    Raises:
-        ConfigError: the gate names a task that has no samples of the metric.
-    """
     if samples is None:
         hint = "set evaluate.log_samples to true"
         raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
@@ -118,14 +99,13 @@ def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: 
 
 
 def wanted(margin: float, name: str) -> str:
-    """What the model has to be, beside the one of that name."""
     if margin < 0:
         return f"at most {-margin:g} worse than {name}"
     return f"better than {name}" + (f" by more than {margin:g}" if margin else "")
 
 
 def with_reason(decision: GateDecision, passed: bool, reason: str) -> GateDecision:
-    """The decision after one more test; the reasons of all that failed, or of all that passed."""
+    """The decision after one more test, with the reasons of all failed tests, or of all passed ones."""
     if decision.thresholds and decision.passed == passed:
         reason = f"{decision.reason}; {reason}"
     elif not decision.passed:
@@ -134,11 +114,7 @@ def with_reason(decision: GateDecision, passed: bool, reason: str) -> GateDecisi
 
 
 def compared_tasks(gate: Gate, samples: Samples, last: Published | None) -> list[str]:
-    """The tasks that are compared: those that the gate names, or all by which either model has the metric.
-
-    Raises:
-        ConfigError: one that the gate names wasn't evaluated by the metric, or none was.
-    """
+    """The tasks that the gate names, or all for which either model has the metric."""
     own = [task for task, found in samples.tasks.items() if gate.metric in found.metrics]
     for task in gate.tasks:
         if task not in own:
@@ -153,7 +129,7 @@ def compared_tasks(gate: Gate, samples: Samples, last: Published | None) -> list
 
 
 def differences_in_setting(new: Samples, last: Samples) -> Iterator[str]:
-    """In what the two evaluations differ, each as a reason not to compare them."""
+    """The differences between the two evaluations, each a reason not to compare them."""
     settings = {
         "limit": (new.limit, last.limit),
         "seeds": (new.seeds, last.seeds),
@@ -162,17 +138,16 @@ def differences_in_setting(new: Samples, last: Samples) -> Iterator[str]:
     }
     for name, (ours, theirs) in settings.items():
         if ours != theirs:
-            # Theirs may be anybody's text: one line of it, and not too much.
+            # Anybody may have written the other text: quote one short line of it.
             yield f"{name} {reprlib.repr(theirs)} then, {reprlib.repr(ours)} now"
 
 
 def minor(version: str) -> str:
-    """A version without its last part: lm-eval changes no score in that one."""
+    """A version without its last part, in which lm-eval changes no score."""
     return ".".join(version.split(".")[:2])
 
 
 def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: TaskSamples | None) -> Iterator[str]:
-    """In what one task differs, each as a reason not to compare its samples."""
     if new is None or last is None or metric not in new.metrics or metric not in last.metrics:
         lacking = "this model has" if new is None or metric not in new.metrics else "the last one has"
         yield f"{lacking} no samples of {task}/{metric} (publish.gate.tasks says what is compared)"
@@ -189,7 +164,7 @@ def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: T
 
 
 def alike(new: MetricSamples, last: MetricSamples, new_keys: list[str], last_keys: list[str]) -> bool:
-    """Whether both are the same measure of the same samples, each of the same weight."""
+    """Whether both are the same measure of the same samples with the same weights."""
     if (new.aggregation, new.higher_is_better) != (last.aggregation, last.higher_is_better):
         return False
     if not len(new.values) == len(new_keys) == len(last_keys) == len(last.values):
@@ -199,13 +174,12 @@ def alike(new: MetricSamples, last: MetricSamples, new_keys: list[str], last_key
 
 
 def in_order(samples: MetricSamples, keys: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Scores and weights by the order of the keys: ``[samples, 2]``."""
+    """Scores and weights in the order of the keys: ``[samples, 2]``."""
     array = as_array(samples.values)
     return array[np.argsort(np.array(keys))]
 
 
 def compare(task: str, gate: Gate, new: Samples, last: Samples) -> Comparison:
-    """One task's samples beside those of the last published model."""
     ours, theirs = new.tasks[task], last.tasks[task]
     metric = ours.metrics[gate.metric]
     now, before = in_order(metric, ours.keys), in_order(theirs.metrics[gate.metric], theirs.keys)
@@ -223,6 +197,5 @@ def compare(task: str, gate: Gate, new: Samples, last: Samples) -> Comparison:
 
 
 def listed(texts: list[str]) -> str:
-    """The first few texts, and how many more there are."""
     more = len(texts) - LISTED
     return "; ".join(texts[:LISTED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,7 +1,7 @@
 """By how much a model scores better than another on the same samples, and how sure that is.
 
-The bootstrap draws pairs: each sample's score by the one model and by the other stay together, so that what makes a
-sample hard for both says nothing about either (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+The bootstrap draws pairs: each sample's scores by both models stay together. So what makes a sample hard for both says
+nothing about either (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ AGGREGATIONS: dict[str, Callable[[Floats], Floats]] = {
     "perplexity": lambda mean: np.exp(-mean),
     "bits_per_byte": lambda mean: -mean / math.log(2),
 }
-"""How lm-eval makes a metric of its samples' (weighted) mean; a perplexity's samples are log-likelihoods."""
+"""How lm-eval computes a metric from its samples' (weighted) mean; a perplexity's samples are log-likelihoods."""
 
 SEED = 1234
-"""The same samples always give the same interval."""
+"""Fixed, so that the same samples always give the same interval."""
 STEEPEST = 50.0
-"""The largest tilt: the logarithm of how much likelier the most extreme sample becomes. Beyond it there is no other."""
+"""The largest tilt: the log of how much likelier the most extreme sample becomes. Beyond it nothing else is drawn."""
 BISECTIONS = 30
 ROUNDING = 1e-12
-"""What is left of equal sums of floats."""
+"""The error of equal sums of floats."""
 NUMBERS_AT_ONCE = 4_000_000
-"""How many counts of a resampling are held in memory."""
+"""How many counts of a resampling are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Pairs:
     """One metric's samples by two models, in the same order; arrays of ``[samples]``.
 
-    ``weights`` is 1 for a metric that is a mean, and a text's bytes or words where it is a sum over another.
+    ``weights`` is 1 for a plain mean; for a sum over another sum it is a text's bytes or words.
     """
 
     new: Floats
@@ -47,23 +47,20 @@ class Pairs:
     higher_is_better: bool
 
     def improvement(self, sums: Floats) -> Floats:
-        """The difference of both models' scores, above 0 where the new one is better.
-
-        ``sums`` is ``[..., 3]``: of the new scores, of the last ones, and of the weights.
-        """
+        """The new model's lead in score; ``sums`` is ``[..., 3]``: of new scores, of last scores and of weights."""
         score = AGGREGATIONS[self.aggregation]
         change = score(sums[..., 0] / sums[..., 2]) - score(sums[..., 1] / sums[..., 2])
         return change if self.higher_is_better else -change
 
     @property
     def rows(self) -> Floats:
-        """A row a sample: ``[samples, 3]``."""
+        """``[samples, 3]``."""
         return np.stack([self.new, self.last, self.weights], axis=1)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference and its one-sided bounds: the true one is above ``low``, and below ``high``, as surely as asked."""
+    """A difference and its one-sided bounds: each of them holds with the given confidence."""
 
     difference: float
     low: float
@@ -73,16 +70,15 @@ class Interval:
 def paired_interval(pairs: Pairs, confidence: float, resamples: int) -> Interval:
     """The difference of two models' scores with its bootstrap bounds.
 
-    A bound is the difference that the samples would have to come from for what was found to be as unlikely as
-    ``1 - confidence``. To see how unlikely, the samples are drawn with weights that make it their own (exponential
-    tilting: Efron, Canadian Journal of Statistics 9, 1981). The percentiles of a plain bootstrap would do where samples
-    are many; where few of them differ they pass a model that is no better too often, as what was found is then a
-    poor guide to what else could have been.
+    A bound is the true difference that would make the observed one as unlikely as ``1 - confidence``. To see how
+    unlikely, the samples are drawn with weights that make the bound their own difference (exponential tilting: Efron,
+    Canadian Journal of Statistics 9, 1981). The percentiles of a plain bootstrap would do for many samples. If only few
+    of them differ, they too often pass a model that is no better: so few say little about what else could be found.
 
-    For the same reason two pairs are added to those that are drawn from: one sample at which the new model is as much
-    better as on any, and one at which it is as much worse. Without them three samples that went the right way and none
-    that went the wrong way would count as proof. For scores of 0 and 1 they are the pseudo-observations of Agresti and
-    Min (Statistics in Medicine 24, 2005); among hundreds they no longer matter.
+    For the same reason two pairs are added: one sample on which the new model leads by the largest lead of all, and one
+    on which it trails by as much. Without them three samples in its favour and none against would count as proof. For
+    scores of 0 and 1 they are the pseudo-observations of Agresti and Min (Statistics in Medicine 24, 2005); among
+    hundreds of samples they no longer matter.
     """
     drawn = np.concatenate([pairs.rows, extreme_pairs(pairs)])
     total = drawn.sum(axis=0)
@@ -101,10 +97,10 @@ def paired_interval(pairs: Pairs, confidence: float, resamples: int) -> Interval
 
 @dataclass(frozen=True)
 class Chances:
-    """How likely it is to find at least what was found, drawing with weights ``exp(tilt * influence)``.
+    """How likely a result at least as extreme is, drawing with weights ``exp(tilt * influence)``.
 
-    Nothing is drawn again: of the ``resamples`` without weights those that reached it are counted by what the weights
-    make of their likelihood. ``reached`` ``[reached]`` holds the sums of their influences.
+    Nothing is drawn again: the unweighted ``resamples`` that reached it are reweighted by how much likelier the tilt
+    makes them. ``reached`` ``[reached]`` holds the sums of their influences.
     """
 
     reached: Floats
@@ -112,13 +108,12 @@ class Chances:
     resamples: int
 
     def log_chance(self, tilt: float) -> float:
-        """The logarithm of the chance."""
         count = len(self.influence)
         scale = np.logaddexp.reduce(tilt * self.influence) - math.log(count)
         return float(np.logaddexp.reduce(tilt * self.reached)) - math.log(self.resamples) - count * float(scale)
 
     def tilt(self, log_chance: float, direction: float) -> float:
-        """The tilt at which the chance is this small, by bisection; 0 where no sample differs from another."""
+        """The tilt that makes the chance this small, by bisection; 0 if no sample differs from another."""
         largest = float(np.abs(self.influence).max())
         near, far = 0.0, direction * STEEPEST / largest if largest else 0.0
         for _ in range(BISECTIONS):
@@ -128,7 +123,7 @@ class Chances:
 
 
 def extreme_pairs(pairs: Pairs) -> Floats:
-    """The two added rows, ``[2, 3]``: one model's lead over the other is the largest seen, or 1 between 0 and 1."""
+    """The two added rows, ``[2, 3]``: one model leads by the largest difference seen, or by 1 for scores of 0 and 1."""
     scores = np.concatenate([pairs.new, pairs.last])
     is_binary = bool(np.isin(scores, (0.0, 1.0)).all())
     lead = 1.0 if is_binary else float(np.abs(pairs.new - pairs.last).max())
@@ -139,7 +134,7 @@ def extreme_pairs(pairs: Pairs) -> Floats:
 def resampled_sums(rows: Floats, resamples: int) -> Iterator[Floats]:
     """Sums over as many rows as there are, drawn with replacement: ``[part of the resamples, columns]`` at a time."""
     generator = np.random.default_rng(SEED)
-    # Equal rows are drawn together: of 0 and 1 there are four kinds of pairs, however many samples.
+    # Equal rows are drawn together: scores of 0 and 1 make four kinds of pairs, however many samples there are.
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     at_once = max(1, NUMBERS_AT_ONCE // len(kinds))
     for start in range(0, resamples, at_once):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from titanflow.publish.bundle import LINEAGE, SAMPLES, Bundle, file_entry, is_exported
+from titanflow.publish.difference import same
 from titanflow.publish.gate.samples import Samples
 from titanflow.run.results import GateDecision
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Published:
-    """What stands where a model is about to be published.
+    """The model that stands where another is about to be published.
 
-    ``name`` is a commit of the Hub, or the run that a folder came from: never a path. ``record`` is its
-    ``titanflow.json``, ``is_this`` says whether it has the very files that are about to be published.
+    ``name`` is a commit of the Hub, or the run that a folder came from, never a path. ``record`` is its
+    ``titanflow.json``. ``is_this`` says whether it has the very files that are about to be published.
     """
 
     name: str
@@ -35,14 +36,13 @@ class Published:
 
     @property
     def gate(self) -> GateDecision | None:
-        """The decision by which it was published."""
         try:
             return GateDecision.model_validate(self.record.get("gate"))
         except ValidationError:
             return None
 
     def as_json(self) -> dict[str, Any]:
-        """Its run and its scores in the form of its own ``titanflow.json``, for that of the model in its place."""
+        """Its run and scores, in the form of its ``titanflow.json``, for the record of the model that replaces it."""
         run = {key: str(self.record.get(key, "")) for key in ("experiment", "run", "model", "evaluated_as")}
         evaluate = mapping(mapping(self.record.get("stages")).get("evaluate"))
         scores = numbers(mapping(evaluate.get("scores")).get(run["evaluated_as"]))
@@ -57,12 +57,12 @@ class Published:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """The value where it is a mapping, and an empty one otherwise: somebody else may have written the file."""
+    """The value if it is a mapping, else an empty one: somebody else may have written the file."""
     return value if isinstance(value, dict) else {}
 
 
 def numbers(scores: Any) -> dict[str, dict[str, float]]:
-    """Task → metric → score; what is no number is left out."""
+    """Task → metric → score, finite numbers only."""
     return {
         str(task): {
             str(metric): float(value)
@@ -75,30 +75,23 @@ def numbers(scores: Any) -> dict[str, dict[str, float]]:
 
 
 def last_in_folder(folder: Path, exported: Bundle) -> Published | None:
-    """The model that stands in a folder; None where none does."""
     if not (folder / LINEAGE).is_file():
         return None
-
     standing = {path.name: path for path in folder.iterdir() if is_exported(path.name) and path.is_file()}
     is_this = standing.keys() == exported.keys() and all(
         standing[name].stat().st_size == entry.size and file_entry(standing[name]).sha256 == entry.sha256
         for name, entry in exported.items()
     )
-    record = as_record(read(folder / LINEAGE))
+    record, samples = _read(folder)
     name = "/".join(str(record[key]) for key in ("experiment", "run") if record.get(key)) or folder.name
-    return Published(name, is_this, record, as_samples(read(folder / SAMPLES)))
+    return Published(name, is_this, record, samples)
 
 
 def last_on_hub(repository: Repository, branch: str, tag: str, exported: Bundle) -> Published | None:
-    """The model under the tag, where there is one already, or else the one that the branch published last.
+    """The model under the tag or else the last that the branch published; None if nothing was published.
 
-    A head without a tag is a push that was cut off: nobody was told to use it. None where nothing was published.
-
-    Raises:
-        HubError: the Hub refuses or can't be reached.
+    A head without a tag is a push that was cut off: nobody was told to use it.
     """
-    from titanflow.publish.difference import same
-
     if repository.found() is None:
         return None
     commit = repository.tags().get(tag) or repository.last_published(branch)
@@ -109,23 +102,15 @@ def last_on_hub(repository: Repository, branch: str, tag: str, exported: Bundle)
     is_this = standing == exported.keys() and all(same(entry, tree[name]) for name, entry in exported.items())
     with tempfile.TemporaryDirectory(prefix="titanflow-") as scratch:
         repository.download(commit, [name for name in (LINEAGE, SAMPLES) if name in tree], Path(scratch))
-        record, samples = read(Path(scratch) / LINEAGE), read(Path(scratch) / SAMPLES)
-    return Published(commit, is_this, as_record(record), as_samples(samples))
+        record, samples = _read(Path(scratch))
+    return Published(commit, is_this, record, samples)
 
 
-def read(path: Path) -> bytes | None:
-    """A file's bytes; None where there is none."""
-    return path.read_bytes() if path.is_file() else None
-
-
-def as_record(data: bytes | None) -> dict[str, Any]:
-    """A ``titanflow.json``; empty where it can't be read."""
+def _read(folder: Path) -> tuple[dict[str, Any], Samples | None]:
+    """A model's record and samples; empty or None if there are none that can be read."""
+    record, samples = folder / LINEAGE, folder / SAMPLES
     try:
-        return mapping(json.loads(data or b"{}"))
+        content = mapping(json.loads(record.read_bytes())) if record.is_file() else {}
     except (ValueError, RecursionError):  # no JSON, or lists within lists without end
-        return {}
-
-
-def as_samples(data: bytes | None) -> Samples | None:
-    """A ``titanflow_samples.json``; None where there is none that can be read."""
-    return None if data is None else Samples.from_bytes(data)
+        content = {}
+    return content, Samples.from_bytes(samples.read_bytes()) if samples.is_file() else None

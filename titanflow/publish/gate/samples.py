@@ -1,7 +1,7 @@
-"""``titanflow_samples.json``: what a published model scored at each sample, for the gate that the next one meets.
+"""``titanflow_samples.json``: a published model's score on each sample, for the gate that the next model meets.
 
-It holds no text: a sample is known by a hash of its document and its expected answer. The prompt isn't part of it, as
-a chat template is a model's own.
+It holds no text: a sample is known by a hash of its document and its expected answer. The prompt isn't part of the
+hash, as each model has a chat template of its own.
 """
 
 from __future__ import annotations
@@ -22,22 +22,20 @@ from titanflow.run.results import EvaluateResult
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""
-
 RECORD = ("doc_id", "doc_hash", "target_hash", "filter", "metrics")
-"""What is read of lm-eval's record of a sample, beside the metrics that it names."""
-
+"""The keys that are read from lm-eval's record of a sample, beside the metrics that it names; no texts."""
 SETTINGS = (
     *("backend", "dtype", "chat", "system_instruction", "fewshot_as_multiturn", "gen_kwargs"),
-    # What is drawn with a temperature depends on what is drawn beside it.
+    # Drawn with a temperature, an answer depends on the rest of its batch.
     "batch_size",
 )
-"""Keys of the evaluate module that move a score, beside those that its result records."""
+"""Keys of the evaluate module that change a score, beside those that its result records."""
 
 Score = float | tuple[float, float]
 
 
 class MetricSamples(BaseModel):
-    """One metric: a number a sample, or a sum and what it is divided by (a text's log-likelihood, and its bytes)."""
+    """One metric: a number a sample, or a sum and its divisor (a text's log-likelihood and its bytes)."""
 
     aggregation: str
     higher_is_better: bool
@@ -45,7 +43,7 @@ class MetricSamples(BaseModel):
 
 
 class TaskSamples(BaseModel):
-    """One task: its samples' keys, and of each metric the values in the same order."""
+    """One task: the keys of its samples, and each metric's values in the same order."""
 
     version: str = ""
     n_shot: int = 0
@@ -54,7 +52,7 @@ class TaskSamples(BaseModel):
 
 
 class Samples(BaseModel):
-    """One model's scores by task, and what they were taken with."""
+    """One model's scores by task, and the settings that they were taken with."""
 
     lm_eval: str = ""
     limit: float | None = None
@@ -72,7 +70,6 @@ class Samples(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Samples | None:
-        """Reads the file; None where it isn't one."""
         try:
             return cls.model_validate_json(data)
         except ValidationError:
@@ -80,7 +77,7 @@ class Samples(BaseModel):
 
 
 def compact(value: Score) -> int | float | list[int | float]:
-    """A whole number without its decimal point, which halves a file of right and wrong answers."""
+    """Whole numbers without their decimal point, which halves a file of right and wrong answers."""
     if isinstance(value, tuple):
         return [int(part) if part.is_integer() else part for part in value]
     return int(value) if value.is_integer() else value
@@ -89,10 +86,10 @@ def compact(value: Score) -> int | float | list[int | float]:
 def read_samples(
     folder: Path, model: str, evaluation: EvaluateResult, config: Mapping[str, Any] | None = None
 ) -> Samples | None:
-    """What a model scored at each sample, from the files in the evaluation's folder; None where it left none.
+    """A model's score on each sample, from the files in the evaluation's folder; None if it left none.
 
-    ``config`` is the evaluate module's, of which :data:`SETTINGS` are kept.
-    A metric is left out where its score can't be made again from its samples, such as one that compares texts.
+    ``config`` is the evaluate module's, of which :data:`SETTINGS` are kept. A metric is left out if its score can't be
+    computed again from its samples, such as one that compares texts.
     """
     tasks = {}
     for task, scores in evaluation.scores.get(model, {}).items():
@@ -113,7 +110,6 @@ def read_samples(
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a JSON Lines file, each without its texts."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
@@ -151,7 +147,7 @@ def task_samples(
 
 
 def sample_key(record: Mapping[str, Any], seen: Counter[str]) -> str:
-    """A sample's key; a document that a task has twice is numbered."""
+    """A sample's key; repeats of a document within a task are numbered."""
     name = f"{record['doc_hash']} {record['target_hash']}"
     key = hashlib.sha256(name.encode()).hexdigest()[:KEY_DIGITS]
     seen[key] += 1
@@ -159,7 +155,6 @@ def sample_key(record: Mapping[str, Any], seen: Counter[str]) -> str:
 
 
 def as_score(value: Any) -> Score | None:
-    """A sample's score, None where it is neither a finite number nor two."""
     if isinstance(value, list | tuple) and len(value) == 2:
         total, weight = (as_score(part) for part in value)
         return (total, weight) if isinstance(total, float) and isinstance(weight, float) else None
@@ -169,7 +164,7 @@ def as_score(value: Any) -> Score | None:
 
 
 def all_scores(values: list[Score | None]) -> list[float] | list[tuple[float, float]]:
-    """The values where all are of one kind, and nothing otherwise."""
+    """The values if all are of one kind, else none."""
     numbers = [value for value in values if isinstance(value, float)]
     sums = [value for value in values if isinstance(value, tuple)]
     if len(numbers) == len(values):
@@ -178,9 +173,9 @@ def all_scores(values: list[Score | None]) -> list[float] | list[tuple[float, fl
 
 
 def aggregation_of(values: list[float] | list[tuple[float, float]], score: float) -> str:
-    """How the score is made of its samples' values: the aggregation that gives it; empty where none does."""
+    """The aggregation that gives the score from its samples' values; empty if none does."""
     table = as_array(values)
-    # What isn't a log-likelihood may have no exponential.
+    # The exponential of values that aren't log-likelihoods may overflow.
     with np.errstate(all="ignore"):
         mean = table[:, 0].sum() / table[:, 1].sum()
         made = {name: float(aggregate(mean)) for name, aggregate in AGGREGATIONS.items()}
@@ -188,6 +183,6 @@ def aggregation_of(values: list[float] | list[tuple[float, float]], score: float
 
 
 def as_array(values: list[float] | list[tuple[float, float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Values as ``[samples, 2]``: a score and its weight, which is 1 where it has none."""
+    """Values as ``[samples, 2]``: each score and its weight, 1 if it has none."""
     array = np.asarray(values, dtype=np.float64)
     return np.stack([array, np.ones_like(array)], axis=1) if array.ndim == 1 else array

@@ -1,4 +1,4 @@
-"""What a push would change, with nothing written."""
+"""The preview of a push, which writes nothing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,11 @@ log = logging.getLogger(__name__)
 def preview(
     bundle: Bundle, repository: Repository, *, tag: str, branch: str, private: bool, ask: Ask = ask_nothing
 ) -> Difference:
-    """What a push, or with an empty ``tag`` a pull request, would change. Everything is checked, nothing is written.
-
-    Raises:
-        HubError: where a push would before it writes.
-    """
+    """What a push, or a pull request if ``tag`` is empty, would change: everything is checked, nothing is written."""
     found = repository.found()
     if found is None:
         ask(None)
-        kind = "private" if private else "public"
-        log.info("would create the %s repository %s", kind, repository.repo_id)
+        log.info("would create the %s repository %s", "private" if private else "public", repository.repo_id)
         changes = Difference(tuple(bundle), ())
     else:
         repository.refuse_public(private, found)

@@ -26,11 +26,8 @@ def open_pull_request(
 ) -> Pushed:
     """Opens a pull request that brings a branch to exactly the bundle; nothing is tagged.
 
-    Can be repeated: a pull request that holds the same is found again. Once it is merged, a push finds the branch
-    holding the bundle, commits nothing and sets the tag.
-
-    Raises:
-        HubError: as :func:`push`.
+    Can be repeated: an open pull request with the same content is found again. Once it is merged, a push finds the
+    bundle on the branch, commits nothing and sets the tag.
     """
     ask = cache(ask)
     prepare(repository, private, ask, branch)

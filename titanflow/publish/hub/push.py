@@ -1,7 +1,7 @@
 """Publishes a bundle to the Hub: one commit, read back and checked, and a tag.
 
-``upload_folder`` is not used: with Xet it may make several commits of a large folder. The tag is the mark of
-"published": it is looked at before anything is written, and set after everything was downloaded again and checked.
+``upload_folder`` is not used: with Xet it may make several commits of a large folder. The tag marks a commit as
+published. It is looked at before anything is written, and set after everything was downloaded again and checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where a bundle is on the Hub; ``new`` is False where it was there already.
+    """Where a bundle is on the Hub; ``new`` is False if it was there already.
 
     ``pull_request`` is the URL of one that waits for a review; then there is no tag.
     """
@@ -46,21 +46,9 @@ def push(
 ) -> Pushed:
     """Makes ``tag`` name a revision that holds exactly the bundle.
 
-    Can be repeated: the same bundle under the same tag changes nothing, and a push that was interrupted goes on.
-
-    Args:
-        bundle: what is published.
-        repository: where.
-        tag: the mark of "published".
-        branch: the branch that is committed to.
-        message: the commit's title.
-        private: whether a new repository is private, and an old one has to be.
-        scratch: a folder that is made, and removed, for what is downloaded again.
-        ask: may hold the push back, before anything is written.
-
-    Raises:
-        HubError: the Hub refuses, can't be reached, has another content under this tag, or gives back other bytes
-            than it was sent.
+    Can be repeated: the same bundle under the same tag changes nothing, and an interrupted push goes on. ``private``
+    makes a new repository private, and demands it of an old one. ``scratch`` is a folder for the second download; it is
+    made and removed. ``ask`` may hold the push back before anything is written.
     """
     ask = cache(ask)
     prepare(repository, private, ask, branch, tag)
@@ -78,11 +66,7 @@ def push(
 
 
 def prepare(repository: Repository, private: bool, ask: Ask, branch: str, tag: str = "") -> None:
-    """Makes the repository where there is none yet.
-
-    Raises:
-        HubError: it is public and has to be private, or the names of branch and tag are in use there.
-    """
+    """Makes the repository, or checks that an existing one is as private as asked and has room for the names."""
     found = repository.found()
     if found is not None:
         repository.refuse_public(private, found)
@@ -93,13 +77,8 @@ def prepare(repository: Repository, private: bool, ask: Ask, branch: str, tag: s
 
 
 def tagged_commit(bundle: Bundle, repository: Repository, tag: str) -> str:
-    """The commit of a tag that exists.
-
-    Raises:
-        HubError: it holds other files than the bundle.
-    """
-    changes = difference(bundle, repository.tree(tag))
-    if changes:
+    """The commit of an existing tag; raises a HubError if it doesn't hold exactly the bundle."""
+    if changes := difference(bundle, repository.tree(tag)):
         raise HubError(
             f"The tag {tag} of {repository.repo_id} exists and holds something else: {changes}. Nothing was "
             "written. Set `tag` to a new name; a tag that was published stays what it is."
@@ -108,13 +87,8 @@ def tagged_commit(bundle: Bundle, repository: Repository, tag: str) -> str:
 
 
 def verify(bundle: Bundle, repository: Repository, commit: str) -> None:
-    """Compares every hash that the Hub tells of a commit, before anything is downloaded.
-
-    Raises:
-        HubError: names the files that arrived otherwise than they were sent; the commit is left untagged.
-    """
-    changes = difference(bundle, repository.tree(commit))
-    if changes:
+    """Compares every hash that the Hub gives for a commit, before anything is downloaded."""
+    if changes := difference(bundle, repository.tree(commit)):
         raise HubError(
             f"The commit {commit} of {repository.repo_id} doesn't hold what was sent: {changes}. It was not "
             "tagged. Run this stage again; if this stays so, the export changes while it is pushed."

@@ -17,14 +17,10 @@ NOT_TAGGED = "It was not tagged, so it doesn't count as published."
 
 
 def read_back(bundle: Bundle, repository: Repository, commit: str, scratch: Path) -> None:
-    """Checks what the Hub hands out for a commit: the same bytes, which say the same.
+    """Checks that the Hub hands out the same bytes for a commit, and that their model generates the same.
 
-    The Hub's own listing of hashes isn't enough: it tells what a storage should hold, not what comes out of it.
-    ``scratch`` needs as much room as the model; it is removed again.
-
-    Raises:
-        HubError: names the files that come back otherwise, or says what the model says otherwise; the commit is
-            left untagged.
+    The Hub's own list of hashes isn't enough: it says what a storage should hold, not what comes out of it. ``scratch``
+    needs as much room as the model; it is removed again.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     try:
@@ -35,10 +31,9 @@ def read_back(bundle: Bundle, repository: Repository, commit: str, scratch: Path
                 f"The commit {commit} of {repository.repo_id} comes back with other bytes: {', '.join(wrong)}. "
                 f"{NOT_TAGGED} Run this stage again; if this stays so, the Hub has lost what it was sent."
             )
-        # The client's own notes; not part of the model.
+        # The client's own notes aren't part of the model.
         shutil.rmtree(scratch / ".cache", ignore_errors=True)
-        said = wrong_continuation(scratch)
-        if said:
+        if said := wrong_continuation(scratch):
             raise HubError(
                 f"The commit {commit} of {repository.repo_id} fails its verification. {NOT_TAGGED} "
                 f"{COMPUTES_OTHERWISE}\n{said}"
@@ -49,5 +44,4 @@ def read_back(bundle: Bundle, repository: Repository, commit: str, scratch: Path
 
 
 def arrived(path: Path, sha256: str) -> bool:
-    """Whether a downloaded file is there with these bytes."""
     return path.is_file() and file_entry(path).sha256 == sha256

@@ -27,10 +27,7 @@ STALE_PARENT = frozenset({412})
 DEFAULT_BRANCH = "main"
 
 Ask = Callable[[str | None], None]
-"""Called with the commit that is published last (None: there is none) before anything takes its place.
-
-Raises to keep it where it is.
-"""
+"""Called with the last published commit (None: there is none) before anything replaces it; raises to prevent that."""
 
 
 def ask_nothing(last: str | None) -> None:
@@ -46,7 +43,7 @@ class Repository:
     call: Caller
 
     def found(self) -> ModelInfo | None:
-        """The Hub's description of the repository; None where there is none that this token may see."""
+        """The Hub's description of the repository; None if there is none that this token may see."""
 
         def look() -> ModelInfo | None:
             try:
@@ -60,23 +57,11 @@ class Repository:
         return self.call(f"read {self.repo_id}", look)
 
     def create(self, private: bool) -> None:
-        """Makes the repository unless it exists.
-
-        Raises:
-            HubError: also where it exists, is public, and was to be private.
-        """
-        self.call(
-            f"create {self.repo_id}",
-            lambda: self.api.create_repo(self.repo_id, private=private, exist_ok=True),
-        )
+        self.call(f"create {self.repo_id}", lambda: self.api.create_repo(self.repo_id, private=private, exist_ok=True))
         self.refuse_public(private, self.info(None))
 
     def refuse_public(self, private: bool, found: ModelInfo) -> None:
-        """Checks that what is to be private doesn't go where everyone can read it.
-
-        Raises:
-            HubError: it would.
-        """
+        """Checks that what should be private doesn't go where everyone can read it."""
         if private and found.private is False:
             raise HubError(
                 f"{self.repo_id} is public and the config says `private: true`: set `private: false` to publish "
@@ -84,7 +69,6 @@ class Repository:
             )
 
     def info(self, revision: str | None) -> ModelInfo:
-        """The Hub's description of a revision."""
         return self.call(f"read {self.repo_id}", lambda: self.api.model_info(self.repo_id, revision=revision))
 
     def commit_of(self, revision: str) -> str:
@@ -101,7 +85,6 @@ class Repository:
         return self.call(f"list the files of {self.repo_id} at {revision}", listing)
 
     def refs(self) -> GitRefs:
-        """The branches and tags."""
         return self.call(f"list the branches and tags of {self.repo_id}", lambda: self.api.list_repo_refs(self.repo_id))
 
     def tags(self) -> dict[str, str]:
@@ -109,16 +92,12 @@ class Repository:
         return {ref.name: ref.target_commit for ref in self.refs().tags}
 
     def has_branch(self, branch: str) -> bool:
-        """Whether the branch exists."""
         return any(ref.name == branch for ref in self.refs().branches)
 
     def refuse_names(self, tag: str, branch: str) -> None:
-        """Checks that a tag (empty for none) and a branch can be where others are.
+        """Checks that a tag (empty for none) and a branch can exist beside the others.
 
         A name that stands for both a branch and a tag is looked up as either, and git keeps no `a` beside an `a/b`.
-
-        Raises:
-            HubError: names what is in the way.
         """
         refs = self.refs()
         branches, tags = [ref.name for ref in refs.branches], [ref.name for ref in refs.tags]
@@ -133,10 +112,10 @@ class Repository:
                 )
 
     def last_published(self, branch: str) -> str | None:
-        """The newest commit of a branch that a tag points at; None where there is none.
+        """The newest commit of a branch that a tag points at; None if there is none.
 
         A head without a tag is a push that was cut off, or somebody's own commit: neither was published. A branch that
-        isn't there yet will begin as the default one.
+        doesn't exist yet will start from the default one.
         """
         tagged = set(self.tags().values())
         if not tagged:
@@ -152,7 +131,7 @@ class Repository:
         return next((commit.commit_id for commit in commits if commit.commit_id in tagged), None)
 
     def download(self, commit: str, names: Iterable[str], folder: Path) -> None:
-        """Brings the named files of a commit into a folder; one that the commit lacks is left out."""
+        """Brings the named files of a commit into a folder; names that the commit lacks are left out."""
         wanted = list(names)
         self.call(
             f"download {self.repo_id} at {commit}",
@@ -160,7 +139,7 @@ class Repository:
         )
 
     def ensure_branch(self, branch: str) -> None:
-        """Makes the branch, from the default one, unless it exists."""
+        """Makes the branch from the default one, unless it exists."""
 
         def ensure() -> None:
             try:
@@ -173,9 +152,9 @@ class Repository:
     def commit(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> str:
         """Brings a branch to exactly the bundle in at most one commit; returns the commit that holds it.
 
-        Each attempt starts from the branch as it is then, and asks about what is published then. So an attempt whose
-        answer was lost is found done by the next, and one that met a newer head (412) is planned again on top of it.
-        What is published already, byte for byte, isn't asked about.
+        Each attempt reads the branch and what is published anew. So if an answer was lost, the next attempt finds the
+        work done; if the head moved (412), the next attempt plans on top of it. ``ask`` isn't called if the very same
+        files are published already.
         """
 
         def attempt() -> str:
@@ -197,8 +176,8 @@ class Repository:
     def propose(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> tuple[str, str]:
         """Opens a pull request that brings a branch to exactly the bundle; returns its commit and its URL.
 
-        One that is open already with the same content is taken in place of a second; where the branch itself holds
-        the bundle there is nothing to propose: its head is returned, and no URL.
+        An open one with the same content is used instead of a second. If the branch itself holds the bundle, there is
+        nothing to propose: its head is returned, and no URL.
         """
 
         def attempt() -> tuple[str, str]:
@@ -218,23 +197,14 @@ class Repository:
             log.info("opening a pull request on %s: %d files, %s", self.repo_id, len(changes.added), changes)
             operations = upload(self.api, self.repo_id, bundle, changes, branch, create_pr=True)
             made = self.api.create_commit(
-                self.repo_id,
-                operations,
-                commit_message=message,
-                revision=branch,
-                parent_commit=head,
-                create_pr=True,
+                self.repo_id, operations, commit_message=message, revision=branch, parent_commit=head, create_pr=True
             )
             return made.oid, made.pr_url or ""
 
         return self.call(f"open a pull request on {self.repo_id}", attempt, also=STALE_PARENT)
 
     def create_tag(self, tag: str, commit: str) -> None:
-        """Puts a tag on a commit, unless it is there already, as after a lost answer.
-
-        Raises:
-            HubError: also where the tag points at another commit.
-        """
+        """Puts a tag on a commit, unless it is there already, as after a lost answer."""
 
         def attempt() -> None:
             refs = self.api.list_repo_refs(self.repo_id)
@@ -248,5 +218,4 @@ class Repository:
 
 
 def _nested(name: str, other: str) -> bool:
-    """Whether one of two refs is a folder above the other."""
     return name.startswith(f"{other}/") or other.startswith(f"{name}/")

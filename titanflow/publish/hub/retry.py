@@ -10,13 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
-from huggingface_hub.errors import (
-    FileMetadataError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-)
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from titanflow.common.errors import HubError, HubUnreachable
 from titanflow.common.hub_endpoint import redact
@@ -29,7 +23,7 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 TRANSPORT_ERROR = HfHubHTTPError.__mro__[1]
 
 LATER = 0
-"""The key of what is advised without an answer, or with one that isn't known."""
+"""The key of the advice for no answer, or an unknown one."""
 ADVICE = {
     LATER: "Run this stage again when the Hub is back: it goes on where it stopped.",
     400: "The Hub found a mistake in what was sent; its message says which.",
@@ -48,7 +42,7 @@ READING = {
     404: "There is no {repo_id}, or the token may not see it: check the spelling, and HF_TOKEN where it is private.",
     429: "The Hub limits the rate of requests: wait a few minutes, then try again.",
 }
-"""For whoever reads a repository, and writes none."""
+"""The advice for reading a repository without writing."""
 LONGEST_QUOTE = 400
 """Characters of a Hub's own message that are passed on."""
 
@@ -57,8 +51,8 @@ LONGEST_QUOTE = 400
 class Retry:
     """How often a request is tried and how long to wait in between (seconds).
 
-    The wait doubles from ``first_wait`` up to ``longest_wait``. A Hub that names its own wait (``Retry-After``)
-    gets it, up to ``longest_asked``; the Hub's own window for rate limits is 300 s.
+    The wait doubles from ``first_wait`` up to ``longest_wait``. A Hub's own wait (``Retry-After``) is used instead, up
+    to ``longest_asked``; its window for rate limits is 300 s.
     """
 
     attempts: int = 6
@@ -68,7 +62,7 @@ class Retry:
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, attempt: int, error: BaseException) -> bool:
-        """Waits after the failed ``attempt`` (from 1); False where another one isn't worth it."""
+        """Waits after the failed ``attempt`` (from 1); returns False if another one isn't worth it."""
         if attempt >= self.attempts:
             return False
         seconds = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
@@ -83,7 +77,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Caller:
-    """Sends requests about one repository: tried again where that helps, explained where it doesn't."""
+    """Sends requests about one repository: retries them if that helps, and explains a failure if not."""
 
     repo_id: str
     token: str
@@ -93,12 +87,12 @@ class Caller:
     def __call__(self, action: str, request: Callable[[], Value], also: frozenset[int] = frozenset()) -> Value:
         """Runs ``request``, again after a transient failure or a status in ``also``.
 
-        ``request`` must look at the repository anew on each call where a lost answer may have changed it.
-        ``action`` is what the user reads in the message, as in "couldn't create the tag".
+        ``request`` must read the repository anew on each call if a lost answer may have changed it. The user reads
+        ``action`` in the message, as in "couldn't create the tag".
 
         Raises:
             HubError: a final answer.
-            HubUnreachable: no good one after all attempts.
+            HubUnreachable: no good answer after all attempts.
         """
         for attempt in count(1):
             try:
@@ -117,7 +111,7 @@ class Caller:
         raise AssertionError("unreachable")
 
     def explain(self, action: str, error: BaseException) -> str:
-        """What went wrong in a few words, the Hub's own included."""
+        """The failure in a few words, with the Hub's own message."""
         error, status = root(error), status_of(error)
         if status is None:
             return redact(f"Couldn't {action}: {one_line(str(error)) or type(error).__name__}", self.token)
@@ -125,7 +119,6 @@ class Caller:
         return redact(f"Couldn't {action}: the Hub answered {status}{f' ({said})' if said else ''}", self.token)
 
     def advice(self, error: BaseException) -> str:
-        """What the user can do about it."""
         if isinstance(root(error), OfflineModeIsEnabled):
             return "Unset HF_HUB_OFFLINE to talk to a Hub."
         if isinstance(root(error), ValueError) and not is_transient(error):
@@ -134,32 +127,31 @@ class Caller:
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, cut where it becomes a page."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
 
 
 def root(error: BaseException) -> BaseException:
-    """The Hub's own error: the client wraps one that happened while it moved a file."""
+    """The Hub's own error: the client wraps an error that happens while it moves a file."""
     while isinstance(error, RuntimeError | LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
 
 
 def status_of(error: BaseException) -> int | None:
-    """The status that the Hub answered with; None where there was no answer."""
+    """The status that the Hub answered with; None if there was no answer."""
     return getattr(getattr(root(error), "response", None), "status_code", None)
 
 
 def is_from_hub(error: BaseException) -> bool:
-    """Whether an exception is about the Hub's answer and not about a mistake in this program."""
+    """Whether an exception is about the Hub's answer, not about a mistake in this program."""
     error = root(error)
-    known = TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError | HFValidationError
+    known = TRANSPORT_ERROR | ConnectionError | TimeoutError | ValueError
     return isinstance(error, known) or is_incomplete(error)
 
 
 def is_incomplete(error: BaseException) -> bool:
-    """Whether a download came without its headers or with too few bytes: the client raises a bare OSError then."""
+    """Whether a download came without its headers or with too few bytes: then the client raises a bare OSError."""
     return isinstance(error, FileMetadataError) or (type(error) is OSError and error.errno is None)
 
 

@@ -15,20 +15,16 @@ from titanflow.publish.difference import Difference
 log = logging.getLogger(__name__)
 
 LARGE = 10_000_000
-"""Bytes from which on a file is uploaded by itself. Smaller ones go with the commit, or in a moment."""
-
-BAD_REQUEST = 400
-
-Operation = CommitOperationAdd | CommitOperationDelete
+"""From this many bytes on, a file is uploaded by itself. Smaller ones go with the commit, or in a moment."""
 
 
 def upload(
     api: HfApi, repo_id: str, bundle: Bundle, changes: Difference, revision: str, *, create_pr: bool = False
-) -> Sequence[Operation]:
+) -> Sequence[CommitOperationAdd | CommitOperationDelete]:
     """Uploads the large files among the changes; returns all of them as a commit's operations.
 
-    A file that the Hub holds already, as after a push that was cut off, isn't sent again. The client's own bars are
-    of no use in a log file.
+    A file that the Hub already holds, as after a push that was cut off, isn't sent again. The log gets lines of its
+    own, as the client's progress bars are of no use there.
     """
     adds = [addition(name, bundle[name]) for name in changes.added]
     if CARD in changes.added:
@@ -44,18 +40,14 @@ def upload(
 
 
 def check_card(api: HfApi, card: Entry) -> None:
-    """Asks the Hub about the card's front matter; the client does so only once the large files are there.
-
-    Raises:
-        ValueError: what the Hub doesn't take.
-    """
+    """Asks the Hub about the card's front matter; the client would do so only after the large files are sent."""
     text = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
     response = get_session().post(
         f"{api.endpoint}/api/validate-yaml",
         json={"content": text.decode(), "repoType": "model"},
         headers=build_hf_headers(token=api.token, library_name="titanflow"),
     )
-    if response.status_code == BAD_REQUEST:
+    if response.status_code == 400:
         errors = [str(error.get("message")) for error in response.json().get("errors", [])]
         raise ValueError(f"the Hub doesn't take the front matter of {CARD}: {'; '.join(errors)}")
     hf_raise_for_status(response)
