@@ -1,4 +1,4 @@
-"""What happens to a stage's folder before its process starts, and after a refused one."""
+"""Makes a stage's folder ready for its process, and removes that of a refused prepare step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def begin_stage(plan: StagePlan) -> None:
-    """Makes a stage's folder ready: what other inputs made is moved aside, ``run.yaml`` is written.
+    """Makes a stage's folder ready and writes ``run.yaml``.
 
-    Nothing that was finished is lost: the old folder becomes ``superseded/<stage>-<n>`` of its run.
+    Results of other inputs are kept: the old folder becomes ``superseded/<stage>-<n>`` of its run.
     """
     run = plan.run
     if plan.state in ("RUN", "STALE") and run.folder.exists():
@@ -28,16 +28,16 @@ def begin_stage(plan: StagePlan) -> None:
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
         base = read_base(run.base)
-        # What a resumed stage began on stays on record: LoRA refuses another.
+        # A resumed stage keeps the digest of the base that it began with: LoRA refuses another base.
         begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
 
 
 def discard_if_new(plan: StagePlan) -> None:
-    """Takes back what a refused prepare step wrote: bad input leaves nothing behind.
+    """Removes what a refused prepare step wrote, since bad input must leave nothing behind.
 
-    The run's folder goes where this was its first step; one that holds other stages stays.
+    The run's folder goes too, unless it holds other stages.
     """
     folder = plan.run.folder
     shutil.rmtree(folder, ignore_errors=True)
