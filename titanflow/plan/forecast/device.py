@@ -1,4 +1,4 @@
-"""What the device of a stage is called, how much memory it has and how fast it may be, told without torch."""
+"""Name, memory and peak speed of a stage's device, found without torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     ("MI325X", 1300e12),
     ("MI250X", 191.5e12),
 )
-"""Peak bf16 operations a second by words of the device's name, the first that fits: those that torchtitan 0.2.2 knows
-(``torchtitan.tools.utils.get_peak_flops``). A device that isn't here has no known peak; none is guessed."""
+"""Peak bf16 operations a second by words of the device's name; the first match counts. From torchtitan 0.2.2
+(``torchtitan.tools.utils.get_peak_flops``). The peak of any other device is unknown and isn't guessed."""
 
 ASK_NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 PATIENCE = 2.0
@@ -36,8 +36,8 @@ MIB = 1 << 20
 class DeviceSpec:
     """One device: a GPU, or all of this machine's CPU.
 
-    ``memory`` is in bytes: a GPU's own, or what this machine lets its processes have together; None where it can't be
-    told. ``peak_flops`` is None for a CPU and for what isn't known.
+    ``memory`` is in bytes: a GPU's own, or what this machine's processes may use together; None if unknown.
+    ``peak_flops`` is None for a CPU and for unknown GPUs.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -62,7 +62,7 @@ def cpu() -> DeviceSpec:
 
 @cache
 def gpus() -> tuple[DeviceSpec, ...]:
-    """The GPUs that nvidia-smi shows, in its order; none where it isn't there or doesn't answer."""
+    """The GPUs that nvidia-smi shows, in its order; none if it isn't there or doesn't answer."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return ()
     try:
@@ -73,7 +73,7 @@ def gpus() -> tuple[DeviceSpec, ...]:
 
 
 def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
-    """The lines of nvidia-smi: ``name, MiB`` each; a memory that it doesn't know is unknown."""
+    """Parses nvidia-smi's lines, ``name, MiB`` each; the memory may be unknown."""
     lines = [line.rpartition(",") for line in answer.splitlines() if "," in line]
     return tuple(
         DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdigit() else None)
@@ -96,7 +96,7 @@ def _total(meminfo: Path) -> int | None:
 
 
 def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
-    """The limit of each group that this process is in: a group's own, and those of the groups around it."""
+    """The limits of each cgroup that this process is in, and of the groups around it."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -110,7 +110,7 @@ def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
             top, name = cgroups / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # In a container the path may be the host's, and the container's own group the top.
+        # In a container the path may be the host's, while the container's own group is the top.
         group = top / path.lstrip("/")
         limits += [_limit(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(top)]
     return limits
