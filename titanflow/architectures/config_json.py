@@ -46,15 +46,10 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
     """
     known = ", ".join(ARCHITECTURES[family] for family in READERS)
     if config.get("auto_map"):
-        raise UnreadArchitectureError(
-            Problem(
-                "the model brings code of its own, which is not run",
-                key="auto_map",
-                origin=origin,
-                expected=f"a model that transformers knows: {known}",
-                hint="to fine-tune what a run of yours trained, name the folder of its stage, not the export in it",
-            )
-        )
+        expected = f"a model that transformers knows: {known}"
+        hint = "to fine-tune what a run of yours trained, name the folder of its stage, not the export in it"
+        found = "the model brings code of its own, which is not run"
+        raise UnreadArchitectureError(Problem(found, "auto_map", origin, expected, hint))
     named = (config.get("architectures") or [None])[0]
     family = next((family for family in READERS if ARCHITECTURES[family] == named), None)
     if family is None:

@@ -51,13 +51,9 @@ def snapshot(repo_id: str, revision: str | None, names: Iterable[str]) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, endpoint=endpoint))
     except Exception as error:  # the client has its own exception for each answer, and others without one
         where = f"{repo_id}{f' at {revision}' if revision else ''} can't be had from {endpoint}"
-        raise ConfigError(
-            Problem(
-                f"{where}: {redact(_reason(error))}",
-                expected=f"a model of the Hub as owner/name, or a folder: there is no {repo_id} in {Path.cwd()}",
-                hint=_way_out(error, f"{endpoint}/{repo_id}"),
-            )
-        ) from None
+        expected = f"a model of the Hub as owner/name, or a folder: there is no {repo_id} in {Path.cwd()}"
+        message, hint = f"{where}: {redact(_reason(error))}", _way_out(error, f"{endpoint}/{repo_id}")
+        raise ConfigError(Problem(message, expected=expected, hint=hint)) from None
 
 
 def file_names(repo_id: str, revision: str) -> list[str]:

@@ -51,16 +51,11 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Ma
     if foreign and not elsewhere and (commits or {}).get(repository_of(folder)) == folder.resolve().name:
         return True
     if foreign:
-        raise ConfigError(
-            Problem(
-                f"{folder} brings code of its own ({', '.join(foreign)}), which is not run",
-                key=key,
-                origin=origin,
-                expected="a model that transformers knows, or an export with this version's modelling files unchanged",
-                hint="an older export of yours: export its checkpoint again; a model of the Hub whose code you read: "
-                "evaluate.remote_code: {owner/name: commit}",
-            )
-        )
+        message = f"{folder} brings code of its own ({', '.join(foreign)}), which is not run"
+        expected = "a model that transformers knows, or an export with this version's modelling files unchanged"
+        older = "an older export of yours: export its checkpoint again"
+        hint = f"{older}; a model of the Hub whose code you read: evaluate.remote_code: {{owner/name: commit}}"
+        raise ConfigError(Problem(message, key, origin, expected, hint))
     return True
 
 

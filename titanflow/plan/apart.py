@@ -14,12 +14,12 @@ from typing import Any
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
-from titanflow.config.division import sources, written_at
+from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.keys.training import SOURCE_KEYS, Data, HeldOut, is_divided
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_files
-from titanflow.plan.data_source import read_sections
+from titanflow.plan.data_source import read_sources
 
 ROW_KEYS = (
     "held_out",
@@ -56,18 +56,15 @@ class _Reading:
 
 def apart_problems(experiment: Experiment) -> list[Problem]:
     """Problems of two sections that read the same: one is judged on the other's training rows, or the parts differ."""
-    readings = [one for module in experiment.modules.values() for one in _readings(module)]
+    readings = [
+        _Reading(module, key, data, module.trains and key.partition(".")[0] == "data")
+        for module, key, data in read_sources(experiment)
+    ]
     if all(one.trains for one in readings) and not any(is_divided(one.data) for one in readings):
         return []
     found = [problem for pair in combinations(readings, 2) if (problem := _problem(*pair))]
     # Of each key the first problem counts.
     return list({problem.key: problem for problem in reversed(found)}.values())[::-1]
-
-
-def _readings(module: Module) -> Iterator[_Reading]:
-    for section in read_sections(module):
-        for key, data in sources(module.config[section], section).items():
-            yield _Reading(module, key, data, module.trains and section == "data")
 
 
 def _reads(data: dict[str, Any]) -> Iterator[Any]:

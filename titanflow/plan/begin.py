@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.architectures.outside_base import read_base
@@ -21,8 +20,11 @@ def begin_stage(plan: StagePlan) -> None:
     Results of other inputs are kept: the old folder becomes ``superseded/<stage>-<n>`` of its run.
     """
     run = plan.run
-    if plan.state in ("RUN", "STALE") and run.folder.exists():
-        _move_aside(run.folder)
+    if plan.state in ("RUN", "STALE") and any((run.folder / name).exists() for name in (RUN_FILE, RESULT_FILE)):
+        superseded = run.folder.parent / "superseded"
+        superseded.mkdir(exist_ok=True)
+        number = 1 + sum(1 for _ in superseded.glob(f"{run.folder.name}-*"))
+        shutil.move(run.folder, superseded / f"{run.folder.name}-{number}")
     run.folder.mkdir(parents=True, exist_ok=True)
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
@@ -47,12 +49,3 @@ def discard_if_new(plan: StagePlan) -> None:
         for above in (run.parent, run.parent.parent / "data", run.parent.parent):
             if above.is_dir() and not any(above.iterdir()):
                 above.rmdir()
-
-
-def _move_aside(folder: Path) -> None:
-    if not (folder / RUN_FILE).exists() and not (folder / RESULT_FILE).exists():
-        return
-    superseded = folder.parent / "superseded"
-    superseded.mkdir(exist_ok=True)
-    number = 1 + sum(1 for _ in superseded.glob(f"{folder.name}-*"))
-    shutil.move(folder, superseded / f"{folder.name}-{number}")

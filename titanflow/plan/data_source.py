@@ -8,6 +8,8 @@ from typing import Any
 
 from titanflow.common.digests import digest
 from titanflow.config.checks.module import has_data
+from titanflow.config.division import sources
+from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_files
 from titanflow.files.yaml_source import display
@@ -26,6 +28,14 @@ def read_sections(module: Module) -> Iterator[str]:
     for section in SECTIONS:
         if has_data(module, section) and (section == "data" or module.config["validation"]["enable"]):
             yield section
+
+
+def read_sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
+    """Each source that a stage reads: its module, its key and its config."""
+    for module in experiment.modules.values():
+        for section in read_sections(module):
+            for key, data in sources(module.config[section], section).items():
+                yield module, key, data
 
 
 @dataclass(frozen=True)

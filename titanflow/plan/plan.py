@@ -37,7 +37,7 @@ from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.plan.state import StageStates, parents
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
-from titanflow.run.contract import STAGES, StageName, StageRun
+from titanflow.run.contract import STAGES, PreparedData, StageName, StageRun
 from titanflow.run.manifest import Manifest
 
 DEFAULT_RUN = "main"
@@ -187,9 +187,9 @@ def _stage_run(
         config=with_weights(_with_paths(module, config), preparation.initial.get(module.name)),
         model_overrides=module.model_overrides,
         origins=module.origins,
-        tokenizer=preparation.tokenizer_of(module),
-        data=preparation.data_of(module),
-        base=_base(module, config, folder),
+        tokenizer=preparation.tokenizers.folders.get(module.name),
+        data=preparation.data.get(module.name, PreparedData()),
+        base=module.base and (module.base.folder or folder / config.modules[module.base.stage].stage),
         stages=stages,
     )
     if stage == "publish":
@@ -214,9 +214,3 @@ def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
         for other in others
     ]
     return {**module.config, "include_path": str(taken)}
-
-
-def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
-    if module.base is None:
-        return None
-    return module.base.folder or folder / config.modules[module.base.stage].stage

@@ -5,7 +5,7 @@ Prepared folders have their fingerprint in their name. So runs share them, and a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from titanflow.architectures.huggingface import download_plan, missing_weights
 from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError, DataError, Problem
 from titanflow.config.checks.template import template_problems
-from titanflow.config.division import sources, written_at
+from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.files.chat_template import CHATML, resolve_template
 from titanflow.config.mixture import mixture_members, mixture_spec
@@ -22,7 +22,7 @@ from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
 from titanflow.plan.apart import apart_problems
 from titanflow.plan.data_mistakes import named_in
-from titanflow.plan.data_source import SECTIONS, DataSource, read_sections
+from titanflow.plan.data_source import SECTIONS, DataSource, read_sections, read_sources
 from titanflow.plan.origin.given_tokenizer import EXPECTED, reader_of
 from titanflow.plan.origin.initial_weights import InitialWeights
 from titanflow.plan.origin.tokenizer_plan import TokenizerPlans
@@ -58,12 +58,6 @@ class Preparation:
             raise DataError(_source_problems(experiment, workspace) or error.problems) from error
         config["tokenizer"] = preparation.tokenizers.config
         return preparation
-
-    def tokenizer_of(self, module: Module) -> Path | None:
-        return self.tokenizers.folders.get(module.name)
-
-    def data_of(self, module: Module) -> PreparedData:
-        return self.data.get(module.name, PreparedData())
 
     def folders(self) -> list[Path]:
         """Every folder that this run reads."""
@@ -159,7 +153,7 @@ class Preparation:
 def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
     """What is wrong with the experiment's sources, each with its key and where that was written."""
     found: dict[tuple[str, str], Problem] = {}
-    for module, key, data in _sources(experiment):
+    for module, key, data in read_sources(experiment):
         try:
             data_parts(data, workspace=workspace)
         except DataError as error:
@@ -170,11 +164,3 @@ def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
                 # Sections that name the same data file share its mistakes.
                 found.setdefault((origin, problem.message), located)
     return list(found.values())
-
-
-def _sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
-    """Each source that a stage reads: its module, its key and its config."""
-    for module in experiment.modules.values():
-        for section in read_sections(module):
-            for key, data in sources(module.config[section], section).items():
-                yield module, key, data

@@ -32,17 +32,17 @@ def check_models(module: Module, experiment: Experiment, workspace: Path) -> Non
     native = module.config["backend"] == "native"
     origin = module.origins.get("models", "")
     if isinstance(models, dict):
-        models = {name: folder for name, folder in models.items() if folder not in module.config["remote_code"]}
         is_model = _has_checkpoint if native else is_hugging_face
         lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
-        wrong = [
-            f"{name}: {lacks} in {folder}"
-            for name, folder in models.items()
-            if not is_model(expanded(folder)) and not _may_come(expanded(folder), workspace)
-        ]
         expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
+        wrong = []
         for name, folder in models.items():
-            trust_remote_code(expanded(folder), f"{module.name}.models.{name}", origin)
+            if folder in module.config["remote_code"]:
+                continue
+            path = expanded(folder)
+            if not is_model(path) and (path.exists() or not path.resolve().is_relative_to(workspace)):
+                wrong.append(f"{name}: {lacks} in {folder}")
+            trust_remote_code(path, f"{module.name}.models.{name}", origin)
     else:
         stages = [other.stage for other in experiment.modules.values() if other.trains]
         known = [*([BASE] if stages else []), *stages]
@@ -84,10 +84,6 @@ def check_publishable(module: Module, publish: Module) -> None:
 
 def _has_checkpoint(folder: Path) -> bool:
     return (folder / METADATA).is_file() or bool(complete_folders(folder / "checkpoint"))
-
-
-def _may_come(folder: Path, workspace: Path) -> bool:
-    return not folder.exists() and folder.resolve().is_relative_to(workspace)
 
 
 def models_state(models: Any) -> dict[str, list[Any]]:

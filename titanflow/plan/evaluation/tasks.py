@@ -51,7 +51,6 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
 
 
 def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> list[Problem]:
-    """All mistakes in the tasks of an evaluate module, each once."""
     items, unprepared = _items(module, run), _unprepared(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     problems += [
@@ -161,7 +160,8 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     models, number = run.config["models"], run.config["num_fewshot"]
     found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
-    chats = [name for name in models if name == "sft" or (name in own and _is_chat(expanded(own[name])))]
+    with_template = {name for name, folder in own.items() if (expanded(folder) / "chat_template.jinja").is_file()}
+    chats = [name for name in models if name == "sft" or name in with_template]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:
         what = "auto asks tasks of lm-eval's library without the chat template"
@@ -172,10 +172,6 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
         what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
         found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
     return found
-
-
-def _is_chat(folder: Path) -> bool:
-    return (folder / "chat_template.jinja").is_file()
 
 
 def _listed(names: list[str]) -> str:

@@ -88,21 +88,14 @@ def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgrou
 
 
 def _total(meminfo: Path) -> int | None:
-    try:
-        line = next(line for line in meminfo.read_text(encoding="utf-8").splitlines() if line.startswith("MemTotal:"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024
+    total = next((line for line in _lines(meminfo) if line.startswith("MemTotal:")), "")
+    return int(total.split()[1]) * 1024 if total else None
 
 
 def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
     """The limits of each cgroup that this process is in, and of the groups around it."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
     limits = []
-    for line in lines:
+    for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers:
             top, name = cgroups, "memory.max"
@@ -117,17 +110,17 @@ def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
 
 
 def _limit(file: Path) -> int | None:
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    text = "\n".join(_lines(file)).strip()
     return int(text) if text.isdigit() else None
 
 
 def _cpu_model() -> str:
+    names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
+    return next(names, "") or platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.machine()
+        return []

@@ -69,7 +69,10 @@ def forecast_stage(
         known = _training(known, run, resumes, module, device, history)
     elif found := history.of(run, known.like):
         known = dataclasses.replace(known, seconds=found.wall, source=f"measured on {found.run}")
-    return _priced(known, experiment.spec.price_per_hour)
+    if (price := experiment.spec.price_per_hour) is None:
+        return known
+    cost = None if known.seconds is None else cost_of(known.seconds, devices, price)
+    return dataclasses.replace(known, price_per_hour=price, cost=cost)
 
 
 def _training(
@@ -105,13 +108,6 @@ def model_forecast(module: Module, device: str) -> tuple[Counts | None, Memory |
         return None, None, f"no formula for the family {family}"
     counts = count(family, module.model_args, shapes, int(config["training"]["seq_len"]), Lora(**config["lora"]))
     return counts, memory(config, family, module.model_args, shapes, counts, device), ""
-
-
-def _priced(forecast: Forecast, price_per_hour: float | None) -> Forecast:
-    if price_per_hour is None:
-        return forecast
-    cost = None if forecast.seconds is None else cost_of(forecast.seconds, forecast.devices, price_per_hour)
-    return dataclasses.replace(forecast, price_per_hour=price_per_hour, cost=cost)
 
 
 def cost_of(seconds: float, devices: int, price_per_hour: float) -> float:

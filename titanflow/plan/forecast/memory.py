@@ -148,13 +148,10 @@ def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str
     if known.is_routed(args, layer):
         # The tokens are taken out of their row and put back, so they exist twice; the router sees all of them.
         share = args["capacity"]
-        pairs = PAIR_WIDTHS if args.get("causal_router") == "previous" else 0
+        # A causal router may keep the token and the one before it.
+        pairs = 2 if args.get("causal_router") == "previous" else 0
         return int(share * (whole + 3 * dim * numbers)) + (known.router_width + pairs) * dim * numbers
     return whole + known.decision_width * dim * numbers
-
-
-PAIR_WIDTHS = 2
-"""A causal router keeps a token and the one before it: in multiples of the model's width."""
 
 
 def _attention_elements(args: Args, inside: int) -> int:

@@ -48,17 +48,13 @@ def forecast_cells(forecast: Forecast) -> dict[str, str]:
     if forecast.tokens:
         parts.append(f"{short(forecast.tokens)} tokens")
     parts += [forecast.unknown] if forecast.unknown else []
-    cost = {} if forecast.price_per_hour is None else {"cost": _cost(forecast)}
+    cost = UNKNOWN if forecast.cost is None else f"~{price(forecast.cost)}"
     return {
         "time": UNKNOWN if forecast.seconds is None else f"~{duration(forecast.seconds)}",
         "memory": size(forecast.memory.total) if forecast.memory else "",
-        **cost,
+        **({} if forecast.price_per_hour is None else {"cost": cost}),
         "model": ", ".join(parts),
     }
-
-
-def _cost(forecast: Forecast) -> str:
-    return UNKNOWN if forecast.cost is None else f"~{price(forecast.cost)}"
 
 
 def total_line(forecasts: Iterable[Forecast]) -> str:

@@ -103,8 +103,10 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
         row = _own(key, before, here, base, run.origins.get(_written_key(key, run.config), ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
             row.here += f", longer than any row of {base.stage}'s, by sft.allow_longer_context"
-        elif key == "launcher.device" and here == "auto":
-            row.here += _found_device(run.config["launcher"])
+        elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
+            # Outside of a pool, the stage runs on this machine.
+            device = stage_device(run.config["launcher"])
+            row.here += f" ({device.kind})" if device is not None else ""
         yield row
 
 
@@ -119,12 +121,6 @@ def _written_key(key: str, config: Mapping[str, Any]) -> str:
     """The key that sets a value: an unset global batch size follows from the local one."""
     is_set = key != "training.global_batch_size" or (config.get("training") or {}).get("global_batch_size", -1) > 0
     return key if is_set else "training.local_batch_size"
-
-
-def _found_device(launcher: Mapping[str, Any]) -> str:
-    """The device that ``auto`` means, if the stage runs on this machine."""
-    device = None if launcher.get("pool") else stage_device(launcher)
-    return f" ({device.kind})" if device is not None else ""
 
 
 def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
