@@ -189,7 +189,7 @@ def _stage_run(
         origins=module.origins,
         tokenizer=preparation.tokenizers.folders.get(module.name),
         data=preparation.data.get(module.name, PreparedData()),
-        base=module.base and (module.base.folder or folder / config.modules[module.base.stage].stage),
+        base=module.base.folder or folder / config.modules[module.base.stage].stage if module.base else None,
         stages=stages,
     )
     if stage == "publish":

@@ -26,14 +26,15 @@ def column_problems(task: SingleTask, files: Collection[Path]) -> Iterator[Probl
         return
     wanted = {key: names for key, text in templates(task) if (names := column_names(text))}
     bare = {key: str(text) for key in NAMED if isinstance(text := task.config.get(key), str) and "{" not in text}
-    columns = _columns(files, set().union(*wanted.values(), bare.values()))
+    if not (columns := _columns(files, set().union(*wanted.values(), bare.values()))):
+        return
     where, expected = ", ".join(sorted({file.name for file in files})), f"one of {', '.join(columns)}"
-    for key, names in wanted.items() if columns else ():
+    for key, names in wanted.items():
         for name in sorted(names - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]}?" if near else ""
             yield task.yaml.problem(key, f"no item has {name!r}: {where}", expected, hint)
-    for key, text in bare.items() if columns else ():
+    for key, text in bare.items():
         near = difflib.get_close_matches(text, columns, n=1, cutoff=ALIKE)
         if text not in columns and (near if key != "doc_to_choice" else not _is_list(text)):
             hint = f"did you mean {near[0]}? For the word itself: \"{{{{'{text}'}}}}\"" if near else ""
