@@ -137,7 +137,8 @@ def result_relevant(config: dict[str, Any]) -> dict[str, Any]:
 def _add_tasks(inputs: StageInputs, module: Module, run: StageRun, recorded: Mapping[str, Any]) -> None:
     """The files of the asked tasks, all Python files beside them, and items that a task names by their own path.
 
-    Missing items count as ``recorded``: a finished evaluation doesn't need them any more."""
+    Missing items count as ``recorded``: a finished evaluation doesn't need them any more.
+    """
     if not run.config["include_path"]:
         return
     folder, asked = Path(run.config["include_path"]), asked_by(run.config)

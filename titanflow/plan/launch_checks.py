@@ -47,8 +47,7 @@ print(json.dumps(refusals))
 
 def check_launches(plans: Iterable[StagePlan]) -> None:
     """Refuses a stage that is to run and whose process couldn't start; imports none of the packages."""
-    problems = [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]
-    if problems:
+    if problems := [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]:
         raise ConfigError(problems)
 
 

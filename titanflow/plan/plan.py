@@ -52,9 +52,9 @@ def make_plan(
 ) -> Plan:
     """Plans a run of an experiment, given by name or file.
 
-    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. Stages that
-    this machine's device can't run or hold are refused; with ``runs_here`` False they only give a warning, since they
-    may run on another machine.
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. A stage that
+    its device can't run or hold is refused. With ``runs_here`` False, if only this machine falls short, there is a
+    warning instead: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.

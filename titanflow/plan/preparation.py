@@ -60,7 +60,6 @@ class Preparation:
         return preparation
 
     def folders(self) -> list[Path]:
-        """Every folder that this run reads."""
         datasets = [Path(dataset["folder"]) for dataset in self.config["datasets"]]
         tokenizer = [Path(self.config["tokenizer"]["folder"])] if self.config["tokenizer"] else []
         return list(dict.fromkeys([*tokenizer, *self._weights(), *datasets]))

@@ -52,8 +52,7 @@ def inheritance_tables(plan: Plan) -> RenderableType:
     """For each fine-tuning stage that would run: what it keeps and changes of its base."""
     parts: list[RenderableType] = []
     for stage in plan.stages:
-        rows = plan.inheritance(stage) if stage.state != "CACHED" else []
-        if rows:
+        if rows := plan.inheritance(stage) if stage.state != "CACHED" else []:
             table = Table(box=None, pad_edge=False, header_style="dim")
             for heading in (stage.stage, "", "value", "from"):
                 table.add_column(heading)

@@ -166,9 +166,7 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     if run.config["chat"] == "auto" and chats and plain:
         what = "auto asks tasks of lm-eval's library without the chat template"
         found.append(f"{module.name}.chat: {what}, of {', '.join(chats)}: {_listed(plain)}")
-    of_library = [task for task in asked.single if task.of_library]
-    leaking = [task.name for task in of_library if own_answers(task, number)]
-    if leaking:
+    if leaking := [task.name for task in asked.single if task.of_library and own_answers(task, number)]:
         what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
         found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
     return found

@@ -83,13 +83,9 @@ def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
 
 def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes of memory that this machine's processes may use: its own, or less where a cgroup (v1 or v2) says so."""
-    limits = [limit for limit in (_total(proc / "meminfo"), *_cgroup_limits(proc, cgroups)) if limit is not None]
-    return min(limits, default=None)
-
-
-def _total(meminfo: Path) -> int | None:
-    total = next((line for line in _lines(meminfo) if line.startswith("MemTotal:")), "")
-    return int(total.split()[1]) * 1024 if total else None
+    totals = (int(line.split()[1]) * 1024 for line in _lines(proc / "meminfo") if line.startswith("MemTotal:"))
+    limits = [next(totals, None), *_cgroup_limits(proc, cgroups)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:

@@ -31,10 +31,8 @@ def does_not_fit(module: Module, forecast: Forecast, device: DeviceSpec) -> Prob
     room = capacity(module, device)
     if room is None or forecast.memory is None or forecast.memory.certain <= room:
         return None
-    found = (
-        f"weights, gradients and optimizer take {size(forecast.memory.certain)} a rank, and it has {size(room)}"
-        f" ({device.name})"
-    )
+    has = f"it has {size(room)} ({device.name})"
+    found = f"weights, gradients and optimizer take {size(forecast.memory.certain)} a rank, and {has}"
     return module.problem("model.flavor", found, f"at most {size(room)}", _what_helps(module, device, room, True))
 
 

@@ -39,8 +39,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         module = experiment.stage(plan.stage)
         if module is None or not module.trains:
             continue
-        problem = does_not_fit(module, forecast, device)
-        if problem is not None:
+        if problem := does_not_fit(module, forecast, device):
             (refused if runs_here and not plan.pool else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):
             experiment.warnings.append(warning)

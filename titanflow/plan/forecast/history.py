@@ -46,9 +46,13 @@ class Measured:
 def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     """A digest of all that a stage's speed depends on, the kind of device included; a training's steps don't count."""
     if run.stage not in ("pretrain", "sft"):
-        models = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
+        work: Any = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
+        if run.stage == "prepare":
+            # Folders that exist take no time.
+            folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
+            work = [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
         config = {key: value for key, value in run.config.items() if key != "workspace"}
-        return digest([run.stage, config, _to_prepare(run) or models, device])
+        return digest([run.stage, config, work, device])
     config = run.config
     parts = {name: config.get(name) for name in SECTIONS}
     parts |= {"training": [config["training"].get(key) for key in TRAINING_KEYS]}
@@ -57,14 +61,6 @@ def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     parts |= {"saves": [config["checkpoint"].get(key) for key in ("enable", "interval", "async_mode")]}
     parts |= {"rows": [(config.get("data") or {}).get(key) for key in ("name", "kind", "packing")]}
     return digest([run.stage, _model(config, run.model_overrides), parts, device])
-
-
-def _to_prepare(run: StageRun) -> list[str]:
-    """The folders that a prepare step has still to make; those that exist take no time."""
-    if run.stage != "prepare":
-        return []
-    folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
-    return [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
 
 
 def _model(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[Any]:
@@ -81,7 +77,6 @@ class History:
 
     @cached_property
     def manifests(self) -> list[tuple[Path, dict[str, Any]]]:
-        """The newest runs' folders and manifests."""
         paths = [(_modified(path), path) for path in self.workspace.glob(f"*/*/{MANIFEST_FILE}")]
         newest = [path for _, path in sorted(paths, reverse=True)[:NEWEST]]
         return [(path.parent, found) for path in newest if (found := _read(path))]

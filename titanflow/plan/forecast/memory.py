@@ -171,8 +171,7 @@ def _feed_forward_elements(family: str, args: Args, layer: int) -> int:
     block = FAMILIES[family].block
     assert block is not None
     shapes = block(args, layer)
-    dense = shapes.get("feed_forward.w1.weight")
-    if dense:
+    if dense := shapes.get("feed_forward.w1.weight"):
         return 4 * dense[0]
     moe, dim = args["moe_args"], args["dim"]
     first = shapes.get("moe.experts.w1") or shapes["moe.experts.mlp1_weight"]

@@ -146,8 +146,7 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
 def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator[InheritanceRow]:
     values = {"name": base.model_name, "flavor": base.flavor, **flatten(base.model_args)}
     shown = {f"model.{key}": value for key, value in values.items() if key[0] != "_" and key != FOLLOWS_SEQ_LEN}
-    tokenizer = base.tokenizer or run.tokenizer
-    if tokenizer:
+    if tokenizer := base.tokenizer or run.tokenizer:
         shown["tokenizer"] = tokenizer.name
     shown["weights"] = base.checkpoint.name if base.checkpoint else "its last checkpoint"
     for key, value in shown.items():

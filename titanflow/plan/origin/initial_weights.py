@@ -91,10 +91,9 @@ class InitialWeights:
 
 def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
     """A stage's config with the full path of its initial weights, whichever key named them."""
-    checkpoint = config.get("checkpoint") or {}
     if initial is None or initial.folder is None or not initial.folder.exists():
         return config
-    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder.absolute())}}
+    return {**config, "checkpoint": {**config["checkpoint"], "initial_load_path": str(initial.folder.absolute())}}
 
 
 def check_beginnings(
