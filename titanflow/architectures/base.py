@@ -33,9 +33,9 @@ class BaseArchitecture:
     """What a fine-tuning stage takes from its base.
 
     ``stage`` is its name in messages. ``model_args`` are all arguments of its model, nested like their dataclasses;
-    for a planned model of a family that torchtitan lacks, only the overridden ones. ``overrides`` are those that differ
-    from the flavor. ``folder`` and ``digest`` are where it lies and what is in it; a module of the same experiment has
-    neither before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
+    for a planned model of a family that torchtitan lacks, only the overridden ones. ``overrides`` turn the flavor into
+    them. ``folder`` and ``digest`` are where it lies and what is in it; a module of the same experiment has neither
+    before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
     """
 
     stage: str

@@ -28,6 +28,7 @@ def swiglu_width(dim: int, multiple_of: int, multiplier: float | None, parts: in
 def routed_width(args: Args) -> int:
     """The width of each of a llama4's experts."""
     moe = args["moe_args"]
+    # All experts that a token meets are together as wide as a dense layer.
     parts = moe["top_k"] + moe["num_shared_experts"] if args["auto_scale_hidden_dim"] else 1
     return swiglu_width(args["dim"], args["multiple_of"], args["ffn_dim_multiplier"], parts)
 

@@ -123,7 +123,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(Problem(f"{repo_id} has no {CONFIG_FILE}", expected="a model that transformers loads"))
     if missing := missing_weights(folder):
-        # No weights were fetched yet: they are missing only if the Hub doesn't list them either.
+        # The prepare step may still fetch them: they are missing only if the Hub doesn't list them either.
         names = [name for name in file_names(repo_id, folder.name) if "/" not in name]
         if names and (absent := [name for name in missing if name not in names]):
             is_pickled = not any(name.endswith(SUFFIX) for name in names)

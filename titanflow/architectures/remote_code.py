@@ -1,4 +1,4 @@
-"""Whether a model's folder brings code that transformers would run, and whose code it is.
+"""Whether a model's folder brings code that transformers would run, and whose code it is; none is run to tell.
 
 With ``trust_remote_code=True`` transformers imports what ``auto_map`` names. Only two kinds of folder are trusted: one
 whose Python files are all this package's own, and a repository's snapshot at the commit that the config names as read.

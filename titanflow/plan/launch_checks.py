@@ -90,9 +90,8 @@ def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     }
     if not tried:
         return []
-    done = subprocess.run(
-        [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))], capture_output=True, text=True
-    )
+    program = [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))]
+    done = subprocess.run(program, capture_output=True, text=True)
     said = json.loads(done.stdout) if done.returncode == 0 else [done.stderr.strip()] * len(tried)
     return [
         Problem(f"torchrun refuses {shlex.join(arguments)}: {refusal}", f"{stage}'s command")

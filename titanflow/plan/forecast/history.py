@@ -83,6 +83,7 @@ class History:
 
     def of(self, run: StageRun, like: str) -> Measured | None:
         """What the newest stage of the same digest took; this run's own, even unfinished, goes first."""
+        # The sort is stable: the other runs stay ordered from the newest.
         ordered = sorted(self.manifests, key=lambda entry: entry[0] != run.folder.parent)
         found = (self._measured(folder, run.stage, manifest, like) for folder, manifest in ordered)
         return next(filter(None, found), None)

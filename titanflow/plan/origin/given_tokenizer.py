@@ -79,9 +79,8 @@ def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Mani
             return copied
         hint = misplaced_revision(key, named)
         why = f"; {reader}" if module.config["training"]["mock_data"] else ""
-        raise ConfigError(
-            [module.problem(key, f"{one.message}{why}", EXPECTED, hint or one.hint) for one in error.problems]
-        ) from None
+        problems = [module.problem(key, f"{one.message}{why}", EXPECTED, hint or one.hint) for one in error.problems]
+        raise ConfigError(problems) from None
 
 
 def _copied_before(module: Module, key: str, workspace: Path, manifest: Manifest) -> GivenTokenizer | None:

@@ -46,9 +46,8 @@ class TokenizerPlans:
             self._train(module)
         elif reader and family(module.config["model"]["name"]) is not None:
             # A user's own family may read rows that are no text.
-            raise ConfigError(
-                module.problem(KEYS[1], f"no tokenizer is named, and {reader}", f"here or in {KEYS[0]}: {EXPECTED}")
-            )
+            message = f"no tokenizer is named, and {reader}"
+            raise ConfigError(module.problem(KEYS[1], message, f"here or in {KEYS[0]}: {EXPECTED}"))
 
     def template_source(self, module: Module) -> Path | None:
         """The folder of a tokenizer that may have a chat template; None for one that is trained here."""
