@@ -1,8 +1,7 @@
-"""What a fine-tuning stage starts from, read without torch so that a plan can hold a stage against it.
+"""The base that a fine-tuning stage starts from, read without torch so that a plan can compare the two.
 
-Three groups of settings: *locked* ones are the base's (architecture and tokenizer: tensor shapes protect few of
-them, for torchtitan loads what fits and says nothing), *guarded* ones need a flag of the section ``sft``, and
-everything else is the stage's own.
+*Locked* settings are the base's: architecture and tokenizer. Tensor shapes protect few of them, since torchtitan
+silently loads whatever fits. *Guarded* settings need a flag of the section ``sft``; all others are the stage's own.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.results import TrainResult, read_result
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
-"""torchtitan sets this argument to training.seq_len, so that it is no part of the architecture."""
+"""torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""
 
 MUTABLE = re.compile(
     r"(?:.*\.)?(?:attn_type|attn_mask_type|(?:\w+_)?dropout(?:_\w+)?|\w+_loss_weight|beta_(?:start|end|warmup_steps))"
 )
-"""The model's arguments that change no weight's meaning: which kernel computes attention, dropout, how much the
-auxiliary losses count, and the schedule of a teacher's sharpness."""
+"""Arguments that don't change what the weights mean: the attention kernel, dropout, the weights of auxiliary losses,
+and the schedule of a teacher's sharpness."""
 
 TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class BaseArchitecture:
-    """What a base gives to whoever fine-tunes it.
+    """What a fine-tuning stage takes from its base.
 
-    ``stage`` is its name in messages, ``model_args`` are all arguments of its model, nested as their dataclasses
-    are (only the overridden ones of a family that torchtitan lacks, as long as it is planned), ``overrides`` those
-    that make them from the flavor. ``folder`` and ``digest`` say where it lies and what is in it; a module of the
-    same experiment has neither before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
+    ``stage`` is its name in messages. ``model_args`` are all arguments of its model, nested like their dataclasses;
+    for a planned model of a family that torchtitan lacks, only the overridden ones. ``overrides`` turn the flavor into
+    them. ``folder`` and ``digest`` are where it lies and what is in it; a module of the same experiment has neither
+    before it has run. ``in_hf`` says that ``checkpoint`` is in transformers' format.
     """
 
     stage: str
@@ -55,7 +54,7 @@ class BaseArchitecture:
 
     @classmethod
     def finished(cls, folder: Path) -> BaseArchitecture:
-        """The base as its ``result.json`` has it.
+        """Reads the base from a stage's ``result.json``.
 
         Raises:
             ConfigError: the folder holds no finished training stage.
@@ -63,9 +62,8 @@ class BaseArchitecture:
         try:
             result = read_result(folder)
         except FileNotFoundError as error:
-            raise ConfigError(
-                Problem(f"{folder} holds no {RESULT_FILE}", key="sft.base", expected="the folder of a finished stage")
-            ) from error
+            expected = "the folder of a finished stage"
+            raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected)) from error
         if not isinstance(result, TrainResult):
             raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
         run = StageRun.of(Path(folder))
@@ -86,7 +84,7 @@ class BaseArchitecture:
 
 
 def begins_with(run: StageRun) -> Path | None:
-    """The base of a fine-tuning, or the model in transformers' format that a pretraining begins with; None without."""
+    """The base of a fine-tuning, or the model in transformers' format that a pretraining begins with; else None."""
     checkpoint = run.config.get("checkpoint") or {}
     path = checkpoint.get("initial_load_path") if checkpoint.get("initial_load_in_hf") else None
     return run.base or (Path(path) if path else None)

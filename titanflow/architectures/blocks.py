@@ -1,4 +1,4 @@
-"""The parts that the families' layers are made of, as shapes of weights: from the arguments alone, without torch.
+"""The parts of the families' layers as shapes of weights, from the arguments alone and without torch.
 
 Written after the models of torchtitan 0.2.2 (``torchtitan/models/*/model/model.py``) and this project's own
 (``titan/models``); a test builds each published flavor on the meta device and compares name by name.
@@ -17,52 +17,39 @@ HEAD = "output"
 """The linear layer behind the last block."""
 
 
-def swiglu_width(dim: int, multiple_of: int, multiplier: float | None) -> int:
+def swiglu_width(dim: int, multiple_of: int, multiplier: float | None, parts: int = 1) -> int:
     """The width of llama's feed-forward layer: two thirds of four times ``dim``, rounded up to ``multiple_of``."""
     width = int(2 * 4 * dim / 3)
     if multiplier is not None:
         width = int(multiplier * width)
-    return -(-width // multiple_of) * multiple_of
+    return -(-int(width / parts) // multiple_of) * multiple_of
 
 
 def routed_width(args: Args) -> int:
     """The width of each of a llama4's experts."""
-    width = int(2 * 4 * args["dim"] / 3)
-    if args["ffn_dim_multiplier"] is not None:
-        width = int(args["ffn_dim_multiplier"] * width)
-    if args["auto_scale_hidden_dim"]:
-        width = int(width / (args["moe_args"]["top_k"] + args["moe_args"]["num_shared_experts"]))
-    return width + -width % args["multiple_of"]
-
-
-def small_width(dim: int, factor: float) -> int:
-    """The width of the small network that foresees a layer's change; as in titan.models.remote_code.surprise."""
-    width = math.ceil(dim * factor)
-    return max(2, width + width % 2)
+    moe = args["moe_args"]
+    # All experts that a token meets are together as wide as a dense layer.
+    parts = moe["top_k"] + moe["num_shared_experts"] if args["auto_scale_hidden_dim"] else 1
+    return swiglu_width(args["dim"], args["multiple_of"], args["ffn_dim_multiplier"], parts)
 
 
 def under(prefix: str, shapes: Shapes) -> Shapes:
-    """The weights below a module of this name."""
     return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
 
 def linear(out: int, into: int, bias: bool = False) -> Shapes:
-    """A linear layer's weights."""
     return {"weight": (out, into), **({"bias": (out,)} if bias else {})}
 
 
 def swiglu(dim: int, width: int) -> Shapes:
-    """A feed-forward network of llama's kind: ``w1 w2 w3``."""
     return {"w1.weight": (width, dim), "w2.weight": (dim, width), "w3.weight": (width, dim)}
 
 
 def norms(args: Args) -> Shapes:
-    """The norms before attention and feed-forward."""
     return {"attention_norm.weight": (args["dim"],), "ffn_norm.weight": (args["dim"],)}
 
 
 def attention(args: Args, head_dim: int, bias: bool = False, out_bias: bool = False) -> Shapes:
-    """Grouped queries: ``wq wk wv wo``."""
     dim, queries = args["dim"], args["n_heads"] * head_dim
     keys = (args["n_kv_heads"] or args["n_heads"]) * head_dim
     return {
@@ -87,13 +74,15 @@ def experts(args: Args, width: int) -> Shapes:
 
 
 def causal_router(args: Args, own: Shapes) -> Shapes:
-    """What chooses tokens in evaluation: ``own`` weights of the family's, or a layer of a token and the one before."""
+    """Chooses tokens in evaluation: the family's ``own`` weights, or a layer over a token and the one before it."""
     if args["causal_router"] == "own":
         return own
     return under("causal_router", linear(1, 2 * args["dim"], bias=True))
 
 
 def foresight(args: Args) -> Shapes:
-    """The small network that foresees a layer's change."""
-    dim, width = args["dim"], small_width(args["dim"], args["prior_factor"])
+    """The small network that foresees a layer's change, as wide as titan.models.remote_code.surprise makes it."""
+    dim = args["dim"]
+    width = math.ceil(dim * args["prior_factor"])
+    width = max(2, width + width % 2)
     return {"gate.weight": (width, dim), "up.weight": (width, dim), "down.weight": (dim, width)}

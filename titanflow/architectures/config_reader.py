@@ -1,4 +1,4 @@
-"""What a transformers ``config.json`` says, key by key, with the mistakes that were found in it."""
+"""Reads a transformers ``config.json`` key by key."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from titanflow.common.errors import Problem
 
 
 class ConfigReader:
-    """A config with the mistakes that were found in it."""
+    """Reads a config, and collects the mistakes found in it as ``problems``."""
 
     def __init__(self, config: Mapping[str, Any], origin: str) -> None:
         self.config, self.origin = config, origin
         self.problems: list[Problem] = []
 
     def refuse(self, key: str, message: str, expected: str = "") -> None:
-        """Notes a mistake."""
         self.problems.append(Problem(message, key=key, origin=self.origin, expected=expected))
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number above 0."""
-        value = self.config.get(key)
-        value = default if value is None else value
+        """A whole number above 0; 1 in place of a mistake, so that reading can go on."""
+        value = default if self.config.get(key) is None else self.config[key]
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
         self.refuse(key, f"found {value!r}", "a whole number above 0")
         return 1
 
     def rope(self) -> dict[str, Any]:
-        """RoPE's parameters, as transformers 5 nests them; 4 has ``rope_theta`` and ``rope_scaling``."""
+        """RoPE's parameters: ``rope_parameters`` of transformers 5, or ``rope_theta`` and ``rope_scaling`` of 4."""
         given = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
         theta = given.get("rope_theta", self.config.get("rope_theta", 10_000.0))
         kind = given.get("rope_type", given.get("type", "default"))
@@ -40,7 +38,7 @@ class ConfigReader:
 
 
 def common(reader: ConfigReader, key_value_heads: int | None) -> dict[str, Any]:
-    """What all decoders have in common; ``key_value_heads`` where the config doesn't say."""
+    """The arguments that all decoders have; ``key_value_heads`` is the default, None for as many as heads."""
     heads = reader.whole("num_attention_heads")
     return {
         "dim": reader.whole("hidden_size"),
@@ -56,7 +54,6 @@ def common(reader: ConfigReader, key_value_heads: int | None) -> dict[str, Any]:
 
 
 def qwen(reader: ConfigReader, family: str, key_value_heads: int) -> dict[str, Any]:
-    """What qwen2 and qwen3 have in common."""
     rope = reader.rope()
     if rope["rope_type"] != "default":
         reader.refuse("rope_scaling", f"found {rope['rope_type']!r}", f"default: {family} has no scaling here")

@@ -1,7 +1,7 @@
 """A user's own code that a training module names in ``experimental.custom_import``: found, and not imported.
 
-A stage imports it from the Python path, or from the folder one stands in, which comes last: a ``datasets.py`` of the
-user's doesn't take a library's place.
+A stage imports it from the Python path. The current folder comes last, so that a user's ``datasets.py`` can't replace a
+library.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from titanflow.common.digests import file_digest
 
 
 def custom_import(config: Mapping[str, Any]) -> str:
-    """The module that a training module's config names; empty where there is none, or it is this project's own."""
+    """The module that a training module's config names; empty if it names none, or one of this project's own."""
     name = (config.get("experimental") or {}).get("custom_import")
     return "" if not name or name in OWN_FAMILIES.values() else str(name)
 
 
 def reach_own_code() -> None:
-    """Puts the folder one stands in at the end of the import path, for code that a config names."""
+    """Puts the current folder at the end of the import path, for code that a config names."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
 
 
 def source_files(name: str) -> list[Path]:
-    """The Python files of a module or package, by its dotted name; none where it isn't there."""
+    """The Python files of a module or package, by its dotted name; none if it isn't there."""
     root = _source(name)
     if root is None:
         return []
@@ -37,13 +37,10 @@ def source_files(name: str) -> list[Path]:
 
 
 def code_digests(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and digest of each file of the code that a config names: what a stage computes depends on them.
-
-    A name begins with the module or package that the config names.
-    """
-    root = _source(custom_import(config))
-    files = source_files(custom_import(config))
-    return [(path.relative_to(root.parent).as_posix(), file_digest(path)) for path in files if root is not None]
+    """Path, beginning with the module or package, and digest of each file of the code that a config names."""
+    name = custom_import(config)
+    root = _source(name)
+    return [(path.relative_to(root.parent).as_posix(), file_digest(path)) for path in source_files(name) if root]
 
 
 def _source(name: str) -> Path | None:

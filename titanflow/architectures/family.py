@@ -1,4 +1,4 @@
-"""A model family: all that is known of it here without building a model."""
+"""The record of a model family: all that is known of it without building a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from titanflow.architectures.blocks import Args, Shapes
 from titanflow.architectures.config_reader import ConfigReader
 
 Fault = tuple[tuple[str, ...], str, str]
-"""The arguments that it is about, what was found, and what was expected."""
+"""Arguments that contradict each other, what was found, and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,26 @@ class Family:
     Attributes:
         name: torchtitan's name, as in ``model.name``.
         block: the weights of one layer, by the layer's number from 0.
-        module: of this project's own families, the module that registers it with torchtitan.
-        architecture: the class for transformers that computes the same; empty where there is no export.
-        no_export: why there is none.
-        needed: what arguments have to be for an export, and what transformers' class computes that asks for it.
+        module: the module that registers one of this project's own families with torchtitan.
+        architecture: transformers' class that computes the same; empty if there is no export.
+        no_export: why there is no export.
+        needed: the value that an argument must have for an export, and why.
         export_faults: what else keeps a model with experts from being exported.
-        read_config: torchtitan's arguments from a ``config.json``; None where it isn't understood.
-        words: how a trained tokenizer parts text into words; empty for GPT-2's way.
+        read_config: torchtitan's arguments from a ``config.json``; None if it can't be read.
+        words: how a trained tokenizer splits text into words; empty for GPT-2's way.
         dense: the family whose weights it may begin with.
         groups: groups of parameters that ``optimizer.group_lr`` may give a learning rate, each by the names of its
-            modules. A family that has some routes tokens.
-        is_routed: whether a layer computes a share of the tokens alone.
-        faults: arguments of its own that contradict each other.
-        router_width: what a routed layer keeps of each token to choose by, in widths of the model, as it was counted.
-        decision_width: the same of a layer that decides for the next.
-        has_teacher: whether a routed layer computes every token once more, forward alone.
-        own_masks: why its attention can't be kept within the documents of a packed row; empty where it can.
-        flex_only: whether its attention is FlexAttention whatever ``attn_type`` says.
-        joins_experts: whether each expert has names of its own in a file, and in transformers 5 all have one together.
-        own_router: whether transformers' router of experts is no plain linear layer.
-        parts_width: whether the model's width is parted into heads; others give a head a width of its own.
+            modules. Only families that route tokens have groups.
+        is_routed: whether a layer computes only a share of the tokens.
+        faults: arguments of the family that contradict each other.
+        router_width: what a routed layer's router keeps of each token, in multiples of the model's width, as counted.
+        decision_width: the same for a layer that decides for the next.
+        has_teacher: whether a routed layer computes every token once more, forward only.
+        own_masks: why attention can't be kept within the documents of a packed row; empty if it can.
+        flex_only: whether attention is FlexAttention whatever ``attn_type`` says.
+        joins_experts: whether files name each expert's weights, while transformers 5 has one tensor for all experts.
+        own_router: whether transformers' router of experts isn't a plain linear layer.
+        parts_width: whether the heads divide the model's width; otherwise a head has a width of its own.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A repository of the Hub as a folder: the snapshot of one commit in the Hub's own cache, with some of its files.
+"""Fetches files of a Hub repository: the folder is the snapshot of one commit in the Hub's own cache.
 
 The Hub's client takes its token from the environment, or from what ``hf auth login`` stored.
 """
@@ -13,16 +13,16 @@ from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.hub_names import is_repo_id
 
 WATCHED = ".safetensors"
-"""Files that take long enough to come to be shown coming."""
+"""Files large enough for a progress bar."""
 
 
 def names_repository(name: str | None) -> bool:
-    """Whether a config's value names a repository: ``owner/name``, where no folder of this machine is called so."""
+    """Whether a config's value names a repository: ``owner/name``, unless there is such a folder."""
     return bool(name and is_repo_id(name)) and not Path(str(name)).exists()
 
 
 def repository_of(folder: Path) -> str:
-    """The repository that a folder is a snapshot of in the Hub's cache; empty where it is none."""
+    """The repository whose snapshot in the Hub's cache a folder is; empty if it is none."""
     cached = folder.resolve().parent.parent
     if folder.resolve().parent.name != "snapshots" or not cached.name.startswith("models--"):
         return ""
@@ -30,13 +30,12 @@ def repository_of(folder: Path) -> str:
 
 
 def snapshot(repo_id: str, revision: str | None, names: Iterable[str]) -> Path:
-    """Brings a repository's files of these names into the Hub's cache; the snapshot's folder, called by its commit.
+    """Fetches files into the Hub's cache, skipping names that the repository lacks; returns the snapshot's folder.
 
-    Where the Hub can't be reached, what the cache holds is taken. A name that the repository lacks is passed over.
+    The folder's name is the commit. If the Hub can't be reached, the cache's copy is taken.
 
     Raises:
-        ConfigError: there is no such repository or revision, it lets nobody in without a token, or neither the Hub nor
-            the cache has it.
+        ConfigError: there is no such repository or revision, it needs a token, or neither the Hub nor the cache has it.
     """
     from titanflow.common.hub_endpoint import hub_endpoint, redact, use_plain_transfer
 
@@ -50,26 +49,22 @@ def snapshot(repo_id: str, revision: str | None, names: Iterable[str]) -> Path:
     (enable_progress_bars if is_watched else disable_progress_bars)()
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, endpoint=endpoint))
-    except Exception as error:  # the client raises a kind of its own for each answer, and for none
+    except Exception as error:  # the client has its own exception for each answer, and others without one
         where = f"{repo_id}{f' at {revision}' if revision else ''} can't be had from {endpoint}"
-        raise ConfigError(
-            Problem(
-                f"{where}: {redact(_reason(error))}",
-                expected=f"a model of the Hub as owner/name, or a folder: there is no {repo_id} in {Path.cwd()}",
-                hint=_way_out(error, f"{endpoint}/{repo_id}"),
-            )
-        ) from None
+        expected = f"a model of the Hub as owner/name, or a folder: there is no {repo_id} in {Path.cwd()}"
+        message, hint = f"{where}: {redact(_reason(error))}", _way_out(error, f"{endpoint}/{repo_id}")
+        raise ConfigError(Problem(message, expected=expected, hint=hint)) from None
 
 
 def file_names(repo_id: str, revision: str) -> list[str]:
-    """The names of a repository's files; none where the Hub can't be asked."""
+    """The names of a repository's files; none if the Hub can't be asked."""
     from huggingface_hub import HfApi
 
     from titanflow.common.hub_endpoint import hub_endpoint
 
     try:
         return list(HfApi(endpoint=hub_endpoint()).list_repo_files(repo_id, revision=revision))
-    except Exception:  # without an answer there is nothing to add to what the cache has
+    except Exception:  # without an answer, the cache's files are all that is known
         return []
 
 

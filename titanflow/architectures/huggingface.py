@@ -1,6 +1,6 @@
 """A model in transformers' format as the base of a fine-tuning stage: a folder, or a repository of the Hub.
 
-Weights are read from safetensors alone: a ``.bin`` file is a pickle, which runs what it says when it is loaded.
+Only safetensors are read: a ``.bin`` file is a pickle, and loading a pickle runs code.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DESCRIPTION = (
     *(CONFIG_FILE, INDEX, TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"),
 )
-"""What a plan reads of a repository; the weights come in the prepare step."""
+"""The files of a repository that a plan reads; the prepare step fetches the weights."""
 
 
 def hugging_face(folder: Path) -> BaseArchitecture:
-    """A folder that transformers loads, as a base; a snapshot in the Hub's cache is called after its repository.
+    """A folder that transformers loads, as a base; a snapshot in the Hub's cache is named after its repository.
 
     Raises:
         ConfigError: a config that can't be read, or a model that torchtitan doesn't compute.
@@ -62,7 +62,7 @@ def is_hugging_face(folder: Path) -> bool:
 
 
 def identity(folder: Path) -> str:
-    """What the fingerprint of a stage holds: a snapshot's commit, or a folder's files with size and time."""
+    """A model's part of a stage's fingerprint: a snapshot's commit, or a folder's files with size and time."""
     if repository_of(folder):
         return folder.resolve().name
     weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weight_files(folder)]
@@ -71,12 +71,12 @@ def identity(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Every file of weights in a folder: torch reads them all, whatever the index says."""
+    """All files of weights in a folder: torch reads each, whatever the index says."""
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The files of weights that the folder should have and hasn't.
+    """The files of weights that a folder lacks.
 
     Raises:
         ConfigError: its index can't be read.
@@ -97,11 +97,9 @@ def check_weights_there(folder: Path) -> None:
     Raises:
         ConfigError: either of the two.
     """
-    missing = missing_weights(folder)
-    if not missing:
-        return
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
-    raise ConfigError(_no_weights(str(folder), missing, pickled))
+    if missing := missing_weights(folder):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        raise ConfigError(_no_weights(str(folder), missing, pickled))
 
 
 def _no_weights(where: str, missing: list[str], pickled: list[str]) -> Problem:
@@ -114,18 +112,18 @@ def _no_weights(where: str, missing: list[str], pickled: list[str]) -> Problem:
 
 
 def describe_repository(repo_id: str, revision: str | None = None) -> Path:
-    """Brings config and tokenizer of a repository into the Hub's cache; the folder of its snapshot.
+    """Fetches config and tokenizer of a repository into the Hub's cache; returns the folder of its snapshot.
 
-    Where the Hub can't be reached, what the cache holds is taken.
+    If the Hub can't be reached, the cache's copy is taken.
 
     Raises:
-        ConfigError: there is no such repository or revision, it lacks some of its safetensors, or neither Hub nor cache
-            has it.
+        ConfigError: there is no such repository or revision, it lacks safetensors, or neither Hub nor cache has it.
     """
     folder = snapshot(repo_id, revision, DESCRIPTION)
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(Problem(f"{repo_id} has no {CONFIG_FILE}", expected="a model that transformers loads"))
     if missing := missing_weights(folder):
+        # The prepare step may still fetch them: they are missing only if the Hub doesn't list them either.
         names = [name for name in file_names(repo_id, folder.name) if "/" not in name]
         if names and (absent := [name for name in missing if name not in names]):
             is_pickled = not any(name.endswith(SUFFIX) for name in names)
@@ -135,7 +133,7 @@ def describe_repository(repo_id: str, revision: str | None = None) -> Path:
 
 
 def download_weights(repo_id: str, revision: str, folder: Path) -> None:
-    """Brings the weights of a snapshot into the Hub's cache, where the rest of it lies.
+    """Fetches the weights of a snapshot into the Hub's cache, beside its other files.
 
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of them.
@@ -146,7 +144,7 @@ def download_weights(repo_id: str, revision: str, folder: Path) -> None:
 
 
 def download_model(repo_id: str, commit: str) -> Path:
-    """Brings a whole model into the Hub's cache, its own code with it; the folder of its snapshot.
+    """Fetches a whole model with its own code into the Hub's cache; returns the folder of its snapshot.
 
     Raises:
         ConfigError: the Hub can't be reached, or hasn't all of it.
@@ -157,7 +155,7 @@ def download_model(repo_id: str, commit: str) -> Path:
 
 
 def download_plan(folder: Path) -> dict[str, str] | None:
-    """What the prepare step has to bring of a model: its weights, where the folder is a repository's snapshot."""
+    """The weights that the prepare step has to fetch, if the folder is a repository's snapshot; else None."""
     folder = folder.resolve()
     repo_id = repository_of(folder)
     return {"repo_id": repo_id, "revision": folder.name, "folder": str(folder)} if repo_id else None

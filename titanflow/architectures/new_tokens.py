@@ -1,4 +1,4 @@
-"""The control tokens that a fine-tuning stage adds to its base's, and the rows that the model has for tokens."""
+"""The control tokens that a fine-tuning stage adds to its base's, and the rows of the embedding."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def new_tokens(run: StageRun) -> list[str]:
 
 
 def token_rows(rows: int, run: StageRun) -> int:
-    """How many rows for tokens the stage's model has, where its base has ``rows``: more only if new ones need them."""
+    """Rows of the embedding of a stage whose base has ``rows``: more only if new tokens need them."""
     return max(rows, tokenizer_size(run) if new_tokens(run) else 0)
 
 
 def tokenizer_size(run: StageRun) -> int:
-    """How many embeddings a stage's tokenizer needs: its highest id and one; 0 without a tokenizer."""
+    """How many embeddings a stage's tokenizer needs: its highest id plus one; 0 without a tokenizer."""
     return max(vocabulary(run.tokenizer).values(), default=-1) + 1
 
 
 def vocabulary(folder: Path | None) -> dict[str, int]:
-    """Each token of a tokenizer with its id, added ones among them; empty where there is none yet."""
+    """Each token of a tokenizer with its id, added ones included; empty if there is none yet."""
     from tokenizers import Tokenizer
 
     path = folder / TOKENIZER_FILE if folder else None

@@ -1,4 +1,4 @@
-"""The base of a fine-tuning stage that is no module of its experiment, found by what ``sft.base`` says."""
+"""Finds a fine-tuning stage's base outside of its experiment, by what ``sft.base`` says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from titanflow.run.contract import RESULT_FILE
 def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | None:
     """The folder of a finished stage, a folder that transformers loads, or ``owner/name`` on the Hub.
 
-    None where it is none of them: what is written like a repository is one only if no such folder is there.
+    None if it is none of them. An existing folder wins over a repository of the same name.
 
     Raises:
         ConfigError: there is something that can't be a base.
@@ -38,7 +38,7 @@ def outside_base(named: str, revision: str | None = None) -> BaseArchitecture | 
 
 
 def read_base(folder: Path) -> BaseArchitecture:
-    """What a folder gives: a finished stage its own model, any other the model that transformers would load.
+    """The base in a folder: a finished stage's model, or else the model that transformers would load.
 
     Raises:
         ConfigError: it is neither, or can't be fine-tuned.
@@ -47,9 +47,5 @@ def read_base(folder: Path) -> BaseArchitecture:
         return BaseArchitecture.finished(folder)
     if is_hugging_face(folder):
         return hugging_face(folder)
-    raise ConfigError(
-        Problem(
-            f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}",
-            expected="the folder of a finished stage, or one that transformers loads",
-        )
-    )
+    expected = "the folder of a finished stage, or one that transformers loads"
+    raise ConfigError(Problem(f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}", expected=expected))

@@ -1,8 +1,7 @@
-"""Whether a model's folder brings code that transformers would run, and whose it is: known without running any.
+"""Whether a model's folder brings code that transformers would run, and whose code it is; none is run to tell.
 
-transformers imports what ``auto_map`` names when it is told ``trust_remote_code=True``. Here it is told so for two
-kinds of folder alone: one in which every line of Python is this package's own, and the snapshot of a repository at the
-very commit that the config names as read.
+With ``trust_remote_code=True`` transformers imports what ``auto_map`` names. Only two kinds of folder are trusted: one
+whose Python files are all this package's own, and a repository's snapshot at the commit that the config names as read.
 """
 
 from __future__ import annotations
@@ -17,12 +16,10 @@ from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.common.errors import ConfigError, Problem
 
 PACKAGE = "models/remote_code"
-"""Where in ``titan`` the modelling files are that an export may bring."""
-
+"""The folder in ``titan`` with the modelling files that an export may bring."""
 
 EVALS = "evals"
-"""Where a published folder has the tasks that scored it: lm-eval runs their files when it is asked to, transformers
-never."""
+"""A published folder's tasks that scored it: lm-eval runs their code when asked to, transformers never does."""
 
 
 def own_code() -> dict[str, Path]:
@@ -33,13 +30,10 @@ def own_code() -> dict[str, Path]:
 
 
 def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Mapping[str, str] | None = None) -> bool:
-    """What transformers is to be told about a folder: False where it brings no code, True where it may be run.
+    """The ``trust_remote_code`` for a folder: False if it brings no code, True if its code may be run.
 
-    Args:
-        folder: what transformers would load.
-        key: the setting that names the folder, for the message.
-        origin: where the setting stands.
-        commits: of repositories whose own code was read, and at which commit: their snapshots may run it.
+    ``key`` and ``origin`` are those of the setting that names the folder. ``commits`` has the repositories whose code
+    was read, each with the commit at which its snapshot may run it.
 
     Raises:
         ConfigError: the folder brings other code, or names code that lies elsewhere.
@@ -57,16 +51,11 @@ def trust_remote_code(folder: Path, key: str = "", origin: str = "", commits: Ma
     if foreign and not elsewhere and (commits or {}).get(repository_of(folder)) == folder.resolve().name:
         return True
     if foreign:
-        raise ConfigError(
-            Problem(
-                f"{folder} brings code of its own ({', '.join(foreign)}), which is not run",
-                key=key,
-                origin=origin,
-                expected="a model that transformers knows, or an export with this version's modelling files unchanged",
-                hint="an older export of yours: export its checkpoint again; a model of the Hub whose code you read: "
-                "evaluate.remote_code: {owner/name: commit}",
-            )
-        )
+        message = f"{folder} brings code of its own ({', '.join(foreign)}), which is not run"
+        expected = "a model that transformers knows, or an export with this version's modelling files unchanged"
+        older = "an older export of yours: export its checkpoint again"
+        hint = f"{older}; a model of the Hub whose code you read: evaluate.remote_code: {{owner/name: commit}}"
+        raise ConfigError(Problem(message, key, origin, expected, hint))
     return True
 
 
@@ -76,8 +65,7 @@ def _auto_map(path: Path) -> Iterator[str]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    auto_map = content.get("auto_map") if isinstance(content, dict) else None
-    yield from _texts(auto_map)
+    yield from _texts(content.get("auto_map") if isinstance(content, dict) else None)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What torchtitan and the model families accept, read from a snapshot so that a plan needs no torch.
+"""The settings that torchtitan and the model families accept, read from a snapshot so that a plan needs no torch.
 
 ``torchtitan-<version>.json`` is made by ``python -m titan.models.snapshot``; a test compares it with the installed
 torchtitan.
@@ -28,7 +28,7 @@ def load_snapshot() -> dict[str, Any]:
     """The snapshot of the installed torchtitan.
 
     Raises:
-        ConfigError: torchtitan isn't installed, or in a version that this project doesn't know.
+        ConfigError: torchtitan isn't installed, or this project doesn't know its version.
     """
     try:
         installed = version("torchtitan")

@@ -1,4 +1,4 @@
-"""Every weight of a model by its name in torchtitan, with its shape, and the modules that these belong to."""
+"""The shape of every weight of a model, by its name in torchtitan, and the modules that the weights belong to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from titanflow.architectures.families.registry import family_of
 def model_weights(family: str, args: Args) -> Shapes | None:
     """A model's weights, name → shape; None for a family whose layers aren't known here.
 
-    The output head is left out where it is the embedding (``enable_weight_tying``).
-
-    Args:
-        family: torchtitan's name, as in ``model.name``.
-        args: the model's arguments, all of them.
+    ``args`` are all of the model's arguments. With ``enable_weight_tying`` the output head is left out.
     """
     block = family_of(family).block
     if block is None or not args:
@@ -32,28 +28,23 @@ def model_weights(family: str, args: Args) -> Shapes | None:
 
 
 def module_names(family: str, model_args: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The names of a model's linear layers, and of its other modules with weights; empty where they aren't known.
+    """The names of a model's linear layers, and of its other modules with weights; empty if they aren't known.
 
-    Args:
-        family: torchtitan's name, as in ``model.name``.
-        model_args: the model's arguments, of which a model can be built.
+    ``model_args`` are all of the model's arguments.
     """
     shapes = model_weights(family, model_args)
     return ([], []) if shapes is None else named_modules(shapes)
 
 
 def named_modules(shapes: Shapes) -> tuple[list[str], list[str]]:
-    """The linear layers and the other modules of a model with these weights.
-
-    Tied or not, the output head is a linear layer by its name.
-    """
+    """The linear layers, the output head included even if it is tied, and the other modules with weights."""
     linears = dict.fromkeys([*linear_layers(shapes), HEAD])
     owners = dict.fromkeys(name.rpartition(".")[0] for name in shapes)
     return list(linears), [name for name in owners if name not in linears]
 
 
 def linear_layers(shapes: Shapes) -> list[str]:
-    """The names of a model's linear layers, the output head among them where it is a weight of its own."""
+    """The names of a model's linear layers, the output head only if it has a weight of its own."""
     return [
         name.removesuffix(".weight")
         for name, shape in shapes.items()

@@ -1,6 +1,6 @@
-"""Refuses an experiment of which two sections read the same files in ways that would mix what is kept apart.
+"""Refuses an experiment if two sections read the same files in a way that mixes training rows with held-out ones.
 
-What files say under other names is compared when they are prepared: :mod:`titanflow.data.held_out.overlap`.
+Equal content under other names is found when it is prepared: :mod:`titanflow.data.held_out.overlap`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
-from titanflow.config.checks.module import has_data
-from titanflow.config.division import sources, written_at
+from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.keys.training import SOURCE_KEYS, Data, HeldOut, is_divided
 from titanflow.config.module import Module
-from titanflow.plan.data_source import SECTIONS
+from titanflow.data.fingerprints import data_files
+from titanflow.plan.data_source import read_sources
 
 ROW_KEYS = (
     "held_out",
@@ -33,12 +33,12 @@ ROW_KEYS = (
     "revision",
     "limit",
 )
-"""What decides, beside the files, which rows a source has and which part each is in."""
+"""Beside the files, these keys decide which rows a source has and which part each is in."""
 
 
 @dataclass
 class _Reading:
-    """One source of one section, and the files or the dataset that it reads."""
+    """One source of a section; ``trains`` says whether its rows are trained on."""
 
     module: Module
     key: str
@@ -47,7 +47,6 @@ class _Reading:
 
     @cached_property
     def reads(self) -> frozenset[Any]:
-        """What stands for the files or the dataset."""
         return frozenset(_reads(self.data))
 
     @property
@@ -56,42 +55,33 @@ class _Reading:
 
 
 def apart_problems(experiment: Experiment) -> list[Problem]:
-    """What is read by two sections, one of which trains on it, or holds rows out of it, without minding the other."""
-    readings = [one for module in experiment.modules.values() for one in _readings(module)]
+    """Problems of two sections that read the same: one is judged on the other's training rows, or the parts differ."""
+    readings = [
+        _Reading(module, key, data, module.trains and key.partition(".")[0] == "data")
+        for module, key, data in read_sources(experiment)
+    ]
     if all(one.trains for one in readings) and not any(is_divided(one.data) for one in readings):
         return []
     found = [problem for pair in combinations(readings, 2) if (problem := _problem(*pair))]
+    # Of each key the first problem counts.
     return list({problem.key: problem for problem in reversed(found)}.values())[::-1]
 
 
-def _readings(module: Module) -> Iterator[_Reading]:
-    for section in SECTIONS:
-        validates = section == "validation_data"
-        if not has_data(module, section) or (validates and not module.config["validation"]["enable"]):
-            continue
-        if module.trains and module.config["training"]["mock_data"]:
-            continue
-        for key, data in sources(module.config[section], section).items():
-            yield _Reading(module, key, data, module.trains and not validates)
-
-
 def _reads(data: dict[str, Any]) -> Iterator[Any]:
-    """The files or the dataset; nothing for a built-in source, which is divided once for all."""
-    from titanflow.data.fingerprints import data_files
-
+    """The files or the dataset; nothing for a built-in source, whose parts are fixed."""
     dataset = data.get("dataset")
     if data.get("path"):
         try:
             yield from (file.resolve() for file in data_files(data))
         except DataError:
-            return  # What isn't there is refused with all that is wrong with it, where it is planned.
+            return  # Missing files are refused where the source is planned, with its other mistakes.
     elif dataset:
         folder = expanded(dataset)
         yield str(folder.resolve() if folder.is_dir() else dataset), data.get("config"), data.get("split")
 
 
 def _problem(first: _Reading, second: _Reading) -> Problem | None:
-    """What is wrong with two that read the same; None where they read different files, or mind each other."""
+    """What is wrong with two readings of the same files; None if they may both read them."""
     is_judged = first.trains != second.trains
     if not (is_judged or is_divided(first.data) or is_divided(second.data)):
         return None
@@ -123,7 +113,6 @@ def _value(reading: _Reading, key: str) -> Any:
 
 
 def _named(reading: _Reading) -> str:
-    """The key that names the files or the dataset."""
     return next(key for key in SOURCE_KEYS if reading.data.get(key))
 
 

@@ -1,9 +1,8 @@
-"""What happens to a stage's folder before its process starts, and after a refused one."""
+"""Makes a stage's folder ready for its process, and removes that of a refused prepare step."""
 
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.architectures.outside_base import read_base
@@ -16,19 +15,22 @@ if TYPE_CHECKING:
 
 
 def begin_stage(plan: StagePlan) -> None:
-    """Makes a stage's folder ready: what other inputs made is moved aside, ``run.yaml`` is written.
+    """Makes a stage's folder ready and writes ``run.yaml``.
 
-    Nothing that was finished is lost: the old folder becomes ``superseded/<stage>-<n>`` of its run.
+    Results of other inputs are kept: the old folder becomes ``superseded/<stage>-<n>`` of its run.
     """
     run = plan.run
-    if plan.state in ("RUN", "STALE") and run.folder.exists():
-        _move_aside(run.folder)
+    if plan.state in ("RUN", "STALE") and any((run.folder / name).exists() for name in (RUN_FILE, RESULT_FILE)):
+        superseded = run.folder.parent / "superseded"
+        superseded.mkdir(exist_ok=True)
+        number = 1 + sum(1 for _ in superseded.glob(f"{run.folder.name}-*"))
+        shutil.move(run.folder, superseded / f"{run.folder.name}-{number}")
     run.folder.mkdir(parents=True, exist_ok=True)
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:
         base = read_base(run.base)
-        # What a resumed stage began on stays on record: LoRA refuses another.
+        # A resumed stage keeps the digest of the base that it began with: LoRA refuses another base.
         begun = StageRun.read(run.folder / RUN_FILE).base_digest if plan.state == "RESUME" else ""
         run.base_digest = begun or (checkpoint_digest(base.checkpoint) if base.checkpoint else "")
     run.write()
@@ -41,9 +43,9 @@ def record_start(plan: StagePlan, manifest: Manifest, prefect_run_id: str = "") 
 
 
 def discard_if_new(plan: StagePlan) -> None:
-    """Takes back what a refused prepare step wrote: bad input leaves nothing behind.
+    """Removes what a refused prepare step wrote, since bad input must leave nothing behind.
 
-    The run's folder goes where this was its first step; one that holds other stages stays.
+    The run's folder goes too, unless it holds other stages.
     """
     folder = plan.run.folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -53,12 +55,3 @@ def discard_if_new(plan: StagePlan) -> None:
         for above in (run.parent, run.parent.parent / "data", run.parent.parent):
             if above.is_dir() and not any(above.iterdir()):
                 above.rmdir()
-
-
-def _move_aside(folder: Path) -> None:
-    if not (folder / RUN_FILE).exists() and not (folder / RESULT_FILE).exists():
-        return
-    superseded = folder.parent / "superseded"
-    superseded.mkdir(exist_ok=True)
-    number = 1 + sum(1 for _ in superseded.glob(f"{folder.name}-*"))
-    shutil.move(folder, superseded / f"{folder.name}-{number}")

@@ -1,4 +1,4 @@
-"""What a stage's data is made of, as leaves of its inputs: sources and their content, tokenizer, template, seq_len."""
+"""Adds what a stage's data is made of to its inputs: sources and their content, tokenizer, template, seq_len."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> None:
-    """Adds what a module's tokenizer and rows are made of, and the weights that it begins with."""
+    """Adds a module's tokenizer, its rows, and the weights that it begins with."""
     initial = preparation.initial.get(module.name)
     given = preparation.tokenizers.parts.get(module.name, {}) | (initial.parts if initial is not None else {})
     for key, value in given.items():
@@ -27,7 +27,7 @@ def add_data(inputs: StageInputs, module: Module, preparation: Preparation) -> N
             dotted = f"{section}.mixture.{key}"
             inputs.add(f"{module.name}.{dotted}", value, _origin(module, dotted))
         if module.trains and has_data(module, section) and module.config[section]["streaming"]:
-            # A stream is read while it is trained on: what is written counts.
+            # A stream is read only while it is trained on, so its config counts, not its content.
             for key, value in flatten({section: module.config[section], "chat": module.config["chat"]}).items():
                 inputs.add(f"{module.name}.{key}", value, _origin(module, key))
 
@@ -50,5 +50,5 @@ def _add_source(inputs: StageInputs, module: Module, source: DataSource) -> None
 
 
 def _origin(module: Module, key: str) -> str:
-    """Where a key stands; of a file (``data.path: text.txt``) where the key before the colon does."""
+    """Where a key was written; for a file (``data.path: text.txt``) the part before the colon."""
     return module.origins.get(key.partition(": ")[0], "")

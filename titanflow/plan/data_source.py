@@ -1,19 +1,41 @@
-"""One source of a module's rows, and what stands for its content."""
+"""The sources of a module's rows, and what identifies their content."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from titanflow.common.digests import digest
+from titanflow.config.checks.module import has_data
+from titanflow.config.division import sources
+from titanflow.config.experiment import Experiment
+from titanflow.config.module import Module
+from titanflow.data.fingerprints import data_files
 from titanflow.files.yaml_source import display
 from titanflow.run.inputs import SourceFile
 
 SECTIONS = {"data": "train", "validation_data": "validation"}
-
-
+"""The sections of a module's rows, and the part that each is prepared as."""
 FILES_NAMED = 1000
-"""Files of a source up to which a manifest holds each; of more only their common digest."""
+"""A manifest lists each file of a source up to this number; of more it has only their common digest."""
+
+
+def read_sections(module: Module) -> Iterator[str]:
+    """The sections whose rows a stage reads: none beside random tokens, nor to validate on while that is off."""
+    if module.trains and module.config["training"]["mock_data"]:
+        return
+    for section in SECTIONS:
+        if has_data(module, section) and (section == "data" or module.config["validation"]["enable"]):
+            yield section
+
+
+def read_sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
+    """Each source that a stage reads: its module, its key and its config."""
+    for module in experiment.modules.values():
+        for section in read_sections(module):
+            for key, data in sources(module.config[section], section).items():
+                yield module, key, data
 
 
 @dataclass(frozen=True)
@@ -29,7 +51,7 @@ class DataSource:
     parts: dict[str, Any]
 
     def content(self) -> dict[str, tuple[Any, dict[str, SourceFile]]]:
-        """By the key that names it: what stands for the source's content, and its files where they are local."""
+        """What identifies the source's content, by the key that names it, and its files where they are local."""
         source = self.parts["source"]
         if self.data.get("source"):
             interpreter = {**source, "files": digest(source["files"])}
@@ -40,8 +62,6 @@ class DataSource:
         return {name: (digest(source), self._files(source))}
 
     def _files(self, source: list[Any]) -> dict[str, SourceFile]:
-        from titanflow.data.fingerprints import data_files
-
         if len(source) > FILES_NAMED:
             return {}
         digests = [one if isinstance(one, str) else one[1] for one in source]

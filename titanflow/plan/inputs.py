@@ -1,4 +1,4 @@
-"""What a stage's result depends on, collected leaf by leaf: its config, its data, the stages before it, the code."""
+"""Collects all that a stage's result depends on: its config, its data, the stages before it, the code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NO_EFFECT = {
     "include_path",
     "cache_requests",
 }
-"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by what is in them."""
+"""Sections and keys that don't change a result; data, tokenizer, chat and tasks count by their content."""
 
 
 def stage_inputs(
@@ -61,7 +61,7 @@ def stage_inputs(
 ) -> StageInputs:
     """What a stage is made from.
 
-    ``parents`` are the fingerprints of the stages whose results it reads, ``recorded`` what it was made from before.
+    ``parents`` are the fingerprints of the stages that it reads, ``recorded`` its inputs when it ran before.
     """
     inputs = StageInputs()
     if run.stage == "prepare":
@@ -87,7 +87,7 @@ def stage_inputs(
 def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
     config = flatten(result_relevant(run.config))
     if module.trains:
-        # As written: where the weights lie on this machine changes no result.
+        # The path as it was written: where the weights lie on this machine changes no result.
         config[PATH] = module.config["checkpoint"]["initial_load_path"]
     arguments = {f"model.{key}": value for key, value in flatten(module.model_args).items()}
     for key, value in (config | arguments).items():
@@ -105,7 +105,7 @@ def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
     if module.base is not None and module.base.digest:
         inputs.add(f"{module.name}.sft.base: content", module.base.digest, module.origins.get("sft.base", ""))
     if custom_import(run.config):
-        # A plan knows neither its arguments nor what it computes: what is written counts, and the files.
+        # A plan can't know the model's arguments or what it computes, so the config and the code's files count.
         for name, value in flatten(module.model_overrides).items():
             inputs.add(f"{module.name}.model.{name}", value, module.origins.get(f"model.{name}", ""))
         for path, digest in code_digests(run.config):
@@ -135,8 +135,10 @@ def result_relevant(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_tasks(inputs: StageInputs, module: Module, run: StageRun, recorded: Mapping[str, Any]) -> None:
-    """The files of the tasks that are asked for, all Python files beside them, and the items that a task names by their
-    own path. Items that are gone count as ``recorded``: whoever has the scores doesn't need them any more."""
+    """The files of the asked tasks, all Python files beside them, and items that a task names by their own path.
+
+    Missing items count as ``recorded``: a finished evaluation doesn't need them any more.
+    """
     if not run.config["include_path"]:
         return
     folder, asked = Path(run.config["include_path"]), asked_by(run.config)

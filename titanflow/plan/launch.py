@@ -1,4 +1,4 @@
-"""The command and the environment of a stage's process: what its log shows, to be run again by hand."""
+"""The command and the environment of a stage's process, which its log shows so that it can be run again by hand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ MODULES = {
     "publish": "titanflow.publish.publish",
 }
 STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
-"""Environment variable by which a process is known to write into a stage's folder, whoever started it."""
+"""Environment variable with the folder that a process writes into: identifies a stage's processes."""
 SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def command(run: StageRun) -> list[str]:
-    """The argv that runs the stage from its ``run.yaml``."""
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
     if not is_under_torchrun(run):
         return [sys.executable, *program]
@@ -33,12 +32,11 @@ def command(run: StageRun) -> list[str]:
 
 
 def is_under_torchrun(run: StageRun) -> bool:
-    """Whether torchrun starts the stage: each but the preparation of data."""
     return run.stage != "prepare"
 
 
 def environment(run: StageRun, config: Experiment) -> dict[str, str]:
-    """What the stage's process finds in its environment beside what is there already, which goes first."""
+    """Variables for the stage's process; those in ``wanted`` give way to what is already set."""
     launcher = run.config.get("launcher") or {}
     processes = int(launcher.get("nproc_per_node") or 1)
     threads = launcher.get("omp_num_threads") or max(1, (os.cpu_count() or 1) // processes)
@@ -50,9 +48,9 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "WANDB_NOTES": f"experiment {config.path}",
     }
     own = {
-        # The folder one stands in may hold a `datasets.py`: see titanflow.architectures.custom_code.
+        # The current folder may hold a `datasets.py`: see titanflow.architectures.custom_code.
         "PYTHONSAFEPATH": "1",
-        # Files and logs are UTF-8 in whatever locale.
+        # Files and logs are UTF-8 in every locale.
         "PYTHONUTF8": "1",
         STAGE_FOLDER: str(run.folder),
     }
@@ -62,6 +60,6 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
 
 
 def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
-    """The line that runs a stage again in a shell; what looks like a secret is left out."""
+    """The line that runs a stage again in a shell, without variables that look like secrets."""
     shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
     return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])

@@ -1,4 +1,4 @@
-"""Whether each stage's command would start: its module, its packages, torchrun, and its ``run.yaml``."""
+"""Checks that each stage's command would start: its module, its packages, torchrun, and its ``run.yaml``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = {
     "evaluate": ("torch", "lm_eval", "transformers"),
     "publish": ("torch", "huggingface_hub"),
 }
-"""What a stage's processes import, torchrun's included, by the names under which they do."""
+"""The packages that a stage's processes import, torchrun's included."""
 PARSES = """
 import contextlib, io, json, sys
 from torch.distributed.run import parse_args
@@ -46,18 +46,12 @@ print(json.dumps(refusals))
 
 
 def check_launches(plans: Iterable[StagePlan]) -> None:
-    """Refuses a stage that is to run and whose process couldn't start; imports nothing of what it looks for.
-
-    Raises:
-        ConfigError: names each lack.
-    """
-    problems = [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]
-    if problems:
+    """Refuses a stage that is to run and whose process couldn't start; imports none of the packages."""
+    if problems := [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]:
         raise ConfigError(problems)
 
 
 def launch_problems(run: StageRun) -> list[Problem]:
-    """Why a stage's process couldn't start."""
     hint = "install the project with its dependencies: `make plan` or `pip install -e .`"
     key, here = f"{run.stage}'s command", f"found by {sys.executable}"
     extra = ("vllm",) if run.config.get("backend") == "vllm" else ()
@@ -80,16 +74,15 @@ def launch_problems(run: StageRun) -> list[Problem]:
 
 
 def is_importable(module: str) -> bool:
-    """Whether a dotted module is there, by its file: ``find_spec`` of it would import the packages above it."""
+    """Whether a dotted module is there. Looks for its file: ``find_spec`` would import the packages above it."""
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top)
-    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    paths = [place.joinpath(*below) for place in places]
+    paths = [Path(place, *below) for place in (spec and spec.submodule_search_locations) or ()]
     return any(path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file() for path in paths)
 
 
 def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
-    """What torchrun's own parser says against each stage's command; imports torch, in a process of its own."""
+    """What torchrun's own parser refuses in each stage's command; imports torch, in a process of its own."""
     tried = {
         plan.stage: [*torchrun.arguments(plan.run.config.get("launcher")), "-m", MODULES[plan.stage]]
         for plan in plans
@@ -97,9 +90,8 @@ def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     }
     if not tried:
         return []
-    done = subprocess.run(
-        [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))], capture_output=True, text=True
-    )
+    program = [sys.executable, "-c", PARSES, json.dumps(list(tried.values()))]
+    done = subprocess.run(program, capture_output=True, text=True)
     said = json.loads(done.stdout) if done.returncode == 0 else [done.stderr.strip()] * len(tried)
     return [
         Problem(f"torchrun refuses {shlex.join(arguments)}: {refusal}", f"{stage}'s command")

@@ -1,6 +1,6 @@
-"""What a run would do: each stage RUN, RESUME, CACHED or STALE, in about a second and without torch.
+"""Plans a run: each stage is RUN, RESUME, CACHED or STALE, told in about a second and without torch.
 
-Raises before anything is written or a process is started where a config or its data can't be used.
+A config or data that can't be used is refused before anything is written or a process is started.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.plan.state import StageStates, parents
 from titanflow.publish.private import data_secrets
 from titanflow.publish.settings import read_settings
-from titanflow.run.contract import STAGES, StageName, StageRun
+from titanflow.run.contract import STAGES, PreparedData, StageName, StageRun
 from titanflow.run.manifest import Manifest
 
 DEFAULT_RUN = "main"
@@ -52,9 +52,9 @@ def make_plan(
 ) -> Plan:
     """Plans a run of an experiment, given by name or file.
 
-    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. What the
-    device can't do or hold is refused; with ``runs_here`` False, where only this machine's lack of it speaks against
-    it, that becomes a warning: the stage may run on another.
+    ``overrides`` are ``dotted.key=value`` texts of a command line, or a mapping of a flow's parameters. A stage that
+    its device can't run or hold is refused. With ``runs_here`` False, if only this machine falls short, there is a
+    warning instead: the stage may run on another.
 
     Raises:
         ConfigError: the experiment can't be used; carries every mistake.
@@ -79,7 +79,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     preparation = Preparation.of(config, workspace, manifest)
     states = StageStates(manifest, preparation, config.spec.on_stale)
     stages: list[StagePlan] = []
-    # Last what prepares: a model of the Hub is brought only for a stage that still loads it.
+    # Prepare is planned last: a model of the Hub is fetched only for a stage that still loads it.
     for stage in sorted(STAGES, key="prepare".__eq__):
         if stage == "prepare":
             preparation.bring_weights(config, {plan.stage for plan in stages if plan.state != "CACHED"})
@@ -93,7 +93,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             inputs.add("night.parent", parent.digest, "the night before")
         stage_run.fingerprint = inputs.fingerprint
         found = states.of(stage_run, inputs, stages)
-        # What comes after a stage that is kept was, or will be, made from what lies there.
+        # Later stages are made from the kept output, so use its fingerprint.
         stage_run.fingerprint = found.made_from or stage_run.fingerprint
         plan = StagePlan(stage, found.state, found.reason, stage_run, inputs=inputs, changes=found.changes)
         if stage == "pretrain" and night is not None:
@@ -137,7 +137,7 @@ def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool)
 def run_folder(
     experiment: str, configs: str | Path | None = None, run: str | None = None, settings: Iterable[str] = ()
 ) -> Path:
-    """The folder of an experiment's run, whether or not its data is still there.
+    """The folder of an experiment's run, even if its data is gone.
 
     Raises:
         ConfigError: the experiment or the name can't be used.
@@ -147,23 +147,14 @@ def run_folder(
 
 
 def check_workspace(workspace: Path, origin: str) -> None:
-    """Refuses a workspace that can't be made, or written to.
-
-    Raises:
-        ConfigError: what is there of it is no folder, or another's.
-    """
     there = next(path for path in (workspace, *workspace.parents) if path.exists())
-    if not there.is_dir():
-        found = f"{there} is no folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        found = f"{there} can't be written to"
-    else:
-        return
-    raise ConfigError(Problem(f"{workspace}: {found}", "workspace", origin, "a folder that can be made"))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        found = f"{there} can't be written to" if there.is_dir() else f"{there} is no folder"
+        raise ConfigError(Problem(f"{workspace}: {found}", "workspace", origin, "a folder that can be made"))
 
 
 def check_run_name(name: str) -> str:
-    """A run's name, fit for a folder and for a tag.
+    """Returns a run's name if it is fit for a folder and for a tag.
 
     Raises:
         ConfigError: it isn't.
@@ -196,9 +187,9 @@ def _stage_run(
         config=with_weights(_with_paths(module, config), preparation.initial.get(module.name)),
         model_overrides=module.model_overrides,
         origins=module.origins,
-        tokenizer=preparation.tokenizer_of(module),
-        data=preparation.data_of(module),
-        base=_base(module, config, folder),
+        tokenizer=preparation.tokenizers.folders.get(module.name),
+        data=preparation.data.get(module.name, PreparedData()),
+        base=module.base.folder or folder / config.modules[module.base.stage].stage if module.base else None,
         stages=stages,
     )
     if stage == "publish":
@@ -209,29 +200,17 @@ def _stage_run(
 
 
 def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
-    """The module's config with its task folder found: in the config tree, or as it stands."""
+    """The module's config with the path of its task folder: in the config tree, or else as it was written."""
     named = module.config.get("include_path")
     if not named:
         return module.config
     found = tasks_folders(named, config.tree.root)
     if not found:
-        raise ConfigError(
-            Problem(
-                f"no such folder: {named}",
-                key=f"{module.name}.include_path",
-                origin=module.origins.get("include_path", ""),
-                expected=f"a folder, also of {config.tree.root}",
-            )
-        )
+        expected = f"a folder, also of {config.tree.root}"
+        raise ConfigError(module.problem("include_path", f"no such folder: {named}", expected))
     taken, *others = found
     config.warnings += [
         f"{module.name}.include_path: takes {display(taken)}, not {display(other)}, which its whole path would name"
         for other in others
     ]
     return {**module.config, "include_path": str(taken)}
-
-
-def _base(module: Module, config: Experiment, folder: Path) -> Path | None:
-    if module.base is None:
-        return None
-    return module.base.folder or folder / config.modules[module.base.stage].stage

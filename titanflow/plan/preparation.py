@@ -1,12 +1,11 @@
-"""What a run's stages need prepared, and where it lies: known from the config alone, before anything is made.
+"""Plans what the prepare step makes for a run's stages, and where: known from the config alone.
 
-Prepared folders carry their fingerprint in their name, so that runs share them and a changed source is never
-mistaken for the old one.
+Prepared folders have their fingerprint in their name. So runs share them, and a changed source gets a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ from typing import Any
 from titanflow.architectures.huggingface import download_plan, missing_weights
 from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError, DataError, Problem
-from titanflow.config.checks.module import has_data
 from titanflow.config.checks.template import template_problems
-from titanflow.config.division import sources, written_at
+from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
-from titanflow.config.mixture import mixture_members
+from titanflow.config.files.chat_template import CHATML, resolve_template
+from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.config.module import Module
+from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
 from titanflow.plan.apart import apart_problems
 from titanflow.plan.data_mistakes import named_in
-from titanflow.plan.data_source import SECTIONS, DataSource
+from titanflow.plan.data_source import SECTIONS, DataSource, read_sections, read_sources
 from titanflow.plan.origin.given_tokenizer import EXPECTED, reader_of
 from titanflow.plan.origin.initial_weights import InitialWeights
 from titanflow.plan.origin.tokenizer_plan import TokenizerPlans
@@ -34,8 +34,8 @@ from titanflow.run.manifest import Manifest
 class Preparation:
     """The prepare step's config, and which module reads which of its folders.
 
-    What a module's rows are made of is in ``sources`` and ``mixtures``, by module and section (``pretrain.data``);
-    ``initial`` is what a pretraining begins with, by module.
+    ``sources`` and ``mixtures`` have what rows are made of, by module and section (``pretrain.data``); ``initial`` has
+    the weights that a pretraining begins with, by module.
     """
 
     config: dict[str, Any]
@@ -47,12 +47,7 @@ class Preparation:
 
     @classmethod
     def of(cls, experiment: Experiment, workspace: Path, manifest: Manifest) -> Preparation:
-        """Plans the preparation of an experiment's data in ``workspace``; ``manifest`` is its run's.
-
-        Raises:
-            ConfigError: a tokenizer is missing or doesn't fit.
-            DataError: a source isn't there.
-        """
+        """Plans the preparation of an experiment's data in ``workspace``; ``manifest`` is its run's."""
         if problems := apart_problems(experiment):
             raise ConfigError(problems)
         config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
@@ -64,39 +59,29 @@ class Preparation:
         config["tokenizer"] = preparation.tokenizers.config
         return preparation
 
-    def tokenizer_of(self, module: Module) -> Path | None:
-        """The folder of a module's tokenizer."""
-        return self.tokenizers.folders.get(module.name)
-
-    def data_of(self, module: Module) -> PreparedData:
-        """The folders of a module's rows."""
-        return self.data.get(module.name, PreparedData())
-
     def folders(self) -> list[Path]:
-        """Every folder that this run reads."""
         datasets = [Path(dataset["folder"]) for dataset in self.config["datasets"]]
         tokenizer = [Path(self.config["tokenizer"]["folder"])] if self.config["tokenizer"] else []
         return list(dict.fromkeys([*tokenizer, *self._weights(), *datasets]))
 
     def missing(self) -> list[Path]:
-        """The folders that are still to be made; one that exists is complete, for it was renamed into place.
+        """The folders that are still to be made; one that exists is complete, since it was renamed into place.
 
-        Of a model from the Hub the config is there since the plan, and what counts are its weights.
+        A model from the Hub has its config since the plan, so its weights count.
         """
         weights = self._weights()
         return [one for one in self.folders() if (missing_weights(one) if one in weights else not one.is_dir())]
 
     def bring_weights(self, experiment: Experiment, at_work: Collection[str]) -> None:
-        """Adds the Hub's weights that one of the stages ``at_work`` loads; a stage that is finished needs none."""
+        """Adds the Hub's weights that the stages ``at_work`` load; a finished stage needs none."""
         for module in experiment.modules.values():
             initial, base = self.initial.get(module.name), module.base
             loaded = {module.stage: initial.folder if initial else None}
             if base is not None and base.in_hf:
-                # An evaluation scores it beside what it became.
+                # An evaluation scores the base beside the fine-tuned model.
                 loaded = dict.fromkeys((module.stage, "evaluate"), base.folder)
             needed = [folder for stage, folder in loaded.items() if stage in at_work and folder is not None]
-            plan = download_plan(needed[0]) if needed else None
-            if plan is not None:
+            if plan := download_plan(needed[0]) if needed else None:
                 self.config["weights"].append(plan)
 
     def _weights(self) -> list[Path]:
@@ -109,15 +94,12 @@ class Preparation:
                     self.tokenizers.add(module, reader_of(module, experiment))
                 if initial := InitialWeights.of(module, manifest):
                     self.initial[module.name] = initial
-            for section, part in SECTIONS.items():
-                if has_data(module, section) and not _skips(module, module.config[section]):
-                    self._plan_dataset(module, section, part, workspace)
+            for section in read_sections(module):
+                if not module.trains or not module.config[section]["streaming"]:
+                    self._plan_dataset(module, section, workspace)
 
-    def _plan_dataset(self, module: Module, section: str, part: str, workspace: Path) -> None:
-        from titanflow.config.mixture import mixture_spec
-        from titanflow.data.fingerprints import mixture_fingerprint
-
-        data = module.config[section]
+    def _plan_dataset(self, module: Module, section: str, workspace: Path) -> None:
+        data, part = module.config[section], SECTIONS[section]
         if module.trains and module.name not in self.tokenizers.fingerprints:
             raise ConfigError(module.problem("tokenizer.path", f"{module.name} has data and no tokenizer", EXPECTED))
         seq_len = module.config["training" if part == "train" else "validation"]["seq_len"] if module.trains else 0
@@ -134,30 +116,24 @@ class Preparation:
             )
         else:
             planned = self._add_source(module, section, data, seq_len, workspace)
-        paths = self.data.setdefault(module.name, PreparedData())
-        setattr(paths, part, Path(planned["folder"]))
+        setattr(self.data.setdefault(module.name, PreparedData()), part, Path(planned["folder"]))
 
     def _add_source(
         self, module: Module, section: str, data: dict[str, Any], seq_len: int, workspace: Path
     ) -> dict[str, Any]:
-        """Plans the folder of one source."""
-        from titanflow.data.fingerprints import data_parts
-
         tokenizer = self.tokenizers.fingerprints.get(module.name, "")
         with named_in(module, section):
             chat = self._chat(module) if data["kind"] == "chat" and module.trains else None
             parts = data_parts(data, tokenizer, seq_len, chat, workspace)
-        of_section = self.sources.setdefault(f"{module.name}.{section.partition('.')[0]}", [])
-        of_section.append(DataSource(section, data, parts))
+        around = section.partition(".")[0]
+        self.sources.setdefault(f"{module.name}.{around}", []).append(DataSource(section, data, parts))
         kind = data["kind"] if module.trains else "evals"
-        trains = module.trains and section.partition(".")[0] == "data"
+        trains = module.trains and around == "data"
         return self._add_dataset(data, kind, digest(parts), workspace, seq_len=seq_len, chat=chat, trains=trains)
 
     def _add_dataset(
         self, data: dict[str, Any], kind: str, fingerprint: str, workspace: Path, **options: Any
     ) -> dict[str, Any]:
-        from titanflow.data.fingerprints import prepared_folder
-
         folder = prepared_folder(workspace, data, fingerprint)
         planned = {"folder": str(folder), "kind": kind, "data": data, "fingerprint": fingerprint, **options}
         self.config["datasets"].append(planned)
@@ -165,8 +141,6 @@ class Preparation:
 
     def _chat(self, module: Module) -> dict[str, Any]:
         """The section ``chat`` with the template's text in the place of its name."""
-        from titanflow.config.files.chat_template import CHATML, resolve_template
-
         chat, tokenizer = module.config["chat"], self.tokenizers.template_source(module)
         name = chat["template"] or (CHATML if tokenizer is None else "of the tokenizer")
         template = resolve_template(chat["template"], tokenizer)
@@ -177,10 +151,8 @@ class Preparation:
 
 def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
     """What is wrong with the experiment's sources, each with its key and where that was written."""
-    from titanflow.data.fingerprints import data_parts
-
     found: dict[tuple[str, str], Problem] = {}
-    for module, key, data in _sources(experiment):
+    for module, key, data in read_sources(experiment):
         try:
             data_parts(data, workspace=workspace)
         except DataError as error:
@@ -188,28 +160,6 @@ def _source_problems(experiment: Experiment, workspace: Path) -> list[Problem]:
                 name = problem.key.removeprefix("data").removeprefix(".")
                 origin = problem.origin or written_at(module, key, name)
                 located = replace(problem, key=f"{module.name}.{key}.{name}".rstrip("."), origin=origin)
-                # Sections that name the same data file have the same mistake.
+                # Sections that name the same data file share its mistakes.
                 found.setdefault((origin, problem.message), located)
     return list(found.values())
-
-
-def _sources(experiment: Experiment) -> Iterator[tuple[Module, str, dict[str, Any]]]:
-    """Each source that a stage reads: its module, the key where it stands, and its config."""
-    for module in experiment.modules.values():
-        for section in SECTIONS:
-            if has_data(module, section) and _is_read(module, module.config[section]):
-                for key, data in sources(module.config[section], section).items():
-                    yield module, key, data
-
-
-def _skips(module: Module, data: dict[str, Any]) -> bool:
-    """What needs no preparation: what isn't read, and a stream."""
-    return not _is_read(module, data) or (module.trains and data["streaming"])
-
-
-def _is_read(module: Module, data: dict[str, Any]) -> bool:
-    """Whether a stage reads a section's rows: not beside random tokens, nor to validate on while that is off."""
-    if not module.trains:
-        return True
-    is_validation = data is module.config["validation_data"]
-    return not module.config["training"]["mock_data"] and (not is_validation or module.config["validation"]["enable"])

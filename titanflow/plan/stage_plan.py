@@ -23,10 +23,10 @@ StageState = Literal["RUN", "RESUME", "CACHED", "STALE"]
 
 @dataclass
 class StagePlan:
-    """What one stage would do, and all that it needs for it.
+    """What one stage would do, and all that it needs.
 
-    ``changes`` says in what it was made from other inputs than these; ``kept`` that what it made is used all the same;
-    ``continues`` has the digest of the earlier night's result that it goes on from, by that stage's name.
+    ``changes`` are the inputs that changed since it ran; ``kept`` says that its old output is used all the same.
+    ``continues`` has the digest of the earlier night's result that it continues, by that stage's name.
     """
 
     stage: StageName
@@ -43,15 +43,15 @@ class StagePlan:
 
     @property
     def pool(self) -> str:
-        """The work pool that the stage runs in; empty where it's the run's own."""
+        """The work pool that the stage runs in; empty for the run's own."""
         return (self.run.config.get("launcher") or {}).get("pool") or ""
 
 
 @dataclass
 class Plan:
-    """A run: its folder and its stages, in the order in which they run. ``anew`` makes the plan again.
+    """A run: its folder and its stages, in the order in which they run.
 
-    ``night`` is the night that it is planned for, if it is one's.
+    ``anew`` makes the plan again; ``night`` is the night that it is planned for, if any.
     """
 
     experiment: str
@@ -63,17 +63,16 @@ class Plan:
     night: Night | None = None
 
     def stage(self, name: str) -> StagePlan | None:
-        """A stage by its name, or None where the experiment has none."""
         return next((stage for stage in self.stages if stage.stage == name), None)
 
     def inheritance(self, stage: StagePlan) -> list[InheritanceRow]:
-        """What a fine-tuning stage would keep and change of its base; empty for any other."""
+        """What a fine-tuning stage would keep and change of its base; empty for other stages."""
         module = self.config.stage(stage.stage) if self.config else None
         return inheritance_table(module.base, stage.run) if module is not None and module.base is not None else []
 
     @property
     def is_cached(self) -> bool:
-        """Whether nothing is left to do, not even to note that something is kept."""
+        """Whether nothing is left to do, not even to note that an old output is kept."""
         return all(stage.state == "CACHED" and not stage.kept for stage in self.stages)
 
     def as_json(self) -> dict[str, Any]:
@@ -103,7 +102,7 @@ class Plan:
         }
 
     def write(self) -> None:
-        """Writes ``plan.json`` into the run's folder, and of a night that it begins."""
+        """Writes ``plan.json`` into the run's folder, and notes that a night begins."""
         if self.night is not None and not self.is_cached:
             self.night = self.night.begin(self.folder)
         write_text_atomically(self.folder / "plan.json", json.dumps(self.as_json(), indent=2) + "\n")

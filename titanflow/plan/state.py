@@ -1,4 +1,4 @@
-"""Which state a stage is in, and why: RUN, RESUME, CACHED or STALE, from what lies in its folder."""
+"""Tells a stage's state and why: RUN, RESUME, CACHED or STALE, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from titanflow.run.results import PrepareResult, PublishResult, read_result, res
 if TYPE_CHECKING:
     from titanflow.plan.stage_plan import StagePlan
 
-
 UNRECORDED = "it was made from other inputs, which weren't recorded when it ran"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A stage's state. ``changes`` is what it was made from and what the config says now, where the two differ;
-    ``kept`` says that it is used all the same; ``made_from`` is the fingerprint of what is there, if that is used."""
+    """A stage's state. ``changes`` are inputs that differ from those of its output; ``kept`` says that the output is
+    used all the same; ``made_from`` is the fingerprint of a kept output."""
 
     state: StageState
     reason: str
@@ -39,7 +38,7 @@ class Verdict:
 
 @dataclass
 class StageStates:
-    """Tells the state of one stage after the other; ``on_stale`` as the experiment has it."""
+    """Tells the state of one stage after the other; ``on_stale`` is the experiment's."""
 
     manifest: Manifest
     preparation: Preparation
@@ -47,7 +46,6 @@ class StageStates:
     check: OutputCheck = field(default_factory=OutputCheck)
 
     def of(self, run: StageRun, inputs: StageInputs, earlier: Sequence[StagePlan]) -> Verdict:
-        """The state of a stage after the ``earlier`` ones."""
         if run.stage == "prepare":
             return self._of_prepare(run)
         step, is_finished = newest_step(run.folder), (run.folder / RESULT_FILE).exists()
@@ -72,11 +70,11 @@ class StageStates:
         return Verdict("CACHED", f"{total} prepared")
 
     def _record(self, run: StageRun) -> StageRecord | None:
-        """The stage's record, where it is of what lies in the folder."""
+        """The stage's record, unless it is of another output than the folder's."""
         record = self.manifest.stages.get(run.stage)
         if record is None or record.fingerprint == run.fingerprint:
             return record
-        # A run that was killed between the two has written run.yaml and not yet its record.
+        # A run that was killed in between wrote run.yaml and not yet its record.
         return record if record.fingerprint == _made_from(run) else None
 
     def _why_unmade(self, run: StageRun) -> str:
@@ -119,36 +117,35 @@ class StageStates:
 
 
 def _looked_at(result: PrepareResult, preparation: Preparation) -> bool:
-    """Whether a prepare step compared all that this run reads; a folder has its name wherever the workspace lies."""
+    """Whether a prepare step compared all that this run reads; names count, since a workspace may be moved."""
     noted = {Path(folder).name for folder in result.datasets}
     return all(Path(dataset["folder"]).name in noted for dataset in preparation.config["datasets"])
 
 
 def runs_again(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> str:
-    """The last stage before this one that isn't cached, and whose result this one reads; empty if there is none."""
+    """The last earlier stage that isn't cached and whose result this one reads; empty if there is none."""
     again = [plan.stage for plan in parents(run, manifest, earlier) if plan.state != "CACHED"]
     return again[-1] if again else ""
 
 
 def parents(run: StageRun, manifest: Manifest, earlier: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages before this one whose results it reads."""
     if run.stage == "sft" and run.base != manifest.folder / "pretrain":
         return []
     return [plan for plan in earlier if plan.stage != "prepare"]
 
 
 def _made_nothing(run: StageRun) -> str:
-    """Why a finished stage left nothing that could be lost; empty where it did."""
+    """Why a finished publish stage published nothing; empty if it did, and for other stages."""
     result = read_result(run.folder) if run.stage == "publish" else None
     status = result.status if isinstance(result, PublishResult) else "published"
     return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
 
 
 def _done_again(run: StageRun) -> str:
-    """Why a finished stage is run again although nothing changed that it was made from; empty where it isn't."""
+    """Why a finished stage runs again although its inputs didn't change; empty if it doesn't."""
     if run.stage == "evaluate" and run.config["log_samples"] and not any(run.folder.glob("samples_*.jsonl")):
         return "its samples were not kept"
-    # What a model is compared with may have changed.
+    # The model that the gate compares with may have changed.
     return _made_nothing(run)
 
 

@@ -1,4 +1,4 @@
-"""A plan as a person reads it: the states in a table, below each stage what changed, and the commands."""
+"""Shows a plan to a person: the states in a table, the changes below each stage, and the commands."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from titanflow.run.results import NOT_INHERITED
 
 STATE_STYLES = {"RUN": "yellow", "RESUME": "cyan", "CACHED": "green", "STALE": "bold red"}
 STAGE_WIDTH, STATE_WIDTH = 8, 6
-"""Columns of the longest stage's name, and of the longest state."""
+"""Characters of the longest stage's name, and of the longest state."""
 
 
 def plan_table(plan: Plan) -> RenderableType:
-    """A plan's states and reasons; below each stage the values that changed, with where the new ones were written."""
+    """A plan's states and reasons; below each stage the values that changed, and where the new ones were written."""
     parts: list[RenderableType] = []
     for stage in plan.stages:
         row = Table(box=None, pad_edge=False, show_header=False)
@@ -49,11 +49,10 @@ def _changes_table(changes: list[Change]) -> Table:
 
 
 def inheritance_tables(plan: Plan) -> RenderableType:
-    """Of each fine-tuning stage that would run what it keeps and changes of its base."""
+    """For each fine-tuning stage that would run: what it keeps and changes of its base."""
     parts: list[RenderableType] = []
     for stage in plan.stages:
-        rows = plan.inheritance(stage) if stage.state != "CACHED" else []
-        if rows:
+        if rows := plan.inheritance(stage) if stage.state != "CACHED" else []:
             table = Table(box=None, pad_edge=False, header_style="dim")
             for heading in (stage.stage, "", "value", "from"):
                 table.add_column(heading)
@@ -84,7 +83,7 @@ def command_lines(plan: Plan) -> Iterator[str]:
 
 
 def stale_lines(stage: StagePlan) -> Iterator[str]:
-    """Why a stage is STALE: a line a value of its own that changed, or the reason."""
+    """Why a stage is STALE: a line for each of its own values that changed, or else the reason."""
     own = [change for change in stage.changes if not change.parent]
     if not own:
         yield f"{stage.stage}: {stage.reason}"
@@ -109,7 +108,7 @@ def _cell(text: str) -> str:
 
 
 def check_stale(plan: Plan) -> None:
-    """Refuses a plan with a stage that was made from other inputs, unless the experiment says what becomes of it.
+    """Refuses a plan with a stage that was made from other inputs, unless the experiment says what to do with it.
 
     Raises:
         ConfigError: names what changed, and the ways out.

@@ -35,7 +35,7 @@ def deepseek_v3_block(args: Args, layer: int) -> Shapes:
 
 
 def export_faults(args: Args) -> Iterator[str]:
-    """What transformers' class always has."""
+    """Parts that transformers' class always has."""
     moe = args["moe_args"]
     if moe.get("load_balance_coeff", 1) is None:
         yield "moe_args.load_balance_coeff is None, expected a number: it has a bias that evens out experts"

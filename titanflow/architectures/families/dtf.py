@@ -10,12 +10,11 @@ from titanflow.architectures.family import Family, Fault
 
 
 def is_routed(args: Args, layer: int) -> bool:
-    """Every second layer is."""
     return layer % 2 == 1
 
 
 def dtf_block(args: Args, layer: int) -> Shapes:
-    """The weights of a decision layer, or of the dynamic layer behind it."""
+    """A decision layer, or the dynamic layer after it."""
     if not is_routed(args, layer):
         return {**qwen2_block(args, layer), "prior_norm.weight": (args["dim"],), **under("prior", foresight(args))}
     scoring = {f"router.{name}": (1,) for name in ("o_ce", "m_cu", "beta_ce", "beta_cu")}
@@ -24,9 +23,7 @@ def dtf_block(args: Args, layer: int) -> Shapes:
 
 
 def faults(args: Args) -> Iterator[Fault]:
-    """A layer that decides and one that follows belong together."""
-    layers = args["n_layers"]
-    if layers % 2:
+    if (layers := args["n_layers"]) % 2:
         yield ("n_layers",), f"found {layers}: dtf's layers come in pairs", "an even number"
 
 

@@ -7,7 +7,7 @@ from titanflow.architectures.family import Family
 
 
 def gpt_oss_block(args: Args, layer: int) -> Shapes:
-    """Biases everywhere, a sink for each head, and experts whose two matrices have biases too."""
+    """Biases everywhere, a sink for each head, and two matrices for each expert."""
     dim, width, moe = args["dim"], args["moe_inter_dim"], args["moe_args"]
     count = moe["num_experts"]
     others = {name: shape for name, shape in experts(args, width).items() if not name.startswith("moe.experts.")}

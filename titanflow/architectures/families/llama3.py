@@ -15,22 +15,16 @@ NO_SCALING = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-"""torchtitan scales every llama3's RoPE; by a factor of 1 it stays as it is."""
+"""torchtitan scales every llama3's RoPE; a factor of 1 leaves it unchanged."""
 
 
 def llama3_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer."""
     dim = args["dim"]
     width = swiglu_width(dim, args["multiple_of"], args["ffn_dim_multiplier"])
-    return {
-        **attention(args, dim // args["n_heads"]),
-        **under("feed_forward", swiglu(dim, width)),
-        **norms(args),
-    }
+    return {**attention(args, dim // args["n_heads"]), **under("feed_forward", swiglu(dim, width)), **norms(args)}
 
 
 def read_config(reader: ConfigReader) -> dict[str, Any]:
-    """torchtitan's arguments from a ``config.json``."""
     args = common(reader, None)
     head_dim = reader.whole("head_dim", max(1, args["dim"] // args["n_heads"]))
     if head_dim * args["n_heads"] != args["dim"]:
@@ -47,29 +41,26 @@ def read_config(reader: ConfigReader) -> dict[str, Any]:
 
 
 def _scaling(reader: ConfigReader, rope: Mapping[str, Any]) -> dict[str, Any]:
-    if rope["rope_type"] == "default":
-        return dict(NO_SCALING)
     wanted = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    if rope["rope_type"] != "llama3":
+    if rope["rope_type"] not in ("default", "llama3"):
         reader.refuse("rope_scaling", f"found {rope['rope_type']!r}", "default or llama3")
-        return dict(NO_SCALING)
-    missing = [key for key in wanted if not isinstance(rope.get(key), int | float)]
-    if missing:
+    elif rope["rope_type"] == "llama3":
+        if not (missing := [key for key in wanted if not isinstance(rope.get(key), int | float)]):
+            return {
+                "scaling_factor": float(rope["factor"]),
+                "low_freq_factor": float(rope["low_freq_factor"]),
+                "high_freq_factor": float(rope["high_freq_factor"]),
+                "original_max_position_embeddings": int(rope["original_max_position_embeddings"]),
+            }
         reader.refuse("rope_scaling", f"lacks {', '.join(missing)}", ", ".join(wanted))
-        return dict(NO_SCALING)
-    return {
-        "scaling_factor": float(rope["factor"]),
-        "low_freq_factor": float(rope["low_freq_factor"]),
-        "high_freq_factor": float(rope["high_freq_factor"]),
-        "original_max_position_embeddings": int(rope["original_max_position_embeddings"]),
-    }
+    return dict(NO_SCALING)
 
 
 def feed_forward(dim: int, width: int) -> dict[str, Any]:
     """The arguments with which torchtitan's llama3 has a hidden layer of exactly ``width``.
 
-    It takes two thirds of 4·dim times the multiplier, and rounds up to a multiple: of the width itself, what is no
-    more than that becomes the width.
+    torchtitan takes two thirds of 4·dim times the multiplier and rounds up to a multiple. With the width itself as that
+    multiple, anything up to it becomes the width.
     """
     usual = int(2 * (4 * dim) / 3)
     return {"multiple_of": width, "ffn_dim_multiplier": None if usual <= width else (width + 0.5) / usual}

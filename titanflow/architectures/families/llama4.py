@@ -8,7 +8,7 @@ from titanflow.architectures.family import Family
 
 
 def llama4_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer; only every so many have experts."""
+    """Only every ``interleave_moe_layer_step``-th layer has experts."""
     if (layer + 1) % args["interleave_moe_layer_step"]:
         return llama3_block(args, layer)
     return {**attention(args, args["dim"] // args["n_heads"]), **experts(args, routed_width(args)), **norms(args)}

@@ -8,15 +8,13 @@ from titanflow.architectures.family import Family
 
 
 def is_routed(args: Args, layer: int) -> bool:
-    """Every so many layers one is."""
     return bool((layer + 1) % args["route_every"] == 0)
 
 
 def mod_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer."""
-    dim = args["dim"]
     if not is_routed(args, layer):
         return qwen2_block(args, layer)
+    dim = args["dim"]
     own = {
         **under("predictor.down", linear(dim // 2, dim, bias=True)),
         **under("predictor.score", linear(1, dim // 2, bias=True)),

@@ -10,7 +10,6 @@ from titanflow.architectures.family import Family
 
 
 def qwen2_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer."""
     dim = args["dim"]
     return {
         **attention(args, dim // args["n_heads"], bias=True),
@@ -20,7 +19,6 @@ def qwen2_block(args: Args, layer: int) -> Shapes:
 
 
 def read_config(reader: ConfigReader) -> dict[str, Any]:
-    """torchtitan's arguments from a ``config.json``."""
     args = qwen(reader, "qwen2", 32)
     head_dim = reader.whole("head_dim", max(1, args["dim"] // args["n_heads"]))
     if head_dim * args["n_heads"] != args["dim"]:

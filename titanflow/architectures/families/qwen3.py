@@ -10,24 +10,16 @@ from titanflow.architectures.family import Family
 
 
 def qwen3_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer."""
     head_dim = args["head_dim"]
     of_heads = {f"attention.{name}_norm.weight": (head_dim,) for name in "qk"} if args["qk_norm"] else {}
-    mixture = args["moe_enabled"]
-    return {
-        **attention(args, head_dim),
-        **of_heads,
-        **(
-            experts(args, args["moe_inter_dim"])
-            if mixture
-            else under("feed_forward", swiglu(args["dim"], args["hidden_dim"]))
-        ),
-        **norms(args),
-    }
+    if args["moe_enabled"]:
+        inner = experts(args, args["moe_inter_dim"])
+    else:
+        inner = under("feed_forward", swiglu(args["dim"], args["hidden_dim"]))
+    return {**attention(args, head_dim), **of_heads, **inner, **norms(args)}
 
 
 def read_config(reader: ConfigReader) -> dict[str, Any]:
-    """torchtitan's arguments from a ``config.json``."""
     return {
         **qwen(reader, "qwen3", 32),
         "head_dim": reader.whole("head_dim", 128),

@@ -1,4 +1,4 @@
-"""Every model family that is known, and what a plan may ask of them: read from the files beside this one."""
+"""The known model families, one for each file beside this one, and what a plan asks of them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,24 @@ def _families() -> dict[str, Family]:
 FAMILIES: Mapping[str, Family] = _families()
 
 ARCHITECTURES = {family.name: family.architecture for family in FAMILIES.values() if family.architecture}
-"""The families with an export, and transformers' class for each (of qwen3 with experts it is Qwen3Moe's)."""
+"""The families with an export, and transformers' class for each (for qwen3 with experts it is Qwen3Moe's)."""
 
 OWN_FAMILIES = {family.name: family.module for family in FAMILIES.values() if family.module}
-"""This project's own, and the module that registers each: what ``experimental.custom_import`` names."""
+"""This project's own families, and the module that registers each: ``experimental.custom_import`` names it."""
 
 PARAMETER_GROUPS = {family.name: family.groups for family in FAMILIES.values() if family.groups}
 """The families with routed layers, and their groups of parameters; all other parameters are the base."""
 
 
 def family_of(name: str) -> Family:
-    """A family by its name; of one that isn't known nothing is known but that."""
+    """A family by its name; an unknown one has nothing but the name."""
     return FAMILIES.get(name) or Family(name)
 
 
 def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> str:
-    """Why a model can't be exported; empty where it can.
+    """Why a model can't be exported; empty if it can.
 
-    Args:
-        family: torchtitan's name, as in ``model.name``.
-        model_args: the model's arguments, where they are known: a variant of a supported family (mixture of
-            experts, no QK norm) may have no export.
+    Without ``model_args`` only the family counts: its variants (mixture of experts, no QK norm) may have no export.
     """
     if family not in ARCHITECTURES:
         reason = f": {family_of(family).no_export}" if family_of(family).no_export else ""
@@ -62,12 +59,9 @@ def export_refusal(family: str, model_args: Mapping[str, Any] | None = None) -> 
 
 
 def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int) -> dict[str, str]:
-    """Why rows can't be packed: the key that stands in the way, and the reason; empty where they can.
+    """Why rows can't be packed, by the key that prevents it; empty if they can.
 
-    Args:
-        family: torchtitan's name, as in ``model.name``.
-        context_parallel: how many ranks share a row.
-        pipeline_parallel: how many ranks share the layers.
+    ``context_parallel`` ranks share each row, ``pipeline_parallel`` ranks the layers.
     """
     refusals = {}
     if masks := family_of(family).own_masks:
@@ -82,11 +76,9 @@ def packing_refusals(family: str, context_parallel: int, pipeline_parallel: int)
 
 
 def routed_refusals(degrees: Mapping[str, int], attention: str = "sdpa") -> dict[str, str]:
-    """Why a model with routed layers can't be trained so: the key that stands in the way, and the reason.
+    """Why a model with routed layers can't be trained so, by the key that prevents it.
 
-    Args:
-        degrees: of each ``parallelism.…_parallel_degree``, by its full key.
-        attention: the model's ``attn_type``.
+    ``degrees`` has each ``parallelism.…_parallel_degree`` by its full key; ``attention`` is the model's ``attn_type``.
     """
     reasons = {
         "parallelism.tensor_parallel_degree": "a routed layer's tokens are chosen from whole rows, which it would cut",

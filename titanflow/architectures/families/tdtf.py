@@ -8,12 +8,10 @@ from titanflow.architectures.family import Family
 
 
 def is_routed(args: Args, layer: int) -> bool:
-    """Every second layer is."""
     return layer % 2 == 1
 
 
 def tdtf_block(args: Args, layer: int) -> Shapes:
-    """The weights of one layer; in a routed one those of teacher and student, too."""
     if not is_routed(args, layer):
         return qwen2_block(args, layer)
     dim = args["dim"]

@@ -1,4 +1,4 @@
-"""Names in a task's templates, held against the columns that its items have."""
+"""Compares the names in a task's templates with the columns of its items."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from titanflow.evals.task_yaml import SingleTask
 from titanflow.evals.templates import NAMED, column_names, templates
 
 MAKES_ITEMS = ("process_docs", "custom_dataset", "use_prompt", "class")
-"""Keys of a task whose items, or what is asked of them, are made by code."""
-
+"""With one of these keys, code makes a task's items or its questions."""
 
 ALIKE = 0.75
-"""How like a column's name a word is that was meant as one; lm-eval shows it as a word."""
+"""From this similarity on, a bare word is taken for a misspelt column; lm-eval would ask with the word itself."""
 
 
 def column_problems(task: SingleTask, files: Collection[Path]) -> Iterator[Problem]:
-    """Names in templates that no item of ``files`` has as a column: lm-eval ends at the first one."""
+    """Names in templates that are no column of the items in ``files``: lm-eval ends at the first one."""
     if not files or any(task.config.get(key) for key in MAKES_ITEMS):
         return
     wanted = {key: names for key, text in templates(task) if (names := column_names(text))}
     bare = {key: str(text) for key in NAMED if isinstance(text := task.config.get(key), str) and "{" not in text}
-    columns = _columns(files, set().union(*wanted.values(), bare.values()))
+    if not (columns := _columns(files, set().union(*wanted.values(), bare.values()))):
+        return
     where, expected = ", ".join(sorted({file.name for file in files})), f"one of {', '.join(columns)}"
-    for key, names in wanted.items() if columns else ():
+    for key, names in wanted.items():
         for name in sorted(names - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]}?" if near else ""
             yield task.yaml.problem(key, f"no item has {name!r}: {where}", expected, hint)
-    for key, text in bare.items() if columns else ():
+    for key, text in bare.items():
         near = difflib.get_close_matches(text, columns, n=1, cutoff=ALIKE)
         if text not in columns and (near if key != "doc_to_choice" else not _is_list(text)):
             hint = f"did you mean {near[0]}? For the word itself: \"{{{{'{text}'}}}}\"" if near else ""
@@ -49,7 +49,7 @@ def _is_list(text: str) -> bool:
 
 
 def _columns(files: Collection[Path], wanted: set[str]) -> list[str]:
-    """The columns of the files' rows, in order, read until all that are ``wanted`` are found; none of other files."""
+    """The columns of the files' rows, read until all ``wanted`` ones are found; none of files that can't be read."""
     from titanflow.data.files.file_rows import rows_of
 
     found: dict[str, None] = {}

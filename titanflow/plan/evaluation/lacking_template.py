@@ -1,4 +1,4 @@
-"""Models that can't be asked through a chat template, since they bring none: known before anything is trained."""
+"""Finds models that can't be asked through a chat template, since they have none, before anything is trained."""
 
 from __future__ import annotations
 
@@ -20,18 +20,14 @@ HINT = "models: [sft] asks the fine-tuned model alone; chat: false asks every mo
 
 
 def lacking_template(tasks: list[str], model: str) -> str:
-    """What is wrong with asking a model of no template, in a message."""
+    """The message for a model without a template."""
     return f"{', '.join(tasks)} {'asks' if len(tasks) == 1 else 'ask'} through a chat template, and {model} has none"
 
 
 def template_problems(
     module: Module, run: StageRun, asked: AskedTasks, runs: Mapping[StageName, StageRun]
 ) -> Iterator[Problem]:
-    """A problem for each model that is there, or whose tokenizer is, and has no template to be asked through.
-
-    Args:
-        runs: the stages of the run by name.
-    """
+    """A problem for each model that needs a template and has none, if it or its tokenizer is there already."""
     metadata = {name: {task.name: task.config.get("metadata") for task in tasks} for name, tasks in asked.tasks.items()}
     tasks = [name for name in metadata if any(asked_as_chat(name, metadata[name], run.config["chat"]).values())]
     for name in run.config["models"] if tasks else ():
@@ -41,7 +37,7 @@ def template_problems(
 
 
 def _folder(run: StageRun, name: str, runs: Mapping[StageName, StageRun]) -> Path | None:
-    """Where a model's template would stand; None where that isn't known yet, or an sft writes it."""
+    """The folder of a model's template; None if it isn't known yet, or if an sft writes it."""
     models = run.config["models"]
     if isinstance(models, dict):
         folder: Path | None = expanded(models[name])

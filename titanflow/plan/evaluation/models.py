@@ -1,4 +1,4 @@
-"""Which models an evaluate module scores, and whether they may be published on that: checked in the plan."""
+"""Checks in the plan which models an evaluate module scores, and whether its scores may be published."""
 
 from __future__ import annotations
 
@@ -23,51 +23,38 @@ BASE = "base"
 
 
 def check_models(module: Module, experiment: Experiment, workspace: Path) -> None:
-    """Refuses a model that is no stage of the experiment, and a folder that transformers can't load.
+    """Refuses models that are no stage of the experiment, and folders that transformers can't load or that bring code.
 
-    A folder below the workspace may still be made: by this run or by one that comes before it. One that brings code
-    of its own is refused, too.
-
-    Raises:
-        ConfigError: names each of them.
+    A folder below the workspace may not be there yet: this run, or one before it, may make it.
     """
     models = module.config["models"]
     check_remote_code(module)
     native = module.config["backend"] == "native"
+    origin = module.origins.get("models", "")
     if isinstance(models, dict):
-        models = {name: folder for name, folder in models.items() if folder not in module.config["remote_code"]}
         is_model = _has_checkpoint if native else is_hugging_face
         lacks = "no complete checkpoint" if native else f"no {CONFIG_FILE}"
-        wrong = [
-            f"{name}: {lacks} in {folder}"
-            for name, folder in models.items()
-            if not is_model(expanded(folder)) and not _may_come(expanded(folder), workspace)
-        ]
         expected = "checkpoint/step-N, or its stage's folder" if native else "folders that transformers loads"
-        origin = module.origins.get("models", "")
+        wrong = []
         for name, folder in models.items():
-            trust_remote_code(expanded(folder), f"{module.name}.models.{name}", origin)
+            if folder in module.config["remote_code"]:
+                continue
+            path = expanded(folder)
+            if not is_model(path) and (path.exists() or not path.resolve().is_relative_to(workspace)):
+                wrong.append(f"{name}: {lacks} in {folder}")
+            trust_remote_code(path, f"{module.name}.models.{name}", origin)
     else:
         stages = [other.stage for other in experiment.modules.values() if other.trains]
         known = [*([BASE] if stages else []), *stages]
         wrong = [f"{name!r} is no stage of this experiment" for name in models if name not in known]
         expected = ", ".join(known) or "a mapping from a name to a folder that transformers loads"
     if wrong or not module.config["models"]:
-        origin = module.origins.get("models", "")
-        raise ConfigError(
-            [
-                Problem(message, key=f"{module.name}.models", origin=origin, expected=expected)
-                for message in wrong or ["nothing to evaluate"]
-            ]
-        )
+        messages = wrong or ["nothing to evaluate"]
+        raise ConfigError([Problem(message, f"{module.name}.models", origin, expected) for message in messages])
 
 
 def check_remote_code(module: Module) -> None:
-    """Refuses a repository whose code is to be run at no certain commit, or that no model is named by.
-
-    Raises:
-        ConfigError: names each of them.
-    """
+    """Refuses a repository whose code would run without a fixed commit, and one that no model names."""
     models = module.config["models"]
     named = list(models.values()) if isinstance(models, dict) else []
     problems = []
@@ -85,15 +72,10 @@ def check_remote_code(module: Module) -> None:
 
 
 def check_publishable(module: Module, publish: Module) -> None:
-    """Refuses to plan scores that :func:`unpublishable` would refuse once they are computed, and secrets on the card.
-
-    Raises:
-        ConfigError: names the settings.
-    """
-    config = module.config
+    """Refuses scores that :func:`unpublishable` would refuse once they are computed, and secrets on the card."""
+    config, problems = module.config, evaluation_secrets(module)
     part = (config.get("data") or {}).get("part") or ""
     problem = unpublishable(config.get("limit"), config.get("backend", "hf"), part, module.origins)
-    problems = evaluation_secrets(module)
     if problem is not None and not publish.config.get("dry_run"):
         problems.append(problem)
     if problems:
@@ -104,12 +86,8 @@ def _has_checkpoint(folder: Path) -> bool:
     return (folder / METADATA).is_file() or bool(complete_folders(folder / "checkpoint"))
 
 
-def _may_come(folder: Path, workspace: Path) -> bool:
-    return not folder.exists() and folder.resolve().is_relative_to(workspace)
-
-
 def models_state(models: Any) -> dict[str, list[Any]]:
-    """The files of each folder that ``models`` names, with size and time: what else may change between two runs."""
+    """The files of each folder that ``models`` names, with size and time, since they may change between two runs."""
     if not isinstance(models, dict):
         return {}
     return {name: [_state(path) for path in sorted(expanded(folder).glob("*"))] for name, folder in models.items()}

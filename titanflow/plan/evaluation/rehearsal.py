@@ -1,7 +1,7 @@
-"""What an evaluation's rehearsal is asked for: it tries the tasks before anything is trained.
+"""The request for an evaluation's rehearsal, which tries the tasks before anything is trained.
 
-The plan knows a task's files, and not what lm-eval makes of them. So a process of its own asks each task a few of its
-items with made-up answers, and looks for the items in what is about to be trained on, where that ends the evaluation.
+The plan knows a task's files, but not what lm-eval makes of them. So a process asks each task a few of its items with
+made-up answers. If items in the training data would end the evaluation, it looks for them, too.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from titanflow.common.files import write_text_atomically
 from titanflow.run.contract import RESULT_FILE, StageRun, Strict
 
 FOLDER = "rehearsal"
-"""Beside the stages' folders in a run's."""
+"""Lies beside the stages' folders."""
 FILE = "rehearsal.json"
 MODULE = "titan.evaluate.rehearse"
 
 
 class Rehearsal(Strict):
-    """An ``evaluate`` stage that is still to come, and the training stages, of which some have not begun either."""
+    """An ``evaluate`` stage that is still to come, and the training stages, begun or not."""
 
     evaluate: StageRun
     trained: list[StageRun]
@@ -30,7 +30,7 @@ class Rehearsal(Strict):
         return path
 
     def is_done(self, folder: Path) -> bool:
-        """Whether the same evaluation was rehearsed in that folder to its end."""
+        """Whether a rehearsal of the same evaluation finished in that folder."""
         try:
             before = Rehearsal.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):

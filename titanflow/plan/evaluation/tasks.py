@@ -1,11 +1,11 @@
-"""What an evaluate module asks for, before anything is trained: its tasks, their files and items."""
+"""Checks an evaluate module's tasks, their files and items before anything is trained."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titanflow.common.errors import ConfigError, DataError, Problem
 from titanflow.common.home import expanded
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> list[str]:
-    """Refuses an evaluation that is to run and that lm-eval would refuse once everything is trained; returns warnings.
+    """Refuses an evaluation that lm-eval would refuse after the training; returns warnings.
 
     Raises:
         ConfigError: a task that nothing knows, a file of a task that can't be used, or items that aren't there.
@@ -51,7 +51,6 @@ def check_tasks(plans: Iterable[StagePlan], modules: Mapping[str, Module]) -> li
 
 
 def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> list[Problem]:
-    """Everything that is wrong with the tasks of an evaluate module, each once."""
     items, unprepared = _items(module, run), _unprepared(module, run)
     problems = [*asked.problems, *suite_problems(run.config, module.name, module.origins)]
     problems += [
@@ -67,7 +66,7 @@ def _evaluation_problems(module: Module, run: StageRun, asked: AskedTasks) -> li
 
 
 def _trained_on(modules: Mapping[str, Module], asked: AskedTasks) -> Iterator[Problem]:
-    """Items by their own path in a file that is trained on; those of the evaluate module's data are compared before."""
+    """Items by their own path in a file that is trained on; those of the module's data are compared elsewhere."""
     files = {path.resolve(): task for task in asked.single for path in item_files(task, None)}
     for module in modules.values() if files else ():
         if not module.trains or module.config["training"]["mock_data"]:
@@ -76,7 +75,7 @@ def _trained_on(modules: Mapping[str, Module], asked: AskedTasks) -> Iterator[Pr
             try:
                 shared = files.keys() & {file.resolve() for file in files_read(data)}
             except DataError:
-                continue  # What isn't there is refused where it is planned.
+                continue  # Missing files are refused where the source is planned.
             for path in sorted(shared):
                 message = f"{path} is trained on, in {module.name}.{key}"
                 hint = "hold rows out, held_out: {test: 200}, and name the data file in the evaluate module's `data:`"
@@ -85,7 +84,7 @@ def _trained_on(modules: Mapping[str, Module], asked: AskedTasks) -> Iterator[Pr
 
 
 def _items(module: Module, run: StageRun) -> list[str] | None:
-    """The files of the prepared items, by their path in the folder; None where none are prepared."""
+    """The files of the prepared items, by their path in the folder; None if none are prepared."""
     folder = run.data.train
     if folder is None:
         return None
@@ -98,15 +97,13 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
 def _unprepared(module: Module, run: StageRun) -> dict[str, Path]:
     """The user's own files of items that are still to be prepared, by their path in the folder."""
     path, folder = module.config["data"].get("path"), run.data.train
-    return (
-        {}
-        if not path or module.config["data"]["kind"] != "evals" or (folder and folder.is_dir())
-        else named_files(path)
-    )
+    if not path or module.config["data"]["kind"] != "evals" or (folder and folder.is_dir()):
+        return {}
+    return named_files(path)
 
 
 def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[Problem]:
-    """More examples in a prompt than a task of the user's own has, or none that it can be told to take."""
+    """Refuses more examples in a prompt than a user's own task has, and examples that would be asked as well."""
     asked = shots(task.config, module.config["num_fewshot"])
     if task.of_library or not asked:
         return []
@@ -128,7 +125,7 @@ def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[P
 
 
 def _rows(module: Module, run: StageRun, name: str) -> int | None:
-    """The rows of a data file as a task's YAML names it; None where they aren't known yet."""
+    """The number of rows of a data file, named as in a task's YAML; None if it isn't known yet."""
     if not name.startswith(DATA):
         return rows_in(Path(name))
     item, folder, data = name.removeprefix(DATA).lstrip("/"), run.data.train, module.config["data"]
@@ -143,7 +140,7 @@ def _rows(module: Module, run: StageRun, name: str) -> int | None:
 
 
 def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
-    """Names of ``chat`` that nothing is asked by, and groups that can't be asked together."""
+    """Names in ``chat`` that aren't asked, and groups that mix tasks with and without a chat template."""
     setting, problems = module.config["chat"], []
     known = [*asked.tasks, *(task.name for task in asked.single)]
     for name in setting if isinstance(setting, list) and not asked.problems else ():
@@ -152,35 +149,27 @@ def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
             hint = f"did you mean {near[0]}?" if near else ""
             problems.append(module.problem("chat", f"{name!r} isn't asked", f"of {', '.join(asked.tasks)}", hint))
     for name, tasks in asked.tasks.items():
-        if message := mixed(name, asked_as_chat(name, _metadata(tasks), setting)):
+        metadata = {task.name: task.config.get("metadata") for task in tasks}
+        if message := mixed(name, asked_as_chat(name, metadata, setting)):
             problems.append(module.problem("chat", f"found {setting}, and {message}", hint=HINT))
     return problems
 
 
-def _metadata(tasks: Iterable[SingleTask]) -> dict[str, Any]:
-    return {task.name: task.config.get("metadata") for task in tasks}
-
-
 def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
-    """What makes other scores of lm-eval's tasks, and what these lack: they stay as they are, so that all compare."""
+    """Warns of what changes scores of lm-eval's tasks, and of their faults: to be comparable, they stay unchanged."""
     models, number = run.config["models"], run.config["num_fewshot"]
     found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
-    chats = [name for name in models if name == "sft" or (name in own and _is_chat(expanded(own[name])))]
+    with_template = {name for name, folder in own.items() if (expanded(folder) / "chat_template.jinja").is_file()}
+    chats = [name for name in models if name == "sft" or name in with_template]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:
         what = "auto asks tasks of lm-eval's library without the chat template"
         found.append(f"{module.name}.chat: {what}, of {', '.join(chats)}: {_listed(plain)}")
-    of_library = [task for task in asked.single if task.of_library]
-    leaking = [task.name for task in of_library if own_answers(task, number)]
-    if leaking:
+    if leaking := [task.name for task in asked.single if task.of_library and own_answers(task, number)]:
         what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
         found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
     return found
-
-
-def _is_chat(folder: Path) -> bool:
-    return (folder / "chat_template.jinja").is_file()
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the device of a stage is called, how much memory it has and how fast it may be, told without torch."""
+"""Name, memory and peak speed of a stage's device, found without torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     ("MI325X", 1300e12),
     ("MI250X", 191.5e12),
 )
-"""Peak bf16 operations a second by words of the device's name, the first that fits: those that torchtitan 0.2.2 knows
-(``torchtitan.tools.utils.get_peak_flops``). A device that isn't here has no known peak; none is guessed."""
+"""Peak bf16 operations a second by words of the device's name; the first match counts. From torchtitan 0.2.2
+(``torchtitan.tools.utils.get_peak_flops``). The peak of any other device is unknown and isn't guessed."""
 
 ASK_NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 PATIENCE = 2.0
@@ -36,8 +36,8 @@ MIB = 1 << 20
 class DeviceSpec:
     """One device: a GPU, or all of this machine's CPU.
 
-    ``memory`` is in bytes: a GPU's own, or what this machine lets its processes have together; None where it can't be
-    told. ``peak_flops`` is None for a CPU and for what isn't known.
+    ``memory`` is in bytes: a GPU's own, or what this machine's processes may use together; None if unknown.
+    ``peak_flops`` is None for a CPU and for unknown GPUs.
     """
 
     kind: Literal["cpu", "cuda"]
@@ -62,7 +62,7 @@ def cpu() -> DeviceSpec:
 
 @cache
 def gpus() -> tuple[DeviceSpec, ...]:
-    """The GPUs that nvidia-smi shows, in its order; none where it isn't there or doesn't answer."""
+    """The GPUs that nvidia-smi shows, in its order; none if it isn't there or doesn't answer."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return ()
     try:
@@ -73,7 +73,7 @@ def gpus() -> tuple[DeviceSpec, ...]:
 
 
 def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
-    """The lines of nvidia-smi: ``name, MiB`` each; a memory that it doesn't know is unknown."""
+    """Parses nvidia-smi's lines, ``name, MiB`` each; the memory may be unknown."""
     lines = [line.rpartition(",") for line in answer.splitlines() if "," in line]
     return tuple(
         DeviceSpec("cuda", name.strip(), int(memory) * MIB if memory.strip().isdigit() else None)
@@ -83,26 +83,15 @@ def parse_gpus(answer: str) -> tuple[DeviceSpec, ...]:
 
 def memory_limit(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes of memory that this machine's processes may use: its own, or less where a cgroup (v1 or v2) says so."""
-    limits = [limit for limit in (_total(proc / "meminfo"), *_cgroup_limits(proc, cgroups)) if limit is not None]
-    return min(limits, default=None)
-
-
-def _total(meminfo: Path) -> int | None:
-    try:
-        line = next(line for line in meminfo.read_text(encoding="utf-8").splitlines() if line.startswith("MemTotal:"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024
+    totals = (int(line.split()[1]) * 1024 for line in _lines(proc / "meminfo") if line.startswith("MemTotal:"))
+    limits = [next(totals, None), *_cgroup_limits(proc, cgroups)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
-    """The limit of each group that this process is in: a group's own, and those of the groups around it."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    """The limits of each cgroup that this process is in, and of the groups around it."""
     limits = []
-    for line in lines:
+    for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers:
             top, name = cgroups, "memory.max"
@@ -110,24 +99,24 @@ def _cgroup_limits(proc: Path, cgroups: Path) -> list[int | None]:
             top, name = cgroups / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # In a container the path may be the host's, and the container's own group the top.
+        # In a container the path may be the host's, while the container's own group is the top.
         group = top / path.lstrip("/")
         limits += [_limit(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(top)]
     return limits
 
 
 def _limit(file: Path) -> int | None:
-    try:
-        text = file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    text = "\n".join(_lines(file)).strip()
     return int(text) if text.isdigit() else None
 
 
 def _cpu_model() -> str:
+    names = (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name"))
+    return next(names, "") or platform.machine()
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.machine()
+        return []

@@ -1,4 +1,4 @@
-"""How long a training takes: by what the same work took before, else by what its device can compute."""
+"""How long a training takes: by measurements of the same work, or else by what its device can compute."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from titanflow.plan.forecast.history import Measured
 from titanflow.plan.forecast.layout import Layout
 
 UTILISATION = 0.4
-"""Share of a GPU's peak that a training is taken to reach (model FLOPS utilisation): what well-tuned decoders report,
-between a third and a half (PaLM, arXiv:2204.02311, table 3). Assumed, not measured here."""
+"""Assumed share of a GPU's peak that a training reaches (model FLOPS utilisation): well-tuned decoders report between a
+third and a half (PaLM, arXiv:2204.02311, table 3). Not measured here."""
 CORE_FLOPS = 7e10
-"""Operations a second of one CPU core in fp32: measured with the default experiment's pretraining on two cores. Other
+"""Operations a second of one CPU core in fp32, measured with the default experiment's pretraining on two cores. Other
 processors, models and types may be several times faster or slower."""
 START_UP = 10.0
-"""Seconds of a training stage beside its steps, start and export: measured with a tiny model, likewise."""
+"""Seconds of a training stage beside its steps, for start and export; measured with a tiny model."""
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of a stage from start to end, the tokens that it trains and how many a second, and how that is known."""
+    """Seconds of a stage from start to end, the tokens that it trains in all and a second, and the source of these."""
 
     seconds: float
     tokens: int
@@ -30,10 +30,9 @@ class Duration:
 
 
 def measured_duration(found: Measured, steps: int, tokens: int) -> Duration:
-    """The time of ``steps`` at a measured speed, with the measured time around them.
+    """The time of ``steps`` at a measured speed, and the measured time around them.
 
-    Rows of conversations may be shorter than ``seq_len``, so that a step's tokens are measured, too; ``tokens`` is how
-    many they are at most.
+    Conversations may be shorter than ``seq_len``, so a step's tokens are measured, too; ``tokens`` is their maximum.
     """
     around = START_UP if found.around is None else found.around
     seen = round(steps * found.tokens_per_step) if found.tokens_per_step else tokens
@@ -42,10 +41,10 @@ def measured_duration(found: Measured, steps: int, tokens: int) -> Duration:
 
 
 def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec) -> Duration | None:
-    """The time that a device's speed allows for; None where that isn't known."""
+    """The time by a device's speed; None if the speed isn't known."""
     work = counts.flops_per_token * tokens
     if device.kind == "cpu":
-        # Its ranks share its cores.
+        # Ranks on a CPU share its cores.
         speed, source = CORE_FLOPS * max(1, device.cores), "rough: no such stage was measured"
     elif device.peak_flops is None or layout.compute_bytes != 2:
         return None

@@ -1,4 +1,4 @@
-"""Whether a training fits its device, and which setting would make it fit."""
+"""Tells whether a training fits its device, and which settings would make it fit."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ MOST_RANKS = 1024
 
 
 def capacity(module: Module, device: DeviceSpec) -> int | None:
-    """Bytes that one rank has: a GPU of its own, or its part of the machine's memory; None where that isn't known."""
+    """Bytes that one rank has: a GPU of its own, or its part of the machine's memory; None if unknown."""
     if device.memory is None:
         return None
     return device.memory if device.kind == "cuda" else device.memory // int(module.config["launcher"]["nproc_per_node"])
 
 
 def does_not_fit(module: Module, forecast: Forecast, device: DeviceSpec) -> Problem | None:
-    """That weights, gradients and the optimizer's state alone are more than a rank has; None where they aren't."""
+    """A problem if weights, gradients and the optimizer's state alone are more than a rank has."""
     room = capacity(module, device)
     if room is None or forecast.memory is None or forecast.memory.certain <= room:
         return None
-    found = (
-        f"weights, gradients and optimizer take {size(forecast.memory.certain)} a rank, and it has {size(room)}"
-        f" ({device.name})"
-    )
+    has = f"it has {size(room)} ({device.name})"
+    found = f"weights, gradients and optimizer take {size(forecast.memory.certain)} a rank, and {has}"
     return module.problem("model.flavor", found, f"at most {size(room)}", _what_helps(module, device, room, True))
 
 
 def may_not_fit(module: Module, forecast: Forecast, device: DeviceSpec) -> str:
-    """A warning where the whole forecast is more than a rank has, although what is certain fits; else empty."""
+    """A warning if the whole forecast is more than a rank has, although what is certain fits; else empty."""
     room = capacity(module, device)
     if room is None or forecast.memory is None or forecast.memory.total <= room:
         return ""
@@ -53,7 +51,7 @@ def _what_helps(module: Module, device: DeviceSpec, room: int, certain: bool) ->
     found = [hint for hint, changed in _candidates(module, device) if _fits(module, changed, device, room, certain)]
     if not found:
         return "none of batch size, activation_checkpoint or ranks alone makes it fit: a smaller model does"
-    # Of each setting the first that fits is the smallest change.
+    # The first of each setting that fits is the smallest change.
     kinds = {hint.partition(":")[0]: hint for hint in reversed(found)}
     return "it fits with " + ", or ".join(reversed(kinds.values()))
 
@@ -63,13 +61,11 @@ def _candidates(module: Module, device: DeviceSpec) -> Iterator[tuple[str, dict[
     if config["activation_checkpoint"]["mode"] != "full":
         yield "activation_checkpoint.mode: full", _with(config, "activation_checkpoint", mode="full")
     layout = Layout.of(config)
-    rows = layout.rows - 1
-    while rows:
-        # torchtitan adds up as many microbatches as the batch has.
-        changed = {"local_batch_size": rows, "global_batch_size": layout.batch}
+    for rows in range(layout.rows - 1, 0, -1):
+        # The global batch stays: torchtitan adds up the gradients of more microbatches.
         if layout.batch % (rows * layout.replicate * layout.shard) == 0:
-            yield f"training.local_batch_size: {rows}", _with(config, "training", **changed)
-        rows -= 1
+            changed = _with(config, "training", local_batch_size=rows, global_batch_size=layout.batch)
+            yield f"training.local_batch_size: {rows}", changed
     if module.stage == "sft" and not config["lora"]["rank"]:
         yield "lora.rank: 16", _with(config, "lora", rank=16)
     if device.kind == "cuda":

@@ -1,9 +1,9 @@
 """Parameters and floating point operations of a model, counted as torchtitan counts them, without torch.
 
-Six operations for each weight of a matrix product and token (two forward, four backward), and for attention six times
+Each weight of a matrix product takes six operations a token (two forward, four backward). Attention takes six times
 heads, the widths of key and value, and keys, without regard to causality (PaLM, arXiv:2204.02311, appendix B;
-``torchtitan/models/utils.py``). Of experts those count that a token is routed to; what a routed layer (mod, dtf, tdtf)
-passes by isn't counted (``titan/models/flops.py``).
+``torchtitan/models/utils.py``). Only the experts that a token is routed to count, and of a routed layer (mod, dtf,
+tdtf) only the tokens that it computes (``titan/models/flops.py``).
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ FORWARD_AND_BACKWARD = 6
 
 @dataclass(frozen=True)
 class Counts:
-    """What a model is made of, in numbers.
+    """A model's numbers of parameters and operations.
 
-    ``parameters`` counts a tied weight once; ``trained`` are those that have a gradient, ``whole`` those of them that
-    belong to modules which LoRA trains whole; ``flops_per_token`` are of training, forward and backward, as if all were
-    trained.
+    ``parameters`` counts a tied weight once; ``trained`` are those with a gradient, and ``whole`` those of them in
+    modules that LoRA trains whole. ``flops_per_token`` are forward and backward, as if all were trained.
     """
 
     parameters: int
@@ -36,15 +35,7 @@ class Counts:
 
 
 def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> Counts:
-    """A model's parameters, those that are trained, and its operations a token.
-
-    Args:
-        family: torchtitan's name.
-        args: the model's arguments.
-        shapes: its weights.
-        seq_len: tokens of a row: the keys that a token attends to.
-        lora: the section ``lora``; with a rank of 0 everything is trained.
-    """
+    """Counts a model. A token attends to ``seq_len`` keys; with a LoRA rank of 0 all parameters are trained."""
     total = sum(prod(shape) for shape in shapes.values())
     adapters, whole = adapted(shapes, lora, bool(args.get("enable_weight_tying"))) if lora.rank else (total, 0)
     is_sparse = family in PARAMETER_GROUPS
@@ -53,18 +44,15 @@ def count(family: str, args: Args, shapes: Shapes, seq_len: int, lora: Lora) -> 
 
 
 def adapted(shapes: Shapes, lora: Lora, tied: bool) -> tuple[int, int]:
-    """How many parameters LoRA trains: two matrices beside each target, and the modules that are trained whole."""
+    """The numbers of parameters that LoRA trains: two matrices beside each target, and modules trained whole."""
     found, _ = find_modules(lora, *named_modules(shapes), tied)
     named = {name: shapes.get(f"{name}.weight") or shapes[f"{EMBEDDINGS}.weight"] for name in found.targets}
     adapters = sum(lora.rank * sum(shape) for shape in named.values())
-    whole = sum(
-        prod(shape) for name, shape in shapes.items() if any(name.startswith(f"{saved}.") for saved in found.saved)
-    )
-    return adapters, whole
+    saved = tuple(f"{name}." for name in found.saved)
+    return adapters, sum(prod(shape) for name, shape in shapes.items() if name.startswith(saved))
 
 
 def head_widths(args: Args) -> int:
-    """The widths of a head's key and value, together."""
     if "v_head_dim" in args:
         return int(args["qk_nope_head_dim"] + args["qk_rope_head_dim"] + args["v_head_dim"])
     return int(2 * (args.get("head_dim") or args["dim"] // args["n_heads"]))
@@ -86,7 +74,7 @@ def _flops(args: Args, shapes: Shapes, seq_len: int) -> int:
 
 
 def _routed_flops(family: str, args: Args, shapes: Shapes, seq_len: int) -> int:
-    """A routed layer computes its share of the tokens, among the share of the keys; its router sees every token."""
+    """A routed layer computes its share of the tokens, over its share of the keys; its router sees all tokens."""
     routed, total = FAMILIES[family], FORWARD_AND_BACKWARD * prod(shapes[f"{EMBEDDINGS}.weight"])
     for layer in range(args["n_layers"]):
         own = {name: prod(shape) for name, shape in shapes.items() if name.startswith(f"layers.{layer}.")}

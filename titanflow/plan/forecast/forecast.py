@@ -1,4 +1,4 @@
-"""What a stage will cost before it runs: parameters, operations, memory of a rank, time and money."""
+"""Forecasts what a stage will cost: parameters, operations, memory of a rank, time and money."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.architectures.weights import model_weights
 from titanflow.config.keys.training import Lora
 from titanflow.plan.forecast.device import DeviceSpec
-from titanflow.plan.forecast.duration import Duration, estimated, measured_duration
+from titanflow.plan.forecast.duration import estimated, measured_duration
 from titanflow.plan.forecast.flops import Counts, count
 from titanflow.plan.forecast.history import History, work_digest
 from titanflow.plan.forecast.layout import Layout
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A stage's forecast; what isn't known is None, and ``unknown`` says why.
+    """A stage's forecast; unknown values are None, and ``unknown`` says why.
 
-    ``like`` is the digest of all that its speed depends on: a later stage of the same digest takes it from this one.
-    ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``; ``seconds`` are from start to
-    end with start-up and export, ``source`` says where they are from. ``cost`` is in the currency of
-    ``price_per_hour``, for all ``devices``, held from start to end; ``device`` is the kind of one.
-    ``whole_parameters`` are those of ``trained_parameters`` that are no adapter's: LoRA's ``modules_to_save``.
+    ``like`` is the digest of all that its speed depends on: later stages with the same digest use this one's time.
+    ``tokens`` and ``flops`` are those that are left to train, at ``tokens_per_second``. ``seconds`` include start-up
+    and export; ``source`` says where they are from. ``cost`` is in the currency of ``price_per_hour``, for all
+    ``devices`` from start to end; ``device`` is the name of one. ``whole_parameters`` are those of
+    ``trained_parameters`` that are in no adapter: LoRA's ``modules_to_save``.
     """
 
     like: str
@@ -60,25 +60,19 @@ class Forecast:
 def forecast_stage(
     run: StageRun, resumes: bool, experiment: Experiment, device: DeviceSpec, history: History
 ) -> Forecast:
-    """Forecasts one stage of a plan.
-
-    Args:
-        run: the stage.
-        resumes: whether it goes on from its newest checkpoint.
-        experiment: whose price an hour, and whose modules, count.
-        device: what it will run on.
-        history: what other runs took.
-    """
+    """Forecasts one stage of a plan; ``resumes`` says that it continues from its newest checkpoint."""
     module = experiment.stage(run.stage)
     launcher = run.config.get("launcher") or {}
     devices = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
     known = Forecast(like=work_digest(run, experiment, device.name), devices=devices, device=device.name)
     if module is not None and module.trains:
-        return _priced(_training(known, run, resumes, module, device, history), experiment.spec.price_per_hour)
-    found = history.of(run, known.like)
-    if found is not None:
+        known = _training(known, run, resumes, module, device, history)
+    elif found := history.of(run, known.like):
         known = dataclasses.replace(known, seconds=found.wall, source=f"measured on {found.run}")
-    return _priced(known, experiment.spec.price_per_hour)
+    if (price := experiment.spec.price_per_hour) is None:
+        return known
+    cost = None if known.seconds is None else cost_of(known.seconds, devices, price)
+    return dataclasses.replace(known, price_per_hour=price, cost=cost)
 
 
 def _training(
@@ -86,14 +80,12 @@ def _training(
 ) -> Forecast:
     layout = Layout.of(module.config)
     counts, on_device, unknown = model_forecast(module, device.kind)
-    steps = _steps_left(run, resumes)
+    done = next(iter(complete_folders(run.folder / "checkpoint")), 0) if resumes else 0
+    steps = max(0, int(run.config["training"]["steps"]) - done)
     tokens = steps * layout.tokens_per_step
-    found = history.of(run, known.like)
-    duration: Duration | None
-    if found is not None:
+    duration = estimated(counts, tokens, layout, device) if counts else None
+    if found := history.of(run, known.like):
         duration = measured_duration(found, steps, tokens)
-    else:
-        duration = estimated(counts, tokens, layout, device) if counts else None
     known = dataclasses.replace(known, tokens=tokens, memory=on_device, unknown=unknown)
     if duration is not None:
         known = dataclasses.replace(known, **dataclasses.asdict(duration))
@@ -109,12 +101,7 @@ def _training(
 
 
 def model_forecast(module: Module, device: str) -> tuple[Counts | None, Memory | None, str]:
-    """A training module's counts and a rank's memory, or why there are none.
-
-    Args:
-        module: the module.
-        device: ``cpu`` or ``cuda``.
-    """
+    """A training module's counts and a rank's memory, or why there are none; ``device`` is cpu or cuda."""
     config, family = module.config, module.config["model"]["name"]
     shapes = model_weights(family, module.model_args)
     if shapes is None:
@@ -123,18 +110,6 @@ def model_forecast(module: Module, device: str) -> tuple[Counts | None, Memory |
     return counts, memory(config, family, module.model_args, shapes, counts, device), ""
 
 
-def _steps_left(run: StageRun, resumes: bool) -> int:
-    done = next(iter(complete_folders(run.folder / "checkpoint")), 0) if resumes else 0
-    return max(0, int(run.config["training"]["steps"]) - done)
-
-
-def _priced(forecast: Forecast, price_per_hour: float | None) -> Forecast:
-    if price_per_hour is None:
-        return forecast
-    cost = None if forecast.seconds is None else cost_of(forecast.seconds, forecast.devices, price_per_hour)
-    return dataclasses.replace(forecast, price_per_hour=price_per_hour, cost=cost)
-
-
 def cost_of(seconds: float, devices: int, price_per_hour: float) -> float:
-    """What so many devices cost for so long."""
+    """What the devices cost together, in the price's currency."""
     return seconds / 3600 * devices * price_per_hour

@@ -1,4 +1,4 @@
-"""The forecasts of a plan's stages, and what they refuse."""
+"""Forecasts a plan's stages, and refuses those that don't fit their device."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ UNKNOWN_GPU = DeviceSpec("cuda", "a GPU")
 
 
 def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace: Path, runs_here: bool) -> None:
-    """Forecasts each stage that isn't done; what may not fit its device becomes a warning of the experiment.
+    """Forecasts each stage that isn't done, and warns of those that may not fit their device.
 
-    Raises:
-        ConfigError: a stage can't fit the device that it runs on. With ``runs_here`` False, or in a pool of its own,
-            that is a warning: it may run on another.
+    A stage that can't fit is refused. With ``runs_here`` False, or in a pool of its own, it only gives a warning, since
+    it may run on another device.
     """
     history = History(workspace)
     refused: list[Problem] = []
@@ -40,25 +39,17 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         module = experiment.stage(plan.stage)
         if module is None or not module.trains:
             continue
-        problem = does_not_fit(module, forecast, device)
-        if problem is not None:
+        if problem := does_not_fit(module, forecast, device):
             (refused if runs_here and not plan.pool else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):
             experiment.warnings.append(warning)
     if refused:
         raise ConfigError(refused)
-    experiment.warnings += [_elsewhere(problem) for problem in elsewhere]
-
-
-def _elsewhere(problem: Problem) -> str:
-    return f"on this machine a run would be refused: {problem}"
+    experiment.warnings += [f"on this machine a run would be refused: {problem}" for problem in elsewhere]
 
 
 def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> DeviceSpec:
-    """The device that a stage's ranks have each: the smallest GPU that they may see, or the CPU.
-
-    Of several machines this one is taken for all.
-    """
+    """The device of each of a stage's ranks: the smallest visible GPU, or the CPU. Other machines count as this one."""
     device = stage_device(launcher, environ) or this_machine(environ)
     if device.kind == "cpu":
         return devices.cpu()
@@ -67,7 +58,7 @@ def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.envir
 
 
 def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceSpec, ...]:
-    """The GPUs that are named by their number; all where they are named otherwise."""
+    """The GPUs that are named by number; all if they are named otherwise."""
     numbers = [name.strip() for name in (visible or "").split(",")]
     if not all(name.isdigit() and int(name) < len(gpus) for name in numbers):
         return gpus

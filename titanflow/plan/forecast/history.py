@@ -1,10 +1,10 @@
-"""What the same work took before: read from the manifests of a workspace's runs."""
+"""Finds how long the same work took before, in the manifests of a workspace's runs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
 
 NEWEST = 30
-"""So many runs are looked at, the last that wrote their manifest: a plan has no time for a year of nights."""
+"""Only so many runs are read, the last that wrote their manifest: a plan has no time for a year of nights."""
 TAIL = 1 << 16
-"""Bytes of the end of an unfinished stage's metrics that are read."""
+"""Bytes that are read from the end of an unfinished stage's metrics."""
 TRAINING_KEYS = (
     "seq_len", "local_batch_size", "global_batch_size", "dtype", "mixed_precision_param", "mixed_precision_reduce",
     "enable_cpu_offload",
@@ -33,7 +33,7 @@ SECTIONS = ("parallelism", "activation_checkpoint", "compile", "validation", "lo
 
 @dataclass(frozen=True)
 class Measured:
-    """What a stage took: ``wall`` seconds in all (None where it isn't finished), of them ``around`` beside training."""
+    """What a stage took: ``wall`` seconds in all (None if unfinished), of them ``around`` not for training steps."""
 
     run: str
     wall: float | None = None
@@ -44,14 +44,15 @@ class Measured:
 
 
 def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
-    """A digest of all that a stage's speed depends on: two of the same do the same work on the same kind of device.
-
-    How many steps a training has isn't among it.
-    """
+    """A digest of all that a stage's speed depends on, the kind of device included; a training's steps don't count."""
     if run.stage not in ("pretrain", "sft"):
-        models = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
+        work: Any = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
+        if run.stage == "prepare":
+            # Folders that exist take no time.
+            folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
+            work = [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
         config = {key: value for key, value in run.config.items() if key != "workspace"}
-        return digest([run.stage, config, _to_prepare(run) or models, device])
+        return digest([run.stage, config, work, device])
     config = run.config
     parts = {name: config.get(name) for name in SECTIONS}
     parts |= {"training": [config["training"].get(key) for key in TRAINING_KEYS]}
@@ -60,14 +61,6 @@ def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     parts |= {"saves": [config["checkpoint"].get(key) for key in ("enable", "interval", "async_mode")]}
     parts |= {"rows": [(config.get("data") or {}).get(key) for key in ("name", "kind", "packing")]}
     return digest([run.stage, _model(config, run.model_overrides), parts, device])
-
-
-def _to_prepare(run: StageRun) -> list[str]:
-    """The folders that a prepare step has still to make: what is there already takes no time."""
-    if run.stage != "prepare":
-        return []
-    folders = [Path(dataset["folder"]) for dataset in run.config["datasets"]]
-    return [run.stage, *(folder.name for folder in folders if not folder.is_dir())]
 
 
 def _model(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[Any]:
@@ -84,28 +77,21 @@ class History:
 
     @cached_property
     def manifests(self) -> list[tuple[Path, dict[str, Any]]]:
-        """The newest runs' folders and manifests, as they are on disk."""
         paths = [(_modified(path), path) for path in self.workspace.glob(f"*/*/{MANIFEST_FILE}")]
         newest = [path for _, path in sorted(paths, reverse=True)[:NEWEST]]
         return [(path.parent, found) for path in newest if (found := _read(path))]
 
     def of(self, run: StageRun, like: str) -> Measured | None:
-        """What the newest stage of the same digest took; of this run itself first, also as far as it came."""
-        own = run.folder.parent
-        ordered = sorted(self.manifests, key=lambda entry: entry[0] != own)
-        found = (self._measured(folder, run.stage, stages, like) for folder, stages in self._stages(ordered))
-        return next((one for one in found if one is not None), None)
+        """What the newest stage of the same digest took; this run's own, even unfinished, goes first."""
+        # The sort is stable: the other runs stay ordered from the newest.
+        ordered = sorted(self.manifests, key=lambda entry: entry[0] != run.folder.parent)
+        found = (self._measured(folder, run.stage, manifest, like) for folder, manifest in ordered)
+        return next(filter(None, found), None)
 
     @staticmethod
-    def _stages(entries: list[tuple[Path, dict[str, Any]]]) -> Iterator[tuple[Path, dict[str, Any]]]:
-        for folder, manifest in entries:
-            stages = manifest.get("stages")
-            if isinstance(stages, dict):
-                yield folder, stages
-
-    @staticmethod
-    def _measured(folder: Path, stage: str, stages: dict[str, Any], like: str) -> Measured | None:
-        record = stages.get(stage)
+    def _measured(folder: Path, stage: str, manifest: dict[str, Any], like: str) -> Measured | None:
+        stages = manifest.get("stages")
+        record = stages.get(stage) if isinstance(stages, dict) else None
         if not isinstance(record, dict) or (record.get("forecast") or {}).get("like") != like:
             return None
         name, wall = f"run {folder.name}", _wall(record)
@@ -131,7 +117,7 @@ def _wall(record: Mapping[str, Any]) -> float | None:
 
 
 def _last_record(path: Path) -> dict[str, Any]:
-    """The last training step of a stage's metrics; empty where there is none."""
+    """The last training step of a stage's metrics; empty if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))

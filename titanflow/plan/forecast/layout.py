@@ -1,4 +1,4 @@
-"""How a training module is spread over its ranks, and how much of its data each sees."""
+"""How a training module is spread over its ranks, and how much data each rank sees."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from titanflow.config.batch import data_parallel_ranks, local_share
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-"""Bytes of a number, by torchtitan's names of types."""
+"""Bytes of a number, by torchtitan's name of its type."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Degrees of parallelism, batch and types of a training module.
 
-    ``fsdp`` is how many ranks share each weight: FSDP shards over context parallelism too. ``rows`` of ``seq_len``
-    tokens are a rank's microbatch, ``batch`` the rows of a step on all ranks.
+    ``fsdp`` ranks share each weight: FSDP shards over context parallelism too. A rank's microbatch is ``rows`` of
+    ``seq_len`` tokens; ``batch`` are the rows of a step on all ranks.
     """
 
     processes: int
@@ -34,7 +34,7 @@ class Layout:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Layout:
-        """The layout that a training module's config asks for; its degrees multiply to its processes."""
+        """The layout of a training module's config; its degrees multiply to its processes."""
         launcher, degrees, training = config["launcher"], config["parallelism"], config["training"]
         processes = int(launcher["nproc_per_node"]) * int(launcher["nnodes"])
         replicate, tensor, context, pipeline = (
@@ -63,17 +63,16 @@ class Layout:
 
     @property
     def fsdp(self) -> int:
-        """Ranks that share each weight."""
         return self.shard * self.context
 
     @property
     def states(self) -> int:
-        """Into how many parts the weights of the whole model are cut."""
+        """The number of parts that the whole model's weights are cut into."""
         return self.fsdp * self.tensor * self.pipeline
 
     @property
     def autocasts(self) -> bool:
-        """Whether torch's autocast computes in another type than the weights'; otherwise FSDP does, or nothing."""
+        """Whether torch's autocast computes in another type than the weights'; with FSDP it is FSDP that casts."""
         return self.fsdp == self.tensor == self.pipeline == 1 and self.compute_bytes != self.weight_bytes
 
     @property
@@ -88,5 +87,4 @@ class Layout:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of a step, on all ranks."""
         return self.batch * self.seq_len

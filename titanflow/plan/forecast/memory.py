@@ -1,9 +1,9 @@
-"""Memory of a rank that trains: what lies there all the time, and the most that a step adds to it.
+"""Memory of a training rank: what it always holds, and the most that a step adds.
 
-Weights, gradients and AdamW's two moments are counted exactly, in torchtitan's types, and cut by the degrees of
+Weights, gradients and AdamW's two moments are counted exactly, in torchtitan's types, and divided by the degrees of
 parallelism (ZeRO, arXiv:1910.02054). Activations are counted as in Korthikanti et al. (arXiv:2205.05198, section 4):
-each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an attention that keeps no scores;
-under tensor parallelism its sequence parallelism cuts all of them.
+each tensor that the backward pass reads, here of a block with RMSNorm, SwiGLU and an attention that keeps no scores.
+Tensor parallelism brings sequence parallelism, which divides all of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from titanflow.plan.forecast.layout import BYTES, Layout
 MOMENTS = 2
 """Numbers that Adam and AdamW keep beside each trained weight."""
 LOSS_BYTES = 12
-"""Bytes of the loss for each token and entry of the vocabulary: log-probabilities and two gradients, in fp32."""
+"""Bytes of the loss for each token and vocabulary entry: log-probabilities and two gradients, in fp32."""
 VALIDATION_BYTES = 8
-"""The same without gradients: logits and log-probabilities."""
+"""The same in a validation, without gradients: logits and log-probabilities."""
 OVERHEAD = {"cpu": 570 << 20, "cuda": 1 << 30}
 """Bytes of a rank that computes nothing yet. cpu: Python, torch and torchtitan, measured (torch 2.13, resident after
 start-up). cuda: context and communication buffers, assumed: not run on a GPU."""
@@ -33,8 +33,8 @@ start-up). cuda: context and communication buffers, assumed: not run on a GPU.""
 class Memory:
     """Bytes of one rank, by what they hold.
 
-    ``copies`` are weights gathered by FSDP or cast by autocast; ``activations`` and ``logits`` what the backward pass
-    reads; ``workspace`` what the optimizer needs while it steps. Not all of it is there at once: see :attr:`total`.
+    ``copies`` are weights gathered by FSDP or cast by autocast. The backward pass reads ``activations`` and ``logits``;
+    the optimizer needs ``workspace`` while it steps. Not all is held at once: see :attr:`total`.
     """
 
     weights: int
@@ -50,7 +50,7 @@ class Memory:
 
     @property
     def certain(self) -> int:
-        """What lies there at each step of the optimizer, whatever else is true."""
+        """What each step of the optimizer needs at least."""
         return self.weights + self.gradients + self.optimizer
 
     @property
@@ -62,16 +62,7 @@ class Memory:
 
 
 def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, counts: Counts, device: str) -> Memory:
-    """The memory of the fullest rank of a training module, as far as a formula knows it.
-
-    Args:
-        config: the module's.
-        family: torchtitan's name.
-        args: the model's arguments.
-        shapes: its weights.
-        counts: its parameters.
-        device: ``cpu`` or ``cuda``.
-    """
+    """The memory of a training module's fullest rank, as far as a formula knows it; ``device`` is cpu or cuda."""
     layout = Layout.of(config)
     trained = counts.trained // layout.states * layout.weight_bytes
     weights, optimizer = counts.parameters // layout.states * layout.weight_bytes, MOMENTS * trained
@@ -92,7 +83,7 @@ def memory(config: Mapping[str, Any], family: str, args: Args, shapes: Shapes, c
 
 
 def _copies(config: Mapping[str, Any], shapes: Shapes, counts: Counts, layout: Layout) -> int:
-    """FSDP holds a gathered layer, the next one and the gradient of the last; autocast keeps copies."""
+    """FSDP holds a gathered layer, the next one and the last one's gradient; autocast keeps copies of the weights."""
     if layout.autocasts:
         return counts.trained * layout.compute_bytes
     if layout.fsdp == 1:
@@ -110,14 +101,14 @@ def _copies(config: Mapping[str, Any], shapes: Shapes, counts: Counts, layout: L
 
 def _activations(config: Mapping[str, Any], family: str, args: Args, layout: Layout, device: str) -> int:
     layers = [layer_bytes(family, args, layer, layout, device) for layer in range(args["n_layers"])]
-    # A checkpointed layer keeps its input, and is computed again for its own backward pass.
+    # A checkpointed layer keeps only its input, and is computed again for its backward pass.
     kept = args["dim"] * layout.activation_bytes
     settings = config["activation_checkpoint"]
     mode, option = settings["mode"], str(settings["selective_ac_option"])
     if mode == "none":
         a_token = sum(layers)
     elif mode == "selective" and option == "op":
-        # Of each two matrix products the first is kept, and what attention gives.
+        # The first of each two matrix products is kept, and the output of attention.
         a_token = sum(kept + layer // 3 for layer in layers) + max(layers)
     elif mode == "selective":
         every = max(1, int(option)) if option.isdigit() else 1
@@ -127,12 +118,11 @@ def _activations(config: Mapping[str, Any], family: str, args: Args, layout: Lay
         a_token = int(share * sum(layers) + (1 - share) * kept * len(layers)) + max(layers)
     else:
         a_token = kept * len(layers) + max(layers)
-    embedded = args["dim"] * layout.activation_bytes
-    return int((a_token / layout.pipeline + 2 * embedded) * _tokens_in_flight(config, layout) / layout.tensor)
+    return int((a_token / layout.pipeline + 2 * kept) * _tokens_in_flight(config, layout) / layout.tensor)
 
 
 def _tokens_in_flight(config: Mapping[str, Any], layout: Layout) -> int:
-    """Tokens of a rank whose backward pass is still to come; in a pipeline of 1F1B those of a microbatch a stage."""
+    """Tokens of a rank whose backward pass is still to come; in a 1F1B pipeline one microbatch for each stage."""
     rows, degrees = layout.rows, config["parallelism"]
     if layout.pipeline > 1 and degrees["pipeline_parallel_schedule"].lower() == "1f1b":
         rows = min(rows, layout.pipeline * int(degrees["pipeline_parallel_microbatch_size"]))
@@ -142,9 +132,9 @@ def _tokens_in_flight(config: Mapping[str, Any], layout: Layout) -> int:
 def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str) -> int:
     """Bytes that one layer keeps of each token for its backward pass.
 
-    Of each norm what goes in and comes out, and on a CPU, where it is no single kernel, what lies between; queries,
-    keys, values, what attention gives and the logarithm of each row's sum; the feed-forward's four of its width.
-    Autocast leaves the residual stream and its norms in the weights' type, and casts for each matrix product anew.
+    Each norm keeps its input and output, and on a CPU, where it isn't one kernel, also a value in between. Attention
+    keeps queries, keys, values, its output and the logarithm of each row's sum; the feed-forward keeps four of its
+    width. Autocast leaves the residual stream and its norms in the weights' type, and casts for each matrix product.
     """
     dim, numbers = args["dim"], layout.activation_bytes
     inside = 1 if device == "cpu" else 0
@@ -156,15 +146,12 @@ def layer_bytes(family: str, args: Args, layer: int, layout: Layout, device: str
     whole = int(norms + inner + 4 * args["n_heads"])
     known = FAMILIES[family]
     if known.is_routed(args, layer):
-        # Taken out of their row and put back, the tokens are there twice; what chooses them sees all.
+        # The tokens are taken out of their row and put back, so they exist twice; the router sees all of them.
         share = args["capacity"]
-        pairs = PAIR_WIDTHS if args.get("causal_router") == "previous" else 0
+        # A causal router may keep the token and the one before it.
+        pairs = 2 if args.get("causal_router") == "previous" else 0
         return int(share * (whole + 3 * dim * numbers)) + (known.router_width + pairs) * dim * numbers
     return whole + known.decision_width * dim * numbers
-
-
-PAIR_WIDTHS = 2
-"""In widths of the model, what a causal router keeps of each token: the token and the one before it."""
 
 
 def _attention_elements(args: Args, inside: int) -> int:
@@ -175,7 +162,7 @@ def _attention_elements(args: Args, inside: int) -> int:
         return int(2 * queries + latents + 2 * heads * args["v_head_dim"])
     width = args.get("head_dim") or args["dim"] // heads
     queries, keys = heads * width, (args["n_kv_heads"] or heads) * width
-    # Queries and keys that are normed are kept before it, too.
+    # Normed queries and keys are also kept as they were before the norm.
     normed = (1 + inside) * (queries + keys) if args.get("qk_norm") else 0
     return int(2 * queries + 2 * keys + normed)
 
@@ -184,8 +171,7 @@ def _feed_forward_elements(family: str, args: Args, layer: int) -> int:
     block = FAMILIES[family].block
     assert block is not None
     shapes = block(args, layer)
-    dense = shapes.get("feed_forward.w1.weight")
-    if dense:
+    if dense := shapes.get("feed_forward.w1.weight"):
         return 4 * dense[0]
     moe, dim = args["moe_args"], args["dim"]
     first = shapes.get("moe.experts.w1") or shapes["moe.experts.mlp1_weight"]
@@ -195,7 +181,7 @@ def _feed_forward_elements(family: str, args: Args, layer: int) -> int:
 
 
 def _logits(config: Mapping[str, Any], args: Args, layout: Layout) -> int:
-    """What the loss needs at its most; the ranks of tensor parallelism share the vocabulary."""
+    """The most that the loss needs; the ranks of tensor parallelism share the vocabulary."""
     rows = layout.rows
     if layout.pipeline > 1:
         rows = min(rows, int(config["parallelism"]["pipeline_parallel_microbatch_size"]))

@@ -20,7 +20,7 @@ UNKNOWN = "—"
 
 
 def forecast_table(stages: Iterable[StagePlan]) -> RenderableType:
-    """Time, memory of a rank, model and cost of each stage that isn't done, and their sum; empty for a plan without."""
+    """Time, memory of a rank, model and cost of each stage that isn't done, and their sum; empty if all are done."""
     forecasts = {stage.stage: stage.forecast for stage in stages if stage.forecast is not None}
     if not forecasts:
         return Group()
@@ -29,19 +29,18 @@ def forecast_table(stages: Iterable[StagePlan]) -> RenderableType:
         if column != "cost" or any(one.price_per_hour is not None for one in forecasts.values()):
             table.add_column(column, justify="right" if column in ("time", "memory", "cost") else "left")
     for stage, forecast in forecasts.items():
-        cells = forecast_cells(forecast)
-        table.add_row(stage, *cells.values())
+        table.add_row(stage, *forecast_cells(forecast).values())
     return Group(uncut(table), Text(total_line(forecasts.values()), style="dim"))
 
 
 def forecast_rows(stages: Iterable[StagePlan]) -> list[dict[str, str]]:
-    """The same as the rows of a table, a stage each, with where its time is from."""
+    """The same table as rows, one for each stage, with the source of its time."""
     found = {stage.stage: stage.forecast for stage in stages if stage.forecast is not None}
     return [{"stage": stage, **forecast_cells(forecast), "from": forecast.source} for stage, forecast in found.items()]
 
 
 def forecast_cells(forecast: Forecast) -> dict[str, str]:
-    """A stage's time, memory of a rank, cost (where there is a price) and model, each by its column."""
+    """A stage's time, memory of a rank, cost (if there is a price) and model, each by its column."""
     parts = [f"{short(forecast.parameters)} parameters"] if forecast.parameters else []
     if forecast.parameters and forecast.trained_parameters != forecast.parameters:
         whole = f" ({short(forecast.whole_parameters)} in whole modules)" if forecast.whole_parameters else ""
@@ -49,21 +48,17 @@ def forecast_cells(forecast: Forecast) -> dict[str, str]:
     if forecast.tokens:
         parts.append(f"{short(forecast.tokens)} tokens")
     parts += [forecast.unknown] if forecast.unknown else []
-    cost = {} if forecast.price_per_hour is None else {"cost": _cost(forecast)}
+    cost = UNKNOWN if forecast.cost is None else f"~{price(forecast.cost)}"
     return {
         "time": UNKNOWN if forecast.seconds is None else f"~{duration(forecast.seconds)}",
         "memory": size(forecast.memory.total) if forecast.memory else "",
-        **cost,
+        **({} if forecast.price_per_hour is None else {"cost": cost}),
         "model": ", ".join(parts),
     }
 
 
-def _cost(forecast: Forecast) -> str:
-    return UNKNOWN if forecast.cost is None else f"~{price(forecast.cost)}"
-
-
 def total_line(forecasts: Iterable[Forecast]) -> str:
-    """The sum of a plan's times and costs, and where the times are from."""
+    """The sum of a plan's times and costs, and the sources of the times."""
     found = list(forecasts)
     known = [one for one in found if one.seconds is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""The tokenizer that a config names, and what reads it."""
+"""The tokenizer that a config names, and the stages that read it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from titanflow.config.checks.family import EXPORTED, loaded_exports
 from titanflow.config.experiment import Experiment
 from titanflow.config.keys.repositories import REVISIONS, misplaced_revision, revision, value
 from titanflow.config.module import Module
+from titanflow.data.fingerprints import given_files, tokenizer_folder
 from titanflow.data.tokenizer.hf_tokenizer import download_tokenizer
+from titanflow.data.tokenizer.tokenizer import check_tokenizer
 from titanflow.plan.origin.hub_record import COMMIT, WEIGHTS, recorded
 from titanflow.run.manifest import Manifest
 
 KEYS = ("tokenizer.path", "model.hf_assets_path")
-"""The keys that name a tokenizer; the first that does counts."""
+"""The keys that may name a tokenizer; the first that does counts."""
 EXPECTED = "a folder with tokenizer.json and tokenizer_config.json, or owner/name on the Hub"
 
 
 @dataclass(frozen=True)
 class GivenTokenizer:
-    """A tokenizer's folder, the key that names it, and of one from the Hub its repository, revision and commit."""
+    """A tokenizer's folder, the key that names it, and for one from the Hub its repository, revision and commit."""
 
     key: str
     folder: Path
@@ -35,24 +37,21 @@ class GivenTokenizer:
 
     @property
     def named(self) -> str:
-        """How it is called in messages."""
         return self.repo_id or str(self.folder)
 
     @property
     def files(self) -> dict[str, str]:
         """SHA-256 of each of its files, by name."""
-        from titanflow.data.fingerprints import given_files
-
         return given_files(self.folder)
 
     @property
     def fingerprint(self) -> str:
-        """What it is known by: the digest of its files, wherever they come from."""
+        """The digest of its files, wherever they come from."""
         return digest(self.files)
 
     @property
     def parts(self) -> dict[str, str | None]:
-        """What a stage's fingerprint holds of it: the files, and of the Hub's what names them and their commit."""
+        """Its part of a stage's fingerprint: the files, and for the Hub's also repository, revision and commit."""
         files: dict[str, str | None] = {f"{self.key}: {name}": sha256 for name, sha256 in self.files.items()}
         if not self.repo_id:
             return files
@@ -60,26 +59,13 @@ class GivenTokenizer:
         return {**files, **named, f"{self.key}: {COMMIT}": self.commit}
 
 
-def naming_key(module: Module) -> str:
-    """The key that names a module's tokenizer; empty where none does."""
-    return next((key for key in KEYS if value(module, key)), "")
-
-
 def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Manifest) -> GivenTokenizer | None:
-    """The tokenizer that a module names; None where it names none, or one that isn't here and that nothing reads.
+    """The tokenizer that a module names; None if it names none, or one that isn't here and that nothing reads.
 
-    Args:
-        module: a training module.
-        reader: what reads the tokenizer, as :func:`reader_of` says.
-        workspace: where the run's own copy lies, which serves where the Hub and its cache have the repository no more.
-        manifest: the run's.
-
-    Raises:
-        ConfigError: it can't be had, or is no tokenizer.
+    ``reader`` is from :func:`reader_of`. If Hub and cache don't have a repository any more, the run's copy in
+    ``workspace`` is used.
     """
-    from titanflow.data.tokenizer.tokenizer import check_tokenizer
-
-    key = naming_key(module)
+    key = next((key for key in KEYS if value(module, key)), "")
     named = value(module, key) if key else ""
     if not named or not (reader or expanded(named).is_dir()):
         return None
@@ -93,15 +79,12 @@ def given_tokenizer(module: Module, reader: str, workspace: Path, manifest: Mani
             return copied
         hint = misplaced_revision(key, named)
         why = f"; {reader}" if module.config["training"]["mock_data"] else ""
-        raise ConfigError(
-            [module.problem(key, f"{one.message}{why}", EXPECTED, hint or one.hint) for one in error.problems]
-        ) from None
+        problems = [module.problem(key, f"{one.message}{why}", EXPECTED, hint or one.hint) for one in error.problems]
+        raise ConfigError(problems) from None
 
 
 def _copied_before(module: Module, key: str, workspace: Path, manifest: Manifest) -> GivenTokenizer | None:
     """The copy that the run's stage was made with, if it is still there."""
-    from titanflow.data.fingerprints import tokenizer_folder
-
     files = recorded(module, key, manifest)
     commit, _ = files.pop(COMMIT, ""), files.pop(WEIGHTS, "")
     folder = tokenizer_folder(workspace, digest(files))
@@ -111,9 +94,9 @@ def _copied_before(module: Module, key: str, workspace: Path, manifest: Manifest
 
 
 def reader_of(module: Module, experiment: Experiment) -> str:
-    """What reads a training module's tokenizer, in words; empty where nothing does.
+    """What reads a training module's tokenizer, in words; empty if nothing does.
 
-    Random tokens need none, unless what they train is fine-tuned on text, evaluated or published.
+    Training on random tokens needs none, unless the model is fine-tuned on text, evaluated or published later.
     """
     if not module.config["training"]["mock_data"]:
         return f"{module.name} trains on text"

@@ -1,4 +1,4 @@
-"""What a run's record holds of a tokenizer and weights, for when they can't be had any more."""
+"""Reads a run's record of a tokenizer and weights, for when the Hub can't provide them any more."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from titanflow.config.module import Module
 from titanflow.run.manifest import Manifest
 
 COMMIT, WEIGHTS = "commit", "weights"
-"""What stands behind a key in the leaves of a stage's inputs: a tokenizer's commit, and what identifies weights."""
+"""Suffixes of a key in a stage's inputs: a tokenizer's commit, and what identifies weights."""
 
 
 def recorded(module: Module, key: str, manifest: Manifest) -> dict[str, str]:
     """What a stage was made with: the tokenizer's commit, its files' digests by name, and the weights' content.
 
-    Empty where there is no record, or where the key or its revision said something else then.
+    Empty if there is no record, or if the key or its revision had another value then.
     """
     record = manifest.stages.get(module.stage)
     values = record.inputs.values if record is not None and record.inputs is not None else {}

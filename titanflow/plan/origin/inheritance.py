@@ -1,7 +1,7 @@
-"""What a fine-tuning stage takes from its base, and what it sets itself: one table, wherever it is shown.
+"""The table of settings that a fine-tuning stage takes from its base, and of those that it sets itself.
 
-The plan, the log, ``result.json``, the report, Prefect's UI and the published ``titanflow.json`` have these rows in
-this order: what a reader asks for first, changed or not; the other settings that differ; what is inherited.
+The plan, the log, ``result.json``, the report, Prefect's UI and the published ``titanflow.json`` show these rows in
+this order: the settings that readers ask for first, changed or not; others that differ; inherited ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHOWN = (
     "debug.seed",
     "launcher.device",
 )
-"""Settings that always stand in the table, after the loss mask and dropout."""
+"""Settings that the table always shows, after the loss mask and dropout."""
 
 SECTIONS = (
     "training",
@@ -46,7 +46,7 @@ SECTIONS = (
     "debug",
     "lora",
 )
-"""Sections of which the table shows what differs from the base's."""
+"""Sections whose differences from the base's the table shows."""
 
 DROPOUT = re.compile(r"(?:.*\.)?(?:\w+_)?dropout(?:_\w+)?")
 UNKNOWN = "unknown"
@@ -59,7 +59,7 @@ def inheritance_table(base: BaseArchitecture, run: StageRun) -> list[Inheritance
 
 
 def _loss_mask(base: BaseArchitecture, run: StageRun) -> InheritanceRow:
-    """Of which tokens the loss is: all of a text's, or those that the assistant says in a chat."""
+    """The tokens that count in the loss: all of a text, or the assistant's in a chat."""
     info = _prepared(run)
     here = "on" if info.get("kind") == "chat" else _mask(run.config)
     before = _mask(base.config) if base.config else None
@@ -75,7 +75,7 @@ def _mask(config: Mapping[str, Any]) -> str:
 
 
 def _prepared(run: StageRun) -> dict[str, Any]:
-    """What is known of the stage's rows, as soon as they are prepared."""
+    """The description of the stage's rows; empty until they are prepared."""
     path = run.data.train / DATASET_FILE if run.data.train else None
     return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
 
@@ -86,7 +86,7 @@ def _dropout(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
     for key in keys:
         yield _argument(key, args, own, run)
     if not keys:
-        # Of a family of one's own a plan knows only what is written.
+        # Of a user's own family a plan knows only the arguments that are written.
         is_known = base.folder is not None or family(base.model_name) is not None
         said = f"none, {base.model_name} has no dropout" if is_known else UNKNOWN
         yield InheritanceRow(key="model.dropout", how="kept", base=said, here=said)
@@ -103,8 +103,10 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
         row = _own(key, before, here, base, run.origins.get(_written_key(key, run.config), ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
             row.here += f", longer than any row of {base.stage}'s, by sft.allow_longer_context"
-        elif key == "launcher.device" and here == "auto":
-            row.here += _found_device(run.config["launcher"])
+        elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
+            # Outside of a pool, the stage runs on this machine.
+            device = stage_device(run.config["launcher"])
+            row.here += f" ({device.kind})" if device is not None else ""
         yield row
 
 
@@ -116,15 +118,9 @@ def _value(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _written_key(key: str, config: Mapping[str, Any]) -> str:
-    """Which key says what a setting is: the local batch says the global one, where that isn't set."""
+    """The key that sets a value: an unset global batch size follows from the local one."""
     is_set = key != "training.global_batch_size" or (config.get("training") or {}).get("global_batch_size", -1) > 0
     return key if is_set else "training.local_batch_size"
-
-
-def _found_device(launcher: Mapping[str, Any]) -> str:
-    """What ``auto`` means, where this machine is the one that the stage runs on."""
-    device = None if launcher.get("pool") else stage_device(launcher)
-    return f" ({device.kind})" if device is not None else ""
 
 
 def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
@@ -150,8 +146,7 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
 def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator[InheritanceRow]:
     values = {"name": base.model_name, "flavor": base.flavor, **flatten(base.model_args)}
     shown = {f"model.{key}": value for key, value in values.items() if key[0] != "_" and key != FOLLOWS_SEQ_LEN}
-    tokenizer = base.tokenizer or run.tokenizer
-    if tokenizer:
+    if tokenizer := base.tokenizer or run.tokenizer:
         shown["tokenizer"] = tokenizer.name
     shown["weights"] = base.checkpoint.name if base.checkpoint else "its last checkpoint"
     for key, value in shown.items():
@@ -161,7 +156,7 @@ def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator
 
 
 def _own_args(run: StageRun) -> dict[str, Any]:
-    """The model's arguments that a fine-tuning stage may set, as far as it does."""
+    """The model's arguments that a fine-tuning stage sets, of those that it may."""
     return {key: value for key, value in flatten(run.model_overrides).items() if is_mutable(key)}
 
 
@@ -189,7 +184,7 @@ def _setting(key: str, before: Any, here: Any, origin: str) -> InheritanceRow:
 
 def _shown(value: Any) -> str:
     if isinstance(value, str) and value.startswith(("/", "~")):
-        # The rows are published with the model, and a machine's paths are nobody's business.
+        # The rows are published with the model, so a machine's paths stay out.
         return Path(value).name
     return "unset" if value is None else str(value)
 

@@ -1,8 +1,7 @@
 """The weights that a pretraining begins with: a checkpoint, or with ``checkpoint.initial_load_in_hf`` a model in
 transformers' format, in a folder or on the Hub.
 
-Only a stage that still begins needs them: one that is finished, or goes on from a checkpoint of its own, is planned
-without.
+Only a stage that hasn't begun needs them. A finished or resumed stage can be planned without.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ ARGUMENTS = (
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Where the weights lie; of a repository of the Hub they are brought there by the prepare step.
+    """Where the weights lie, or where the prepare step fetches them to from the Hub.
 
-    ``key`` is the one that names them, ``content`` what a stage's fingerprint holds of them: the repository's commit,
-    or a folder's files; of a checkpoint nothing. ``folder`` is None where they can't be had. ``problems`` say why no
-    stage could begin with them.
+    ``key`` names them in the config. ``content`` is their part of a stage's fingerprint: the repository's commit, or a
+    folder's files; nothing for a checkpoint. ``folder`` is None if they can't be had. ``problems`` say why no stage
+    could begin with them.
     """
 
     key: str
@@ -61,9 +60,9 @@ class InitialWeights:
 
     @classmethod
     def of(cls, module: Module, manifest: Manifest) -> InitialWeights | None:
-        """What a module begins with; None where it draws its weights, or is fine-tuned.
+        """The weights that a module begins with; None if it starts from random ones, or is fine-tuned.
 
-        Where they can't be had any more, their content is the one that the stage's record has.
+        If they can't be had any more, ``content`` is taken from the stage's record.
         """
         in_hf = bool(module.config["checkpoint"]["initial_load_in_hf"])
         key = PATH if value(module, PATH) or not in_hf else ASSETS
@@ -87,26 +86,20 @@ class InitialWeights:
 
     @property
     def parts(self) -> dict[str, str]:
-        """What a stage's fingerprint holds of them, by the key that names them."""
         return {f"{self.key}: {WEIGHTS}": self.content} if self.content else {}
 
 
 def with_weights(config: dict[str, Any], initial: InitialWeights | None) -> dict[str, Any]:
-    """A stage's config with the full path of the weights that it begins with, whichever key named them."""
-    checkpoint = config.get("checkpoint") or {}
+    """A stage's config with the full path of its initial weights, whichever key named them."""
     if initial is None or initial.folder is None or not initial.folder.exists():
         return config
-    return {**config, "checkpoint": {**checkpoint, "initial_load_path": str(initial.folder.absolute())}}
+    return {**config, "checkpoint": {**config["checkpoint"], "initial_load_path": str(initial.folder.absolute())}}
 
 
 def check_beginnings(
     stages: Iterable[StagePlan], initial: Mapping[str, InitialWeights], experiment: Experiment
 ) -> None:
-    """Refuses a stage that has yet to begin, and can't have the weights that it begins with.
-
-    Raises:
-        ConfigError: names each key.
-    """
+    """Refuses a stage that has yet to begin, if it can't have its initial weights."""
     begins = ("RUN", "STALE") if experiment.spec.on_stale == "rerun" else ("RUN",)
     modules = [experiment.stage(plan.stage) for plan in stages if plan.state in begins]
     found = [initial[module.name] for module in modules if module is not None and module.name in initial]
@@ -122,17 +115,16 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
         return folder
     message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
     if in_hf:
-        raise ConfigError(
-            Problem(message, expected="a folder that transformers loads, or owner/name on the Hub", hint=hint)
-        )
+        expected = "a folder that transformers loads, or owner/name on the Hub"
+        raise ConfigError(Problem(message, expected=expected, hint=hint))
     hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
     raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
 
 
 def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
-    """What ``config.json`` says of the model otherwise than the module does: most of it no tensor's shape would show.
+    """Arguments that differ between ``config.json`` and the module; few of them would show in a tensor's shape.
 
-    torchtitan's adapters read more families than are understood here; nothing is said of those.
+    Families that only torchtitan's adapters can read aren't checked.
     """
     if not (folder / CONFIG_FILE).is_file():
         return
@@ -154,9 +146,9 @@ def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
 
 
 def _other_training(path: Path, module: Module, key: str) -> Iterator[Problem]:
-    """What a finished stage's model is otherwise than the module's; nothing is said of weights from elsewhere.
+    """Arguments that differ between a finished stage's model and the module; weights from elsewhere aren't checked.
 
-    Names and shapes of weights would show most of it once the stage starts; a changed theta or router none.
+    Most would show in names and shapes of weights once the stage starts; a changed theta or router never would.
     """
     folder = next((one for one in (path, path.parent.parent) if (one / RESULT_FILE).is_file()), None)
     if folder is None:

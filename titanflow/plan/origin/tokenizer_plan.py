@@ -1,4 +1,4 @@
-"""The one tokenizer that a run prepares, and which of its modules read with it: known before it is made."""
+"""Plans the one tokenizer that a run prepares, and which modules use it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from titanflow.common.errors import ConfigError
 from titanflow.config.checks.module import has_data
 from titanflow.config.model_args import family
 from titanflow.config.module import Module
+from titanflow.data.fingerprints import tokenizer_fingerprint, tokenizer_folder
+from titanflow.data.tokenizer.tokenizer import described_size
 from titanflow.plan.origin.given_tokenizer import EXPECTED, KEYS, GivenTokenizer, given_tokenizer
 from titanflow.plan.origin.trained_tokenizer import untrainable
 from titanflow.run.manifest import Manifest
@@ -21,9 +23,9 @@ from titanflow.run.manifest import Manifest
 
 @dataclass
 class TokenizerPlans:
-    """What the prepare step makes (``config``; None for nothing), and of each module folder, fingerprint and parts.
+    """What the prepare step makes (``config``; None for nothing), and each module's folder, fingerprint and parts.
 
-    ``manifest`` is the run's. A module's ``parts`` say what its tokenizer is made of, by the key that each stands for.
+    ``manifest`` is the run's. ``parts`` say what a module's tokenizer is made of, by config key.
     """
 
     workspace: Path
@@ -34,12 +36,7 @@ class TokenizerPlans:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, module: Module, reader: str) -> None:
-        """Plans a training module's tokenizer; ``reader`` says what needs one (empty: nothing does).
-
-        Raises:
-            ConfigError: it is missing, can't be had, or doesn't fit.
-            DataError: the text that it is to be trained on isn't there.
-        """
+        """Plans a training module's tokenizer; ``reader`` says what needs one (empty: nothing does)."""
         given = given_tokenizer(module, reader, self.workspace, self.manifest)
         if module.stage == "sft":
             self._take(module, given)
@@ -48,17 +45,16 @@ class TokenizerPlans:
         elif has_data(module) and not module.config["training"]["mock_data"]:
             self._train(module)
         elif reader and family(module.config["model"]["name"]) is not None:
-            # A family of one's own may read rows that are no text.
-            raise ConfigError(
-                module.problem(KEYS[1], f"no tokenizer is named, and {reader}", f"here or in {KEYS[0]}: {EXPECTED}")
-            )
+            # A user's own family may read rows that are no text.
+            message = f"no tokenizer is named, and {reader}"
+            raise ConfigError(module.problem(KEYS[1], message, f"here or in {KEYS[0]}: {EXPECTED}"))
 
     def template_source(self, module: Module) -> Path | None:
-        """The folder of a tokenizer that may bring a chat template; None for one that is trained here."""
+        """The folder of a tokenizer that may have a chat template; None for one that is trained here."""
         folder = self.folders.get(module.name)
         if folder is None or self.config is None or self.config["folder"] != str(folder):
             return folder
-        # A tokenizer that is trained here has chatml, in the form that this version writes.
+        # A tokenizer that is trained here gets this version's chatml.
         path = self.config.get("path")
         return Path(path) if path else None
 
@@ -69,8 +65,6 @@ class TokenizerPlans:
         self.parts[module.name] = given.parts
 
     def _train(self, module: Module) -> None:
-        from titanflow.data.fingerprints import tokenizer_fingerprint
-
         vocab_size = module.config["tokenizer"]["vocab_size"] or module.model_args.get("vocab_size", 0)
         if problems := untrainable(module, vocab_size):
             raise ConfigError(problems)
@@ -80,14 +74,12 @@ class TokenizerPlans:
         self.parts[module.name] = {"tokenizer.vocab_size": vocab_size, **({"tokenizer.words": words} if words else {})}
 
     def _plan(self, module: Module, fingerprint: str, how: dict[str, Any]) -> None:
-        from titanflow.data.fingerprints import tokenizer_folder
-
         folder = tokenizer_folder(self.workspace, fingerprint)
         self.config = {"folder": str(folder), **how}
         self.folders[module.name], self.fingerprints[module.name] = folder, fingerprint
 
     def _take(self, module: Module, given: GivenTokenizer | None) -> None:
-        """An sft reads with its base's tokenizer; one that is named must be the same."""
+        """Gives an sft its base's tokenizer; a named one must be the same."""
         base = module.base
         if base is None:
             return
@@ -106,9 +98,7 @@ class TokenizerPlans:
             self.parts[module.name] = outside.parts
 
     def _copy_outside(self, source: GivenTokenizer, module: Module) -> tuple[Path, str]:
-        """Plans a copy of an outside base's tokenizer; the folder and the fingerprint to know it by."""
-        from titanflow.data.fingerprints import tokenizer_folder
-
+        """Plans a copy of an outside base's tokenizer; returns its folder and fingerprint."""
         fingerprint, added = source.fingerprint, module.config["sft"]["new_special_tokens"]
         if added:
             _check_new(added, source.folder, module)
@@ -117,13 +107,9 @@ class TokenizerPlans:
         if self.config is None:
             self.config = {"folder": str(folder), **_copied(source), "new_special_tokens": added}
         elif self.config["folder"] != str(folder):
-            raise ConfigError(
-                module.problem(
-                    "sft.base",
-                    f"{source.folder} is another tokenizer than this experiment's own, and a run prepares with one",
-                    hint="give the stage that starts from an outside base an experiment of its own",
-                )
-            )
+            message = f"{source.folder} is another tokenizer than this experiment's own, and a run prepares with one"
+            hint = "give the stage that starts from an outside base an experiment of its own"
+            raise ConfigError(module.problem("sft.base", message, hint=hint))
         return folder, fingerprint
 
 
@@ -132,19 +118,19 @@ def _copied(given: GivenTokenizer) -> dict[str, Any]:
 
 
 def _outside(base: BaseArchitecture, given: GivenTokenizer | None) -> GivenTokenizer | None:
-    """The tokenizer of a base outside of the experiment; of one that brings none, the one that the sft names."""
+    """The tokenizer of a base outside of the experiment; if it brings none, the one that the sft names."""
     if base.folder is None:
         return None
     return GivenTokenizer("sft.base", base.tokenizer) if base.tokenizer is not None else given
 
 
 def _is_of(base: BaseArchitecture, module: str, tokenizer: Path) -> bool:
-    """Whether a module's tokenizer is the base's: that of the same experiment, or the very folder."""
+    """Whether a module's tokenizer is the base's: the module is the base, or the folder is the same."""
     return base.tokenizer == tokenizer or (base.folder is None and base.stage == module)
 
 
 def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: str) -> None:
-    """Refuses another tokenizer than the base's, which is known as planned and, once it is made, by its files."""
+    """Refuses another tokenizer than the base's, by its planned fingerprint or, once it is made, by its files."""
     known = {planned} | ({GivenTokenizer("", folder).fingerprint} if folder.is_dir() else set())
     if given.fingerprint in known:
         return
@@ -156,16 +142,13 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
 
 
 def _check_size(module: Module, given: GivenTokenizer) -> None:
-    """Refuses a tokenizer with more tokens than the model has embeddings, where these are known."""
-    from titanflow.data.tokenizer.tokenizer import described_size
-
+    """Refuses a tokenizer with more tokens than the model has embeddings, if their number is known."""
     rows = module.model_args.get("vocab_size")
     try:
         tokens = described_size(given.folder)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            module.problem(given.key, f"{given.named}: {TOKENIZER_FILE} can't be read: {error}")
-        ) from None
+        message = f"{given.named}: {TOKENIZER_FILE} can't be read: {error}"
+        raise ConfigError(module.problem(given.key, message)) from None
     if rows and tokens > rows:
         message = f"{given.named} has {tokens:,} tokens, and the model's vocab_size is {rows:,}"
         hint = f"set model.vocab_size to {tokens} or more, or take a smaller tokenizer"
@@ -178,10 +161,5 @@ def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
     vocabulary = (described.get("model") or {}).get("vocab")
     known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
     if known:
-        raise ConfigError(
-            module.problem(
-                "sft.new_special_tokens",
-                f"found {', '.join(known)}, which the base's tokenizer has already",
-                hint="leave out what it has",
-            )
-        )
+        message = f"found {', '.join(known)}, which the base's tokenizer has already"
+        raise ConfigError(module.problem("sft.new_special_tokens", message, hint="leave out what it has"))

@@ -12,23 +12,19 @@ _GIVEN = f"in {' or '.join(KEYS)}: {EXPECTED}"
 
 
 def untrainable(module: Module, vocab_size: int) -> list[Problem]:
-    """What stands in the way of a tokenizer of ``vocab_size`` tokens, 0 where nobody said how many."""
+    """Why no tokenizer of ``vocab_size`` tokens can be trained; 0 if the number isn't set."""
     problems = []
     data = module.config["data"]
     if data["streaming"]:
         problems.append(module.problem("data.streaming", "a tokenizer can't be trained on a stream", _GIVEN))
     for key, source in sources(data, "data").items():
         if source["kind"] == "chat" and not source["source"] and is_divided(source):
-            # By its text column a row might be in another part than by what is said in it.
+            # By its text column a row could fall into another part than by its conversation.
             message = "conversations are held out, and a tokenizer is trained on text"
             problems.append(module.problem(f"{key}.held_out", message, _GIVEN))
     if not vocab_size:
-        problems.append(
-            module.problem(
-                "tokenizer.vocab_size",
-                "unset, and of a family of one's own a plan doesn't know the model's vocabulary",
-                expected="the number of tokens that the tokenizer is to have, at most the model's vocab_size",
-                hint=f"or name a tokenizer in `{KEYS[0]}`: {EXPECTED}",
-            )
-        )
+        message = "unset, and of a family of one's own a plan doesn't know the model's vocabulary"
+        expected = "the number of tokens that the tokenizer is to have, at most the model's vocab_size"
+        hint = f"or name a tokenizer in `{KEYS[0]}`: {EXPECTED}"
+        problems.append(module.problem("tokenizer.vocab_size", message, expected, hint))
     return problems
