@@ -1,7 +1,7 @@
-"""Evaluation items on what training never saw: the held-out modules' source and the held-out names of one part.
+"""Evaluation items that training never saw: the held-out modules' source and the held-out names of one part.
 
-Each task of ``configs/evals`` reads one of the JSONL files that :func:`write_items` makes. Every item about a name
-says what of it was held out: ``module`` (its source and its chats) or ``name`` (its chats only).
+Each task of ``configs/evals`` reads one of the JSONL files that :func:`write_items` makes. In an item about a name,
+``held_out`` says how it was held out: ``module`` (its source and its chats) or ``name`` (its chats only).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from titanflow.data.stdlib import text as stdlib_text
 from titanflow.data.stdlib.names import PublicName
 
 TASKS = ("text", "kind", "module", "summary")
-"""What is asked: each a JSONL file."""
+"""The tasks, each with a JSONL file."""
 KINDS = ("class", "function")
 ITEMS = 200
-"""Items of each task about names."""
+"""Most items of each task about names."""
 EXAMPLES = 12
-"""Items of each task that are never asked: examples for few-shot prompts, as many classes as functions, of ``dev``."""
+"""Examples of each task for few-shot prompts: as many classes as functions, from ``dev`` and never asked."""
 CHOICES = 4
 """Summaries to choose from."""
 
 
 def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
-    """Writes the tasks' JSONL files of a part into ``folder`` and returns what ``dataset.json`` says of them.
+    """Writes the tasks' JSONL files of a part into ``folder`` and returns the entries for ``dataset.json``.
 
-    ``xz_bits_per_byte`` is what ``xz -9e`` makes of the same held-out bytes, in one piece: a yardstick for a
-    model's bits per byte, by the file that holds the text.
+    ``xz_bits_per_byte`` is the size to which ``xz -9e`` compresses the held-out text in one piece, by the text's file:
+    a yardstick for a model's bits per byte.
     """
     texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents(part)]
     tasks = dict(zip(TASKS, (texts, kind_items(part), module_items(part), summary_items(part)), strict=True))
@@ -53,28 +53,25 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
 
 
 def examples_of(task: str) -> str:
-    """The name of the file of a task's examples, without its ending."""
+    """The file name of a task's examples, without its ending."""
     return f"{task}_examples"
 
 
 def item_files() -> dict[str, int | None]:
-    """The files that :func:`write_items` makes, and how many items each has where that is the same on any machine."""
-    examples = {f"{examples_of(task)}.jsonl": EXAMPLES for task in TASKS if task != "text"}
-    return {**{f"{task}.jsonl": None for task in TASKS}, **examples}
+    """The files that :func:`write_items` makes, with their number of items if it is the same on any machine."""
+    return {f"{task}.jsonl": None for task in TASKS} | {f"{examples_of(task)}.jsonl": EXAMPLES for task in TASKS[1:]}
 
 
 def xz_bits_per_byte(text: bytes) -> float:
-    """Bits that ``xz -9e`` needs for each byte of ``text``."""
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
 def kind_items(part: Part) -> list[dict[str, Any]]:
-    """Class or function: as many of the one as of the other, so that guessing scores a half."""
     return _kind_items(_balanced(_asked_names(part), ITEMS))
 
 
 def _balanced(names: list[PublicName], most: int) -> list[PublicName]:
-    """The first names, as many classes as functions."""
+    """The first names, as many classes as functions, so that guessing the kind scores a half."""
     each = [[name for name in names if name.kind == kind] for kind in KINDS]
     count = min(most // len(KINDS), *(len(found) for found in each))
     return [name for found in each for name in found[:count]]
@@ -94,7 +91,6 @@ def _kind_items(names: list[PublicName]) -> list[dict[str, Any]]:
 
 
 def module_items(part: Part) -> list[dict[str, Any]]:
-    """Which module defines a name."""
     return _module_items(_asked_names(part)[:ITEMS])
 
 
@@ -110,7 +106,7 @@ def _module_items(names: list[PublicName]) -> list[dict[str, Any]]:
 
 
 def summary_items(part: Part) -> list[dict[str, Any]]:
-    """Which of four summaries is a name's own; the other three are those of other names of the part.
+    """Items that ask which of four summaries is a name's own; the other three belong to other names of the part.
 
     A summary that a training chat gave as an answer (two names can share one) is neither asked nor offered.
     """
@@ -119,7 +115,7 @@ def summary_items(part: Part) -> list[dict[str, Any]]:
 
 
 def _untold(names: list[PublicName]) -> list[PublicName]:
-    """Those whose summary no training chat gave as an answer."""
+    """The names whose summary no training chat gave as an answer."""
     trained = {turn["content"] for chat in chats.chats("train") for turn in chat}
     return [name for name in names if name.summary and name.summary not in trained]
 
@@ -153,7 +149,7 @@ def _example_names() -> list[PublicName]:
 
 
 def _drawn_names(part: Part) -> list[PublicName]:
-    # One item a definition, by its shortest name, in an order that has nothing to do with the alphabet.
+    # One name for each definition, its shortest, in an order that is independent of the alphabet.
     by_length = sorted(chats.held_out_names(part), key=lambda name: (-len(name.name), name.name))
     names = {name.defined: name for name in by_length}
     return random.Random(0).sample(list(names.values()), len(names))
