@@ -1,4 +1,4 @@
-"""Several prepared sources read as one, in an order that is a function of the seed and the position alone."""
+"""Reads several prepared sources as one, in an order that depends only on the seed and the position."""
 
 from __future__ import annotations
 
@@ -20,17 +20,10 @@ from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
 def write_mixture(
     folder: Path, name: str, fingerprint: str, spec: Mapping[str, Any], members: Mapping[str, Path]
 ) -> None:
-    """Writes the folder of a mixture, which refers to those of its sources.
+    """Writes the folder of a mixture, which refers to its sources' prepared folders, the ``members``.
 
-    Args:
-        folder: where to write.
-        name: what it is called.
-        fingerprint: what it depends on.
-        spec: see :func:`titanflow.config.mixture.mixture_spec`.
-        members: the prepared folder of each source.
-
-    Raises:
-        DataError: the sources were prepared with different vocabularies or templates.
+    The sources must be prepared with the same vocabulary and chat template. For ``spec`` see
+    :func:`titanflow.config.mixture.mixture_spec`.
     """
     infos = [read_info(member) for member in members.values()]
     templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
@@ -72,7 +65,7 @@ def open_rows(folder: Path | str, seq_len: int) -> PreparedRows | MixedRows:
 
 
 class MixedRows:
-    """Random access to the rows of all sources of a mixture, one source's after another's."""
+    """Random access to the rows of a mixture's sources, numbered one source after the other."""
 
     def __init__(self, info: DatasetInfo, seq_len: int) -> None:
         self.info = info
@@ -115,7 +108,7 @@ def tokens_a_row(rows: PreparedRows) -> float:
 
 @dataclass(frozen=True)
 class MixedSource:
-    """What the order of a mixture needs to know of a source."""
+    """A source, as the order of a mixture needs it."""
 
     name: str
     rows: int
@@ -127,9 +120,9 @@ class MixedSource:
 class MixedOrder(Order):
     """Which row stands at a position of a mixture's endless stream.
 
-    A round of the mixture is a fixed sequence of sources, in which each source's share is met after any number of
-    rows as nearly as whole rows allow; rounds follow one another, and each source goes on where it was. Within a
-    source, each epoch is a permutation of its own.
+    A round is a fixed sequence of sources. After any number of rows, each source's share is as exact as whole rows
+    allow. Rounds follow one another, and each source continues where it was. Each epoch of a source is a new
+    permutation.
     """
 
     def __init__(
@@ -144,9 +137,12 @@ class MixedOrder(Order):
         self.seed = seed
         self._starts = np.cumsum([0, *(source.rows for source in sources)])
         ends = [max(1, round(source.rows * source.epochs)) for source in sources]
-        self._round = _one_after_another(ends) if strategy == "concat" else _interleaved(sources, ends, weights, stop)
+        if strategy == "concat":
+            self._round = np.repeat(np.arange(len(ends), dtype=np.int16), ends)
+        else:
+            self._round = _interleaved(sources, ends, weights, stop)
         self._counts = np.bincount(self._round, minlength=len(sources))
-        # How often the source of each place of the round came before it.
+        # For each place of the round: how many earlier places have the same source.
         self._before = np.empty(len(self._round), np.int64)
         for source in range(len(sources)):
             places = self._round == source
@@ -156,7 +152,7 @@ class MixedOrder(Order):
         return len(self._round)
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows at these positions, numbered as :class:`MixedRows` numbers them."""
+        """The rows at these positions, with the numbers of :class:`MixedRows`."""
         rounds, places = np.divmod(positions, len(self._round))
         chosen = self._round[places]
         visits = rounds * self._counts[chosen] + self._before[places]
@@ -171,9 +167,8 @@ class MixedOrder(Order):
         rounds, rest = divmod(positions, len(self._round))
         counts = rounds * self._counts + np.bincount(self._round[:rest], minlength=len(self.sources))
         tokens = counts * np.array([source.tokens_a_row for source in self.sources])
-        total = tokens.sum()
-        names = [source.name for source in self.sources]
-        return {name: float(count / total) if total else 0.0 for name, count in zip(names, tokens, strict=True)}
+        shares = tokens / (tokens.sum() or 1)
+        return {source.name: float(share) for source, share in zip(self.sources, shares, strict=True)}
 
     def _visited(self, source: int, visits: NDArray[np.int64]) -> NDArray[np.int64]:
         epochs, within = np.divmod(visits, self.sources[source].rows)
@@ -182,10 +177,6 @@ class MixedOrder(Order):
             places = epochs == epoch
             found[places] = permutation(self.sources[source].rows, self.seed, int(epoch), source + 1)[within[places]]
         return found
-
-
-def _one_after_another(ends: list[int]) -> NDArray[np.int16]:
-    return np.repeat(np.arange(len(ends), dtype=np.int16), ends)
 
 
 def _interleaved(sources: list[MixedSource], ends: list[int], weights: str, stop: str) -> NDArray[np.int16]:
