@@ -1,4 +1,4 @@
-"""What became of each file's rows: the accounts that ``dataset.json`` holds, and what the log says of them."""
+"""Accounts for the rows of each file, for ``dataset.json`` and the log."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from titanflow.data.files.sources import Source
 
 
 class FileCounts(TypedDict):
-    """What became of one file's rows: so many documents of so many bytes, the others dropped for a reason.
+    """What became of one file's rows: they are documents, or were dropped for a reason.
 
-    Of a divided source, ``elsewhere`` counts the rows that another part has, and those that stand here twice.
-    ``unit`` is what places in the file are counted in: lines, or rows from 1.
+    If the source is divided, ``elsewhere`` counts the rows of other parts, and duplicates within this one.
+    ``unit`` is the unit of places in the file: lines, or rows from 1.
     """
 
     name: str
@@ -29,12 +29,10 @@ class FileCounts(TypedDict):
 
 
 def count_files(source: Source, reasons: NDArray[np.object_], sizes: NDArray[np.int64]) -> list[FileCounts]:
-    """Each file's rows, by what became of them.
+    """Counts what became of each file's rows.
 
-    Args:
-        source: the rows.
-        reasons: why each row was dropped, empty where it is a document, shape ``[rows]``.
-        sizes: bytes of each row's text, 0 where it was dropped, shape ``[rows]``.
+    ``reasons`` (shape ``[rows]``) says why each row was dropped, empty if it is a document; ``sizes`` (shape
+    ``[rows]``) has the bytes of its text, 0 if it was dropped.
     """
     files, numbers = source.files, source.places()[:, 0]
     count = len(files)
@@ -72,7 +70,7 @@ def _of_file(counts: Mapping[str, NDArray[np.int64]], number: int) -> dict[str, 
 def check_sums(
     files: list[FileCounts], documents: int, size: int, dropped: dict[str, int], elsewhere: dict[str, int]
 ) -> None:
-    """Asserts that every row of every file was written, was dropped for a reason, or belongs to another part."""
+    """Asserts that every row of every file is written, dropped for a reason, or in another part."""
     if not files:
         return
     counts: dict[str, Counter[str]] = {"dropped": Counter(), "elsewhere": Counter()}

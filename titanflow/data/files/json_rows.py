@@ -1,4 +1,4 @@
-"""What JSON text of the user's says, whole: a key that stands twice has two values, and a reader would keep one."""
+"""Parses the user's JSON without losing anything: a key that occurs twice is refused, where others keep one value."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class JsonFault(ValueError):
-    """Why a text can't be taken as JSON, in words for the user."""
+    """Why a text isn't accepted as JSON, in words for the user."""
 
 
 def parsed_json(text: str) -> Any:
-    """What a text of one line or row says.
+    """The value of a line's or row's JSON text.
 
     Raises:
-        JsonFault: it isn't JSON, is nested too deep, or has a mapping with the same key twice (RFC 8259, section 4,
-            leaves to each reader which of the values counts).
+        JsonFault: it isn't JSON, is nested too deeply, or has a mapping with the same key twice (RFC 8259, section 4,
+            leaves it to each reader which value counts).
     """
     try:
         return json.loads(text, object_pairs_hook=_mapping)
