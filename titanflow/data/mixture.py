@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
-from titanflow.data.order import Order, permutation
+from titanflow.data.order import Order, visited
 from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
 
 
@@ -91,14 +91,11 @@ class MixedRows:
 
     def order(self, seed: int) -> MixedOrder:
         """The order in which training visits the rows."""
-        sources = self.info.mixture["sources"]
-        return MixedOrder(
-            [MixedSource(name, len(rows), tokens_a_row(rows), **sources[name]) for name, rows in self.members.items()],
-            self.info.mixture["strategy"],
-            self.info.mixture["weights"],
-            self.info.mixture["stop"],
-            seed,
-        )
+        mixture, members = self.info.mixture, self.members.items()
+        sources = [
+            MixedSource(name, len(rows), tokens_a_row(rows), **mixture["sources"][name]) for name, rows in members
+        ]
+        return MixedOrder(sources, mixture["strategy"], mixture["weights"], mixture["stop"], seed)
 
 
 def tokens_a_row(rows: PreparedRows) -> float:
@@ -159,7 +156,8 @@ class MixedOrder(Order):
         rows = np.empty(len(positions), np.int64)
         for source in np.unique(chosen):
             of_source = chosen == source
-            rows[of_source] = self._starts[source] + self._visited(int(source), visits[of_source])
+            count = self.sources[source].rows
+            rows[of_source] = self._starts[source] + visited(count, self.seed, visits[of_source], int(source) + 1)
         return rows
 
     def shares(self, positions: int) -> dict[str, float]:
@@ -169,14 +167,6 @@ class MixedOrder(Order):
         tokens = counts * np.array([source.tokens_a_row for source in self.sources])
         shares = tokens / (tokens.sum() or 1)
         return {source.name: float(share) for source, share in zip(self.sources, shares, strict=True)}
-
-    def _visited(self, source: int, visits: NDArray[np.int64]) -> NDArray[np.int64]:
-        epochs, within = np.divmod(visits, self.sources[source].rows)
-        found = np.empty(len(visits), np.int64)
-        for epoch in np.unique(epochs):
-            places = epochs == epoch
-            found[places] = permutation(self.sources[source].rows, self.seed, int(epoch), source + 1)[within[places]]
-        return found
 
 
 def _interleaved(sources: list[MixedSource], ends: list[int], weights: str, stop: str) -> NDArray[np.int16]:

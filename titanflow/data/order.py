@@ -22,6 +22,16 @@ def permutation(rows: int, seed: int, epoch: int, source: int = 0) -> NDArray[np
     return order
 
 
+def visited(rows: int, seed: int, visits: NDArray[np.int64], source: int = 0) -> NDArray[np.int64]:
+    """The row at each visit: visit ``n`` is in epoch ``n // rows``."""
+    epochs, within = np.divmod(visits, rows)
+    found = np.empty(len(visits), dtype=np.int64)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        found[chosen] = permutation(rows, seed, int(epoch), source)[within[chosen]]
+    return found
+
+
 class Order(ABC):
     """Which row stands at each position of an endless stream of rows."""
 
@@ -48,9 +58,4 @@ class Shuffled(Order):
         self.seed = seed
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        epochs, within = np.divmod(positions, self.rows)
-        found = np.empty(len(positions), dtype=np.int64)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            found[chosen] = permutation(self.rows, self.seed, int(epoch))[within[chosen]]
-        return found
+        return visited(self.rows, self.seed, positions)

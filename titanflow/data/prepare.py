@@ -37,7 +37,7 @@ from titanflow.data.held_out.held_out_items import write_held_out_items
 from titanflow.data.held_out.overlap import check_overlap
 from titanflow.data.held_out.parts import part_of
 from titanflow.data.mixture import write_mixture
-from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
+from titanflow.data.prepare_plan import DatasetPlan, PreparePlan, TokenizerPlan
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.checks import check_given
 from titanflow.data.tokenizer.hf_tokenizer import download_tokenizer
@@ -101,15 +101,13 @@ class Preparation:
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
         for dataset in missing:
-            if dataset.kind == "mixture":
-                continue
             if dataset.kind == "evals":
                 check_items(dataset.config) if dataset.config.kind == "evals" else self._source(dataset.config)
-            elif self.plan.tokenizer is None:
+            elif dataset.kind != "mixture" and self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
                 check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
-            else:
+            elif dataset.kind == "chat":
                 self._source(dataset.config)
 
     def _download_weights(self) -> None:
@@ -131,19 +129,12 @@ class Preparation:
         tokenizer = self.plan.tokenizer
         if tokenizer is None or tokenizer.is_there:
             return
-        if given := self._given_tokenizer():
+        if given := _given_tokenizer(tokenizer):
             check_given(given)
         else:
             check_vocab_size(tokenizer.vocab_size)
             for text in tokenizer.texts:
                 check_text(self._source(text), text, seq_len=0)
-
-    def _given_tokenizer(self) -> Path | None:
-        """The folder to copy; downloaded again if it isn't in this machine's Hub cache."""
-        plan = self.plan.tokenizer
-        if plan is None or not plan.repo_id:
-            return plan.path if plan else None
-        return download_tokenizer(plan.repo_id, plan.revision)
 
     def _takes_long(self, dataset: DatasetPlan) -> bool:
         # Each of these is kept as soon as it is done: by then the mistakes in the others have been found.
@@ -166,7 +157,7 @@ class Preparation:
         if plan is None or plan.is_there:
             return plan.folder if plan else None
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
-        if given := self._given_tokenizer():
+        if given := _given_tokenizer(plan):
             copy_tokenizer(given, folder)
             add_special_tokens(folder, plan.new_special_tokens)
             return folder
@@ -192,6 +183,11 @@ class Preparation:
         if dataset.kind != "evals":
             info = read_info(folder)
             print(*account(info, data), *unread_lines(info, data), sep="\n", file=sys.stderr, flush=True)
+
+
+def _given_tokenizer(plan: TokenizerPlan) -> Path | None:
+    """The folder to copy; downloaded again if it isn't in this machine's Hub cache."""
+    return download_tokenizer(plan.repo_id, plan.revision) if plan.repo_id else plan.path
 
 
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:

@@ -65,13 +65,11 @@ def write_rows(
     _write_array(folder / TOKENS_FILE, tokens, info.tokens, np.dtype(info.dtype))
     if trained is not None:
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
-    if places is not None:
-        np.save(folder / PLACES_FILE, places)
-    if hashes is not None:
-        np.save(folder / HASHES_FILE, hashes)
-    if packs is not None:
-        np.save(folder / MEMBERS_FILE, packs[0])
-        np.save(folder / ROW_OFFSETS_FILE, packs[1])
+    members, row_offsets = packs or (None, None)
+    arrays = {PLACES_FILE: places, HASHES_FILE: hashes, MEMBERS_FILE: members, ROW_OFFSETS_FILE: row_offsets}
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(folder / name, array)
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 

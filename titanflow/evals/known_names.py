@@ -74,11 +74,11 @@ def _fields(name: str) -> tuple[str, ...]:
         tree = ast.parse(_text(Path("config", "task.py")))
     except SyntaxError:
         return ()
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     return tuple(
         line.target.id
-        for one in classes
-        for line in one.body
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for line in node.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     )
 

@@ -53,9 +53,7 @@ class Library:
         return name in self.tasks or name in self.groups or name in self.tags
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.tasks
-        yield from self.groups
-        yield from self.tags
+        yield from (*self.tasks, *self.groups, *self.tags)
 
     def file(self, name: str) -> Path | None:
         found = self.tasks.get(name) or self.groups.get(name)

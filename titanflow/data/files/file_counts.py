@@ -57,10 +57,7 @@ def count_files(source: Source, reasons: NDArray[np.object_], sizes: NDArray[np.
 
 def totals(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """The sums of all files' counts."""
-    found: Counter[str] = Counter()
-    for one in counts:
-        found += Counter(one)
-    return dict(found)
+    return dict(sum(map(Counter, counts), Counter[str]()))
 
 
 def _of_file(counts: Mapping[str, NDArray[np.int64]], number: int) -> dict[str, int]:
@@ -73,12 +70,10 @@ def check_sums(
     """Asserts that every row of every file is written, dropped for a reason, or in another part."""
     if not files:
         return
-    counts: dict[str, Counter[str]] = {"dropped": Counter(), "elsewhere": Counter()}
     for file in files:
-        counts["dropped"] += Counter(file["dropped"])
-        counts["elsewhere"] += Counter(file["elsewhere"])
         if file["rows"] != file["documents"] + sum(file["dropped"].values()) + sum(file["elsewhere"].values()):
             raise AssertionError(f"not every row is accounted for: {file}")
-    sums = (sum(file["documents"] for file in files), sum(file["bytes"] for file in files), *counts.values())
+    counts = (totals(file["dropped"] for file in files), totals(file["elsewhere"] for file in files))
+    sums = (sum(file["documents"] for file in files), sum(file["bytes"] for file in files), *map(Counter, counts))
     if sums != (written := (documents, size, Counter(dropped), Counter(elsewhere))):
         raise AssertionError(f"the files' sums are {sums}; written were {written}")

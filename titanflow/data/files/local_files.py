@@ -15,12 +15,8 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 
 FORMATS = {
-    ".txt": "text",
-    ".md": "text",
-    ".rst": "text",
-    ".py": "text",
-    ".jsonl": "json",
-    ".json": "json",
+    **dict.fromkeys((".txt", ".md", ".rst", ".py"), "text"),
+    **dict.fromkeys((".jsonl", ".json"), "json"),
     ".parquet": "parquet",
     ".csv": "csv",
 }

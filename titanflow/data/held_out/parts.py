@@ -33,9 +33,7 @@ def part_of(source: Source, data: Data, work: Work) -> Source:
     parts = divide(hashes, data.held_out, data.name)
     wanted = data.part or "train"
     kept = parts == PARTS.index(wanted)
-    elsewhere: dict[str, NDArray[np.bool_]] = {
-        part: parts == number for number, part in enumerate(PARTS) if part != wanted
-    }
+    elsewhere: dict[str, NDArray] = {part: parts == number for number, part in enumerate(PARTS) if part != wanted}
     if wanted != "train":
         _, first = np.unique(hashes, return_index=True)
         is_first = np.zeros(len(hashes), np.bool_)

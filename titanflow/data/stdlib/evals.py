@@ -36,10 +36,14 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
     a yardstick for a model's bits per byte.
     """
     texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents(part)]
-    tasks = dict(zip(TASKS, (texts, kind_items(part), module_items(part), summary_items(part)), strict=True))
-    names = _example_names()
-    examples = (_kind_items(names), _module_items(names), _summary_items(names))
-    for task, rows in (tasks | dict(zip(map(examples_of, TASKS[1:]), examples, strict=True))).items():
+    examples = _example_names()
+    asked = [name for name in _drawn_names(part) if part != "dev" or name not in examples]
+    untold = _untold(asked)
+    kinds, summaries = _balanced(asked, ITEMS), {name.summary for name in untold}
+    about_names = (_kind_items(kinds), _module_items(asked[:ITEMS]), _summary_items(untold[:ITEMS], summaries))
+    tasks = dict(zip(TASKS, (texts, *about_names), strict=True))
+    of_examples = (_kind_items(examples), _module_items(examples), _summary_items(examples))
+    for task, rows in (tasks | dict(zip(map(examples_of, TASKS[1:]), of_examples, strict=True))).items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
     held_out = "".join(row["text"] for row in texts).encode()
@@ -66,10 +70,6 @@ def xz_bits_per_byte(text: bytes) -> float:
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
-def kind_items(part: Part) -> list[dict[str, Any]]:
-    return _kind_items(_balanced(_asked_names(part), ITEMS))
-
-
 def _balanced(names: list[PublicName], most: int) -> list[PublicName]:
     """The first names, as many classes as functions, so that guessing the kind scores a half."""
     each = [[name for name in names if name.kind == kind] for kind in KINDS]
@@ -90,10 +90,6 @@ def _kind_items(names: list[PublicName]) -> list[dict[str, Any]]:
     ]
 
 
-def module_items(part: Part) -> list[dict[str, Any]]:
-    return _module_items(_asked_names(part)[:ITEMS])
-
-
 def _module_items(names: list[PublicName]) -> list[dict[str, Any]]:
     return [
         {
@@ -105,22 +101,14 @@ def _module_items(names: list[PublicName]) -> list[dict[str, Any]]:
     ]
 
 
-def summary_items(part: Part) -> list[dict[str, Any]]:
-    """Items that ask which of four summaries is a name's own; the other three belong to other names of the part.
-
-    A summary that a training chat gave as an answer (two names can share one) is neither asked nor offered.
-    """
-    names = _untold(_asked_names(part))
-    return _summary_items(names[:ITEMS], {name.summary for name in names})
-
-
 def _untold(names: list[PublicName]) -> list[PublicName]:
-    """The names whose summary no training chat gave as an answer."""
+    """The names whose summary no training chat gave as an answer: two names can share one."""
     trained = {turn["content"] for chat in chats.chats("train") for turn in chat}
     return [name for name in names if name.summary and name.summary not in trained]
 
 
 def _summary_items(names: list[PublicName], offered: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Items that ask which of four summaries is a name's own; the others are from ``offered``, or from ``names``."""
     summaries = sorted(offered or {name.summary for name in names})
     items = []
     for name in sorted(names, key=lambda name: name.name):
@@ -137,11 +125,6 @@ def _summary_items(names: list[PublicName], offered: Collection[str] = ()) -> li
             }
         )
     return items
-
-
-def _asked_names(part: Part) -> list[PublicName]:
-    examples = _example_names() if part == "dev" else []
-    return [name for name in _drawn_names(part) if name not in examples]
 
 
 def _example_names() -> list[PublicName]:

@@ -64,8 +64,7 @@ def public_modules() -> list[str]:
     """Names of the public modules and their public submodules, sorted."""
     found = []
     for name in sorted(filter(_is_public, sys.stdlib_module_names)):
-        module = _imported(name)
-        if module is None:
+        if (module := _imported(name)) is None:
             continue
         found.append(name)
         for _, child, _ in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}.", onerror=lambda _: None):
@@ -78,12 +77,10 @@ def public_names() -> list[PublicName]:
     """Imports the public modules and lists their public names; call it in a process of its own."""
     names: dict[str, PublicName] = {}
     for module_name in public_modules():
-        module = _imported(module_name)
-        if module is None:
+        if (module := _imported(module_name)) is None:
             continue
         for attribute in _attributes(module):
-            found = _describe(module_name, attribute, getattr(module, attribute, None))
-            if found is not None:
+            if found := _describe(module_name, attribute, getattr(module, attribute, None)):
                 names[found.name] = found
     return [names[name] for name in sorted(names)]
 
