@@ -97,11 +97,8 @@ def tokenizer_fingerprint(
 ) -> str:
     """The fingerprint of a tokenizer: of a given one's files, or of the text and size that it is trained with.
 
-    Args:
-        tokenizer: has ``path`` for a given tokenizer, and ``words`` if text isn't split into words as usual.
-        data: the pretraining data's config.
-        vocab_size: the size to train.
-        workspace: see :func:`data_parts`.
+    ``tokenizer`` has the ``path`` of a given one, and ``words`` if text isn't split into words as usual. ``data`` is
+    the pretraining data's config; for ``workspace`` see :func:`data_parts`.
 
     Raises:
         DataError: the given folder is no tokenizer, the size is too small, or the text isn't there.

@@ -78,11 +78,6 @@ class MixedRows:
         return int(self._ends[-1])
 
     def row(self, index: int) -> Row:
-        """Row ``index``.
-
-        Raises:
-            IndexError: there is no such row.
-        """
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} in the mixture {self.info.name}")
         source = int(np.searchsorted(self._ends, index, side="right"))
@@ -90,7 +85,6 @@ class MixedRows:
         return rows.row(index - int(self._ends[source]) + len(rows))
 
     def order(self, seed: int) -> MixedOrder:
-        """The order in which training visits the rows."""
         mixture, members = self.info.mixture, self.members.items()
         sources = [
             MixedSource(name, len(rows), tokens_a_row(rows), **mixture["sources"][name]) for name, rows in members
@@ -161,7 +155,6 @@ class MixedOrder(Order):
         return rows
 
     def shares(self, positions: int) -> dict[str, float]:
-        """Each source's share of the tokens at the first ``positions`` positions."""
         rounds, rest = divmod(positions, len(self._round))
         counts = rounds * self._counts + np.bincount(self._round[:rest], minlength=len(self.sources))
         tokens = counts * np.array([source.tokens_a_row for source in self.sources])

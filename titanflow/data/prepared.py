@@ -52,11 +52,8 @@ def write_rows(
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
 
-    Args:
-        tokens: chunks of token ids in document order, ``info.tokens`` in all.
-        lengths: tokens of each document, shape ``[documents]``.
-        trained: chunks of the mask in the same order (chats only).
-        packs: see :func:`titanflow.data.chat.packing.best_fit`.
+    ``tokens`` are chunks of token ids in document order, ``trained`` chunks of the mask (chats only), ``lengths`` the
+    tokens of each document, shape ``[documents]``. For ``packs`` see :func:`titanflow.data.chat.packing.best_fit`.
     """
     check_sums(info.files, len(lengths), info.bytes, info.dropped, info.elsewhere)
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -191,7 +188,6 @@ def text_rows(tokens: int, seq_len: int) -> int:
 
 
 def too_short(info: DatasetInfo, seq_len: int) -> DataError:
-    """The error for data that doesn't fill a single row."""
     if info.kind == "chat":
         reasons = ", ".join(f"{reason}: {count}" for reason, count in info.dropped.items())
         way_out = f"raise training.seq_len (it is {seq_len}), or give shorter chats"

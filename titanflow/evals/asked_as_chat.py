@@ -13,10 +13,7 @@ HINT = "list the group's tasks one by one in `tasks`, or set chat to true or fal
 def asked_as_chat(name: str, tasks: Mapping[str, Any], setting: Setting) -> dict[str, bool]:
     """Whether each task is asked through the chat template.
 
-    Args:
-        name: the task or group that was asked for.
-        tasks: the ``metadata`` of each of its tasks.
-        setting: the module's ``chat``.
+    ``name`` is the task or group that was asked for, ``tasks`` has the ``metadata`` of each of its tasks.
     """
     if isinstance(setting, list):
         return {task: name in setting or task in setting for task in tasks}

@@ -51,7 +51,6 @@ _OWN_FILTER = re.compile(r"@register_filter\(\s*[\"']([^\"']+)")
 
 
 def score_problems(task: SingleTask) -> list[Problem]:
-    """All problems with how one of the user's own tasks is scored."""
     output = task.config.get("output_type", "generate_until")
     if output not in OUTPUT_TYPES:
         expected = f"one of {', '.join(OUTPUT_TYPES)}"

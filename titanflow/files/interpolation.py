@@ -62,17 +62,14 @@ class _References:
         if not isinstance(value, str) or "${" not in value:
             return value, None
         try:
-            return self._text(value)
+            if value.startswith("${") and _end(value, 0) == len(value):
+                found, is_default, _ = self._reference(value, 0)
+                return self._whole(found, is_default)
+            return self._joined(value), None
         except _Malformed as error:
             hint = "a default that begins with a minus is written as ${NAME: -1}"
             self.problems.append(Problem(f"found {error}", self.key, self.origin, FORM, hint))
             return value, None
-
-    def _text(self, value: str) -> tuple[Any, Any]:
-        if value.startswith("${") and _end(value, 0) == len(value):
-            found, is_default, _ = self._reference(value, 0)
-            return self._whole(found, is_default)
-        return self._joined(value), None
 
     def _joined(self, text: str) -> str:
         pieces: list[str] = []

@@ -47,7 +47,6 @@ class Ending:
 
     @classmethod
     def of(cls, file: Path) -> Ending:
-        """The ending of a file's name, regardless of case."""
         compression = file.suffix.lower() if file.suffix.lower() in COMPRESSIONS else ""
         suffix = (Path(file.stem) if compression else file).suffix.lower()
         known = FORMATS.get(suffix)

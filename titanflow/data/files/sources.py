@@ -94,7 +94,6 @@ def check_one_source(data: Data) -> str:
 
 
 def problems_error(problems: list[Problem]) -> DataError:
-    """The error for a source's problems: the first :data:`MAX_PROBLEMS`, and how many more there are."""
     return DataError(problems[:MAX_PROBLEMS], max(0, len(problems) - MAX_PROBLEMS))
 
 

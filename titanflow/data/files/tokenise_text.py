@@ -204,7 +204,6 @@ def list_values(encoded: Dataset, column: str) -> Iterator[NDArray[Any]]:
 
 
 def column_values(encoded: Dataset, column: str) -> NDArray[Any]:
-    """A column of numbers or texts."""
     return np.concatenate([table[column].to_numpy() for table in _tables(encoded)])
 
 

@@ -62,12 +62,10 @@ def is_held_out(name: PublicName) -> bool:
 
 
 def name_part(name: PublicName) -> Part:
-    """The part that a name belongs to: the same for all held-out names of a top-level module."""
     return held_out_part(_module(name)) if is_held_out(name) else "train"
 
 
 def held_out_names(part: Part | None = None) -> list[PublicName]:
-    """The held-out names, of one part or of all, sorted."""
     return [name for name in read_names() if is_held_out(name) and part in (None, name_part(name))]
 
 

@@ -77,28 +77,22 @@ def _balanced(names: list[PublicName], most: int) -> list[PublicName]:
     return [name for found in each for name in found[:count]]
 
 
+def _item(name: PublicName, questions: tuple[str, ...], **answer: Any) -> dict[str, Any]:
+    held_out = "module" if name.defined.partition(".")[0] in stdlib_text.HELD_OUT_MODULES else "name"
+    return {"question": questions[0].format(name=name.name), **answer, "held_out": held_out}
+
+
 def _kind_items(names: list[PublicName]) -> list[dict[str, Any]]:
     choices = [chats.kind_answer(kind) for kind in KINDS]
     return [
-        {
-            "question": chats.KIND_QUESTIONS[0].format(name=name.name),
-            "choices": choices,
-            "answer": choices.index(chats.kind_answer(name.kind)),
-            "held_out": _held_out(name),
-        }
+        _item(name, chats.KIND_QUESTIONS, choices=choices, answer=choices.index(chats.kind_answer(name.kind)))
         for name in sorted(names, key=lambda name: name.name)
     ]
 
 
 def _module_items(names: list[PublicName]) -> list[dict[str, Any]]:
-    return [
-        {
-            "question": chats.MODULE_QUESTIONS[0].format(name=name.name),
-            "answer": name.module,
-            "held_out": _held_out(name),
-        }
-        for name in sorted(names, key=lambda name: name.name)
-    ]
+    ordered = sorted(names, key=lambda name: name.name)
+    return [_item(name, chats.MODULE_QUESTIONS, answer=name.module) for name in ordered]
 
 
 def _untold(names: list[PublicName]) -> list[PublicName]:
@@ -116,14 +110,7 @@ def _summary_items(names: list[PublicName], offered: Collection[str] = ()) -> li
         choices = draw.sample([summary for summary in summaries if summary != name.summary], CHOICES - 1)
         answer = draw.randrange(CHOICES)
         choices.insert(answer, name.summary)
-        items.append(
-            {
-                "question": chats.SUMMARY_QUESTIONS[0].format(name=name.name),
-                "choices": choices,
-                "answer": answer,
-                "held_out": _held_out(name),
-            }
-        )
+        items.append(_item(name, chats.SUMMARY_QUESTIONS, choices=choices, answer=answer))
     return items
 
 
@@ -136,7 +123,3 @@ def _drawn_names(part: Part) -> list[PublicName]:
     by_length = sorted(chats.held_out_names(part), key=lambda name: (-len(name.name), name.name))
     names = {name.defined: name for name in by_length}
     return random.Random(0).sample(list(names.values()), len(names))
-
-
-def _held_out(name: PublicName) -> str:
-    return "module" if name.defined.partition(".")[0] in stdlib_text.HELD_OUT_MODULES else "name"

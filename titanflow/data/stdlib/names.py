@@ -61,7 +61,6 @@ def read_names() -> tuple[PublicName, ...]:
 
 
 def public_modules() -> list[str]:
-    """Names of the public modules and their public submodules, sorted."""
     found = []
     for name in sorted(filter(_is_public, sys.stdlib_module_names)):
         if (module := _imported(name)) is None:
