@@ -202,10 +202,8 @@ def _digests(files: list[Path], workspace: Path | None) -> list[str]:
 
 
 def _remembered(memory: Path | None) -> dict[str, str]:
-    if memory is None or not memory.is_file():
-        return {}
     try:
-        return dict(json.loads(memory.read_text(encoding="utf-8")))
+        return dict(json.loads(memory.read_text(encoding="utf-8"))) if memory is not None and memory.is_file() else {}
     except (ValueError, TypeError):
         return {}
 

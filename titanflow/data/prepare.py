@@ -65,7 +65,6 @@ class Preparation:
         self._sources: dict[str, Source] = {}
 
     def run(self) -> PrepareResult:
-        """Makes the missing folders and reports on all of them."""
         started = time.monotonic()
         wanted = {dataset.folder: dataset for dataset in self.plan.datasets}.values()
         missing = [dataset for dataset in wanted if not is_complete(dataset.folder)]
@@ -92,9 +91,9 @@ class Preparation:
                 self._make(dataset, tokenizer, folder)
                 self._check_overlap({dataset.folder: folder})
         for dataset in mixtures:
+            name, spec = dataset.config.name, mixture_spec(dataset.data)
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
-                spec = mixture_spec(dataset.data)
-                write_mixture(folder, dataset.config.name, dataset.fingerprint, spec, dataset.members)
+                write_mixture(folder, name, dataset.fingerprint, spec, dataset.members)
         reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
         return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
 

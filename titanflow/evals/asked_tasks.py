@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,7 @@ class _Search:
             return []
         if name in found.tags:
             return [task for member in found.tags[name] for task in self.expand(member, over)]
-        yaml = self.read(name, found)
-        if yaml is None:
+        if (yaml := self.read(name, found)) is None:
             return []
         config = {**yaml.config, **(over or {})}
         if name in found.tasks:
@@ -172,11 +172,7 @@ class _Search:
 
     def members(self, group: str, config: Mapping[str, Any], yaml: TaskYaml) -> list[SingleTask]:
         """The single tasks of a group: those that it names, perhaps with settings, and those that it defines itself."""
-
-        def refuse(message: str, expected: str, hint: str) -> Problem:
-            return yaml.problem("task", message, expected, hint)
-
-        inside = replace(self, refuse=refuse, above=(*self.above, group))
+        inside = replace(self, refuse=partial(yaml.problem, "task"), above=(*self.above, group))
         over = {key: value for key, value in config.items() if key not in GROUP_KEYS}
         found: list[SingleTask] = []
         members = as_list(config.get("task"))

@@ -160,7 +160,7 @@ def _step_problems(task: SingleTask, step: Any) -> Iterator[Problem]:
     function = step.get("function") if isinstance(step, Mapping) else None
     if isinstance(function, Function):
         return
-    known = filters()
+    known, repeats = filters(), task.config.get("repeats") or 1
     if not isinstance(function, str):
         yield task.yaml.problem("filter_list", f"found {step!r:.80}", "{function: a filter's name, …}")
     elif known and function not in (*known, *_own_filters(task)):
@@ -171,9 +171,9 @@ def _step_problems(task: SingleTask, step: Any) -> Iterator[Problem]:
         yield task.yaml.problem("filter_list", message, "no filter, or output_type: generate_until")
     elif function == "take_first_k" and not isinstance(step.get("k"), int):
         yield task.yaml.problem("filter_list", "take_first_k has no k", "{function: take_first_k, k: a whole number}")
-    elif function == "take_first_k" and step["k"] > int(task.config.get("repeats") or 1):
-        message, expected = f"take_first_k takes {step['k']} of {task.config.get('repeats') or 1} answers", "repeats: "
-        yield task.yaml.problem("filter_list", message, f"{expected}{step['k']}")
+    elif function == "take_first_k" and step["k"] > int(repeats):
+        message = f"take_first_k takes {step['k']} of {repeats} answers"
+        yield task.yaml.problem("filter_list", message, f"repeats: {step['k']}")
     elif function == "custom" and not isinstance(step.get("filter_fn"), Function):
         yield task.yaml.problem("filter_list", "custom has no filter_fn", "filter_fn: !function module.name")
     else:

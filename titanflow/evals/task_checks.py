@@ -80,7 +80,7 @@ def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, P
     """The files of the split that one of the user's own tasks is evaluated on; :data:`DATA` stands for ``folder``.
 
     Items that are still to be prepared are read from ``unprepared``, by their path below the folder. Empty if a file
-    is missing, or if the rows' columns aren't those of the files.
+    is missing, or if other ``dataset_kwargs`` may change the rows' columns.
     """
     config = task.config
     kwargs = config.get("dataset_kwargs")
@@ -124,16 +124,14 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
     for name in names:
         if is_remote(name):
             continue
+        wanted = name.removeprefix(DATA).lstrip("/")
         if not name.startswith(DATA):
             if not os.path.exists(name) and not any(glob.iglob(name, recursive=True)):  # noqa: PTH110, PTH207
                 expected = "a file, by its whole path or from the folder of the command"
                 yield f"no such file: {name}", expected, f"or {DATA}/… for one of the evaluate module's `data`"
-            continue
-        if items is None:
+        elif items is None:
             yield _UNPREPARED
-            continue
-        wanted = name.removeprefix(DATA).lstrip("/")
-        if not any(fnmatch.fnmatch(item, wanted) for item in items):
+        elif not any(fnmatch.fnmatch(item, wanted) for item in items):
             near = difflib.get_close_matches(wanted, items, n=1)
             hint = f"did you mean {DATA}/{near[0]}?" if near else ""
             yield f"{name} isn't among the prepared items", f"one of {', '.join(sorted(items)[:20])}", hint
@@ -172,9 +170,9 @@ def functions(value: Any) -> Iterator[Function]:
 def _unfound(function: str, folder: Path) -> str:
     """Why lm-eval wouldn't find a function; empty if it would. It looks beside the YAML first."""
     module, _, name = function.rpartition(".")
-    path = folder.joinpath(*module.split(".")).with_suffix(".py") if module else folder
     if not module:
         return "it names no module"
+    path = folder.joinpath(*module.split(".")).with_suffix(".py")
     if path.is_file():
         return _undefined(name, path)
     with suppress(ValueError):

@@ -31,8 +31,7 @@ class FileCounts(TypedDict):
 def count_files(source: Source, reasons: NDArray[np.object_], sizes: NDArray[np.int64]) -> list[FileCounts]:
     """Counts what became of each file's rows.
 
-    ``reasons`` (shape ``[rows]``) says why each row was dropped, empty if it is a document; ``sizes`` (shape
-    ``[rows]``) has the bytes of its text, 0 if it was dropped.
+    For each row, ``reasons`` says why it was dropped (empty if it wasn't), and ``sizes`` has its text's bytes, else 0.
     """
     files, numbers = source.files, source.places()[:, 0]
     count = len(files)

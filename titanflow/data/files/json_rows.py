@@ -1,4 +1,7 @@
-"""Parses the user's JSON without losing anything: a key that occurs twice is refused, where others keep one value."""
+"""Parses the user's JSON without losing anything: a key that occurs twice is refused, where others keep one value.
+
+RFC 8259, section 4, leaves it to each reader which of the values counts.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,6 @@ class JsonFault(ValueError):
 
 
 def parsed_json(text: str) -> Any:
-    """The value of a line's or row's JSON text.
-
-    Raises:
-        JsonFault: it isn't JSON, is nested too deeply, or has a mapping with the same key twice (RFC 8259, section 4,
-            leaves it to each reader which value counts).
-    """
     try:
         return json.loads(text, object_pairs_hook=_mapping)
     except JsonFault:

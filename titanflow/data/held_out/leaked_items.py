@@ -75,10 +75,11 @@ class LeakSearch:
         self._found = np.zeros(len(spans), np.bool_)
         self._answered: set[tuple[int, Answers]] = set()
         self._behind: dict[int, set[Answers]] = {}
-        for way in self._all_ways:
+        every_way = [way for ways in self._ways.values() for way in ways]
+        for way in every_way:
             if way.answers:
                 self._behind.setdefault(way.spans[0], set()).add(way.answers)
-        self._by_length, self._prefixes = spans.index({span for way in self._all_ways for span in way.spans})
+        self._by_length, self._prefixes = spans.index({span for way in every_way for span in way.spans})
 
     @property
     def leaked(self) -> dict[str, Leaked]:
@@ -116,10 +117,6 @@ class LeakSearch:
         if way.answers:
             return (way.spans[0], way.answers) in self._answered
         return bool(self._found[way.spans].mean() >= SHARE)
-
-    @property
-    def _all_ways(self) -> Iterator[_Way]:
-        return (way for ways in self._ways.values() for way in ways)
 
 
 class _Spans:

@@ -17,12 +17,9 @@ from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 
 
 def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:
-    """Compares prepared folders by their rows' hashes.
+    """Compares the folders of training data, by name, with those of validation data and evaluation items.
 
-    ``trained`` are the folders of training data by name, ``judged`` those of validation data and evaluation items.
-
-    Raises:
-        DataError: names each two that share rows, how many, and where the first one stands in both.
+    Rows are equal if their hashes are. The error names each two folders that share rows.
     """
     known = {name: hashes for name, folder in trained.items() if (hashes := _hashes(folder)) is not None}
     problems = []
