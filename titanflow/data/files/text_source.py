@@ -63,8 +63,8 @@ def check_text(source: Source, data: Data, seq_len: int) -> None:
     found = source.rows.features[TEXT]
     key = "data.text_column"
     if getattr(found, "dtype", None) not in ("string", "large_string"):
-        problem = Problem(f"column {data.text_column!r} of {data.name} is {found}", key, expected="a column of text")
-        raise DataError(problem)
+        message = f"column {data.text_column!r} of {data.name} is {found}"
+        raise DataError(Problem(message, key, expected="a column of text"))
     if source.rows.data[TEXT].null_count:
         rows = (row for row, text in enumerate(source.rows[TEXT]) if text is None)
         raise problems_error([Problem("the row has no text", data.text_column, source.origin(row)) for row in rows])
@@ -80,8 +80,7 @@ def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Itera
     """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns while the rows are read.
 
     Raises:
-        DataError: it can't be read, lacks the column, or has rows without text; names the first
-            :data:`MAX_PROBLEMS` of them.
+        DataError: it can't be read, lacks the column, or has rows without text, of which the first are named.
     """
     kind = Ending.of(file).format
     if kind == "text":

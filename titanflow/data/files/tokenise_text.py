@@ -63,23 +63,22 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     A document that inference would encode differently is a DataError.
     """
     loaded = load_tokenizer(tokenizer)
-    encoded = map_rows(
-        *(source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}),
-        *(f"tokenising {data.name}", work, 64),
-    )
+    texts, options = source.rows.select_columns([TEXT]), {"tokenizer": str(tokenizer)}
+    encoded = map_rows(texts, _encode_texts, options, f"tokenising {data.name}", work, batch_size=64)
     _refuse_differences(encoded, source)
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
     reasons = np.where(lengths > 0, "", BLANK).astype(object)
     files = count_files(source, reasons, sizes)
+    tokens = int(kept.sum())
     info = DatasetInfo(
         kind="text",
         name=data.name,
         fingerprint=fingerprint,
         documents=len(kept),
-        tokens=int(kept.sum()),
-        trained_tokens=int(kept.sum()),
+        tokens=tokens,
+        trained_tokens=tokens,
         bytes=int(sizes.sum()),
         dtype=token_dtype(loaded.vocab_size).__name__,
         vocab_size=loaded.vocab_size,

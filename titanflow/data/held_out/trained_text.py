@@ -78,8 +78,9 @@ class TrainedOn:
             self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
         elif stage.folder not in seen:
             self._add_rows(stage)
-            for before in _begun_with(stage):
-                self._add(f"the model that {stage.stage} began with", before, {*seen, stage.folder})
+            before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
+            if before:
+                self._add(f"the model that {stage.stage} began with", Path(before), {*seen, stage.folder})
 
     def _add_rows(self, run: StageRun) -> None:
         data = run.config.get("data") or {}
@@ -109,11 +110,6 @@ def _stage_of(folder: Path) -> StageRun | None:
             run = StageRun.read(place / RUN_FILE)
             return run if run.stage in TRAINED else None
     return None
-
-
-def _begun_with(run: StageRun) -> list[Path]:
-    path = run.base or (run.config.get("checkpoint") or {}).get("initial_load_path")
-    return [Path(path)] if path else []
 
 
 def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -36,16 +36,19 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
     a yardstick for a model's bits per byte.
     """
     texts = [{"text": text, "file": file.name} for text, file in stdlib_text.documents(part)]
-    examples = _example_names()
-    asked = [name for name in _drawn_names(part) if part != "dev" or name not in examples]
+    shown = _balanced(_untold(_drawn_names("dev")), EXAMPLES)
+    asked = [name for name in _drawn_names(part) if part != "dev" or name not in shown]
     untold = _untold(asked)
-    kinds, summaries = _balanced(asked, ITEMS), {name.summary for name in untold}
-    about_names = (_kind_items(kinds), _module_items(asked[:ITEMS]), _summary_items(untold[:ITEMS], summaries))
-    tasks = dict(zip(TASKS, (texts, *about_names), strict=True))
-    of_examples = (_kind_items(examples), _module_items(examples), _summary_items(examples))
-    for task, rows in (tasks | dict(zip(map(examples_of, TASKS[1:]), of_examples, strict=True))).items():
+    tasks = {
+        "text": texts,
+        "kind": _kind_items(_balanced(asked, ITEMS)),
+        "module": _module_items(asked[:ITEMS]),
+        "summary": _summary_items(untold[:ITEMS], {name.summary for name in untold}),
+    }
+    examples = {"kind": _kind_items(shown), "module": _module_items(shown), "summary": _summary_items(shown)}
+    for name, rows in (tasks | {examples_of(task): rows for task, rows in examples.items()}).items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     held_out = "".join(row["text"] for row in texts).encode()
     return {
         "items": {task: len(rows) for task, rows in tasks.items()},
@@ -112,10 +115,6 @@ def _summary_items(names: list[PublicName], offered: Collection[str] = ()) -> li
         choices.insert(answer, name.summary)
         items.append(_item(name, chats.SUMMARY_QUESTIONS, choices=choices, answer=answer))
     return items
-
-
-def _example_names() -> list[PublicName]:
-    return _balanced(_untold(_drawn_names("dev")), EXAMPLES)
 
 
 def _drawn_names(part: Part) -> list[PublicName]:
