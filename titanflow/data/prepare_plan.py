@@ -50,7 +50,6 @@ class TokenizerPlan(Strict):
 
     @property
     def texts(self) -> list[Data]:
-        """The sources whose text it is trained on."""
         members = mixture_members(self.train_on) or {data_name(self.train_on): self.train_on}
         return [Data(**{**member, "name": name, "kind": "text"}) for name, member in members.items()]
 

@@ -203,7 +203,9 @@ def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
 
 def _json_rows(file: Path) -> FileRows:
     with opened(file) as stream:
-        blank, head = _first_line(stream)
+        blank = 0
+        while (head := stream.readline()) and not head.strip():
+            blank += 1
         is_list = head.removeprefix(BYTE_ORDER_MARK.encode()).lstrip().startswith(b"[")
         if not is_list and (Ending.of(file).suffix == ".jsonl" or _is_json(head)):
             return FileRows("line", _text_lines(file))
@@ -218,14 +220,6 @@ def _json_rows(file: Path) -> FileRows:
     if len({line for line, _ in rows}) == len(rows):
         return FileRows("line", ((blank + line, row) for line, row in rows))
     return FileRows("row", enumerate((row for _, row in rows), 1))
-
-
-def _first_line(stream: IO[bytes]) -> tuple[int, bytes]:
-    """The number of blank lines at the beginning, and the first line that isn't blank."""
-    blank = 0
-    while (line := stream.readline()) and not line.strip():
-        blank += 1
-    return blank, line
 
 
 def _is_json(line: bytes) -> bool:
@@ -272,7 +266,6 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
 
 
 def _elements(text: str) -> Iterator[tuple[int, int]]:
-    """The spans of a JSON array's elements."""
     decoder = json.JSONDecoder()
     position = _after(text, 0, "[")
     is_open = text[position : position + 1] != "]"

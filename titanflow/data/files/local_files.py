@@ -76,12 +76,13 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
         found.passed_over += of_entry.passed_over
         for file in of_entry.files:
             real = file.resolve()
-            found.passed_over[_SAME_FILE] += real in seen
-            found.files += [] if real in seen else [file]
+            if real in seen:
+                found.passed_over[_SAME_FILE] += 1
+            else:
+                found.files.append(file)
             seen.add(real)
     if problems:
         raise DataError(problems)
-    found.passed_over = +found.passed_over
     return found
 
 
@@ -143,22 +144,15 @@ def _below(folder: Path, key: str) -> LocalFiles:
         links = [name for name in folders if (here / name).is_symlink() and name not in hidden]
         passed_over += Counter({_HIDDEN: len(hidden), _LINKED: len(links)})
         folders[:] = [name for name in folders if name not in (*hidden, *links)]
-        for name in names:
-            file = here / name
-            if not name.startswith("."):
-                reason = _reason(file)
-                passed_over[reason] += bool(reason)
-                files += [] if reason else [file]
+        for file in (here / name for name in names if not name.startswith(".")):
+            if not file.is_file():
+                passed_over[_NO_FILE] += 1
+            elif (ending := Ending.of(file)).format:
+                files.append(file)
+            else:
+                passed_over[str(ending)] += 1
     found = _filled(sorted(files))
     return LocalFiles(found.files, +passed_over + found.passed_over)
-
-
-def _reason(file: Path) -> str:
-    """Why a folder's file is skipped regardless of its content; empty if it isn't."""
-    if not file.is_file():
-        return _NO_FILE
-    ending = Ending.of(file)
-    return "" if ending.format else str(ending)
 
 
 def _filled(files: list[Path]) -> LocalFiles:

@@ -170,7 +170,6 @@ def _built_in(data: Data) -> Source:
 
 
 def _column(rows: Dataset, data: Data, where: str) -> Dataset:
-    """Keeps only the configured column, renamed to :data:`TEXT`."""
     asked = data.text_column
     if asked not in rows.column_names:
         raise _no_column(where, asked, rows.column_names)

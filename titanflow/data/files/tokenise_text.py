@@ -65,7 +65,10 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     loaded = load_tokenizer(tokenizer)
     texts, options = source.rows.select_columns([TEXT]), {"tokenizer": str(tokenizer)}
     encoded = map_rows(texts, _encode_texts, options, f"tokenising {data.name}", work, batch_size=64)
-    _refuse_differences(encoded, source)
+    faults = enumerate(column_values(encoded, "problem"))
+    found = [Problem(**{**json.loads(fault), "origin": source.origin(number)}) for number, fault in faults if fault]
+    if found:
+        raise problems_error(found)
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
@@ -93,13 +96,6 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     )
     places, hashes = source.places()[lengths > 0], column_values(encoded, "hash")[lengths > 0]
     write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)
-
-
-def _refuse_differences(encoded: Dataset, source: Source) -> None:
-    texts = enumerate(column_values(encoded, "problem"))
-    found = [Problem(**{**json.loads(text), "origin": source.origin(number)}) for number, text in texts if text]
-    if found:
-        raise problems_error(found)
 
 
 def text_pieces(text: str, encoder: TextEncoder, size: int = _PIECE) -> Iterator[str]:

@@ -51,7 +51,6 @@ class PublicName:
 
 @cache
 def read_names() -> tuple[PublicName, ...]:
-    """All public names of the running interpreter's standard library, sorted by name."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     command = [sys.executable, "-I", "-S", "-B", __file__]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

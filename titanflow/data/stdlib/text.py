@@ -85,7 +85,9 @@ def _parted(root: Path) -> dict[str, list[Path]]:
     # Cached: a plan asks for the parts for each stage's data, and the library doesn't change meanwhile.
     found: dict[str, list[Path]] = {}
     for file in _walk(root):
-        found.setdefault(_part(file.relative_to(root)), []).append(file)
+        module = file.relative_to(root).parts[0].removesuffix(".py")
+        part = held_out_part(module) if module in HELD_OUT_MODULES else "train"
+        found.setdefault(part, []).append(file)
     return found
 
 
@@ -98,8 +100,3 @@ def _walk(folder: Path) -> list[Path]:
         elif entry.suffix == ".py" and not entry.name.startswith(_BUILD_FILES):
             found.append(entry)
     return found
-
-
-def _part(relative: Path) -> Part:
-    module = relative.parts[0].removesuffix(".py")
-    return held_out_part(module) if module in HELD_OUT_MODULES else "train"
