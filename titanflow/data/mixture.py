@@ -20,10 +20,9 @@ from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
 def write_mixture(
     folder: Path, name: str, fingerprint: str, spec: Mapping[str, Any], members: Mapping[str, Path]
 ) -> None:
-    """Writes the folder of a mixture, which refers to its sources' prepared folders, the ``members``.
+    """Writes the folder of a mixture, which refers to the prepared folders of its ``members``.
 
-    The sources must be prepared with the same vocabulary and chat template. For ``spec`` see
-    :func:`titanflow.config.mixture.mixture_spec`.
+    For ``spec`` see :func:`titanflow.config.mixture.mixture_spec`.
     """
     infos = [read_info(member) for member in members.values()]
     templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
@@ -70,8 +69,7 @@ class MixedRows:
     def __init__(self, info: DatasetInfo, seq_len: int) -> None:
         self.info = info
         self.seq_len = seq_len
-        folders = {name: Path(folder) for name, folder in info.mixture["members"].items()}
-        self.members = {name: PreparedRows.open(folder, seq_len) for name, folder in folders.items()}
+        self.members = {name: PreparedRows.open(folder, seq_len) for name, folder in info.mixture["members"].items()}
         self._ends = np.cumsum([len(rows) for rows in self.members.values()])
 
     def __len__(self) -> int:

@@ -146,9 +146,8 @@ class PreparedRows:
         """
         if not 0 <= index < self._rows:
             raise IndexError(f"row {index} of {self._rows} in {self.folder}")
-        return self._text_row(index) if self._trained is None else self._chat_row(index)
-
-    def _text_row(self, index: int) -> Row:
+        if self._trained is not None:
+            return self._chat_row(index)
         start = index * self.seq_len
         tokens = np.asarray(self._tokens[start : start + self.seq_len + 1], dtype=np.int64)
         return Row(tokens[:-1], tokens[1:].copy())

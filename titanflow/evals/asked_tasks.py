@@ -209,8 +209,8 @@ class _Search:
             hint = "set include_path to the folder of the file"
             return f"found the file {name!r}", "the name that stands in it", hint
         near = difflib.get_close_matches(name, known, n=3)
-        where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
         hint = f"did you mean {', '.join(near)}?" if near else ""
+        where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
         return f"no task or group {name!r}", f"names of tasks, groups or tags{where}", hint
 
 

@@ -33,11 +33,9 @@ def syntax_problems(task: SingleTask) -> Iterator[Problem]:
 def templates(task: SingleTask) -> Iterator[tuple[str, str]]:
     """Each template of a task, with its key."""
     of_examples = task.config.get("fewshot_config")
-    for key in TEMPLATES:
-        yield from ((key, text) for text in as_list(task.config.get(key)) if isinstance(text, str) and "{" in text)
-    for text in of_examples.values() if isinstance(of_examples, dict) else ():
-        if isinstance(text, str) and "{" in text:
-            yield "fewshot_config", text
+    values = [(key, text) for key in TEMPLATES for text in as_list(task.config.get(key))]
+    values += [("fewshot_config", text) for text in of_examples.values()] if isinstance(of_examples, dict) else []
+    yield from ((key, text) for key, text in values if isinstance(text, str) and "{" in text)
 
 
 @cache

@@ -126,10 +126,9 @@ def _generation_problems(task: SingleTask) -> Iterator[Problem]:
     settings, output = task.config.get("generation_kwargs"), task.config.get("output_type", GENERATE)
     if settings is None:
         return
-    stands = task.yaml.stands
     if output != GENERATE:
         # A file that tasks of several output types include, or a group of them, may hold settings for some of them.
-        if stands.get("generation_kwargs") != stands.get("output_type"):
+        if task.yaml.stands.get("generation_kwargs") != task.yaml.stands.get("output_type"):
             return
         message = f"a task of {output} generates nothing"
         yield task.yaml.problem("generation_kwargs", message, f"output_type: {GENERATE}, or no such section")

@@ -62,14 +62,18 @@ class _References:
         if not isinstance(value, str) or "${" not in value:
             return value, None
         try:
-            if value.startswith("${") and _end(value, 0) == len(value):
-                found, is_default, _ = self._reference(value, 0)
-                return self._whole(found, is_default)
-            return self._joined(value), None
+            if not value.startswith("${") or _end(value, 0) != len(value):
+                return self._joined(value), None
+            found, is_default, _ = self._reference(value, 0)
         except _Malformed as error:
             hint = "a default that begins with a minus is written as ${NAME: -1}"
             self.problems.append(Problem(f"found {error}", self.key, self.origin, FORM, hint))
             return value, None
+        # A default is YAML. The environment's value is a text, so quotation marks belong to it.
+        if not is_default and found[:1] in ("'", '"'):
+            return found, None
+        parsed = parse_scalar(found)
+        return parsed, parsed if is_default and isinstance(parsed, str) else found
 
     def _joined(self, text: str) -> str:
         pieces: list[str] = []
@@ -79,13 +83,6 @@ class _References:
             pieces += [text[position:start], found]
             position = end
         return "".join([*pieces, text[position:]])
-
-    def _whole(self, found: str, is_default: bool) -> tuple[Any, Any]:
-        # A default is YAML. The environment's value is a text, so quotation marks belong to it.
-        if is_default or found[:1] not in ("'", '"'):
-            parsed = parse_scalar(found)
-            return parsed, parsed if is_default and isinstance(parsed, str) else found
-        return found, None
 
     def _reference(self, value: str, start: int) -> tuple[str, bool, int]:
         """The text that the reference at ``start`` stands for, whether that is its default, and where it ends."""

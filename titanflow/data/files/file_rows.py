@@ -73,8 +73,7 @@ def _decompressed(file: Path) -> Any:
     if compression == ".zst":
         import pyarrow
 
-        stream = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
-        return io.BufferedReader(stream, 1 << 20)
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd"), 1 << 20)
     return file.open("rb")
 
 

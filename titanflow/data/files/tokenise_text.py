@@ -72,8 +72,7 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
-    reasons = np.where(lengths > 0, "", BLANK).astype(object)
-    files = count_files(source, reasons, sizes)
+    files = count_files(source, np.where(lengths > 0, "", BLANK).astype(object), sizes)
     tokens = int(kept.sum())
     info = DatasetInfo(
         kind="text",

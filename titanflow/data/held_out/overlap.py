@@ -17,10 +17,7 @@ from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 
 
 def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:
-    """Compares the folders of training data, by name, with those of validation data and evaluation items.
-
-    Rows are equal if their hashes are. The error names each two folders that share rows.
-    """
+    """Refuses rows that folders of both kinds share, and names each two such folders; rows are compared by hash."""
     known = {name: hashes for name, folder in trained.items() if (hashes := _hashes(folder)) is not None}
     problems = []
     for name, folder in judged.items():

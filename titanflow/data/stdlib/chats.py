@@ -95,8 +95,7 @@ def _module(name: PublicName) -> str:
 
 @cache
 def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
-    names = held_out_names()
-    known = frozenset(spelling for name in names for spelling in (name.name, name.defined))
+    known = frozenset(spelling for name in held_out_names() for spelling in (name.name, name.defined))
     return known, re.compile(rf"\b(?:{'|'.join(HELD_OUT_MODULES)})\.\w")
 
 

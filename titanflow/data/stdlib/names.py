@@ -103,8 +103,7 @@ def _attributes(module: ModuleType) -> list[str]:
 def _describe(module_name: str, attribute: str, value: object) -> PublicName | None:
     if not (inspect.isclass(value) or inspect.isfunction(value) or inspect.isbuiltin(value)):
         return None
-    defining = getattr(value, "__module__", None)
-    name = getattr(value, "__name__", None)
+    defining, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     if not isinstance(defining, str) or not isinstance(name, str) or name != attribute:
         return None
     # A name counts only in the package that defines it, not wherever else it was imported.

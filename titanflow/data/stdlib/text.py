@@ -76,8 +76,8 @@ def read_source(file: Path) -> str:
 
 def documents(part: str = "train", limit: int | None = None) -> list[tuple[str, Path]]:
     """The text of each source file of ``part``, and the file, at most ``limit``; empty files are skipped."""
-    texts = ((read_source(file), file) for file in source_files(part))
-    return list(islice(((text, file) for text, file in texts if text.strip()), limit))
+    found = ((text, file) for file in source_files(part) if (text := read_source(file)).strip())
+    return list(islice(found, limit))
 
 
 @functools.cache
