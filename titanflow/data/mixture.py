@@ -25,11 +25,10 @@ def write_mixture(
     For ``spec`` see :func:`titanflow.config.mixture.mixture_spec`.
     """
     infos = [read_info(member) for member in members.values()]
-    templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
-    for what, values in (
-        ("vocabularies", {info.vocab_size for info in infos}),
-        ("chat templates", {path.read_text(encoding="utf-8") for path in templates}),
-    ):
+    paths = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
+    templates = {path.read_text(encoding="utf-8") for path in paths}
+    vocabularies = {info.vocab_size for info in infos}
+    for what, values in (("vocabularies", vocabularies), ("chat templates", templates)):
         if len(values) > 1:
             raise DataError(Problem(f"the sources of {name} were prepared with different {what}", "data.mixture"))
     first = infos[0]
@@ -49,7 +48,7 @@ def write_mixture(
         mixture={**spec, "members": {member: str(path) for member, path in members.items()}},
     )
     if templates:
-        (folder / TEMPLATE_FILE).write_text(templates[0].read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / TEMPLATE_FILE).write_text(templates.pop(), encoding="utf-8")
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
@@ -110,8 +109,7 @@ class MixedOrder(Order):
     """Which row stands at a position of a mixture's endless stream.
 
     A round is a fixed sequence of sources. After any number of rows, each source's share is as exact as whole rows
-    allow. Rounds follow one another, and each source continues where it was. Each epoch of a source is a new
-    permutation.
+    allow. Rounds follow one another, each source continues where it was, and each of its epochs is a new permutation.
     """
 
     def __init__(

@@ -194,6 +194,5 @@ def _pattern_problems(task: SingleTask, step: Mapping[str, Any]) -> Iterator[Pro
 
 
 def _own_filters(task: SingleTask) -> list[str]:
-    """The filters that Python files beside the task register."""
     files = sorted(task.yaml.path.parent.rglob("*.py"))
     return [name for file in files for name in _OWN_FILTER.findall(file.read_text(encoding="utf-8", errors="replace"))]

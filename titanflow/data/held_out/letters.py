@@ -93,13 +93,13 @@ def _numbers() -> Hashes:
 
 
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The first ``count`` powers of the base, and of its inverse modulo 2^64."""
     powers, inverses = _powers_upto(1 << max(count, 1 << 16).bit_length())
     return powers[:count], inverses[:count]
 
 
 @cache
 def _powers_upto(count: int) -> tuple[Hashes, Hashes]:
+    """The powers of the base, and of its inverse modulo 2^64."""
     made = []
     for base in (_BASE, _INVERSE):
         factors = np.full(count, base, np.uint64)

@@ -6,6 +6,7 @@ size changes. A share is a limit for each row's hash; a number takes that many d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,14 +42,9 @@ def part_of(source: Source, data: Data, work: Work) -> Source:
         elsewhere[DUPLICATE], kept = kept & ~is_first, kept & is_first
     numbers = np.flatnonzero(kept)
     files = source.places()[:, 0]
-    return Source(
-        source.rows.select(numbers).flatten_indices(cache_file_name=work.cache_file()),
-        source.files,
-        source.passed_over,
-        numbers,
-        {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()},
-        source.unread,
-    )
+    counts = {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()}
+    rows = source.rows.select(numbers).flatten_indices(cache_file_name=work.cache_file())
+    return replace(source, rows=rows, numbers=numbers, elsewhere=counts)
 
 
 def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the source") -> NDArray[np.int8]:

@@ -60,7 +60,6 @@ def write_items(folder: Path, part: Part = "test") -> dict[str, Any]:
 
 
 def examples_of(task: str) -> str:
-    """The file name of a task's examples, without its ending."""
     return f"{task}_examples"
 
 
