@@ -195,7 +195,7 @@ def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
 
 
 def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
-    """A finished folder's ``dataset.json``; for text with the number of rows that this ``seq_len`` gives."""
+    """A finished folder's ``dataset.json`` without its files; for text with the rows that this ``seq_len`` gives."""
     facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text(encoding="utf-8"))
     # There may be a hundred thousand files.
     facts.pop("files", None)

@@ -1,6 +1,7 @@
 """Reads the rows of one local file, each with its place.
 
-A file is read to its end, or an error says where reading failed. No row is silently split, joined or left out.
+A file is opened by exactly its own name and read to its end, or an error says where reading failed. No row is silently
+split, joined or left out.
 """
 
 from __future__ import annotations
@@ -250,6 +251,7 @@ def _text(file: Path, raw: bytes) -> str:
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        # The decoder counts from behind the byte order mark, which it removes.
         raise _not_utf8(file, 1 + raw[: error.start].count(b"\n"), error) from error
 
 

@@ -2,7 +2,7 @@
 
 Items are found by their wording. A question of 13 words or more is searched by its runs of 13 words, the n-grams of
 GPT-3's and lm-eval's decontamination; it leaked if half of them are found. A shorter question is searched as a whole,
-with its answer close behind. Wording that more than three items share belongs to the task and is ignored.
+with its answer close behind. Wording that more than three items of a task share is the task's own and is ignored.
 """
 
 from __future__ import annotations
