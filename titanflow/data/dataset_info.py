@@ -1,4 +1,4 @@
-"""``dataset.json``: what a folder of prepared rows holds, and what became of the rows that it lacks."""
+"""``dataset.json``: describes a folder of prepared rows, and accounts for the rows that it lacks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ DATASET_FILE = "dataset.json"
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """``dataset.json``: what a prepared folder holds.
+    """The contents of ``dataset.json``.
 
     ``tokens`` counts all tokens, ``trained_tokens`` those with a label, ``bytes`` the UTF-8 bytes of the
     source text. ``rows`` and ``seq_len`` are None for text: any ``seq_len`` cuts the same stream into its own
-    rows. ``longest`` is the longest document's number of tokens; ``dropped`` counts left-out rows by reason, and
-    ``dropped_rows`` says of the first of each where they stand.
+    rows. ``longest`` is the longest document's number of tokens. ``dropped`` counts left-out rows by reason, and
+    ``dropped_rows`` says where the first ones of each reason stand.
 
-    ``files`` says of each file what became of its rows, ``passed_over`` counts other files of its folders, by reason.
-    Of a source that holds rows out, ``part`` is the one that these rows are, and ``elsewhere`` counts the others'.
+    ``files`` accounts for each file's rows; ``passed_over`` counts other files in its folders, by reason. If the source
+    holds rows out, ``part`` names the part of these rows, and ``elsewhere`` counts the rows of the others.
 
-    Of chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` the rows whose
-    mask was proved, ``fill`` the share of the rows' places that hold a token. ``unread`` counts columns and keys of
-    messages that nothing reads, ``notes`` the rows in which the template writes a text otherwise than the row has it.
-    ``mixture`` says of a mixture how it is mixed, and where its members lie.
+    For chats: ``ends_of_turn`` are the tokens that end trained turns, the most frequent first, ``proved`` counts the
+    rows whose mask was proved, ``fill`` is the share of the rows' places that hold a token. ``unread`` counts columns
+    and message keys that nothing reads, ``notes`` the rows in which the template changes a text.
+    ``mixture`` has a mixture's settings and its members' folders.
     """
 
     kind: Literal["text", "chat", "mixture"]
@@ -64,7 +64,7 @@ class DatasetInfo:
 
 
 def is_complete(folder: Path | str) -> bool:
-    """Whether a folder of rows or evaluation items was finished."""
+    """Whether a folder of rows or evaluation items is finished."""
     return (Path(folder) / DATASET_FILE).is_file()
 
 
@@ -76,17 +76,13 @@ def read_info(folder: Path | str) -> DatasetInfo:
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
-        raise DataError(
-            Problem(
-                f"{folder} holds no prepared data: {DATASET_FILE} is missing",
-                hint="prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`",
-            )
-        )
+        hint = "prepare it first: `titanflow run` does, or `python -m titanflow.data.prepare run.yaml`"
+        raise DataError(Problem(f"{folder} holds no prepared data: {DATASET_FILE} is missing", hint=hint))
     return DatasetInfo(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def account(info: DatasetInfo, data: Data) -> list[str]:
-    """What the log says of a dataset that was prepared from files, a line each."""
+    """The log's lines about a dataset that was prepared from files."""
     rows = sum(file["rows"] for file in info.files)
     dropped = "".join(f", {count} left out: {reason}" for reason, count in info.dropped.items())
     part = f" in the {info.part} part" if info.part else ""
@@ -98,7 +94,6 @@ def account(info: DatasetInfo, data: Data) -> list[str]:
         lines.append(f"{info.name}: files passed over: {others}")
     plain = sum(Ending.of(Path(file["name"])).format == "text" for file in info.files) if data.path else 0
     if plain and data.document == "file":
-        lines.append(
-            f"{info.name}: {plain} of plain text, each file one document; data.document: paragraph or line parts them"
-        )
+        settings = "data.document: paragraph or line parts them"
+        lines.append(f"{info.name}: {plain} of plain text, each file one document; {settings}")
     return lines

@@ -1,4 +1,4 @@
-"""What prepared data depends on, as fingerprints, and the folders that these name.
+"""Fingerprints of everything that prepared data depends on, and the folders that they name.
 
 Nothing heavy is imported: a plan asks for these before anything is prepared.
 """
@@ -26,12 +26,12 @@ from titanflow.data.stdlib.text import source_files, stdlib_folder
 from titanflow.data.tokenizer.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
 
 DATA_VERSION = 8
-"""Counts up whenever the same data would be prepared into other bytes."""
+"""Raise it whenever the same data would be prepared into other bytes."""
 DIGESTS_FILE = "digests.json"
-# What says where rows are, not what is in them.
+# Keys that say where rows are, not what is in them.
 _NOT_CONTENT = ("name", "path", "dataset", "streaming", "mixture")
 _RENDERED = ("template", "template_args", "turns", "tool_arguments")
-# Hashing less than this takes no time that anybody would notice, and reading it again can't be wrong.
+# Smaller files are hashed each time: that takes no time, and can't be wrong.
 _REMEMBERED_SIZE = 32 << 20
 
 
@@ -42,11 +42,7 @@ def data_fingerprint(
     chat: Mapping[str, Any] | None = None,
     workspace: Path | None = None,
 ) -> str:
-    """The fingerprint of what a data config gives once it is prepared: the digest of :func:`data_parts`.
-
-    Raises:
-        DataError: a file isn't there.
-    """
+    """The fingerprint of a data config's prepared rows: the digest of :func:`data_parts`."""
     if members := mixture_members(data):
         ours = (tokenizer_fingerprint, seq_len, chat, workspace)
         return mixture_fingerprint(data, {name: data_fingerprint(member, *ours) for name, member in members.items()})
@@ -60,11 +56,11 @@ def data_parts(
     chat: Mapping[str, Any] | None = None,
     workspace: Path | None = None,
 ) -> dict[str, Any]:
-    """What the rows of one source depend on.
+    """Everything that the prepared rows of one source depend on.
 
-    That is: its config and content, the tokenizer, for chats ``seq_len`` and how they are rendered (``chat``; None for
-    evaluation items, which aren't), and the version of the code. With a ``workspace``, the digests of large files are
-    remembered there by path, size and time.
+    That is its config and content, the tokenizer, the version of the code, and for chats ``seq_len`` and the rendering
+    (``chat``; None for evaluation items, which aren't rendered). With a ``workspace``, the digests of large files are
+    cached there by path, size and time.
 
     Raises:
         DataError: a file isn't there.
@@ -80,7 +76,7 @@ def data_parts(
 
 
 def data_files(data: Mapping[str, Any]) -> list[Path]:
-    """The local files of one source, in the order of their digests in :func:`data_parts`; none of any other kind.
+    """The local files of one source, in the order of their digests in :func:`data_parts`; empty for other sources.
 
     Raises:
         DataError: a file isn't there.
@@ -92,20 +88,17 @@ def data_files(data: Mapping[str, Any]) -> list[Path]:
 
 
 def mixture_fingerprint(data: Mapping[str, Any], members: Mapping[str, str]) -> str:
-    """The fingerprint of a mixture whose sources have these, by name."""
+    """The fingerprint of a mixture; ``members`` has the fingerprint of each source by name."""
     return digest({"version": DATA_VERSION, "members": dict(members), "mixture": mixture_spec(data)})
 
 
 def tokenizer_fingerprint(
     tokenizer: Mapping[str, Any], data: Mapping[str, Any], vocab_size: int, workspace: Path | None = None
 ) -> str:
-    """The fingerprint of a tokenizer: a given one's files, or the text and size that one is trained with.
+    """The fingerprint of a tokenizer: of a given one's files, or of the text and size that it is trained with.
 
-    Args:
-        tokenizer: ``path``, and ``words`` where text is parted in a way of its own.
-        data: the pretraining data's config.
-        vocab_size: the size to train.
-        workspace: see :func:`data_fingerprint`.
+    ``tokenizer`` has the ``path`` of a given one, and ``words`` if text isn't split into words as usual. ``data`` is
+    the pretraining data's config; for ``workspace`` see :func:`data_parts`.
 
     Raises:
         DataError: the given folder is no tokenizer, the size is too small, or the text isn't there.
@@ -119,7 +112,7 @@ def tokenizer_fingerprint(
 
 
 def given_files(path: str | Path) -> dict[str, str]:
-    """SHA-256 of each file that counts of a tokenizer's folder, by name.
+    """SHA-256 of each of a tokenizer's files that matter, by name.
 
     Raises:
         DataError: it is no tokenizer.
@@ -129,17 +122,17 @@ def given_files(path: str | Path) -> dict[str, str]:
 
 
 def prepared_folder(workspace: Path | str, data: Mapping[str, Any], fingerprint: str) -> Path:
-    """Where a data config's rows lie: shared by every run of the workspace."""
+    """The folder of a data config's rows, which all runs of the workspace share."""
     return Path(workspace) / "data" / f"{data_name(data)}-{fingerprint}"
 
 
 def tokenizer_folder(workspace: Path | str, fingerprint: str) -> Path:
-    """Where a tokenizer lies."""
+    """The folder of a tokenizer, which all runs of the workspace share."""
     return Path(workspace) / "data" / f"tokenizer-{fingerprint}"
 
 
 def data_name(data: Mapping[str, Any]) -> str:
-    """What a prepared folder is called: the config's ``name``, or one made from its source; safe as a file name."""
+    """The name for a prepared folder: the config's ``name``, or one made from its source; safe as a file name."""
     path = data.get("path")
     first = path[0] if isinstance(path, list) and path else path
     made = Path(first).stem if first else "mixture" if mixture_members(data) else "data"
@@ -152,10 +145,9 @@ def _source(config: Data, workspace: Path | None) -> Any:
     if config.source:
         return _interpreter(config)
     if config.path:
-        # What bytes mean depends on the ending.
         files = local_files(config.path).files
         _check_document(config, files)
-        # A task finds its items by their names.
+        # Evaluation tasks find their files by name; otherwise only the ending matters, which says how to read a file.
         known_by = named_files(config.path) if config.kind == "evals" else [str(Ending.of(file)) for file in files]
         return list(zip(known_by, _digests(files, workspace), strict=True))
     if config.dataset and expanded(config.dataset).is_dir():
@@ -183,7 +175,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 
 def _interpreter(config: Data) -> dict[str, Any]:
-    """The built-in sources are as old as the interpreter that they are read from."""
+    """What the built-in sources depend on: the interpreter whose library they are read from."""
     parts = PARTS if config.source != "stdlib" else (config.part or "train",)
     files = [file for part in parts for file in _sized(stdlib_folder(), part)]
     return {"python": sys.version, "machine": platform.machine(), "files": files}
@@ -210,10 +202,8 @@ def _digests(files: list[Path], workspace: Path | None) -> list[str]:
 
 
 def _remembered(memory: Path | None) -> dict[str, str]:
-    if memory is None or not memory.is_file():
-        return {}
     try:
-        return dict(json.loads(memory.read_text(encoding="utf-8")))
+        return dict(json.loads(memory.read_text(encoding="utf-8"))) if memory is not None and memory.is_file() else {}
     except (ValueError, TypeError):
         return {}
 

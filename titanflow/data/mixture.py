@@ -1,4 +1,4 @@
-"""Several prepared sources read as one, in an order that is a function of the seed and the position alone."""
+"""Reads several prepared sources as one, in an order that depends only on the seed and the position."""
 
 from __future__ import annotations
 
@@ -13,31 +13,22 @@ from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
-from titanflow.data.order import Order, permutation
+from titanflow.data.order import Order, visited
 from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
 
 
 def write_mixture(
     folder: Path, name: str, fingerprint: str, spec: Mapping[str, Any], members: Mapping[str, Path]
 ) -> None:
-    """Writes the folder of a mixture, which refers to those of its sources.
+    """Writes the folder of a mixture, which refers to the prepared folders of its ``members``.
 
-    Args:
-        folder: where to write.
-        name: what it is called.
-        fingerprint: what it depends on.
-        spec: see :func:`titanflow.config.mixture.mixture_spec`.
-        members: the prepared folder of each source.
-
-    Raises:
-        DataError: the sources were prepared with different vocabularies or templates.
+    For ``spec`` see :func:`titanflow.config.mixture.mixture_spec`.
     """
     infos = [read_info(member) for member in members.values()]
-    templates = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
-    for what, values in (
-        ("vocabularies", {info.vocab_size for info in infos}),
-        ("chat templates", {path.read_text(encoding="utf-8") for path in templates}),
-    ):
+    paths = [path for member in members.values() if (path := member / TEMPLATE_FILE).is_file()]
+    templates = {path.read_text(encoding="utf-8") for path in paths}
+    vocabularies = {info.vocab_size for info in infos}
+    for what, values in (("vocabularies", vocabularies), ("chat templates", templates)):
         if len(values) > 1:
             raise DataError(Problem(f"the sources of {name} were prepared with different {what}", "data.mixture"))
     first = infos[0]
@@ -57,7 +48,7 @@ def write_mixture(
         mixture={**spec, "members": {member: str(path) for member, path in members.items()}},
     )
     if templates:
-        (folder / TEMPLATE_FILE).write_text(templates[0].read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / TEMPLATE_FILE).write_text(templates.pop(), encoding="utf-8")
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
@@ -72,24 +63,18 @@ def open_rows(folder: Path | str, seq_len: int) -> PreparedRows | MixedRows:
 
 
 class MixedRows:
-    """Random access to the rows of all sources of a mixture, one source's after another's."""
+    """Random access to the rows of a mixture's sources, numbered one source after the other."""
 
     def __init__(self, info: DatasetInfo, seq_len: int) -> None:
         self.info = info
         self.seq_len = seq_len
-        folders = {name: Path(folder) for name, folder in info.mixture["members"].items()}
-        self.members = {name: PreparedRows.open(folder, seq_len) for name, folder in folders.items()}
+        self.members = {name: PreparedRows.open(folder, seq_len) for name, folder in info.mixture["members"].items()}
         self._ends = np.cumsum([len(rows) for rows in self.members.values()])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def row(self, index: int) -> Row:
-        """Row ``index``.
-
-        Raises:
-            IndexError: there is no such row.
-        """
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} in the mixture {self.info.name}")
         source = int(np.searchsorted(self._ends, index, side="right"))
@@ -97,15 +82,11 @@ class MixedRows:
         return rows.row(index - int(self._ends[source]) + len(rows))
 
     def order(self, seed: int) -> MixedOrder:
-        """The order in which training visits the rows."""
-        sources = self.info.mixture["sources"]
-        return MixedOrder(
-            [MixedSource(name, len(rows), tokens_a_row(rows), **sources[name]) for name, rows in self.members.items()],
-            self.info.mixture["strategy"],
-            self.info.mixture["weights"],
-            self.info.mixture["stop"],
-            seed,
-        )
+        mixture, members = self.info.mixture, self.members.items()
+        sources = [
+            MixedSource(name, len(rows), tokens_a_row(rows), **mixture["sources"][name]) for name, rows in members
+        ]
+        return MixedOrder(sources, mixture["strategy"], mixture["weights"], mixture["stop"], seed)
 
 
 def tokens_a_row(rows: PreparedRows) -> float:
@@ -115,7 +96,7 @@ def tokens_a_row(rows: PreparedRows) -> float:
 
 @dataclass(frozen=True)
 class MixedSource:
-    """What the order of a mixture needs to know of a source."""
+    """A source, as the order of a mixture needs it."""
 
     name: str
     rows: int
@@ -127,9 +108,8 @@ class MixedSource:
 class MixedOrder(Order):
     """Which row stands at a position of a mixture's endless stream.
 
-    A round of the mixture is a fixed sequence of sources, in which each source's share is met after any number of
-    rows as nearly as whole rows allow; rounds follow one another, and each source goes on where it was. Within a
-    source, each epoch is a permutation of its own.
+    A round is a fixed sequence of sources. After any number of rows, each source's share is as exact as whole rows
+    allow. Rounds follow one another, each source continues where it was, and each of its epochs is a new permutation.
     """
 
     def __init__(
@@ -144,9 +124,12 @@ class MixedOrder(Order):
         self.seed = seed
         self._starts = np.cumsum([0, *(source.rows for source in sources)])
         ends = [max(1, round(source.rows * source.epochs)) for source in sources]
-        self._round = _one_after_another(ends) if strategy == "concat" else _interleaved(sources, ends, weights, stop)
+        if strategy == "concat":
+            self._round = np.repeat(np.arange(len(ends), dtype=np.int16), ends)
+        else:
+            self._round = _interleaved(sources, ends, weights, stop)
         self._counts = np.bincount(self._round, minlength=len(sources))
-        # How often the source of each place of the round came before it.
+        # For each place of the round: how many earlier places have the same source.
         self._before = np.empty(len(self._round), np.int64)
         for source in range(len(sources)):
             places = self._round == source
@@ -156,36 +139,23 @@ class MixedOrder(Order):
         return len(self._round)
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows at these positions, numbered as :class:`MixedRows` numbers them."""
+        """The rows at these positions, with the numbers of :class:`MixedRows`."""
         rounds, places = np.divmod(positions, len(self._round))
         chosen = self._round[places]
         visits = rounds * self._counts[chosen] + self._before[places]
         rows = np.empty(len(positions), np.int64)
         for source in np.unique(chosen):
             of_source = chosen == source
-            rows[of_source] = self._starts[source] + self._visited(int(source), visits[of_source])
+            count = self.sources[source].rows
+            rows[of_source] = self._starts[source] + visited(count, self.seed, visits[of_source], int(source) + 1)
         return rows
 
     def shares(self, positions: int) -> dict[str, float]:
-        """Each source's share of the tokens at the first ``positions`` positions."""
         rounds, rest = divmod(positions, len(self._round))
         counts = rounds * self._counts + np.bincount(self._round[:rest], minlength=len(self.sources))
         tokens = counts * np.array([source.tokens_a_row for source in self.sources])
-        total = tokens.sum()
-        names = [source.name for source in self.sources]
-        return {name: float(count / total) if total else 0.0 for name, count in zip(names, tokens, strict=True)}
-
-    def _visited(self, source: int, visits: NDArray[np.int64]) -> NDArray[np.int64]:
-        epochs, within = np.divmod(visits, self.sources[source].rows)
-        found = np.empty(len(visits), np.int64)
-        for epoch in np.unique(epochs):
-            places = epochs == epoch
-            found[places] = permutation(self.sources[source].rows, self.seed, int(epoch), source + 1)[within[places]]
-        return found
-
-
-def _one_after_another(ends: list[int]) -> NDArray[np.int16]:
-    return np.repeat(np.arange(len(ends), dtype=np.int16), ends)
+        shares = tokens / (tokens.sum() or 1)
+        return {source.name: float(share) for source, share in zip(self.sources, shares, strict=True)}
 
 
 def _interleaved(sources: list[MixedSource], ends: list[int], weights: str, stop: str) -> NDArray[np.int16]:

@@ -1,4 +1,4 @@
-"""Which rows a step trains on: a function of the seed and the position alone, the same on any number of ranks."""
+"""Which rows a step trains on: this depends only on the seed and the position, not on the number of ranks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ from numpy.typing import NDArray
 
 @lru_cache(maxsize=16)
 def permutation(rows: int, seed: int, epoch: int, source: int = 0) -> NDArray[np.int64]:
-    """The order in which one epoch visits ``rows`` rows; each ``source`` of a mixture has one of its own.
+    """The order in which one epoch visits ``rows`` rows; each ``source`` of a mixture has its own.
 
-    Drawn from ``RandomState``, whose stream numpy promises never to change (NEP 19); ``Generator`` makes no
-    such promise, and a resume under a newer numpy must meet the same rows.
+    A resume under a newer numpy must meet the same rows. Numpy promises never to change the stream of ``RandomState``
+    (NEP 19), but not that of ``Generator``.
     """
-    drawn_from = [seed, epoch, source] if source else [seed, epoch]
-    bits = np.random.MT19937(np.random.SeedSequence(drawn_from))
+    bits = np.random.MT19937(np.random.SeedSequence([seed, epoch, source] if source else [seed, epoch]))
     order = np.random.RandomState(bits).permutation(rows).astype(np.int64)
     order.flags.writeable = False
     return order
+
+
+def visited(rows: int, seed: int, visits: NDArray[np.int64], source: int = 0) -> NDArray[np.int64]:
+    """The row at each visit: visit ``n`` is in epoch ``n // rows``."""
+    epochs, within = np.divmod(visits, rows)
+    found = np.empty(len(visits), dtype=np.int64)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        found[chosen] = permutation(rows, seed, int(epoch), source)[within[chosen]]
+    return found
 
 
 class Order(ABC):
@@ -31,7 +40,7 @@ class Order(ABC):
         """The row numbers at these positions, of the same shape ``[positions]``."""
 
     def shares(self, positions: int) -> dict[str, float]:
-        """Of a mixture, each source's share of the tokens so far; empty where there is but one source."""
+        """Each source's share of a mixture's tokens so far; empty if there is only one source."""
         return {}
 
 
@@ -49,10 +58,4 @@ class Shuffled(Order):
         self.seed = seed
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row numbers at these positions."""
-        epochs, within = np.divmod(positions, self.rows)
-        found = np.empty(len(positions), dtype=np.int64)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            found[chosen] = permutation(self.rows, self.seed, int(epoch))[within[chosen]]
-        return found
+        return visited(self.rows, self.seed, positions)

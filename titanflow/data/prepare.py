@@ -1,8 +1,8 @@
 """Prepares an experiment's data before anything is trained: ``python -m titanflow.data.prepare run.yaml``.
 
-The stage's ``config`` is a :class:`titanflow.data.prepare_plan.PreparePlan`. A folder that is complete is left alone.
-Each other one is written beside its place and renamed, so that a kill leaves nothing that counts. All inputs are read
-and checked before anything is written.
+The stage's ``config`` is a :class:`titanflow.data.prepare_plan.PreparePlan`. Complete folders are left alone. The
+others are written beside their place and then renamed, so that a kill leaves no incomplete folder there. All inputs
+are read and checked before anything is written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from titanflow.data.held_out.held_out_items import write_held_out_items
 from titanflow.data.held_out.overlap import check_overlap
 from titanflow.data.held_out.parts import part_of
 from titanflow.data.mixture import write_mixture
-from titanflow.data.prepare_plan import DatasetPlan, PreparePlan
+from titanflow.data.prepare_plan import DatasetPlan, PreparePlan, TokenizerPlan
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.checks import check_given
 from titanflow.data.tokenizer.hf_tokenizer import download_tokenizer
@@ -52,12 +52,12 @@ from titanflow.run.contract import INTERRUPTED_EXIT, StageRun
 from titanflow.run.errors import record_failure
 from titanflow.run.results import PrepareResult, write_result
 
-# Bytes of text from which on its tokens are kept though another dataset may still fail.
+# From this many bytes of text on, a dataset's tokens are kept even if a later dataset fails.
 _TAKES_LONG = 64 << 20
 
 
 class Preparation:
-    """One run of the prepare stage; ``scratch`` is a folder for what lasts as long as the run."""
+    """One run of the prepare stage; ``scratch`` is a folder for files that last as long as the run."""
 
     def __init__(self, plan: PreparePlan, scratch: Path) -> None:
         self.plan = plan
@@ -65,11 +65,6 @@ class Preparation:
         self._sources: dict[str, Source] = {}
 
     def run(self) -> PrepareResult:
-        """Makes what is missing and says what there is.
-
-        Raises:
-            DataError: an input can't be used.
-        """
         started = time.monotonic()
         wanted = {dataset.folder: dataset for dataset in self.plan.datasets}.values()
         missing = [dataset for dataset in wanted if not is_complete(dataset.folder)]
@@ -80,10 +75,11 @@ class Preparation:
         mixtures = [dataset for dataset in missing if dataset.kind == "mixture"]
         missing = [dataset for dataset in missing if dataset.kind != "mixture"]
         late = [dataset for dataset in missing if self._takes_long(dataset)]
+        # Kept together or not at all: a mistake in the last one leaves nothing behind.
         with ExitStack() as together:
             tokenizer = self._tokenizer(together)
             early = [dataset for dataset in missing if dataset not in late]
-            # Chats first: their mistakes are the ones that only a close look finds.
+            # Chats first: only a close look finds their mistakes.
             made = {}
             for dataset in sorted(early, key=lambda dataset: dataset.kind != "chat"):
                 made[dataset.folder] = together.enter_context(staged_folder(dataset.folder, DATASET_FILE))
@@ -95,24 +91,22 @@ class Preparation:
                 self._make(dataset, tokenizer, folder)
                 self._check_overlap({dataset.folder: folder})
         for dataset in mixtures:
+            name, spec = dataset.config.name, mixture_spec(dataset.data)
             with staged_folder(dataset.folder, DATASET_FILE) as folder:
-                spec = mixture_spec(dataset.data)
-                write_mixture(folder, dataset.config.name, dataset.fingerprint, spec, dataset.members)
+                write_mixture(folder, name, dataset.fingerprint, spec, dataset.members)
         reports = {str(dataset.folder): dataset_report(dataset) for dataset in self.plan.datasets}
         return PrepareResult(tokenizer=tokenizer, datasets=reports, seconds=round(time.monotonic() - started, 3))
 
     def _check(self, missing: list[DatasetPlan]) -> None:
         self._check_tokenizer()
         for dataset in missing:
-            if dataset.kind == "mixture":
-                continue
             if dataset.kind == "evals":
                 check_items(dataset.config) if dataset.config.kind == "evals" else self._source(dataset.config)
-            elif self.plan.tokenizer is None:
+            elif dataset.kind != "mixture" and self.plan.tokenizer is None:
                 raise DataError(Problem(f"{dataset.config.name} needs a tokenizer", "tokenizer"))
             elif dataset.kind == "text":
                 check_text(self._source(dataset.config), dataset.config, dataset.seq_len)
-            else:
+            elif dataset.kind == "chat":
                 self._source(dataset.config)
 
     def _download_weights(self) -> None:
@@ -122,7 +116,7 @@ class Preparation:
                     download_weights(model.repo_id, model.revision, model.folder)
 
     def _check_overlap(self, staged: dict[Path, Path]) -> None:
-        """Compares the rows of what there is; ``staged`` says where the folders lie that are being written."""
+        """Compares the rows of all finished folders; ``staged`` has the present place of those being written."""
         folders: dict[bool, dict[str, Path]] = {True: {}, False: {}}
         for dataset in self.plan.datasets:
             there = staged.get(dataset.folder, dataset.folder)
@@ -134,26 +128,19 @@ class Preparation:
         tokenizer = self.plan.tokenizer
         if tokenizer is None or tokenizer.is_there:
             return
-        if given := self._given_tokenizer():
+        if given := _given_tokenizer(tokenizer):
             check_given(given)
         else:
             check_vocab_size(tokenizer.vocab_size)
             for text in tokenizer.texts:
                 check_text(self._source(text), text, seq_len=0)
 
-    def _given_tokenizer(self) -> Path | None:
-        """The folder to copy: brought again where the Hub's cache, or that of another machine, lacks it."""
-        plan = self.plan.tokenizer
-        if plan is None or not plan.repo_id:
-            return plan.path if plan else None
-        return download_tokenizer(plan.repo_id, plan.revision)
-
     def _takes_long(self, dataset: DatasetPlan) -> bool:
-        # These are kept as soon as each is done; by then all that could be wrong with the rest has been seen.
+        # Each of these is kept as soon as it is done: by then the mistakes in the others have been found.
         return dataset.kind == "text" and self._source(dataset.config).rows.data.nbytes > _TAKES_LONG
 
     def _source(self, data: Data) -> Source:
-        """The rows of a data config, or of the part of them that it names; each file is read once for all parts."""
+        """The rows of a data config, or of the part that it names; each file is read only once for all parts."""
         key = json.dumps(asdict(data), sort_keys=True)
         if key not in self._sources:
             if data.held_out != HeldOut():
@@ -169,7 +156,7 @@ class Preparation:
         if plan is None or plan.is_there:
             return plan.folder if plan else None
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
-        if given := self._given_tokenizer():
+        if given := _given_tokenizer(plan):
             copy_tokenizer(given, folder)
             add_special_tokens(folder, plan.new_special_tokens)
             return folder
@@ -197,20 +184,20 @@ class Preparation:
             print(*account(info, data), *unread_lines(info, data), sep="\n", file=sys.stderr, flush=True)
 
 
+def _given_tokenizer(plan: TokenizerPlan) -> Path | None:
+    """The folder to copy; downloaded again if it isn't in this machine's Hub cache."""
+    return download_tokenizer(plan.repo_id, plan.revision) if plan.repo_id else plan.path
+
+
 def write_evals(data: Data, fingerprint: str, folder: Path) -> None:
-    """Writes evaluation items and their ``dataset.json``."""
     facts = {"kind": "evals", "name": data.name, "fingerprint": fingerprint, **write_items(data, folder)}
     (folder / DATASET_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
-    """A finished folder's ``dataset.json`` without its files; for text with the rows that this ``seq_len`` gives.
-
-    Raises:
-        DataError: the text is too short for one row.
-    """
+    """A finished folder's ``dataset.json`` without its files; for text with the rows that this ``seq_len`` gives."""
     facts: dict[str, Any] = json.loads((dataset.folder / DATASET_FILE).read_text(encoding="utf-8"))
-    # There may be a hundred thousand of them.
+    # There may be a hundred thousand files.
     facts.pop("files", None)
     if dataset.kind == "text":
         facts |= {"seq_len": dataset.seq_len, "rows": len(PreparedRows.open(dataset.folder, dataset.seq_len))}
@@ -219,19 +206,13 @@ def dataset_report(dataset: DatasetPlan) -> dict[str, Any]:
 
 @contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Says on stderr what is done, and how long it took."""
     started = time.monotonic()
     yield
     print(f"{what} ({time.monotonic() - started:.1f} s)", file=sys.stderr, flush=True)
 
 
 def prepare(run: StageRun) -> PrepareResult:
-    """Runs a prepare stage; what ``datasets`` writes on the way lies in the stage's folder and is removed.
-
-    Raises:
-        DataError: an input can't be used.
-        StageFailed: the disk is full.
-    """
+    """Runs a prepare stage; the temporary files of ``datasets`` are in the stage's folder and are removed."""
     plan = PreparePlan.model_validate(run.config)
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -247,7 +228,7 @@ def prepare(run: StageRun) -> PrepareResult:
 
 
 def show_progress() -> None:
-    """Shows the progress of ``datasets`` where somebody is looking; in a file it would be thousands of lines."""
+    """Shows the progress of ``datasets`` only in a terminal; in a log it would be thousands of lines."""
     import datasets
 
     datasets.logging.set_verbosity_error()
@@ -256,14 +237,14 @@ def show_progress() -> None:
 
 
 def leave_on_sigterm() -> None:
-    """On SIGTERM ends this process and those it started at once, and removes what is half written.
+    """On SIGTERM ends this process and its children at once, and removes half-written folders.
 
-    An exception from a signal handler can get lost in the library that it interrupts; this can't.
+    The library that a signal interrupts may swallow an exception from the handler, so the handler exits itself.
     """
     parent = os.getpid()
 
     def leave(*_: object) -> None:
-        # A process of the pool inherits the handler, and nothing there is its own to remove.
+        # The pool's processes inherit the handler, but must not remove their parent's folders.
         if os.getpid() == parent:
             for child in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
@@ -275,7 +256,7 @@ def leave_on_sigterm() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Prepares what a ``run.yaml`` asks for; returns the exit code (2 for bad input, 1 for anything else)."""
+    """Runs the stage of a ``run.yaml``; returns the exit code (2 for bad input, 1 for anything else)."""
     if len(arguments) != 1:
         print("usage: python -m titanflow.data.prepare run.yaml", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
-"""What the prepare stage is asked for: the ``config`` of its ``run.yaml``.
+"""The ``config`` of a prepare stage's ``run.yaml``.
 
 ::
 
     workspace: ./runs
-    num_proc: null            # processes; null: as many as the data is worth
+    num_proc: null            # processes; null: chosen by the size of the data
     tokenizer: {folder: …, vocab_size: 2048, train_on: {…}}
     weights: []               # models of the Hub that stages begin with: {repo_id, revision, folder}
     datasets:
@@ -32,7 +32,7 @@ from titanflow.run.contract import Strict
 class TokenizerPlan(Strict):
     """The tokenizer to make: a copy of ``path``, or one of ``vocab_size`` trained on the text of ``train_on``.
 
-    With a ``repo_id`` it is the Hub's at ``revision``, a commit; ``path`` is then its place in the plan's cache.
+    With a ``repo_id`` it is the Hub's at ``revision``, a commit; ``path`` is then its place in the planner's Hub cache.
     """
 
     folder: Path
@@ -46,12 +46,10 @@ class TokenizerPlan(Strict):
 
     @property
     def is_there(self) -> bool:
-        """Whether it was made before."""
         return (self.folder / CONFIG_FILE).is_file()
 
     @property
     def texts(self) -> list[Data]:
-        """What to train on: the text of each source."""
         members = mixture_members(self.train_on) or {data_name(self.train_on): self.train_on}
         return [Data(**{**member, "name": name, "kind": "text"}) for name, member in members.items()]
 
@@ -68,9 +66,9 @@ class ChatSettings(Strict):
 
 
 class DatasetPlan(Strict):
-    """One folder of rows or evaluation items to make; of a mixture, ``members`` are its sources' folders.
+    """One folder of rows or evaluation items to make; ``members`` are the folders of a mixture's sources.
 
-    ``trains`` says whether its rows are trained on: nothing else may hold any of them.
+    ``trains`` says whether its rows are trained on; validation and evaluation data may then hold none of them.
     """
 
     folder: Path
@@ -84,12 +82,11 @@ class DatasetPlan(Strict):
 
     @property
     def config(self) -> Data:
-        """The data config, under the name that its folder has."""
+        """The data config, with the folder's name."""
         return Data(**{**self.data, "name": data_name(self.data)})
 
     @property
     def chat_plan(self) -> ChatPlan:
-        """How its conversations become rows."""
         assert self.chat is not None
         settings = self.chat.model_dump()
         template = with_defaults(settings["template"], settings.pop("template_args"))
@@ -97,7 +94,7 @@ class DatasetPlan(Strict):
 
 
 class WeightsPlan(Strict):
-    """A model of the Hub, whose weights are to be brought into the Hub's cache before a stage loads them."""
+    """A model of the Hub whose weights must be in the Hub's cache before a stage loads them."""
 
     repo_id: str
     revision: str

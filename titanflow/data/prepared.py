@@ -1,12 +1,12 @@
 """Prepared rows on disk: memory-mapped token arrays, written once and read by every rank.
 
 A folder holds ``tokens.npy`` (1-D, uint16 or uint32), ``offsets.npy`` (int64, where each document starts and
-the last one ends) and ``dataset.json``, which is written last: a folder without it doesn't count. For chats also
-``trained.npy`` (bool, aligned with the tokens) and ``chat_template.jinja``; where they are packed ``members.npy``
-(int64, the documents row by row) and ``row_offsets.npy`` (int64, where in it each row starts and the last ends).
+the last one ends) and ``dataset.json``, which is written last: a folder without it is incomplete. Chats add
+``trained.npy`` (bool, aligned with the tokens) and ``chat_template.jinja``. Packed chats add ``members.npy`` (int64,
+the documents row by row) and ``row_offsets.npy`` (int64, where each row starts in it and the last one ends).
 
-Of each document ``places.npy`` (int64 ``[documents, 2]``) has the number of its file and its place there, and
-``hashes.npy`` (uint64 ``[documents]``) the hash of what it holds: see :mod:`titanflow.data.held_out.row_hash`.
+``places.npy`` (int64 ``[documents, 2]``) has each document's file number and its place in that file, ``hashes.npy``
+(uint64 ``[documents]``) the hash of its content: see :mod:`titanflow.data.held_out.row_hash`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ IGNORE_INDEX = -100
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The smallest unsigned type that holds every token id."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
@@ -53,15 +52,8 @@ def write_rows(
 ) -> None:
     """Writes a folder's arrays and, last, its ``dataset.json``.
 
-    Args:
-        folder: an existing folder; see :func:`titanflow.common.staging.staged_folder`.
-        info: what the arrays hold.
-        tokens: chunks of token ids in document order, ``info.tokens`` in all.
-        lengths: tokens of each document, shape ``[documents]``.
-        trained: chunks of the mask in the same order (chats only).
-        places: of each document the number of its file, and its place there.
-        hashes: of each document the hash of what it holds.
-        packs: see :func:`titanflow.data.chat.packing.best_fit`.
+    ``tokens`` are chunks of token ids in document order, ``trained`` chunks of the mask (chats only), ``lengths`` the
+    tokens of each document, shape ``[documents]``. For ``packs`` see :func:`titanflow.data.chat.packing.best_fit`.
     """
     check_sums(info.files, len(lengths), info.bytes, info.dropped, info.elsewhere)
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -70,20 +62,18 @@ def write_rows(
     _write_array(folder / TOKENS_FILE, tokens, info.tokens, np.dtype(info.dtype))
     if trained is not None:
         _write_array(folder / TRAINED_FILE, trained, info.tokens, np.dtype(np.bool_))
-    if places is not None:
-        np.save(folder / PLACES_FILE, places)
-    if hashes is not None:
-        np.save(folder / HASHES_FILE, hashes)
-    if packs is not None:
-        np.save(folder / MEMBERS_FILE, packs[0])
-        np.save(folder / ROW_OFFSETS_FILE, packs[1])
+    members, row_offsets = packs or (None, None)
+    arrays = {PLACES_FILE: places, HASHES_FILE: hashes, MEMBERS_FILE: members, ROW_OFFSETS_FILE: row_offsets}
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(folder / name, array)
     (folder / DATASET_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
 
 
 def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dtype) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     written = 0
-    # Not through a memory map: on a full disk that would be a SIGBUS in place of an error.
+    # Not through a memory map: a full disk would then raise SIGBUS and no error.
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in chunks:
@@ -96,8 +86,8 @@ def _write_array(path: Path, chunks: Iterable[NDArray], count: int, dtype: np.dt
 class Row(NamedTuple):
     """One training row, each array int64 of shape ``[seq_len]``.
 
-    ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained. ``positions``, of a packed row,
-    count from 0 in each document, the padding at the end being a document of its own; None where the row is one.
+    ``labels[i]`` is the target of ``input_ids[i]``, -100 where nothing is trained. In a packed row, ``positions`` count
+    from 0 in each document, and the padding at the end counts as a document. Otherwise they are None.
     """
 
     input_ids: NDArray[np.int64]
@@ -108,7 +98,8 @@ class Row(NamedTuple):
 class PreparedRows:
     """Random access to a prepared folder's training rows.
 
-    Text is one stream of tokens, cut into rows of ``seq_len`` across the documents' borders; a chat is a row.
+    Text is one stream of tokens, cut into rows of ``seq_len`` regardless of documents. A row of chats holds one chat,
+    or several whole ones if they are packed.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, seq_len: int, rows: int) -> None:
@@ -127,18 +118,14 @@ class PreparedRows:
         """Opens a prepared folder for rows of ``seq_len`` tokens.
 
         Raises:
-            DataError: the folder isn't complete, holds less than one row, or holds chats that were prepared
-                for another ``seq_len``.
+            DataError: the folder is incomplete, holds less than one row, or chats prepared for another ``seq_len``.
         """
         folder = Path(folder)
         info = read_info(folder)
         if info.kind == "chat" and info.seq_len != seq_len:
-            raise DataError(
-                Problem(
-                    f"{folder} was prepared for training.seq_len={info.seq_len}, not {seq_len}",
-                    hint="run the prepare step again: its folder's fingerprint holds seq_len",
-                )
-            )
+            message = f"{folder} was prepared for training.seq_len={info.seq_len}, not {seq_len}"
+            hint = "run the prepare step again: its folder's fingerprint holds seq_len"
+            raise DataError(Problem(message, hint=hint))
         rows = text_rows(info.tokens, seq_len) if info.kind == "text" else info.rows or 0
         if rows == 0:
             raise too_short(info, seq_len)
@@ -159,9 +146,8 @@ class PreparedRows:
         """
         if not 0 <= index < self._rows:
             raise IndexError(f"row {index} of {self._rows} in {self.folder}")
-        return self._text_row(index) if self._trained is None else self._chat_row(index)
-
-    def _text_row(self, index: int) -> Row:
+        if self._trained is not None:
+            return self._chat_row(index)
         start = index * self.seq_len
         tokens = np.asarray(self._tokens[start : start + self.seq_len + 1], dtype=np.int64)
         return Row(tokens[:-1], tokens[1:].copy())
@@ -196,27 +182,20 @@ class PreparedRows:
 
 
 def text_rows(tokens: int, seq_len: int) -> int:
-    """How many rows of ``seq_len`` inputs a stream gives; each needs one token more, the last one's label."""
+    """How many rows of ``seq_len`` inputs a stream gives. Each row needs one token more, its last label."""
     return max(tokens - 1, 0) // seq_len
 
 
 def too_short(info: DatasetInfo, seq_len: int) -> DataError:
-    """The error for data that doesn't fill a single row."""
     if info.kind == "chat":
         reasons = ", ".join(f"{reason}: {count}" for reason, count in info.dropped.items())
         way_out = f"raise training.seq_len (it is {seq_len}), or give shorter chats"
-        hint = (
-            way_out
-            if "too_long" in info.dropped
-            else "data.malformed: error shows what is wrong with the first of them"
-        )
-        if set(info.dropped) == {"nothing_trained"}:
+        hint = "data.malformed: error shows what is wrong with the first of them"
+        if "too_long" in info.dropped:
+            hint = way_out
+        elif set(info.dropped) == {"nothing_trained"}:
             hint = f"mark an assistant's turn in each as trained; where data.overlong cuts all of them off, {way_out}"
         return DataError(Problem(f"none of {info.name}'s chats can be trained on ({reasons})", hint=hint))
-    return DataError(
-        Problem(
-            f"{info.name} holds {info.tokens} tokens, too few for one row of training.seq_len={seq_len}",
-            expected=f"at least {seq_len + 1} tokens",
-            hint="give more text, or lower training.seq_len",
-        )
-    )
+    message = f"{info.name} holds {info.tokens} tokens, too few for one row of training.seq_len={seq_len}"
+    hint = "give more text, or lower training.seq_len"
+    return DataError(Problem(message, expected=f"at least {seq_len + 1} tokens", hint=hint))

@@ -1,4 +1,4 @@
-"""Which tasks are asked through the chat template: what an evaluate module's ``chat`` says of each."""
+"""Which tasks are asked through the chat template, by an evaluate module's ``chat``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 Setting = bool | str | list[str]
-"""``auto`` does what each task's ``metadata.chat`` says; a list has the names of tasks, or of groups that are asked."""
+"""``auto`` follows each task's ``metadata.chat``; a list names tasks, or groups that are asked for."""
 HINT = "list the group's tasks one by one in `tasks`, or set chat to true or false"
 
 
 def asked_as_chat(name: str, tasks: Mapping[str, Any], setting: Setting) -> dict[str, bool]:
-    """Of each task whether it is asked through the chat template.
+    """Whether each task is asked through the chat template.
 
-    Args:
-        name: what was asked for: a task, or a group of tasks.
-        tasks: the ``metadata`` of each task behind it.
-        setting: the module's ``chat``.
+    ``name`` is the task or group that was asked for, ``tasks`` has the ``metadata`` of each of its tasks.
     """
     if isinstance(setting, list):
         return {task: name in setting or task in setting for task in tasks}
@@ -26,7 +23,7 @@ def asked_as_chat(name: str, tasks: Mapping[str, Any], setting: Setting) -> dict
 
 
 def mixed(name: str, wanted: Mapping[str, bool]) -> str:
-    """What speaks against asking a group's tasks together, all through the template or none; empty if nothing does."""
+    """Why a group's tasks can't be asked together: some use the chat template, others don't. Empty if they agree."""
     if len(set(wanted.values())) < 2:
         return ""
     of_each = ", ".join(f"{task} {'with' if chat else 'without'}" for task, chat in list(wanted.items())[:6])

@@ -1,4 +1,4 @@
-"""What an evaluation asks for: each name of a task, group or tag as the single tasks behind it, and their files."""
+"""Resolves the names that an evaluation asks for (tasks, groups, tags) into single tasks and their files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,27 @@ from titanflow.evals.task_yaml import SingleTask, TaskYaml, as_list, read_task
 from titanflow.files.yaml_source import display
 
 INLINE = ("dataset_path", "custom_dataset")
-"""Keys by one of which a group describes a task of its own, rather than naming one."""
+"""With one of these keys a group defines a task of its own, rather than naming one."""
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")
-"""What a group says of itself; its other keys are its tasks'."""
+"""A group's settings for itself; its other keys apply to its tasks."""
 INSIDE = "::"
-"""Between a group and a task that the group's file describes itself."""
+"""Separates a group from a task that the group's file defines itself."""
 SHOWN = 8
-"""How many matches of a pattern are named."""
+"""How many matches of a pattern a message names."""
 Refuse = Callable[[str, str, str], Problem]
-"""Makes a problem of a name: what was found, what was expected, a hint."""
+"""Makes a problem with a name: what was found, what was expected, a hint."""
 
 
 @dataclass
 class AskedTasks:
-    """The single tasks of each name that was asked for; ``problems`` says which names nothing answers to.
+    """The single tasks of each name that was asked for, and the problems with these names.
 
     Attributes:
         folder: the user's own tasks.
-        tasks: the single tasks of each name that was asked for.
         groups: the merged config of each group on the way.
-        files: the files of ``folder`` that these need.
+        files: the files of ``folder`` that the tasks need.
         library_files: the files of lm-eval's library, and of suites, that they need.
-        own: those of the names that stand in ``folder``.
+        own: the names that are defined in ``folder``.
     """
 
     folder: Path | None
@@ -54,7 +54,7 @@ class AskedTasks:
     def of(cls, names: Sequence[str], folder: Path | None, refuse: Refuse) -> AskedTasks:
         """Looks the names up in ``folder``, among the suites, then in lm-eval's library, as lm-eval does.
 
-        Where lm-eval isn't installed, a name that ``folder`` lacks is let pass.
+        Without lm-eval installed, unknown names are accepted.
         """
         asked = cls(folder)
         search = _Search(asked, index(folder) if folder is not None else Library(""), refuse)
@@ -69,16 +69,15 @@ class AskedTasks:
 
     @property
     def single(self) -> list[SingleTask]:
-        """All tasks, one after the other."""
         return [task for tasks in self.tasks.values() for task in tasks]
 
     @property
     def of_ones_own(self) -> list[str]:
-        """The names of the single tasks that aren't of lm-eval's library."""
+        """The names of the single tasks that aren't from lm-eval's library."""
         return [task.name for task in self.single if not task.of_library]
 
     def _refuse_shared(self, refuse: Refuse) -> None:
-        """lm-eval refuses a task that it is asked for twice; asked one by one, the second score would stand."""
+        """Refuses a task under two names, as lm-eval does; asked for one by one, the second score would win."""
         behind: dict[str, str] = {}
         for name, tasks in self.tasks.items():
             shared = [task.name for task in tasks if behind.setdefault(task.name, name) != name]
@@ -88,9 +87,9 @@ class AskedTasks:
 
 
 def tasks_folders(named: str | None, root: Path) -> list[Path]:
-    """The folders that ``include_path`` may mean, first the one that is taken; empty where there is none.
+    """The existing folders that ``include_path`` may mean; the first one is used.
 
-    One of the config tree ``root`` comes before one of where the user stands, as with the tree's files.
+    As with config files, the config tree ``root`` comes before the working directory.
     """
     candidates = (root / named, expanded(named)) if named else ()
     return list(dict.fromkeys(path.resolve() for path in candidates if path.is_dir()))
@@ -111,9 +110,9 @@ def asked_by(config: Mapping[str, Any], name: str = "evaluate", origins: Mapping
 
 
 def known_metrics(asked: AskedTasks) -> dict[str, list[str]]:
-    """Task or group → metrics that its results will have; none where a task's file doesn't list them.
+    """Task or group → metrics that its results will have; none if a task's file doesn't list them.
 
-    Nothing at all where something that is asked for isn't known.
+    Empty if anything that is asked for is unknown.
     """
     if asked.problems or not all(asked.tasks.values()):
         return {}
@@ -128,7 +127,7 @@ def _metrics(config: Mapping[str, Any], key: str) -> list[str]:
 
 @dataclass
 class _Search:
-    """Looks names up and keeps what it finds in ``asked``; ``above`` are the groups on the way."""
+    """Looks names up and adds what it finds to ``asked``; ``above`` are the groups on the way."""
 
     asked: AskedTasks
     own: Library
@@ -136,20 +135,19 @@ class _Search:
     above: tuple[str, ...] = ()
 
     def expand(self, name: str, over: Mapping[str, Any] | None = None) -> list[SingleTask]:
-        """The single tasks of a name; ``over`` is what the groups above it set."""
+        """The single tasks of a name; ``over`` has the settings of the groups above it."""
         found = self.own if name in self.own else _library_with(name)
         if name in self.above:
             self.asked.problems.append(self.refuse(f"the group {name} holds itself", "groups without circles", ""))
             return []
         if found is None:
-            # Without lm-eval nobody can say what its library has; the plan says that it isn't installed.
+            # Without lm-eval its library's names can't be checked; the plan says that it isn't installed.
             if installed_library() is not None:
                 self.asked.problems.append(self.refuse(*self.unknown(name)))
             return []
         if name in found.tags:
             return [task for member in found.tags[name] for task in self.expand(member, over)]
-        yaml = self.read(name, found)
-        if yaml is None:
+        if (yaml := self.read(name, found)) is None:
             return []
         config = {**yaml.config, **(over or {})}
         if name in found.tasks:
@@ -158,7 +156,7 @@ class _Search:
         return self.members(name, config, yaml)
 
     def read(self, name: str, found: Library) -> TaskYaml | None:
-        """The file of a task or group; None where something is wrong with it, which is kept."""
+        """The file of a task or group; None if it has problems, which ``asked`` gets."""
         path = Path(found.root, found.file(name) or "")
         try:
             if found is self.own and name in found.again:
@@ -173,12 +171,8 @@ class _Search:
         return task
 
     def members(self, group: str, config: Mapping[str, Any], yaml: TaskYaml) -> list[SingleTask]:
-        """The single tasks of a group: what it names, perhaps with settings, and what it describes itself."""
-
-        def refuse(message: str, expected: str, hint: str) -> Problem:
-            return yaml.problem("task", message, expected, hint)
-
-        inside = replace(self, refuse=refuse, above=(*self.above, group))
+        """The single tasks of a group: those that it names, perhaps with settings, and those that it defines itself."""
+        inside = replace(self, refuse=partial(yaml.problem, "task"), above=(*self.above, group))
         over = {key: value for key, value in config.items() if key not in GROUP_KEYS}
         found: list[SingleTask] = []
         members = as_list(config.get("task"))
@@ -201,11 +195,10 @@ class _Search:
         return found
 
     def knows(self, name: str) -> bool:
-        """Whether a name is told apart from one that a group describes itself."""
         return name in self.own or name in suites() or name in (installed_library() or ())
 
     def unknown(self, name: str) -> tuple[str, str, str]:
-        """What was found, what was expected, and what is likely meant by a name that nothing answers to."""
+        """What to say of an unknown name: what was found, what was expected, a hint."""
         known, folder = [*self.own, *suites(), *(installed_library() or ())], self.asked.folder
         if any(sign in name for sign in "*?["):
             matches = sorted(fnmatch.filter(known, name))
@@ -216,13 +209,13 @@ class _Search:
             hint = "set include_path to the folder of the file"
             return f"found the file {name!r}", "the name that stands in it", hint
         near = difflib.get_close_matches(name, known, n=3)
-        where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
         hint = f"did you mean {', '.join(near)}?" if near else ""
+        where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
         return f"no task or group {name!r}", f"names of tasks, groups or tags{where}", hint
 
 
 def _library_with(name: str) -> Library | None:
-    """The suites or lm-eval's library, if one has the name; lm-eval's files are read again before a name is unknown."""
+    """The suites or lm-eval's library, if one has the name. The cached index may be old: files are read again then."""
     for library in (suites, installed_library, read_again):
         found = library()
         if found is not None and name in found:

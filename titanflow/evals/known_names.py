@@ -1,51 +1,58 @@
-"""The names that lm-eval knows, read from its files and not imported: importing it takes longer than a plan."""
+"""The names that lm-eval knows, read from its files: importing it would take longer than a plan."""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from titanflow.evals.library import package_folder
 
 GENERATE = "generate_until"
 STRUCTURE = ("tag", "group", "task_list")
-"""Keys that lm-eval takes out before it makes a task of the others."""
+"""Keys that lm-eval removes before it makes a task from the others."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""lm-eval's names for the most tokens of an answer."""
+"""lm-eval's names for an answer's maximum number of tokens."""
 OF_VLLM = ("stop", "stop_token_ids", "seed", "presence_penalty", "frequency_penalty", "min_tokens", "ignore_eos", "n")
-"""Settings of vLLM's ``SamplingParams`` that transformers has otherwise."""
+"""Settings of vLLM's ``SamplingParams`` that transformers names differently."""
 _METRIC = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)")
 _AGGREGATION = re.compile(r"@register_aggregation\(\s*[\"']([^\"']+)")
 _FILTER = re.compile(r"@register_filter\(\s*[\"']([^\"']+)")
 _SETTING = re.compile(r"kwargs\.pop\(\s*\"([a-z]\w*)\"")
 
 
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A hint with the known name that is closest; empty if none is close."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
 @cache
 def task_keys() -> tuple[str, ...]:
-    """The fields of lm-eval's ``TaskConfig``; empty where they aren't found."""
+    """The fields of lm-eval's ``TaskConfig``. As with all names below: empty if they aren't found."""
     fields = _fields("TaskConfig")
     return (*fields, *STRUCTURE) if fields else ()
 
 
 @cache
 def fewshot_keys() -> tuple[str, ...]:
-    """The fields of lm-eval's ``FewshotConfig``; empty where they aren't found."""
     return _fields("FewshotConfig")
 
 
 @cache
 def registered() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of lm-eval's metrics and aggregations; empty where they aren't found."""
+    """The names of lm-eval's metrics and aggregations."""
     text = _text(Path("api", "metrics.py"))
     return tuple(_METRIC.findall(text)), tuple(_AGGREGATION.findall(text))
 
 
 @cache
 def filters() -> tuple[str, ...]:
-    """The names of lm-eval's filters; empty where they aren't found."""
     package = package_folder()
     files = sorted((package / "filters").glob("*.py")) if package else []
     return tuple(name for file in files for name in _FILTER.findall(file.read_text(encoding="utf-8")))
@@ -53,7 +60,7 @@ def filters() -> tuple[str, ...]:
 
 @cache
 def generation_settings() -> tuple[str, ...]:
-    """The settings of a generation: lm-eval's own, transformers' and vLLM's; empty where transformers isn't found."""
+    """The settings of a generation: lm-eval's own, transformers' and vLLM's; empty if transformers isn't found."""
     spec = find_spec("transformers")
     if spec is None or spec.origin is None:
         return ()
@@ -67,11 +74,11 @@ def _fields(name: str) -> tuple[str, ...]:
         tree = ast.parse(_text(Path("config", "task.py")))
     except SyntaxError:
         return ()
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     return tuple(
         line.target.id
-        for one in classes
-        for line in one.body
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for line in node.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
     )
 

@@ -1,8 +1,8 @@
 """The tasks of lm-eval's own library, by name, without importing it.
 
-lm-eval parses each of its 14,000 files to know their names, which takes it six seconds and more. Here each is read for
-the few lines that name something, in a second, and the result is kept in the user's cache folder. What the cache says
-is never the last word on a name that it lacks: the files are read again before a name counts as unknown.
+lm-eval parses each of its 14,000 files to know their names, which takes six seconds or more. Here only the few lines
+that name something are read, in a second, and the result is cached in the user's cache folder. The cache may be old:
+the files are read again before a name counts as unknown.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from titanflow.evals.task_yaml import as_list, read_yaml
 
 PACKAGE = "lm_eval"
 INDEX_VERSION = 1
-"""Counts up whenever the same files would be indexed otherwise."""
+"""Raise it whenever the same files would be indexed differently."""
 KEYS = ("task", "group", "tag", "class", "include")
-"""The keys that name a task, and those that lead to one."""
+"""The keys that name a task or lead to one."""
 IGNORED = ("__pycache__", ".ipynb_checkpoints")
-"""The folders that lm-eval passes over."""
+"""The folders that lm-eval skips."""
 _LINE = re.compile(rb"^[\"']?(task|group|tag|class|include)[\"']?[ \t]*:[ \t]*([^\r\n]*)", re.M)
 _SIMPLE = re.compile(r"([\"']?)([^\s\"'\[\]{}#&*!|>%@`,]+)\1\s*(?:#.*)?")
 _FLOW_OR_MERGED = re.compile(rb"\A\s*\{|^<<", re.M)
@@ -38,9 +38,9 @@ _FLOW_OR_MERGED = re.compile(rb"\A\s*\{|^<<", re.M)
 
 @dataclass
 class Library:
-    """The names in a folder of task files: of tasks and groups the file of each below ``root``, of tags the tasks.
+    """The names in a folder of task files: tasks and groups with their file below ``root``, tags with their tasks.
 
-    ``again`` has a second file of a name, which lm-eval passes over.
+    ``again`` has a second file that uses a name, which lm-eval ignores.
     """
 
     root: str
@@ -53,19 +53,16 @@ class Library:
         return name in self.tasks or name in self.groups or name in self.tags
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.tasks
-        yield from self.groups
-        yield from self.tags
+        yield from (*self.tasks, *self.groups, *self.tags)
 
     def file(self, name: str) -> Path | None:
-        """The file of a task or group."""
         found = self.tasks.get(name) or self.groups.get(name)
         return Path(self.root, found) if found else None
 
 
 @cache
 def installed_library() -> Library | None:
-    """The library of the installed lm-eval, as the cache has it; None where lm-eval isn't installed."""
+    """The library of the installed lm-eval, from the cache if possible; None if lm-eval isn't installed."""
     root = _root()
     if root is None:
         return None
@@ -77,20 +74,22 @@ def installed_library() -> Library | None:
 
 @cache
 def read_again() -> Library | None:
-    """The same from its files, whatever the cache says, which then has them as they are."""
+    """The same from its files; updates the cache."""
     root = _root()
     if root is None:
         return None
     library = index(root)
-    _keep(library, _cache_file(root))
+    # If the cache can't be written, the next plan reads the files again.
+    with suppress(OSError):
+        write_text_atomically(_cache_file(root), json.dumps(asdict(library)))
     return library
 
 
 def index(root: Path) -> Library:
     """The names in a folder of task files, by lm-eval's rules.
 
-    Each file is what its own keys say, over those of the files that it includes; of two files with one name, the first
-    in the order of their paths counts. A file that isn't YAML may be listed, which lm-eval would pass over.
+    A file's own keys override those of the files that it includes. If two files have one name, the first path counts.
+    A file that isn't YAML may be listed, though lm-eval would ignore it.
     """
     library, read = Library(str(root)), _Names()
     for path in task_paths(root):
@@ -121,16 +120,16 @@ def task_paths(root: Path) -> list[Path]:
 
 
 class _Names:
-    """The lines of files that name something, with those of the files that they include; each is read once."""
+    """The lines of files that name something, included files' lines too; reads each file once."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[str, Any]] = {}
 
     def of(self, path: Path) -> dict[str, Any]:
-        """The keys task, group, tag, class and include of a file; empty for one that can't be read."""
+        """The :data:`KEYS` of a file; empty if it can't be read."""
         key = os.path.normpath(path)
         if key not in self._known:
-            # Of a file that includes itself, what it says counts.
+            # Set first, because a file may include itself.
             self._known[key] = {}
             own = _own_names(Path(key))
             merged: dict[str, Any] = {}
@@ -146,26 +145,26 @@ def _own_names(path: Path) -> dict[str, Any]:
     except OSError:
         return {}
     found = {name.decode(): _value(rest) for name, rest in _LINE.findall(text)}
-    # A group's ``task`` is a list, which is read when the group is asked for.
+    # A group's ``task`` is a list. It is read only when the group is asked for.
     is_told = all(value is not None or (key == "task" and "group" in found) for key, value in found.items())
     if found and is_told and not _FLOW_OR_MERGED.search(text):
         return found
     try:
         config = read_yaml(path)
     except ConfigError:
-        # Whoever asks for it by its name is told what is wrong with it.
+        # The mistake is reported when someone asks for the task by name.
         return {key: value for key, value in found.items() if value is not None}
     return {key: config[key] for key in KEYS if key in config}
 
 
 def _value(rest: bytes) -> str | None:
-    """What stands behind a key on its line; None for what takes a YAML parser."""
+    """The value behind a key on its line; None if it takes a YAML parser."""
     simple = _SIMPLE.fullmatch(rest.decode("utf-8", "replace").strip())
     return simple[2] if simple else None
 
 
 def package_folder() -> Path | None:
-    """The folder of the installed lm-eval, which is read and not imported."""
+    """The folder of the installed lm-eval, found without importing it."""
     spec = find_spec(PACKAGE)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None
@@ -183,9 +182,3 @@ def _cache_file(root: Path) -> Path:
         installed = ""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "titanflow")
     return folder / f"lm_eval-tasks-{digest([INDEX_VERSION, installed, str(root)])}.json"
-
-
-def _keep(library: Library, path: Path) -> None:
-    """Keeps the index for the next plan; where nothing can be kept, that one reads the files again."""
-    with suppress(OSError):
-        write_text_atomically(path, json.dumps(asdict(library)))

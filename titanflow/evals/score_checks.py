@@ -1,15 +1,14 @@
-"""What a task is scored by: metrics, aggregations and filters that lm-eval lacks, or that give no score of its kind."""
+"""Checks a task's metrics, aggregations and filters: those that lm-eval lacks, or that don't fit the output type."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import Problem
-from titanflow.evals.known_names import GENERATE, filters, registered
+from titanflow.evals.known_names import GENERATE, did_you_mean, filters, registered
 from titanflow.evals.task_yaml import Function, TaskYaml, as_list
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ COMPUTED = {
     ),
     "generate_until": ("exact_match", "bleu", "chrf", "chrf++", "ter", "bypass"),
 }
-"""The metrics that are computed of each output type: ``process_results`` of lm-eval 0.4.13's ``api/task.py``. Of any
-other there is no score, without a word, or an error at the first item."""
+"""The metrics that are computed for each output type: ``process_results`` of lm-eval 0.4.13's ``api/task.py``. Any
+other metric silently gets no score, or fails at the first item."""
 _MEANS = ("mean", "nanmean", "median")
 _OF_COUNTS = ("weighted_perplexity", "bits_per_byte")
 _OF_TEXTS = ("bleu", "chrf", "chrf++", "ter")
@@ -40,12 +39,11 @@ AGGREGATIONS: dict[str, tuple[str, ...]] = {
     "likelihood": (),
     "bypass": ("bypass",),
 }
-"""The aggregations that take what a metric gives of each item; any other metric gives a number, of which a mean is
-taken."""
+"""The aggregations that fit each metric's values per item; metrics not listed give numbers, which take a mean."""
 OF_ANSWERS = ("regex", "regex_pos", "multi_choice_regex", "remove_whitespace", "lowercase", "uppercase", "format_span")
-"""Filters of what a model wrote; what is scored of choices are likelihoods."""
+"""Filters of generated text; choices are scored by likelihoods instead."""
 TWO = 2
-"""Classes that lm-eval's ``f1`` tells apart."""
+"""Classes that lm-eval's ``f1`` distinguishes."""
 OF_GROUP = ("metric", "filter_list", "aggregation", "weight_by_size")
 """Keys of a group's metric: ``AggMetricConfig`` of lm-eval's ``config/group.py``."""
 AGGREGATE = "aggregate_metric_list"
@@ -53,20 +51,17 @@ _OWN_FILTER = re.compile(r"@register_filter\(\s*[\"']([^\"']+)")
 
 
 def score_problems(task: SingleTask) -> list[Problem]:
-    """Everything that is wrong with how a task of the user's own is scored."""
     output = task.config.get("output_type", "generate_until")
     if output not in OUTPUT_TYPES:
-        near = difflib.get_close_matches(str(output), OUTPUT_TYPES, n=1)
         expected = f"one of {', '.join(OUTPUT_TYPES)}"
-        return [task.yaml.problem("output_type", f"found {output!r}", expected, _did_you_mean(near))]
+        return [task.yaml.problem("output_type", f"found {output!r}", expected, did_you_mean(output, OUTPUT_TYPES))]
     entries = as_list(task.config.get("metric_list"))
     found = chain.from_iterable(_entry_problems(task, output, entry) for entry in entries)
     return [*found, *_twice(task, entries), *_filter_problems(task)]
 
 
 def group_problems(config: Mapping[str, Any], yaml: TaskYaml, of_tasks: Sequence[str]) -> Iterator[Problem]:
-    """What is wrong with the means that a group of the user's own takes; ``of_tasks`` are its tasks' metrics, where all
-    of them are known."""
+    """Problems with a group's own means; ``of_tasks`` has its tasks' metrics if all of them are known, else none."""
     for entry in as_list(config.get(AGGREGATE)):
         metric = entry.get("metric") if isinstance(entry, Mapping) else None
         if not isinstance(metric, str):
@@ -78,9 +73,8 @@ def group_problems(config: Mapping[str, Any], yaml: TaskYaml, of_tasks: Sequence
         if aggregation != "mean" and not isinstance(aggregation, Function):
             yield yaml.problem(AGGREGATE, f"no aggregation {aggregation!r} of a group", "mean")
         if of_tasks and metric not in of_tasks:
-            near = difflib.get_close_matches(metric, of_tasks, n=1)
             expected = f"one of {', '.join(dict.fromkeys(of_tasks))}"
-            yield yaml.problem(AGGREGATE, f"none of its tasks has {metric}", expected, _did_you_mean(near))
+            yield yaml.problem(AGGREGATE, f"none of its tasks has {metric}", expected, did_you_mean(metric, of_tasks))
 
 
 def _entry_problems(task: SingleTask, output: str, entry: Any) -> Iterator[Problem]:
@@ -103,14 +97,12 @@ def _entry_problems(task: SingleTask, output: str, entry: Any) -> Iterator[Probl
         return
     known = registered()[0]
     if known and metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = (
-            _did_you_mean(near) or "or one of your own (process_results, !function), or evaluate's (hf_evaluate: true)"
-        )
+        of_ones_own = "or one of your own (process_results, !function), or evaluate's (hf_evaluate: true)"
+        hint = did_you_mean(metric, known) or of_ones_own
         yield task.yaml.problem("metric_list", f"no metric {metric!r}", f"one of {', '.join(known)}", hint)
     elif metric not in COMPUTED[output] and known:
         if output == "generate_until" and isinstance(aggregation, Function):
-            return  # It is handed gold and answer.
+            return  # lm-eval hands it the gold text and the answer.
         message = f"{metric} isn't computed of a task of {output}"
         yield task.yaml.problem("metric_list", message, f"one of {', '.join(COMPUTED[output])}")
     else:
@@ -121,13 +113,12 @@ def _unknown_aggregation(task: SingleTask, aggregation: Any) -> Iterator[Problem
     known = registered()[1]
     if aggregation is None or isinstance(aggregation, Function) or not known or aggregation in known:
         return
-    near = difflib.get_close_matches(str(aggregation), known, n=1)
-    expected = f"one of {', '.join(known)}"
-    yield task.yaml.problem("metric_list", f"no aggregation {aggregation!r}", expected, _did_you_mean(near))
+    message, hint = f"no aggregation {aggregation!r}", did_you_mean(aggregation, known)
+    yield task.yaml.problem("metric_list", message, f"one of {', '.join(known)}", hint)
 
 
 def _unfit_aggregation(task: SingleTask, output: str, metric: str, aggregation: Any) -> Iterator[Problem]:
-    """An aggregation of other things than the metric gives of each item: it fails once all items were asked."""
+    """An aggregation that can't take the metric's values per item: it would fail only after all items were asked."""
     known = registered()[1]
     if isinstance(aggregation, Function) or (aggregation is not None and aggregation not in known):
         return
@@ -144,7 +135,7 @@ def _unfit_aggregation(task: SingleTask, output: str, metric: str, aggregation: 
 
 
 def _twice(task: SingleTask, entries: Sequence[Any]) -> Iterator[Problem]:
-    """A metric that stands twice: the second one's settings are those that count, for both."""
+    """A metric that is listed twice: lm-eval would use the second one's settings for both."""
     names = [str(entry.get("metric")) for entry in entries if isinstance(entry, Mapping)]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield task.yaml.problem("metric_list", f"{name} stands there twice", "each metric once")
@@ -169,22 +160,20 @@ def _step_problems(task: SingleTask, step: Any) -> Iterator[Problem]:
     function = step.get("function") if isinstance(step, Mapping) else None
     if isinstance(function, Function):
         return
-    known = filters()
+    known, repeats = filters(), task.config.get("repeats") or 1
     if not isinstance(function, str):
         yield task.yaml.problem("filter_list", f"found {step!r:.80}", "{function: a filter's name, …}")
     elif known and function not in (*known, *_own_filters(task)):
-        near = difflib.get_close_matches(function, known, n=1)
-        yield task.yaml.problem(
-            "filter_list", f"no filter {function!r}", f"one of {', '.join(known)}", _did_you_mean(near)
-        )
+        hint = did_you_mean(function, known)
+        yield task.yaml.problem("filter_list", f"no filter {function!r}", f"one of {', '.join(known)}", hint)
     elif function in OF_ANSWERS and task.config.get("output_type", GENERATE) != GENERATE:
         message = f"{function} takes texts, and a task of {task.config['output_type']} writes none"
         yield task.yaml.problem("filter_list", message, "no filter, or output_type: generate_until")
     elif function == "take_first_k" and not isinstance(step.get("k"), int):
         yield task.yaml.problem("filter_list", "take_first_k has no k", "{function: take_first_k, k: a whole number}")
-    elif function == "take_first_k" and step["k"] > int(task.config.get("repeats") or 1):
-        message, expected = f"take_first_k takes {step['k']} of {task.config.get('repeats') or 1} answers", "repeats: "
-        yield task.yaml.problem("filter_list", message, f"{expected}{step['k']}")
+    elif function == "take_first_k" and step["k"] > int(repeats):
+        message = f"take_first_k takes {step['k']} of {repeats} answers"
+        yield task.yaml.problem("filter_list", message, f"repeats: {step['k']}")
     elif function == "custom" and not isinstance(step.get("filter_fn"), Function):
         yield task.yaml.problem("filter_list", "custom has no filter_fn", "filter_fn: !function module.name")
     else:
@@ -200,16 +189,10 @@ def _pattern_problems(task: SingleTask, step: Mapping[str, Any]) -> Iterator[Pro
     try:
         re.compile(step["regex_pattern"])
     except (re.error, TypeError) as error:
-        yield task.yaml.problem(
-            "filter_list", f"no regular expression: {step['regex_pattern']!r}: {error}", "one of Python's re"
-        )
+        message = f"no regular expression: {step['regex_pattern']!r}: {error}"
+        yield task.yaml.problem("filter_list", message, "one of Python's re")
 
 
 def _own_filters(task: SingleTask) -> list[str]:
-    """The filters that Python files beside the task register."""
     files = sorted(task.yaml.path.parent.rglob("*.py"))
     return [name for file in files for name in _OWN_FILTER.findall(file.read_text(encoding="utf-8", errors="replace"))]
-
-
-def _did_you_mean(near: list[str]) -> str:
-    return f"did you mean {near[0]}?" if near else ""

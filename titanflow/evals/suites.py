@@ -1,6 +1,6 @@
-"""Suites: groups of lm-eval's tasks under one name, with the number of examples that published figures are made with.
+"""Suites: groups of lm-eval's tasks under one name, with the numbers of examples that published figures use.
 
-Each is a group in lm-eval's own form, in ``suites/``, and says in its file where its settings come from.
+Each is a group file in lm-eval's own format, in ``suites/``, and says where its settings come from.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ FOLDER = Path(__file__).with_name("suites")
 
 @cache
 def suites() -> Library:
-    """The suites by name."""
     return index(FOLDER)
 
 
 def described_suites(names: Iterable[str]) -> dict[str, tuple[list[str], str]]:
-    """Of the names that are suites the tasks with their number of examples, and the file that says so."""
+    """For each name of a suite, its tasks with their number of examples, and its file."""
     found = {}
     for name in names:
         if name in suites():
@@ -36,7 +35,7 @@ def described_suites(names: Iterable[str]) -> dict[str, tuple[list[str], str]]:
 
 
 def suite_problems(config: Mapping[str, Any], name: str, origins: Mapping[str, str]) -> list[Problem]:
-    """Settings of an evaluate module that would make other figures than a suite's name promises."""
+    """Settings of an evaluate module that contradict a suite's name."""
     asked = [one for one in config["tasks"] if one in suites()]
     if not asked or config["num_fewshot"] is None:
         return []
@@ -46,7 +45,7 @@ def suite_problems(config: Mapping[str, Any], name: str, origins: Mapping[str, s
 
 
 def suite_warnings(config: Mapping[str, Any], name: str) -> list[str]:
-    """Settings for all tasks that a suite's published figures weren't made with, and that are right for other tasks."""
+    """Settings for all tasks that differ from a suite's published figures, but may be right for other tasks."""
     asked = [one for one in config["tasks"] if one in suites()]
     return [
         f"{name}.{key} goes to {', '.join(asked)}, too: the published figures were made without it"

@@ -1,4 +1,4 @@
-"""What lm-eval refuses of a task's YAML once it loads the task: after everything was trained, unless a plan asks."""
+"""Finds what lm-eval would refuse in a task's YAML, before anything is trained: lm-eval itself looks only after it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,32 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.evals.asked_tasks import INLINE
-from titanflow.evals.known_names import task_keys
+from titanflow.evals.fewshot import tested_split
+from titanflow.evals.known_names import did_you_mean, task_keys
 from titanflow.evals.score_checks import score_problems
 from titanflow.evals.task_yaml import Function, SingleTask, as_list
 from titanflow.evals.templates import syntax_problems
 from titanflow.evals.value_checks import value_problems
 
 DATA = "${data}"
-"""In a task's YAML, the folder of the prepared evaluation items."""
+"""The folder of the prepared evaluation items, in a task's YAML."""
 FILE_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Values of ``dataset_path`` that read files named in the task, not a dataset on the Hub."""
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 LONGEST_NAME = 96
-"""Characters of a repository's name on the Hub."""
+"""Most characters of a repository's name on the Hub."""
 AT_RUN_TIME = ("globals", "locals", "vars", "exec", "setattr", "__getattr__")
-"""What a Python file names that makes functions as it is imported."""
+"""Names by which a Python file may define functions while it is imported."""
 NEVER_ASKED = {
     "unsafe_code": "the task runs the code that a model writes, and titanflow runs none",
     "doc_to_image": "the task shows images, and the models here read text alone",
     "doc_to_audio": "the task plays sound, and the models here read text alone",
 }
-"""Keys of tasks at which lm-eval ends as the first item is asked, and why."""
+"""Keys of tasks that would end lm-eval at the first item, and why."""
 
 
 def task_problems(task: SingleTask) -> list[Problem]:
-    """Everything that is wrong with a task, whatever lies on the disk beside it.
-
-    Of lm-eval's own tasks only the kind may be wrong.
-    """
+    """All problems with a task, apart from missing data files. Of lm-eval's own tasks only the kind is checked."""
     found = list(_kind_problems(task))
     if task.of_library:
         return found
@@ -52,14 +50,14 @@ def task_problems(task: SingleTask) -> list[Problem]:
         return found
     unknown = list(_key_problems(task))
     found += [*unknown, *_dataset_problems(task), *syntax_problems(task)]
-    # A key that is misspelt is missing as well, and what follows from that is no mistake of its own.
+    # A misspelt key is also missing under its right name; the problems that follow from that would only confuse.
     return found if unknown else [*found, *value_problems(task), *score_problems(task)]
 
 
 def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Problem]:
-    """The files of items that a task of the user's own reads and that aren't there.
+    """Problems for missing files of items that one of the user's own tasks reads.
 
-    ``items`` are the files below the folder that :data:`DATA` stands for; None where nothing is prepared.
+    ``items`` are the files below the folder that :data:`DATA` stands for; None if nothing is prepared.
     """
     if task.of_library:
         return []
@@ -71,7 +69,7 @@ def missing_items(task: SingleTask, items: Collection[str] | None) -> list[Probl
 
 
 def data_files(config: Mapping[str, Any]) -> list[str]:
-    """The files that a task's ``dataset_kwargs.data_files`` names, of all splits."""
+    """The files of all splits that a task's ``dataset_kwargs.data_files`` names."""
     kwargs = config.get("dataset_kwargs")
     files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
     each = files.values() if isinstance(files, Mapping) else [files]
@@ -79,37 +77,35 @@ def data_files(config: Mapping[str, Any]) -> list[str]:
 
 
 def item_files(task: SingleTask, folder: Path | None, unprepared: Mapping[str, Path] | None = None) -> list[Path]:
-    """The files of the split that a task of the user's own is evaluated on, with :data:`DATA` for ``folder``.
+    """The files of the split that one of the user's own tasks is evaluated on; :data:`DATA` stands for ``folder``.
 
-    Items that are still to be prepared are read from ``unprepared``, by their path below the folder. None where one of
-    them isn't there, or columns aren't what its rows have.
+    Items that are still to be prepared are read from ``unprepared``, by their path below the folder. Empty if a file
+    is missing, or if other ``dataset_kwargs`` may change the rows' columns.
     """
     config = task.config
     kwargs = config.get("dataset_kwargs")
     if task.of_library or config.get("dataset_path") not in ("json", "csv") or not isinstance(kwargs, Mapping):
         return []
-    files = kwargs.get("data_files")
-    split = config.get("test_split") or config.get("validation_split")
+    files, split = kwargs.get("data_files"), tested_split(config)
     if isinstance(files, Mapping) and not isinstance(split, str):
         return []
     names = as_list(files.get(split) if isinstance(files, Mapping) else files)
     if set(kwargs) != {"data_files"} or (folder is None and any(DATA in str(name) for name in names)):
         return []
     found = unprepared or {}
-    paths = [
-        found.get(str(name).removeprefix(f"{DATA}/")) or Path(str(name).replace(DATA, str(folder))) for name in names
-    ]
-    # A name that no file can have is none that is there.
+    each = map(str, names)
+    paths = [found.get(name.removeprefix(f"{DATA}/")) or Path(name.replace(DATA, str(folder))) for name in each]
+    # Not Path.is_file, which is an error for a name too long.
     return paths if all(map(os.path.isfile, paths)) else []
 
 
 def is_remote(name: str) -> bool:
-    """Whether a data file is an address, rather than a path."""
+    """Whether a data file is a URL rather than a path."""
     return "://" in name
 
 
 def needs_network(task: SingleTask) -> bool:
-    """Whether a task may have to download something; not where it reads local files."""
+    """Whether a task may have to download something."""
     path = task.config.get("dataset_path")
     if path in FILE_FORMATS:
         return any(map(is_remote, data_files(task.config)))
@@ -128,16 +124,14 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
     for name in names:
         if is_remote(name):
             continue
+        wanted = name.removeprefix(DATA).lstrip("/")
         if not name.startswith(DATA):
             if not os.path.exists(name) and not any(glob.iglob(name, recursive=True)):  # noqa: PTH110, PTH207
                 expected = "a file, by its whole path or from the folder of the command"
                 yield f"no such file: {name}", expected, f"or {DATA}/… for one of the evaluate module's `data`"
-            continue
-        if items is None:
+        elif items is None:
             yield _UNPREPARED
-            continue
-        wanted = name.removeprefix(DATA).lstrip("/")
-        if not any(fnmatch.fnmatch(item, wanted) for item in items):
+        elif not any(fnmatch.fnmatch(item, wanted) for item in items):
             near = difflib.get_close_matches(wanted, items, n=1)
             hint = f"did you mean {DATA}/{near[0]}?" if near else ""
             yield f"{name} isn't among the prepared items", f"one of {', '.join(sorted(items)[:20])}", hint
@@ -145,11 +139,10 @@ def _missing(names: Iterable[str], items: Collection[str] | None) -> Iterator[tu
 
 def _kind_problems(task: SingleTask) -> Iterator[Problem]:
     for key, message in NEVER_ASKED.items():
-        # The empty texts and false are what lm-eval has where a task says nothing.
+        # Empty texts and false are lm-eval's defaults.
         if task.config.get(key):
-            hint = (
-                f"leave {task.name} out of evaluate.tasks; lm_eval itself can be asked for it, with the exported model"
-            )
+            out = f"leave {task.name} out of evaluate.tasks"
+            hint = f"{out}; lm_eval itself can be asked for it, with the exported model"
             yield task.yaml.problem(key, message, "a task of texts whose answers are compared", hint)
 
 
@@ -163,7 +156,7 @@ def _function_problems(task: SingleTask) -> Iterator[Problem]:
 
 
 def functions(value: Any) -> Iterator[Function]:
-    """The functions in a value, which may hold itself by an alias."""
+    """The functions in a value. YAML's aliases may make it contain itself."""
     waiting, seen = [value], set[int]()
     while waiting:
         one = waiting.pop()
@@ -175,11 +168,11 @@ def functions(value: Any) -> Iterator[Function]:
 
 
 def _unfound(function: str, folder: Path) -> str:
-    """Why lm-eval wouldn't find a function, which it looks for beside the YAML first; empty where it would."""
+    """Why lm-eval wouldn't find a function; empty if it would. It looks beside the YAML first."""
     module, _, name = function.rpartition(".")
-    path = folder.joinpath(*module.split(".")).with_suffix(".py") if module else folder
     if not module:
         return "it names no module"
+    path = folder.joinpath(*module.split(".")).with_suffix(".py")
     if path.is_file():
         return _undefined(name, path)
     with suppress(ValueError):
@@ -202,7 +195,7 @@ def _undefined(name: str, path: Path) -> str:
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
-    # What a star brings, and what is made at run time, can't be read here.
+    # Names from a star import, and those that are made at run time, aren't known here.
     is_open = "*" in names or any(isinstance(node, ast.Name) and node.id in AT_RUN_TIME for node in nodes)
     return "" if name in names or is_open else f"{path.name} has no {name}"
 
@@ -211,8 +204,7 @@ def _key_problems(task: SingleTask) -> Iterator[Problem]:
     known = task_keys()
     for key in task.config if known else ():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            yield task.yaml.problem(key, "unknown key", "a key of lm-eval's tasks", _did_you_mean(near))
+            yield task.yaml.problem(key, "unknown key", "a key of lm-eval's tasks", did_you_mean(key, known))
 
 
 def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
@@ -222,9 +214,8 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
         yield task.yaml.problem("task", f"{task.name} reads no data", expected)
     path = config.get("dataset_path")
     if isinstance(path, str) and path and not _is_dataset(path):
-        near = difflib.get_close_matches(path, FILE_FORMATS, n=1)
         expected = f"one of {', '.join(FILE_FORMATS)}, a folder, or owner/name on the Hub"
-        yield task.yaml.problem("dataset_path", f"found {path!r:.80}", expected, _did_you_mean(near))
+        yield task.yaml.problem("dataset_path", f"found {path!r:.80}", expected, did_you_mean(path, FILE_FORMATS))
     kwargs = config.get("dataset_kwargs") or {}
     is_named = isinstance(kwargs, Mapping) and (kwargs.get("data_files") or kwargs.get("data_dir"))
     if config.get("dataset_path") in FILE_FORMATS and not is_named:
@@ -250,12 +241,8 @@ def _dataset_problems(task: SingleTask) -> Iterator[Problem]:
 
 
 def _is_dataset(path: str) -> bool:
-    """Whether a name is a format of files, a folder, or may be a dataset on the Hub; a misspelt format is none."""
+    """Whether a name is a file format, a folder, or may be a dataset on the Hub and no misspelt format."""
     if path in FILE_FORMATS or os.path.exists(path):  # noqa: PTH110  (Path's own is an error for a name too long)
         return True
     is_typo = "/" not in path and bool(difflib.get_close_matches(path, FILE_FORMATS, n=1, cutoff=0.7))
     return len(path) <= LONGEST_NAME and HUB_NAME.fullmatch(path) is not None and not is_typo
-
-
-def _did_you_mean(near: list[str]) -> str:
-    return f"did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""A task's YAML as lm-eval reads it: its own keys over those of what it includes; functions are named, not run."""
+"""A task's YAML as lm-eval reads it: its own keys override included ones. Functions are named, not run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _Base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 @dataclass(frozen=True)
 class Function:
-    """What ``!function module.name`` names: a function of a file beside the YAML, or of an installed module."""
+    """A function that ``!function module.name`` names, of a file beside the YAML or of an installed module."""
 
     name: str
 
 
 class _Loader(_Base):
-    """Takes ``!function`` for its name."""
+    """Reads ``!function`` as its name."""
 
 
 _Loader.add_constructor("!function", lambda loader, node: Function(str(loader.construct_scalar(node))))
@@ -40,7 +40,7 @@ _Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scal
 
 @dataclass
 class TaskYaml:
-    """A task's or a group's config, merged; ``stands`` has the file of each key, ``files`` all that were read."""
+    """A task's or group's merged config. ``stands`` has the file of each key, ``files`` all files that were read."""
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class TaskYaml:
     files: list[Path] = field(default_factory=list)
 
     def problem(self, key: str, message: str, expected: str = "", hint: str = "") -> Problem:
-        """What is wrong with one of its values, with the file and line of its key."""
+        """A problem with a key's value, at the key's file and line."""
         path = self.stands.get(key, self.path)
         return Problem(message, key, f"{display(path)}:{line_of(path, key)}", expected, hint)
 
@@ -57,7 +57,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A file's own keys.
 
     Raises:
-        ConfigError: it can't be read, isn't YAML, or its top isn't a mapping; with file and line.
+        ConfigError: it can't be read, isn't YAML, or its top isn't a mapping.
     """
     with refusing_what_is_no_yaml(path):
         config = yaml.load(path.read_bytes().decode("utf-8-sig"), _Loader)
@@ -68,17 +68,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_keys(path: Path, keys: Mapping[str, Any]) -> None:
-    """Sets keys at the top of a file, whose comments go."""
+    """Sets top-level keys of a file; its comments are lost."""
     text = yaml.dump({**read_yaml(path), **keys}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
 def read_task(path: Path, folder: Path) -> TaskYaml:
-    """A task file of ``folder``, merged with what it includes: of two included files the later goes before.
+    """A task file of ``folder``, merged with the files that it includes, of which later ones override earlier ones.
 
-    Raises:
-        ConfigError: as :func:`read_yaml`, of any of the files; one that is included isn't there or lies outside of the
-            folder, of which a run takes a copy.
+    An included file must lie in the folder, of which a run takes a copy.
     """
     task = TaskYaml(path)
     _merge(task, path, folder)
@@ -88,15 +86,14 @@ def read_task(path: Path, folder: Path) -> TaskYaml:
 def _merge(task: TaskYaml, path: Path, folder: Path) -> None:
     task.files.append(path)
     own = read_yaml(path)
-    included = own.pop("include", None)
-    for name in as_list(included):
+    for name in as_list(own.pop("include", None)):
         _merge(task, _included(task, path, str(name), folder), folder)
     task.config |= own
     task.stands |= dict.fromkeys(own, path)
 
 
 def _included(task: TaskYaml, path: Path, name: str, folder: Path) -> Path:
-    # Without its detours (``../``), links left as they are.
+    # Resolves ``../`` but no symbolic links.
     found = Path(os.path.normpath(path.parent / name))
     origin = f"{display(path)}:{line_of(path, 'include')}"
     if not found.is_file():
@@ -111,22 +108,29 @@ def _included(task: TaskYaml, path: Path, name: str, folder: Path) -> Path:
 
 
 def line_of(path: Path, key: str) -> int:
-    """The line on which a key stands at the top of a file, or 1."""
+    """The line of a file's top-level key, or 1."""
     name = re.escape(key.partition(".")[0])
     found = re.search(rf"^[\"']?{name}[\"']?[ \t]*:", path.read_text(encoding="utf-8", errors="replace"), re.M)
     return found.string.count("\n", 0, found.start()) + 1 if found else 1
 
 
 def as_list(value: Any) -> list[Any]:
-    """What may be written as one or as a list of some."""
+    """The items of a value that may be a list, a single item, or None."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
+def files_by_split(config: Mapping[str, Any]) -> Mapping[Any, Any]:
+    """``dataset_kwargs.data_files`` of a task; empty if it names no splits."""
+    kwargs = config.get("dataset_kwargs")
+    files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    return files if isinstance(files, Mapping) else {}
+
+
 @dataclass
 class SingleTask:
-    """One task of those behind a name. ``config`` is merged with what its groups set over it."""
+    """A single task. ``config`` includes the settings of the groups above it."""
 
     name: str
     config: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What a task's templates ask of its items, held against the columns that the items have."""
+"""Finds the columns that a task's templates need from its items."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 NAMED = ("doc_to_text", "doc_to_target", "doc_to_choice")
 """Keys whose value may be a column's name as well."""
 TEMPLATES = (*NAMED, "description", "gen_prefix")
-
-
 _ASKS_WHETHER = ("defined", "undefined", "default", "d")
-"""Tests and filters that take a name which isn't there."""
+"""Tests and filters that accept an undefined name."""
 
 
 def syntax_problems(task: SingleTask) -> Iterator[Problem]:
-    """Templates that can't be read."""
     from jinja2 import TemplateSyntaxError
 
     for key, text in templates(task):
@@ -34,13 +31,11 @@ def syntax_problems(task: SingleTask) -> Iterator[Problem]:
 
 
 def templates(task: SingleTask) -> Iterator[tuple[str, str]]:
-    """Each template of a task, with the key that has it."""
+    """Each template of a task, with its key."""
     of_examples = task.config.get("fewshot_config")
-    for key in TEMPLATES:
-        yield from ((key, text) for text in as_list(task.config.get(key)) if isinstance(text, str) and "{" in text)
-    for text in of_examples.values() if isinstance(of_examples, dict) else ():
-        if isinstance(text, str) and "{" in text:
-            yield "fewshot_config", text
+    values = [(key, text) for key in TEMPLATES for text in as_list(task.config.get(key))]
+    values += [("fewshot_config", text) for text in of_examples.values()] if isinstance(of_examples, dict) else []
+    yield from ((key, text) for key, text in values if isinstance(text, str) and "{" in text)
 
 
 @cache
@@ -48,7 +43,7 @@ def _environment() -> Any:
     from jinja2 import Environment
 
     environment = Environment()
-    # lm-eval's own.
+    # A filter of lm-eval's own.
     environment.filters["regex_replace"] = str
     return environment
 
@@ -59,7 +54,7 @@ def _parsed(text: str) -> nodes.Template:
 
 
 def column_names(text: str) -> set[str]:
-    """The columns that a template can't do without; none of one that can't be read."""
+    """The columns that a template requires; none if the template has a syntax error."""
     from jinja2 import TemplateSyntaxError, meta, nodes
 
     try:

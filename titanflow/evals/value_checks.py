@@ -1,17 +1,16 @@
-"""Values of a task's YAML at which lm-eval ends once a model is loaded, or that it passes over without a word."""
+"""Finds values of a task's YAML that would end lm-eval once a model is loaded, or that it silently ignores."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from titanflow.common.errors import Problem
-from titanflow.evals.known_names import GENERATE, LENGTHS, fewshot_keys, generation_settings
+from titanflow.evals.known_names import GENERATE, LENGTHS, did_you_mean, fewshot_keys, generation_settings
 from titanflow.evals.task_yaml import Function, SingleTask
 
 SAMPLERS = ("default", "first_n")
-"""Ways to choose examples: ``SAMPLER_REGISTRY`` of lm-eval's ``api/samplers.py``."""
+"""Ways to choose examples, from ``SAMPLER_REGISTRY`` of lm-eval's ``api/samplers.py``."""
 Kind = tuple[type, ...]
 _FUNCTION: Kind = (Function,)
 _KINDS: dict[str, tuple[Kind, str]] = {
@@ -28,26 +27,25 @@ _KINDS: dict[str, tuple[Kind, str]] = {
     "doc_to_choice": ((str, list, dict, Function), "a column, a template, a list, or !function module.name"),
 }
 _NEVER_NULL = ("target_delimiter", "fewshot_delimiter")
-"""Keys for which lm-eval has a value where they are missing, and none where they are null."""
+"""Keys that have a default in lm-eval if they are missing, but not if they are null."""
 _LEAST = {"num_fewshot": 0, "repeats": 1}
-"""Whole numbers, and what each is at least."""
+"""Whole numbers, each with its minimum."""
 
 
 def value_problems(task: SingleTask) -> list[Problem]:
-    """Everything of that kind in a task of the user's own, its scores left out."""
+    """All such problems in one of the user's own tasks; :mod:`titanflow.evals.score_checks` checks its scores."""
     kinds = list(_kind_problems(task))
-    # What has a value of another kind can't be looked into.
+    # The other checks need values of the right kind.
     return kinds or [*_missing(task), *_choice_problems(task), *_fewshot_problems(task), *_generation_problems(task)]
 
 
 def generation_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Settings of a generation that nothing knows, or with a value that none has: name, found, expected, hint."""
+    """Unknown settings of a generation, and settings with a wrong value: name, found, expected, hint."""
     known = generation_settings()
     for name, value in settings.items():
         if known and name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
-            yield str(name), "unknown setting", "until, max_gen_toks, or one of transformers' generate", hint
+            expected = "until, max_gen_toks, or one of transformers' generate"
+            yield str(name), "unknown setting", expected, did_you_mean(name, known)
         elif name == "until" and not (
             isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
         ):
@@ -88,7 +86,7 @@ def _missing(task: SingleTask) -> Iterator[Problem]:
 
 
 def _choice_problems(task: SingleTask) -> Iterator[Problem]:
-    """A list of choices is shown as it stands: lm-eval fills in no template in it."""
+    """Problems with a list of choices, which lm-eval shows as it stands: it fills in no templates there."""
     choices = task.config.get("doc_to_choice")
     listed = choices.values() if isinstance(choices, dict) else choices if isinstance(choices, list) else ()
     if isinstance(choices, dict | list) and not choices:
@@ -107,8 +105,7 @@ def _fewshot_problems(task: SingleTask) -> Iterator[Problem]:
     own, known = task.config.get("fewshot_config") or {}, fewshot_keys()
     for key in own:
         if known and key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(key, known)
             yield task.yaml.problem("fewshot_config", f"unknown key {key!r}", f"one of {', '.join(known)}", hint)
     sampler, samples, indices = own.get("sampler", "default"), own.get("samples"), own.get("fewshot_indices")
     if not isinstance(sampler, Function) and sampler not in SAMPLERS:
@@ -120,7 +117,7 @@ def _fewshot_problems(task: SingleTask) -> Iterator[Problem]:
     if own.get("split") is not None and not isinstance(own["split"], str):
         yield task.yaml.problem("fewshot_config", f"found split: {own['split']!r}", "a split's name")
     if indices is not None:
-        # lm-eval hands them to no sampler.
+        # lm-eval gives them to no sampler.
         message, expected = "lm-eval passes over fewshot_indices", "samples: the items themselves"
         yield task.yaml.problem("fewshot_config", message, expected)
 
@@ -129,10 +126,9 @@ def _generation_problems(task: SingleTask) -> Iterator[Problem]:
     settings, output = task.config.get("generation_kwargs"), task.config.get("output_type", GENERATE)
     if settings is None:
         return
-    stands = task.yaml.stands
     if output != GENERATE:
-        # A file that tasks of several output types include, or a group of them, may say how some generate.
-        if stands.get("generation_kwargs") != stands.get("output_type"):
+        # A file that tasks of several output types include, or a group of them, may hold settings for some of them.
+        if task.yaml.stands.get("generation_kwargs") != task.yaml.stands.get("output_type"):
             return
         message = f"a task of {output} generates nothing"
         yield task.yaml.problem("generation_kwargs", message, f"output_type: {GENERATE}, or no such section")

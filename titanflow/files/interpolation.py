@@ -13,17 +13,17 @@ from titanflow.files.yaml_source import Leaf, Tree, parse_scalar, remade
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?)(?![A-Z])", re.I)
-"""A variable that holds a credential has one of these words in its name; TOKENIZER and MAX_TOKENS have another."""
+"""The name of a variable that holds a credential; TOKENIZER and MAX_TOKENS don't match."""
 FORM = "${NAME} or ${NAME:default}"
 
 
 def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
-    """The tree with each reference replaced, once: what the environment says is a value, not a config.
+    """The tree with each reference replaced. References in the environment's own values are left as they are.
 
-    A value that is one reference takes the type that its key wants (``${STEPS:300}`` is a number, and a text where a
-    text is wanted); inside a longer text it is text. The origin names the variable: ``file:line ($STEPS)``. An unset
-    variable without a default, another form of reference, and a variable that is named like a secret go to
-    ``problems``: secrets stay in the environment, a config is written to disk.
+    If the whole value is one reference, it takes the type that its key wants: ``${STEPS:300}`` is a number, or a text
+    for a key that wants one. Inside a longer text it is text. The origin names the variable: ``file:line ($STEPS)``.
+    ``problems`` gets unset variables without a default, malformed references, and variables that are named like a
+    secret: a config is written to disk, and secrets must not be.
     """
     replaced = {
         key: interpolate(value, problems) if isinstance(value, dict) else _interpolate_leaf(key, value, problems)
@@ -36,13 +36,11 @@ def _interpolate_leaf(key: str, leaf: Leaf, problems: list[Problem]) -> Leaf:
     references = _References(key, leaf.origin, problems)
     value, text = references.replaced(leaf.value)
     said = ", ".join(f"${name}" if name in os.environ else f"${name} unset" for name in dict.fromkeys(references.names))
-    if not said:
-        return leaf
-    return Leaf(value, f"{leaf.origin} ({said})", text)
+    return Leaf(value, f"{leaf.origin} ({said})", text) if said else leaf
 
 
 class _Malformed(ValueError):
-    """A reference in another form than ours."""
+    """A reference that isn't in :data:`FORM`."""
 
 
 @dataclass
@@ -55,7 +53,7 @@ class _References:
     names: list[str] = field(default_factory=list)
 
     def replaced(self, value: Any) -> tuple[Any, Any]:
-        """A value with its references replaced, and the same where a text is wanted."""
+        """A value with its references replaced, and the text of it for a key that wants one."""
         if isinstance(value, list):
             both = [self.replaced(item) for item in value]
             return [one for one, _ in both], [one if text is None else text for one, text in both]
@@ -64,20 +62,20 @@ class _References:
         if not isinstance(value, str) or "${" not in value:
             return value, None
         try:
-            return self._text(value)
+            if not value.startswith("${") or _end(value, 0) != len(value):
+                return self._joined(value), None
+            found, is_default, _ = self._reference(value, 0)
         except _Malformed as error:
             hint = "a default that begins with a minus is written as ${NAME: -1}"
             self.problems.append(Problem(f"found {error}", self.key, self.origin, FORM, hint))
             return value, None
-
-    def _text(self, value: str) -> tuple[Any, Any]:
-        if value.startswith("${") and _end(value, 0) == len(value):
-            found, is_default, _ = self._reference(value, 0)
-            return self._whole(found, is_default)
-        return self._joined(value), None
+        # A default is YAML. The environment's value is a text, so quotation marks belong to it.
+        if not is_default and found[:1] in ("'", '"'):
+            return found, None
+        parsed = parse_scalar(found)
+        return parsed, parsed if is_default and isinstance(parsed, str) else found
 
     def _joined(self, text: str) -> str:
-        """A text with each of its references replaced."""
         pieces: list[str] = []
         position = 0
         while (start := text.find("${", position)) >= 0:
@@ -86,15 +84,8 @@ class _References:
             position = end
         return "".join([*pieces, text[position:]])
 
-    def _whole(self, found: str, is_default: bool) -> tuple[Any, Any]:
-        # A default is written in YAML; what the environment says is a text, quotation marks and all.
-        if is_default or found[:1] not in ("'", '"'):
-            parsed = parse_scalar(found)
-            return parsed, parsed if is_default and isinstance(parsed, str) else found
-        return found, None
-
     def _reference(self, value: str, start: int) -> tuple[str, bool, int]:
-        """What the reference that begins at ``start`` stands for, whether that is its default, and where it ends."""
+        """The text that the reference at ``start`` stands for, whether that is its default, and where it ends."""
         end = _end(value, start)
         name = NAME.match(value, start + 2)
         if name is None or value[name.end()] not in ":}":
@@ -121,7 +112,7 @@ class _References:
 
 
 def _end(value: str, start: int) -> int:
-    """Where the reference that begins at ``start`` ends, behind its brace."""
+    """The position behind the closing brace of the reference that begins at ``start``."""
     depth, position = 1, start + 2
     while position < len(value):
         if value[position] in "{}":

@@ -1,7 +1,7 @@
 """torchtitan's own config files, in TOML, with the file and line of each value kept.
 
-Python's parser keeps no lines. So the file is parsed a second time, statement by statement: a statement ends with the
-first line with which it parses.
+Python's parser keeps no lines, so the file is parsed a second time, statement by statement. A statement ends at the
+first line where it parses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_toml(path: Path) -> Tree:
     """Reads a TOML file as :func:`titanflow.files.yaml_source.read_tree` reads YAML.
 
     Raises:
-        ConfigError: no such file, one that can't be read, not UTF-8, or not TOML.
+        ConfigError: the file can't be read, or isn't UTF-8 or TOML.
     """
     shown, text = display(path), read_text(path).replace("\r\n", "\n")
     try:
@@ -48,7 +48,7 @@ def _tree(value: Any, path: tuple[str, ...], file: str, lines: dict[tuple[str, .
 
 
 def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The first line of each section and value, by its path; the file itself has the empty one."""
+    """The path and first line of each section and value; the empty path is the file itself."""
     yield (), 1
     above: tuple[str, ...] = ()
     begun, statement = 0, ""

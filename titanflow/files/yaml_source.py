@@ -1,8 +1,8 @@
 """YAML with the file and line of each value kept.
 
 A file becomes a tree: a mapping is a ``dict``, anything else a :class:`Leaf`, which knows where it was written.
-Numbers follow YAML 1.2, so that ``1e-4`` is a number, ``0100`` a hundred and ``10:30`` a text, which YAML 1.1 reads as
-text, 64 and 630; a day as ``2026-11-21`` is the text that it is written as.
+Numbers follow YAML 1.2: ``1e-4`` is a number, ``0100`` is 100 and ``10:30`` a text. YAML 1.1 reads these as a text, 64
+and 630. A date such as ``2026-11-21`` stays the text that it is written as.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOAT = re.compile(
 INTEGER = re.compile(r"^(?:[-+]?\d[\d_]*|0o[0-7]+|0x[0-9a-fA-F]+)$")
 _TAG = "tag:yaml.org,2002:"
 BY_NAME = "modules"
-"""The key at the top of a file that may be a list, of mappings that each have a ``name``."""
+"""The key at the top of a file whose value may also be a list of mappings, each with a ``name``."""
 _REPLACED = (f"{_TAG}float", f"{_TAG}int", f"{_TAG}timestamp")
 
 
@@ -39,7 +39,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
-        """A whole number: decimal also with zeros before it, ``0o17`` or ``0x1f``."""
+        """Reads ``0o17``, ``0x1f`` or a decimal number, which may begin with zeros."""
         text = node.value.replace("_", "")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
@@ -53,7 +53,8 @@ Loader.add_constructor(f"{_TAG}int", Loader.construct_integer)
 class Leaf:
     """A value and where it was written: ``file:line``, or the words of a command line.
 
-    ``text`` is what the value is where a text is wanted, as of ``1001`` for a user's name; None where it is the value.
+    ``text`` is the value for a key that wants a text, such as a user's name that is written ``1001``; None if the
+    value serves there too.
     """
 
     value: Any
@@ -68,7 +69,7 @@ Tree: TypeAlias = dict[str, Any]
 def parse_scalar(text: str) -> Any:
     """The value that YAML gives to a piece of text: ``"3"`` → 3, ``"[a, b]"`` → a list, ``""`` → None.
 
-    Nothing of it is cut: what YAML can't read, or would take for a comment, is the text itself.
+    Text that YAML can't read, or would cut as a comment, is returned as it is.
     """
     stripped = text.strip()
     try:
@@ -80,11 +81,6 @@ def parse_scalar(text: str) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """A file in UTF-8.
-
-    Raises:
-        ConfigError: no such file, one that can't be read, or not UTF-8.
-    """
     with refusing_what_is_no_yaml(path):
         return path.read_bytes().decode("utf-8-sig")
 
@@ -93,8 +89,7 @@ def read_tree(path: Path) -> Tree:
     """Reads a YAML file whose top is a mapping.
 
     Raises:
-        ConfigError: no such file, one that can't be read, not UTF-8, not YAML, a key twice, or a top that isn't a
-            mapping.
+        ConfigError: the file can't be read, isn't UTF-8 or YAML, has a key twice, or its top isn't a mapping.
     """
     problems: list[Problem] = []
     with refusing_what_is_no_yaml(path):
@@ -107,7 +102,7 @@ def read_tree(path: Path) -> Tree:
 
 @contextmanager
 def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
-    """Turns what goes wrong when a file is read as YAML into a :class:`ConfigError` with its line."""
+    """Turns any error of reading a file as YAML into a :class:`ConfigError` with its line."""
     shown = display(path)
     try:
         yield
@@ -143,7 +138,7 @@ def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
 
 
 def _by_name(node: yaml.Node) -> yaml.Node:
-    """A list of mappings that each have a ``name`` as a mapping by these names; anything else as it is."""
+    """Turns a list of mappings that each have a ``name`` into a mapping by these names; returns anything else as is."""
     items = node.value if isinstance(node, yaml.SequenceNode) else []
     named = [_name_of(item) for item in items]
     if not named or not all(named):
@@ -151,27 +146,25 @@ def _by_name(node: yaml.Node) -> yaml.Node:
     pairs = []
     for item, pair in zip(items, named, strict=True):
         assert pair is not None
-        # A second name is left, to be refused as any key that a module doesn't have.
+        # A second ``name`` stays, so that the schema refuses it as an unknown key.
         item.value = [other for other in item.value if other is not pair]
         pairs.append((pair[1], item))
     return yaml.MappingNode(f"{_TAG}map", pairs, node.start_mark, node.end_mark)
 
 
 def _name_of(node: yaml.Node) -> tuple[yaml.Node, yaml.Node] | None:
-    """The first pair of a mapping that names it."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     return next((pair for pair in pairs if pair[0].value == "name" and isinstance(pair[1], yaml.ScalarNode)), None)
 
 
 def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
-    """A mapping's tree. What ``<<`` merges into it lies below its own keys, wherever it stands, as YAML has it."""
+    """A mapping's tree. Its own keys override those that ``<<`` merges, wherever ``<<`` stands, as YAML says."""
     tree: Tree = {}
     merged: Tree = {}
     above = (*above, node)
     if node.tag != f"{_TAG}map":
-        problems.append(
-            Problem(f"found the tag {node.tag}", origin=f"{file}:{node.start_mark.line + 1}", expected="no tag")
-        )
+        origin = f"{file}:{node.start_mark.line + 1}"
+        problems.append(Problem(f"found the tag {node.tag}", origin=origin, expected="no tag"))
     for key_node, value_node in node.value:
         key, origin = key_node.value, f"{file}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
@@ -188,10 +181,9 @@ def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: 
 
 
 def _merged(node: yaml.Node, file: str, origin: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
-    """What a merge key brings: of several mappings, the first goes before the others."""
-    sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    """The tree of a merge key's mappings, of which earlier ones override later ones."""
     tree: Tree = {}
-    for source in sources:
+    for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         if not isinstance(source, yaml.MappingNode):
             problems.append(Problem("<< takes a mapping, or a list of them", key="<<", origin=origin))
         elif source not in above:
@@ -217,14 +209,14 @@ def _construct(node: yaml.Node) -> Any:
 
 
 def as_tree(value: Any, origin: str) -> Leaf | Tree:
-    """A plain value as a tree, each of whose leaves was written in the same place."""
+    """A plain value as a tree whose leaves all have one origin."""
     if isinstance(value, dict):
         return {str(key): as_tree(item, origin) for key, item in value.items()}
     return Leaf(value, origin)
 
 
 class Replacing(dict[str, Any]):
-    """A mapping that was laid over a value, which nobody would look at again."""
+    """A mapping that replaces a plain value. It keeps that value, so that the check can report it."""
 
     def __init__(self, tree: Tree, value: Leaf) -> None:
         super().__init__(tree)
@@ -232,15 +224,15 @@ class Replacing(dict[str, Any]):
 
 
 def remade(tree: Tree, made: Tree) -> Tree:
-    """What was made of a mapping, which remembers what the mapping does."""
+    """``made``, a new version of ``tree``; it keeps the value that ``tree`` replaces, if any."""
     return Replacing(made, tree.value) if isinstance(tree, Replacing) else made
 
 
 def merge(base: Tree, over: Tree) -> Tree:
     """``base`` with ``over`` laid on top: mappings are merged, anything else is replaced.
 
-    A section that is written and left empty (null) changes nothing of the one below it. A mapping in the place of a
-    value remembers it (:class:`Replacing`), for the check.
+    A section that is left empty (null) changes nothing of the one below it. A mapping that takes the place of a value
+    keeps it (:class:`Replacing`), for the check.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -261,7 +253,7 @@ def _laid_over(below: Leaf | Tree | None, over: Tree) -> Tree:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Each leaf with its dotted key; an empty mapping below the top is a value, of no known origin."""
+    """Each leaf with its dotted key. An empty mapping below the top counts as a leaf without an origin."""
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict) and value:
@@ -271,7 +263,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Lea
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Plain nested mappings by dotted key; an empty mapping is a value."""
+    """The values of plain nested mappings by dotted key; an empty mapping is a value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         dotted = f"{prefix}{key}"
@@ -287,12 +279,12 @@ def plain(tree: Any) -> Any:
 
 
 def in_one_line(tree: Tree) -> str:
-    """A mapping as one line of YAML, without braces around it: what a person would write."""
+    """A mapping as one line of YAML without its outer braces, as a person would write it."""
     return yaml.safe_dump(plain(tree), default_flow_style=True, sort_keys=False, width=math.inf).strip()[1:-1]
 
 
 def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
-    """Lays one value, or a section, over what is there, by its dotted key."""
+    """Lays a value or a section over the tree at a dotted key."""
     over: Leaf | Tree = leaf
     for key in reversed(dotted.split(".")):
         over = {key: over}
@@ -301,13 +293,13 @@ def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
 
 
 def first_origin(tree: Any) -> str:
-    """Where a subtree begins, for a message about all of it."""
+    """Where a subtree begins, for a message about the whole of it."""
     if isinstance(tree, Leaf):
         return tree.origin
     return next((leaf.origin for _, leaf in leaves(tree)), "")
 
 
 def display(path: Path) -> str:
-    """A path as a person would type it: relative to the folder they stand in where it lies below it."""
+    """A path as a person would type it: relative if it lies below the working directory."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

@@ -1,4 +1,4 @@
-"""What became of each file's rows: the accounts that ``dataset.json`` holds, and what the log says of them."""
+"""Accounts for the rows of each file, for ``dataset.json`` and the log."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from titanflow.data.files.sources import Source
 
 
 class FileCounts(TypedDict):
-    """What became of one file's rows: so many documents of so many bytes, the others dropped for a reason.
+    """What became of one file's rows: they are documents, or were dropped for a reason.
 
-    Of a divided source, ``elsewhere`` counts the rows that another part has, and those that stand here twice.
-    ``unit`` is what places in the file are counted in: lines, or rows from 1.
+    If the source is divided, ``elsewhere`` counts the rows of other parts, and duplicates within this one.
+    ``unit`` is the unit of places in the file: lines, or rows from 1.
     """
 
     name: str
@@ -29,12 +29,9 @@ class FileCounts(TypedDict):
 
 
 def count_files(source: Source, reasons: NDArray[np.object_], sizes: NDArray[np.int64]) -> list[FileCounts]:
-    """Each file's rows, by what became of them.
+    """Counts what became of each file's rows.
 
-    Args:
-        source: the rows.
-        reasons: why each row was dropped, empty where it is a document, shape ``[rows]``.
-        sizes: bytes of each row's text, 0 where it was dropped, shape ``[rows]``.
+    For each row, ``reasons`` says why it was dropped (empty if it wasn't), and ``sizes`` has its text's bytes, else 0.
     """
     files, numbers = source.files, source.places()[:, 0]
     count = len(files)
@@ -59,10 +56,7 @@ def count_files(source: Source, reasons: NDArray[np.object_], sizes: NDArray[np.
 
 def totals(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """The sums of all files' counts."""
-    found: Counter[str] = Counter()
-    for one in counts:
-        found += Counter(one)
-    return dict(found)
+    return dict(sum(map(Counter, counts), Counter[str]()))
 
 
 def _of_file(counts: Mapping[str, NDArray[np.int64]], number: int) -> dict[str, int]:
@@ -72,15 +66,13 @@ def _of_file(counts: Mapping[str, NDArray[np.int64]], number: int) -> dict[str, 
 def check_sums(
     files: list[FileCounts], documents: int, size: int, dropped: dict[str, int], elsewhere: dict[str, int]
 ) -> None:
-    """Asserts that every row of every file was written, was dropped for a reason, or belongs to another part."""
+    """Asserts that every row of every file is written, dropped for a reason, or in another part."""
     if not files:
         return
-    counts: dict[str, Counter[str]] = {"dropped": Counter(), "elsewhere": Counter()}
     for file in files:
-        counts["dropped"] += Counter(file["dropped"])
-        counts["elsewhere"] += Counter(file["elsewhere"])
         if file["rows"] != file["documents"] + sum(file["dropped"].values()) + sum(file["elsewhere"].values()):
             raise AssertionError(f"not every row is accounted for: {file}")
-    sums = (sum(file["documents"] for file in files), sum(file["bytes"] for file in files), *counts.values())
+    counts = (totals(file["dropped"] for file in files), totals(file["elsewhere"] for file in files))
+    sums = (sum(file["documents"] for file in files), sum(file["bytes"] for file in files), *map(Counter, counts))
     if sums != (written := (documents, size, Counter(dropped), Counter(elsewhere))):
         raise AssertionError(f"the files' sums are {sums}; written were {written}")

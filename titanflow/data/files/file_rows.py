@@ -1,7 +1,7 @@
-"""Reads one local file, row by row, each with the place where it stands.
+"""Reads the rows of one local file, each with its place.
 
-A file is opened by its own name and read to its end, or an error says where it can't be: nothing is guessed from names,
-and no row is parted, joined or left out in silence.
+A file is opened by exactly its own name and read to its end, or an error says where reading failed. No row is silently
+split, joined or left out.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     import pyarrow
 
 Unit = Literal["line", "row"]
-"""What places in a file are counted in: its lines, or its rows from 1."""
+"""The unit of places in a file: its lines, or its rows from 1."""
 Row = str | dict[str, Any]
 """A row as JSON text, or as columns."""
 
 BYTE_ORDER_MARK = "\ufeff"
 _KEY = "data.path"
-# Rows of a Parquet file that are read at a time.
+# Rows of a Parquet file to read at a time.
 _BATCH = 256
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """A file's rows, each with its place: the ``unit`` says whether places are lines, or rows from 1."""
+    """A file's rows, each with its place."""
 
     unit: Unit
     rows: Iterable[tuple[int, Row]]
@@ -52,16 +52,10 @@ class FileRows:
 
 @contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed where its ending says that they are compressed.
-
-    Raises:
-        DataError: it can't be opened, or isn't compressed as it says; also for errors of reading inside the block.
-    """
+    """The bytes of a file, decompressed by its ending; errors of reading inside the block become a DataError too."""
     try:
         with _decompressed(file) as stream:
             yield stream
-    except DataError:
-        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, _arrow_error()) as error:
         if no_room(error):
             raise
@@ -80,24 +74,21 @@ def _decompressed(file: Path) -> Any:
     if compression == ".zst":
         import pyarrow
 
-        stream = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
-        return io.BufferedReader(stream, 1 << 20)
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd"), 1 << 20)
     return file.open("rb")
 
 
 def _arrow_error() -> type[Exception]:
+    # A function, so that only an error has to wait for the import.
     import pyarrow
 
     return pyarrow.ArrowException
 
 
 def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
-    """The documents of a file of plain text, each with the line on which it begins.
+    """The documents of a file of plain text, each with its first line's number.
 
-    A document is the whole file, what stands between blank lines, or a line.
-
-    Raises:
-        DataError: it can't be read, or isn't UTF-8.
+    A document is the whole file, a paragraph between blank lines, or a line.
     """
     with opened(file) as stream:
         if document == "line":
@@ -109,23 +100,27 @@ def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
     if document == "file":
         yield 1, text
         return
-    line, counted, start = 1, 0, 0
-    for gap in [*_BLANK_LINES.finditer(text), None]:
-        piece = text[start : gap.start() if gap else len(text)]
+    gaps = list(_BLANK_LINES.finditer(text))
+    spans = zip([0, *(gap.end() for gap in gaps)], [*(gap.start() for gap in gaps), len(text)], strict=True)
+    yield from ((line, paragraph) for line, paragraph in _numbered(text, spans) if paragraph.strip())
+
+
+def _numbered(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+    """The spans of a text, each with the line on which it begins."""
+    line, counted = 1, 0
+    for start, end in spans:
         line += text.count("\n", counted, start)
         counted = start
-        if piece.strip():
-            yield line, piece
-        start = gap.end() if gap else len(text)
+        yield line, text[start:end]
 
 
 def rows_of(file: Path, columns: list[str] | None = None) -> FileRows:
-    """The rows of a JSON, CSV or Parquet file; of the last, only ``columns`` where they are given.
+    """The rows of a JSON, CSV or Parquet file; of Parquet only ``columns``, if they are given.
 
-    A JSON file is a list of rows, or has a row a line, whatever its ending says.
+    A JSON file is a list of rows, or has one row per line, whatever its ending says.
 
     Raises:
-        DataError: it can't be read; also while its rows are gone through.
+        DataError: it can't be read; also raised while the caller iterates over the rows.
     """
     kind = Ending.of(file).format
     if kind == "json":
@@ -136,11 +131,6 @@ def rows_of(file: Path, columns: list[str] | None = None) -> FileRows:
 
 
 def parquet_schema(file: Path) -> pyarrow.Schema:
-    """The columns of a Parquet file.
-
-    Raises:
-        DataError: it can't be read.
-    """
     from pyarrow import parquet
 
     with opened(file) as stream:
@@ -163,12 +153,12 @@ def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, 
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
-    """The rows under a header, each cell as text: "NA" is a word there, and 7 an answer."""
-    # A document is one cell, and may be of any length.
+    """The rows under a header. Cells stay text: neither "NA" nor 7 is converted."""
+    # A cell may hold a whole document.
     csv.field_size_limit(sys.maxsize)
     with opened(file) as stream:
         lines = io.TextIOWrapper(stream, "utf-8-sig", newline="")
-        # Strict: a quotation mark that nothing closes would swallow the rest of the file.
+        # Strict: otherwise an unclosed quotation mark would swallow the rest of the file.
         reader = csv.reader(_decoded(file, lines), strict=True)
         header, began = None, 1
         try:
@@ -190,7 +180,7 @@ def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
                 raise _holds_nul(file, number)
             yield line
     except UnicodeDecodeError:
-        # It came up somewhere in a block of lines: a second look finds the one.
+        # The error is somewhere in a block of lines. Reading again line by line raises it with its place.
         for _ in _text_lines(file):
             pass
         raise
@@ -213,29 +203,23 @@ def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
 
 def _json_rows(file: Path) -> FileRows:
     with opened(file) as stream:
-        blank, head = _first_line(stream)
+        blank = 0
+        while (head := stream.readline()) and not head.strip():
+            blank += 1
         is_list = head.removeprefix(BYTE_ORDER_MARK.encode()).lstrip().startswith(b"[")
         if not is_list and (Ending.of(file).suffix == ".jsonl" or _is_json(head)):
             return FileRows("line", _text_lines(file))
         text = _text(file, head + stream.read())
     try:
-        rows, lines = _elements(text) if is_list else _values(text)
+        rows = list(_numbered(text, _elements(text) if is_list else _values(text)))
     except (ValueError, RecursionError) as fault:
         line = blank + getattr(fault, "lineno", 1)
         reason = getattr(fault, "msg", None) or str(fault)
         expected = "a list of rows, or a row a line"
         raise DataError(Problem(f"not JSON: {reason}", _KEY, f"{file}:{line}", expected)) from fault
-    if len(set(lines)) == len(lines):
-        return FileRows("line", zip((blank + line for line in lines), rows, strict=True))
-    return FileRows("row", enumerate(rows, 1))
-
-
-def _first_line(stream: IO[bytes]) -> tuple[int, bytes]:
-    """How many blank lines a file begins with, and the first other one."""
-    blank = 0
-    while (line := stream.readline()) and not line.strip():
-        blank += 1
-    return blank, line
+    if len({line for line, _ in rows}) == len(rows):
+        return FileRows("line", ((blank + line, row) for line, row in rows))
+    return FileRows("row", enumerate((row for _, row in rows), 1))
 
 
 def _is_json(line: bytes) -> bool:
@@ -247,7 +231,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """The lines that aren't blank, each with its number; only a line feed ends one."""
+    """The lines that aren't blank, each with its number; only a line feed ends a line."""
     with opened(file) as stream:
         for number, raw in enumerate(stream, 1):
             try:
@@ -261,19 +245,18 @@ def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _text(file: Path, raw: bytes) -> str:
-    """A whole file's text, without its byte order mark, each line ending with a line feed alone."""
+    """A whole file's text, without its byte order mark and with line feeds as its only line ends."""
     if (at := raw.find(b"\0")) >= 0:
         raise _holds_nul(file, 1 + raw[:at].count(b"\n"))
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        # The decoder counts from behind the mark that it takes away.
-        line = 1 + raw[: error.start].count(b"\n")
-        raise _not_utf8(file, line, error) from error
+        # The decoder counts from behind the byte order mark, which it removes.
+        raise _not_utf8(file, 1 + raw[: error.start].count(b"\n"), error) from error
 
 
 def _holds_nul(file: Path, line: int) -> DataError:
-    """UTF-16 without a byte order mark is UTF-8 with a NUL at every other place."""
+    # UTF-16 text without a byte order mark is valid UTF-8 with a NUL at every other place.
     hint = "if it is UTF-16: iconv -f UTF-16LE -t utf-8"
     return DataError(Problem("a NUL stands in the text", _KEY, f"{file}:{line}", "a file in UTF-8", hint))
 
@@ -283,20 +266,13 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     return DataError(Problem(f"not UTF-8: {error.reason} at byte {error.start}", _KEY, f"{file}:{line}", "", hint))
 
 
-def _elements(text: str) -> tuple[list[str], list[int]]:
-    """The rows of a JSON array, each as text, and the lines on which they begin."""
+def _elements(text: str) -> Iterator[tuple[int, int]]:
     decoder = json.JSONDecoder()
-    rows: list[str] = []
-    lines: list[int] = []
-    line, counted = 1, 0
     position = _after(text, 0, "[")
     is_open = text[position : position + 1] != "]"
     while is_open:
         _, end = decoder.raw_decode(text, position)
-        line += text.count("\n", counted, position)
-        counted = position
-        rows.append(text[position:end])
-        lines.append(line)
+        yield position, end
         position = _after_space(text, end)
         is_open = text[position : position + 1] != "]"
         if is_open:
@@ -304,28 +280,20 @@ def _elements(text: str) -> tuple[list[str], list[int]]:
     rest = _after(text, position, "]")
     if rest < len(text):
         raise json.JSONDecodeError("Extra data", text, rest)
-    return rows, lines
 
 
-def _values(text: str) -> tuple[list[str], list[int]]:
-    """JSON values that follow one another, each as text, and the lines on which they begin."""
+def _values(text: str) -> Iterator[tuple[int, int]]:
+    """The spans of JSON values that follow one another."""
     decoder = json.JSONDecoder()
-    rows: list[str] = []
-    lines: list[int] = []
-    line, counted = 1, 0
     position = _after_space(text, 0)
     while position < len(text):
         _, end = decoder.raw_decode(text, position)
-        line += text.count("\n", counted, position)
-        counted = position
-        rows.append(text[position:end])
-        lines.append(line)
+        yield position, end
         position = _after_space(text, end)
-    return rows, lines
 
 
 def _after(text: str, position: int, character: str) -> int:
-    """Where a text goes on after a character that must stand at a position, or after space there."""
+    """The position behind ``character``, which must come next, and behind any space around it."""
     position = _after_space(text, position)
     if text[position : position + 1] != character:
         raise json.JSONDecodeError(f"Expecting {character!r}", text, position)

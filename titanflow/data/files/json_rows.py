@@ -1,4 +1,7 @@
-"""What JSON text of the user's says, whole: a key that stands twice has two values, and a reader would keep one."""
+"""Parses the user's JSON without losing anything: a key that occurs twice is refused, where others keep one value.
+
+RFC 8259, section 4, leaves it to each reader which of the values counts.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,10 @@ from typing import Any
 
 
 class JsonFault(ValueError):
-    """Why a text can't be taken as JSON, in words for the user."""
+    """Why a text isn't accepted as JSON, in words for the user."""
 
 
 def parsed_json(text: str) -> Any:
-    """What a text of one line or row says.
-
-    Raises:
-        JsonFault: it isn't JSON, is nested too deep, or has a mapping with the same key twice (RFC 8259, section 4,
-            leaves to each reader which of the values counts).
-    """
     try:
         return json.loads(text, object_pairs_hook=_mapping)
     except JsonFault:

@@ -1,6 +1,6 @@
-"""Which local files a data config names, found without reading more than their sizes.
+"""Finds the local files that a data config names, reading no more than their sizes.
 
-Names are taken as they are: only an entry that is no file and no folder is a pattern.
+An entry counts as a pattern only if no file or folder has that name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,18 +15,14 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 
 FORMATS = {
-    ".txt": "text",
-    ".md": "text",
-    ".rst": "text",
-    ".py": "text",
-    ".jsonl": "json",
-    ".json": "json",
+    **dict.fromkeys((".txt", ".md", ".rst", ".py"), "text"),
+    **dict.fromkeys((".jsonl", ".json"), "json"),
     ".parquet": "parquet",
     ".csv": "csv",
 }
-"""The format of a file for each ending that is known."""
+"""Known endings, each with the file's format."""
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""Endings behind that of a text, JSON or CSV file."""
+"""Endings that may follow that of a text, JSON or CSV file."""
 _KNOWN = f"{', '.join(FORMATS)}; all but .parquet also with {', '.join(COMPRESSIONS)} behind"
 _A_DOCUMENT = "at least one document"
 _EMPTY, _SAME_FILE, _HIDDEN, _LINKED, _NO_FILE = "empty", "the same file again", "hidden", "linked folder", "no file"
@@ -36,7 +31,7 @@ _FOLDER = "folder that a pattern matches"
 
 @dataclass
 class LocalFiles:
-    """Files to read, in order, and how many others were passed over, by reason: an ending, ``empty``, …"""
+    """Files to read, in order, and the number of skipped ones by reason: an ending, ``empty``, …"""
 
     files: list[Path] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -44,7 +39,7 @@ class LocalFiles:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a file's name says of it: ``format`` (None where it isn't known) and ``compression`` (empty without)."""
+    """What a file's name tells: ``format`` (None if unknown) and ``compression`` (empty if there is none)."""
 
     format: str | None
     suffix: str
@@ -52,7 +47,6 @@ class Ending:
 
     @classmethod
     def of(cls, file: Path) -> Ending:
-        """The ending of a file's name, in whatever case."""
         compression = file.suffix.lower() if file.suffix.lower() in COMPRESSIONS else ""
         suffix = (Path(file.stem) if compression else file).suffix.lower()
         known = FORMATS.get(suffix)
@@ -63,14 +57,14 @@ class Ending:
 
 
 def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
-    """The files behind ``data.path``: each entry a file, a folder (searched below it) or a pattern, sorted.
+    """The files of ``data.path``, whose entries are files, folders (with everything below them) or patterns.
 
-    A file counts once, whatever names lead to it. Folders that are linked into a folder are passed over, as are hidden
-    and empty files and those of an unknown ending.
+    The files of each entry are sorted. A file counts once, whatever names lead to it. Linked folders within a folder
+    are skipped, as are hidden and empty files and those with an unknown ending.
 
     Raises:
-        DataError: an entry matches nothing, a file that is named or matched has an unknown ending, a named file is
-            empty, a folder can't be read, or there is nothing but empty files. All such entries are reported together.
+        DataError: an entry matches nothing, a named or matched file has an unknown ending, a named file is empty, a
+            folder can't be read, or all files are empty. All such entries are reported together.
     """
     found, seen, problems = LocalFiles(), set[Path](), list[Problem]()
     for entry in [path] if isinstance(path, str) else path:
@@ -82,12 +76,13 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
         found.passed_over += of_entry.passed_over
         for file in of_entry.files:
             real = file.resolve()
-            found.passed_over[_SAME_FILE] += real in seen
-            found.files += [] if real in seen else [file]
+            if real in seen:
+                found.passed_over[_SAME_FILE] += 1
+            else:
+                found.files.append(file)
             seen.add(real)
     if problems:
         raise DataError(problems)
-    found.passed_over = +found.passed_over
     return found
 
 
@@ -123,7 +118,7 @@ def _named(path: Path, key: str) -> LocalFiles:
 
 
 def _matched(pattern: Path, key: str) -> LocalFiles:
-    # Path.glob takes no absolute pattern.
+    # Path.glob doesn't accept absolute patterns.
     matches = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
     files = [file for file in matches if file.is_file()]
     read_from = {folder for file in files for folder in file.parents}
@@ -137,7 +132,7 @@ def _matched(pattern: Path, key: str) -> LocalFiles:
 
 
 def _below(folder: Path, key: str) -> LocalFiles:
-    """What lies below a folder; links to folders, which may lead in circles, aren't followed."""
+    """The files below a folder. Links to folders aren't followed, because they may form circles."""
 
     def refuse(error: OSError) -> None:
         raise DataError(Problem(f"{error.filename} can't be read: {error.strerror}", key)) from error
@@ -149,33 +144,24 @@ def _below(folder: Path, key: str) -> LocalFiles:
         links = [name for name in folders if (here / name).is_symlink() and name not in hidden]
         passed_over += Counter({_HIDDEN: len(hidden), _LINKED: len(links)})
         folders[:] = [name for name in folders if name not in (*hidden, *links)]
-        for name in names:
-            file = here / name
-            if not name.startswith("."):
-                reason = _reason(file)
-                passed_over[reason] += bool(reason)
-                files += [] if reason else [file]
+        for file in (here / name for name in names if not name.startswith(".")):
+            if not file.is_file():
+                passed_over[_NO_FILE] += 1
+            elif (ending := Ending.of(file)).format:
+                files.append(file)
+            else:
+                passed_over[str(ending)] += 1
     found = _filled(sorted(files))
     return LocalFiles(found.files, +passed_over + found.passed_over)
 
 
-def _reason(file: Path) -> str:
-    """Why a folder's file is passed over, whatever it holds; empty where it isn't."""
-    if not file.is_file():
-        return _NO_FILE
-    ending = Ending.of(file)
-    return "" if ending.format else str(ending)
-
-
-def _filled(files: Iterable[Path]) -> LocalFiles:
-    there = list(files)
-    filled = [file for file in there if file.stat().st_size]
-    return LocalFiles(filled, +Counter({_EMPTY: len(there) - len(filled)}))
+def _filled(files: list[Path]) -> LocalFiles:
+    filled = [file for file in files if file.stat().st_size]
+    return LocalFiles(filled, +Counter({_EMPTY: len(files) - len(filled)}))
 
 
 def _unknown(file: Path, key: str) -> Problem | None:
-    ending = Ending.of(file)
-    if ending.format:
+    if (ending := Ending.of(file)).format:
         return None
     return Problem(f"{file} has an ending that isn't known: {ending}", key, expected=_KNOWN)
 

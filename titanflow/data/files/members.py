@@ -1,4 +1,4 @@
-"""The bytes of a compressed file that may be several, one behind the other."""
+"""Decompresses a file that may consist of several compressed members, one behind the other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Compressed bytes that are read at a time.
+# Compressed bytes to read at a time.
 _BLOCK = 1 << 20
 
 
 class Members(io.RawIOBase):
     """All members of a .bz2 or .xz file, decompressed.
 
-    Python's own readers take what follows the first and can't be read for something else, and leave it out in silence,
-    as they do what stands behind padding.
+    Python's own readers silently ignore damaged members behind the first one, and anything behind padding.
     """
 
     def __init__(self, file: Path, decompressor: Callable[[], Any]) -> None:
@@ -25,20 +24,16 @@ class Members(io.RawIOBase):
         self._member = decompressor()
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def close(self) -> None:
-        """Closes the file."""
         self._file.close()
         super().close()
 
     def readinto(self, buffer: Any) -> int:
-        """Fills ``buffer``; returns how many bytes that took, 0 at the end.
+        """Fills ``buffer``; returns the number of bytes, 0 at the end.
 
-        Raises:
-            EOFError: a member is cut off.
-            OSError, lzma.LZMAError: there is something else than members, and zeros between them.
+        A member that is cut off is an EOFError; anything but members and zeros between them an OSError or LZMAError.
         """
         data = b""
         while not data:
@@ -55,7 +50,7 @@ class Members(io.RawIOBase):
         return len(data)
 
     def _behind(self) -> bytes:
-        """What follows the member that has ended, without padding; empty at the file's end."""
+        """The bytes after the finished member, without padding; empty at the file's end."""
         begun: bytes = self._member.unused_data.lstrip(b"\0")
         while not begun and (block := self._file.read(_BLOCK)):
             begun = block.lstrip(b"\0")

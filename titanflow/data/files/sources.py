@@ -1,4 +1,4 @@
-"""A source's rows as ``datasets.Dataset``, with the file and place where each stands."""
+"""A source's rows as a ``datasets.Dataset``, with the file and place of each."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_PROBLEMS = 20
-"""So many of a source's problems are reported; the rest are counted."""
+"""Most problems of a source that are reported; the rest are counted."""
 FILE = "file_number"
 PLACE = "place"
 """The columns that say where a row of local files stands."""
-# Rows and characters that are held in memory before they are written.
+# Rows and characters to hold in memory before they are written.
 _BATCH_ROWS, _BATCH_CHARACTERS = 1000, 1 << 22
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file or dataset of a source; ``unit`` is what its rows' places are counted in: lines, or rows from 1."""
+    """A file or dataset of a source; ``unit`` is the unit of its rows' places: lines, or rows from 1."""
 
     name: str
     unit: Unit = "row"
 
     def origin(self, place: int) -> str:
-        """``file:line``, or ``file:row N`` where a format has no lines."""
+        """``file:line``, or ``file:row N`` if the format has no lines."""
         return f"{self.name}:{place}" if self.unit == "line" else f"{self.name}:row {place}"
 
 
@@ -49,13 +49,12 @@ class Source:
     """A source's rows, and where each stands.
 
     Attributes:
-        rows: those of files have the columns :data:`FILE` and :data:`PLACE` beside what they hold.
+        rows: rows from files also have the columns :data:`FILE` and :data:`PLACE`.
         files: the files, or the one dataset.
-        passed_over: other files of the folders that were named, counted by reason.
-        numbers: of a part's rows, each one's number in the whole source, int64 ``[rows]``; None of a whole source.
-        elsewhere: rows of the source that aren't among these, by the part that has them, or ``duplicate``: int64
-            ``[files]``.
-        unread: columns of texts that nothing reads, each with how many rows of the whole source have it.
+        passed_over: the number of skipped files in the named folders, by reason.
+        numbers: if this is a part, each row's number in the whole source: int64 ``[rows]``.
+        elsewhere: the source's other rows in each file, by their part or as ``duplicate``: int64 ``[files]``.
+        unread: columns that nothing reads, each with the number of rows of the whole source that have it.
     """
 
     rows: Dataset
@@ -67,11 +66,10 @@ class Source:
 
     @property
     def has_files(self) -> bool:
-        """Whether the rows say which file they are from."""
         return FILE in self.rows.column_names
 
     def places(self) -> NDArray[np.int64]:
-        """Of each row the number of its file, and its place there: int64 ``[rows, 2]``."""
+        """Each row's file number and its place there: int64 ``[rows, 2]``."""
         if not self.has_files:
             numbers = np.arange(len(self.rows)) if self.numbers is None else self.numbers
             return np.stack([np.zeros(len(self.rows), np.int64), numbers + 1], axis=1)
@@ -79,7 +77,6 @@ class Source:
         return np.stack([columns[FILE][:], columns[PLACE][:]], axis=1).astype(np.int64)
 
     def origin(self, row: int) -> str:
-        """Where a row stands."""
         if not self.has_files:
             return self.files[0].origin(1 + (row if self.numbers is None else int(self.numbers[row])))
         found = self.rows.select_columns([FILE, PLACE])[row]
@@ -87,11 +84,7 @@ class Source:
 
 
 def check_one_source(data: Data) -> str:
-    """The one of ``source``, ``path`` and ``dataset`` that a data config sets.
-
-    Raises:
-        DataError: none of them is set, or several.
-    """
+    """The key that a data config sets: ``source``, ``path`` or ``dataset``. It must be exactly one."""
     given = [key for key in SOURCE_KEYS if getattr(data, key)]
     if len(given) != 1:
         found = " and ".join(f"data.{key}" for key in given) or "none of them"
@@ -101,23 +94,15 @@ def check_one_source(data: Data) -> str:
 
 
 def problems_error(problems: list[Problem]) -> DataError:
-    """The error for a source's problems: the first :data:`MAX_PROBLEMS`, and how many more there are."""
-    shown = problems[:MAX_PROBLEMS]
-    return DataError(shown, len(problems) - len(shown))
+    return DataError(problems[:MAX_PROBLEMS], max(0, len(problems) - MAX_PROBLEMS))
 
 
 Reader = Callable[[Path], tuple[Unit, Iterable[tuple[int, str]]]]
-"""Gives the unit of a file's places, and its rows, each with its place."""
+"""Returns the unit of a file's places, and its rows, each with its place."""
 
 
 def write_source(found: LocalFiles, read: Reader, column: str, limit: int | None, cache: Path) -> Source:
-    """Reads files one after another into an Arrow file in ``cache``: texts as ``column``, and where each stands.
-
-    Reading ends with row ``limit``.
-
-    Raises:
-        DataError: a file can't be read.
-    """
+    """Reads files into an Arrow file in ``cache``, up to row ``limit``: texts as ``column``, and where each stands."""
     from datasets import Dataset
 
     files: list[SourceFile] = []
@@ -138,14 +123,12 @@ def write_source(found: LocalFiles, read: Reader, column: str, limit: int | None
 def _write_arrow(path: Path, column: str, rows: Iterable[tuple[str, int, int]]) -> None:
     import pyarrow
 
-    # A single text may be larger than 2 GiB.
+    # Large strings, because a single text may exceed 2 GiB.
     schema = pyarrow.schema({column: pyarrow.large_string(), FILE: pyarrow.int32(), PLACE: pyarrow.int64()})
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
         for batch in _batches(rows):
-            columns = [
-                pyarrow.array(values, kind) for values, kind in zip(zip(*batch, strict=True), schema.types, strict=True)
-            ]
-            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+            columns = map(pyarrow.array, zip(*batch, strict=True), schema.types)
+            writer.write_batch(pyarrow.record_batch(list(columns), schema=schema))
 
 
 def _batches(rows: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
@@ -162,21 +145,16 @@ def _batches(rows: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, i
 
 
 def load_from_hub(data: Data) -> Dataset:
-    """Reads a dataset of the Hub, or a local folder that ``datasets`` loads, up to ``data.limit``.
-
-    Raises:
-        DataError: it can't be loaded, or `datasets` would take its name as a pattern.
-    """
+    """Reads a dataset of the Hub, or a local folder that ``datasets`` loads, up to ``data.limit``."""
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     assert data.dataset is not None
     folder = expanded(data.dataset)
     if folder.is_dir() and (found := [part for part in ("[", "]", "?", "*", "::") if part in str(folder.absolute())]):
-        # `datasets` takes a folder's name as a pattern, and would read others' files or none.
+        # `datasets` takes a folder's name as a pattern, and would read other files or none.
         hint = "rename the folder, or name it in data.path, where a name is a name"
-        raise DataError(
-            Problem(f"{folder.absolute()} has {' and '.join(found)} in its name", "data.dataset", "", "", hint)
-        )
+        message = f"{folder.absolute()} has {' and '.join(found)} in its name"
+        raise DataError(Problem(message, "data.dataset", hint=hint))
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = load_from_disk(str(folder))
@@ -187,9 +165,8 @@ def load_from_hub(data: Data) -> Dataset:
     except Exception as error:  # not found, no network, no such split or configuration: all say so
         if no_room(error):
             raise
-        hint = (
-            "" if folder.is_dir() else "a dataset's name on the Hub, or a local folder; without a network only folders"
-        )
+        on_hub = "a dataset's name on the Hub, or a local folder; without a network only folders"
+        hint = "" if folder.is_dir() else on_hub
         reason = f"{type(error).__name__}: {error}"
         raise DataError(Problem(f"can't load {data.dataset}: {reason}", "data.dataset", hint=hint)) from error
     assert isinstance(rows, Dataset)

@@ -1,4 +1,4 @@
-"""Where documents come from: local files, Hugging Face datasets and the built-in source."""
+"""Reads documents from local files, Hugging Face datasets or the built-in source."""
 
 from __future__ import annotations
 
@@ -36,15 +36,7 @@ TEXT = "text"
 
 
 def load_text(data: Data, cache: Path) -> Source:
-    """Reads what a data config names.
-
-    Args:
-        data: the config; exactly one of ``source``, ``path`` and ``dataset`` is set.
-        cache: a folder for what is written while local files are read; the caller removes it.
-
-    Raises:
-        DataError: nothing is there, it can't be read, or lacks the column.
-    """
+    """Reads the documents that a data config names; the caller removes ``cache``, a folder for temporary files."""
     key = check_one_source(data)
     if data.text_column in data.leave_out:
         hint = "take it out of data.leave_out"
@@ -67,33 +59,28 @@ def load_text(data: Data, cache: Path) -> Source:
 
 
 def check_text(source: Source, data: Data, seq_len: int) -> None:
-    """Refuses text that can't fill a row, before any of it is tokenised.
-
-    Raises:
-        DataError: the column isn't text, rows lack it, all are blank, or together they are too short.
-    """
+    """Refuses text before it is tokenised: rows without text, only blank ones, or too few bytes for a row."""
     found = source.rows.features[TEXT]
     key = "data.text_column"
     if getattr(found, "dtype", None) not in ("string", "large_string"):
-        problem = Problem(f"column {data.text_column!r} of {data.name} is {found}", key, expected="a column of text")
-        raise DataError(problem)
+        message = f"column {data.text_column!r} of {data.name} is {found}"
+        raise DataError(Problem(message, key, expected="a column of text"))
     if source.rows.data[TEXT].null_count:
         rows = (row for row, text in enumerate(source.rows[TEXT]) if text is None)
         raise problems_error([Problem("the row has no text", data.text_column, source.origin(row)) for row in rows])
     if not any(text.strip() for text in source.rows[TEXT]):
         raise DataError(Problem("there is nothing but blank space", key, origin=source.origin(0)))
-    # A token is a byte or more, so this much can't be enough in any vocabulary.
+    # A token has one byte or more, so too few bytes are too few tokens in any vocabulary.
     if (size := sum(len(text.encode()) + 1 for text in islice(source.rows[TEXT], seq_len + 1))) <= seq_len:
         expected = f"more than training.seq_len={seq_len} tokens"
         raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
 
 
 def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Iterable[tuple[int, str]]]:
-    """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns as the rows are gone through.
+    """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns while the rows are read.
 
     Raises:
-        DataError: it can't be read, lacks the column, or has rows without text: the first :data:`MAX_PROBLEMS` of
-            them are named.
+        DataError: it can't be read, lacks the column, or has rows without text, of which the first are named.
     """
     kind = Ending.of(file).format
     if kind == "text":
@@ -104,11 +91,7 @@ def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Itera
 
 
 def _check_parquet(file: Path, column: str) -> list[str]:
-    """The names of a file's other columns, which aren't read: they may be larger than the text.
-
-    Raises:
-        DataError: the column isn't there, or isn't text.
-    """
+    """Checks that a file's column is text; returns its other columns, which aren't read: they may be large."""
     from pyarrow import types
 
     schema = parquet_schema(file)
@@ -153,7 +136,7 @@ def _texts(
 
 
 def as_mapping(row: Row) -> dict[str, Any] | Problem:
-    """A row's columns, or why it has none."""
+    """A row's columns, or the problem with it."""
     try:
         found = parsed_json(row) if isinstance(row, str) else row
     except JsonFault as fault:
@@ -164,7 +147,7 @@ def as_mapping(row: Row) -> dict[str, Any] | Problem:
 
 
 def _fault(text: Any) -> str:
-    """Why a value is no text; empty where it is one."""
+    """Why a value isn't valid text; empty if it is."""
     if text is None:
         return "the row has no text"
     if not isinstance(text, str):
@@ -187,7 +170,6 @@ def _built_in(data: Data) -> Source:
 
 
 def _column(rows: Dataset, data: Data, where: str) -> Dataset:
-    """The one column that is asked for, as ``text``."""
     asked = data.text_column
     if asked not in rows.column_names:
         raise _no_column(where, asked, rows.column_names)

@@ -1,4 +1,4 @@
-"""From documents to prepared tokens, in parallel through ``datasets``."""
+"""Turns documents into prepared tokens, in parallel through ``datasets``."""
 
 from __future__ import annotations
 
@@ -30,31 +30,29 @@ from titanflow.data.tokenizer.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# A process costs a second to start; below this much text one is faster, and the tokenizer has threads anyway.
+# A process takes a second to start. For less text than this one process is faster; the tokenizer has threads anyway.
 _BYTES_A_PROCESS = 32 << 20
-# A document is encoded in pieces of this many characters at most, so that a book needs no book's worth of memory.
+# Most characters that are encoded at once, so that memory doesn't grow with the longest document.
 _PIECE = 1 << 18
 # Characters on either side of a cut that show whether it changes tokens.
 _AROUND = 512
-# Of each batch's documents the first up to this length is encoded once more, as inference does.
+# In each batch, the first document up to this length is encoded again as inference does, and compared.
 _COMPARED = 1 << 20
 BLANK = "blank"
 
 
 @dataclass(frozen=True)
 class Work:
-    """How the work is done: in how many processes (None: as many as it is worth), and where ``datasets`` may write."""
+    """The number of processes (None: chosen by the amount of work), and a folder for the files of ``datasets``."""
 
     num_proc: int | None
     scratch: Path
 
     def processes(self, rows: Dataset) -> int:
-        """How many processes to encode ``rows`` with."""
         worth = self.num_proc or 1 + (rows.data.nbytes or 0) // _BYTES_A_PROCESS
         return max(1, min(self.num_proc or os.cpu_count() or 1, worth, len(rows)))
 
     def cache_file(self) -> str:
-        """A new file for encoded rows."""
         return str(self.scratch / f"encoded-{uuid.uuid4().hex}.arrow")
 
 
@@ -62,28 +60,27 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     """Writes documents as one stream of tokens, each followed by the end of text.
 
     The rows have passed :func:`titanflow.data.files.text_source.check_text`; blank ones are left out and counted.
-
-    Raises:
-        DataError: inference would encode a document otherwise.
+    A document that inference would encode differently is a DataError.
     """
     loaded = load_tokenizer(tokenizer)
-    encoded = map_rows(
-        *(source.rows.select_columns([TEXT]), _encode_texts, {"tokenizer": str(tokenizer)}),
-        *(f"tokenising {data.name}", work, 64),
-    )
-    _refuse_differences(encoded, source)
+    texts, options = source.rows.select_columns([TEXT]), {"tokenizer": str(tokenizer)}
+    encoded = map_rows(texts, _encode_texts, options, f"tokenising {data.name}", work, batch_size=64)
+    faults = enumerate(column_values(encoded, "problem"))
+    found = [Problem(**{**json.loads(fault), "origin": source.origin(number)}) for number, fault in faults if fault]
+    if found:
+        raise problems_error(found)
     lengths = list_lengths(encoded)
     kept = lengths[lengths > 0]
     sizes = column_values(encoded, "bytes")
-    reasons = np.where(lengths > 0, "", BLANK).astype(object)
-    files = count_files(source, reasons, sizes)
+    files = count_files(source, np.where(lengths > 0, "", BLANK).astype(object), sizes)
+    tokens = int(kept.sum())
     info = DatasetInfo(
         kind="text",
         name=data.name,
         fingerprint=fingerprint,
         documents=len(kept),
-        tokens=int(kept.sum()),
-        trained_tokens=int(kept.sum()),
+        tokens=tokens,
+        trained_tokens=tokens,
         bytes=int(sizes.sum()),
         dtype=token_dtype(loaded.vocab_size).__name__,
         vocab_size=loaded.vocab_size,
@@ -100,21 +97,13 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     write_rows(folder, info, list_values(encoded, "ids"), kept, places=places, hashes=hashes)
 
 
-def _refuse_differences(encoded: Dataset, source: Source) -> None:
-    texts = enumerate(column_values(encoded, "problem"))
-    found = [Problem(**{**json.loads(text), "origin": source.origin(number)}) for number, text in texts if text]
-    if found:
-        raise problems_error(found)
-
-
 def text_pieces(text: str, encoder: TextEncoder, size: int = _PIECE) -> Iterator[str]:
-    """Cuts a long text where its tokens don't change.
+    """Cuts a long text only where that doesn't change its tokens.
 
-    That is after a line end between two characters that aren't space, where the pieces' tokens are the whole's. A text
-    without such a place is cut nowhere.
+    It cuts after a line feed between two characters that aren't space, if the tokens around it stay the same. A text
+    without such a place stays whole.
     """
-    start = 0
-    position = size
+    start, position = 0, size
     while position < len(text):
         end = text.find("\n", position - 1)
         while 0 <= end < len(text) - 1 and (
@@ -151,9 +140,9 @@ def _encode_texts(batch: dict[str, list[Any]], numbers: list[int], tokenizer: st
 
 
 def _compared(texts: list[str], rows: list[list[int]], tokenizer: str) -> list[str]:
-    """For the first text that can be compared, what inference makes otherwise of it, as JSON; nothing for the others.
+    """For the first comparable text, the problem if inference encodes it differently, as JSON; empty for the others.
 
-    Special tokens in a text can't be: to inference they are no text.
+    Texts that quote special tokens can't be compared: inference doesn't take those as text.
     """
     special = SpecialTokens({text: token for text, (_, token) in _loaded(tokenizer).special.items()})
     problems = [""] * len(texts)
@@ -167,18 +156,17 @@ def _compared(texts: list[str], rows: list[list[int]], tokenizer: str) -> list[s
 
 @lru_cache(maxsize=2)
 def inference_check(tokenizer: str) -> InferenceCheck:
-    """What compares with inference, loaded once for a process."""
     return InferenceCheck(Path(tokenizer))
 
 
 def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, work: Work, batch_size: int) -> Dataset:
-    """Encodes batches of rows, with their numbers, in as many processes as they are worth; ``what`` says what is done.
+    """Runs ``function`` on batches of rows and their numbers, in parallel; ``what`` labels the progress bar.
 
-    What ``function`` returns is written to disk batch by batch, so that memory doesn't grow with the rows.
+    The results are written to disk batch by batch, so that memory doesn't grow with the rows.
     """
     processes = work.processes(rows)
     if processes > 1:
-        # Each process would start threads for every core, and warn of the fork.
+        # Otherwise each process would start a thread for every core, and warn of the fork.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return rows.map(
         function,
@@ -196,7 +184,6 @@ def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, w
 
 
 def list_lengths(encoded: Dataset, column: str = "ids") -> NDArray[np.int64]:
-    """The lengths of a column of lists."""
     import pyarrow.compute as pc
 
     chunks = [pc.list_value_length(table[column]).to_numpy() for table in _tables(encoded)]
@@ -204,14 +191,13 @@ def list_lengths(encoded: Dataset, column: str = "ids") -> NDArray[np.int64]:
 
 
 def list_values(encoded: Dataset, column: str) -> Iterator[NDArray[Any]]:
-    """A column's lists one after another, as large arrays."""
+    """A column's lists, joined into large arrays."""
     for table in _tables(encoded):
         for chunk in table[column].chunks:
             yield chunk.flatten().to_numpy(zero_copy_only=False)
 
 
 def column_values(encoded: Dataset, column: str) -> NDArray[Any]:
-    """A column of numbers or texts."""
     return np.concatenate([table[column].to_numpy() for table in _tables(encoded)])
 
 

@@ -1,4 +1,4 @@
-"""Evaluation items, which a task's YAML finds below ``${data}``: built-in ones, one's own files, or rows held out."""
+"""Evaluation items, below ``${data}`` in a task's YAML: built-in ones, the user's own files, or held-out rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from titanflow.data.stdlib import evals
 
 KEY = "data.path"
 ITEMS_FILE = "items.jsonl"
-"""What a task's YAML names of rows that a source holds out: ``data_files: {test: "${data}/items.jsonl"}``."""
-
+"""The file of held-out rows; a task's YAML names it: ``data_files: {test: "${data}/items.jsonl"}``."""
 DESCRIPTION = "dataset.json"
-"""The file beside the items that says what they are."""
+"""The file beside the items that describes them."""
 
 
 def item_names(data: Mapping[str, Any]) -> list[str]:
@@ -31,19 +30,17 @@ def item_names(data: Mapping[str, Any]) -> list[str]:
     """
     if data.get("kind", "evals") != "evals":
         return [ITEMS_FILE]
-    if not data.get("path"):
-        return list(evals.item_files())
-    return list(named_files(data["path"]))
+    return list(named_files(data["path"]) if data.get("path") else evals.item_files())
 
 
 def named_files(path: str | list[str]) -> dict[str, Path]:
-    """The user's own files by the names that they are prepared under: those of a folder by their path in it.
+    """The user's own files by their names in the prepared folder; files of a folder have their path in it.
 
     Raises:
         DataError: a file isn't there, or two have the same name.
     """
-    folders = [expanded(entry) for entry in ([path] if isinstance(path, str) else path)]
-    folders = [folder for folder in folders if folder.is_dir()]
+    entries = map(expanded, [path] if isinstance(path, str) else path)
+    folders = [folder for folder in entries if folder.is_dir()]
     found: dict[str, Path] = {}
     for file in local_files(path).files:
         folder = next((one for one in folders if file.is_relative_to(one)), file.parent)
@@ -59,11 +56,7 @@ def named_files(path: str | list[str]) -> dict[str, Path]:
 
 
 def check_items(data: Data) -> None:
-    """Reads the user's own items to their end, so that what is wrong with a row isn't found when a model is asked.
-
-    Raises:
-        DataError: a file can't be read, or a row of it isn't one; with file and line.
-    """
+    """Reads all of the user's own items, so that a malformed row is found before a model is asked."""
     from titanflow.data.files.sources import SourceFile
 
     for file in named_files(data.path).values() if data.path else ():
@@ -86,7 +79,7 @@ def _check_row(origin: str, row: Any) -> None:
 
 
 def write_items(data: Data, folder: Path) -> dict[str, Any]:
-    """Writes the items into ``folder`` and returns what ``dataset.json`` says of them."""
+    """Writes the items into ``folder`` and returns the entries for ``dataset.json``."""
     if not data.path:
         return evals.write_items(folder, data.part or "test")
     files = named_files(data.path)

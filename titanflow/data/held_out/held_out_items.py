@@ -1,4 +1,4 @@
-"""Evaluation items of one's own: the rows of a held-out part, a JSON object a line, as their file has them."""
+"""The rows of a held-out part as evaluation items: one JSON object per line, as in the source file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 def write_held_out_items(source: Source, data: Data, fingerprint: str, folder: Path) -> None:
     """Writes the rows of a part as items, and their ``dataset.json``.
 
-    A document is an item ``{"text": …}``; of conversations an item has every column of its row. Rows that training
-    would refuse are refused, or left out and counted, by ``data.malformed``.
-
-    Raises:
-        DataError: rows that are no conversations, or none that is left.
+    A document becomes ``{"text": …}``; a conversation keeps all columns of its row. Rows that training would refuse
+    are refused, or left out and counted, by ``data.malformed``.
     """
     reasons, sizes, hashes, problems = [], [], [], list[Problem]()
     with (folder / ITEMS_FILE).open("w", encoding="utf-8") as file:
@@ -44,7 +41,7 @@ def write_held_out_items(source: Source, data: Data, fingerprint: str, folder: P
             if not fault:
                 file.write(line + "\n")
                 hashes.append(row_hash)
-            reasons.append((MALFORMED if isinstance(fault, Problem) else BLANK) if fault else "")
+            reasons.append(MALFORMED if isinstance(fault, Problem) else fault)
             sizes.append(0 if fault else len(line.encode()))
     if problems:
         raise problems_error(problems)
@@ -65,7 +62,7 @@ def write_held_out_items(source: Source, data: Data, fingerprint: str, folder: P
 
 
 def _rows(source: Source, data: Data) -> Iterator[tuple[Any, int, Problem | str]]:
-    """Each row, its hash, and why it can't be an item: a problem, or that it's blank."""
+    """Each row with its hash and the reason why it can't be an item: a problem, :data:`BLANK`, or empty."""
     if data.kind == "chat":
         layout = ChatFormat.of(data)
         for row in read_rows(source.rows):
@@ -78,10 +75,9 @@ def _rows(source: Source, data: Data) -> Iterator[tuple[Any, int, Problem | str]
 
 
 def _unwritable(row: Any) -> list[Problem]:
-    """Why a row can't be written in UTF-8: a column, perhaps one that nothing trains on, holds half a character."""
-    columns = row.items() if isinstance(row, dict) else [("row", row)]
+    """Problems with columns, trained on or not, that UTF-8 can't hold: they contain a lone surrogate."""
     problems = []
-    for name, value in columns:
+    for name, value in row.items() if isinstance(row, dict) else [("row", row)]:
         try:
             f"{name}{json.dumps(value, ensure_ascii=False, default=str)}".encode()
         except UnicodeEncodeError as error:

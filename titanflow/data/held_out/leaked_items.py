@@ -1,9 +1,8 @@
 """Finds evaluation items in text that was trained on.
 
-An item is looked for by its wording. A question of 13 words and more is looked for by its runs of 13 words, the
-n-grams of GPT-3's and lm-eval's decontamination; it leaked where half of them are found. A shorter one is looked for as
-a whole, with its answer close behind. What more than three items of a task share is the task's wording and none of the
-item's own: it isn't looked for.
+Items are found by their wording. A question of 13 words or more is searched by its runs of 13 words, the n-grams of
+GPT-3's and lm-eval's decontamination; it leaked if half of them are found. A shorter question is searched as a whole,
+with its answer close behind. Wording that more than three items of a task share is the task's own and is ignored.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from titanflow.data.held_out.letters import Hashes, Letters, Places
 WORDS = 13
 """Words of an n-gram: Brown et al. 2020, appendix C."""
 FEW = 3
-"""So many items may share wording, as two questions on one passage do; what more share belongs to the task."""
+"""Most items that may share wording, such as questions on one passage; if more share it, it belongs to the task."""
 SHARE = 0.5
-"""Of an item's own n-grams, the share from which on it leaked: held-out prose shares some phrases with any text."""
+"""The share of an item's own n-grams from which it counts as leaked: held-out prose shares phrases with any text."""
 CLOSE = 20
-"""Words within which a short question's answer begins: a template's marks, a role's name, "the answer is"."""
+"""Most words before a short question's answer: a template's marks, a role's name, "the answer is"."""
 _THOUGHTS = re.compile(r"<think>.*?</think>|<\|channel\|>analysis<\|message\|>.*?<\|end\|>", re.DOTALL)
 _THOUGHTS_END = re.compile(r"</think>|<\|channel\|>analysis")
-"""As templates mark what a model thinks before it answers: of Qwen3, DeepSeek R1 and others, and of gpt-oss."""
+"""Templates' marks for thoughts before an answer: of Qwen3, DeepSeek R1 and others, and of gpt-oss."""
 _PREFIX = 16
-"""Letters of a long span by which most words of a text are passed over."""
+"""First letters of a long span; most words of a text are ruled out by them."""
 _BITS = 24
 Answers = tuple[tuple[int, int], ...]
-"""Length and hash of each."""
+"""Length and hash of each answer."""
 
 
 @dataclass(frozen=True)
 class Item:
     """One evaluation item.
 
-    ``questions`` are the ways in which it may be written: as the model is asked, as its data has it. ``answers`` are
-    the gold ones. An item without a question is text that is scored, in ``questions``, without an answer.
+    ``questions`` are the forms in which it may appear: as the model is asked, and as its data has it. ``answers`` are
+    the gold answers. An item of scored text has the text in ``questions`` and no answers.
     """
 
     questions: tuple[str, ...]
@@ -50,8 +49,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Leaked:
-    """What was found of one task: how many items were looked for, those that leaked by their number, and how many
-    have no wording of their own that could be looked for."""
+    """One task's result: how many items it has, which ones leaked, and how many have no wording of their own."""
 
     items: int
     leaked: list[int]
@@ -60,7 +58,7 @@ class Leaked:
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to find an item: the spans of which half must be there, or a span with one of the answers behind it."""
+    """One way to find an item: by spans, half of which must be found, or by one span with an answer behind it."""
 
     item: int
     spans: list[int]
@@ -68,7 +66,7 @@ class _Way:
 
 
 class LeakSearch:
-    """Looks for the items of some tasks: texts are handed to :meth:`read`, and :attr:`leaked` says what was found."""
+    """Searches texts for the items of some tasks: hand them to :meth:`read`, then ask :attr:`leaked`."""
 
     def __init__(self, tasks: Mapping[str, Sequence[Item]]) -> None:
         self._counts = {name: len(items) for name, items in tasks.items()}
@@ -77,25 +75,23 @@ class LeakSearch:
         self._found = np.zeros(len(spans), np.bool_)
         self._answered: set[tuple[int, Answers]] = set()
         self._behind: dict[int, set[Answers]] = {}
-        for way in self._all_ways:
+        every_way = [way for ways in self._ways.values() for way in ways]
+        for way in every_way:
             if way.answers:
                 self._behind.setdefault(way.spans[0], set()).add(way.answers)
-        self._by_length, self._prefixes = spans.index({span for way in self._all_ways for span in way.spans})
+        self._by_length, self._prefixes = spans.index({span for way in every_way for span in way.spans})
 
     @property
     def leaked(self) -> dict[str, Leaked]:
-        """What was found so far, by task."""
-        return {
-            name: Leaked(
-                self._counts[name],
-                sorted({way.item for way in ways if self._is_there(way)}),
-                self._counts[name] - len({way.item for way in ways}),
-            )
-            for name, ways in self._ways.items()
-        }
+        """The results so far, by task."""
+        found = {}
+        for name, ways in self._ways.items():
+            leaked = sorted({way.item for way in ways if self._is_there(way)})
+            found[name] = Leaked(self._counts[name], leaked, self._counts[name] - len({way.item for way in ways}))
+        return found
 
     def read(self, texts: Iterable[str]) -> None:
-        """Looks for the items in texts, a few million letters at a time."""
+        """Searches texts for the items; hand over a few million letters at a time."""
         letters = Letters(_without_thoughts_too(texts))
         likely = letters.starts[letters.starts + _PREFIX <= len(letters)]
         likely = likely[self._prefixes[_bits(letters.hashes(likely, _PREFIX))]]
@@ -111,7 +107,7 @@ class LeakSearch:
             self._look_behind(letters, spans, starts[is_there] + length)
 
     def _look_behind(self, letters: Letters, spans: Places, ends: Places) -> None:
-        """Looks for the answers of the short questions that were found to end at ``ends``."""
+        """Looks for the answers of the short questions that end at ``ends``."""
         for span in set(np.unique(spans).tolist()) & self._behind.keys():
             for answers in self._behind[span]:
                 if (span, answers) not in self._answered and _follows(letters, ends[spans == span], answers):
@@ -122,13 +118,9 @@ class LeakSearch:
             return (way.spans[0], way.answers) in self._answered
         return bool(self._found[way.spans].mean() >= SHARE)
 
-    @property
-    def _all_ways(self) -> Iterator[_Way]:
-        return (way for ways in self._ways.values() for way in ways)
-
 
 class _Spans:
-    """The spans that are looked for, each with a number."""
+    """The spans to search for, each with a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[int, int], int] = {}
@@ -138,7 +130,7 @@ class _Spans:
         return len(self._numbers)
 
     def add(self, letters: Letters, starts: Places, ends: Places) -> list[int]:
-        """The number of each span, the same for the same letters."""
+        """The number of each span; equal spans have the same number."""
         lengths = ends - starts
         prefixes = letters.hashes(starts, np.minimum(lengths, _PREFIX))
         keys = zip(lengths.tolist(), letters.hashes(starts, lengths).tolist(), strict=True)
@@ -151,7 +143,7 @@ class _Spans:
         return numbers
 
     def index(self, used: Set[int]) -> tuple[dict[int, tuple[Hashes, Places]], NDArray[np.bool_]]:
-        """The used spans' hashes, sorted, and their numbers, by length; and which beginnings the long ones have."""
+        """By length, the sorted hashes of the used spans and their numbers; and a bit set of their first letters."""
         by_length: dict[int, list[tuple[int, int]]] = {}
         for (length, found), number in self._numbers.items():
             if number in used:
@@ -167,7 +159,7 @@ class _Spans:
 
 
 def _without_thoughts_too(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, and again without their thoughts, which stand between a question and its answer."""
+    """Each text, and again without its thoughts, which stand between a question and its answer."""
     for text in texts:
         yield text
         if _THOUGHTS_END.search(text):
@@ -179,7 +171,7 @@ def _bits(hashes: Hashes) -> Hashes:
 
 
 def _task_ways(items: Sequence[Item], spans: _Spans) -> list[_Way]:
-    """The ways to find each item, without what belongs to the task's wording."""
+    """The ways to find each item, without the task's own wording."""
     texts = [(number, text) for number, item in enumerate(items) for text in dict.fromkeys(item.questions)]
     letters, answers = Letters(text for _, text in texts), _answers(items)
     bounds = np.searchsorted(letters.texts, np.arange(len(texts) + 1))
@@ -209,7 +201,7 @@ def _answers(items: Sequence[Item]) -> list[Answers]:
 
 
 def _without_shared(ways: Sequence[_Way]) -> Iterator[_Way]:
-    """The ways without the spans that more than :data:`FEW` items have; none of those that have nothing else."""
+    """The ways without spans that more than :data:`FEW` items share; ways with no other spans are left out."""
     together = {(way.item, way.spans[0], way.answers) for way in ways if way.answers}
     pairs = Counter((span, answers) for _, span, answers in together)
     counts = Counter(span for _, span in {(way.item, span) for way in ways if not way.answers for span in way.spans})
@@ -222,7 +214,7 @@ def _without_shared(ways: Sequence[_Way]) -> Iterator[_Way]:
 
 
 def _follows(letters: Letters, ends: Places, answers: Answers) -> bool:
-    """Whether one of the answers begins within :data:`CLOSE` words behind one of the places, in the same text."""
+    """Whether an answer begins within :data:`CLOSE` words behind one of ``ends``, in the same text."""
     words = np.searchsorted(letters.starts, ends)[:, None] + np.arange(CLOSE + 1)
     text = letters.texts[np.searchsorted(letters.ends, ends)]
     is_in = words < len(letters.starts)

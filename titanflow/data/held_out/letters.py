@@ -1,8 +1,8 @@
-"""Texts as the letters and digits of their words, for finding wording again however it is spaced, wrapped or marked.
+"""Texts as the letters and digits of their words, to find wording again however it is spaced, wrapped or marked up.
 
 Case, punctuation, blank space, compatibility forms (``ﬁ``), HTML's entities (``&amp;``) and a string's escapes
-(``\\n``) make no difference. Any span of the letters has a hash of 64 bits, which is read off in a step: the sum of
-each letter's own number times a power of its place.
+(``\\n``) make no difference. Any span of letters has a hash of 64 bits, which takes constant time: the sum of each
+letter's random number times a power of its place.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 END = "\0"
-"""Stands behind each text, as a letter that no word has: no span of two texts is a span of one."""
+"""Ends each text, as a letter that no word has: no span across two texts equals a span in one."""
 LETTER, WORD, ENDING = 1, 2, 3
 IDEOGRAPHS = ((0x0E00, 0x0E80), (0x3040, 0x3400), (0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32000))
-"""Letters of scripts without blank space, each a word of its own: Thai, kana, Chinese characters."""
+"""Letters of scripts without spaces, each a word of its own: Thai, kana, Chinese characters."""
 _CODE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BREAK = re.compile(r"\\[nrt]")
 _BASE = 0x9E3779B97F4A7C15 | 1
@@ -35,9 +35,9 @@ class Letters:
 
     Attributes:
         starts: where each word begins.
-        ends: where each ends, the first place behind it.
+        ends: the first place behind each word.
         texts: the number of each word's text.
-        is_end: of each place, whether a word ends right before it.
+        is_end: for each place, whether a word ends right before it.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -52,7 +52,7 @@ class Letters:
         kinds = _kinds()[points]
         kept = np.flatnonzero(kinds)
         kinds = kinds[kept]
-        # A word ends where something that is no letter follows, and around what is a word by itself.
+        # A word ends before anything that is no letter, and around a letter that is a word by itself.
         parted = np.ones(len(kept) + 1, np.bool_)
         parted[1:-1] = (np.diff(kept) > 1) | (kinds[1:] > LETTER) | (kinds[:-1] > LETTER)
         word = kinds != ENDING
@@ -69,13 +69,13 @@ class Letters:
         return len(self.is_end) - 1
 
     def hashes(self, starts: Places, length: int | Places) -> Hashes:
-        """The hash of the span of so many letters from each start; each span must end within the letters."""
+        """The hash of the span of ``length`` letters from each start; all spans must end within the letters."""
         return (self._sums[starts + length] - self._sums[starts]) * self._inverses[starts]
 
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: nothing, a letter, a word by itself, or the end of a text."""
+    """The kind of each code point: no letter (0), a letter, a word by itself, or the end of a text."""
     kinds = np.fromiter(map(str.isalnum, map(chr, range(0x110000))), np.uint8, 0x110000)
     for first, last in IDEOGRAPHS:
         kinds[first:last] *= WORD
@@ -93,13 +93,13 @@ def _numbers() -> Hashes:
 
 
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The first powers of the base, and of its inverse modulo 2^64."""
     powers, inverses = _powers_upto(1 << max(count, 1 << 16).bit_length())
     return powers[:count], inverses[:count]
 
 
 @cache
 def _powers_upto(count: int) -> tuple[Hashes, Hashes]:
+    """The powers of the base, and of its inverse modulo 2^64."""
     made = []
     for base in (_BASE, _INVERSE):
         factors = np.full(count, base, np.uint64)

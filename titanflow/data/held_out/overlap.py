@@ -1,4 +1,4 @@
-"""Refuses rows that are both trained on and judged by, whatever files they came from."""
+"""Refuses rows that are both trained on and used for validation or evaluation, whatever their files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,15 @@ from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
 
 
 def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> None:
-    """Compares what prepared folders hold, by their rows' hashes.
-
-    Args:
-        trained: the folders of what is trained on, by name.
-        judged: those of what is validated on, and of evaluation items.
-
-    Raises:
-        DataError: names each two that share rows, how many, and where the first stands in both.
-    """
+    """Refuses rows that folders of both kinds share, and names each two such folders; rows are compared by hash."""
     known = {name: hashes for name, folder in trained.items() if (hashes := _hashes(folder)) is not None}
     problems = []
     for name, folder in judged.items():
-        hashes = _hashes(folder)
+        if (hashes := _hashes(folder)) is None:
+            continue
         for other, of_other in known.items():
-            shared = np.isin(hashes, of_other) if hashes is not None else np.empty(0, np.bool_)
-            if hashes is not None and shared.any():
+            shared = np.isin(hashes, of_other)
+            if shared.any():
                 row = int(np.argmax(shared))
                 twin = _origin(trained[other], int(np.argmax(of_other == hashes[row])))
                 problems.append(_problem(name, int(shared.sum()), len(hashes), _origin(folder, row), other, twin))
@@ -56,6 +49,5 @@ def _hashes(folder: Path) -> NDArray[np.uint64] | None:
 
 def _origin(folder: Path, document: int) -> str:
     number, place = np.load(folder / PLACES_FILE, mmap_mode="r")[document].tolist()
-    described: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
-    file = described["files"][number]
+    file: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))["files"][number]
     return SourceFile(file["name"], file["unit"]).origin(place)

@@ -1,11 +1,12 @@
-"""Divides a source into what is trained on, what is chosen by (dev) and what is reported (test), by hash.
+"""Divides a source by hash into rows for training, for choosing (dev) and for reported results (test).
 
-The ``test`` rows are those with the lowest hashes and the ``dev`` rows those with the highest, so that neither moves
-when the other's size changes. A share is a limit that each row meets by itself; a number takes so many different rows.
+The ``test`` rows have the lowest hashes and the ``dev`` rows the highest, so that neither part moves when the other's
+size changes. A share is a limit for each row's hash; a number takes that many different rows.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,22 +25,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DUPLICATE = "duplicate"
-"""Why a held-out part leaves out a row: an equal one is in it."""
+"""Why a held-out part leaves out a row: it already has an equal one."""
 
 
 def part_of(source: Source, data: Data, work: Work) -> Source:
-    """The rows of the part of ``source`` that ``data`` names; a held-out part has of equal rows the first.
-
-    Raises:
-        DataError: a number of rows that aren't there, or a part without rows.
-    """
+    """The rows of the part of ``source`` that ``data`` names; a held-out part keeps only the first of equal rows."""
     hashes = hash_rows(source.rows, data, work)
     parts = divide(hashes, data.held_out, data.name)
     wanted = data.part or "train"
     kept = parts == PARTS.index(wanted)
-    elsewhere: dict[str, NDArray[np.bool_]] = {
-        part: parts == number for number, part in enumerate(PARTS) if part != wanted
-    }
+    elsewhere: dict[str, NDArray] = {part: parts == number for number, part in enumerate(PARTS) if part != wanted}
     if wanted != "train":
         _, first = np.unique(hashes, return_index=True)
         is_first = np.zeros(len(hashes), np.bool_)
@@ -47,22 +42,13 @@ def part_of(source: Source, data: Data, work: Work) -> Source:
         elsewhere[DUPLICATE], kept = kept & ~is_first, kept & is_first
     numbers = np.flatnonzero(kept)
     files = source.places()[:, 0]
-    return Source(
-        source.rows.select(numbers).flatten_indices(cache_file_name=work.cache_file()),
-        source.files,
-        source.passed_over,
-        numbers,
-        {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()},
-        source.unread,
-    )
+    counts = {where: np.bincount(files[rows], minlength=len(source.files)) for where, rows in elsewhere.items()}
+    rows = source.rows.select(numbers).flatten_indices(cache_file_name=work.cache_file())
+    return replace(source, rows=rows, numbers=numbers, elsewhere=counts)
 
 
 def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the source") -> NDArray[np.int8]:
-    """The part of each row, as its number in :data:`PARTS`: int8 ``[rows]``.
-
-    Raises:
-        DataError: a number of rows that aren't there, or a part without rows.
-    """
+    """The part of each row, as its number in :data:`PARTS`: int8 ``[rows]``. No part may be empty."""
     different = np.unique(hashes)
     parts = np.zeros(len(hashes), np.int8)
     asked = {part: value for part in ("dev", "test") if (value := getattr(held_out, part)) is not None}
@@ -72,9 +58,8 @@ def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the sourc
     taken = sum(_count(part, value, different) for part, value in asked.items())
     if taken >= len(different):
         found = " and ".join(f"{value} for {part}" for part, value in asked.items())
-        raise _refused(
-            "", f"{found} take all of the {len(different)} different rows of {name}: none is left to train on"
-        )
+        message = f"{found} take all of the {len(different)} different rows of {name}: none is left to train on"
+        raise _refused("", message)
     for part, value in asked.items():
         count = _count(part, value, different)
         if not count:
@@ -85,7 +70,7 @@ def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the sourc
 
 
 def part_by_share(number: int, held_out: HeldOut) -> Part:
-    """The part of a row with this hash, where what is held out are shares."""
+    """The part of a row with this hash, if what is held out are shares."""
     if held_out.test is not None and number < _limit(held_out.test):
         return "test"
     if held_out.dev is not None and number >= (1 << BITS) - _limit(held_out.dev):
@@ -104,13 +89,13 @@ def _hashes(batch: dict[str, list[Any]], numbers: list[int], data: Data) -> dict
         layout = ChatFormat.of(data)
         found = [chat_hash(layout.conversation(row), row) for row in decoded(batch)]
     else:
-        # A row without text is refused when the text is checked.
+        # A row without text is refused later, by check_text.
         found = [text_hash(text if isinstance(text, str) else repr(text)) for text in batch[TEXT]]
     return {"hash": np.array(found, np.uint64)}
 
 
 def _count(part: str, value: float, different: NDArray[np.uint64]) -> int:
-    """How many of the sorted hashes a part takes from its end."""
+    """How many of the sorted hashes a part takes from its end of them."""
     if isinstance(value, int):
         return value
     limit = _limit(value)
@@ -120,7 +105,7 @@ def _count(part: str, value: float, different: NDArray[np.uint64]) -> int:
 
 
 def _limit(share: float) -> int:
-    # At least one, so that what is taken from the largest hash fits 64 bits.
+    # At least 1, so that 2^64 minus the limit fits 64 bits.
     return max(1, int(share * (1 << BITS)))
 
 

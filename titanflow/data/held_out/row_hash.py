@@ -1,6 +1,6 @@
-"""What a row holds, as a number of 64 bits: the same wherever the row stands, however its file is laid out.
+"""Hashes a row's content to 64 bits, independently of its file's format and its place there.
 
-Of a document that is its text, of a conversation what is said in it: other columns, the layout, and which turns are
+The content is a document's text, or what a conversation's turns say. Other columns, the layout, and which turns are
 trained make no difference, so that rows which teach the same have the same hash.
 """
 
@@ -17,12 +17,12 @@ BITS = 64
 
 def text_hash(text: str) -> int:
     """The hash of a document."""
-    # Half a character, which a JSON file may hold, is refused later, with its place.
+    # A lone surrogate, which a JSON file may hold, is refused later, with its place.
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=BITS // 8).digest(), "big")
 
 
 def chat_hash(conversation: Conversation, row: Any) -> int:
-    """The hash of a conversation; of one that can't be trained on, that of the ``row`` that it was read from."""
+    """The hash of a conversation. If it can't be trained on, that of the ``row`` that it was read from."""
     if conversation.problems:
         return text_hash(_canonical(row))
     said = [{key: value for key, value in turn.items() if key != "train"} for turn in conversation.messages]

@@ -1,4 +1,4 @@
-"""What stages trained on, as text again: the prepared rows of a stage and of those that it began with."""
+"""Decodes the prepared rows that stages trained on, including those of the stages that they began with."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BATCH = 1 << 18
 PIECE = 1 << 15
 TRAINED = ("pretrain", "sft")
 OVERLAP = 1 << 9
-"""Tokens that a piece of a long document shares with the one before it, so that no wording is cut."""
+"""Tokens that each piece of a long document shares with the previous one, so that no wording is cut."""
 
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """A folder of prepared rows that a stage trained on, so many tokens, and the tokenizer that made them."""
+    """A folder of prepared rows that a stage trained on, with the tokenizer that made their tokens."""
 
     name: str
     folder: Path
@@ -37,7 +37,7 @@ class TrainedRows:
     tokens: int
 
     def texts(self) -> Iterator[list[str]]:
-        """Its documents as text, in batches; a long one in pieces that overlap."""
+        """The documents as text, in batches; long ones come in pieces that overlap."""
         backend = load_tokenizer(self.tokenizer).backend
         tokens = np.load(self.folder / TOKENS_FILE, mmap_mode="r")
         batch, size = list[list[int]](), 0
@@ -52,7 +52,7 @@ class TrainedRows:
 
 @dataclass
 class TrainedOn:
-    """What some models were trained on: the rows that are there, and what can't be looked at, with the reason."""
+    """The training data of some models: the rows that are there, and why other data can't be searched."""
 
     rows: list[TrainedRows] = field(default_factory=list)
     not_looked_at: list[str] = field(default_factory=list)
@@ -60,10 +60,10 @@ class TrainedOn:
 
     @classmethod
     def by(cls, models: Iterable[tuple[str, Path]], planned: Mapping[Path, StageRun] | None = None) -> TrainedOn:
-        """What models by their name and folder were trained on: stages, their exports and checkpoints, and others.
+        """The training data of models, given by name and folder: stages, their exports and checkpoints, or others.
 
-        A stage is followed to the one that it began with, as far back as folders are there. ``planned`` are stages by
-        their folder that may not have begun.
+        Follows each stage back to the one that it began with, as far as folders exist. ``planned`` has stages by their
+        folder that may not have begun.
         """
         found = cls(planned=planned or {})
         for name, folder in models:
@@ -78,8 +78,9 @@ class TrainedOn:
             self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
         elif stage.folder not in seen:
             self._add_rows(stage)
-            for before in _begun_with(stage):
-                self._add(f"the model that {stage.stage} began with", before, {*seen, stage.folder})
+            before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
+            if before:
+                self._add(f"the model that {stage.stage} began with", Path(before), {*seen, stage.folder})
 
     def _add_rows(self, run: StageRun) -> None:
         data = run.config.get("data") or {}
@@ -103,18 +104,12 @@ class TrainedOn:
 
 
 def _stage_of(folder: Path) -> StageRun | None:
-    """The training stage that a model's folder lies in: an export, a checkpoint, or the stage's own folder."""
+    """The training stage of a model's folder, which is an export, a checkpoint, or the stage's own folder."""
     for place in (folder, *folder.absolute().parents[:2]):
         with suppress(OSError, ValueError, KeyError, TypeError):
             run = StageRun.read(place / RUN_FILE)
             return run if run.stage in TRAINED else None
     return None
-
-
-def _begun_with(run: StageRun) -> list[Path]:
-    """The models that a stage's weights come from."""
-    path = (run.config.get("checkpoint") or {}).get("initial_load_path")
-    return [*([run.base] if run.base else []), *([Path(path)] if path and not run.base else [])]
 
 
 def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -124,6 +119,6 @@ def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _decoded(backend: Tokenizer, batch: list[list[int]]) -> list[str]:
-    # Special tokens stay: they part words that nothing else parts.
+    # Special tokens stay: nothing else may separate the words around them.
     decoded: list[str] = backend.decode_batch(batch, skip_special_tokens=False)
     return decoded

@@ -1,6 +1,6 @@
-"""Chats about the standard library's public names: what kind each is, which module defines it, what it does.
+"""Chats about the standard library's public names: the kind of each, the module that defines it, what it does.
 
-A name is held out by a hash of where it is defined, or because its module is; no training chat mentions it.
+A name is held out because its module is, or by a hash of where it is defined. No training chat mentions it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from titanflow.data.stdlib.text import HELD_OUT_MODULES, held_out_part, name_sha
 
 HELD_OUT_SHARE = 0.12
 MOST_OF_A_MODULE = 10
-"""Names of one module that are asked about."""
+"""Most names of one module that are asked about."""
 LONGEST_CHAT = 265
-"""Characters of a chat, counting :data:`_HEADER` for each turn: below 96 tokens of a vocabulary of 2,048."""
+"""Most characters of a chat, plus :data:`_HEADER` for each turn: below 96 tokens of a vocabulary of 2,048."""
 
 KIND_QUESTIONS = (
     "Is {name} a class or a function?",
@@ -38,7 +38,7 @@ FOLLOW_UPS = {
     "summary": "What does it do?",
 }
 _HEADER = 24
-# How often a question is asked in its first wording, the one that the evaluations use.
+# How often a question has its first wording, which the evaluations use.
 _FIRST_WORDING = 0.6
 _FOLLOWED_UP = 0.4
 _SUMMARISED = 0.3
@@ -47,7 +47,7 @@ _SUMMARISED = 0.3
 def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, str]]]:
     """The conversations of one part, each a list of ``{"role", "content"}``, the same in every run.
 
-    ``train`` holds no name that :func:`is_held_out` holds out; ``dev`` and ``test`` ask about theirs only.
+    ``train`` mentions no held-out name; ``dev`` and ``test`` ask only about their own held-out names.
     """
     names = [name for name in read_names() if name_part(name) == part]
     found = [chat for name in _balanced(names) for chat in _chats_about(name)]
@@ -57,17 +57,15 @@ def chats(part: str = "train", limit: int | None = None) -> list[list[dict[str, 
 
 
 def is_held_out(name: PublicName) -> bool:
-    """Whether a name is kept from training chats: the same for every name of one definition."""
+    """Whether a name is kept out of training chats: the same for all names of one definition."""
     return _module(name) in HELD_OUT_MODULES or name_share(name.defined) < HELD_OUT_SHARE
 
 
 def name_part(name: PublicName) -> Part:
-    """The part that a name belongs to: of what is held out, all names of a top-level module have one."""
     return held_out_part(_module(name)) if is_held_out(name) else "train"
 
 
 def held_out_names(part: Part | None = None) -> list[PublicName]:
-    """The held-out names, or those of one part, sorted."""
     return [name for name in read_names() if is_held_out(name) and part in (None, name_part(name))]
 
 
@@ -79,15 +77,14 @@ def mentions_held_out(chat: list[dict[str, str]]) -> bool:
 
 
 def kind_answer(kind: str) -> str:
-    """The answer to "Is … a class or a function?"."""
     return f"A {kind}."
 
 
 def module_answer(name: PublicName) -> str:
-    """The answer to "Which module defines …?".
+    """The answer to a question for the module.
 
-    It repeats the name, and a space comes before the module as it does before the name in the question: a model
-    that has learned to copy can then answer for a name that it never saw.
+    It repeats the name, and a space precedes the module as it does the name in the question. A model that has learned
+    to copy can then answer for names that it never saw.
     """
     return f"{name.name} is defined in {name.module}."
 
@@ -98,15 +95,14 @@ def _module(name: PublicName) -> str:
 
 @cache
 def _held_out_spellings() -> tuple[frozenset[str], re.Pattern[str]]:
-    names = held_out_names()
-    known = frozenset(spelling for name in names for spelling in (name.name, name.defined))
+    known = frozenset(spelling for name in held_out_names() for spelling in (name.name, name.defined))
     return known, re.compile(rf"\b(?:{'|'.join(HELD_OUT_MODULES)})\.\w")
 
 
 def _balanced(names: list[PublicName]) -> list[PublicName]:
     """At most :data:`MOST_OF_A_MODULE` names of each module, chosen by hash, in the order given.
 
-    A hundred names of one module teach its name by heart; many modules teach to read it in the question.
+    A hundred names of one module would teach the module's name by heart; many modules teach to copy the question's.
     """
     by_module: dict[str, list[PublicName]] = {}
     for name in sorted(names, key=lambda name: hashlib.sha256(name.name.encode()).digest()):
@@ -118,11 +114,11 @@ def _balanced(names: list[PublicName]) -> list[PublicName]:
 def _chats_about(name: PublicName) -> list[list[dict[str, str]]]:
     draw = random.Random(name.name)
     answers = {"kind": kind_answer(name.kind), "module": module_answer(name)}
+    topics = list(answers)
     if name.summary:
         answers["summary"] = name.summary
-    topics = ["kind", "module"]
-    if name.summary and draw.random() < _SUMMARISED:
-        topics.append("summary")
+        if draw.random() < _SUMMARISED:
+            topics.append("summary")
     return [_chat(name, topic, answers, draw) for topic in topics]
 
 

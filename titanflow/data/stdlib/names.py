@@ -1,7 +1,7 @@
 """The public classes and functions of the Python standard library, found by introspection.
 
-Importing a hundred modules leaves traces (patched hooks, warnings, threads), so :func:`read_names` runs this file
-as a script in a process of its own, isolated and without site-packages; it therefore imports nothing of titanflow.
+Importing a hundred modules leaves traces (patched hooks, warnings, threads). So :func:`read_names` runs this file as a
+script in its own process, isolated and without site-packages; the file therefore imports nothing of titanflow.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from types import ModuleType
 
-# Importing these does something (opens a browser, prints a poem, sets up a terminal), or they are tests and
-# tools that nobody asks about.
+# Modules with side effects (they open a browser, print a poem, set up a terminal), tests, and tools of no interest.
 NOT_IMPORTED = frozenset(
     {
         *("antigravity", "this", "readline", "rlcompleter", "curses", "pty", "tty", "site", "sitecustomize"),
-        *("tkinter", "turtle", "turtledemo", "idlelib", "lib2to3", "test", "pydoc_data", "distutils", "encodings"),
-        *("ensurepip", "venv", "msilib", "nt", "xxlimited", "xxsubtype"),
+        *("tkinter", "turtle", "turtledemo", "idlelib", "lib2to3", "test", "tests", "pydoc_data", "distutils"),
+        *("encodings", "ensurepip", "venv", "msilib", "nt", "xxlimited", "xxsubtype"),
     }
 )
 SUMMARY_LENGTH = range(12, 91)
@@ -33,14 +32,14 @@ SUMMARY_LENGTH = range(12, 91)
 
 @dataclass(frozen=True)
 class PublicName:
-    """A class or function that the library offers.
+    """A public class or function of the library.
 
     Attributes:
         name: as one would import it, ``json.JSONDecodeError``.
         kind: ``class`` or ``function``.
         module: the module that defines it (its ``__module__``), ``json.decoder``.
         defined: where it is defined, ``json.decoder.JSONDecodeError``: the same for all its public names.
-        summary: the first line of its docstring, empty where that isn't a sentence of 12 to 90 characters.
+        summary: the first line of its docstring; empty if that isn't a sentence of 12 to 90 characters.
     """
 
     name: str
@@ -52,11 +51,6 @@ class PublicName:
 
 @cache
 def read_names() -> tuple[PublicName, ...]:
-    """All public names of the running interpreter's standard library, sorted by name.
-
-    Raises:
-        RuntimeError: the interpreter that was started for it failed.
-    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     command = [sys.executable, "-I", "-S", "-B", __file__]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -66,12 +60,9 @@ def read_names() -> tuple[PublicName, ...]:
 
 
 def public_modules() -> list[str]:
-    """Names of the public modules, packages' own modules included, sorted."""
-    top = sorted(name for name in sys.stdlib_module_names if _is_public(name))
     found = []
-    for name in top:
-        module = _imported(name)
-        if module is None:
+    for name in sorted(filter(_is_public, sys.stdlib_module_names)):
+        if (module := _imported(name)) is None:
             continue
         found.append(name)
         for _, child, _ in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}.", onerror=lambda _: None):
@@ -81,25 +72,23 @@ def public_modules() -> list[str]:
 
 
 def public_names() -> list[PublicName]:
-    """Imports the public modules and lists what they offer; call it in a process of its own."""
+    """Imports the public modules and lists their public names; call it in a process of its own."""
     names: dict[str, PublicName] = {}
     for module_name in public_modules():
-        module = _imported(module_name)
-        if module is None:
+        if (module := _imported(module_name)) is None:
             continue
         for attribute in _attributes(module):
-            found = _describe(module_name, attribute, getattr(module, attribute, None))
-            if found is not None:
+            if found := _describe(module_name, attribute, getattr(module, attribute, None)):
                 names[found.name] = found
     return [names[name] for name in sorted(names)]
 
 
 def _is_public(part: str) -> bool:
-    return not part.startswith("_") and part not in NOT_IMPORTED and part not in ("test", "tests")
+    return not part.startswith("_") and part not in NOT_IMPORTED
 
 
 def _imported(name: str) -> ModuleType | None:
-    # Modules of other platforms fail in their own ways, and some modules end the interpreter that imports them.
+    # Modules of other platforms raise errors of all kinds, and some modules exit the interpreter.
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit):
@@ -114,11 +103,10 @@ def _attributes(module: ModuleType) -> list[str]:
 def _describe(module_name: str, attribute: str, value: object) -> PublicName | None:
     if not (inspect.isclass(value) or inspect.isfunction(value) or inspect.isbuiltin(value)):
         return None
-    defining = getattr(value, "__module__", None)
-    name = getattr(value, "__name__", None)
+    defining, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     if not isinstance(defining, str) or not isinstance(name, str) or name != attribute:
         return None
-    # A name counts under its own module and under the package that offers it, not wherever it was imported to.
+    # A name counts only in the package that defines it, not wherever else it was imported.
     package = module_name.partition(".")[0]
     if defining.partition(".")[0] != package or not all(_is_public(part) for part in defining.split(".")):
         return None
@@ -137,7 +125,7 @@ def _summary(value: object) -> str:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     answer = sys.stdout
-    # What a module prints when it is imported must not mix with the answer.
+    # Modules that print while they are imported must not garble the answer.
     sys.stdout = sys.stderr
     rows = [asdict(name) for name in public_names()]
     answer.write("\n" + json.dumps(rows) + "\n")

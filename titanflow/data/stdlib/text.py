@@ -1,14 +1,14 @@
 """The sources of the running interpreter's standard library as pretraining text, with modules held out by name.
 
-Two kinds of held-out things must not be confused:
+Two things are held out, and must not be confused:
 
-* :data:`HELD_OUT_MODULES`: their source is in no pretraining text and none of their names in any chat. Other
+* :data:`HELD_OUT_MODULES`: their source is in no pretraining text and their names are in no training chat. Other
   modules may import or mention them, as real text does.
-* held-out names (:func:`titanflow.data.stdlib.chats.is_held_out`): in no chat that a model is fine-tuned on; the
-  source that defines them may be in the pretraining text, unless their module is held out too.
+* held-out names (:func:`titanflow.data.stdlib.chats.is_held_out`): they are in no training chat. The source that
+  defines them may be in the pretraining text, unless their module is held out too.
 
-Both are divided by module (:func:`held_out_part`): ``dev`` is for validation and for all that is chosen by looking at
-scores, ``test`` for what is reported.
+Both are divided by module (:func:`held_out_part`): ``dev`` is for validation and for choices that are made by scores,
+``test`` for reported results.
 """
 
 from __future__ import annotations
@@ -24,28 +24,14 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Part
 
 HELD_OUT_MODULES = (
-    "bisect",
-    "calendar",
-    "cmd",
-    "colorsys",
-    "copy",
-    "csv",
-    "fractions",
-    "graphlib",
-    "heapq",
-    "queue",
-    "sched",
-    "shelve",
-    "shlex",
-    "statistics",
-    "string",
-    "textwrap",
+    *("bisect", "calendar", "cmd", "colorsys", "copy", "csv", "fractions", "graphlib"),
+    *("heapq", "queue", "sched", "shelve", "shlex", "statistics", "string", "textwrap"),
 )
-"""Modules that no training text or chat is made of: about 250 kB, 3 % of the library, half of it in each part."""
+"""Modules that no training text or chat is made from: about 250 kB, 3 % of the library, half of it in each part."""
 DEV_SHARE = 0.3
-"""Share of the modules whose text and names are for choosing, and not for what is reported."""
+"""Share of the modules that belong to ``dev``."""
 
-# Tests, bundled programs and tables of character sets: large, and not what one would call the library's text.
+# Tests, bundled programs and tables of character sets: large, and hardly the library's text.
 _LEFT_OUT = frozenset(
     {
         *("site-packages", "dist-packages", "lib-dynload", "__pycache__", "__phello__"),
@@ -53,12 +39,11 @@ _LEFT_OUT = frozenset(
         *("distutils", "ensurepip", "msilib", "encodings", "pydoc_data"),
     }
 )
-# Written by the build for one machine.
+# The build writes these for one machine.
 _BUILD_FILES = ("_sysconfigdata", "__hello__")
 
 
 def stdlib_folder() -> Path:
-    """Where the running interpreter's standard library lies."""
     return Path(sysconfig.get_paths()["stdlib"])
 
 
@@ -68,26 +53,18 @@ def held_out_part(module: str) -> Part:
 
 
 def name_share(name: str) -> float:
-    """A number from 0 to below 1 that a name alone decides."""
+    """A number from 0 to below 1 that depends only on the name."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 16**8
 
 
 def source_files(part: str = "train") -> list[Path]:
-    """The library's source files of one part (``train``, ``dev`` or ``test``), sorted by path.
-
-    Raises:
-        DataError: this interpreter ships no sources.
-    """
+    """The library's source files of one part (``train``, ``dev`` or ``test``), sorted by path."""
     root = stdlib_folder()
     files = _parted(root).get(part, [])
     if not files:
-        raise DataError(
-            Problem(
-                f"the interpreter's standard library has no sources in {root}",
-                "data.source",
-                hint="run with a Python that ships its library as .py files, or give data.path",
-            )
-        )
+        message = f"the interpreter's standard library has no sources in {root}"
+        hint = "run with a Python that ships its library as .py files, or give data.path"
+        raise DataError(Problem(message, "data.source", hint=hint))
     return files
 
 
@@ -98,17 +75,19 @@ def read_source(file: Path) -> str:
 
 
 def documents(part: str = "train", limit: int | None = None) -> list[tuple[str, Path]]:
-    """The text of each source file of ``part``, and the file, at most ``limit``; empty files are passed over."""
-    texts = ((read_source(file), file) for file in source_files(part))
-    return list(islice(((text, file) for text, file in texts if text.strip()), limit))
+    """The text of each source file of ``part``, and the file, at most ``limit``; empty files are skipped."""
+    found = ((text, file) for file in source_files(part) if (text := read_source(file)).strip())
+    return list(islice(found, limit))
 
 
 @functools.cache
 def _parted(root: Path) -> dict[str, list[Path]]:
-    # A plan asks for the parts of each of its stages' data, and this interpreter's library stays as it is.
+    # Cached: a plan asks for the parts for each stage's data, and the library doesn't change meanwhile.
     found: dict[str, list[Path]] = {}
     for file in _walk(root):
-        found.setdefault(_part(file.relative_to(root)), []).append(file)
+        module = file.relative_to(root).parts[0].removesuffix(".py")
+        part = held_out_part(module) if module in HELD_OUT_MODULES else "train"
+        found.setdefault(part, []).append(file)
     return found
 
 
@@ -121,8 +100,3 @@ def _walk(folder: Path) -> list[Path]:
         elif entry.suffix == ".py" and not entry.name.startswith(_BUILD_FILES):
             found.append(entry)
     return found
-
-
-def _part(relative: Path) -> Part:
-    module = relative.parts[0].removesuffix(".py")
-    return held_out_part(module) if module in HELD_OUT_MODULES else "train"
