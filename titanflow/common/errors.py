@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class TitanflowError(Exception):
@@ -75,3 +77,9 @@ class HubError(StageFailed):
 
 class HubUnreachable(HubError, StageLost):
     """The Hub gave no answer, or was too busy for one, in all of several attempts."""
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """The known name that is nearest, as a hint; empty where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""

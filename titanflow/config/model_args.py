@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from titanflow.architectures.torchtitan import load_snapshot
-from titanflow.common.errors import Problem
+from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.foreign_names import foreign_key
-from titanflow.config.files.schema import Schema, accepts, closest, describe, did_you_mean, inline, known_keys
+from titanflow.config.files.schema import Schema, accepts, closest, describe, inline, known_keys
 from titanflow.files.yaml_source import Leaf, Tree, first_origin, in_one_line, leaves
 
 

@@ -9,8 +9,7 @@ import importlib.util
 from collections.abc import Iterator
 
 from titanflow.architectures.custom_code import custom_import
-from titanflow.common.errors import Problem
-from titanflow.config.files.schema import did_you_mean
+from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
 
 OPTIMIZERS = ("Adam", "AdamW")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import re
-from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from titanflow.evals.library import package_folder
 
@@ -24,12 +21,6 @@ _METRIC = re.compile(r"@register_metric\(\s*metric=[\"']([^\"']+)")
 _AGGREGATION = re.compile(r"@register_aggregation\(\s*[\"']([^\"']+)")
 _FILTER = re.compile(r"@register_filter\(\s*[\"']([^\"']+)")
 _SETTING = re.compile(r"kwargs\.pop\(\s*\"([a-z]\w*)\"")
-
-
-def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """A hint with the known name that is closest; empty if none is close."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 @cache

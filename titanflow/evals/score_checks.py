@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from titanflow.common.errors import Problem
-from titanflow.evals.known_names import GENERATE, did_you_mean, filters, registered
+from titanflow.common.errors import Problem, did_you_mean
+from titanflow.evals.known_names import GENERATE, filters, registered
 from titanflow.evals.task_yaml import Function, TaskYaml, as_list
 
 if TYPE_CHECKING:

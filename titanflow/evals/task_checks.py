@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from titanflow.common.errors import Problem
+from titanflow.common.errors import Problem, did_you_mean
 from titanflow.evals.asked_tasks import INLINE
 from titanflow.evals.fewshot import tested_split
-from titanflow.evals.known_names import did_you_mean, task_keys
+from titanflow.evals.known_names import task_keys
 from titanflow.evals.score_checks import score_problems
 from titanflow.evals.task_yaml import Function, SingleTask, as_list
 from titanflow.evals.templates import syntax_problems

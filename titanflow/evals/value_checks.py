@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from titanflow.common.errors import Problem
-from titanflow.evals.known_names import GENERATE, LENGTHS, did_you_mean, fewshot_keys, generation_settings
+from titanflow.common.errors import Problem, did_you_mean
+from titanflow.evals.known_names import GENERATE, LENGTHS, fewshot_keys, generation_settings
 from titanflow.evals.task_yaml import Function, SingleTask
 
 SAMPLERS = ("default", "first_n")

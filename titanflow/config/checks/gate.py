@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from titanflow.common.errors import Problem
-from titanflow.config.files.schema import did_you_mean
+from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
 from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folders
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -177,12 +177,6 @@ def closest(key: str, known: list[str]) -> str | None:
     # The section that it stands in is no key to write in its place.
     near = difflib.get_close_matches(key, [one for one in known if one != section], n=1, cutoff=0.8)
     return near[0] if near else None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name that is nearest, as a hint; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def _wrong_value(key: str, leaf: Leaf, schema: Schema) -> Problem:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.common.home import expanded
-from titanflow.config.files.schema import did_you_mean
 from titanflow.files.interpolation import interpolate
 from titanflow.files.toml_source import read_toml
 from titanflow.files.yaml_source import Leaf, Tree, display, merge, read_tree
