@@ -105,7 +105,7 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "step": 120,
         "model_name": "llama3",
         "flavor": "demo",
-        "model_args": {"n_layers": 2, "dim": 64},
+        "model_args": {"n_layers": 2, "dim": 32},
         "parameters": 2_300_000,
         "first_loss": 7.6,
         "loss": 2.125,
