@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def imports(root: Path) -> dict[Path, set[Path]]:
     return {path: {other for other, _ in names} for path, names in imported_names(root).items()}
 
 
+@functools.cache
 def imported_names(root: Path) -> dict[Path, set[tuple[Path, str]]]:
     """File → what it imports: the other file, and the name in it (empty for the file itself)."""
     files = source_files(root)
