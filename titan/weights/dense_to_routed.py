@@ -20,7 +20,7 @@ from titan.weights.adapters import load_quietly, read_hugging_face
 from titan.weights.checkpoint import differences, shortened
 from titan.weights.hf_weights import stored_shapes
 from titan.weights.stored_weights import stored_model
-from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.huggingface import hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE
@@ -88,8 +88,7 @@ def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
     own = dataclasses.asdict(args)
     return [
         f"was trained with {key}={value!r}, the model's is {own[key]!r}"
-        for key, value in base.model_args.items()
-        if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and own[key] != value
+        for key, value in base.other_arguments(own).items()
     ]
 
 

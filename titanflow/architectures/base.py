@@ -7,6 +7,7 @@ silently loads whatever fits. *Guarded* settings need a flag of the section ``sf
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ class BaseArchitecture:
     folder: Path | None = None
     digest: str = ""
     in_hf: bool = False
+
+    def other_arguments(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What the base has of the arguments that give its weights their meaning, where ``own`` differs."""
+        return {
+            key: value
+            for key, value in self.model_args.items()
+            if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and own[key] != value
+        }
 
     @classmethod
     def finished(cls, folder: Path) -> BaseArchitecture:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from titanflow.common.console import one_line
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.evals.asked_tasks import asked_by
@@ -29,8 +28,7 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
             values |= _named(one) | {f"{name}.{key}": entry for key, entry in _of_module(one).items()}
         return values
     if module not in experiment.modules:
-        near = difflib.get_close_matches(module, experiment.modules, n=1)
-        hint = f"did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(module, experiment.modules)
         expected = f"one of {', '.join(experiment.modules)}"
         raise ConfigError(Problem(f"no module {module!r}", "--module", expected=expected, hint=hint))
     return _named(experiment.modules[module]) | _of_module(experiment.modules[module])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from titanflow.common.errors import DataError, Problem
+from titanflow.common.errors import DataError, Problem, did_you_mean
 from titanflow.evals.task_yaml import SingleTask
 from titanflow.evals.templates import NAMED, column_names, templates
 
@@ -31,8 +31,7 @@ def column_problems(task: SingleTask, files: Collection[Path]) -> Iterator[Probl
     where, expected = ", ".join(sorted({file.name for file in files})), f"one of {', '.join(columns)}"
     for key, names in wanted.items():
         for name in sorted(names - set(columns)):
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, columns)
             yield task.yaml.problem(key, f"no item has {name!r}: {where}", expected, hint)
     for key, text in bare.items():
         near = difflib.get_close_matches(text, columns, n=1, cutoff=ALIKE)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titanflow.common.errors import ConfigError, DataError, Problem
+from titanflow.common.errors import ConfigError, DataError, Problem, did_you_mean
 from titanflow.common.home import expanded
 from titanflow.config.division import sources
 from titanflow.config.module import Module
@@ -145,8 +144,7 @@ def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
     known = [*asked.tasks, *(task.name for task in asked.single)]
     for name in setting if isinstance(setting, list) and not asked.problems else ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, known)
             problems.append(module.problem("chat", f"{name!r} isn't asked", f"of {', '.join(asked.tasks)}", hint))
     for name, tasks in asked.tasks.items():
         metadata = {task.name: task.config.get("metadata") for task in tasks}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
+from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.config_json import UnreadArchitectureError
 from titanflow.architectures.families.registry import family_of
 from titanflow.architectures.hf_snapshot import names_repository
@@ -157,10 +157,9 @@ def _other_training(path: Path, module: Module, key: str) -> Iterator[Problem]:
     if own and base.model_name not in (name, family_of(name).dense):
         yield module.problem(key, f"found the weights of a {base.model_name}, and the model is a {name}")
         return
-    for argument, found in base.model_args.items():
-        if argument in own and not is_mutable(argument) and argument != FOLLOWS_SEQ_LEN and own[argument] != found:
-            message = f"found weights whose {argument} is {found!r}, and the model's is {own[argument]!r}"
-            yield module.problem(key, message, hint=f"set model.{argument}: {found!r}, or begin with other weights")
+    for argument, found in base.other_arguments(own).items():
+        message = f"found weights whose {argument} is {found!r}, and the model's is {own[argument]!r}"
+        yield module.problem(key, message, hint=f"set model.{argument}: {found!r}, or begin with other weights")
 
 
 def _placed(problem: Problem, module: Module, key: str) -> Problem:

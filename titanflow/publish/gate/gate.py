@@ -10,14 +10,13 @@ If two models can't be compared fairly, the new one is held back, with the reaso
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.config.keys.after_training import Gate
 from titanflow.publish.gate.paired_bootstrap import Pairs, paired_interval
 from titanflow.publish.gate.published import Published
@@ -71,8 +70,7 @@ def missed_by(threshold: Threshold) -> str:
 
 
 def unknown(message: str, key: str, given: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(given, known)
     return ConfigError(Problem(message, f"publish.gate.{key}", expected=", ".join(known), hint=hint))
 
 
