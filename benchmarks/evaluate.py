@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from titan.evaluate.scores import metric_scores
 from titan.evaluate.tasks import render_tasks
-from titanflow.config.keys.training import Launcher
+from titanflow.config.keys.launcher import Launcher
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.plan.launch import command
 from titanflow.run.contract import PreparedData, StageRun

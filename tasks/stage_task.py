@@ -11,12 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
+from tasks.jobs.follow import follow, left_job, submit
 from tasks.process.device_lock import device_lock
 from tasks.process.launch import launch
+from tasks.ui.artifacts import Logger
 from tasks.ui.labels import task_run_name
 from tasks.ui.progress import Progress
 from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
-from titanflow.common.errors import StageLost
+from titanflow.common.errors import StageCutShort, StageLost
 from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.checkpoints import newest_step
@@ -43,13 +45,9 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         plan = resumed(plan)
     again = f" (attempt {attempt})" if attempt > 1 else ""
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
-    environment = {**plan.env, **secrets()}
-    begin_stage(plan)
-    record_start(plan, manifest, str(flow_run.id or ""))
     progress = Progress(plan.run, logger)
     try:
-        with device_lock(plan.run, logger.info):
-            result = launch(plan.stage, plan.run.folder, plan.command, environment, progress)
+        result = _result(plan, manifest, {**plan.env, **secrets()}, progress, logger)
     except StageLost as error:
         logger.warning("%s%s", error, again)
         raise
@@ -61,6 +59,30 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
     if reason := held_back([result]):
         return Completed(name=HELD_BACK, message=reason, data=result)
     return result
+
+
+def _result(
+    plan: StagePlan, manifest: Manifest, environment: dict[str, str], progress: Progress, logger: Logger
+) -> StageResult:
+    """Starts the stage where its launcher says, and follows it to its end."""
+    run = plan.run
+    job = left_job(run, logger.info)
+    while True:
+        if job is None:
+            begin_stage(plan)
+            record_start(plan, manifest, str(flow_run.id or ""))
+        if not plan.is_job:
+            with device_lock(run, logger.info):
+                return launch(plan.stage, run.folder, plan.command, environment, progress)
+        begun_at = newest_step(run.folder)
+        try:
+            return follow(job or submit(plan, environment, logger.info), plan.stage, run.folder, progress, logger.info)
+        except StageCutShort as error:
+            # A job that saves nothing before its end would be submitted for ever.
+            if newest_step(run.folder) == begun_at:
+                raise
+            logger.warning("%s", error)
+        plan, job = resumed(plan), None
 
 
 def resumed(plan: StagePlan) -> StagePlan:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from titanflow.config.files.schema import Schema, accepts, describe
-from titanflow.config.keys import after_training, training
+from titanflow.config.keys import after_training, launcher, training
 from titanflow.config.keys.docs import field_docs
 from titanflow.config.module import stage_schema
 
@@ -112,7 +113,7 @@ def _documented(stage: str) -> Schema:
     """The stage's schema, with the descriptions of this project's dataclasses."""
     schema = stage_schema(stage)
     sections = {"evaluate": "Evaluate", "publish": "Publish"}
-    docs = field_docs(Path(training.__file__)) | field_docs(Path(after_training.__file__))
+    docs = _docs(training) | _docs(after_training) | _docs(launcher)
     named = {"launcher": "Launcher", "lora": "Lora", "chat": "Chat", "gate": "Gate"}
     properties = {
         key: _with_docs(section, docs[named[key]]) if key in named and "properties" in section else section
@@ -120,6 +121,11 @@ def _documented(stage: str) -> Schema:
     }
     documented = {**schema, "properties": properties}
     return _with_docs(documented, docs[sections[stage]]) if stage in sections else documented
+
+
+def _docs(keys: ModuleType) -> dict[str, dict[str, str]]:
+    assert keys.__file__ is not None
+    return field_docs(Path(keys.__file__))
 
 
 def _with_docs(schema: Schema, docs: Mapping[str, str]) -> Schema:

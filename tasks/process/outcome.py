@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_exits, seconds_waited
 from tasks.process.process import signal_name
 from titanflow.common import errors
-from titanflow.common.errors import ConfigError, StageFailed, StageLost, TitanflowError
+from titanflow.common.errors import ConfigError, StageFailed, StageLost, StageStopped, TitanflowError
 from titanflow.run.checkpoints import newest_step
 from titanflow.run.contract import INTERRUPTED_EXIT, RESULT_FILE
 from titanflow.run.errors import ERROR_FILE, StageError
@@ -31,6 +31,7 @@ LESS_MEMORY = {
 FREE_MEMORY = "free some, or take a machine with more"
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
 """Signals from outside: someone killed it, or a file system or another machine took its memory away."""
+STOPPED = (INTERRUPTED_EXIT, -signal.SIGTERM)
 TORCHRUN_SIGNALLED = re.compile(r"got signal: (\d+)")
 
 
@@ -45,16 +46,16 @@ def read_outcome(
     status = _status(returncode, text)
     # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
     if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        told = f"{stage} was killed by the kernel, out of memory{_resumes(stage, folder)}: {_less_memory(stage)}."
+        told = f"{stage} was killed by the kernel, out of memory{resumes(stage, folder)}: {_less_memory(stage)}."
         raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
     if returncode == 0:
         raise StageFailed(f"{stage} ended without an error and without {RESULT_FILE}.{_shown(tail, log)}")
-    if status in (INTERRUPTED_EXIT, -signal.SIGTERM):
-        raise StageFailed(f"{stage} stopped on SIGTERM{_resumes(stage, folder)}. Its log: {log}")
+    if status in STOPPED:
+        raise StageStopped(f"{stage} stopped on SIGTERM{resumes(stage, folder)}. Its log: {log}")
     if status == -signal.SIGABRT and (waited := seconds_waited(text)):
-        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{_resumes(stage, folder)}.{_shown(tail, log)}")
+        raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{resumes(stage, folder)}.{_shown(tail, log)}")
     if status < 0:
         kind = StageLost if -status in LOST_SIGNALS else StageFailed
         raise kind(_killed(stage, -status, folder) + _shown(tail, log))
@@ -78,23 +79,25 @@ def _own_error(stage: str, folder: Path, log: Path, text: str) -> TitanflowError
         return ConfigError(error.message)
     own = f"rank {error.rank}: {error.type}: {error.message}"
     if is_disconnected(error):
-        peer, resumes = lost_peer(error, rank_exits(text)), _resumes(stage, folder)
-        cause = f"{stage}: {peer}{resumes}; {own}" if peer else f"{stage} failed on {own}{resumes}"
+        peer, then = lost_peer(error, rank_exits(text)), resumes(stage, folder)
+        cause = f"{stage}: {peer}{then}; {own}" if peer else f"{stage} failed on {own}{then}"
         return StageLost(cause + where)
     hint = f"\n    {_less_memory(stage)}" if MEMORY.search(error.message) else ""
     return StageFailed(f"{stage} failed on {own}{hint}{where}")
 
 
 def _status(returncode: int, text: str) -> int:
-    # The root cause is the last of the ranks in torchrun's report.
-    if returncode == 1 and (exits := rank_exits(text)):
-        return list(exits.values())[-1]
+    # The root cause is the last of the ranks in torchrun's report; a cluster's nodes have one each, in any order, and
+    # end the others with SIGTERM.
+    if returncode == 1 and (exits := list(rank_exits(text).values())):
+        return next((status for status in reversed(exits) if status not in STOPPED), exits[-1])
     if returncode == 1 and (signalled := TORCHRUN_SIGNALLED.search(text)):
         return -int(signalled[1])
     return returncode
 
 
-def _resumes(stage: str, folder: Path) -> str:
+def resumes(stage: str, folder: Path) -> str:
+    """The clause of a message that says from where a stage goes on."""
     if stage == "publish":
         return "; run it again: what arrived isn't sent twice"
     step = newest_step(folder)
@@ -102,7 +105,7 @@ def _resumes(stage: str, folder: Path) -> str:
 
 
 def _killed(stage: str, number: int, folder: Path) -> str:
-    message = f"{stage} was killed by {signal_name(number)}{_resumes(stage, folder)}."
+    message = f"{stage} was killed by {signal_name(number)}{resumes(stage, folder)}."
     if number == signal.SIGKILL:
         message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message

@@ -71,6 +71,14 @@ class StageLost(StageFailed):
     """
 
 
+class StageStopped(StageFailed):
+    """A stage saved and left because it was told to (SIGTERM)."""
+
+
+class StageCutShort(StageLost):
+    """A cluster ended a stage's job through no fault of the stage: it goes on in another job as long as it gets on."""
+
+
 class HubError(StageFailed):
     """The Hub refused or could not be reached; says how it answered and what to do."""
 

@@ -46,6 +46,11 @@ class StagePlan:
         """The work pool that the stage runs in; empty for the run's own."""
         return (self.run.config.get("launcher") or {}).get("pool") or ""
 
+    @property
+    def is_job(self) -> bool:
+        """Whether the stage is a job of a cluster, and no process of this machine."""
+        return (self.run.config.get("launcher") or {}).get("kind", "local") != "local"
+
 
 @dataclass
 class Plan:

@@ -20,19 +20,22 @@ RANK_VARIABLES = (
 """Environment variables of ranks, beside those that begin with ``TORCHELASTIC_``."""
 DEFAULTS = "PET_"
 """Prefix of environment variables from which torchrun takes options that its command line lacks."""
+MEETING_POINT, MEETING_ID = f"{DEFAULTS}RDZV_ENDPOINT", f"{DEFAULTS}RDZV_ID"
+"""Those by which a cluster's job says where its machines meet, which nobody knows before it runs."""
 
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     """torchrun's arguments, by a stage's section ``launcher``; without one the stage has one process."""
-    launcher = launcher or {"nproc_per_node": 1, "nnodes": 1}
+    launcher = launcher or {"kind": "local", "nproc_per_node": 1, "nnodes": 1}
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     given = [f"--nproc_per_node={processes}"]
     if machines == 1:
         given.append("--standalone")
     else:
-        given += [f"--nnodes={machines}", f"--node_rank={launcher['node_rank']}"]
-        given += ["--rdzv_backend=c10d", f"--rdzv_endpoint={launcher['rdzv_endpoint']}"]
-    if processes > 1:
+        given += [f"--nnodes={machines}", "--rdzv_backend=c10d"]
+        if launcher["kind"] == "local":
+            given += [f"--node_rank={launcher['node_rank']}", f"--rdzv_endpoint={launcher['rdzv_endpoint']}"]
+    if processes * machines > 1:
         # Every rank logs the same lines, so one rank's are enough. A failing rank writes error.json itself.
         given += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
     return given

@@ -9,7 +9,7 @@ import pytest
 from tiny_experiment import write_tiny_experiment
 
 from titanflow.common.errors import ConfigError
-from titanflow.config.keys.training import Launcher
+from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.launch import MODULES
 from titanflow.plan.launch_checks import is_importable, launch_problems, torchrun_problems
 from titanflow.plan.plan import make_plan

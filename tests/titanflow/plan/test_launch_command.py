@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from titanflow.config.keys.training import Launcher
+from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.launch import MODULES, by_hand, command, environment
 from titanflow.run.contract import StageRun
 

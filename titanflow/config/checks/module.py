@@ -9,6 +9,7 @@ from titanflow.common.errors import Problem
 from titanflow.config.checks.data import check_data
 from titanflow.config.checks.evaluate_values import check_evaluation
 from titanflow.config.checks.family import check_family
+from titanflow.config.checks.launcher import check_launcher
 from titanflow.config.checks.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
 from titanflow.config.checks.model import check_model, warn_of_padding, warn_of_schedule
 from titanflow.config.checks.parallelism import check_parallelism, check_processes, is_sharded
@@ -59,7 +60,7 @@ def check_module(module: Module) -> list[Problem]:
 
 def check_launch(module: Module) -> list[Problem]:
     """Requirements of a start that aren't met: an address where machines meet, and the number of processes."""
-    return _check_launcher(module) or (check_processes(module) if module.trains else [])
+    return check_launcher(module) or (check_processes(module) if module.trains else [])
 
 
 def has_data(module: Module, section: str = "data") -> bool:
@@ -245,11 +246,4 @@ def _check_new_tokens(module: Module) -> list[Problem]:
     if module.config["lora"]["rank"] and not saves_tokens(module.config["lora"]):
         message = "found some, and adapters leave embedding and output as they are"
         return [module.problem(key, message, hint=f"{SAVE_THEM}, and the adapter has their rows")]
-    return []
-
-
-def _check_launcher(module: Module) -> list[Problem]:
-    launcher = module.config.get("launcher") or {}
-    if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
-        return [module.problem("launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
     return []

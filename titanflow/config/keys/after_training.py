@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titanflow.config.keys.training import Data, Launcher
+from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.training import Data
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.common.errors import Problem
-from titanflow.config.keys.training import Launcher
+from titanflow.config.keys.launcher import Launcher
 from titanflow.run.wandb_record import LONGEST_TAG
 
 WHO = ("work_group", "user_name")

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from titanflow.config.keys.launcher import Launcher
+
 Document = Literal["file", "paragraph", "line"]
 Part = Literal["train", "dev", "test"]
 """The purposes of a divided source's rows: training, choosing, and the evaluation that is reported."""
@@ -161,28 +163,6 @@ class Chat:
     turn, after the history that a model gets: for templates that render a turn differently once more follows."""
     proof_rows: int | None = None
     """The number of rows, from the first, whose mask is proved; unset, all of them."""
-
-
-@dataclass
-class Launcher:
-    """How torchrun starts a stage's processes."""
-
-    nproc_per_node: int = 1
-    """Processes on this machine: one a GPU."""
-    nnodes: int = 1
-    """Machines."""
-    node_rank: int = 0
-    """This machine's number, from 0."""
-    rdzv_endpoint: str | None = None
-    """Where the machines meet, host:port; needed with more than one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
-    omp_num_threads: int | None = None
-    """CPU threads a process; unset, the machine's cores divided by its processes."""
-    pool: str | None = None
-    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, that of the run."""
-    share_device: bool = False
-    """Start even while another stage runs on the same GPU; otherwise wait for it."""
 
 
 @dataclass

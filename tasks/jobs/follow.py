@@ -1,0 +1,199 @@
+"""A stage as a job of a cluster: submitted once, followed to its end, and ended with the flow that waits for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.jobs import slurm
+from tasks.jobs.job import Job, JobState, Resources, job_name
+from tasks.process.metrics_tail import MetricsTail
+from tasks.process.outcome import read_outcome, resumes
+from tasks.process.process import OF_PYTHON
+from titanflow.common.errors import StageCutShort, StageFailed, StageLost, StageStopped
+from titanflow.plan.launch import SECRETS, by_hand
+from titanflow.plan.stage_plan import StagePlan
+from titanflow.run.contract import METRICS_FILE, StageRun
+from titanflow.run.results import StageResult
+
+KINDS = {"slurm": slurm}
+"""A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``."""
+HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
+PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY")
+"""Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
+POLL_SECONDS = 2.0
+"""How often the metrics are read."""
+STATE_SECONDS = 5.0
+"""How often the scheduler is asked."""
+SAVE_SECONDS = 20.0
+"""How long a job may save after a cancel. Prefect's worker kills the flow after 30 s."""
+END_SECONDS = 120.0
+"""How long a cancelled job may take to end: a node that doesn't answer holds it until it is given up."""
+CUT_SHORT = {
+    "TIMEOUT": "reached its time limit",
+    "PREEMPTED": "was preempted by another job",
+    "NODE_FAIL": "lost a node",
+    "BOOT_FAIL": "lost a node that didn't start",
+    "REVOKED": "was taken back by the scheduler",
+    "DEADLINE": "can't end by its deadline any more",
+}
+"""How a scheduler ends a job through no fault of the stage."""
+
+
+def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
+    """The living job that an earlier flow left in a stage's folder; one that makes something else is ended first."""
+    job = Job.of(run.folder)
+    if job is None:
+        return None
+    kind = KINDS[job.kind]
+    # The flow may have ended between the submission and the note of its id.
+    job = job.model_copy(update={"id": job.id or kind.find(job.name)})
+    if not job.id or kind.state(job.id, run.folder).phase == "ended":
+        return None
+    job.write(run.folder)
+    if job.fingerprint == run.fingerprint and (run.config.get("launcher") or {}).get("kind") == job.kind:
+        say(f"job {job.id} of an earlier flow is still there: it is followed, not submitted again")
+        return job
+    say(f"job {job.id} of an earlier flow makes something else: it saves and ends")
+    end(job, run.folder)
+    return None
+
+
+def submit(plan: StagePlan, environment: Mapping[str, str], say: Callable[[str], None]) -> Job:
+    """Submits a stage's job; its record lies in the stage's folder from before the submission."""
+    run, kind = plan.run, str(plan.run.config["launcher"]["kind"])
+    job_resources = resources(plan, environment)
+    log = job_resources.log
+    with log.open("a", encoding="utf-8") as file:
+        log_start = file.tell()
+        file.write(f"$ {by_hand(slurm.submission(job_resources), {})} {run.folder / slurm.SCRIPT_FILE}\n")
+    job = Job(kind=kind, name=job_resources.name, fingerprint=run.fingerprint, log_start=log_start)
+    job.write(run.folder)
+    job = job.model_copy(update={"id": KINDS[kind].submit(plan.command, job_resources)})
+    job.write(run.folder)
+    say(f"submitted as job {job.id} to {kind}")
+    return job
+
+
+def resources(plan: StagePlan, environment: Mapping[str, str]) -> Resources:
+    """What a stage's job needs. Variables that may be secret are only handed on, by their names."""
+    launcher = plan.run.config["launcher"]
+    settings = launcher[launcher["kind"]]
+    wanted = (*HANDED_ON, *settings["export"])
+    handed_on = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(PREFIXES)}
+    variables = {**OF_PYTHON, **environment}
+    # The machine that submits counts its own cores.
+    if not launcher.get("omp_num_threads"):
+        variables.pop("OMP_NUM_THREADS", None)
+    secret = {key for key in variables if any(word in key for word in SECRETS)}
+    return Resources(
+        name=job_name(plan.stage, plan.run.folder),
+        folder=plan.run.folder,
+        log=plan.run.folder / f"{plan.stage}.log",
+        nodes=launcher["nnodes"],
+        processes=launcher["nproc_per_node"],
+        variables={key: value for key, value in variables.items() if key not in secret},
+        handed_on=handed_on | {key: variables[key] for key in secret},
+        settings=settings,
+    )
+
+
+def follow(
+    job: Job,
+    stage: str,
+    folder: Path,
+    on_metrics: Callable[[list[dict[str, Any]]], None],
+    say: Callable[[str], None],
+) -> StageResult:
+    """Waits for a job's end and returns the stage's result; however the wait ends, so does the job."""
+    try:
+        state = _ended(job, folder, MetricsTail(folder / METRICS_FILE), on_metrics, say)
+    except BaseException:
+        end(job, folder)
+        raise
+    return outcome(job, state, stage, folder)
+
+
+def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
+    """The result of an ended job, or the error that says how it ended.
+
+    Raises:
+        StageCutShort: the scheduler ended it; it goes on in another job.
+        StageFailed: the stage failed, or somebody cancelled the job.
+    """
+    log = folder / f"{stage}.log"
+    if not log.exists():
+        log.touch()
+    if state.reason in CUT_SHORT:
+        raise StageCutShort(f"{stage}: job {job.id} {CUT_SHORT[state.reason]}{resumes(stage, folder)}. Its log: {log}")
+    if state.reason == "CANCELLED":
+        raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
+    if state.status is None:
+        raise StageLost(f"{stage}: nobody knows how job {job.id} ended{resumes(stage, folder)}. Its log: {log}")
+    try:
+        return read_outcome(stage, folder, state.status, log, job.log_start, state.reason == "OUT_OF_MEMORY")
+    except StageStopped as error:
+        told = f"{stage}: job {job.id} was told to end, by its time limit or for another job"
+        raise StageCutShort(f"{told}{resumes(stage, folder)}. Its log: {log}") from error
+
+
+def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
+    """Ends a job, which may save first, and returns when it has ended."""
+    kind = KINDS[job.kind]
+    deadline = time.monotonic() + seconds
+    state = _state(job, folder)
+    if state.phase == "running":
+        kind.cancel(job.id)
+        while state.phase != "ended" and time.monotonic() < deadline:
+            time.sleep(0.5)
+            state = _state(job, folder)
+    if state.phase != "ended":
+        kind.cancel(job.id, now=True)
+    deadline = time.monotonic() + END_SECONDS
+    while _state(job, folder).phase != "ended":
+        if time.monotonic() > deadline:
+            raise StageLost(f"job {job.id} doesn't end, {END_SECONDS:g} s after its cancel")
+        time.sleep(0.5)
+
+
+def _ended(
+    job: Job,
+    folder: Path,
+    tail: MetricsTail,
+    on_metrics: Callable[[list[dict[str, Any]]], None],
+    say: Callable[[str], None],
+) -> JobState:
+    said, asked = "", -STATE_SECONDS
+    status = folder / f"job-{job.id}.status"
+    while True:
+        # The job's script notes its end at once; the scheduler is asked less often, as it has many to answer.
+        if status.exists() or time.monotonic() - asked >= STATE_SECONDS:
+            asked = time.monotonic()
+            state = _state(job, folder)
+            if (told := _told(job, state)) != said:
+                said = told
+                say(told)
+            if state.phase == "ended":
+                on_metrics(tail.read())
+                return state
+        on_metrics(tail.read())
+        time.sleep(0.5 if status.exists() else POLL_SECONDS)
+
+
+def _state(job: Job, folder: Path) -> JobState:
+    try:
+        return KINDS[job.kind].state(job.id, folder)
+    except slurm.NoAnswerError as error:
+        return JobState("unknown", str(error))
+
+
+def _told(job: Job, state: JobState) -> str:
+    if state.phase == "waiting":
+        begins = f", expected to begin at {state.begins}" if state.begins else ""
+        return f"job {job.id} waits: {state.reason}{begins}"
+    if state.phase == "unknown":
+        return f"{state.reason}: the job goes on, and is asked for again"
+    return f"job {job.id} runs" if state.phase == "running" else f"job {job.id} ended: {state.reason}"

@@ -1,0 +1,69 @@
+"""A stage's job in a cluster: the record of it in the stage's folder, by which a later flow finds it again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from titanflow.common.files import write_text_atomically
+from titanflow.run.contract import Strict
+
+JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job needs beside its command.
+
+    ``variables`` stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the
+    section of the kind, ``launcher.slurm``.
+    """
+
+    name: str
+    folder: Path
+    log: Path
+    nodes: int
+    processes: int
+    variables: dict[str, str]
+    handed_on: dict[str, str]
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What a scheduler says of a job.
+
+    ``reason`` is its own word: what a waiting job waits for, how an ended one ended. ``begins`` is when it expects a
+    waiting job to begin; ``status`` the exit status of an ended one, None if nobody knows it.
+    """
+
+    phase: Literal["waiting", "running", "ended", "unknown"]
+    reason: str = ""
+    begins: str = ""
+    status: int | None = None
+
+
+class Job(Strict):
+    """``job.json``. ``id`` is empty from before the submission until the scheduler has answered."""
+
+    kind: str
+    name: str
+    id: str = ""
+    fingerprint: str
+    log_start: int = 0
+
+    def write(self, folder: Path) -> None:
+        write_text_atomically(folder / JOB_FILE, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def of(cls, folder: Path) -> Job | None:
+        """The last job of a stage's folder; None if it never had one."""
+        path = folder / JOB_FILE
+        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def job_name(stage: str, folder: Path) -> str:
+    """The name of a stage's jobs, which no other stage's have: they are found by it if the id was never written."""
+    return f"titanflow-{stage}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"

@@ -1,0 +1,173 @@
+"""Jobs of Slurm, through its own commands: ``sbatch``, ``scontrol``, ``squeue``, ``sacct``, ``scancel``.
+
+Facts: Slurm's manual pages of these commands (22.05). A job is never requeued by Slurm (``--no-requeue``): the flow
+submits a new one, which has an id of its own, so that a signal meant for the old one can't end it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tasks.jobs.job import JobState, Resources
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.files import write_text_atomically
+from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
+
+ANSWER_SECONDS = 30.0
+"""How long a command of Slurm may take: on a cluster that is down, some wait forever."""
+OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
+WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+GONE = re.compile(r"Invalid job id", re.IGNORECASE)
+FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
+SCRIPT_FILE = "job.sh"
+
+
+class NoAnswerError(StageFailed):
+    """Slurm doesn't answer now: its controller is down, restarts, or is too busy."""
+
+
+def submit(command: Sequence[str], resources: Resources) -> str:
+    """Submits a stage's job and returns its id."""
+    path = resources.folder / SCRIPT_FILE
+    write_text_atomically(path, script(command, resources))
+    answer = _answer([*submission(resources), str(path)], {**os.environ, **resources.handed_on})
+    return answer.strip().split(";")[0]
+
+
+def submission(resources: Resources) -> list[str]:
+    """The command that submits a job's script."""
+    asked = resources.settings
+    # Values of the environment stand neither in the script nor on the command line: only names do.
+    given = {
+        "job-name": resources.name,
+        "nodes": resources.nodes,
+        "ntasks-per-node": 1,
+        "chdir": Path.cwd(),
+        "output": resources.log,
+        "open-mode": "append",
+        "signal": f"TERM@{asked['save_seconds']}",
+        "export": ",".join(sorted(resources.handed_on)) or "NONE",
+        **{key: asked[key] for key in OPTIONS if asked.get(key)},
+    }
+    extra = asked["extra"]
+    assert isinstance(extra, list)
+    return ["sbatch", "--parsable", "--no-requeue", *(f"--{key}={value}" for key, value in given.items()), *extra]
+
+
+def script(command: Sequence[str], resources: Resources) -> str:
+    """The job's batch script: one torchrun on each node, which meet on the first."""
+    asked = resources.settings
+    setup = asked["setup"]
+    assert isinstance(setup, list)
+    container = [f"--container-image={asked['container']}"] if asked.get("container") else []
+    # A step's own environment is the job's: sbatch's --export would be handed on to srun.
+    srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
+    threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
+    lines = [
+        "#!/bin/sh",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
+        *setup,
+        f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+        ':$((20000 + SLURM_JOB_ID % 20000))"',
+        f'export {MEETING_ID}="$SLURM_JOB_ID"',
+        f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
+        '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',
+        "# The stage is told to save by a signal of its own; this shell lives on to note how it ended.",
+        "trap : TERM",
+        shlex.join(srun),
+        "status=$?",
+        f'echo "$status" > {shlex.quote(str(resources.folder))}/job-"$SLURM_JOB_ID".status',
+        'exit "$status"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def state(job: str, folder: Path) -> JobState:
+    """What is known of a job now.
+
+    Raises:
+        NoAnswerError: Slurm doesn't answer.
+    """
+    try:
+        fields = dict(FIELD.findall(_answer(["scontrol", "show", "job", "--oneliner", job])))
+    except StageFailed as error:
+        if not GONE.search(str(error)):
+            raise
+        return _forgotten(job, folder)
+    word, reason = fields.get("JobState", ""), fields.get("Reason", "")
+    if word in WAITING:
+        begins = fields.get("StartTime", "")
+        return JobState("waiting", reason, "" if begins == "Unknown" else begins)
+    if word in RUNNING:
+        return JobState("running")
+    return JobState("ended", word, status=_status(fields.get("ExitCode", "")))
+
+
+def find(name: str) -> str:
+    """The id of the living job of that name; empty if there is none."""
+    found = _answer(["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]).split()
+    return found[-1] if found else ""
+
+
+def cancel(job: str, now: bool = False) -> None:
+    """Ends a job; unless it must end ``now``, a running one is only told to save."""
+    gently = [] if now else ["--signal=TERM"]
+    _answer(["scancel", *gently, job])
+
+
+def refusal(resources: Resources, command: Sequence[str]) -> str:
+    """Why Slurm wouldn't take a job, by its own dry run; empty if it would."""
+    if not shutil.which("sbatch"):
+        return "there is no sbatch on this machine"
+    test = [*submission(resources), "--test-only"]
+    done = subprocess.run(
+        test, input=script(command, resources), capture_output=True, text=True, timeout=ANSWER_SECONDS
+    )
+    return done.stderr.strip() if done.returncode else ""
+
+
+def _forgotten(job: str, folder: Path) -> JobState:
+    """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
+    path = folder / f"job-{job}.status"
+    written = int(path.read_text()) if path.is_file() and path.read_text().strip() else None
+    if shutil.which("sacct"):
+        done = subprocess.run(
+            ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
+        )
+        if done.returncode == 0 and done.stdout.strip():
+            word, _, status = done.stdout.strip().splitlines()[-1].partition("|")
+            return JobState("ended", word.split()[0], status=_status(status))
+    return JobState("ended", "COMPLETED" if written == 0 else "FORGOTTEN", status=written)
+
+
+def _status(text: str) -> int | None:
+    """The exit status of ``ExitCode=1:0``; negative for the signal that ended it."""
+    code, _, signal = text.partition(":")
+    if not code.isdigit():
+        return None
+    return -int(signal) if signal.isdigit() and int(signal) else int(code)
+
+
+def _answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=env)
+    except FileNotFoundError as error:
+        hint = "run the flow on a machine of the cluster from which jobs are submitted"
+        raise ConfigError(Problem(f"there is no {command[0]}", "launcher.kind", expected="Slurm", hint=hint)) from error
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswerError(f"{command[0]} gave no answer in {ANSWER_SECONDS:g} s") from error
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        kind = NoAnswerError if "Unable to contact slurm" in said or "Socket timed out" in said else StageFailed
+        raise kind(f"{command[0]}: {said}")
+    return done.stdout

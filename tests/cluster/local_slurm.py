@@ -1,0 +1,250 @@
+"""A Slurm cluster of two nodes on this machine: ``python tests/cluster/local_slurm.py start | stop | run COMMAND…``.
+
+Each node has a network, a host name, processes and mounts of its own (Linux namespaces), so that ending its first
+process is a power cut. All see the same file system, as on shared storage. The controller lies in a namespace of its
+own, in which ``run`` starts a command that may use ``sbatch``; nothing touches the machine's own network. Needs root
+and Debian's packages: ``apt-get install slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+HUB, BRIDGE = "titanflow-hub", "tfbr0"
+HUB_ADDRESS = "10.77.0.1"
+NODES = {"node1": "10.77.0.11", "node2": "10.77.0.12"}
+COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare", "runuser")
+START_SECONDS = 30.0
+
+# cred_expire: a requeued job waits 120 s for its credentials to expire otherwise. config_overrides: a node has as many
+# CPUs as are written here. The rest without cgroups, which a container may not have.
+CONFIG = """
+ClusterName=titanflow
+SlurmctldHost={hub}({hub_address})
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CryptoType=crypto/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/finished-jobs.txt
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=5,bf_interval=5
+ReturnToService=2
+SlurmdTimeout=15
+KillWait=10
+MinJobAge=600
+MpiDefault=none
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def why_not() -> str:
+    """Why no cluster can be started here; empty if one can."""
+    if os.geteuid() != 0:
+        return "a cluster in namespaces needs root"
+    # Debian keeps daemons outside of a user's PATH.
+    missing = [
+        name for name in COMMANDS if not shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    ]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+class LocalSlurm:
+    """The cluster whose files (configuration, state, logs) lie in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+
+    def start(self) -> None:
+        """Starts everything and returns when each node is idle; raises RuntimeError with the logs otherwise."""
+        if reason := why_not():
+            raise RuntimeError(reason)
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "state").mkdir(parents=True)
+        self._write_files()
+        self._munged()
+        self._network()
+        self._daemon("slurmctld", HUB, ["slurmctld", "-D", "-i"])
+        for node in NODES:
+            self.power_on(node)
+        self.wait_until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "two idle nodes")
+
+    def stop(self) -> None:
+        """Ends what :meth:`start` started, and nothing else."""
+        for pid_file in self.folder.glob("*.daemon"):
+            self._end(pid_file)
+        for name in (HUB, *(f"titanflow-{node}" for node in NODES)):
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+    def power_off(self, node: str) -> None:
+        """A power cut: ends the first process of a node, and with it all others."""
+        self._end(self.folder / f"{node}.daemon")
+
+    def power_on(self, node: str) -> None:
+        # A node's hosts file takes the place of the machine's in its own mounts only.
+        hosts = self.folder / "hosts"
+        start = (
+            f"hostname {node} && mount --bind {hosts} /etc/hosts && mount -t proc proc /proc"
+            f" && exec slurmd -D -N {node} -f {self.folder / 'slurm.conf'}"
+        )
+        inside = ["unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child=KILL", "sh", "-c", start]
+        self._daemon(node, f"titanflow-{node}", inside)
+
+    def restart_controller(self) -> None:
+        self._end(self.folder / "slurmctld.daemon")
+        self._daemon("slurmctld", HUB, ["slurmctld", "-D"])
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """A command as it runs beside the controller."""
+        return ["nsenter", f"--net=/run/netns/{HUB}", "--", *command]
+
+    def output(self, *command: str) -> str:
+        """What a client of Slurm prints."""
+        done = subprocess.run(self.inside(command), env=self.env, capture_output=True, text=True, timeout=20)
+        return done.stdout.strip()
+
+    def states(self) -> dict[str, str]:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            lines = self.output("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %t").splitlines()
+            return dict(line.split() for line in lines)
+        return {}
+
+    def processes(self) -> list[psutil.Process]:
+        """The living processes of all nodes, without the daemons of Slurm."""
+        return [process for process in self._of_nodes() if not process.name().startswith(("slurm", "sh", "unshare"))]
+
+    def wait_until(self, is_so: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+        end = time.monotonic() + seconds
+        while not is_so():
+            if time.monotonic() > end:
+                logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.log"))
+                raise RuntimeError(f"no {what} after {seconds:g} s\n{logs}")
+            time.sleep(0.1)
+
+    def _of_nodes(self) -> Iterator[psutil.Process]:
+        for node in NODES:
+            with contextlib.suppress(OSError, psutil.Error, ValueError):
+                pid = int((self.folder / f"{node}.daemon").read_text())
+                yield from psutil.Process(pid).children(recursive=True)
+
+    def _write_files(self) -> None:
+        nodes = "\n".join(
+            f"NodeName={name} NodeAddr={address} CPUs=2 RealMemory=4000 State=UNKNOWN"
+            for name, address in NODES.items()
+        )
+        text = CONFIG.format(hub=os.uname().nodename, hub_address=HUB_ADDRESS, folder=self.folder, nodes=nodes)
+        (self.folder / "slurm.conf").write_text(text)
+        # GresPlugins and cgroups are off: without this file slurmd looks for /etc/slurm/cgroup.conf.
+        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        addresses = {"localhost": "127.0.0.1", os.uname().nodename: HUB_ADDRESS, **NODES}
+        (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in addresses.items()))
+
+    def _munged(self) -> None:
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        options = [
+            f"--{name}={self.folder / file}"
+            for name, file in (
+                ("key-file", "munge.key"),
+                ("socket", "munge.socket"),
+                ("pid-file", "munge.pid"),
+                ("log-file", "munge.log"),
+                ("seed-file", "munge.seed"),
+            )
+        ]
+        self._daemon("munged", "", ["munged", "--foreground", "--force", *options])
+        self.wait_until((self.folder / "munge.socket").exists, "socket of munged")
+
+    def _network(self) -> None:
+        def ip(*arguments: str, within: str = "") -> None:
+            place = ["-n", within] if within else []
+            subprocess.run(["ip", *place, *arguments], check=True)
+
+        ip("netns", "add", HUB)
+        ip("link", "set", "lo", "up", within=HUB)
+        ip("link", "add", BRIDGE, "type", "bridge", within=HUB)
+        ip("address", "add", f"{HUB_ADDRESS}/24", "dev", BRIDGE, within=HUB)
+        ip("link", "set", BRIDGE, "up", within=HUB)
+        for node, address in NODES.items():
+            name = f"titanflow-{node}"
+            ip("netns", "add", name)
+            ip("link", "set", "lo", "up", within=name)
+            ip("link", "add", node, "type", "veth", "peer", "name", "eth0", "netns", name, within=HUB)
+            ip("link", "set", node, "master", BRIDGE, "up", within=HUB)
+            ip("address", "add", f"{address}/24", "dev", "eth0", within=name)
+            ip("link", "set", "eth0", "up", within=name)
+
+    def _daemon(self, name: str, namespace: str, command: list[str]) -> None:
+        # `ip netns exec` would mount another /sys, which slurmd can't live with.
+        place = ["nsenter", f"--net=/run/netns/{namespace}", "--"] if namespace else []
+        with (self.folder / f"{name}.out.log").open("ab") as output:
+            process = subprocess.Popen(
+                [*place, *command],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd="/",
+            )
+        (self.folder / f"{name}.daemon").write_text(str(process.pid))
+
+    def _end(self, pid_file: Path) -> None:
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            process = psutil.Process(int(pid_file.read_text()))
+            family = [process, *process.children(recursive=True)]
+            for one in family:
+                with contextlib.suppress(psutil.Error):
+                    one.send_signal(signal.SIGKILL)
+            psutil.wait_procs(family, timeout=10)
+        pid_file.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    cluster = LocalSlurm(Path(os.environ.get("TITANFLOW_SLURM", "/tmp/titanflow-slurm")))
+    if arguments[:1] == ["run"] and len(arguments) > 1:
+        return subprocess.run(cluster.inside(arguments[1:]), env=cluster.env).returncode
+    if arguments not in (["start"], ["stop"]):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        cluster.start() if arguments == ["start"] else cluster.stop()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

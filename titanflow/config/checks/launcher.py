@@ -1,0 +1,73 @@
+"""Checks of a stage's ``launcher``: what its kind needs is there, and what its kind doesn't read isn't."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.config.keys.launcher import Launcher, Slurm
+from titanflow.config.module import Module
+
+BY_HAND = ("node_rank", "rdzv_endpoint")
+OWN_OPTIONS = (
+    *("nodes", "ntasks-per-node", "job-name", "output", "error", "open-mode", "chdir", "export", "signal", "parsable"),
+    *("requeue", "no-requeue", "array", "wrap", "dependency", "wait"),
+)
+"""Options of sbatch that a stage's job sets itself, or with which it would be no single job any more."""
+SHORT_OPTIONS = {"-N": "nodes", "-J": "job-name", "-o": "output", "-e": "error", "-D": "chdir", "-a": "array"}
+TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+def check_launcher(module: Module) -> list[Problem]:
+    """What a stage's section ``launcher`` has that its kind can't use."""
+    launcher = module.config.get("launcher")
+    if not launcher:
+        return []
+    found = _of_slurm(launcher) if launcher["kind"] == "slurm" else _of_this_machine(launcher)
+    return [module.problem(f"launcher.{key}", *rest) for key, *rest in found]
+
+
+def limit_seconds(time: str) -> int | None:
+    """A time limit as ``sbatch --time`` takes it, in seconds; None where it is none."""
+    found = TIME.fullmatch(time.strip())
+    if found is None:
+        return None
+    days, *others = found.groups()
+    parts = [int(part) for part in others if part is not None]
+    # 90 are minutes, 1:30 minutes and seconds, 1:30:00 hours first; with days, hours come first.
+    scales = (3600, 60, 1) if days or len(parts) == 3 else (60, 1)
+    return 86400 * int(days or 0) + sum(part * scale for part, scale in zip(parts, scales, strict=False))
+
+
+def _of_this_machine(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    if launcher["nnodes"] > 1 and not launcher["rdzv_endpoint"]:
+        yield "rdzv_endpoint", "found null, with several machines", "host:port"
+    for key, value in launcher["slurm"].items():
+        if value != asdict(Slurm())[key]:
+            hint = "set launcher.kind: slurm, or leave it out"
+            yield f"slurm.{key}", f"found {value!r}, and launcher.kind is local: nothing reads it", "", hint
+
+
+def _of_slurm(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key in BY_HAND:
+        if launcher[key] != asdict(Launcher())[key]:
+            hint = "Slurm knows its nodes, and the first of them is where they meet: leave it out"
+            yield key, f"found {launcher[key]!r}, and launcher.kind is slurm", "", hint
+    asked = launcher["slurm"]
+    if asked["time"] is not None:
+        seconds, least = limit_seconds(asked["time"]), asked["save_seconds"]
+        if seconds is None:
+            yield "slurm.time", f"found {asked['time']!r}", "minutes, hours:minutes:seconds or days-hours"
+        elif seconds <= least:
+            hint = "ask for more time, or lower launcher.slurm.save_seconds"
+            yield "slurm.time", f"found {seconds} s, and the stage saves {least} s before its end", f"> {least} s", hint
+    for option in asked["extra"]:
+        name = option.split("=")[0]
+        name = SHORT_OPTIONS.get(name[:2], name) if not name.startswith("--") else name.removeprefix("--")
+        if not option.startswith("-"):
+            yield "slurm.extra", f"found {option!r}", "options as one word each: --exclusive, --cpus-per-task=8"
+        elif name in OWN_OPTIONS:
+            yield "slurm.extra", f"found {option!r}", "options that the stage's job doesn't set itself"

@@ -1,0 +1,63 @@
+"""The keys of a stage's processes: who starts them, and how many; the string below a field is its documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Slurm:
+    """What Slurm is asked for: options of ``sbatch``."""
+
+    partition: str | None = None
+    """The partition; unset, the cluster's default."""
+    account: str | None = None
+    """The account that is charged."""
+    qos: str | None = None
+    """The quality of service."""
+    time: str | None = None
+    """The job's time limit, as Slurm writes it (`90`, `4:00:00`, `2-12`); unset, the partition's. A stage that reaches
+    it saves, and goes on in a new job."""
+    gres: str | None = None
+    """Generic resources of each node, `gpu:h100:8`."""
+    constraint: str | None = None
+    """Features that the nodes must have."""
+    mem: str | None = None
+    """Memory of each node: `64G`."""
+    container: str | None = None
+    """An image for `srun --container-image` (the plugin pyxis)."""
+    setup: list[str] = field(default_factory=list)
+    """Lines of shell before the stage: `module load cuda`, `source /shared/venv/bin/activate`."""
+    export: list[str] = field(default_factory=list)
+    """Names of further environment variables to hand on. Those of Hugging Face, W&B, NCCL and torch always are."""
+    save_seconds: int = 120
+    """How long before its time limit a job is told to save. Slurm may be 60 s early."""
+    extra: list[str] = field(default_factory=list)
+    """Further options of `sbatch`: `--exclusive`, `--cpus-per-task=8`."""
+
+
+@dataclass
+class Launcher:
+    """How torchrun starts a stage's processes."""
+
+    kind: Literal["local", "slurm"] = "local"
+    """Who places the processes: this machine (`local`), or Slurm, which gets one job for the stage."""
+    nproc_per_node: int = 1
+    """Processes on each machine: one a GPU."""
+    nnodes: int = 1
+    """Machines."""
+    node_rank: int = 0
+    """This machine's number, from 0, where each machine is started by hand (`kind: local`)."""
+    rdzv_endpoint: str | None = None
+    """Where machines that are started by hand meet, host:port."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the stage runs on: cpu hides the GPUs, cuda fails without one; auto takes what is there."""
+    omp_num_threads: int | None = None
+    """CPU threads a process; unset, the machine's cores divided by its processes."""
+    pool: str | None = None
+    """Prefect work pool whose machine runs the stage, on the same shared storage; unset, that of the run."""
+    share_device: bool = False
+    """Start even while another stage runs on the same GPU; otherwise wait for it."""
+    slurm: Slurm = field(default_factory=Slurm)
+    """What Slurm is asked for, with `kind: slurm`."""
