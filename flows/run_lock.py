@@ -19,6 +19,7 @@ from titanflow.run.contract import RUN_FILE, STAGES
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0
 """How often a waiting run says whom it waits for."""
+JOB_ID = "SLURM_JOB_ID"
 LEFT_SECONDS = 60.0
 """How long even a run that doesn't wait for others waits for the stages of a killed run, which are saving."""
 
@@ -71,7 +72,11 @@ def _writers(folder: Path) -> str:
             if process.pid in own or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             # A stage's process is known by its run.yaml, its children by their environment.
-            if files & set(process.cmdline()) or process.environ().get(STAGE_FOLDER) in stages:
+            environ = process.environ()
+            # A cluster's job on this machine outlives its flow: the next one follows it.
+            if environ.get(JOB_ID) != os.environ.get(JOB_ID):
+                continue
+            if files & set(process.cmdline()) or environ.get(STAGE_FOLDER) in stages:
                 found.append(process.pid)
     processes = f"process {found[0]}" if len(found) == 1 else f"processes {', '.join(map(str, found))}"
     return f"{processes}, left by a run that was killed" if found else ""

@@ -24,6 +24,8 @@ KINDS = {"slurm": slurm}
 HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY")
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
+RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
+"""torchrun's variable for the beginning of a rank's lines: by default each node calls its first rank 0."""
 POLL_SECONDS = 2.0
 """How often the metrics are read."""
 STATE_SECONDS = 5.0
@@ -84,7 +86,7 @@ def resources(plan: StagePlan, environment: Mapping[str, str]) -> Resources:
     settings = launcher[launcher["kind"]]
     wanted = (*HANDED_ON, *settings["export"])
     handed_on = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(PREFIXES)}
-    variables = {**OF_PYTHON, **environment}
+    variables = {**OF_PYTHON, RANK_PREFIX: "[${role_name}${rank}]: ", **environment}
     # The machine that submits counts its own cores.
     if not launcher.get("omp_num_threads"):
         variables.pop("OMP_NUM_THREADS", None)

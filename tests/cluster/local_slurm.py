@@ -24,6 +24,7 @@ HUB, BRIDGE = "titanflow-hub", "tfbr0"
 HUB_ADDRESS = "10.77.0.1"
 NODES = {"node1": "10.77.0.11", "node2": "10.77.0.12"}
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare", "runuser")
+DAEMONS = ("slurm", "sh", "unshare")
 START_SECONDS = 30.0
 
 # cred_expire: a requeued job waits 120 s for its credentials to expire otherwise. config_overrides: a node has as many
@@ -141,7 +142,13 @@ class LocalSlurm:
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of all nodes, without the daemons of Slurm."""
-        return [process for process in self._of_nodes() if not process.name().startswith(("slurm", "sh", "unshare"))]
+        found = []
+        for process in self._of_nodes():
+            with contextlib.suppress(psutil.Error):
+                # A zombie has ended: a node's first process, slurmd, reaps none.
+                if process.status() != psutil.STATUS_ZOMBIE and not process.name().startswith(DAEMONS):
+                    found.append(process)
+        return found
 
     def wait_until(self, is_so: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
         end = time.monotonic() + seconds
