@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
     parser.addoption("--fast", action="store_true", help="run what starts no process: under two minutes")
     parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
+    parser.addoption("--cluster", action="store_true", help="run tests/cluster, in a Slurm that they start")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.jobs import slurm
-from tasks.jobs.job import Job, JobState, Resources, job_name
+from tasks.jobs.job import Job, JobState
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
-from tasks.process.process import OF_PYTHON
 from titanflow.common.errors import StageCutShort, StageFailed, StageLost, StageStopped
-from titanflow.plan.launch import SECRETS, by_hand
+from titanflow.plan.cluster.resources import resources
+from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, submission
+from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, StageRun
 from titanflow.run.results import StageResult
 
 KINDS = {"slurm": slurm}
 """A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``."""
-HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
-PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY")
-"""Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
-RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
-"""torchrun's variable for the beginning of a rank's lines: by default each node calls its first rank 0."""
 POLL_SECONDS = 2.0
 """How often the metrics are read."""
 STATE_SECONDS = 5.0
@@ -67,40 +62,17 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
 def submit(plan: StagePlan, environment: Mapping[str, str], say: Callable[[str], None]) -> Job:
     """Submits a stage's job; its record lies in the stage's folder from before the submission."""
     run, kind = plan.run, str(plan.run.config["launcher"]["kind"])
-    job_resources = resources(plan, environment)
+    job_resources = resources(run, environment)
     log = job_resources.log
     with log.open("a", encoding="utf-8") as file:
         log_start = file.tell()
-        file.write(f"$ {by_hand(slurm.submission(job_resources), {})} {run.folder / slurm.SCRIPT_FILE}\n")
+        file.write(f"$ {by_hand(submission(job_resources), {})} {run.folder / SCRIPT_FILE}\n")
     job = Job(kind=kind, name=job_resources.name, fingerprint=run.fingerprint, log_start=log_start)
     job.write(run.folder)
     job = job.model_copy(update={"id": KINDS[kind].submit(plan.command, job_resources)})
     job.write(run.folder)
     say(f"submitted as job {job.id} to {kind}")
     return job
-
-
-def resources(plan: StagePlan, environment: Mapping[str, str]) -> Resources:
-    """What a stage's job needs. Variables that may be secret are only handed on, by their names."""
-    launcher = plan.run.config["launcher"]
-    settings = launcher[launcher["kind"]]
-    wanted = (*HANDED_ON, *settings["export"])
-    handed_on = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(PREFIXES)}
-    variables = {**OF_PYTHON, RANK_PREFIX: "[${role_name}${rank}]: ", **environment}
-    # The machine that submits counts its own cores.
-    if not launcher.get("omp_num_threads"):
-        variables.pop("OMP_NUM_THREADS", None)
-    secret = {key for key in variables if any(word in key for word in SECRETS)}
-    return Resources(
-        name=job_name(plan.stage, plan.run.folder),
-        folder=plan.run.folder,
-        log=plan.run.folder / f"{plan.stage}.log",
-        nodes=launcher["nnodes"],
-        processes=launcher["nproc_per_node"],
-        variables={key: value for key, value in variables.items() if key not in secret},
-        handed_on=handed_on | {key: variables[key] for key in secret},
-        settings=settings,
-    )
 
 
 def follow(

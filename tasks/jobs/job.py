@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,24 +10,6 @@ from titanflow.common.files import write_text_atomically
 from titanflow.run.contract import Strict
 
 JOB_FILE = "job.json"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a job needs beside its command.
-
-    ``variables`` stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the
-    section of the kind, ``launcher.slurm``.
-    """
-
-    name: str
-    folder: Path
-    log: Path
-    nodes: int
-    processes: int
-    variables: dict[str, str]
-    handed_on: dict[str, str]
-    settings: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,8 +43,3 @@ class Job(Strict):
         """The last job of a stage's folder; None if it never had one."""
         path = folder / JOB_FILE
         return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def job_name(stage: str, folder: Path) -> str:
-    """The name of a stage's jobs, which no other stage's have: they are found by it if the id was never written."""
-    return f"titanflow-{stage}-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"

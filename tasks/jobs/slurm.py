@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.jobs.job import JobState, Resources
+from tasks.jobs.job import JobState
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
+from titanflow.plan.cluster.resources import Resources
+from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
 
 ANSWER_SECONDS = 30.0
 """How long a command of Slurm may take: on a cluster that is down, some wait forever."""
-OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
-SCRIPT_FILE = "job.sh"
 
 
 class NoAnswerError(StageFailed):
@@ -39,54 +37,6 @@ def submit(command: Sequence[str], resources: Resources) -> str:
     write_text_atomically(path, script(command, resources))
     answer = _answer([*submission(resources), str(path)], {**os.environ, **resources.handed_on})
     return answer.strip().split(";")[0]
-
-
-def submission(resources: Resources) -> list[str]:
-    """The command that submits a job's script."""
-    asked = resources.settings
-    # Values of the environment stand neither in the script nor on the command line: only names do.
-    given = {
-        "job-name": resources.name,
-        "nodes": resources.nodes,
-        "ntasks-per-node": 1,
-        "chdir": Path.cwd(),
-        "output": resources.log,
-        "open-mode": "append",
-        "signal": f"TERM@{asked['save_seconds']}",
-        "export": ",".join(sorted(resources.handed_on)) or "NONE",
-        **{key: asked[key] for key in OPTIONS if asked.get(key)},
-    }
-    extra = asked["extra"]
-    assert isinstance(extra, list)
-    return ["sbatch", "--parsable", "--no-requeue", *(f"--{key}={value}" for key, value in given.items()), *extra]
-
-
-def script(command: Sequence[str], resources: Resources) -> str:
-    """The job's batch script: one torchrun on each node, which meet on the first."""
-    asked = resources.settings
-    setup = asked["setup"]
-    assert isinstance(setup, list)
-    container = [f"--container-image={asked['container']}"] if asked.get("container") else []
-    # A step's own environment is the job's: sbatch's --export would be handed on to srun.
-    srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
-    threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
-    lines = [
-        "#!/bin/sh",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
-        *setup,
-        f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
-        ':$((20000 + SLURM_JOB_ID % 20000))"',
-        f'export {MEETING_ID}="$SLURM_JOB_ID"',
-        f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
-        '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',
-        "# The stage is told to save by a signal of its own; this shell lives on to note how it ended.",
-        "trap : TERM",
-        shlex.join(srun),
-        "status=$?",
-        f'echo "$status" > {shlex.quote(str(resources.folder))}/job-"$SLURM_JOB_ID".status',
-        'exit "$status"',
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def state(job: str, folder: Path) -> JobState:
@@ -120,17 +70,6 @@ def cancel(job: str, now: bool = False) -> None:
     """Ends a job; unless it must end ``now``, a running one is only told to save."""
     gently = [] if now else ["--signal=TERM"]
     _answer(["scancel", *gently, job])
-
-
-def refusal(resources: Resources, command: Sequence[str]) -> str:
-    """Why Slurm wouldn't take a job, by its own dry run; empty if it would."""
-    if not shutil.which("sbatch"):
-        return "there is no sbatch on this machine"
-    test = [*submission(resources), "--test-only"]
-    done = subprocess.run(
-        test, input=script(command, resources), capture_output=True, text=True, timeout=ANSWER_SECONDS
-    )
-    return done.stderr.strip() if done.returncode else ""
 
 
 def _forgotten(job: str, folder: Path) -> JobState:

@@ -24,12 +24,11 @@ import psutil
 from tasks.process import bound
 from tasks.process.held_signals import held_signals
 from titanflow.common.utf8_mode import STREAMS
+from titanflow.plan.launch import OF_PYTHON
 from titanflow.run import torchrun
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
-OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
-"""For each process: logs are written at once and in UTF-8, and nothing is imported from its folder."""
 SETTLE_SECONDS = 1.0
 """How long descendants may outlive a process that ended by itself before they get SIGTERM."""
 KILLED_SECONDS = 20.0

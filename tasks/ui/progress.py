@@ -57,6 +57,12 @@ class Progress:
         if now >= self._ring_at:
             self._move_ring(now)
 
+    def waits(self, text: str) -> None:
+        """Logs what a cluster's job waits for, and shows it beside the ring, which stands where it stood."""
+        self._logger.info(text)
+        done = 100.0 * self._newest.get("step", 0) / self.steps if self.steps else 0.0
+        self._artifacts.progress(min(100.0, done), text)
+
     def finish(self, result: StageResult) -> None:
         stage, now = self.run.stage, time.monotonic()
         if self._untold:

@@ -89,7 +89,8 @@ class LocalSlurm:
         """Starts everything and returns when each node is idle; raises RuntimeError with the logs otherwise."""
         if reason := why_not():
             raise RuntimeError(reason)
-        self.stop()
+        if Path("/run/netns", HUB).exists():
+            raise RuntimeError(f"a cluster runs here already: {Path(__file__).name} stop ends it")
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "state").mkdir(parents=True)
         self._write_files()
@@ -101,10 +102,14 @@ class LocalSlurm:
         self.wait_until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "two idle nodes")
 
     def stop(self) -> None:
-        """Ends what :meth:`start` started, and nothing else."""
+        """Ends what any :meth:`start` of this machine started, and nothing else."""
         for pid_file in self.folder.glob("*.daemon"):
             self._end(pid_file)
         for name in (HUB, *(f"titanflow-{node}" for node in NODES)):
+            there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+            for pid in there.stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
     def power_off(self, node: str) -> None:

@@ -26,14 +26,15 @@ class Device:
 def stage_device(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Device | None:
     """The device that a stage's launcher asks for; ``auto`` is this machine's.
 
-    None where the stage runs on several machines, since this one may not be among them.
+    None where the stage runs on several machines or as a cluster's job, since this one may not be among them.
     """
     asked = launcher.get("device", "auto")
     if asked == "cpu":
         return Device("cpu", found="launcher.device is cpu")
     if asked == "cuda":
         return Device("cuda", found="launcher.device is cuda")
-    return None if launcher.get("nnodes", 1) > 1 else this_machine(environ)
+    is_elsewhere = launcher.get("nnodes", 1) > 1 or launcher.get("kind", "local") != "local"
+    return None if is_elsewhere else this_machine(environ)
 
 
 def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> Device:

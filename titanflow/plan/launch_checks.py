@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.plan.cluster.resources import resources
+from titanflow.plan.cluster.slurm_script import refusal
 from titanflow.plan.launch import MODULES, is_under_torchrun
 from titanflow.run import torchrun
 from titanflow.run.contract import StageRun
@@ -45,10 +47,23 @@ print(json.dumps(refusals))
 """
 
 
-def check_launches(plans: Iterable[StagePlan]) -> None:
+def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> None:
     """Refuses a stage that is to run and whose process couldn't start; imports none of the packages."""
-    if problems := [problem for plan in plans if plan.state != "CACHED" for problem in launch_problems(plan.run)]:
+    at_work = [plan for plan in plans if plan.state != "CACHED"]
+    problems = [problem for plan in at_work for problem in launch_problems(plan.run)]
+    if runs_here:
+        problems += [problem for plan in at_work if plan.is_job and not plan.pool for problem in job_problems(plan)]
+    if problems:
         raise ConfigError(problems)
+
+
+def job_problems(plan: StagePlan) -> list[Problem]:
+    """What the cluster itself refuses of a stage's job, by its own dry run."""
+    if not (said := refusal(plan.command, resources(plan.run, plan.env))):
+        return []
+    origin = plan.run.origins.get("launcher.kind", "")
+    hint = "correct launcher.slurm, or run this on a machine of the cluster from which jobs are submitted"
+    return [Problem(f"Slurm wouldn't take the job: {said}", f"{plan.stage}.launcher", origin, hint=hint)]
 
 
 def launch_problems(run: StageRun) -> list[Problem]:

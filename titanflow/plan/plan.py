@@ -101,6 +101,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
             plan.reason += f"; {night.described}" if found.state == "RUN" else ""
         if found.state == "RUN" and (note := validation_note(config.stage(stage))):
             plan.reason += f"; {note}"
+        if plan.is_job and found.state != "CACHED":
+            plan.reason += f"; as a job of {stage_run.config['launcher']['kind']}, {nodes(stage_run.config)}"
         if plan.pool and found.state != "CACHED":
             plan.reason += f"; in pool {plan.pool}"
         plan.command, plan.env, plan.kept = command(stage_run), environment(stage_run, config), found.kept
@@ -111,9 +113,15 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
-    check_launches(stages)
+    check_launches(stages, runs_here)
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew, night)
+
+
+def nodes(config: Mapping[str, Any]) -> str:
+    """The number of nodes and of processes on each, for a plan's reader."""
+    machines, processes = config["launcher"]["nnodes"], config["launcher"]["nproc_per_node"]
+    return f"{machines} node{'s' if machines > 1 else ''} of {processes} process{'es' if processes > 1 else ''}"
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:

@@ -20,6 +20,7 @@ LAUNCHER = {
     "launcher.nnodes": COUNT,
     "launcher.node_rank": NATURAL,
     "launcher.omp_num_threads": COUNT,
+    "launcher.slurm.save_seconds": COUNT,
 }
 
 TRAINING: Mapping[str, Mapping[str, float]] = {

@@ -1,0 +1,158 @@
+"""Stages as jobs of a real Slurm: the same numbers as on one machine, whatever ends a job or its flow."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster_runs import SETTINGS, STEPS, ClusterRun
+from local_slurm import LocalSlurm
+from tiny_experiment import ROOT, write_tiny_experiment
+from watching import wait_for
+
+from titanflow.run.checkpoints import newest_step
+from titanflow.run.results import PublishResult, TrainResult, read_result
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_experiment(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, slurm: LocalSlurm) -> ClusterRun:
+    """Two processes of this machine."""
+    run = ClusterRun(slurm, root, "local")
+    run.settings = ("launcher.nproc_per_node=2", *SETTINGS)
+    subprocess.run(run.command(), check=True, env={**slurm.env, "PYTHONPATH": str(ROOT)}, cwd=root, timeout=600)
+    return run
+
+
+def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSlurm, undisturbed: ClusterRun) -> None:
+    run = ClusterRun(slurm, root, "cluster")
+    stage = run.folder / "pretrain"
+
+    run.start()
+    run.trains()
+    assert run.interrupt() == 128 + signal.SIGINT
+    assert slurm.processes() == []
+    assert newest_step(stage) == run.step()
+    assert len(run.jobs()) == 1
+
+    # A flow that is gone leaves its job, which the next flow follows.
+    run.start()
+    run.trains()
+    run.signal(signal.SIGKILL)
+    run.start()
+    run.says("it is followed, not submitted again")
+    assert len(run.jobs()) == 2
+
+    run.trains()
+    slurm.output("sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 2")
+    run.says("was told to end, by its time limit or for another job; it resumes from step")
+    run.trains()
+    assert [state for _, state in run.jobs()].count("RUNNING") == 1
+
+    slurm.restart_controller()
+    run.trains()
+
+    slurm.power_off("node2")
+    run.says("lost a node; it resumes from step")
+    run.says("waits: Nodes_required_for_job_are_DOWN")
+    slurm.power_on("node2")
+
+    assert run.wait() == 0, run.output.read_text()[-3000:]
+    assert slurm.processes() == []
+    assert set(slurm.states().values()) == {"idle"}
+    for name, steps in (("pretrain", STEPS), ("sft", 8)):
+        assert len(run.losses(name)) == steps
+        assert run.losses(name) == undisturbed.losses(name)
+    published = read_result(run.folder / "publish")
+    assert isinstance(published, PublishResult)
+    assert published.status == "published"
+    trained = read_result(stage)
+    assert isinstance(trained, TrainResult)
+    assert trained.step == STEPS
+
+
+def test_another_run_of_the_same_folder_ends_the_job_of_the_one_before(root: Path, slurm: LocalSlurm) -> None:
+    run = ClusterRun(slurm, root, "changed", ("pretrain.training.steps=4000",))
+    run.start()
+    run.trains()
+    run.signal(signal.SIGKILL)
+    ((job, state),) = run.jobs()
+    assert state == "RUNNING"
+    run.settings = (*run.settings, "pretrain.optimizer.lr=0.02", "on_stale=rerun")
+    run.start()
+    run.says(f"job {job} of an earlier flow makes something else")
+    run.trains(5)
+    assert [state for _, state in run.jobs()].count("RUNNING") == 1
+    run.interrupt()
+    assert slurm.processes() == []
+
+
+def test_a_job_that_never_starts_is_shown_and_cancelled(root: Path, slurm: LocalSlurm) -> None:
+    run = ClusterRun(slurm, root, "waiting")
+    held = slurm.output("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 600")
+    wait_for(
+        lambda: slurm.output("squeue", "--noheader", f"--jobs={held}", "--format=%T") == "RUNNING", "the other job"
+    )
+    run.start()
+    run.says("waits: Resources")
+    assert run.interrupt() == 128 + signal.SIGINT
+    assert [state for _, state in run.jobs()] == ["CANCELLED"]
+    slurm.output("scancel", held)
+
+
+def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm) -> None:
+    run = ClusterRun(slurm, root, "refused", ("launcher.slurm.partition=nowhere",))
+    done = subprocess.run(
+        slurm.inside(run.command("plan")),
+        env={**slurm.env, "PYTHONPATH": str(ROOT)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "pretrain.launcher: Slurm wouldn't take the job:" in done.stderr
+    assert "invalid partition" in done.stderr.lower()
+    assert not run.folder.exists()
+
+
+def test_secrets_reach_the_job_and_stand_nowhere(
+    root: Path, slurm: LocalSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "import os, sys; sys.exit(os.environ['WANDB_API_KEY'] != 'not-in-a-file')"
+    monkeypatch.setitem(slurm.env, "WANDB_API_KEY", "not-in-a-file")
+    there = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + SUBMIT.format(folder=root / "secret", program=program)
+    done = subprocess.run(
+        slurm.inside([sys.executable, "-c", there]), env=slurm.env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "ended COMPLETED 0"
+    texts = [path.read_text(errors="replace") for path in (root / "secret").iterdir()]
+    assert not any("not-in-a-file" in text for text in [*texts, slurm.output("scontrol", "show", "job")])
+
+
+SUBMIT = """
+import sys, time
+from pathlib import Path
+from tasks.jobs import slurm
+from titanflow.plan.cluster.resources import resources
+from titanflow.run.contract import StageRun
+folder = Path("{folder}")
+folder.mkdir()
+settings = dict(partition=None, account=None, qos=None, time=None, gres=None, constraint=None, mem=None,
+                container=None, setup=[], export=[], save_seconds=60, extra=[])
+launcher = dict(kind="slurm", nnodes=1, nproc_per_node=1, device="auto", slurm=settings)
+run = StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config=dict(launcher=launcher))
+job = slurm.submit([sys.executable, "-c", {program!r}], resources(run, {{}}))
+while (state := slurm.state(job, folder)).phase != "ended":
+    time.sleep(0.2)
+print(state.phase, state.reason, state.status)
+"""

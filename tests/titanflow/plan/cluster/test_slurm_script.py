@@ -1,0 +1,80 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from titanflow.plan.cluster import slurm_script
+from titanflow.plan.cluster.resources import Resources, job_name, resources
+from titanflow.run.contract import StageRun
+
+SLURM = {
+    **dict.fromkeys(("partition", "account", "qos", "time", "gres", "constraint", "mem", "container")),
+    "setup": [],
+    "export": [],
+    "save_seconds": 120,
+    "extra": [],
+}
+
+
+def asked(folder: Path, environment: dict[str, str], device: str = "auto", **settings: object) -> Resources:
+    launcher = {"kind": "slurm", "nnodes": 2, "nproc_per_node": 8, "device": device, "slurm": SLURM | settings}
+    run = StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config={"launcher": launcher})
+    return resources(run, environment)
+
+
+def test_options_are_those_asked_for(tmp_path: Path) -> None:
+    given = asked(tmp_path, {}, partition="gpu", time="4:00:00", mem="64G", extra=["--exclusive"])
+    command = slurm_script.submission(given)
+    assert command[:2] == ["sbatch", "--parsable"]
+    options = {"--nodes=2", "--ntasks-per-node=1", "--partition=gpu", "--time=4:00:00", "--mem=64G", "--exclusive"}
+    assert options <= set(command)
+    assert "--signal=TERM@120" in command
+    assert not any(option.startswith(("--account", "--qos", "--gres")) for option in command)
+
+
+def test_a_stage_on_gpus_asks_for_as_many_as_it_has_processes(tmp_path: Path) -> None:
+    assert "--gres=gpu:8" in slurm_script.submission(asked(tmp_path, {}, device="cuda"))
+    assert "--gres=gpu:h100:4" in slurm_script.submission(asked(tmp_path, {}, device="cuda", gres="gpu:h100:4"))
+
+
+def test_secrets_and_proxies_are_handed_on_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"HF_TOKEN": "hf_abc", "WANDB_API_KEY": "key", "https_proxy": "http://me:pass@proxy", "MINE": "mine"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("UNRELATED", "unrelated")
+    given = asked(tmp_path, {"HF_TOKEN": "hf_other", "WANDB_PROJECT": "stdlib"}, export=["MINE"])
+    script, command = slurm_script.script(["python", "-m", "train"], given), slurm_script.submission(given)
+    for value in (*secrets.values(), "hf_other", "unrelated"):
+        assert value not in script + " ".join(command)
+    (export,) = (option for option in command if option.startswith("--export="))
+    assert set(secrets) <= set(export.removeprefix("--export=").split(","))
+    assert "UNRELATED" not in export
+    # What the stage itself is given goes before what the shell has.
+    assert given.handed_on["HF_TOKEN"] == "hf_other"
+    assert "export WANDB_PROJECT=stdlib\n" in script
+
+
+def test_the_script_runs_one_command_on_each_node_and_notes_its_status(tmp_path: Path) -> None:
+    """With stand-ins for Slurm's commands, in a folder whose name a shell would take apart."""
+    folder = tmp_path / "a run's $folder"
+    folder.mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (
+        ("scontrol", "echo node7; echo node8"),
+        ("srun", 'echo "$PET_RDZV_ENDPOINT $PET_RDZV_ID $OMP_NUM_THREADS $READY $@"; exit 3'),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    given = asked(folder, {"NAME": "it's $HOME"}, setup=["READY=yes", "export READY"])
+    (tmp_path / "job.sh").write_text(slurm_script.script(["train", "a b"], given))
+    env = {"PATH": f"{programs}:/usr/bin:/bin", "SLURM_JOB_ID": "20017", "SLURM_CPUS_ON_NODE": "64"}
+    done = subprocess.run(["sh", str(tmp_path / "job.sh")], capture_output=True, text=True, env=env)
+    assert done.returncode == 3
+    assert done.stdout == "node7:20017 20017 8 yes --export=ALL --kill-on-bad-exit=1 train a b\n"
+    assert (folder / "job-20017.status").read_text() == "3\n"
+
+
+def test_jobs_of_other_folders_have_other_names(tmp_path: Path) -> None:
+    names = {job_name(stage, tmp_path / run) for stage in ("pretrain", "sft") for run in ("a", "b")}
+    assert len(names) == 4

@@ -1,0 +1,85 @@
+"""A stage's job as Slurm gets it: the command that submits it, and its script.
+
+Facts: Slurm's manual pages of ``sbatch`` and ``srun`` (22.05).
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from titanflow.plan.cluster.resources import Resources
+from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
+
+OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
+SCRIPT_FILE = "job.sh"
+DRY_RUN_SECONDS = 10.0
+
+
+def submission(resources: Resources) -> list[str]:
+    """The command that submits a job's script."""
+    asked = resources.settings
+    # Values of the environment stand neither in the script nor on the command line: only names do.
+    given = {
+        "job-name": resources.name,
+        "nodes": resources.nodes,
+        "ntasks-per-node": 1,
+        "chdir": Path.cwd(),
+        "output": resources.log,
+        "open-mode": "append",
+        "signal": f"TERM@{asked['save_seconds']}",
+        "export": ",".join(sorted(resources.handed_on)) or "NONE",
+        **{key: asked[key] for key in OPTIONS if asked.get(key)},
+    }
+    extra = asked["extra"]
+    assert isinstance(extra, list)
+    return ["sbatch", "--parsable", "--no-requeue", *(f"--{key}={value}" for key, value in given.items()), *extra]
+
+
+def script(command: Sequence[str], resources: Resources) -> str:
+    """The job's batch script: one torchrun on each node, which meet on the first."""
+    asked = resources.settings
+    setup = asked["setup"]
+    assert isinstance(setup, list)
+    container = [f"--container-image={asked['container']}"] if asked.get("container") else []
+    # A step's own environment is the job's: sbatch's --export would be handed on to srun.
+    srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
+    threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
+    lines = [
+        "#!/bin/sh",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
+        *setup,
+        f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+        ':$((20000 + SLURM_JOB_ID % 20000))"',
+        f'export {MEETING_ID}="$SLURM_JOB_ID"',
+        f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
+        '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',
+        "# The stage is told to save by a signal of its own; this shell lives on to note how it ended.",
+        "trap : TERM",
+        shlex.join(srun),
+        "status=$?",
+        f'echo "$status" > {shlex.quote(str(resources.folder))}/job-"$SLURM_JOB_ID".status',
+        'exit "$status"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def refusal(command: Sequence[str], resources: Resources) -> str:
+    """Why Slurm wouldn't take a job, by its own dry run; empty if it would, or doesn't answer."""
+    if not shutil.which("sbatch"):
+        return "there is no sbatch on this machine"
+    try:
+        done = subprocess.run(
+            [*submission(resources), "--test-only"],
+            input=script(command, resources),
+            capture_output=True,
+            text=True,
+            timeout=DRY_RUN_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    said = done.stderr.strip()
+    return said if done.returncode and "contact" not in said else ""
