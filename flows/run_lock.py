@@ -13,6 +13,7 @@ import psutil
 
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
+from titanflow.common.sign_of_life import DEAD_SECONDS, Watch, sign_of_life
 from titanflow.plan.launch import STAGE_FOLDER
 from titanflow.run.contract import RUN_FILE, STAGES
 
@@ -30,7 +31,8 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
 
     With ``wait`` it waits for another run as long as that takes, otherwise it is refused; ``say`` is told now and then
     whom it waits for. A killed run's lock is free at once, but its stages may still be saving their last checkpoint, so
-    they are waited for, too. After waiting the folder has changed, and the caller plans anew.
+    they are waited for, too. Where the file system's locks count for one machine alone, a run on another machine is
+    known by its sign of life. After waiting the folder has changed, and the caller plans anew.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,8 +43,11 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
     with file:
         waited = _wait(lambda: take(file), folder, None if wait else 0.0, say)
         waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
+        watch = Watch(folder)
+        waited |= _wait(watch.holder, folder, None if wait else DEAD_SECONDS + LEFT_SECONDS, say)
         sign(file, f"process {os.getpid()} on {socket.gethostname()}")
-        yield waited
+        with sign_of_life(folder):
+            yield waited
 
 
 def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, say: Callable[[str], None]) -> bool:

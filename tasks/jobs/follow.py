@@ -16,7 +16,7 @@ from titanflow.plan.cluster.resources import resources
 from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, submission
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.contract import METRICS_FILE, StageRun
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.results import StageResult
 
 KINDS = {"slurm": slurm}
@@ -41,18 +41,26 @@ CUT_SHORT = {
 
 
 def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
-    """The living job that an earlier flow left in a stage's folder; one that makes something else is ended first."""
+    """The job that an earlier flow left in a stage's folder, living or finished meanwhile.
+
+    One that makes something else is ended first; one that failed unseen counts for nothing.
+    """
     job = Job.of(run.folder)
-    if job is None:
+    if job is None or job.ended:
         return None
     kind = KINDS[job.kind]
     # The flow may have ended between the submission and the note of its id.
     job = job.model_copy(update={"id": job.id or kind.find(job.name)})
-    if not job.id or kind.state(job.id, run.folder).phase == "ended":
+    if not job.id:
+        return None
+    is_ours = job.fingerprint == run.fingerprint and (run.config.get("launcher") or {}).get("kind") == job.kind
+    has_ended = kind.state(job.id, run.folder).phase == "ended"
+    if has_ended and not (is_ours and (run.folder / RESULT_FILE).exists()):
         return None
     job.write(run.folder)
-    if job.fingerprint == run.fingerprint and (run.config.get("launcher") or {}).get("kind") == job.kind:
-        say(f"job {job.id} of an earlier flow is still there: it is followed, not submitted again")
+    if is_ours:
+        found = "has finished" if has_ended else "is still there"
+        say(f"job {job.id} of an earlier flow {found}: it is followed, not submitted again")
         return job
     say(f"job {job.id} of an earlier flow makes something else: it saves and ends")
     end(job, run.folder)
@@ -88,6 +96,7 @@ def follow(
     except BaseException:
         end(job, folder)
         raise
+    job.model_copy(update={"ended": True}).write(folder)
     return outcome(job, state, stage, folder)
 
 

@@ -27,13 +27,15 @@ class JobState:
 
 
 class Job(Strict):
-    """``job.json``. ``id`` is empty from before the submission until the scheduler has answered."""
+    """``job.json``. ``id`` is empty from before the submission until the scheduler has answered; ``ended`` says that a
+    flow has seen its end."""
 
     kind: str
     name: str
     id: str = ""
     fingerprint: str
     log_start: int = 0
+    ended: bool = False
 
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / JOB_FILE, self.model_dump_json(indent=2) + "\n")

@@ -11,10 +11,10 @@ from local_slurm import LocalSlurm
 from tiny_experiment import ROOT
 from watching import lines, wait_for
 
-STEPS = 160
+STEPS = 400
 SETTINGS = (
     *("launcher.omp_num_threads=1", f"pretrain.training.steps={STEPS}", "pretrain.validation.enable=false"),
-    *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=30", "retries.delay=1"),
+    *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=600", "retries.delay=1"),
 )
 IN_CLUSTER = ("launcher.kind=slurm", "launcher.nnodes=2")
 

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,17 @@ def undisturbed(root: Path, slurm: LocalSlurm) -> ClusterRun:
     return run
 
 
+@contextmanager
+def suspended(slurm: LocalSlurm) -> Iterator[None]:
+    """The stages stand still, lest they finish before their next flow is there."""
+    processes = slurm.processes()
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
+
+
 def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSlurm, undisturbed: ClusterRun) -> None:
     run = ClusterRun(slurm, root, "cluster")
     stage = run.folder / "pretrain"
@@ -48,8 +61,9 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
     run.start()
     run.trains()
     run.signal(signal.SIGKILL)
-    run.start()
-    run.says("it is followed, not submitted again")
+    with suspended(slurm):
+        run.start()
+        run.says("is still there: it is followed, not submitted again")
     assert len(run.jobs()) == 2
 
     run.trains()
@@ -94,6 +108,17 @@ def test_another_run_of_the_same_folder_ends_the_job_of_the_one_before(root: Pat
     assert [state for _, state in run.jobs()].count("RUNNING") == 1
     run.interrupt()
     assert slurm.processes() == []
+
+
+def test_a_job_that_finished_unseen_is_not_submitted_again(root: Path, slurm: LocalSlurm) -> None:
+    run = ClusterRun(slurm, root, "unseen", ("pretrain.training.steps=60",))
+    run.start()
+    run.trains()
+    run.signal(signal.SIGKILL)
+    wait_for(lambda: (run.folder / "pretrain" / "result.json").exists(), "the end of the job")
+    run.start()
+    assert run.wait() == 0, run.output.read_text()[-3000:]
+    assert [state for _, state in run.jobs()] == ["COMPLETED"]
 
 
 def test_a_job_that_never_starts_is_shown_and_cancelled(root: Path, slurm: LocalSlurm) -> None:

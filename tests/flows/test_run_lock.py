@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from watching import STAYS
 from flows import run_lock as module
 from flows.run_lock import run_lock
 from titanflow.common.errors import StageFailed
+from titanflow.common.sign_of_life import HOLDER_FILE
 from titanflow.plan.launch import STAGE_FOLDER
 
 HOLDS = f"""
@@ -106,3 +108,17 @@ def test_it_can_be_taken_again_and_other_folders_are_free(tmp_path):
         with run_lock(tmp_path / "a"), run_lock(tmp_path / "b"):
             pass
     assert (tmp_path / "b/.lock").exists()
+
+
+def test_a_run_on_another_machine_is_waited_for_where_locks_do_not_reach(tmp_path, monkeypatch):
+    holder = {"machine": "another", "host": "login2", "pid": 12, "job": None, "beat": 0}
+    (tmp_path / HOLDER_FILE).write_text(json.dumps(holder))
+    said = []
+
+    def say(line):
+        said.append(line)
+        (tmp_path / HOLDER_FILE).unlink()
+
+    with run_lock(tmp_path, wait=True, say=say) as waited:
+        assert waited
+    assert "in use by process 12 on login2" in said[0]

@@ -1,0 +1,90 @@
+"""A sign of life in a shared folder, by which other machines see that a process still holds it.
+
+A lock of the file system may count for one machine alone (NFS with ``nolock``, Lustre without ``flock``), and a process
+of another machine can't be looked for. So the holder writes a number that changes now and then; who sees it stand still
+for long, by a clock of its own, takes the holder for dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from titanflow.common.files import write_text_atomically
+
+HOLDER_FILE = ".holder"
+BEAT_SECONDS = 20.0
+"""How often the number changes."""
+DEAD_SECONDS = 150.0
+"""How long it stands still before its holder is taken for dead. A client of NFS may show a minute-old folder."""
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextlib.contextmanager
+def sign_of_life(folder: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
+    """Shows for the length of the block that this process holds the folder."""
+    over = threading.Event()
+    holder = {
+        "machine": machine(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+    def beats() -> None:
+        number = 0
+        while not over.wait(beat):
+            number += 1
+            # A folder that is full or away for a while ends nothing: the next sign may get through.
+            with contextlib.suppress(OSError):
+                write_text_atomically(folder / HOLDER_FILE, json.dumps({**holder, "beat": number}))
+
+    write_text_atomically(folder / HOLDER_FILE, json.dumps({**holder, "beat": 0}))
+    thread = threading.Thread(target=beats, name="sign of life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        (folder / HOLDER_FILE).unlink(missing_ok=True)
+
+
+class Watch:
+    """Looks at a folder's sign of life again and again."""
+
+    def __init__(self, folder: Path, dead: float = DEAD_SECONDS) -> None:
+        self._path, self._dead = folder / HOLDER_FILE, dead
+        self._seen, self._since = "", 0.0
+
+    def holder(self) -> str:
+        """The process of another machine that holds the folder, as far as can be told; empty if there is none."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            holder = json.loads(text)
+        except (OSError, ValueError):
+            return ""
+        # Of this machine the system knows: its lock is free.
+        if holder["machine"] == machine():
+            return ""
+        now = time.monotonic()
+        if text != self._seen:
+            self._seen, self._since = text, now
+        if now - self._since >= self._dead:
+            return ""
+        job = f", job {holder['job']}" if holder.get("job") else ""
+        return f"process {holder['pid']} on {holder['host']}{job}"
+
+
+def machine() -> str:
+    """What tells this machine, since its start, from every other."""
+    try:
+        return BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
