@@ -67,7 +67,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
     assert len(run.jobs()) == 2
 
     run.trains()
-    slurm.output("sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 2")
+    slurm.output("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
     run.says("was told to end, by its time limit or for another job; it resumes from step")
     run.trains()
     assert [state for _, state in run.jobs()].count("RUNNING") == 1
@@ -152,7 +152,7 @@ def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm
 def test_secrets_reach_the_job_and_stand_nowhere(
     root: Path, slurm: LocalSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = "import os, sys; sys.exit(os.environ['WANDB_API_KEY'] != 'not-in-a-file')"
+    program = "import os, sys; sys.exit(os.environ['WANDB_API_KEY'][::-1] != 'elif-a-ni-ton')"
     monkeypatch.setitem(slurm.env, "WANDB_API_KEY", "not-in-a-file")
     there = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + SUBMIT.format(folder=root / "secret", program=program)
     done = subprocess.run(

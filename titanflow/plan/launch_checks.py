@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.plan.cluster.resources import resources
-from titanflow.plan.cluster.slurm_script import refusal
+from titanflow.plan.cluster.slurm_script import can_ask, refusal
 from titanflow.plan.launch import MODULES, is_under_torchrun
 from titanflow.run import torchrun
 from titanflow.run.contract import StageRun
@@ -51,7 +51,8 @@ def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> None:
     """Refuses a stage that is to run and whose process couldn't start; imports none of the packages."""
     at_work = [plan for plan in plans if plan.state != "CACHED"]
     problems = [problem for plan in at_work for problem in launch_problems(plan.run)]
-    if runs_here:
+    # A plan may be made on a laptop, for a cluster that only a login node can ask.
+    if runs_here or can_ask():
         problems += [problem for plan in at_work if plan.is_job and not plan.pool for problem in job_problems(plan)]
     if problems:
         raise ConfigError(problems)
@@ -63,7 +64,8 @@ def job_problems(plan: StagePlan) -> list[Problem]:
         return []
     origin = plan.run.origins.get("launcher.kind", "")
     hint = "correct launcher.slurm, or run this on a machine of the cluster from which jobs are submitted"
-    return [Problem(f"Slurm wouldn't take the job: {said}", f"{plan.stage}.launcher", origin, hint=hint)]
+    told = "; ".join(said.splitlines())
+    return [Problem(f"Slurm wouldn't take the job: {told}", f"{plan.stage}.launcher", origin, hint=hint)]
 
 
 def launch_problems(run: StageRun) -> list[Problem]:

@@ -67,9 +67,14 @@ def script(command: Sequence[str], resources: Resources) -> str:
     return "\n".join(lines) + "\n"
 
 
+def can_ask() -> bool:
+    """Whether jobs can be submitted from this machine."""
+    return shutil.which("sbatch") is not None
+
+
 def refusal(command: Sequence[str], resources: Resources) -> str:
     """Why Slurm wouldn't take a job, by its own dry run; empty if it would, or doesn't answer."""
-    if not shutil.which("sbatch"):
+    if not can_ask():
         return "there is no sbatch on this machine"
     try:
         done = subprocess.run(
