@@ -18,7 +18,7 @@ from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys import bounds
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 from titanflow.plan.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from titanflow.common.console import Output
 from titanflow.common.errors import TitanflowError
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 
 out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 from titanflow.plan.preparation import Preparation
 from titanflow.plan.stage_plan import StageState
 from titanflow.run.changes import Change, changes_reason, find_changes, values
