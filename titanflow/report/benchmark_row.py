@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,39 +22,78 @@ COLUMNS = (
 UNKNOWN = "–"
 
 
-def benchmark_table(folders: Iterable[Path]) -> str:
-    """A markdown table with a row for each training stage's folder.
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One finished training stage; None stands for what isn't known.
 
-    Speed and MFU are medians of the logged steps; MFU is a dash if the device's peak isn't known. Memory is the peak
-    that a rank reserved on its device; on a CPU it is that of the first rank's process.
-
-    Raises:
-        DataError: a folder is no finished training stage's.
+    ``seq_len`` is in tokens, ``batch`` in rows of a step on all ranks. ``tokens_per_second`` (of one device) and ``mfu``
+    (percent) are medians of the logged steps; ``mfu`` needs the device's peak. ``memory_bytes`` is the peak that a rank
+    reserved on its device; on a CPU it is that of the first rank's process.
     """
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, folders)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    model: str
+    parameters: int
+    processes: int
+    device: str
+    techniques: list[str]
+    seq_len: int
+    batch: int
+    steps: int
+    tokens_per_second: float | None
+    mfu: float | None
+    memory_bytes: int | None
+    loss: float | None
+    torch: str | None
+
+    @classmethod
+    def of(cls, folder: Path) -> BenchmarkRow:
+        """The row of a training stage's folder.
+
+        Raises:
+            DataError: the folder is no finished training stage's.
+        """
+        (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
+        layout = Layout.of(run.config)
+        rates = [one["mfu"] for one in records if "mfu" in one]
+        reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]
+        return cls(
+            model=f"{result.model_name} {result.flavor}",
+            parameters=result.parameters,
+            processes=layout.processes,
+            device=_device(run),
+            techniques=list(_techniques(run.config, layout)),
+            seq_len=layout.seq_len,
+            batch=layout.batch,
+            steps=result.step,
+            tokens_per_second=result.tokens_per_second / layout.processes if result.tokens_per_second else None,
+            mfu=median(rates) if rates else None,
+            memory_bytes=round(max(reserved, default=0)) or result.peak_memory_bytes or None,
+            loss=result.loss,
+            torch=result.versions.get("torch"),
+        )
+
+    def cells(self) -> list[str]:
+        """The row as text, one for each of :data:`COLUMNS`."""
+        return [
+            self.model,
+            short(self.parameters),
+            f"{self.processes} × {self.device}",
+            ", ".join(self.techniques),
+            f"{self.seq_len:,}",
+            f"{self.batch:,}",
+            f"{self.steps:,}",
+            UNKNOWN if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
+            UNKNOWN if self.mfu is None else f"{self.mfu:.1f} %",
+            UNKNOWN if self.memory_bytes is None else size(self.memory_bytes),
+            UNKNOWN if self.loss is None else f"{self.loss:.3f}",
+            self.torch or UNKNOWN,
+        ]
 
 
-def _row(folder: Path) -> tuple[str, ...]:
-    (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
-    layout = Layout.of(run.config)
-    rates = [one["mfu"] for one in records if "mfu" in one]
-    reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]
-    memory, speed = max(reserved, default=0) or result.peak_memory_bytes, result.tokens_per_second
-    return (
-        f"{result.model_name} {result.flavor}",
-        short(result.parameters),
-        f"{layout.processes} × {_device(run)}",
-        ", ".join(_techniques(run.config, layout)),
-        f"{layout.seq_len:,}",
-        f"{layout.batch:,}",
-        f"{result.step:,}",
-        f"{speed / layout.processes:,.0f}" if speed else UNKNOWN,
-        f"{median(rates):.1f} %" if rates else UNKNOWN,
-        size(memory) if memory else UNKNOWN,
-        UNKNOWN if result.loss is None else f"{result.loss:.3f}",
-        result.versions.get("torch", UNKNOWN),
-    )
+def markdown_table(rows: Iterable[BenchmarkRow]) -> str:
+    """The rows as a table in markdown."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _device(run: StageRun) -> str:
