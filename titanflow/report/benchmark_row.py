@@ -26,9 +26,9 @@ UNKNOWN = "–"
 class BenchmarkRow:
     """One finished training stage; None stands for what isn't known.
 
-    ``seq_len`` is in tokens, ``batch`` in rows of a step on all ranks. ``tokens_per_second`` (of one device) and ``mfu``
-    (percent) are medians of the logged steps; ``mfu`` needs the device's peak. ``memory_bytes`` is the peak that a rank
-    reserved on its device; on a CPU it is that of the first rank's process.
+    ``seq_len`` is in tokens, ``batch`` in rows of a step on all ranks. ``tokens_per_second`` (of one device) and
+    ``mfu`` (percent) are medians of the logged steps; ``mfu`` needs the device's peak. ``memory_bytes`` is the peak
+    that a rank reserved on its device; on a CPU it is that of the first rank's process.
     """
 
     model: str

@@ -149,6 +149,7 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     assert (tokenizer["path"], tokenizer["new_special_tokens"]) == (str(base / "tokenizer"), ["<|x|>"])
     assert grown.stages[1].run.tokenizer != plain.stages[1].run.tokenizer
     assert fingerprints(grown)["sft"] != fingerprints(plain)["sft"]
+    assert (rows(grown), parameters(grown)) == ("2048, with <|x|>", parameters(plain))
     for tokens in (["<|known|>"], ["a"]):
         with pytest.raises(ConfigError, match="which the base's tokenizer has already"):
             make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
@@ -157,6 +158,37 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     for tokens in (["<|x|>", "<|x|>"], [""], [" <|x|>"]):
         with pytest.raises(ConfigError, match="different tokens without space around them"):
             make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+
+
+def test_a_stage_s_parameters_count_the_rows_of_its_new_tokens(configs: Path, base: Path) -> None:
+    full = {"added_tokens": [{"content": "<|known|>", "id": 2047}], "model": {"vocab": {"a": 0}}}
+    (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(full))
+    plain = make_plan("later", configs)
+    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>", "<|y|>"]})
+    # A row in the embedding and one in the head, each as wide as the model.
+    assert parameters(grown) - parameters(plain) == 2 * 2 * 256
+    assert rows(grown) == "2050, with <|x|>, <|y|>"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"added_tokens": 3}', '{"added_tokens": ["x"]}'])
+def test_a_base_s_tokenizer_that_can_t_be_read_takes_no_new_tokens(configs: Path, base: Path, text: str) -> None:
+    (base / "tokenizer" / "tokenizer.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*tokenizer\.json can't be read"):
+        make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+
+
+def parameters(plan: Plan) -> int:
+    stage = plan.stage("sft")
+    assert stage is not None
+    assert stage.forecast is not None
+    assert stage.forecast.parameters is not None
+    return stage.forecast.parameters
+
+
+def rows(plan: Plan) -> str:
+    stage = plan.stage("sft")
+    assert stage is not None
+    return next(row.here for row in plan.inheritance(stage) if row.key == "model.vocab_size")
 
 
 def test_a_base_that_grew_is_inherited_as_it_is(configs: Path, base: Path) -> None:

@@ -18,6 +18,7 @@ from titanflow.config.batch import global_batch_size
 from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
+from titanflow.data.tokenizer.tokenizer import described_size
 from titanflow.files.yaml_source import flatten
 from titanflow.publish.card.training_data import DATASET_FILE
 from titanflow.run.contract import StageRun
@@ -129,9 +130,7 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
         if value != args.get(key) and not DROPOUT.fullmatch(key):
             yield _argument(key, args, {key: value}, run)
     if tokens := new_tokens(run):
-        rows = base.model_args.get("vocab_size", 0)
-        more = "" if run.tokenizer and run.tokenizer.is_dir() else " or more"
-        here = f"{token_rows(rows, run)}{more}, with {', '.join(tokens)}"
+        rows, here = base.model_args.get("vocab_size", 0), f"{grown_rows(base, run)}, with {', '.join(tokens)}"
         origin = _place(run.origins.get("sft.new_special_tokens", ""))
         yield InheritanceRow(key="model.vocab_size", how="changed", base=str(rows), here=here, origin=origin)
     for section in SECTIONS if base.config else ():
@@ -141,6 +140,14 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
             is_shown = key in SHOWN or (key == "lora.dropout" and own.get("rank"))
             if value != theirs.get(name) and not is_shown:
                 yield _own(key, theirs.get(name), value, base, run.origins.get(key, ""))
+
+
+def grown_rows(base: BaseArchitecture, run: StageRun) -> int:
+    """Rows of the embedding of a stage that adds tokens; a tokenizer that isn't made yet has them behind the base's."""
+    rows: int = base.model_args.get("vocab_size", 0)
+    if base.tokenizer is None or (run.tokenizer and run.tokenizer.is_dir()):
+        return token_rows(rows, run)
+    return max(rows, described_size(base.tokenizer) + len(new_tokens(run)))
 
 
 def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator[InheritanceRow]:

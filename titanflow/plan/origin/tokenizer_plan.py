@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ class TokenizerPlans:
         """Plans a copy of an outside base's tokenizer; returns its folder and fingerprint."""
         fingerprint, added = source.fingerprint, module.config["sft"]["new_special_tokens"]
         if added:
-            _check_new(added, source.folder, module)
+            _check_new(added, source, module)
             fingerprint = digest([fingerprint, added])
         folder = tokenizer_folder(self.workspace, fingerprint)
         if self.config is None:
@@ -144,22 +146,30 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
 def _check_size(module: Module, given: GivenTokenizer) -> None:
     """Refuses a tokenizer with more tokens than the model has embeddings, if their number is known."""
     rows = module.model_args.get("vocab_size")
-    try:
+    with _readable(given, module):
         tokens = described_size(given.folder)
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"{given.named}: {TOKENIZER_FILE} can't be read: {error}"
-        raise ConfigError(module.problem(given.key, message)) from None
     if rows and tokens > rows:
         message = f"{given.named} has {tokens:,} tokens, and the model's vocab_size is {rows:,}"
         hint = f"set model.vocab_size to {tokens} or more, or take a smaller tokenizer"
         raise ConfigError(module.problem(given.key, message, f"at most {rows:,} tokens", hint))
 
 
-def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
-    described = json.loads((tokenizer / TOKENIZER_FILE).read_text(encoding="utf-8"))
-    added = {token["content"] for token in described.get("added_tokens") or []}
-    vocabulary = (described.get("model") or {}).get("vocab")
-    known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
+@contextmanager
+def _readable(given: GivenTokenizer, module: Module) -> Iterator[None]:
+    """Refuses a tokenizer whose file the block can't read."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"{given.named}: {TOKENIZER_FILE} can't be read: {error}"
+        raise ConfigError(module.problem(given.key, message)) from None
+
+
+def _check_new(tokens: list[str], given: GivenTokenizer, module: Module) -> None:
+    with _readable(given, module):
+        described = json.loads((given.folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+        added = {token["content"] for token in described.get("added_tokens") or []}
+        vocabulary = (described.get("model") or {}).get("vocab")
+        known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
     if known:
         message = f"found {', '.join(known)}, which the base's tokenizer has already"
         raise ConfigError(module.problem("sft.new_special_tokens", message, hint="leave out what it has"))
