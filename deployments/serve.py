@@ -49,18 +49,22 @@ WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
     pool: Annotated[
-        str | None, typer.Option(help="Only a worker for the stages with launcher.pool: this, on a running server.")
+        str | None,
+        typer.Option(help="Start only a worker for this pool (launcher.pool), on a server that runs already."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Runs at a time of each worker.")] = 1,
-    one_worker_per_gpu: Annotated[bool, typer.Option(help="A worker for each GPU; else one that has all.")] = False,
+    limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
+    one_worker_per_gpu: Annotated[
+        bool, typer.Option(help="Start a worker for each GPU; by default one worker has all.")
+    ] = False,
     experiment: Annotated[
-        str | None, typer.Option(help="What nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
+        str | None, typer.Option(help="The experiment that nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
     ] = None,
     nightly_cron: Annotated[
-        str | None, typer.Option(help="When: '0 2 * * *' is at two.", envvar="TITANFLOW_NIGHTLY_CRON")
+        str | None,
+        typer.Option(help="The time as in cron: '0 2 * * *' is two at night.", envvar="TITANFLOW_NIGHTLY_CRON"),
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Where, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
+        str | None, typer.Option(help="The time zone, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
     ] = None,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""

@@ -133,9 +133,9 @@ def end_left(plan: StagePlan) -> None:
             ),
         )
     for flow_run in left:
-        get_run_logger().info("%s is still at work: it saves and ends", flow_run.name)
+        get_run_logger().info("%s is still running: it saves and stops", flow_run.name)
         if not _cancel(flow_run, LEFT_SECONDS):
-            raise StageLost(f"{plan.stage} of an earlier attempt is still at work in pool {plan.pool}")
+            raise StageLost(f"{plan.stage} of an earlier attempt is still running in pool {plan.pool}")
 
 
 def _tag(plan: StagePlan) -> str:

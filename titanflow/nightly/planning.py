@@ -78,7 +78,7 @@ def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
     """
     if config.stage("pretrain") is None:
         origin = config.origins.get("nightly.start", "")
-        hint = "a night that fine-tunes starts from its base: nightly.start: anew"
+        hint = "a night that only fine-tunes starts from its base; set nightly.start: anew"
         raise ConfigError(Problem("there is no pretraining to continue", "nightly.start", origin, hint=hint))
     earlier = (folder for night, folder in nights(runs) if night.date < day)
     return next((parent for folder in earlier if (parent := as_parent(folder))), None)

@@ -29,7 +29,7 @@ from titanflow.run.results import (
     result_of,
 )
 
-COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "where, or why not")
+COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link or cause")
 
 
 @dataclass
@@ -114,7 +114,7 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
     begun = [stage for stage, record in stages.items() if not record.finished]
     if stages and not begun and _planned(folder) == set(stages):
         return "finished", ""
-    return "stopped", f"in {begun[-1]}, without a word" if begun else "without a word"
+    return "stopped", f"in {begun[-1]}, without an error" if begun else "without an error"
 
 
 def _planned(folder: Path) -> set[str]:

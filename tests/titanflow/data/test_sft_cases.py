@@ -231,7 +231,9 @@ def test_case_14_a_prompt_that_opens_a_thought_trains_the_whole_answer_or_says_w
     # As DeepSeek-R1's: the prompt opens the thought, a row shows no more than the answer.
     opens = UNMARKED.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     encoder = ChatEncoder(llama3_tokenizer, opens)
-    with pytest.raises(ChatRefused, match=r"asks for messages\[1\] with an opened <think>, and it has no thoughts"):
+    with pytest.raises(
+        ChatRefused, match=r"ends the prompt of messages\[1\] with <think>, and the message has no thoughts"
+    ):
         encoder.encode(Conversation(turns("Q", "Yes")))
     encoded = encoder.encode(Conversation(turns("Q", "<think>Hm.</think>Yes")))
     assert llama3_tokenizer.backend.decode(encoded.ids[encoded.trained].tolist()) == "Hm.</think>Yes"

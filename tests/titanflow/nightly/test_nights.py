@@ -39,7 +39,7 @@ def test_each_night_s_state_and_cause_newest_first(runs: Path) -> None:
         rows = read_nights(runs)
     assert [(row.date, row.state, row.cause) for row in rows] == [
         ("2026-11-05", "running", ""),
-        ("2026-11-04", "stopped", "in pretrain, without a word"),
+        ("2026-11-04", "stopped", "in pretrain, without an error"),
         ("2026-11-03", "failed", "sft: ValueError: a | b"),
         ("2026-11-02", "skipped", "10 h late"),
         ("2026-11-01", "published", ""),

@@ -133,8 +133,8 @@ class ChatRenderer:
         whole = opening.continued(prompt, text, shown[-1])
         if whole is None:
             raise ChatRefused(
-                f"template {self.name} asks for messages[{len(shown) - 1}] with an opened {opening.tag}, and it has "
-                f"no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
+                f"template {self.name} ends the prompt of messages[{len(shown) - 1}] with {opening.tag}, and the "
+                f"message has no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
             )
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]

@@ -75,7 +75,7 @@ class TrainedOn:
     def _add(self, name: str, folder: Path, seen: set[Path]) -> None:
         stage = self.planned.get(folder) or _stage_of(folder)
         if stage is None:
-            self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
+            self.not_looked_at.append(f"the training data of {name}, which titanflow did not train")
         elif stage.folder not in seen:
             self._add_rows(stage)
             before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")

@@ -109,7 +109,7 @@ class TokenizerPlans:
         if self.config is None:
             self.config = {"folder": str(folder), **_copied(source), "new_special_tokens": added}
         elif self.config["folder"] != str(folder):
-            message = f"{source.folder} is another tokenizer than this experiment's own, and a run prepares with one"
+            message = f"{source.folder} differs from this experiment's own tokenizer, and a run has only one"
             hint = "give the stage that starts from an outside base an experiment of its own"
             raise ConfigError(module.problem("sft.base", message, hint=hint))
         return folder, fingerprint
