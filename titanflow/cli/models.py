@@ -33,13 +33,13 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published model: its hashes, that it loads, and that it says what it said when it was evaluated."""
+    """Check a published model: its hashes, that it loads, and that it answers as it did when it was evaluated."""
     revisions = [] if revision is None else [f"--revision={revision}"]
     start_module("titan.inference.verify", *revisions, *(["--json"] if as_json else []), "--", published)
 
 
 def chat(
-    models: Annotated[list[str], typer.Argument(help="Folders, stages, or owner/name[@revision].", metavar="MODEL…")],
+    models: Annotated[list[str], typer.Argument(help="Folders, stages, owner/name or owner/name@revision.", metavar="MODEL…")],
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, help="The most tokens that an answer may have.")
     ] = 256,
