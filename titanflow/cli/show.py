@@ -55,11 +55,14 @@ def masks(
     as_json: JsonOption = False,
 ) -> None:
     """Prepare a module's conversations, prove their masks, and show which tokens are trained."""
+    from titanflow.cli.values import check_module
     from titanflow.plan.plan import make_plan
     from titanflow.report.masks import prepare_masks
 
     planned = make_plan(experiment, configs, run_name, settings or [])
     show_warnings(planned.config)
+    if module is not None:
+        check_module(planned.config, module)
     prepared = prepare_masks(planned, module)
     if as_json:
         sys.stdout.write(json.dumps(prepared.as_json(rows)) + "\n")

@@ -137,10 +137,10 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 
     Args:
         plan: the experiment's plan.
-        module: the module's name; None for the first that trains on conversations.
+        module: the name of one of its modules; None for the first that trains on conversations.
 
     Raises:
-        ConfigError: the experiment has no such module, or it trains on no conversations.
+        ConfigError: the module trains on no conversations.
         DataError: its conversations can't be used, or a mask fails its proof; stderr has the problems.
         StageFailed: preparing failed otherwise; stderr says why.
     """
@@ -169,8 +169,6 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 
 def _training_run(plan: Plan, module: str | None) -> StageRun:
     modules = plan.config.modules
-    if module is not None and module not in modules:
-        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(modules)))
     for one in modules.values() if module is None else [modules[module]]:
         planned, section = plan.stage(one.stage), one.config.get("data") or {}
         if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":

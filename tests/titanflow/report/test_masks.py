@@ -107,4 +107,6 @@ def test_a_module_without_conversations_has_no_masks(configs: Path) -> None:
     rows = ["--set", "sft.data.held_out.test=0.5", "--set", "evaluate.data.kind=chat"]
     rows += ["--set", f"evaluate.data.path={configs.parent}/chats.jsonl", "--set", "evaluate.data.held_out.test=0.5"]
     assert "evaluate trains on no conversations" in masks(configs, *rows, "--module", "evaluate", exit_code=2)[1]
-    assert "there is no module sftt" in masks(configs, "--module", "sftt", exit_code=2)[1]
+    unknown = masks(configs, "--module", "sftt", exit_code=2)[1]
+    assert "no module 'sftt'" in unknown
+    assert "did you mean sft?" in unknown
