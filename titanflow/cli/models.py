@@ -39,7 +39,9 @@ def verify(
 
 
 def chat(
-    models: Annotated[list[str], typer.Argument(help="Folders, stages, owner/name or owner/name@revision.", metavar="MODEL…")],
+    models: Annotated[
+        list[str], typer.Argument(help="Folders, stages, owner/name or owner/name@revision.", metavar="MODEL…")
+    ],
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, help="The most tokens that an answer may have.")
     ] = 256,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,10 +24,10 @@ def benchmark(
     as_json: JsonOption = False,
 ) -> None:
     """Print the speed, memory and loss of trainings, one row of a markdown table for each."""
-    from titanflow.report.benchmark_row import BenchmarkRow, markdown_table
+    from titanflow.report.benchmark_row import benchmark_row, markdown_table
 
-    rows = [BenchmarkRow.of(stage) for stage in stages]
+    rows = [benchmark_row(stage) for stage in stages]
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json(rows)
     else:
         out.print(markdown_table(rows))

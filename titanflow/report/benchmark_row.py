@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,84 +14,58 @@ from titanflow.run.finished_training import finished_training
 from titanflow.run.manifest import Manifest
 from titanflow.run.metrics import read_metrics
 
-COLUMNS = (
-    *("model", "parameters", "devices", "techniques", "tokens a row", "rows a step", "steps"),
-    *("tokens/s a device", "MFU", "memory a rank", "loss", "torch"),
-)
 UNKNOWN = "–"
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "model": ("model", str),
+    "parameters": ("parameters", short),
+    "devices": ("devices", str),
+    "techniques": ("techniques", ", ".join),
+    "seq_len": ("tokens a row", "{:,}".format),
+    "batch": ("rows a step", "{:,}".format),
+    "steps": ("steps", "{:,}".format),
+    "tokens_per_second": ("tokens/s a device", "{:,.0f}".format),
+    "mfu": ("MFU", "{:.1f} %".format),
+    "memory_bytes": ("memory a rank", size),
+    "loss": ("loss", "{:.3f}".format),
+    "torch": ("torch", str),
+}
+"""Each value of a row: its column's head in markdown, and how it is written there."""
 
 
-@dataclass(frozen=True)
-class BenchmarkRow:
-    """One finished training stage; None stands for what isn't known.
+def benchmark_row(folder: Path) -> dict[str, Any]:
+    """A training stage's values, by the names of :data:`COLUMNS`; None for what isn't known.
 
-    ``seq_len`` is in tokens, ``batch`` in rows of a step on all ranks. ``tokens_per_second`` (of one device) and
-    ``mfu`` (percent) are medians of the logged steps; ``mfu`` needs the device's peak. ``memory_bytes`` is the peak
-    that a rank reserved on its device; on a CPU it is that of the first rank's process.
+    Speed and MFU are medians of the logged steps; MFU needs the device's peak. Memory is the peak that a rank reserved
+    on its device; on a CPU it is that of the first rank's process.
+
+    Raises:
+        DataError: the folder is no finished training stage's.
     """
-
-    model: str
-    parameters: int
-    processes: int
-    device: str
-    techniques: list[str]
-    seq_len: int
-    batch: int
-    steps: int
-    tokens_per_second: float | None
-    mfu: float | None
-    memory_bytes: int | None
-    loss: float | None
-    torch: str | None
-
-    @classmethod
-    def of(cls, folder: Path) -> BenchmarkRow:
-        """The row of a training stage's folder.
-
-        Raises:
-            DataError: the folder is no finished training stage's.
-        """
-        (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
-        layout = Layout.of(run.config)
-        rates = [one["mfu"] for one in records if "mfu" in one]
-        reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]
-        return cls(
-            model=f"{result.model_name} {result.flavor}",
-            parameters=result.parameters,
-            processes=layout.processes,
-            device=_device(run),
-            techniques=list(_techniques(run.config, layout)),
-            seq_len=layout.seq_len,
-            batch=layout.batch,
-            steps=result.step,
-            tokens_per_second=result.tokens_per_second / layout.processes if result.tokens_per_second else None,
-            mfu=median(rates) if rates else None,
-            memory_bytes=round(max(reserved, default=0)) or result.peak_memory_bytes or None,
-            loss=result.loss,
-            torch=result.versions.get("torch"),
-        )
-
-    def cells(self) -> list[str]:
-        """The row as text, one for each of :data:`COLUMNS`."""
-        return [
-            self.model,
-            short(self.parameters),
-            f"{self.processes} × {self.device}",
-            ", ".join(self.techniques),
-            f"{self.seq_len:,}",
-            f"{self.batch:,}",
-            f"{self.steps:,}",
-            UNKNOWN if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}",
-            UNKNOWN if self.mfu is None else f"{self.mfu:.1f} %",
-            UNKNOWN if self.memory_bytes is None else size(self.memory_bytes),
-            UNKNOWN if self.loss is None else f"{self.loss:.3f}",
-            self.torch or UNKNOWN,
-        ]
+    (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
+    layout = Layout.of(run.config)
+    rates = [one["mfu"] for one in records if "mfu" in one]
+    reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]
+    return {
+        "model": f"{result.model_name} {result.flavor}",
+        "parameters": result.parameters,
+        "devices": f"{layout.processes} × {_device(run)}",
+        "techniques": list(_techniques(run.config, layout)),
+        "seq_len": layout.seq_len,
+        "batch": layout.batch,
+        "steps": result.step,
+        "tokens_per_second": result.tokens_per_second / layout.processes if result.tokens_per_second else None,
+        "mfu": median(rates) if rates else None,
+        "memory_bytes": round(max(reserved, default=0)) or result.peak_memory_bytes or None,
+        "loss": result.loss,
+        "torch": result.versions.get("torch"),
+    }
 
 
-def markdown_table(rows: Iterable[BenchmarkRow]) -> str:
-    """The rows as a table in markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
+def markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of :func:`benchmark_row` as a table in markdown."""
+    lines = [[head for head, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
+    for row in rows:
+        lines.append([UNKNOWN if row[key] is None else write(row[key]) for key, (_, write) in COLUMNS.items()])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
