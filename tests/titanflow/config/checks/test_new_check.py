@@ -1,0 +1,50 @@
+"""A check is a function in a file of ``titanflow/config/checks``, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from copied_packages import copy_packages, run_there
+from tiny_experiment import write_tiny_experiment
+
+CHECK = '''"""Refuses what this team never wants."""
+
+from titanflow.common.errors import Problem
+from titanflow.config.module import Module
+
+
+def _check_steps(module: Module) -> list[Problem]:
+    steps = module.config["training"]["steps"]
+    return [] if steps % 4 == 0 else [module.problem("training.steps", f"found {steps}", "a multiple of 4", "round it")]
+
+
+def _check_examples(module: Module) -> list[Problem]:
+    return [module.problem("num_fewshot", "found 3")] if module.config["num_fewshot"] == 3 else []
+
+
+def _check_private(module: Module) -> list[Problem]:
+    return [] if module.config["private"] else [module.problem("private", "found false")]
+
+
+OF_TRAINING = (_check_steps,)
+OF_EVALUATION = (_check_examples,)
+OF_PUBLISHING = (_check_private,)
+'''
+
+
+def test_a_new_check_is_a_file(tmp_path: Path) -> None:
+    project, configs = copy_packages(tmp_path / "project"), write_tiny_experiment(tmp_path / "tiny")
+    (project / "titanflow/config/checks/mine.py").write_text(CHECK)
+    plan = ("-m", "titanflow.cli.main", "plan", "tiny", "--configs", str(configs))
+    assert "pretrain" in run_there(project, *plan)
+
+    experiment = configs / "experiments/tiny.yaml"
+    experiment.write_text(experiment.read_text().replace("steps: 12", "steps: 10"))
+    line = 1 + experiment.read_text()[: experiment.read_text().index("steps: 10")].count("\n")
+    settings = ("--set", "evaluate.num_fewshot=3", "--set", "publish.private=false")
+    said = run_there(project, *plan, *settings, status=2)
+
+    assert f"tiny.yaml:{line}: pretrain.training.steps: found 10\n    expected: a multiple of 4\n    round it" in said
+    assert "evaluate.num_fewshot: found 3" in said
+    assert "publish.private: found false" in said
+    assert "sft.training" not in said, "8 steps are a multiple of 4"
