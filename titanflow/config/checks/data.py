@@ -119,4 +119,4 @@ def _check_source(module: Module, key: str, source: dict[str, Any], strategy: st
 
 
 OF_TRAINING = (check_data,)
-OF_EVALUATION = (check_evaluation_data,)
+OF_EVALUATE = (check_evaluation_data,)

@@ -37,4 +37,4 @@ def _check_device(module: Module) -> list[Problem]:
     return []
 
 
-OF_EVALUATION = (_check_values, _check_device)
+OF_EVALUATE = (_check_values, _check_device)

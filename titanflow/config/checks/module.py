@@ -33,9 +33,9 @@ REFUSED = {
 
 
 def check_module(module: Module) -> list[Problem]:
-    """What the files of this folder find: each has its functions in ``OF_TRAINING``, ``OF_EVALUATION`` or
-    ``OF_PUBLISHING``, by the modules that they look at."""
-    kind = {"evaluate": "OF_EVALUATION", "publish": "OF_PUBLISHING"}.get(module.stage, "OF_TRAINING")
+    """What the files of this folder find: each names its functions in ``OF_TRAINING``, or in ``OF_`` and a stage's
+    name, as ``OF_EVALUATE``."""
+    kind = "OF_TRAINING" if module.trains else f"OF_{module.stage.upper()}"
     return [problem for file in _files() for check in getattr(file, kind, ()) for problem in check(module)]
 
 

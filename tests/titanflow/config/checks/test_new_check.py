@@ -27,8 +27,8 @@ def _check_private(module: Module) -> list[Problem]:
 
 
 OF_TRAINING = (_check_steps,)
-OF_EVALUATION = (_check_examples,)
-OF_PUBLISHING = (_check_private,)
+OF_EVALUATE = (_check_examples,)
+OF_PUBLISH = (_check_private,)
 '''
 
 
