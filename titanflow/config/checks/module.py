@@ -33,17 +33,17 @@ REFUSED = {
 
 
 def check_module(module: Module) -> list[Problem]:
-    """What the files of this folder find: each names its functions in ``OF_TRAINING``, or in ``OF_`` and a stage's
-    name, as ``OF_EVALUATE``."""
+    """What all files of this folder, and of folders in it, find: each names its functions in ``OF_TRAINING``, or in
+    ``OF_`` and a stage's name, as ``OF_EVALUATE``."""
     kind = "OF_TRAINING" if module.trains else f"OF_{module.stage.upper()}"
     return [problem for file in _files() for check in getattr(file, kind, ()) for problem in check(module)]
 
 
 @cache
 def _files() -> list[ModuleType]:
-    package = __name__.rpartition(".")[0]
-    names = sorted(file.name for file in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return [importlib.import_module(f"{package}.{name}") for name in names]
+    package = __name__.rpartition("module")[0]
+    names = sorted(file.name for file in pkgutil.walk_packages([str(Path(__file__).parent)], package))
+    return [importlib.import_module(name) for name in names]
 
 
 def check_launch(module: Module) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from copied_packages import copy_packages, run_there
 from tiny_experiment import write_tiny_experiment
 
@@ -32,9 +33,13 @@ OF_PUBLISH = (_check_private,)
 '''
 
 
-def test_a_new_check_is_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["mine.py", "of_my_team/mine.py"])
+def test_a_new_check_is_a_file(tmp_path: Path, place: str) -> None:
     project, configs = copy_packages(tmp_path / "project"), write_tiny_experiment(tmp_path / "tiny")
-    (project / "titanflow/config/checks/mine.py").write_text(CHECK)
+    file = project / "titanflow/config/checks" / place
+    file.parent.mkdir(exist_ok=True)
+    (file.parent / "__init__.py").touch()
+    file.write_text(CHECK)
     plan = ("-m", "titanflow.cli.main", "plan", "tiny", "--configs", str(configs))
     assert "pretrain" in run_there(project, *plan)
 
