@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from copied_packages import copy_packages, run_there
+from copied_packages import ROOT, copy_packages, run_there
 from tiny_experiment import write_tiny_experiment
+
+from titanflow.config.module import STAGE_OF
 
 CHECK = '''"""Refuses what this team never wants."""
 
@@ -53,3 +57,16 @@ def test_a_new_check_is_a_file(tmp_path: Path, place: str) -> None:
     assert "evaluate.num_fewshot: found 3" in said
     assert "publish.private: found false" in said
     assert "sft.training" not in said, "8 steps are a multiple of 4"
+
+
+def test_no_check_of_this_project_is_forgotten() -> None:
+    """A function that stands in no tuple, or a tuple by a name that nobody asks for, would check nothing."""
+    files = {path: path.read_text() for path in sorted((ROOT / "titanflow/config/checks").rglob("*.py"))}
+    sources = [path.read_text() for room in ("titanflow", "titan") for path in (ROOT / room).rglob("*.py")]
+    words = Counter(re.findall(r"\w+", "\n".join(sources)))
+    own = {path: Counter(re.findall(r"\w+", text)) for path, text in files.items()}
+    functions = [(path, name) for path, text in files.items() for name in re.findall(r"^def (\w+)", text, re.MULTILINE)]
+    tuples = {name for text in files.values() for name in re.findall(r"^(OF_\w+) = ", text, re.MULTILINE)}
+
+    assert [name for path, name in functions if (own[path] if name[0] == "_" else words)[name] < 2] == []
+    assert tuples <= {"OF_TRAINING", *(f"OF_{stage.upper()}" for stage in STAGE_OF.values())}
