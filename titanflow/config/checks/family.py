@@ -23,10 +23,6 @@ WHOLE = ("qwen3", "gpt_oss")
 """Families that torchtitan can't cut into a pipeline's stages."""
 
 
-def check_family(module: Module) -> list[Problem]:
-    return [*_check_masks(module), *_check_pipeline(module), *_check_experts(module), *_check_validator(module)]
-
-
 def _check_pipeline(module: Module) -> list[Problem]:
     name, degree = module.config["model"]["name"], module.config["parallelism"]["pipeline_parallel_degree"]
     if degree < 2 or name not in WHOLE:
@@ -115,3 +111,6 @@ def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[s
             refused.setdefault(export_refusal(family, module.model_args), []).append(name)
     refused.pop("", None)
     return refused
+
+
+OF_TRAINING = (_check_masks, _check_pipeline, _check_experts, _check_validator)

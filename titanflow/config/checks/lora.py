@@ -246,3 +246,6 @@ def lora_warnings(module: Module) -> list[str]:
         for key in keys
         if (origin := module.origins.get(key, "default")) != "default"
     ]
+
+
+OF_TRAINING = (lora_problems,)

@@ -152,3 +152,6 @@ def _experts(args: dict[str, Any]) -> Found:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+OF_TRAINING = (check_model,)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_refusals, routed_refusals
 from titanflow.common.errors import Problem
-from titanflow.config.checks.data import check_data
-from titanflow.config.checks.evaluate_values import check_evaluation
-from titanflow.config.checks.family import check_family
-from titanflow.config.checks.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
-from titanflow.config.checks.model import check_model, warn_of_padding, warn_of_schedule
-from titanflow.config.checks.parallelism import check_parallelism, check_processes, is_sharded
+from titanflow.config.checks.lora import SAVE_THEM, lora_warnings, saves_tokens
+from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
+from titanflow.config.checks.parallelism import check_processes, is_sharded
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows
@@ -31,30 +33,17 @@ REFUSED = {
 
 
 def check_module(module: Module) -> list[Problem]:
-    if module.trains:
-        return [
-            *check_model(module),
-            *check_data(module, "data"),
-            *check_data(module, "validation_data"),
-            *_check_dataset(module, "data"),
-            *_check_dataset(module, "validation_data"),
-            *_check_validation(module),
-            *_check_seq_len(module),
-            *_check_skip_rows(module),
-            *check_family(module),
-            *_check_refused(module),
-            *_check_config_file(module),
-            *check_named_values(module),
-            *_check_checkpoints(module),
-            *_check_sft(module),
-            *_check_sft_tokenizer(module),
-            *_check_packing(module),
-            *_check_routing(module),
-            *lora_problems(module),
-            *_check_new_tokens(module),
-            *check_parallelism(module),
-        ]
-    return check_evaluation(module) if module.stage == "evaluate" else []
+    """What all files of this folder, and of folders in it, find: each names its functions in ``OF_TRAINING``, or in
+    ``OF_`` and a stage's name, as ``OF_EVALUATE``."""
+    kind = "OF_TRAINING" if module.trains else f"OF_{module.stage.upper()}"
+    return [problem for file in _files() for check in getattr(file, kind, ()) for problem in check(module)]
+
+
+@cache
+def _files() -> list[ModuleType]:
+    package = __name__.rpartition("module")[0]
+    names = sorted(file.name for file in pkgutil.walk_packages([str(Path(__file__).parent)], package))
+    return [importlib.import_module(name) for name in names]
 
 
 def check_launch(module: Module) -> list[Problem]:
@@ -67,9 +56,13 @@ def has_data(module: Module, section: str = "data") -> bool:
     return names_rows(module.config.get(section) or {})
 
 
-def _check_dataset(module: Module, section: str) -> list[Problem]:
-    """A dataset named in torchtitan's own way, beside this project's."""
-    titans = f"{'training' if section == 'data' else 'validation'}.dataset"
+def _check_datasets(module: Module) -> list[Problem]:
+    """Datasets named in torchtitan's own way, beside this project's."""
+    named = {"data": "training.dataset", "validation_data": "validation.dataset"}
+    return [problem for section, titans in named.items() for problem in _check_dataset(module, section, titans)]
+
+
+def _check_dataset(module: Module, section: str, titans: str) -> list[Problem]:
     written = [key for key in (titans, f"{titans}_path") if _is_set(module, key)]
     if has_data(module, section) and written:
         message = f"two sources: {written[0]} and {section}"
@@ -253,3 +246,10 @@ def _check_launcher(module: Module) -> list[Problem]:
     if launcher.get("nnodes", 1) > 1 and not launcher.get("rdzv_endpoint"):
         return [module.problem("launcher.rdzv_endpoint", "found null, with several machines", expected="host:port")]
     return []
+
+
+OF_TRAINING = (
+    *(_check_datasets, _check_validation, _check_seq_len, _check_skip_rows, _check_refused, _check_config_file),
+    *(check_named_values, _check_checkpoints, _check_sft, _check_sft_tokenizer, _check_packing, _check_routing),
+    _check_new_tokens,
+)

@@ -142,3 +142,6 @@ def _check_compiled(module: Module) -> list[Problem]:
         message = "found true, which torch's compiler does"
         problems.append(parallel_problem(module, "enable_async_tensor_parallel", message, needed))
     return problems
+
+
+OF_TRAINING = (check_parallelism,)
