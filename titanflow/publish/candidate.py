@@ -13,8 +13,7 @@ from titanflow.publish.gate.figures import figures
 from titanflow.publish.gate.gate import decide
 from titanflow.publish.gate.published import Published, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
-from titanflow.publish.lineage import Lineage
-from titanflow.run.contract import StageRun
+from titanflow.publish.lineage import EvaluatedStage, Lineage
 from titanflow.run.results import GateDecision
 
 log = logging.getLogger("titanflow.publish.publish")
@@ -49,22 +48,20 @@ class Candidate:
         return replace(self.lineage, gate=decision, last=last.as_json() if last is not None else None)
 
     def decision(self, last: Published | None) -> GateDecision | None:
-        gate, lineage = self.settings.gate, self.lineage
+        gate, evaluation = self.settings.gate, self.lineage.evaluation
         if not gate.thresholds and not gate.better_than_last:
             return None
-        if lineage.evaluation is None:
+        if evaluation is None:
             hint = "add an evaluate module, or leave the gate out"
             raise ConfigError(Problem("found a gate, and nothing was evaluated", "publish.gate", hint=hint))
-        return decide(gate, lineage.evaluation, lineage.evaluated_as, self.samples, last)
+        return decide(gate, evaluation.result, evaluation.model, self.samples, last)
 
 
-def evaluated_samples(run: StageRun, lineage: Lineage) -> Samples | None:
+def evaluated_samples(evaluation: EvaluatedStage | None) -> Samples | None:
     """The model's score on each sample; None without an evaluation, or if it kept no samples."""
-    if lineage.evaluation is None:
+    if evaluation is None:
         return None
-    folder = run.stages["evaluate"]
-    config = evaluated.config if (evaluated := StageRun.of(folder)) is not None else None
-    return read_samples(folder, lineage.evaluated_as, lineage.evaluation, config)
+    return read_samples(evaluation.folder, evaluation.model, evaluation.result, evaluation.run.config)
 
 
 def unless_replaced(last: Published | None) -> Callable[[str | None], None]:

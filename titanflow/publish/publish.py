@@ -48,23 +48,24 @@ def publish(run: StageRun) -> PublishResult:
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
     check_scored(lineage, settings)
-    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
+    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(lineage.evaluation))
     result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
 def check_scored(lineage: Lineage, settings: Publish) -> None:
     """Checks that whole tasks were scored, and by the export that is published."""
-    evaluation = lineage.evaluation
-    problem = unpublishable(evaluation.limit, evaluation.backend, evaluation.part) if evaluation is not None else None
-    if problem is not None and not settings.dry_run:
+    if lineage.evaluation is None or settings.dry_run:
+        return
+    result = lineage.evaluation.result
+    if problem := unpublishable(result.limit, result.backend, result.part):
         raise ConfigError(problem)
 
 
 def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
     exported = from_export(lineage.export)
     if lineage.evaluation is not None:
-        check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
+        check_evaluated(exported, lineage.evaluation.result.digests[lineage.evaluation.model])
     # huggingface_hub reads the environment when it is imported, which happens after this.
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
@@ -77,10 +78,9 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
 
     written = card_files(lineage)
     tasks: Bundle = {}
-    if lineage.evaluation is not None and lineage.evaluation_folder is not None:
-        folder = lineage.evaluation_folder
-        own = task_files(folder) if candidate.settings.own_tasks else {}
-        tasks = {**own, **suite_files(folder), **scored_numbers(lineage.evaluation.contamination)}
+    if (found := lineage.evaluation) is not None:
+        own = task_files(found) if candidate.settings.own_tasks else {}
+        tasks = {**own, **suite_files(found.asked), **scored_numbers(found.result.contamination)}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
@@ -89,9 +89,9 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
     for name in (*written, CARD, LINEAGE, *tasks):
         text = bundle[name].source
-        if isinstance(text, bytes) and (found := private_part(text.decode(errors="replace"))):
+        if isinstance(text, bytes) and (what := private_part(text.decode(errors="replace"))):
             hint = "look for it in the experiment's names, data names and tags"
-            raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
+            raise ConfigError(Problem(f"would publish {what}", name, hint=hint))
     return bundle
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
+from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.publish.gate.published import Published
-from titanflow.publish.lineage import Lineage
+from titanflow.publish.lineage import EvaluatedStage, Lineage
 from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, GateDecision
 
@@ -16,8 +17,12 @@ RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
 
 
 def candidate(gate: Gate, evaluation: EvaluateResult | None = EVALUATION) -> Candidate:
-    lineage = Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=evaluation, evaluated_as="sft")
-    return Candidate(Publish(gate=gate), lineage, {}, None)
+    folder = Path("evaluate")
+    run = StageRun(stage="evaluate", experiment="stdlib", run="now", folder=folder)
+    stage = EvaluatedStage(folder, run, evaluation, "sft", AskedTasks(None)) if evaluation else None
+    return Candidate(
+        Publish(gate=gate), Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=stage), {}, None
+    )
 
 
 def test_without_a_gate_nothing_is_decided_and_what_was_there_is_noted() -> None:
@@ -50,8 +55,7 @@ def test_a_gate_without_an_evaluation() -> None:
 
 
 def test_a_model_that_was_not_evaluated_has_no_samples() -> None:
-    run = StageRun(stage="publish", experiment="stdlib", run="now", folder=Path("publish"))
-    assert evaluated_samples(run, candidate(Gate(), evaluation=None).lineage) is None
+    assert evaluated_samples(None) is None
 
 
 def test_a_push_is_stopped_where_another_model_stands_there_now() -> None:

@@ -6,10 +6,14 @@ import pytest
 from finished_run import FinishedRun
 
 from titanflow.common.errors import DataError
+from titanflow.config.keys.after_training import Publish
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import from_export
+from titanflow.publish.candidate import Candidate, evaluated_samples
 from titanflow.publish.lineage import lineage_json, read_lineage
+from titanflow.publish.publish import build_bundle
 from titanflow.run.changes import Change
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 
 
@@ -92,10 +96,28 @@ def test_a_model_that_was_not_evaluated(finished: FinishedRun) -> None:
 
 def test_a_model_is_known_by_its_folder_whatever_the_evaluation_calls_it(finished: FinishedRun) -> None:
     finished.evaluate(digests={"mine": {}}, folders={"mine": finished.export})
-    assert read_lineage(finished.to_publish(), "sft").evaluated_as == "mine"
+    assert record(finished)["evaluated_as"] == "mine"
     (finished.root / "pretrain" / "export").mkdir()
     finished.evaluate()
-    assert read_lineage(finished.to_publish(), "pretrain").evaluated_as == "base"
+    evaluation = read_lineage(finished.to_publish(), "pretrain").evaluation
+    assert evaluation is not None
+    assert evaluation.model == "base"
+
+
+def test_what_the_stages_left_is_read_once(finished: FinishedRun) -> None:
+    (finished.root / "prepare").mkdir()
+    (finished.root / "prepare" / "result.json").write_text('{"datasets": {"/rows": {"name": "stdlib", "rows": 7}}}')
+    run = StageRun.read(finished.root / "sft" / "run.yaml")
+    run.data.train = Path("/rows")
+    run.write()
+    lineage = read_lineage(finished.to_publish(), "sft")
+    candidate = Candidate(Publish(), lineage, from_export(finished.export), evaluated_samples(lineage.evaluation))
+    bundle = build_bundle(candidate, lineage)
+    assert "| sft | trained on | stdlib | n/a | 7 |" in str(bundle["README.md"].source)
+    for name in ("run.yaml", "result.json"):
+        for path in finished.root.glob(f"*/{name}"):
+            path.unlink()
+    assert build_bundle(candidate, lineage) == bundle
 
 
 def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedRun) -> None:

@@ -7,12 +7,10 @@ as a benchmark (https://huggingface.co/docs/hub/eval-results).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from titanflow.evals.library import index
 from titanflow.publish.card.score_table import metrics
 from titanflow.run.results import EvaluateResult
 
@@ -65,10 +63,10 @@ def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | N
     return results or None
 
 
-def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str]) -> dict[str, bytes]:
+def benchmark_files(evaluation: EvaluateResult, model: str, own: frozenset[str]) -> dict[str, bytes]:
     """``.eval_results/<task>.yaml`` for each score that one of the Hub's benchmarks takes.
 
-    There is none for a limited evaluation, nor for a task of the user's own with a benchmark's name (``local``). Values
+    There is none for a limited evaluation, nor for a task of the user's own with a benchmark's name (``own``). Values
     are percentages, as on the Hub's leaderboards. There is no date: the Hub takes the commit's.
     """
     if evaluation.limit is not None:
@@ -76,7 +74,7 @@ def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str
     files = {}
     for benchmark in BENCHMARKS:
         scores = metrics(evaluation.scores.get(model, {}).get(benchmark.task, {}))
-        if benchmark.metric not in scores or benchmark.task in local:
+        if benchmark.metric not in scores or benchmark.task in own:
             continue
         entry = EvalResultEntry(
             dataset_id=benchmark.dataset,
@@ -89,9 +87,3 @@ def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
         files[f"{EVAL_RESULTS}/{benchmark.task}.yaml"] = text.encode()
     return files
-
-
-def local_task_names(folder: Path) -> frozenset[str]:
-    """The names of the tasks from the user's own files, which the evaluate stage copies to ``tasks``."""
-    own = index(folder / "tasks")
-    return frozenset([*own.tasks, *own.groups])
