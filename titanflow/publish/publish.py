@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titanflow.common.errors import ConfigError, HubError, Problem
 from titanflow.common.home import expanded
@@ -29,7 +30,7 @@ from titanflow.run.results import PublishResult, write_result
 from titanflow.run.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
-    from titanflow.publish.hub.repository import Ask, Repository
+    from titanflow.publish.hub.repository import Release, Repository
 
 log = logging.getLogger("titanflow.publish.publish")
 
@@ -116,7 +117,7 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
 
 def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request."""
-    from titanflow.publish.hub.repository import Repository
+    from titanflow.publish.hub.repository import Release, Repository
     from titanflow.publish.hub.retry import Caller
 
     settings = candidate.settings
@@ -125,43 +126,31 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     tag = "" if settings.pull_request else tag_of(settings, run)
     location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
     result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
+    message = settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}"
+    release = Release({}, settings.revision, message, settings.private, run.folder / DOWNLOADED, tag)
     for _ in range(DECISIONS):
         last = last_on_hub(repository, settings.revision, tag, candidate.exported)
         lineage = candidate.ask_gate(last)
         result = result.model_copy(update={"gate": lineage.gate})
         if lineage.is_held_back:
             return result
-        bundle = build_bundle(candidate, lineage)
+        release = replace(release, bundle=build_bundle(candidate, lineage), ask=unless_replaced(last))
         try:
-            return send(bundle, repository, settings, run, result, unless_replaced(last))
+            return send(release, repository, result, settings.dry_run)
         except PublishedMeanwhileError:
             log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
     raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
 
 
-def send(
-    bundle: Bundle, repository: Repository, settings: Publish, run: StageRun, result: PublishResult, ask: Ask
-) -> PublishResult:
-    """One push, pull request or dry run; ``ask`` is called before anything published is replaced."""
-    from titanflow.publish.hub.preview import preview
-    from titanflow.publish.hub.pull_request import open_pull_request
-    from titanflow.publish.hub.push import push
+def send(release: Release, repository: Repository, result: PublishResult, dry_run: bool) -> PublishResult:
+    """One push, a pull request if the release has no tag, or a dry run."""
+    from titanflow.publish.hub.push import open_pull_request, preview, push
 
-    result = result.model_copy(update={"files": file_digests(bundle)})
-    if settings.dry_run:
-        preview(bundle, repository, tag=result.tag, branch=settings.revision, private=settings.private, ask=ask)
+    result = result.model_copy(update={"files": file_digests(release.bundle)})
+    if dry_run:
+        preview(release, repository)
         return result.model_copy(update={"status": "dry run"})
-    how: dict[str, Any] = {
-        "branch": settings.revision,
-        "message": settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
-        "private": settings.private,
-        "scratch": run.folder / DOWNLOADED,
-        "ask": ask,
-    }
-    if settings.pull_request:
-        pushed = open_pull_request(bundle, repository, **how)
-    else:
-        pushed = push(bundle, repository, tag=result.tag, **how)
+    pushed = push(release, repository) if release.tag else open_pull_request(release, repository)
     update = {"status": "published", "commit": pushed.commit, "pull_request": pushed.pull_request}
     if pushed.pull_request:
         update |= {"status": "proposed", "location": pushed.pull_request}
