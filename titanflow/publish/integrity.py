@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
-from titanflow.publish.bundle import LINEAGE, file_entry
-from titanflow.publish.difference import difference
+from titanflow.publish.bundle import LINEAGE, difference, file_entry
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.results import PublishResult
 
 if TYPE_CHECKING:
-    from titanflow.publish.difference import Tree
+    from titanflow.publish.bundle import Tree
 
 SEAL = "sha256"
 """The last key of ``titanflow.json``: the SHA-256 of the file without this key."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,18 @@ from titanflow.common.home import expanded
 from titanflow.common.hub_endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
-from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.publish.folder import preview_folder, write_folder
-from titanflow.publish.gate.published import last_in_folder, last_on_hub
-from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
+from titanflow.publish.gate.figures import figures
+from titanflow.publish.gate.gate import decide
+from titanflow.publish.gate.published import Published, last_in_folder, last_on_hub, mapping
+from titanflow.publish.gate.samples import Samples, read_samples
+from titanflow.publish.lineage import EvaluatedStage, Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
 from titanflow.run.contract import StageRun
 from titanflow.run.errors import ERROR_FILE, record_failure
-from titanflow.run.results import PublishResult, write_result
+from titanflow.run.results import GateDecision, PublishResult, write_result
 from titanflow.run.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
@@ -38,6 +41,44 @@ DOWNLOADED = ".downloaded"
 """The folder, below the stage's, for the pushed files that are downloaded again and checked."""
 DECISIONS = 5
 """How often the gate is asked if others keep publishing to the same branch."""
+
+
+class PublishedMeanwhileError(Exception):
+    """Another model was published since the gate decided: ask the gate again."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of a run's models: its settings, its lineage, its exported files and its score on each sample."""
+
+    settings: Publish
+    lineage: Lineage
+    exported: Bundle
+    samples: Samples | None
+
+    def ask_gate(self, last: Published | None) -> Lineage:
+        """The lineage with the gate's decision and the model that would be replaced.
+
+        A model that is already published keeps its decision: publishing it again changes nothing.
+        """
+        if last is not None and last.is_this:
+            log.info("%s is this very model: the gate isn't asked again", last.name)
+            return replace(self.lineage, gate=last.gate, last=mapping(last.record.get("last")) or None)
+        decision = self.decision(last)
+        if decision is not None:
+            for name, found in figures(decision):
+                log.info("gate: %s %s", name, found)
+            log.info("gate: %s: %s", "passed" if decision.passed else "held back", decision.reason)
+        return replace(self.lineage, gate=decision, last=last.as_json() if last is not None else None)
+
+    def decision(self, last: Published | None) -> GateDecision | None:
+        gate, evaluation = self.settings.gate, self.lineage.evaluation
+        if not gate.thresholds and not gate.better_than_last:
+            return None
+        if evaluation is None:
+            hint = "add an evaluate module, or leave the gate out"
+            raise ConfigError(Problem("found a gate, and nothing was evaluated", "publish.gate", hint=hint))
+        return decide(gate, evaluation.result, evaluation.model, self.samples, last)
 
 
 def publish(run: StageRun) -> PublishResult:
@@ -73,6 +114,13 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
     return exported
 
 
+def evaluated_samples(evaluation: EvaluatedStage | None) -> Samples | None:
+    """The model's score on each sample; None without an evaluation, or if it kept no samples."""
+    if evaluation is None:
+        return None
+    return read_samples(evaluation.folder, evaluation.model, evaluation.result, evaluation.run.config)
+
+
 def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     """The export's files, the samples, the card with what comes with it, and the lineage, which lists them all."""
     from titanflow.publish.card.card import card_files, model_card
@@ -101,7 +149,11 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.ask_gate(last_in_folder(folder, candidate.exported))
     result = PublishResult(
-        target="folder", location=str(folder), tag=tag_of(settings, run), gate=lineage.gate, status="held back"
+        target="folder",
+        location=str(folder),
+        tag=tag_of(settings, run.experiment, run.run),
+        gate=lineage.gate,
+        status="held back",
     )
     if lineage.is_held_back:
         return result
@@ -123,7 +175,7 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     settings = candidate.settings
     endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
     repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
-    tag = "" if settings.pull_request else tag_of(settings, run)
+    tag = "" if settings.pull_request else tag_of(settings, run.experiment, run.run)
     location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
     result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
     message = settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}"
@@ -140,6 +192,19 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
         except PublishedMeanwhileError:
             log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
     raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
+
+
+def unless_replaced(last: Published | None) -> Callable[[str | None], None]:
+    """A check that a push calls with the last published commit before it replaces anything.
+
+    If the gate compared with another commit, the check raises :class:`PublishedMeanwhileError`.
+    """
+
+    def ask(commit: str | None) -> None:
+        if commit != (last.name if last is not None else None):
+            raise PublishedMeanwhileError(commit)
+
+    return ask
 
 
 def send(release: Release, repository: Repository, result: PublishResult, dry_run: bool) -> PublishResult:

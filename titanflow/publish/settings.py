@@ -11,8 +11,8 @@ from titanflow.config.files.schema import check, dataclass_schema
 from titanflow.config.keys.after_training import Gate, Publish
 from titanflow.files.yaml_source import Leaf, Tree
 from titanflow.publish.card.metadata import card_problems
+from titanflow.publish.folder import folder_problems
 from titanflow.publish.private import private_problems
-from titanflow.publish.target_folder import folder_problems
 from titanflow.run.contract import StageRun
 
 
@@ -49,7 +49,7 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
         problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
 
-    repo_id, tag, branch = settings.repo_id, tag_of(settings, run), settings.revision
+    repo_id, tag, branch = settings.repo_id, tag_of(settings, run.experiment, run.run), settings.revision
     if settings.target == "hub" and not repo_id:
         refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
     elif repo_id and not is_repo_id(repo_id):
@@ -67,8 +67,8 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     return problems
 
 
-def tag_of(settings: Publish, run: StageRun) -> str:
-    return settings.tag or default_tag(run.experiment, run.run, settings.revision)
+def tag_of(settings: Publish, experiment: str, run: str) -> str:
+    return settings.tag or default_tag(experiment, run, settings.revision)
 
 
 def unpublishable(

@@ -5,9 +5,9 @@ import pytest
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
 from titanflow.evals.asked_tasks import AskedTasks
-from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.publish.gate.published import Published
 from titanflow.publish.lineage import EvaluatedStage, Lineage
+from titanflow.publish.publish import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, GateDecision
 

@@ -10,8 +10,7 @@ import pytest
 from titanflow.common.errors import ConfigError, StageFailed
 from titanflow.common.staging import staging_prefix
 from titanflow.publish import folder as hub_folder
-from titanflow.publish.bundle import Entry, bytes_entry, from_export
-from titanflow.publish.difference import Difference
+from titanflow.publish.bundle import Difference, Entry, bytes_entry, from_export
 from titanflow.publish.folder import preview_folder, write_folder
 
 

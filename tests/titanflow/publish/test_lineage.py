@@ -9,9 +9,8 @@ from titanflow.common.errors import DataError
 from titanflow.config.keys.after_training import Publish
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import from_export
-from titanflow.publish.candidate import Candidate, evaluated_samples
 from titanflow.publish.lineage import lineage_json, read_lineage
-from titanflow.publish.publish import build_bundle
+from titanflow.publish.publish import Candidate, build_bundle, evaluated_samples
 from titanflow.run.changes import Change
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord

@@ -14,10 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
-from titanflow.common.hub_names import default_tag
 from titanflow.config.keys.after_training import Publish
-from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle
-from titanflow.publish.card.export_check import export_check
+from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.markdown import code, fence, plain
 from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results
 from titanflow.publish.card.score_commands import drawn_tasks, inexact, score_commands
@@ -25,6 +23,7 @@ from titanflow.publish.card.score_table import LastPublished, seeds_text
 from titanflow.publish.card.tables import (
     answers_table,
     data_table,
+    export_check,
     gate_table,
     markdown_table,
     results_table,
@@ -33,6 +32,7 @@ from titanflow.publish.card.tables import (
 )
 from titanflow.publish.card.training_data import hub_datasets, stage_data
 from titanflow.publish.lineage import Lineage
+from titanflow.publish.settings import tag_of
 from titanflow.run.contract import METRICS_FILE
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import counted
@@ -56,10 +56,10 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
         settings=settings,
-        tag=settings.tag or default_tag(lineage.experiment, lineage.run, settings.revision),
+        tag=tag_of(settings, lineage.experiment, lineage.run),
         # A base model carries the template too, but has never seen a conversation.
         chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
-        code=sorted(name for name in bundle if name.endswith(".py") and "/" not in name),
+        code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
         lineage=lineage,
@@ -78,10 +78,9 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
 
 
 def tables(lineage: Lineage) -> dict[str, Any]:
-    """The card's tables in markdown, the evaluated tasks, and whether some of them are the experiment's own."""
+    """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    evaluated = sorted(found.result.scores.get(found.model, {})) if found else []
     data = [one for stage in lineage.trained for one in stage_data(stage.name, stage.run.data, lineage.datasets)]
     return {
         "results": markdown_table(results_table(found.result, found.model, last)) if found else "",
@@ -92,8 +91,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",
-        "tasks": evaluated,
-        "has_local_tasks": any(task in found.own for task in evaluated) if found else False,
+        "has_local_tasks": bool(found and found.own & found.result.scores.get(found.model, {}).keys()),
     }
 
 

@@ -12,7 +12,7 @@ from titanflow.architectures.remote_code import EVALS
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.known_names import GENERATE
-from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle
+from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle, modelling_code
 from titanflow.publish.lineage import EvaluatedStage
 
 TOKENIZER = "tokenizer.json"
@@ -67,7 +67,7 @@ def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
     if config.get("backend") == "vllm":
         # lm-eval's --seed doesn't reach vLLM, which draws the answers.
         given.append(f"seed={config.get('seed', 1234)}")
-    if any(name.endswith(".py") and "/" not in name for name in bundle):
+    if modelling_code(bundle):
         given.append("trust_remote_code=True")
     # By default lm-eval uses the tokens that a tokenizer puts around a text, and its begin token if it has one.
     if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:

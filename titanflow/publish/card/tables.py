@@ -1,8 +1,9 @@
-"""The card's tables: results, training, data, digests. Every cell is markdown that is safe to show."""
+"""The card's tables and figures: results, training, data, digests. Every cell is markdown that is safe to show."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from titanflow.publish.bundle import WEIGHTS, Bundle
@@ -121,6 +122,20 @@ def weight_digests(lineage: Lineage, bundle: Bundle) -> list[tuple[str, str, str
     ]
 
 
+def export_check(figures: Mapping[str, float]) -> str:
+    """The figures of a training stage's ``parity`` as half a sentence, without those that weren't measured."""
+    found = []
+    if "relative_error" in figures:
+        found.append(f"its logits differ by at most {figures['relative_error']:.2g} of the largest")
+    if "argmax_agreement" in figures:
+        at = f" of {figures['positions']:,.0f} positions" if "positions" in figures else " of the positions"
+        found.append(f"the likeliest token is the same at {_share(figures['argmax_agreement'])}{at}")
+    if "greedy_agreement" in figures:
+        of = f" of {figures['greedy_tokens']:,.0f}" if "greedy_tokens" in figures else ""
+        found.append(f"it generates the same tokens ({_share(figures['greedy_agreement'])}{of})")
+    return ", ".join(found)
+
+
 def number_text(value: Any) -> str:
     """A cell: counts with thousands separators, losses to four digits, learning rates as written."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
@@ -140,3 +155,7 @@ def markdown_table(table: Table) -> str:
 
 def _bound(value: float) -> str:
     return f"{value:+.4f}" if math.isfinite(value) else "∞"
+
+
+def _share(share: float) -> str:
+    return "all" if share == 1 else f"{share:.1%}"

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from titanflow.common.errors import HubError
-from titanflow.publish.bundle import file_entry
+from titanflow.publish.bundle import Difference, difference
 from titanflow.publish.continuation import COMPUTES_OTHERWISE, wrong_continuation
-from titanflow.publish.difference import Difference, difference
 from titanflow.publish.hub.repository import DEFAULT_BRANCH, Release, Repository
 
 log = logging.getLogger(__name__)
@@ -134,8 +133,7 @@ def read_back(release: Release, repository: Repository, commit: str) -> None:
     """Checks that the Hub hands out the same bytes for a commit, and that their model generates the same."""
     folder = release.scratch
     repository.download(commit, release.bundle, folder)
-    found = {name: file_entry(folder / name).sha256 for name in release.bundle if (folder / name).is_file()}
-    if wrong := [name for name, entry in release.bundle.items() if found.get(name) != entry.sha256]:
+    if wrong := [name for name, entry in release.bundle.items() if not entry.is_at(folder / name)]:
         raise HubError(
             f"The commit {commit} of {repository.repo_id} comes back with other bytes: {', '.join(wrong)}. "
             f"{NOT_TAGGED} Run this stage again; if this stays so, the Hub has lost what it was sent."

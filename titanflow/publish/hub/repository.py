@@ -24,12 +24,11 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from titanflow.common.errors import HubError
-from titanflow.publish.bundle import CARD, Bundle, Entry
-from titanflow.publish.difference import Difference, difference
+from titanflow.publish.bundle import CARD, Bundle, Difference, Entry, difference
 from titanflow.publish.hub.retry import Caller, status_of
 
 if TYPE_CHECKING:
-    from titanflow.publish.difference import Tree
+    from titanflow.publish.bundle import Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from local_hub import LocalHub
 from pushing import Push
 
 from titanflow.common.errors import HubError
-from titanflow.publish.bundle import Entry, bytes_entry
-from titanflow.publish.difference import Difference
+from titanflow.publish.bundle import Difference, Entry, bytes_entry
 from titanflow.publish.hub.push import preview
 from titanflow.publish.hub.repository import Release, Repository
 
