@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from titanflow import __version__
+from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.keys.training import Lora
@@ -75,6 +76,11 @@ class EvaluatedStage:
     own: frozenset[str] = frozenset()
     items: Path | None = None
 
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, float]]:
+        """The published model's scores by task and metric."""
+        return self.result.scores.get(self.model, {})
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -130,9 +136,9 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     trained = tuple(read_trained(name, run.stages[name]) for name in upto if name in run.stages)
     published = trained[-1]
     if published.export is None:
-        hint = "publish a model of a family that has an export: llama3 or qwen3"
-        family = published.result.model_name
-        raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
+        result = published.result
+        reason = export_refusal(result.model_name, result.model_args) or "it was trained without a tokenizer"
+        raise DataError(Problem(f"{model} has no export: {reason}", "model", origin, "a model with an export"))
     manifest, night = Manifest.open(run.folder.parent), Night.read(run.folder.parent)
     folder = run.stages.get("evaluate")
     return Lineage(
@@ -242,7 +248,8 @@ def gate_json(lineage: Lineage) -> dict[str, Any]:
 
 def greedy_json(lineage: Lineage) -> dict[str, Any]:
     """The published model's greedy answer to a prompt, in token ids, if it was evaluated."""
-    said = lineage.evaluation.result.greedy.get(lineage.evaluation.model) if lineage.evaluation else None
+    evaluated = lineage.evaluation
+    said = evaluated.result.greedy.get(evaluated.model) if evaluated else None
     return {"greedy": said.model_dump()} if said else {}
 
 

@@ -23,7 +23,7 @@ from titanflow.publish.gate.figures import figures
 from titanflow.publish.gate.gate import decide
 from titanflow.publish.gate.published import Published, last_in_folder, last_on_hub, mapping
 from titanflow.publish.gate.samples import Samples, read_samples
-from titanflow.publish.lineage import EvaluatedStage, Lineage, lineage_json, read_lineage
+from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
@@ -49,7 +49,7 @@ class PublishedMeanwhileError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of a run's models: its settings, its lineage, its exported files and its score on each sample."""
+    """One of a run's models: its settings, its lineage, its exported files, and its score on each kept sample."""
 
     settings: Publish
     lineage: Lineage
@@ -78,7 +78,7 @@ class Candidate:
         if evaluation is None:
             hint = "add an evaluate module, or leave the gate out"
             raise ConfigError(Problem("found a gate, and nothing was evaluated", "publish.gate", hint=hint))
-        return decide(gate, evaluation.result, evaluation.model, self.samples, last)
+        return decide(gate, evaluation, self.samples, last)
 
 
 def publish(run: StageRun) -> PublishResult:
@@ -90,7 +90,8 @@ def publish(run: StageRun) -> PublishResult:
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
     check_scored(lineage, settings)
-    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(lineage.evaluation))
+    samples = read_samples(lineage.evaluation) if lineage.evaluation else None
+    candidate = Candidate(settings, lineage, exported_files(lineage, settings), samples)
     result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
@@ -112,13 +113,6 @@ def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
     return exported
-
-
-def evaluated_samples(evaluation: EvaluatedStage | None) -> Samples | None:
-    """The model's score on each sample; None without an evaluation, or if it kept no samples."""
-    if evaluation is None:
-        return None
-    return read_samples(evaluation.folder, evaluation.model, evaluation.result, evaluation.run.config)
 
 
 def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:

@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
+from finished_run import evaluated_stage
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
-from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.publish.gate.published import Published
-from titanflow.publish.lineage import EvaluatedStage, Lineage
-from titanflow.publish.publish import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
-from titanflow.run.contract import StageRun
+from titanflow.publish.lineage import Lineage
+from titanflow.publish.publish import Candidate, PublishedMeanwhileError, unless_replaced
 from titanflow.run.results import EvaluateResult, GateDecision
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
@@ -17,9 +16,7 @@ RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
 
 
 def candidate(gate: Gate, evaluation: EvaluateResult | None = EVALUATION) -> Candidate:
-    folder = Path("evaluate")
-    run = StageRun(stage="evaluate", experiment="stdlib", run="now", folder=folder)
-    stage = EvaluatedStage(folder, run, evaluation, "sft", AskedTasks(None)) if evaluation else None
+    stage = evaluated_stage(evaluation) if evaluation else None
     return Candidate(
         Publish(gate=gate), Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=stage), {}, None
     )
@@ -52,10 +49,6 @@ def test_what_is_published_already_is_not_asked_about() -> None:
 def test_a_gate_without_an_evaluation() -> None:
     with pytest.raises(ConfigError, match="found a gate, and nothing was evaluated"):
         candidate(Gate(better_than_last=True), evaluation=None).ask_gate(None)
-
-
-def test_a_model_that_was_not_evaluated_has_no_samples() -> None:
-    assert evaluated_samples(None) is None
 
 
 def test_a_push_is_stopped_where_another_model_stands_there_now() -> None:

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 from finished_run import FinishedRun
 
+from titanflow.architectures.families.registry import ARCHITECTURES
 from titanflow.common.errors import DataError
 from titanflow.config.keys.after_training import Publish
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import from_export
 from titanflow.publish.lineage import lineage_json, read_lineage
-from titanflow.publish.publish import Candidate, build_bundle, evaluated_samples
+from titanflow.publish.publish import Candidate, build_bundle
 from titanflow.run.changes import Change
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
@@ -74,11 +75,20 @@ def test_a_stage_that_has_not_finished(finished: FinishedRun) -> None:
         read_lineage(finished.to_publish(), "sft")
 
 
-def test_a_family_without_export(finished: FinishedRun) -> None:
-    finished.train("sft", export=None, model_name="deepseek_v3")
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("gpt_oss", "there is no export for the model family 'gpt_oss': its layers take FlexAttention's masks alone"),
+        ("flux", "supported: " + ", ".join(ARCHITECTURES)),
+        ("llama4", "it was trained without a tokenizer"),
+    ],
+)
+def test_a_model_without_export_says_why(finished: FinishedRun, family: str, why: str) -> None:
+    finished.train("sft", export=None, model_name=family)
     finished.export.rename(finished.root / "elsewhere")
-    with pytest.raises(DataError, match=r"sft has no export \(deepseek_v3\)"):
+    with pytest.raises(DataError, match="model: sft has no export: ") as caught:
         read_lineage(finished.to_publish(), "sft")
+    assert why in str(caught.value)
 
 
 def test_an_export_that_the_evaluation_made(finished: FinishedRun) -> None:
@@ -110,7 +120,7 @@ def test_what_the_stages_left_is_read_once(finished: FinishedRun) -> None:
     run.data.train = Path("/rows")
     run.write()
     lineage = read_lineage(finished.to_publish(), "sft")
-    candidate = Candidate(Publish(), lineage, from_export(finished.export), evaluated_samples(lineage.evaluation))
+    candidate = Candidate(Publish(), lineage, from_export(finished.export), samples=None)
     bundle = build_bundle(candidate, lineage)
     assert "| sft | trained on | stdlib | n/a | 7 |" in str(bundle["README.md"].source)
     for name in ("run.yaml", "result.json"):

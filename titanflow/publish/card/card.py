@@ -83,7 +83,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     last = LastPublished.read(lineage.last) if lineage.last else None
     data = [one for stage in lineage.trained for one in stage_data(stage.name, stage.run.data, lineage.datasets)]
     return {
-        "results": markdown_table(results_table(found.result, found.model, last)) if found else "",
+        "results": markdown_table(results_table(found, last)) if found else "",
         "answers": markdown_table(answers_table(found.result)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
@@ -91,7 +91,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
         "drawn": drawn_tasks(found) if found else [],
         "inexact": inexact(found.run.config) if found else [],
         "seeds": seeds_text(found.result.seeds) if found else "",
-        "has_local_tasks": bool(found and found.own & found.result.scores.get(found.model, {}).keys()),
+        "has_local_tasks": bool(found and found.own & found.scores.keys()),
     }
 
 
@@ -105,7 +105,6 @@ def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
     """The card's front matter. It has scores only if whole tasks were evaluated."""
-    evaluated = lineage.evaluation
     datasets = list(dict.fromkeys(found for stage in lineage.trained for found in hub_datasets(stage.run.config)))
     return ModelCardData(
         model_name=name,
@@ -118,7 +117,7 @@ def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
         base_model=lineage.base_model or None,
         datasets=datasets or None,
         tags=["titanflow", "torchtitan", *settings.tags],
-        eval_results=eval_results(evaluated.result, evaluated.model) if evaluated else None,
+        eval_results=eval_results(lineage.evaluation) if lineage.evaluation else None,
     )
 
 
@@ -127,8 +126,8 @@ def card_files(lineage: Lineage) -> dict[str, bytes]:
     files = {}
     if curve := loss_picture(lineage):
         files[LOSS_CURVE] = curve
-    if found := lineage.evaluation:
-        files |= benchmark_files(found.result, found.model, found.own)
+    if lineage.evaluation:
+        files |= benchmark_files(lineage.evaluation)
     return files
 
 

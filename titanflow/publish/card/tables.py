@@ -11,7 +11,7 @@ from titanflow.publish.card.markdown import plain
 from titanflow.publish.card.score_table import MISSING, LastPublished, columns, score_rows
 from titanflow.publish.card.training_data import TrainingData
 from titanflow.publish.gate.figures import outcome
-from titanflow.publish.lineage import Lineage, TrainedStage, hyperparameters
+from titanflow.publish.lineage import EvaluatedStage, Lineage, TrainedStage, hyperparameters
 from titanflow.run.results import EvaluateResult, GateDecision
 
 LONGEST_ANSWER = 400
@@ -21,9 +21,9 @@ Table = list[list[str]]
 """The header's cells first, then a list for each row."""
 
 
-def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | None) -> Table:
+def results_table(evaluation: EvaluatedStage, last: LastPublished | None) -> Table:
     """A row for each task and metric, a column for each model: base | sft | what was published last."""
-    models = [plain(name) for name in columns(evaluation, model)]
+    models = [plain(name) for name in columns(evaluation.result, evaluation.model)]
     before = [f"last published ({plain(last.run)})"] if last else []
     rows = [
         [
@@ -34,7 +34,7 @@ def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | 
             plain(row.metric) + row.arrow,
             *(str(score) for score in row.scores),
         ]
-        for row in score_rows(evaluation, model, last)
+        for row in score_rows(evaluation.result, evaluation.model, last)
     ]
     return [["task", "version", "n-shot", "samples", "metric", *models, *before], *rows] if rows else []
 

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
-from finished_run import FinishedRun
+from finished_run import FinishedRun, evaluated_stage
 from huggingface_hub import parse_eval_result_entries
 
 from titanflow.publish.bundle import is_published
@@ -25,7 +26,7 @@ def evaluated(**changes: Any) -> EvaluateResult:
 
 
 def test_standard_errors_are_no_scores_of_their_own() -> None:
-    results = eval_results(evaluated(), "sft") or []
+    results = eval_results(evaluated_stage(evaluated())) or []
     assert [(one.dataset_type, one.metric_type) for one in results] == [
         ("gsm8k", "exact_match,strict-match"),
         ("gsm8k", "exact_match,flexible-extract"),
@@ -34,7 +35,7 @@ def test_standard_errors_are_no_scores_of_their_own() -> None:
 
 
 def test_a_benchmark_of_the_hub_has_a_file_of_its_own() -> None:
-    files = benchmark_files(evaluated(), "sft", frozenset())
+    files = benchmark_files(evaluated_stage(evaluated()))
     assert list(files) == [".eval_results/gsm8k.yaml"]
     assert all(is_published(name) for name in files)
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/gsm8k.yaml"]))
@@ -46,7 +47,7 @@ def test_a_benchmark_of_the_hub_has_a_file_of_its_own() -> None:
 
 @pytest.mark.parametrize("changes", [{"limit": 40}, {"scores": {"sft": {"gsm8k": {"acc": 0.5}}}}, {"scores": {}}])
 def test_a_part_of_a_benchmark_or_another_metric_is_none_of_it(changes: dict[str, Any]) -> None:
-    assert benchmark_files(evaluated(**changes), "sft", frozenset()) == {}
+    assert benchmark_files(evaluated_stage(evaluated(**changes))) == {}
 
 
 def test_a_task_of_one_s_own_that_is_called_so_is_no_benchmark(finished: FinishedRun) -> None:
@@ -58,7 +59,7 @@ def test_a_task_of_one_s_own_that_is_called_so_is_no_benchmark(finished: Finishe
     (tasks / "group.yaml").write_text("group: 'both'\ntask:\n  - a\n  - task: b\n")
     names = read_evaluated(tasks.parent, "sft", finished.export, "").own
     assert names == {"gsm8k", "both"}
-    assert benchmark_files(evaluated(), "sft", names) == {}
+    assert benchmark_files(replace(evaluated_stage(evaluated()), own=names)) == {}
 
 
 @pytest.mark.parametrize(
