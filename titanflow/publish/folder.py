@@ -54,7 +54,7 @@ def in_the_way(folder: Path) -> str:
 
 def _foreign(folder: Path, names: Iterable[str]) -> str:
     shown = ", ".join(sorted(names)[:SHOWN])
-    return f"{folder} holds files that no publish wrote: {shown}" if shown else ""
+    return f"{folder} holds files that were not published: {shown}" if shown else ""
 
 
 def _unwritable(folder: Path, run: StageRun) -> str:

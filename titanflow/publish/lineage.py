@@ -184,9 +184,8 @@ def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> Evalu
     result, path, tasks = finished("evaluate", folder), folder / RUN_FILE, folder / TASKS_FOLDER
     name, kept, own = evaluated_name(result, model, export, origin), tasks if tasks.is_dir() else None, index(tasks)
     written = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    run = no_run("evaluate", folder)
-    if written:
-        run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
+    told = told_from(written, Path(written.get("folder", folder)), folder.resolve())
+    run = StageRun.model_validate(told) if written else no_run("evaluate", folder)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")
     return EvaluatedStage(

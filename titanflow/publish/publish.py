@@ -185,7 +185,7 @@ def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
             return send(release, repository, result, settings.dry_run)
         except PublishedMeanwhileError:
             log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
-    raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
+    raise HubError(f"Others keep publishing to {repo_id}. Run this stage again when they have stopped.")
 
 
 def unless_replaced(last: Published | None) -> Callable[[str | None], None]:

@@ -56,12 +56,12 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
         refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
     if settings.target == "hub":
         if not is_ref(tag):
-            hint = "" if settings.tag else "it is the run's name: set tag, or name the run otherwise"
+            hint = "" if settings.tag else "the run's name is used as the tag: set tag, or give the run another name"
             refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED, hint)
         if not is_ref(branch):
             refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
         if tag == branch:
-            refuse(f"{tag!r} is the branch's name, too", "tag", "a name of its own")
+            refuse(f"{tag!r} is the branch's name, too", "tag", "another name than revision")
     elif settings.pull_request:
         refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
     return problems
@@ -85,11 +85,12 @@ def unpublishable(
     if limit is not None:
         key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
     elif backend == "native":
-        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
+        key, found = "backend", "the checkpoint is scored, but its export would be published"
         expected = "hf or vllm"
     elif part == "dev":
-        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
+        key, expected = "data.part", "test"
+        found = "the items are of the dev part, which is for choosing between models"
     else:
         return None
-    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
+    hint = "evaluate without it, or set publish.dry_run: true to see what would be published"
     return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)

@@ -88,7 +88,7 @@ def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
     elif not LICENSE_NAME.fullmatch(name):
         problems.append(_problem(run, "license_name", f"found {name!r}", expected))
     if link and not (LICENSE_LINK.fullmatch(link) and _host(link)):
-        found = f"found {link!r}, which nothing would lead to"
+        found = f"found {link!r}, which is no web address"
         problems.append(_problem(run, "license_link", found, "the address of the licence's text: https://…"))
     return problems
 

@@ -28,7 +28,7 @@ ROUNDING = 1e-9
 """A bound has to clear the margin by this much, so that the rounding of equal sums decides nothing."""
 LISTED = 3
 """How many tasks a reason names."""
-ANEW = "publish once with better_than_last: false, and the next one is compared with that"
+ANEW = "publish once with better_than_last: false, and the next model is compared with this one"
 
 
 def decide(gate: Gate, evaluation: EvaluatedStage, samples: Samples | None, last: Published | None) -> GateDecision:
@@ -79,7 +79,7 @@ def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: 
         raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
     tasks = compared_tasks(gate, samples, last)
     if last is None:
-        return with_reason(decision, True, "the first model here: there is none to compare it with")
+        return with_reason(decision, True, "nothing was published here before, so there is nothing to compare it with")
     decision = decision.model_copy(update={"against": last.name})
     if last.samples is None:
         return with_reason(decision, False, f"{last.name} was published without its samples; {ANEW}")
@@ -157,7 +157,7 @@ def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: T
     if gone or added:
         yield f"{task}: {len(gone)} of the last one's {len(last.keys)} samples are missing, {len(added)} are new"
     elif not alike(new.metrics[metric], last.metrics[metric], new.keys, last.keys):
-        yield f"{task}/{metric} is made otherwise of its samples"
+        yield f"{task}/{metric} is computed from its samples in another way"
 
 
 def alike(new: MetricSamples, last: MetricSamples, new_keys: list[str], last_keys: list[str]) -> bool:

@@ -106,7 +106,7 @@ def tagged_commit(release: Release, repository: Repository) -> str:
     if changes := difference(release.bundle, repository.tree(release.tag)):
         raise HubError(
             f"The tag {release.tag} of {repository.repo_id} exists and holds something else: {changes}. Nothing was "
-            "written. Set `tag` to a new name; a tag that was published stays what it is."
+            "written. Set `tag` to a new name: a published tag never changes."
         )
     return repository.commit_of(release.tag)
 
@@ -135,8 +135,9 @@ def read_back(release: Release, repository: Repository, commit: str) -> None:
     repository.download(commit, release.bundle, folder)
     if wrong := [name for name, entry in release.bundle.items() if not entry.is_at(folder / name)]:
         raise HubError(
-            f"The commit {commit} of {repository.repo_id} comes back with other bytes: {', '.join(wrong)}. "
-            f"{NOT_TAGGED} Run this stage again; if this stays so, the Hub has lost what it was sent."
+            f"The commit {commit} of {repository.repo_id} comes back with other bytes than were sent: "
+            f"{', '.join(wrong)}. {NOT_TAGGED} Run this stage again; if this stays so, the Hub has lost what it was "
+            "sent."
         )
     # The client's own notes aren't part of the model.
     shutil.rmtree(folder / ".cache", ignore_errors=True)

@@ -83,7 +83,7 @@ def test_the_first_model_passes() -> None:
     decision = decide(BETTER, evaluation(acc=0.5), samples(), None)
     assert (decision.passed, decision.reason, decision.against) == (
         True,
-        "the first model here: there is none to compare it with",
+        "nothing was published here before, so there is nothing to compare it with",
         "",
     )
 
@@ -158,9 +158,9 @@ OTHER_BYTES = MetricSamples(aggregation="mean", higher_is_better=True, values=[(
         (samples(tasks={}), "the last one has no samples of kind/acc"),
         (changed(metrics={}), "the last one has no samples of kind/acc"),
         (samples(tasks={"kind": task(50), "other": task(50)}), "this model has no samples of other/acc"),
-        (changed(metrics={"acc": OTHER_BYTES}), "kind/acc is made otherwise of its samples"),
-        (samples(tasks={"kind": TWICE}), "kind/acc is made otherwise of its samples"),
-        (samples(tasks={"kind": FEWER}), "kind/acc is made otherwise of its samples"),
+        (changed(metrics={"acc": OTHER_BYTES}), "kind/acc is computed from its samples in another way"),
+        (samples(tasks={"kind": TWICE}), "kind/acc is computed from its samples in another way"),
+        (samples(tasks={"kind": FEWER}), "kind/acc is computed from its samples in another way"),
         (None, "c0ffee was published without its samples; publish once with better_than_last: false"),
     ],
 )

@@ -234,7 +234,7 @@ def test_a_tag_set_by_someone_else_meanwhile(hub: LocalHub, publish: Push) -> No
 
 def test_bytes_that_come_back_otherwise_are_not_tagged(hub: LocalHub, publish: Push, bundle: dict[str, Entry]) -> None:
     hub.handed_out["model.safetensors"] = local(bundle)["model.safetensors"][::-1]
-    with pytest.raises(HubError, match=r"comes back with other bytes: model\.safetensors\. It was not tagged"):
+    with pytest.raises(HubError, match=r"other bytes than were sent: model\.safetensors\. It was not tagged"):
         publish()
     assert hub.repos[REPO].tags == {}
     hub.handed_out.clear()
