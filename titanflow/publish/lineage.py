@@ -25,11 +25,11 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import RUN_FILE, StageName, StageRun, told_from
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun, told_from
 from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, result_of
+from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
 
-TRAINED: tuple[StageName, ...] = ("pretrain", "sft")
+TRAINED = ("pretrain", "sft")
 TASKS_FOLDER = "tasks"
 """The folder, below the evaluation's, of the task files that it ran."""
 TRAIN_FIELDS = {
@@ -45,7 +45,7 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A finished training stage; ``run`` is empty if its ``run.yaml`` is gone. Some families have no ``export``."""
+    """A finished training stage; some families have no ``export``."""
 
     name: str
     folder: Path
@@ -62,7 +62,7 @@ class TrainedStage:
 
 @dataclass(frozen=True)
 class EvaluatedStage:
-    """A finished evaluation, which calls the published model ``model``; ``run`` is empty if its ``run.yaml`` is gone.
+    """A finished evaluation, which calls the published model ``model``.
 
     ``asked`` are its tasks, from the task files that it ran and kept. ``own`` are the names that these files define,
     ``items`` is the folder of the prepared items as these files name it.
@@ -172,43 +172,38 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
     raise DataError(Problem(f"{model} was not evaluated", "model", origin, expected, hint))
 
 
-def read_trained(name: StageName, folder: Path) -> TrainedStage:
+def read_trained(name: str, folder: Path) -> TrainedStage:
     result = finished(name, folder)
     # If a stage made no export itself, the evaluation makes it.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, folder, StageRun.of(folder) or no_run(name, folder), result, export)
+    return TrainedStage(name, folder, StageRun.read(folder / RUN_FILE), result, export)
 
 
 def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> EvaluatedStage:
-    result, path, tasks = finished("evaluate", folder), folder / RUN_FILE, folder / TASKS_FOLDER
-    name, kept, own = evaluated_name(result, model, export, origin), tasks if tasks.is_dir() else None, index(tasks)
-    written = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    told = told_from(written, Path(written.get("folder", folder)), folder.resolve())
-    run = StageRun.model_validate(told) if written else no_run("evaluate", folder)
+    result, tasks = finished("evaluate", folder), folder / TASKS_FOLDER
+    written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
+    run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
+    own = index(tasks)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")
     return EvaluatedStage(
         folder=folder,
         run=run,
         result=result,
-        model=name,
-        asked=asked_by({**run.config, "include_path": kept}) if run.config else AskedTasks(kept),
+        model=evaluated_name(result, model, export, origin),
+        asked=asked_by({**run.config, "include_path": tasks if tasks.is_dir() else None}),
         own=frozenset([*own.tasks, *own.groups]),
         items=Path(items) if items else None,
     )
 
 
-def no_run(name: StageName, folder: Path) -> StageRun:
-    return StageRun(stage=name, experiment="", run="", folder=folder)
-
-
 def finished(name: str, folder: Path) -> Any:
-    """The stage's result; raises a DataError if the stage hasn't finished."""
-    if (result := result_of(folder)) is None:
-        hint = f"run {name} before publish"
-        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint))
-    return result
+    """The stage's result; raises a DataError if the stage hasn't finished, or its ``run.yaml`` is gone."""
+    if missing := [file for file in (RUN_FILE, RESULT_FILE) if not (folder / file).is_file()]:
+        message, hint = f"{name} has not finished: it has no {missing[0]}", f"run {name} before publish"
+        raise DataError(Problem(message, origin=str(folder), hint=hint))
+    return read_result(folder)
 
 
 def no_number(constant: str) -> None:

@@ -69,9 +69,11 @@ def test_a_module_that_the_run_lacks(finished: FinishedRun) -> None:
     assert "expected: pretrain" in str(caught.value)
 
 
-def test_a_stage_that_has_not_finished(finished: FinishedRun) -> None:
-    (finished.root / "sft" / "result.json").unlink()
-    with pytest.raises(DataError, match="sft has not finished"):
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate"])
+@pytest.mark.parametrize("file", ["result.json", "run.yaml"])
+def test_a_stage_that_has_not_finished(finished: FinishedRun, stage: str, file: str) -> None:
+    (finished.root / stage / file).unlink()
+    with pytest.raises(DataError, match=f"{stage} has not finished: it has no {file}"):
         read_lineage(finished.to_publish(), "sft")
 
 
