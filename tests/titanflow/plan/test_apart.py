@@ -125,6 +125,6 @@ def test_scores_of_what_is_for_choosing_are_not_published(configs: Path) -> None
         *("evaluate.data.held_out.dev=2", "sft.data.held_out.dev=2"),
     ]
     message = refused(configs, *settings)
-    assert "evaluate.data.part: the items are of the dev part, which is for choosing" in message
+    assert "evaluate.data.part: the items are of the dev part, which is for choosing between models" in message
     assert "publish.dry_run: true" in message
     make_plan("tiny", configs, None, [*settings, "publish.dry_run=true"])

@@ -12,7 +12,7 @@ from pushing import CARD, Push
 
 from titanflow.publish.bundle import Entry, bytes_entry, from_export
 from titanflow.publish.hub.push import Pushed, push
-from titanflow.publish.hub.repository import Ask, Repository, ask_nothing
+from titanflow.publish.hub.repository import Ask, Release, Repository, ask_nothing
 from titanflow.publish.hub.retry import Caller, Retry
 
 
@@ -87,7 +87,7 @@ def publish(repository: Repository, bundle: dict[str, Entry], tmp_path: Path) ->
         tag: str = "run-7", branch: str = "main", private: bool = True, ask: Ask = ask_nothing, **files: bytes
     ) -> Pushed:
         changed = {name.replace("__", "."): bytes_entry(data) for name, data in files.items()}
-        where = {"tag": tag, "branch": branch, "private": private, "scratch": tmp_path / "downloaded"}
-        return push(bundle | changed, repository, message="a run", ask=ask, **where)
+        release = Release(bundle | changed, branch, "a run", private, tmp_path / "downloaded", tag, ask)
+        return push(release, repository)
 
     return publish

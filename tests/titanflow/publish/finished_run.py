@@ -11,6 +11,8 @@ from typing import Any
 
 from titanflow.architectures.remote_code import own_code
 from titanflow.common.digests import folder_digests
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.publish.lineage import EvaluatedStage
 from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, TrainResult, write_result
 
@@ -120,6 +122,12 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "versions": {"torch": "2.13.0", "torchtitan": "0.2.2"},
     }
     return TrainResult(**(values | changes))
+
+
+def evaluated_stage(result: EvaluateResult, folder: Path = Path("evaluate"), **config: Any) -> EvaluatedStage:
+    """An evaluation, whose model is the sft, as publishing hands it on."""
+    run = StageRun(stage="evaluate", experiment="stdlib", run="run-7", folder=folder, config=config)
+    return EvaluatedStage(folder, run, result, "sft", AskedTasks(None))
 
 
 def write_samples(folder: Path, evaluation: EvaluateResult, shift: int = 0) -> None:
