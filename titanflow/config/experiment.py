@@ -7,7 +7,7 @@ command line or a flow's parameters. All mistakes in all of them are reported to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -20,15 +20,25 @@ from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.division import settle_parts
-from titanflow.config.files.schema import check, dataclass_schema, typed
-from titanflow.config.files.tree import ConfigTree, load
-from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
+from titanflow.config.files.schema import check, dataclass_schema, fitted
+from titanflow.config.files.tree import ConfigTree
+from titanflow.config.ignored import Ignored, idle_names, read_ignored
 from titanflow.config.keys.experiment import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
-from titanflow.config.module_files import Entry
+from titanflow.config.module_files import Entry, load
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
+from titanflow.files.yaml_source import (
+    Leaf,
+    Replacing,
+    Tree,
+    display,
+    first_origin,
+    in_one_line,
+    leaves,
+    plain,
+    take_out,
+)
 
 _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
@@ -81,12 +91,11 @@ def load_experiment(
         # torchtitan's TOML is the config of one training: a module's config, not an experiment.
         expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
         raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
-    problems: list[Problem] = []
-    raw = load(path, problems)
+    raw, problems = load(path)
     over, mistakes = lay_over(raw, settings)
-    raw = typed(raw, dataclass_schema(ExperimentSpec))
+    raw = fitted(raw, dataclass_schema(ExperimentSpec))
     left_out = read_ignored(raw)
-    ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
+    ignored = take_out(raw, left_out.unknown(dataclass_schema(ExperimentSpec)))
     own = {**raw, "modules": {}}
     problems += [*mistakes, *check(own, dataclass_schema(ExperimentSpec)), *_check_names(own, path)]
     modules = _build_modules(raw, over, tree, path, left_out, problems)
@@ -102,10 +111,7 @@ def load_experiment(
         problems += [*check_exports(modules), *check_gate(modules, tree.root)]
     if problems:
         raise ConfigError(problems)
-    # A section that is written and left empty has its defaults.
-    sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
-    values = {key: value for key, value in plain(own).items() if value is not None or key not in sections}
-    spec = TypeAdapter(ExperimentSpec).validate_python(values)
+    spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
@@ -156,7 +162,7 @@ def _build_modules(
             origin = first_origin(spec.value if isinstance(spec, Replacing) else spec)
             problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=origin))
             continue
-        ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
+        ignored = take_out(spec, left_out.unknown(dataclass_schema(ModuleSpec), f"{name}."), f"{name}.")
         # The contents of these sections are checked with the stage's config.
         shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and _is_section(value))}
         misplaced = _misplaced(name, shallow)
@@ -164,7 +170,9 @@ def _build_modules(
         shallow = {key: value for key, value in shallow.items() if key not in misplaced}
         problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
         entry = Entry(name, spec, over.get(name, {}), common, left_out)
-        if (module := build_module(entry, tree, modules, problems)) is not None:
+        module, mistakes = build_module(entry, tree, modules, bool(problems))
+        problems += mistakes
+        if module is not None:
             module.ignored = ignored + module.ignored
             # A stage has one module: a second would never run.
             problems += [
