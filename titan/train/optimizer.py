@@ -11,6 +11,7 @@ from torchtitan.components.optimizer import OptimizersContainer
 
 from titan.models.lora import plain_name
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.checks.refused import rate_problems
 
 if TYPE_CHECKING:
     from torchtitan.protocols.train_spec import OptimizersBuilder
@@ -20,27 +21,21 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"Adam": torch.optim.Ada
 
 
 def with_parameter_groups(
-    build: OptimizersBuilder, group_lr: Mapping[str, float], groups: Mapping[str, Iterable[str]]
+    build: OptimizersBuilder, section: Any, groups: Mapping[str, Iterable[str]]
 ) -> OptimizersBuilder:
-    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``group_lr``.
+    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``optimizer.group_lr``.
 
-    ``groups`` has the names of each group's modules.
+    ``section`` is ``optimizer`` of the job's config; ``groups`` has the names of each group's modules.
+
+    Raises:
+        ConfigError: the rates can't be given; see :func:`rate_problems`.
     """
-    unknown = sorted(set(group_lr) - set(groups))
-    if unknown:
-        raise ConfigError(
-            Problem(
-                f"found {unknown[0]!r}",
-                key="optimizer.group_lr",
-                expected=" or ".join(groups) if groups else "nothing: this model family has one group",
-            )
-        )
-    if not group_lr:
+    if problems := rate_problems(vars(section), groups):
+        raise ConfigError(problems)
+    if not (group_lr := section.group_lr):
         return build
 
     def build_grouped(model_parts: list[nn.Module], config: Any, parallel_dims: Any, *unused: Any) -> Any:
-        if config.early_step_in_backward:
-            raise ConfigError(Problem("found true, with optimizer.group_lr", key="optimizer.early_step_in_backward"))
         if config.name not in OPTIMIZERS:
             raise ConfigError(Problem(f"found {config.name!r}", key="optimizer.name", expected=" or ".join(OPTIMIZERS)))
         settings = {

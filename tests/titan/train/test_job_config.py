@@ -99,10 +99,18 @@ def test_a_conversation_is_not_cut_at_the_ends_of_sequence_in_it(tmp_path, atten
     assert config.model.converters == added
 
 
-@pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])
-def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
-    stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})
-    with pytest.raises(ConfigError, match=rf"p\.yaml:9: checkpoint\.{key}: found true"):
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        *((f"checkpoint.{key}", True, "found true") for key in ("load_only", "create_seed_checkpoint")),
+        ("checkpoint.last_save_in_hf", True, "found true"),
+        ("comm.mode", "fake_backend", "found 'fake_backend'"),
+    ],
+)
+def test_what_a_stage_can_not_follow_is_refused(tmp_path, key, value, found):
+    section, _, name = key.partition(".")
+    stage = run(tmp_path, {section: {name: value}}, origins={key: "p.yaml:9"})
+    with pytest.raises(ConfigError, match=rf"p\.yaml:9: {key}: {found}"):
         apply_stage_defaults(build_job_config(stage), stage, None)
 
 

@@ -32,6 +32,7 @@ def model_of(layers=2, seed=0):
 
 def config_of(**settings):
     config = JobConfig()
+    config.optimizer.group_lr = {}
     config.optimizer.lr, config.optimizer.implementation = 1e-4, "for-loop"
     for name, value in settings.items():
         setattr(config.optimizer, name, value)
@@ -39,8 +40,8 @@ def config_of(**settings):
 
 
 def built(model, rates=RATES, **settings):
-    build = with_parameter_groups(build_optimizers, rates, GROUPS)
-    return build([model], config_of(**settings).optimizer, SimpleNamespace(), None)
+    section = config_of(group_lr=rates, **settings).optimizer
+    return with_parameter_groups(build_optimizers, section, GROUPS)([model], section, SimpleNamespace(), None)
 
 
 def rates_of(model, container):
@@ -70,7 +71,7 @@ def test_a_wrapped_layers_parameters_are_found():
 
 
 def test_without_rates_the_familys_own_builder_stays():
-    assert with_parameter_groups(build_optimizers, {}, GROUPS) is build_optimizers
+    assert with_parameter_groups(build_optimizers, config_of().optimizer, GROUPS) is build_optimizers
 
 
 def test_the_other_settings_are_all_groups():
@@ -141,8 +142,8 @@ def test_the_state_survives_saving_and_loading():
     ("groups", "expected"), [(GROUPS, "prior or router"), ({}, "nothing: this model family has one group")]
 )
 def test_an_unknown_group_is_refused(groups, expected):
-    with pytest.raises(ConfigError, match=rf"optimizer\.group_lr: found 'routers'\s+expected: {expected}"):
-        with_parameter_groups(build_optimizers, {"routers": 1e-2}, groups)
+    with pytest.raises(ConfigError, match=rf"optimizer\.group_lr\.routers: unknown group\s+expected: {expected}"):
+        with_parameter_groups(build_optimizers, config_of(group_lr={"routers": 1e-2}).optimizer, groups)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_refusals, routed_refusals
 from titanflow.common.errors import Problem
 from titanflow.config.checks.data import check_data
@@ -12,22 +10,12 @@ from titanflow.config.checks.family import check_family
 from titanflow.config.checks.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
 from titanflow.config.checks.model import check_model, warn_of_padding, warn_of_schedule
 from titanflow.config.checks.parallelism import check_parallelism, check_processes, is_sharded
+from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.config.named_values import check_named_values
-from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
-
-REFUSED = {
-    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
-    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
-    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
-    "memory_estimation.enable": "a script of torchtitan's alone reads it; `titanflow plan` forecasts the memory",
-    "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
-    "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
-}
-"""Keys that can't be set in a stage, with the reason."""
 
 
 def check_module(module: Module) -> list[Problem]:
@@ -42,7 +30,7 @@ def check_module(module: Module) -> list[Problem]:
             *_check_seq_len(module),
             *_check_skip_rows(module),
             *check_family(module),
-            *_check_refused(module),
+            *module.placed(refused_values(module.config)),
             *_check_config_file(module),
             *check_named_values(module),
             *_check_checkpoints(module),
@@ -144,15 +132,6 @@ def _check_seq_len(module: Module) -> list[Problem]:
     return [module.problem("training.seq_len", message, expected=f"at most {limit}", hint=hint)]
 
 
-def _check_refused(module: Module) -> list[Problem]:
-    found = {key: value for key in REFUSED if (value := _value(module, key))}
-    problems = [module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items()]
-    if (mode := _value(module, "comm.mode")) != "default":
-        why = "the ranks would exchange nothing, and each train a model of its own"
-        problems.append(module.problem("comm.mode", f"found {mode!r}", "default", why))
-    return problems
-
-
 def _check_config_file(module: Module) -> list[Problem]:
     """torchtitan reads this file only from its own command line, which a stage doesn't use."""
     if not (found := _value(module, "job.config_file")):
@@ -173,9 +152,6 @@ def _check_checkpoints(module: Module) -> list[Problem]:
     if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
         found = "found true, and only a model in transformers' format is quantized so"
         problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
-    if reason := exclusion_refusal(config["exclude_from_loading"]):
-        expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
-        problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))
     return problems
 
 
@@ -217,15 +193,7 @@ def _check_packing(module: Module) -> list[Problem]:
 def _check_routing(module: Module) -> list[Problem]:
     """For routed layers: parallelism that would cut a row, and learning rates of groups that the family lacks."""
     config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
-    rates = config["optimizer"]["group_lr"]
-    expected = " or ".join(groups) if groups else "nothing: this model family has one group"
-    problems = [
-        module.problem(f"optimizer.group_lr.{name}", "unknown group", expected=expected)
-        for name in rates
-        if name not in groups
-    ]
-    if rates and config["optimizer"]["early_step_in_backward"]:
-        problems.append(module.problem("optimizer.early_step_in_backward", "found true, with optimizer.group_lr"))
+    problems = module.placed(rate_problems(config["optimizer"], groups))
     if groups:
         degrees = {f"parallelism.{key}": value for key, value in config["parallelism"].items()}
         refusals = routed_refusals(degrees, module.model_args.get("attn_type", "sdpa"))
