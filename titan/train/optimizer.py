@@ -11,7 +11,6 @@ from torchtitan.components.optimizer import OptimizersContainer
 
 from titan.models.lora import plain_name
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.config.checks.refused import rate_problems
 
 if TYPE_CHECKING:
     from torchtitan.protocols.train_spec import OptimizersBuilder
@@ -21,18 +20,14 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {"Adam": torch.optim.Ada
 
 
 def with_parameter_groups(
-    build: OptimizersBuilder, section: Any, groups: Mapping[str, Iterable[str]]
+    build: OptimizersBuilder, group_lr: Mapping[str, float], groups: Mapping[str, Iterable[str]]
 ) -> OptimizersBuilder:
-    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``optimizer.group_lr``.
+    """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``group_lr``.
 
-    ``section`` is ``optimizer`` of the job's config; ``groups`` has the names of each group's modules.
-
-    Raises:
-        ConfigError: the rates can't be given; see :func:`rate_problems`.
+    ``groups`` has the names of each group's modules. Other groups are refused before
+    (:func:`titanflow.config.checks.refused.rate_problems`).
     """
-    if problems := rate_problems(vars(section), groups):
-        raise ConfigError(problems)
-    if not (group_lr := section.group_lr):
+    if not group_lr:
         return build
 
     def build_grouped(model_parts: list[nn.Module], config: Any, parallel_dims: Any, *unused: Any) -> Any:

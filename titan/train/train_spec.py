@@ -51,7 +51,7 @@ def stage_train_spec(spec: TrainSpec, run: StageRun, job_config: JobConfig, over
         build_dataloader_fn=_dataloader_builder(spec, run, vocab_size),
         build_validator_fn=_validator_builder(spec, run, vocab_size),
         build_metrics_processor_fn=metrics_builder(run),
-        build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer, groups),
+        build_optimizers_fn=with_parameter_groups(spec.build_optimizers_fn, job_config.optimizer.group_lr, groups),
         build_loss_fn=with_summed_gradients(spec.build_loss_fn),
         parallelize_fn=equal_to_one_process(spec.parallelize_fn),
     )

@@ -32,7 +32,6 @@ def model_of(layers=2, seed=0):
 
 def config_of(**settings):
     config = JobConfig()
-    config.optimizer.group_lr = {}
     config.optimizer.lr, config.optimizer.implementation = 1e-4, "for-loop"
     for name, value in settings.items():
         setattr(config.optimizer, name, value)
@@ -40,8 +39,8 @@ def config_of(**settings):
 
 
 def built(model, rates=RATES, **settings):
-    section = config_of(group_lr=rates, **settings).optimizer
-    return with_parameter_groups(build_optimizers, section, GROUPS)([model], section, SimpleNamespace(), None)
+    build = with_parameter_groups(build_optimizers, rates, GROUPS)
+    return build([model], config_of(**settings).optimizer, SimpleNamespace(), None)
 
 
 def rates_of(model, container):
@@ -71,7 +70,7 @@ def test_a_wrapped_layers_parameters_are_found():
 
 
 def test_without_rates_the_familys_own_builder_stays():
-    assert with_parameter_groups(build_optimizers, config_of().optimizer, GROUPS) is build_optimizers
+    assert with_parameter_groups(build_optimizers, {}, GROUPS) is build_optimizers
 
 
 def test_the_other_settings_are_all_groups():
@@ -138,21 +137,6 @@ def test_the_state_survives_saving_and_loading():
     torch.testing.assert_close(dict(model.named_parameters()), dict(whole.named_parameters()))
 
 
-@pytest.mark.parametrize(
-    ("groups", "expected"), [(GROUPS, "prior or router"), ({}, "nothing: this model family has one group")]
-)
-def test_an_unknown_group_is_refused(groups, expected):
-    with pytest.raises(ConfigError, match=rf"optimizer\.group_lr\.routers: unknown group\s+expected: {expected}"):
-        with_parameter_groups(build_optimizers, config_of(group_lr={"routers": 1e-2}).optimizer, groups)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"early_step_in_backward": True}, r"optimizer\.early_step_in_backward: found true, with optimizer\.group_lr"),
-        ({"name": "SGD"}, r"optimizer\.name: found 'SGD'\s+expected: Adam or AdamW"),
-    ],
-)
-def test_what_groups_dont_go_with_is_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        built(model_of(), **settings)
+def test_another_optimizer_has_no_groups():
+    with pytest.raises(ConfigError, match=r"optimizer\.name: found 'SGD'\s+expected: Adam or AdamW"):
+        built(model_of(), name="SGD")
