@@ -108,7 +108,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
 
     problems = other_problems(run.config)
     if base is None:
-        hint = "adapters belong into an sft stage"
+        hint = "adapters belong in an sft stage"
         problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
     if problems:
         raise ConfigError(run.placed(problems))

@@ -122,7 +122,7 @@ def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
     if path.suffix == ".toml":
         # torchtitan's TOML is the config of one training: a module's config, not an experiment.
         expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
-        raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
+        raise ConfigError(Problem("a TOML file is a module's config, not an experiment", "", display(path), expected))
     # An experiment's file that lies in another config tree goes with the modules and models of that tree.
     if configs is None and (path.resolve().parent.parent / "modules").is_dir():
         tree = ConfigTree(path.parent.parent)

@@ -51,7 +51,7 @@ def idle_names(experiment: Tree, removed: Iterable[str]) -> list[str]:
     keys = {line.partition(" ")[0] for line in removed}
     leaf = experiment.get("ignore")
     return [
-        f"ignore: {word} ({first_origin(leaf)}) leaves nothing out: no file has such a key, or it is one that is read"
+        f"ignore: {word} ({first_origin(leaf)}) leaves nothing out: no file has this key, or titanflow reads it"
         for word in _words(experiment)
         if word not in NAMED and not any(key == word or key.endswith(f".{word}") for key in keys)
     ]

@@ -100,7 +100,7 @@ def _module_file(files: ModuleFiles, entry: Entry, configs: ConfigTree, stage: s
     """The module's file: the named one, none for null, or the stage's own where nothing is written."""
     config, key = entry.spec.get("config"), f"{entry.key}.config"
     if isinstance(config, dict):
-        hint = f"what this module sets itself stands under its overrides: `{in_one_line({'overrides': config})}`"
+        hint = f"write the module's own settings under `overrides`: `{in_one_line({'overrides': config})}`"
         files.problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
         return None
     if config is None:

@@ -30,7 +30,7 @@ TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
 NEEDED: Mapping[str, tuple[Any, str]] = {
     "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
-    "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
+    "optimizer.early_step_in_backward": (False, "torchtitan expects an optimizer for frozen weights, too"),
 }
 """Values that keys of other sections must have when adapters are trained, with the reason."""
 PEFT_NAMES = {
@@ -144,7 +144,7 @@ def lora_problems(module: Module) -> list[Problem]:
     if settings.rank > 0:
         if module.stage != "sft":
             message = "LoRA trains beside a finished base, and pretrain has none"
-            hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+            hint = "adapters belong in the sft module; rank: 0 trains the model itself"
             problems.append(Problem(message, "lora.rank", hint=hint))
         problems += [*preset_problems(module.config), *other_problems(module.config)]
         linears, others = _names(module)

@@ -144,13 +144,13 @@ def _check_checkpoints(module: Module) -> list[Problem]:
     """Settings that torchtitan refuses once each rank has its model, or when a run is resumed, or never."""
     config, problems = module.config["checkpoint"], []
     if config["keep_latest_k"] == 1:
-        found = "found 1: while the next one is saved, the last may be all there is"
+        found = "found 1: if a save fails, no checkpoint would be left"
         problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
     if config["initial_load_in_hf"] and not config["initial_load_model_only"]:
-        found = "found false, and a model in transformers' format has weights alone (initial_load_in_hf)"
+        found = "found false: a model in transformers' format has no training state (initial_load_in_hf)"
         problems.append(module.problem("checkpoint.initial_load_model_only", found, "true"))
     if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
-        found = "found true, and only a model in transformers' format is quantized so"
+        found = "found true: only a model in transformers' format can be quantized in this way"
         problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
     return problems
 
@@ -206,12 +206,12 @@ def _check_new_tokens(module: Module) -> list[Problem]:
     if not tokens:
         return []
     if module.base is None or module.base.folder is None:
-        message = "found some, and the base is trained in this experiment"
+        message = "found new tokens, but the base is trained in this experiment"
         return [module.problem(key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
     if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
         return [module.problem(key, f"found {tokens}", expected="different tokens without space around them")]
     if module.config["lora"]["rank"] and not saves_tokens(module.config["lora"]):
-        message = "found some, and adapters leave embedding and output as they are"
+        message = "found new tokens, but adapters don't train embedding and output"
         return [module.problem(key, message, hint=f"{SAVE_THEM}, and the adapter has their rows")]
     return []
 

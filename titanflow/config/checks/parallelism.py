@@ -79,7 +79,7 @@ def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
     replicas = "data_parallel_replicate_degree"
     if replicas not in named or is_sharded(module) or len(named) == 1:
         return []
-    message = f"found {named[replicas]}: without FSDP, replicas go with no other parallelism"
+    message = f"found {named[replicas]}: without FSDP, replicas can't be combined with other parallelism"
     return [parallel_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
 
 
@@ -118,7 +118,7 @@ def _check_experts(module: Module) -> list[Problem]:
 def _check_offload(module: Module) -> list[Problem]:
     if not module.config["training"]["enable_cpu_offload"] or is_sharded(module):
         return []
-    message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
+    message = "found true without FSDP, which offloads: the model would stay on the CPU, and its input would not"
     return [module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false")]
 
 
@@ -137,9 +137,9 @@ def _check_compiled(module: Module) -> list[Problem]:
     needed = "compile.enable: true, with model among compile.components"
     problems = []
     if config["activation_checkpoint"]["mode"] == "memory_budget":
-        message = "found 'memory_budget', which torch's compiler keeps"
+        message = "found 'memory_budget', which only a compiled model can keep to"
         problems.append(module.problem("activation_checkpoint.mode", message, f"selective or full, or {needed}"))
     if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
-        message = "found true, which torch's compiler does"
+        message = "found true, which needs a compiled model"
         problems.append(parallel_problem(module, "enable_async_tensor_parallel", message, needed))
     return problems

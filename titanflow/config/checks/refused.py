@@ -13,12 +13,12 @@ from titanflow.common.errors import Problem
 from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
 
 REFUSED = {
-    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
+    "checkpoint.create_seed_checkpoint": "torchtitan would save the untrained model and end; a stage trains",
     "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
     "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
-    "memory_estimation.enable": "a script of torchtitan's alone reads it; `titanflow plan` forecasts the memory",
-    "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
-    "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
+    "memory_estimation.enable": "only a script of torchtitan's reads it; `titanflow plan` forecasts the memory",
+    "memory_estimation.disable_fake_mode": "only a script of torchtitan's reads it",
+    "model.tokenizer_path": "only torchtitan's command line reads it; write `tokenizer.path`",
 }
 """Keys that can't be set in a stage, with the reason."""
 

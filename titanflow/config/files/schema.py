@@ -190,7 +190,7 @@ def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str)
     hint = foreign_hint([dotted, *below], known, prefix)
     if dotted in known:
         above, _, last = dotted.rpartition(".")
-        hint = f"it stands in its section: {above}: {{{last}: …}}"
+        hint = f"write it in its section: {above}: {{{last}: …}}"
     elif not hint:
         near = closest(dotted, known)
         hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"
