@@ -37,25 +37,25 @@ class ModelPart:
     """What a module's entry says of its model: :data:`SECTIONS` of its config, and what it writes beside them.
 
     ``settings`` are those of the command line: they have the last word, over ``params`` too. ``origin`` is where the
-    entry stands.
+    entry stands. ``is_broken``: there are mistakes before, which may be why an sft's base isn't known.
     """
 
     module: str
     stage: str
     sections: Tree
-    params: Any = None
-    settings: Any = None
-    origin: str = ""
+    params: Any
+    settings: Any
+    origin: str
+    is_broken: bool
 
 
 @dataclass
 class Architecture:
-    """The model that a training module builds: the values of :class:`titanflow.config.module.Module`.
+    """The model that a training module builds: values of :class:`titanflow.config.module.Module`, and the mistakes.
 
-    ``sections`` are those of the part, with torchtitan's own keys of ``model`` alone; ``overrides`` have the origins.
+    ``overrides`` are ``model_overrides`` with their origins.
     """
 
-    sections: Tree = field(default_factory=dict)
     overrides: Tree = field(default_factory=dict)
     model_overrides: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -64,14 +64,15 @@ class Architecture:
     warnings: list[str] = field(default_factory=list)
 
 
-def resolve_architecture(
-    part: ModelPart, model_schema: Schema, earlier: Mapping[str, Module], is_broken: bool
-) -> Architecture:
-    """Resolves the part of a config that says which model is built; see :func:`find_base` for the last two."""
+def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping[str, Module]) -> Architecture:
+    """Resolves the part of a config that says which model is built; its sections keep torchtitan's own keys.
+
+    The base of an sft may be among the modules that are ``earlier`` in the experiment.
+    """
     sections, key = part.sections, part.module
     section = _section(sections, "model")
-    base, problems = find_base(part, earlier, is_broken) if part.stage == "sft" else (None, [])
-    found = Architecture(sections, base=base, problems=problems)
+    base, problems = _find_base(part, earlier) if part.stage == "sft" else (None, [])
+    found = Architecture(base=base, problems=problems)
     if base is not None:
         section = _inherited(base, sections, section)
     elif part.stage == "sft":
@@ -108,17 +109,12 @@ def resolve_architecture(
             return found
     found.model_overrides = {one: leaf.value for one, leaf in leaves(found.overrides)}
     if base is not None:
-        _inherit_args(found, base, key)
+        _inherit_args(part, found, base)
     return found
 
 
-def find_base(
-    part: ModelPart, earlier: Mapping[str, Module], is_broken: bool
-) -> tuple[BaseArchitecture | None, list[Problem]]:
-    """The base of an sft: an earlier module or an outside model; None after a mistake.
-
-    ``is_broken``: there are mistakes before this one, which may be why a module isn't among the ``earlier`` ones.
-    """
+def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArchitecture | None, list[Problem]]:
+    """The base of an sft: an earlier module or an outside model; None after a mistake."""
     section = _section(part.sections, "sft")
     named, revision = section.get("base"), section.get("base_revision")
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
@@ -130,7 +126,7 @@ def find_base(
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
         return None, [replace(one, key=key, origin=origin, message=_placed(one)) for one in error.problems]
-    if base is not None or (is_broken and "/" not in wanted):
+    if base is not None or (part.is_broken and "/" not in wanted):
         return base, []
     expected = (
         "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
@@ -176,20 +172,20 @@ def _inherited(base: BaseArchitecture, sections: Tree, section: Tree) -> Tree:
     return {**{key: Leaf(value, origin) for key, value in model.items()}, **section}
 
 
-def _inherit_args(found: Architecture, base: BaseArchitecture, key: str) -> None:
+def _inherit_args(part: ModelPart, found: Architecture, base: BaseArchitecture) -> None:
     """An sft keeps its base's architecture: arguments that it sets itself must equal the base's, unless mutable."""
-    section, base_args, overrides = found.sections["model"], flatten(base.model_args), dict(leaves(found.overrides))
+    section, base_args, overrides = part.sections["model"], flatten(base.model_args), dict(leaves(found.overrides))
     wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
     # Of a custom family a plan knows only the overridden arguments; the stage knows all.
     known = {one: leaf for one, leaf in overrides.items() if one in base_args}
     wanted |= {one: (leaf, base_args[one]) for one, leaf in known.items() if not is_mutable(one)}
-    seq_len = _section(found.sections, "training").get("seq_len")
+    seq_len = _section(part.sections, "training").get("seq_len")
     for one, (leaf, value) in wanted.items():
         follows = one == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
         if leaf.value != value and not follows:
             message = f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture"
             hint = f"leave it out here, or change {base.stage}.model.{one} and pretrain again"
-            found.problems.append(Problem(message, f"{key}.model.{one}", leaf.origin, hint=hint))
+            found.problems.append(Problem(message, f"{part.module}.model.{one}", leaf.origin, hint=hint))
     own = {one: leaf.value for one, leaf in overrides.items() if one not in known or is_mutable(one)}
     # A base that has grown has other values than the overrides it was built with.
     found.model_overrides = {one: base_args.get(one, value) for one, value in flatten(base.overrides).items()} | own

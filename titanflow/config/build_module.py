@@ -45,9 +45,10 @@ def build_module(
     if trains:
         schema, wrong, warned = _with_own_sections(schema, tree, name)
         problems, warnings = problems + wrong, warnings + warned
-        part = ModelPart(name, stage, sections, spec.get("params"), entry.settings.get("model"), first_origin(spec))
-        model = resolve_architecture(part, schema["properties"]["model"], earlier, is_broken or bool(problems))
-    tree |= model.sections
+        settings, is_broken = entry.settings.get("model"), is_broken or bool(problems)
+        part = ModelPart(name, stage, sections, spec.get("params"), settings, first_origin(spec), is_broken)
+        model = resolve_architecture(part, schema["properties"]["model"], earlier)
+        tree |= sections
     problems += [*model.problems, *check_params(spec.get("params"), f"{prefix}params", schema, trains)]
     ignored += take_out(tree, entry.ignored.unknown(schema, prefix), prefix)
     if trains and isinstance(tree.get("model"), dict):

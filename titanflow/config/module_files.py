@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,88 +42,77 @@ class ModuleFiles:
     named. ``unread`` are the mistakes that keep a file from being read, ``problems`` those in one that was read.
     """
 
+    configs: ConfigTree
     tree: Tree
     named: dict[str, tuple[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unread: list[Problem] = field(default_factory=list)
 
-    def stem(self, name: str) -> Leaf:
-        """The name of a file without its folder and its suffix."""
-        path, origin = self.named[name]
-        return Leaf(Path(path).stem, origin)
-
-    def read(self, find: Callable[[], Path], name: str = "", origin: str = "") -> Tree | None:
-        """The content of a file that ``name`` names; None if it can't be read: the next may have mistakes, too."""
+    def read(self, leaf: Any, room: str, key: str, name: str = "", framework: str | None = None) -> Tree | None:
+        """The content of the file that ``leaf`` names, if any; None if it can't be read: the next may be wrong, too."""
+        if not isinstance(leaf, Leaf) or leaf.value is None:
+            return None
         try:
-            path = find()
+            path = self.configs.file(room, leaf, key, framework)
             if name:
-                self.named[name] = (display(path), origin)
+                self.named[name] = (display(path), leaf.origin)
             tree, problems = load(path)
         except ConfigError as error:
             self.unread += error.problems
             return None
         self.problems += problems
-        return tree
+        return {"name": Leaf(path.stem, leaf.origin), **tree} if name in DATA else tree
+
+    def lay_over(self, over: Leaf | Tree | None) -> None:
+        """Merges a mapping into the tree, and leaves anything else out: the check of the entry refuses that."""
+        if isinstance(over, dict):
+            self.tree = merge(self.tree, over)
 
 
 def merge_files(entry: Entry, configs: ConfigTree, stage: str, framework: str) -> ModuleFiles:
     """Reads the files of an entry, and merges them with what the experiment and its settings say."""
-    files = ModuleFiles({"launcher": entry.launcher} if entry.launcher and stage != "publish" else {})
-    _lay_over(files, _module_file(files, entry, configs, stage, framework))
-    model = entry.spec.get("model")
-    if isinstance(model, Leaf) and model.value is not None:
-        find = partial(configs.file, "models", model, f"{entry.key}.model", framework)
-        _lay_over(files, files.read(find, "model", model.origin))
-    _lay_over(files, {"model": model} if isinstance(model, dict) else None)
+    launcher = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
+    files, model = ModuleFiles(configs, launcher), entry.spec.get("model")
+    files.lay_over(_module_file(files, entry, stage, framework))
+    files.lay_over(files.read(model, "models", f"{entry.key}.model", "model", framework))
+    files.lay_over({"model": model} if isinstance(model, dict) else None)
     for name in DATA:
-        data = entry.spec.get(name)
-        if isinstance(data, Leaf) and data.value is not None:
-            content = files.read(partial(configs.file, "data", data, f"{entry.key}.{name}"), name, data.origin)
-            data = None if content is None else {"name": files.stem(name), **content}
-        if isinstance(data, dict):
-            files.tree = {**files.tree, name: data}
-    _lay_over(files, entry.spec.get("overrides"))
-    _lay_over(files, entry.settings)
+        section = entry.spec.get(name)
+        if not isinstance(section, dict):
+            section = files.read(section, "data", f"{entry.key}.{name}", name)
+        if section is not None:
+            files.tree = {**files.tree, name: section}
+    files.lay_over(entry.spec.get("overrides"))
+    files.lay_over(entry.settings)
     for name in DATA:
-        _read_mixture(files, files.tree.get(name), f"{entry.name}.{name}", configs)
+        _read_mixture(files, files.tree.get(name), f"{entry.name}.{name}")
     return files
 
 
-def _lay_over(files: ModuleFiles, over: Leaf | Tree | None) -> None:
-    if isinstance(over, dict):
-        files.tree = merge(files.tree, over)
-
-
-def _module_file(files: ModuleFiles, entry: Entry, configs: ConfigTree, stage: str, framework: str) -> Tree | None:
+def _module_file(files: ModuleFiles, entry: Entry, stage: str, framework: str) -> Tree | None:
     """The module's file: the named one, none for null, or the stage's own where nothing is written."""
     config, key = entry.spec.get("config"), f"{entry.key}.config"
     if isinstance(config, dict):
         hint = f"write the module's own settings under `overrides`: `{in_one_line({'overrides': config})}`"
         files.problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
-        return None
-    if config is None:
-        tree = files.read(partial(configs.stage_file, stage), "config", "default")
-        if tree is not None:
-            taken = files.named["config"][0]
-            files.warnings.append(f"{key} isn't set, so {taken} is taken; `config: null` takes none")
-        return tree
-    if config.value is None:
-        return None
-    return files.read(partial(configs.file, "modules", config, key, framework), "config", config.origin)
+    elif config is None:
+        path = files.configs.stage_file(stage)
+        files.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
+        config = Leaf(str(path.absolute()), "default")
+    return files.read(config, "modules", key, "config", framework)
 
 
-def _read_mixture(files: ModuleFiles, data: Any, key: str, configs: ConfigTree) -> None:
+def _read_mixture(files: ModuleFiles, data: Any, key: str) -> None:
     """Replaces, in a mixture's sources, the name of a data file by its content."""
     mixture = data.get("mixture") if isinstance(data, dict) else None
     sources = mixture.get("sources") if isinstance(mixture, dict) else None
     if not isinstance(sources, dict):
         return
     for name, source in sources.items():
-        leaf = source.pop("data", None) if isinstance(source, dict) else None
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            content = files.read(partial(configs.file, "data", leaf, f"{key}.mixture.sources.{name}.data"))
-            sources[name] = merge(content or {}, source)
+        named = source.pop("data", None) if isinstance(source, dict) else None
+        if (content := files.read(named, "data", f"{key}.mixture.sources.{name}.data")) is not None:
+            sources[name] = merge(content, source)
 
 
 def load(path: Path) -> tuple[Tree, list[Problem]]:

@@ -28,7 +28,6 @@ def check_module(module: Module) -> list[Problem]:
             *_check_dataset(module, "validation_data"),
             *_check_validation(module),
             *_check_seq_len(module),
-            *_check_skip_rows(module),
             *check_family(module),
             *module.placed(refused_values(module.config)),
             *_check_config_file(module),
@@ -110,13 +109,6 @@ def _check_validation(module: Module) -> list[Problem]:
     expected = "a data file in the module's `validation_data:`, or rows that its data holds out"
     hint = f"{module.name}.data.held_out: {{dev: 0.01}} keeps one in a hundred rows to validate on"
     return [module.problem("validation.enable", message, expected, hint)]
-
-
-def _check_skip_rows(module: Module) -> list[Problem]:
-    found = _value(module, "training.skip_rows")
-    if isinstance(found, int) and found < 0:
-        return [module.problem("training.skip_rows", f"found {found}", expected="0 or more")]
-    return []
 
 
 def _check_seq_len(module: Module) -> list[Problem]:

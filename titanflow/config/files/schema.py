@@ -81,12 +81,6 @@ def defaults(schema: Schema) -> Any:
     return {"array": [], "object": {}}.get(schema.get("type", ""))
 
 
-def completed(tree: Tree, schema: Schema) -> Any:
-    """The tree's plain values over the schema's defaults, without keys that the schema lacks."""
-    known = {key: value for key, value in tree.items() if key in schema["properties"]}
-    return plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
-
-
 def known_keys(schema: Schema, prefix: str = "") -> list[str]:
     keys = []
     for key, value in schema.get("properties", {}).items():
@@ -118,9 +112,11 @@ def _as_text(leaf: Leaf, schema: Schema) -> Leaf:
 
 
 def resolve(tree: Tree, schema: Schema, prefix: str = "") -> tuple[dict[str, Any], list[Problem]]:
-    """The plain values of a tree over the schema's defaults, and the tree's mistakes."""
+    """The plain values of a tree over the schema's defaults, without keys that it lacks, and the tree's mistakes."""
     tree = fitted(tree, schema)
-    return completed(tree, schema), check(tree, schema, prefix)
+    known = {key: value for key, value in tree.items() if key in schema["properties"]}
+    values = plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
+    return values, check(tree, schema, prefix)
 
 
 def check_shape(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
@@ -155,18 +151,13 @@ def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], ab
             problems.append(_unknown_key(dotted, value, known, prefix))
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
-        elif not _fits(value.value, properties[key]):
+        elif not accepts(value.value, properties[key]):
             problems.append(_wrong_value(f"{prefix}{dotted}", value, properties[key]))
     return problems
 
 
-def _fits(value: Any, schema: Schema) -> bool:
-    # In place of a section only null may stand.
-    return value is None if "properties" in schema else accepts(value, schema)
-
-
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
-    if isinstance(value, Replacing) and not _fits(value.value.value, schema):
+    if isinstance(value, Replacing) and not accepts(value.value.value, schema):
         return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
     if "properties" in schema:
         return _check_section(value, schema, prefix, known, f"{dotted}.")
