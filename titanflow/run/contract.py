@@ -6,12 +6,15 @@ With these files alone a stage can be run again by hand, by the command that its
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
@@ -62,6 +65,10 @@ class StageRun(Strict):
     base: Path | None = None
     base_digest: str = ""
     stages: dict[str, Path] = Field(default_factory=dict)
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Mistakes in the stage's config, each with the origin of its value."""
+        return [replace(one, origin=self.origins.get(one.key, "")) for one in problems]
 
     def write(self) -> Path:
         path = self.folder / RUN_FILE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torchtitan
 
-from titanflow.config.checks.module import REFUSED
+from titanflow.config.checks.refused import REFUSED
 from titanflow.config.files.schema import Schema, dataclass_schema
 from titanflow.config.keys.experiment import ExperimentSpec, ModuleSpec
 from titanflow.config.module import stage_schema

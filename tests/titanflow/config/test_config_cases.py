@@ -290,7 +290,7 @@ def test_another_form_of_reference_is_an_error(write: Write, mistakes: Callable[
 
 def test_104_a_reference_within_a_list_of_mappings_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_X", "1")
-    assert interpolate({"a": Leaf([{"b": "${TF_X}"}, ["${TF_X}"]], "f:1")}, [])["a"].value == [{"b": 1}, [1]]
+    assert interpolate("a", Leaf([{"b": "${TF_X}"}, ["${TF_X}"]], "f:1"))[0].value == [{"b": 1}, [1]]
 
 
 REPLACED = {

@@ -83,7 +83,7 @@ def test_another_model_s_weights_are_refused(
     ("change", "said"),
     [
         ({"hidden_size": 1536}, r"head_dim: found 109"),
-        ({"use_sliding_window": True}, "use_sliding_window: found True: torchtitan's qwen2 has none of it"),
+        ({"use_sliding_window": True}, "use_sliding_window: found True: torchtitan's qwen2 doesn't support it"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling: found 'yarn'"),
     ],
 )

@@ -86,7 +86,7 @@ def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> li
     try:
         check_declaration(Data(**known), section)
     except DataError as error:
-        return [module.problem(one.key, one.message, one.expected, one.hint) for one in error.problems]
+        return module.placed(error.problems)
     return []
 
 

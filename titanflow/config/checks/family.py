@@ -65,7 +65,7 @@ def _check_masks(module: Module) -> list[Problem]:
     if module.config["model"]["name"] != "llama4":
         return []
     if args.get("attn_type") == "flex":
-        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
+        message = "found 'flex': torchtitan's llama4 passes two masks to it at once, which fails at the first step"
         return [module.problem("model.attn_type", message, expected="sdpa")]
     block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
     if not args.get("every_n_layers_nope") or not block or seq_len <= block:

@@ -67,7 +67,7 @@ def test_adapters_have_rows_for_new_tokens_where_embeddings_and_head_are_trained
     assert check_module(sft) == []
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
-    assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)
+    assert "sft.sft.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
     assert "lora.modules_to_save: [tokens] trains them too" in str(problem)
     for saved, problems in (["tok_embeddings"], 1), (["tok_embeddings", "output"], 0):
         sft.config["lora"]["modules_to_save"] = saved
