@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
@@ -11,7 +12,7 @@ from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, GateDecision
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
-EVALUATION = EvaluateResult(scores=SCORES, folders={}, digests={}, higher_is_better={"kind": {"acc": True}})
+EVALUATION = evaluate_result(scores=SCORES, higher_is_better={"kind": {"acc": True}})
 RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate
@@ -37,7 +38,7 @@ def last(found: Samples | None) -> Published:
 
 def evaluation(**scores: float) -> EvaluateResult:
     better = {"acc": True, "bits_per_byte": False, "exact_match": True}
-    return EvaluateResult(scores={"sft": {"kind": scores}}, folders={}, digests={}, higher_is_better={"kind": better})
+    return evaluate_result(scores={"sft": {"kind": scores}}, higher_is_better={"kind": better})
 
 
 def compare(new: Samples, before: Samples, gate: Gate = BETTER) -> GateDecision:
