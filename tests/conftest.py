@@ -30,6 +30,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("few", max_examples=200, derandomize=True, deadline=None, database=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=2000)
 settings.load_profile("few")
+# What a test writes need not outlast a loss of power, and a disk that others use takes milliseconds for each promise.
+os.fsync = lambda file: None
 # What collecting the tests imports stays: a million objects, and to look through them takes most of a second each time.
 gc.disable()
 

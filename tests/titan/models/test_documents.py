@@ -278,6 +278,7 @@ def test_recomputed_activations_see_the_mask_of_their_own_batch(mode, option):
         assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "mode"), [("llama3", "none"), ("llama3", "full"), ("qwen2", "full")])
 def test_compiled_blocks_see_the_mask_of_each_batch(family, mode):
     compiled = packing(build(family))
