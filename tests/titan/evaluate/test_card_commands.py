@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from finished_stage import finish_training
+from forked_ranks import run_forked
 from local_hub import LocalHub
 from tiny_evals import KINDS, MODULES, TASKS
 from tiny_evaluation import Trained, evaluation, give_rows, write_trained
 from tiny_hub import talk_to
+from watching import PATIENCE
 
 from titanflow.publish.publish import publish
 from titanflow.run.contract import StageRun
@@ -99,9 +101,8 @@ def evaluated(trained: Trained, **settings: Any) -> EvaluateResult:
     named = settings.get("models", {})
     models = {name: str(trained.folder / folder) for name, folder in named.items()} or ["sft"]
     run = evaluation(trained, trained.folder / "evaluate", **settings | {"models": models})
-    command = [sys.executable, "-m", "titan.evaluate.evaluate", str(run.folder / "run.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command, log = ["-m", "titan.evaluate.evaluate", str(run.folder / "run.yaml")], run.folder / "log.txt"
+    assert run_forked(command, 1, os.environ, log, 5 * PATIENCE) == 0, log.read_text()
     result = read_result(run.folder)
     assert isinstance(result, EvaluateResult)
     return result
