@@ -55,6 +55,7 @@ def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("
 
 @cache
 def _torch_build() -> str:
+    """A plan asks ten times, and each answer takes a millisecond."""
     try:
         return version("torch")
     except PackageNotFoundError:

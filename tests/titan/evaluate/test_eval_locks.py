@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from finished_stage import finish_training
 from tiny_exports import write_byte_tokenizer
 
 from titan.evaluate.locks import check_locked
@@ -11,7 +12,6 @@ from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_co
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError
 from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import TrainResult, write_result
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
 
@@ -29,19 +29,7 @@ def stage(tmp_path: Path) -> Path:
     make_generation_config(SpecialTokens.read(tokenizer)).save_pretrained(export)
     prepared = PreparedData(train=data)
     StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer, data=prepared).write()
-    result = TrainResult(
-        stage="sft",
-        checkpoint=stage / "checkpoint" / "step-1",
-        step=1,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        tokenizer=tokenizer,
-        tokenizer_digest=tokenizer_digest(tokenizer),
-    )
-    write_result(stage, result)
+    finish_training(stage, stage="sft", tokenizer=tokenizer, tokenizer_digest=tokenizer_digest(tokenizer))
     return stage
 
 

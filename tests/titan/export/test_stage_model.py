@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, finish_training
 from tiny_exports import POSITIONS, SIZES, VOCAB
 
 from titan.export.stage_model import stage_model
 from titanflow.common.errors import DataError
 from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, TrainResult, write_result
+from titanflow.run.results import write_result
 
 
 def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
@@ -38,20 +39,7 @@ def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
 def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path) -> None:
     tokenizer = tmp_path / "tokenizer"
     values = {**SIZES["qwen3"], "vocab_size": VOCAB, "moe_args": {"num_experts": 4}}
-    write_result(
-        tmp_path,
-        TrainResult(
-            stage="pretrain",
-            checkpoint=tmp_path,
-            step=1,
-            model_name="qwen3",
-            flavor="debugmodel",
-            model_args=values,
-            parameters=1,
-            seq_len=77,
-            tokenizer=tokenizer,
-        ),
-    )
+    finish_training(tmp_path, model_name="qwen3", model_args=values, seq_len=77, tokenizer=tokenizer)
 
     model = stage_model(tmp_path)
 
@@ -62,6 +50,6 @@ def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path) -> None:
 def test_what_is_no_training_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run\.yaml"):
         stage_model(tmp_path)
-    write_result(tmp_path, EvaluateResult(scores={}, folders={}, digests={}))
+    write_result(tmp_path, evaluate_result())
     with pytest.raises(DataError, match="not a training stage"):
         stage_model(tmp_path)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 from tiny_exports import POSITIONS, SIZES, save_checkpoint, sensitised, tiny_args
 
 from titan.models.registry import model_args_from

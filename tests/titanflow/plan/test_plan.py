@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from outside_base import write_finished_stage
+from finished_stage import evaluate_result, train_result, write_outside_base
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
 from titanflow.common.errors import ConfigError, DataError
@@ -14,12 +14,12 @@ from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.run.results import PublishResult, write_result
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return write_finished_stage(tmp_path / "before", n_layers=2)
+    return write_outside_base(tmp_path / "before", n_layers=2)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_sft_knows_the_weights_that_it_starts_from(configs: Path, base: Path)
 
 
 def test_another_tokenizer_than_the_bases_is_refused(configs: Path, tmp_path: Path) -> None:
-    other = write_finished_stage(tmp_path / "other") / "tokenizer"
+    other = write_outside_base(tmp_path / "other") / "tokenizer"
     (other / "tokenizer.json").write_text('{"other": 1}')
     with pytest.raises(ConfigError, match="fine-tuning keeps its base's"):
         make_plan("later", configs, overrides=[f"sft.tokenizer.path={other}"])
@@ -247,10 +247,9 @@ def test_what_was_not_published_is_tried_again(
     write(configs, "later", {**experiment, "modules": {**experiment["modules"], "publish": published}})
     plan = make_plan("later", configs)
     manifest = Manifest.open(plan.folder)
-    trained = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
     results = {
-        "sft": TrainResult(stage="sft", checkpoint=plan.folder / "sft" / "checkpoint", step=8, **trained),
-        "evaluate": EvaluateResult(scores={}, folders={}, digests={}),
+        "sft": train_result(plan.folder / "sft", stage="sft"),
+        "evaluate": evaluate_result(),
         "publish": PublishResult(target="folder", location=str(tmp_path / "model"), status=status),
     }
     for name, result in results.items():
@@ -270,7 +269,7 @@ def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
     settings = {"evaluate.models": {"outside": str(write_model(configs.parent / "model"))}}
     evaluate = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": False}).stages[-1]
     begin_stage(evaluate)
-    result = EvaluateResult(scores={}, folders={}, digests={})
+    result = evaluate_result()
     write_result(evaluate.run.folder, result)
     Manifest.open(evaluate.run.folder.parent).record_finish(evaluate.run, result)
     for kept, state in ((False, "CACHED"), (True, "RUN")):

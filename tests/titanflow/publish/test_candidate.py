@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from finished_run import evaluated_stage
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
@@ -11,7 +12,7 @@ from titanflow.publish.publish import Candidate, PublishedMeanwhileError, unless
 from titanflow.run.results import EvaluateResult, GateDecision
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
-EVALUATION = EvaluateResult(scores=SCORES, folders={}, digests={}, higher_is_better={"kind": {"acc": True}})
+EVALUATION = evaluate_result(scores=SCORES, higher_is_better={"kind": {"acc": True}})
 RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
 
 

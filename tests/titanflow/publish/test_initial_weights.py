@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from finished_stage import finish_training
 from hub_experiment import CONFIG, REPO, forget, only, upload, write_experiment, write_tokenizer
 from hub_storage import Repo
 from local_hub import LocalHub
@@ -15,7 +16,7 @@ from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import TrainResult, write_result
+from titanflow.run.results import write_result
 
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)
 BY_PATH = (*IN_HF, f"pretrain.checkpoint.initial_load_path={REPO}")
@@ -57,10 +58,7 @@ def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain", **args: An
     write_result(prepared.folder, prepare(prepared))
     trained = stage(plan, name)
     begin_stage(trained)
-    checkpoint = trained.run.folder / "checkpoint" / "step-12"
-    model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": args, "parameters": 1, "seq_len": 48}
-    result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
-    write_result(trained.run.folder, result)
+    result = finish_training(trained.run.folder, stage=name, model_name="qwen3", model_args=args, seq_len=48)
     manifest = Manifest.open(plan.folder)
     record_start(trained, manifest)
     manifest.record_finish(trained.run, result)

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 import titan.evaluate.lm.model

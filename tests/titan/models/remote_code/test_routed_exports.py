@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from routed_kinds import KINDS, family_of, router_of
+from routed_models import KINDS, family_of, router_of
 from tiny_exports import POSITIONS, save_checkpoint, write_byte_tokenizer
 from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.module import Module

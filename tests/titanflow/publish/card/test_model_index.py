@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import yaml
 from finished_run import FinishedRun, evaluated_stage
+from finished_stage import evaluate_result
 from huggingface_hub import parse_eval_result_entries
 
 from titanflow.publish.bundle import is_published
@@ -17,12 +18,10 @@ GSM8K = {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.
 def evaluated(**changes: Any) -> EvaluateResult:
     values: dict[str, Any] = {
         "scores": {"sft": {"gsm8k": GSM8K, "own": {"acc": 0.5, "acc_stderr": 0.1}}},
-        "folders": {},
-        "digests": {},
         "n_shot": {"gsm8k": 5},
         "versions": {"lm_eval": "0.4.13"},
     }
-    return EvaluateResult(**(values | changes))
+    return evaluate_result(**(values | changes))
 
 
 def test_standard_errors_are_no_scores_of_their_own() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from finished_run import evaluated_stage
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate
@@ -14,7 +15,7 @@ from titanflow.publish.gate.gate import decide, listed, minor
 from titanflow.publish.gate.published import Published
 from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples
 from titanflow.publish.lineage import EvaluatedStage
-from titanflow.run.results import EvaluateResult, GateDecision, Threshold
+from titanflow.run.results import GateDecision, Threshold
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ def last(found: Samples | None) -> Published:
 
 def evaluation(**scores: float) -> EvaluatedStage:
     better = {"acc": True, "bits_per_byte": False, "exact_match": True}
-    result = EvaluateResult(scores={"sft": {"kind": scores}}, folders={}, digests={}, higher_is_better={"kind": better})
+    result = evaluate_result(scores={"sft": {"kind": scores}}, higher_is_better={"kind": better})
     return evaluated_stage(result)
 
 
