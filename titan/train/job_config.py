@@ -109,7 +109,8 @@ def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArch
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
     """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
-    from titan.weights.adapters import base_checkpoint
+    from titan.weights.stage_weights import base_checkpoint
+    from titanflow.run.training import Training
 
     problems = [replace(problem, origin=run.origins.get(problem.key, "")) for problem in other_problems(run.config)]
     if base is None:
@@ -118,7 +119,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     if problems:
         raise ConfigError(problems)
     if os.environ.get("RANK", "0") == "0":
-        base_checkpoint(run)
+        base_checkpoint(Training(run))
     register_converter()
     config.model.converters = [*config.model.converters, CONVERTER]
 

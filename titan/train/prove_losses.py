@@ -22,9 +22,9 @@ from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowEr
 from titanflow.config.mixture import packs_rows
 from titanflow.files.yaml_source import flatten
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.finished_training import finished_training
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import TrainResult
+from titanflow.run.training import finished_training
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig

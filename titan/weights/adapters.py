@@ -1,13 +1,9 @@
-"""The weights that a checkpoint stands for: a LoRA stage's holds what was trained, its base's holds the rest.
-
-A base may itself be a LoRA stage, and so on down to a checkpoint that holds a whole model.
-"""
+"""Loads a stage's weights: the whole model, with the adapters of each LoRA stage since merged into it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,83 +25,11 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
+from titan.weights.stage_weights import Adapter, Weights
 from titan.weights.stored_weights import stored_model
-from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
+from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.checks.lora import scaling
-from titanflow.config.keys.training import Lora
-from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.manifest import checkpoint_digest
-from titanflow.run.results import TrainResult, result_of
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA stage's checkpoint, and how it was trained."""
-
-    checkpoint: Path
-    settings: Lora
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A whole model, in a ``step-N`` folder or one that transformers loads, and its adapters, oldest first."""
-
-    whole: Path
-    adapters: tuple[Adapter, ...] = ()
-
-
-def weights_of(checkpoint: Path) -> Weights:
-    """The weights that a ``step-N`` folder stands for, by the run file of its stage; a folder that transformers
-    loads is a whole model.
-
-    Raises:
-        ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
-    """
-    run = None if is_hugging_face(checkpoint) else StageRun.of(checkpoint.parent.parent)
-    settings = lora_of(run)
-    if run is None or not settings.rank:
-        return Weights(checkpoint)
-    base = weights_of(base_checkpoint(run))
-    return Weights(base.whole, (*base.adapters, Adapter(checkpoint, settings)))
-
-
-def lora_of(run: StageRun | None) -> Lora:
-    """A stage's ``lora`` section."""
-    return Lora(**((run.config.get("lora") if run else None) or {}))
-
-
-def base_checkpoint(run: StageRun) -> Path:
-    """The checkpoint that a LoRA stage was started from.
-
-    Raises:
-        ConfigError: it isn't there any more, or its files are others than when the stage began.
-    """
-    checkpoint = _checkpoint_in(run.base) if run.base else None
-    if checkpoint is None:
-        raise ConfigError(
-            Problem(
-                f"the base of {run.folder} isn't there: {run.base}",
-                key="sft.base",
-                expected=f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}",
-            )
-        )
-    if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
-        raise ConfigError(
-            Problem(
-                f"{checkpoint} isn't what {run.folder} was trained on: its files are others",
-                key="sft.base",
-                hint="an adapter fits the weights that it was trained on, and no others: train it again",
-            )
-        )
-    return checkpoint
-
-
-def _checkpoint_in(base: Path) -> Path | None:
-    if is_hugging_face(base):
-        return base
-    result = result_of(base)
-    return result.checkpoint if isinstance(result, TrainResult) else None
 
 
 class TrainedState(ModelWrapper):

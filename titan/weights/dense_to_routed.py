@@ -24,7 +24,6 @@ from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.huggingface import hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE
-from titanflow.run.results import TrainResult, result_of
 
 KEY = "checkpoint.initial_load_path"
 
@@ -66,12 +65,6 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     set_model_state_dict(model, loaded, options=StateDictOptions(strict=False))
     logger.info(f"Copied {len(shared)} tensors from {path}; new, and drawn: {_described(new, state)}")
     return True
-
-
-def named_checkpoint(path: Path) -> Path:
-    """The ``step-N`` folder of a finished stage, or the path itself if it isn't one's."""
-    result = result_of(path)
-    return result.checkpoint if isinstance(result, TrainResult) else path
 
 
 def _architecture(path: Path) -> BaseArchitecture | None:

@@ -11,29 +11,26 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.models.registry import train_spec
 from titan.weights.stored_weights import stored_model
 from titanflow.common.errors import DataError, Problem, StageFailed
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
+    from titan.weights.stage_model import TrainedModel
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def load_native(
-    checkpoint: Path, model_name: str, args: Any, max_position_embeddings: int, disk: DiskTensors | None = None
-) -> Any:
-    """Builds the native model in fp32 on the CPU and loads a ``step-N`` folder into it.
+def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
+    """Builds the native model in fp32 on the CPU and loads a stage's weights into it.
 
     Needs no process group, however many ranks wrote the checkpoint. Attention is plain causal SDPA, as in the
-    exported model; on one document that is what every ``attn_type`` computes. RoPE is computed for
-    ``max_position_embeddings`` positions. ``args`` aren't changed. The weights lie in memory unless ``disk`` is given.
+    exported model; on one document that is what every ``attn_type`` computes. RoPE is computed for ``seq_len``
+    positions. The weights lie in memory unless ``disk`` is given.
 
     A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
 
     Raises:
-        ConfigError: a LoRA stage's base isn't there, or isn't the one that it was trained on.
         DataError: there is no checkpoint there.
         StageFailed: the checkpoint's keys or shapes aren't the model's.
     """
@@ -46,26 +43,24 @@ def load_native(
         held_whole,
         load_quietly,
         merge_adapter,
-        weights_of,
         whole_sized,
     )
     from titan.weights.disk_tensors import OnDisk
     from titan.weights.hf_tensors import from_folder
     from titanflow.architectures.huggingface import is_hugging_face
 
+    weights, checkpoint = model.weights, model.weights.checkpoint
     if not (checkpoint / ".metadata").is_file():
         raise DataError(
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
-    args = dataclasses.replace(args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=max_position_embeddings)
-    spec = train_spec(model_name)
+    args = dataclasses.replace(model.args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=model.seq_len)
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
-        model = spec.model_cls(args).float().eval()
-    weights = weights_of(checkpoint)
-    own, to_transformers = model.state_dict(), spec.state_dict_adapter(args, None)
-    state = whole_sized(own, weights, to_transformers, held_whole(own, weights))
+        native = model.spec.model_cls(args).float().eval()
+    own = native.state_dict()
+    state = whole_sized(own, weights, model.to_transformers, held_whole(own, weights))
     if is_hugging_face(weights.whole):
-        for key, value in from_folder(weights.whole, state, to_transformers):
+        for key, value in from_folder(weights.whole, state, model.to_transformers):
             if value is None:
                 raise StageFailed(f"{weights.whole}: the base of {checkpoint} lacks {key}")
             state[key].copy_(value)
@@ -81,10 +76,10 @@ def load_native(
     for adapter in weights.adapters[-1:]:
         state = adapter_sized(state, own, adapter)
         trained = check_adapter(adapter, state)
-        add_adapters(model, adapter.settings)
-        adapted = model.state_dict()
+        add_adapters(native, adapter.settings)
+        adapted = native.state_dict()
         load_quietly({key: adapted[key] for key in trained}, adapter.checkpoint)
-    return model
+    return native
 
 
 def _compare_keys(checkpoint: Path, stored: Shapes, wanted: Shapes, optional: set[str]) -> None:
