@@ -60,9 +60,9 @@ def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) ->
     ``tokenizer`` a tokenizer's folder, by default the stage's.
 
     Raises:
-        ConfigError: the model's family has no export.
+        ConfigError: the model's family has no export, or the checkpoint isn't the model's.
         DataError: no checkpoint, no tokenizer, or ``out`` holds something else.
-        StageFailed: the checkpoint isn't the model's, or the export doesn't compute the same.
+        StageFailed: the export doesn't compute the same.
     """
     model = read_model(source)
     return export_model(replace(model, tokenizer=tokenizer or model.tokenizer), out)

@@ -26,9 +26,8 @@ from titan.weights.grown_weights import (
     with_rows,
 )
 from titan.weights.stage_weights import Adapter, Weights
-from titan.weights.stored_weights import stored_model
+from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.architectures.huggingface import is_hugging_face
-from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.checks.lora import scaling
 
 
@@ -126,15 +125,9 @@ def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
         weight = state.get(f"{name}.weight")
         if weight is not None:
             wanted |= {f"{name}.{A}": (rank, weight.shape[1]), f"{name}.{B}": (weight.shape[0], rank)}
-    if not names or stored != wanted:
-        wrong = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
-        raise ConfigError(
-            Problem(
-                f"no adapters of rank {rank} for this model: {', '.join(sorted(wrong)[:5]) or 'there are none in it'}",
-                origin=str(adapter.checkpoint),
-                hint="the stage's run.yaml has to be the one that it was trained with",
-            )
-        )
+    clauses = differences(stored, wanted) if names else ["has none"]
+    hint = "the stage's run.yaml has to be the one that it was trained with"
+    refuse_other(clauses, adapter.checkpoint, f"no adapters of rank {rank} for this model", hint)
     return stored
 
 

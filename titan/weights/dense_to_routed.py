@@ -17,12 +17,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torchtitan.tools.logging import logger
 
 from titan.weights.adapters import load_quietly, read_hugging_face
-from titan.weights.checkpoint import differences, shortened
 from titan.weights.hf_weights import stored_shapes
-from titan.weights.stored_weights import stored_model
+from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.huggingface import hugging_face
-from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE
 
 KEY = "checkpoint.initial_load_path"
@@ -41,22 +39,18 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     in_hf = base is not None and base.in_hf
     new = {name for name in state if set(name.split(".")) & set(new_modules)}
     shared = {name: value for name, value in state.items() if name not in new}
-    stored = stored_shapes(path) if in_hf else stored_model(path)
+    stored, twice = stored_shapes(path) if in_hf else (stored_model(path), [])
     if not in_hf and new & set(stored):
         return False
     wanted = {name: tuple(value.shape) for name, value in (adapter.to_hf(shared) if in_hf else shared).items()}
     if getattr(model.model_args, "enable_weight_tying", False):
         stored.pop("lm_head.weight", None)
-    problems = _other_arguments(base, model.model_args) + differences(stored, wanted)
-    if problems:
-        raise ConfigError(
-            Problem(
-                f"the weights aren't this model's without its routers: it {shortened(problems)}",
-                key=KEY,
-                origin=str(path),
-                hint="take the flavor and the arguments of the dense model",
-            )
-        )
+    clauses = [*twice, *_other_arguments(base, model.model_args), *differences(stored, wanted)]
+    found, hint = (
+        "the weights aren't this model's without its routers",
+        "take the flavor and the arguments of the dense model",
+    )
+    refuse_other(clauses, path, found, hint, KEY)
     if in_hf:
         loaded = read_hugging_face(shared, path, adapter)
     else:

@@ -6,19 +6,15 @@ A checkpoint's ``.metadata`` is a pickle, which may run any code: load only your
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.weights.stored_weights import stored_model
+from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.common.errors import DataError, Problem, StageFailed
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
     from titan.weights.stage_model import TrainedModel
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
@@ -31,8 +27,9 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
     A LoRA stage's checkpoint gives its base's weights with the stage's own adapters beside them, not merged.
 
     Raises:
+        ConfigError: the checkpoint isn't this model's.
         DataError: there is no checkpoint there.
-        StageFailed: the checkpoint's keys or shapes aren't the model's.
+        StageFailed: a base in transformers' format lacks a weight.
     """
     import torch
 
@@ -66,8 +63,10 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
             state[key].copy_(value)
     else:
         stored = stored_model(weights.whole)
-        tied = {"output.weight"} if getattr(args, "enable_weight_tying", False) else set()
-        _compare_keys(weights.whole, stored, {key: tuple(value.shape) for key, value in state.items()}, optional=tied)
+        # Of a tied weight's two names one is enough.
+        spare = {"output.weight"} - set(stored) if getattr(args, "enable_weight_tying", False) else set()
+        wanted = {key: tuple(value.shape) for key, value in state.items() if key not in spare}
+        refuse_other(differences(stored, wanted), weights.whole)
         load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
         state = adapter_sized(state, own, adapter)
@@ -80,19 +79,3 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
         adapted = native.state_dict()
         load_quietly({key: adapted[key] for key in trained}, adapter.checkpoint)
     return native
-
-
-def _compare_keys(checkpoint: Path, stored: Shapes, wanted: Shapes, optional: set[str]) -> None:
-    missing = sorted(set(wanted) - set(stored) - optional)
-    unexpected = sorted(set(stored) - set(wanted))
-    other = [
-        f"{key} is {stored[key]}, the model's {shape}"
-        for key, shape in wanted.items()
-        if stored.get(key, shape) != shape
-    ]
-    if missing or unexpected or other:
-        raise StageFailed(
-            f"{checkpoint}: the checkpoint isn't this model's: missing {missing or 'nothing'}, "
-            f"unexpected {unexpected or 'nothing'}, other shapes {other or 'none'}. "
-            "Export with the model arguments of the run that wrote it."
-        )

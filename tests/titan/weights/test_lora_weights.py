@@ -108,7 +108,7 @@ def test_adapters_of_another_rank_are_refused(stages):
     state = dict(sensitised(FAMILY, tiny_args(FAMILY)).state_dict())
     with pytest.raises(ConfigError, match="no adapters of rank 8"):
         merge_adapter(state, Adapter(step(stages[1]), Lora(**{**FIRST, "rank": 8})))
-    with pytest.raises(ConfigError, match="no adapters of rank 2 for this model: there are none in it"):
+    with pytest.raises(ConfigError, match="no adapters of rank 2 for this model: it has none"):
         merge_adapter(state, Adapter(step(stages[0]), Lora(**FIRST)))
 
 
