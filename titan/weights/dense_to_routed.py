@@ -20,8 +20,7 @@ from titan.weights.adapters import load_quietly, read_hugging_face
 from titan.weights.hf_weights import stored_shapes
 from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.architectures.base import BaseArchitecture
-from titanflow.architectures.huggingface import hugging_face
-from titanflow.run.contract import RESULT_FILE
+from titanflow.architectures.outside_base import trained_as
 
 KEY = "checkpoint.initial_load_path"
 
@@ -35,7 +34,7 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     Raises:
         ConfigError: the weights aren't those of a dense model with these arguments.
     """
-    base = _architecture(path)
+    base = trained_as(path)
     in_hf = base is not None and base.in_hf
     new = {name for name in state if set(name.split(".")) & set(new_modules)}
     shared = {name: value for name, value in state.items() if name not in new}
@@ -59,14 +58,6 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     set_model_state_dict(model, loaded, options=StateDictOptions(strict=False))
     logger.info(f"Copied {len(shared)} tensors from {path}; new, and drawn: {_described(new, state)}")
     return True
-
-
-def _architecture(path: Path) -> BaseArchitecture | None:
-    """The architecture that the weights were trained with, where it is written beside them."""
-    if (path / "config.json").is_file():
-        return hugging_face(path)
-    stage = path.parent.parent
-    return BaseArchitecture.finished(stage) if (stage / RESULT_FILE).is_file() else None
 
 
 def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:

@@ -68,11 +68,10 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
     Raises:
         DataError: the folder isn't a finished training stage's, or its files can't be read.
     """
-    folder = folder.absolute()
-    training = Training.of(folder)
-    if training is None or training.result is None:
+    training = read_training(folder.absolute())
+    if training.result is None:
         found, expected = f"no {RESULT_FILE} of a training", "the folder of a finished pretrain or sft stage"
-        raise DataError(Problem(found, origin=str(folder), expected=expected))
+        raise DataError(Problem(found, origin=str(training.run.folder), expected=expected))
     return training.run, training.result
 
 

@@ -224,8 +224,8 @@ def test_a_model_that_trains_otherwise_is_refused(
 
 
 def test_a_folder_without_a_finished_training_is_refused(bench: Workbench, tmp_path: Path) -> None:
-    for folder in (bench.stage("begun").folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no result\.json of a training"):
+    for folder, lacking in ((bench.stage("begun").folder, "result.json"), (tmp_path / "nowhere", "run.yaml")):
+        with pytest.raises(DataError, match=f"no {lacking} of a training"):
             prove_losses(folder)
 
 
