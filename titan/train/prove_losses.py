@@ -90,7 +90,9 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
         )
     arguments = flatten(result.model_args)
     dropped = [key for key, value in arguments.items() if "dropout" in key and value]
-    problems += [Problem("the two drop other numbers", f"model.{key}", expected="0") for key in dropped]
+    problems += [
+        Problem("dropout draws other random numbers in the two models", f"model.{key}", expected="0") for key in dropped
+    ]
     if arguments.get("moe_args.load_balance_coeff") and arguments.get("moe_enabled", True):
         why = "training moves a bias of the experts that transformers leaves as it is"
         problems.append(Problem(why, "model.moe_args.load_balance_coeff", expected="null"))

@@ -70,7 +70,7 @@ def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers
 
 def held_whole(own: State, weights: Weights) -> set[str]:
     """The weights with a row for each token that an adapter's checkpoint holds whole; its base's are replaced."""
-    return {key for one in weights.adapters for key in rows_for_tokens(own, stored_model(one.checkpoint))}
+    return {key for one in weights.adapters for key in rows_for_tokens(own, one.stored)}
 
 
 def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[str]) -> dict[str, torch.Tensor]:
@@ -86,7 +86,7 @@ def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[st
 
 def adapter_sized(state: State, own: State, adapter: Adapter) -> dict[str, torch.Tensor]:
     """The state, with tensors sized for the rows that an adapter's checkpoint holds whole."""
-    return with_rows(state, own, rows_for_tokens(own, stored_model(adapter.checkpoint)))
+    return with_rows(state, own, rows_for_tokens(own, adapter.stored))
 
 
 def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[str, torch.Tensor]:
@@ -98,7 +98,8 @@ def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[
 
 def merge_adapter(state: State, adapter: Adapter) -> None:
     """Adds a checkpoint's adapters to the weights in ``state``, in place, and takes the modules that it saved."""
-    stored = check_adapter(adapter, state)
+    check_adapter(adapter, state)
+    stored = adapter.stored
     own = {key: state[key] for key in stored if not is_adapter(key)}
     pairs = {key: torch.empty(size) for key, size in stored.items() if is_adapter(key)}
     load_quietly({**own, **pairs}, adapter.checkpoint)
@@ -116,9 +117,9 @@ def adapted_names(keys: Iterable[str]) -> list[str]:
     return [key.removesuffix(f".{A}") for key in keys if key.endswith(f".{A}")]
 
 
-def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a LoRA checkpoint holds of the model, by key; refuses adapters that don't fit ``state``."""
-    stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
+def check_adapter(adapter: Adapter, state: State) -> None:
+    """Refuses a LoRA stage's checkpoint that doesn't fit the model's weights ``state``."""
+    stored, rank = adapter.stored, adapter.settings.rank
     names = adapted_names(stored)
     wanted = {key: tuple(state[key].shape) for key in stored if key in state}
     for name in names:
@@ -128,7 +129,6 @@ def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
     clauses = differences(stored, wanted) if names else ["has none"]
     hint = "the stage's run.yaml has to be the one that it was trained with"
     refuse_other(clauses, adapter.checkpoint, f"no adapters of rank {rank} for this model", hint)
-    return stored
 
 
 def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:

@@ -46,7 +46,7 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
         stored.pop("lm_head.weight", None)
     clauses = [*twice, *_other_arguments(base, model.model_args), *differences(stored, wanted)]
     found, hint = (
-        "the weights aren't this model's without its routers",
+        "the weights aren't those of this model without its routers",
         "take the flavor and the arguments of the dense model",
     )
     refuse_other(clauses, path, found, hint, KEY)

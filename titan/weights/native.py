@@ -52,8 +52,9 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
             Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
         )
     args = dataclasses.replace(model.args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=model.seq_len)
+    model_cls = model.spec.model_cls
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
-        native = model.spec.model_cls(args).float().eval()
+        native = model_cls(args).float().eval()
     own = native.state_dict()
     state = whole_sized(own, weights, model.to_transformers, held_whole(own, weights))
     if is_hugging_face(weights.whole):
@@ -74,8 +75,8 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
     # The last adapter is the stage's own, which isn't merged.
     for adapter in weights.adapters[-1:]:
         state = adapter_sized(state, own, adapter)
-        trained = check_adapter(adapter, state)
+        check_adapter(adapter, state)
         add_adapters(native, adapter.settings)
         adapted = native.state_dict()
-        load_quietly({key: adapted[key] for key in trained}, adapter.checkpoint)
+        load_quietly({key: adapted[key] for key in adapter.stored}, adapter.checkpoint)
     return native

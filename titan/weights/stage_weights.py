@@ -6,8 +6,10 @@ A base may itself be a LoRA stage, and so on down to a checkpoint that holds a w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from titan.weights.stored_weights import stored_model
 from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.training import Lora
@@ -22,6 +24,11 @@ class Adapter:
 
     checkpoint: Path
     settings: Lora
+
+    @cached_property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what the checkpoint holds of the model, by key."""
+        return stored_model(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def base_checkpoint(training: Training) -> Path:
     """The checkpoint that a LoRA stage was started from.
 
     Raises:
-        ConfigError: it isn't there any more, or its files are others than when the stage began.
+        ConfigError: it isn't there any more, or its files have changed since the stage began.
     """
     run, checkpoint = training.run, None
     if run.base and is_hugging_face(run.base):
@@ -90,7 +97,7 @@ def base_checkpoint(training: Training) -> Path:
     if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
         raise ConfigError(
             Problem(
-                f"{checkpoint} isn't what {run.folder} was trained on: its files are others",
+                f"{checkpoint} isn't what {run.folder} was trained on: its files have changed",
                 key="sft.base",
                 hint="an adapter fits the weights that it was trained on, and no others: train it again",
             )

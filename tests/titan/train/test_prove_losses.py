@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(
     ("family", "arguments", "said"),
     [
         ("mod", {}, "model.name: mod chooses tokens otherwise in training"),
-        ("qwen2", {"dropout": 0.1}, "model.dropout: the two drop other numbers"),
+        ("qwen2", {"dropout": 0.1}, "model.dropout: dropout draws other random numbers in the two models"),
         (
             "deepseek_v3",
             {"moe_args": {"load_balance_coeff": 1e-3}},

@@ -129,7 +129,7 @@ def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
     write(base_digest=checkpoint_digest(step(base)))
     assert named_weights(step(moved.folder)).whole == step(base)
     write(base_digest="0" * 64)
-    with pytest.raises(ConfigError, match=r"isn't what .*sft was trained on: its files are others"):
+    with pytest.raises(ConfigError, match=r"isn't what .*sft was trained on: its files have changed"):
         named_weights(step(moved.folder))
     write(base=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"the base of .*sft isn't there: .*nowhere"):

@@ -189,7 +189,9 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
     edited = make_plan("mine", configs)
     for stage in ("pretrain", "sft"):
         assert len({fingerprints(plan)[stage] for plan in (plain, wider, edited)}) == 3
-    with pytest.raises(ConfigError, match=r"pretrain\.tokenizer\.vocab_size: unset, and of a family of one's own"):
+    with pytest.raises(
+        ConfigError, match=r"pretrain\.tokenizer\.vocab_size: unset, and a plan doesn't know the vocabulary"
+    ):
         make_plan("mine", configs, overrides=["pretrain.tokenizer.vocab_size=null"])
     (tmp_path / "family.py").unlink()
     (warning,) = make_plan("mine", configs).config.warnings
