@@ -34,29 +34,21 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
     import torch
 
     from titan.models.lora import add_adapters
-    from titan.weights.adapters import (
-        adapter_sized,
-        check_adapter,
-        held_whole,
-        load_quietly,
-        merge_adapter,
-        whole_sized,
-    )
+    from titan.weights import adapters
     from titan.weights.disk_tensors import OnDisk
     from titan.weights.hf_tensors import from_folder
     from titanflow.architectures.huggingface import is_hugging_face
 
     weights, checkpoint = model.weights, model.weights.checkpoint
     if not (checkpoint / ".metadata").is_file():
-        raise DataError(
-            Problem("no distributed checkpoint", origin=str(checkpoint), expected="a step-N folder with .metadata")
-        )
+        expected = "a step-N folder with .metadata"
+        raise DataError(Problem("no distributed checkpoint", origin=str(checkpoint), expected=expected))
     args = dataclasses.replace(model.args, attn_type="sdpa", attn_mask_type="causal", max_seq_len=model.seq_len)
     model_cls = model.spec.model_cls
     with torch.device("cpu"), nullcontext() if disk is None else OnDisk(disk):
         native = model_cls(args).float().eval()
     own = native.state_dict()
-    state = whole_sized(own, weights, model.to_transformers, held_whole(own, weights))
+    state = adapters.whole_sized(own, weights, model.to_transformers, adapters.held_whole(own, weights))
     if is_hugging_face(weights.whole):
         for key, value in from_folder(weights.whole, state, model.to_transformers):
             if value is None:
@@ -68,15 +60,15 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
         spare = {"output.weight"} - set(stored) if getattr(args, "enable_weight_tying", False) else set()
         wanted = {key: tuple(value.shape) for key, value in state.items() if key not in spare}
         refuse_other(differences(stored, wanted), weights.whole)
-        load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
+        adapters.load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
-        state = adapter_sized(state, own, adapter)
-        merge_adapter(state, adapter)
+        state = adapters.adapter_sized(state, own, adapter)
+        adapters.merge_adapter(state, adapter)
     # The last adapter is the stage's own, which isn't merged.
     for adapter in weights.adapters[-1:]:
-        state = adapter_sized(state, own, adapter)
-        check_adapter(adapter, state)
+        state = adapters.adapter_sized(state, own, adapter)
+        adapters.check_adapter(adapter, state)
         add_adapters(native, adapter.settings)
         adapted = native.state_dict()
-        load_quietly({key: adapted[key] for key in adapter.stored}, adapter.checkpoint)
+        adapters.load_quietly({key: adapted[key] for key in adapter.stored}, adapter.checkpoint)
     return native

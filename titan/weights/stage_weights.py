@@ -87,19 +87,10 @@ def base_checkpoint(training: Training) -> Path:
     elif training.base and training.base.result:
         checkpoint = training.base.result.checkpoint
     if checkpoint is None:
-        raise ConfigError(
-            Problem(
-                f"the base of {run.folder} isn't there: {run.base}",
-                key="sft.base",
-                expected=f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}",
-            )
-        )
+        expected = f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}"
+        raise ConfigError(Problem(f"the base of {run.folder} isn't there: {run.base}", "sft.base", expected=expected))
     if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
-        raise ConfigError(
-            Problem(
-                f"{checkpoint} isn't what {run.folder} was trained on: its files have changed",
-                key="sft.base",
-                hint="an adapter fits the weights that it was trained on, and no others: train it again",
-            )
-        )
+        found = f"{checkpoint} isn't what {run.folder} was trained on: its files have changed"
+        hint = "an adapter fits the weights that it was trained on, and no others: train it again"
+        raise ConfigError(Problem(found, "sft.base", hint=hint))
     return checkpoint

@@ -15,7 +15,6 @@ from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.results import TrainResult, result_of
 
 TRAINED = ("pretrain", "sft")
-"""The stages that train."""
 
 
 @dataclass(frozen=True)
