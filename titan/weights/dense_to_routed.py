@@ -61,13 +61,9 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
 
 
 def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
-    if base is None:
-        return []
     own = dataclasses.asdict(args)
-    return [
-        f"was trained with {key}={value!r}, the model's is {own[key]!r}"
-        for key, value in base.other_arguments(own).items()
-    ]
+    given = base.other_arguments(own) if base else {}
+    return [f"was trained with {key}={value!r}, the model's is {own[key]!r}" for key, value in given.items()]
 
 
 def _described(new: set[str], state: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
 from titanflow.run.checkpoints import METADATA
 from titanflow.run.contract import StageRun
-from titanflow.run.training import read_training
+from titanflow.run.training import Training, read_training
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
 """The names of this run's stages in ``models``; ``base`` may lie outside of the run."""
@@ -75,11 +75,13 @@ def _stage_export(run: StageRun, name: str) -> Path:
     stage = _stage(run, name)
     if is_hugging_face(stage):
         return stage
-    training, folder = read_training(stage), stage / EXPORT_FOLDER
+    training, folder = Training.of(stage), stage / EXPORT_FOLDER
     if not (folder / CONFIG_FILE).is_file():
         logger.info("%s has no export yet: exporting its newest checkpoint", stage)
+        training = training or read_training(stage)
         export_model(trained_model(training, newest_checkpoint(stage / "checkpoint")), folder)
-    check_locked(training, folder, name)
+    if training is not None:
+        check_locked(training, folder, name)
     return folder
 
 
