@@ -31,7 +31,6 @@ from titanflow.common.utf8_mode import restart_in_utf8_mode
 
 DEFAULT_PORT = 4200
 DEPLOY_SECONDS = 120.0
-GRACE_SECONDS = 20.0
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 """How often runs are looked after; a lost one is known after three looks."""
@@ -182,7 +181,7 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
-    with started(command, log, env, GRACE_SECONDS) as process:
+    with started(command, log, env) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
             said = log.read_text(errors="replace", encoding="utf-8")
             raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{said}")

@@ -30,6 +30,8 @@ MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
 OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """For each process: logs are written at once and in UTF-8, and nothing is imported from its folder."""
+GRACE_SECONDS = 20.0
+"""How long a process may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
 SETTLE_SECONDS = 1.0
 """How long descendants may outlive a process that ended by itself before they get SIGTERM."""
 KILLED_SECONDS = 20.0
@@ -117,7 +119,7 @@ class Process:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = 20.0
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = GRACE_SECONDS
 ) -> Iterator[Process]:
     """Runs a command for as long as the block lasts; however the block ends, no process is left."""
     process = None

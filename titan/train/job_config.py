@@ -104,7 +104,8 @@ def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArch
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
     """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
-    from titan.weights.adapters import base_checkpoint
+    from titan.weights.stage_weights import base_checkpoint
+    from titanflow.run.training import Training
 
     problems = other_problems(run.config)
     if base is None:
@@ -113,7 +114,7 @@ def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture 
     if problems:
         raise ConfigError(run.placed(problems))
     if os.environ.get("RANK", "0") == "0":
-        base_checkpoint(run)
+        base_checkpoint(Training(run))
     register_converter()
     config.model.converters = [*config.model.converters, CONVERTER]
 

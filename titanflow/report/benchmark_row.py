@@ -10,9 +10,9 @@ from typing import Any
 from titanflow.common.quantities import GIB, short, size
 from titanflow.plan.forecast.layout import Layout
 from titanflow.run.contract import METRICS_FILE, StageRun
-from titanflow.run.finished_training import finished_training
 from titanflow.run.manifest import Manifest
 from titanflow.run.metrics import read_metrics
+from titanflow.run.training import finished_training
 
 UNKNOWN = "–"
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {

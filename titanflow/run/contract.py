@@ -6,6 +6,7 @@ With these files alone a stage can be run again by hand, by the command that its
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publ
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask a run and its processes to end in good order."""
 INTERRUPTED_EXIT = 143
 """Exit status of a stage that saved and left on SIGTERM (128 + 15), as a shell reports it."""
 

@@ -170,7 +170,7 @@ def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):
     apply_stage_defaults(config, stage, base)
     assert config.model.converters == ["lora"]
     (export / "config.json").write_text("{ }")
-    with pytest.raises(ConfigError, match="its files are others"):
+    with pytest.raises(ConfigError, match="its files have changed"):
         apply_stage_defaults(build_job_config(stage), stage, base)
 
 

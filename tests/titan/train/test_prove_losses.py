@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(
     ("family", "arguments", "said"),
     [
         ("mod", {}, "model.name: mod chooses tokens otherwise in training"),
-        ("qwen2", {"dropout": 0.1}, "model.dropout: the two drop other numbers"),
+        ("qwen2", {"dropout": 0.1}, "model.dropout: dropout draws other random numbers in the two models"),
         (
             "deepseek_v3",
             {"moe_args": {"load_balance_coeff": 1e-3}},
@@ -224,6 +224,6 @@ def test_a_model_that_trains_otherwise_is_refused(
 
 
 def test_a_folder_without_a_finished_training_is_refused(bench: Workbench, tmp_path: Path) -> None:
-    for folder in (bench.stage("begun").folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no result\.json of a training"):
+    for folder, lacking in ((bench.stage("begun").folder, "result.json"), (tmp_path / "nowhere", "run.yaml")):
+        with pytest.raises(DataError, match=f"no {lacking} of a training"):
             prove_losses(folder)

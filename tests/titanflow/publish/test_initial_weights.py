@@ -161,11 +161,13 @@ def test_another_model_s_are_refused_in_the_plan(hub: LocalHub, repo: Repo, conf
     key = rf"--set pretrain\.checkpoint\.initial_load_path={REPO}: pretrain\.checkpoint\.initial_load_path"
     for name, value, argument in (("num_hidden_layers", 3, "n_layers"), ("rope_theta", 10_000.0, "rope_theta")):
         upload(hub, None, config__json=json.dumps(CONFIG | {name: value}).encode())
-        said = refused(configs, f"{key}: found {REPO}, whose {argument} is {value}, and the model's is", *BY_PATH)
+        said = refused(
+            configs, f"{key}: found the weights of {REPO}, whose {argument} is {value}, and the model's is", *BY_PATH
+        )
         assert f"set model.{argument}: {value}" in said
     llama = {**CONFIG, "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
     upload(hub, None, config__json=json.dumps(llama).encode())
-    refused(configs, f"{key}: found {REPO}, a llama3, and the model is a qwen3", *BY_PATH)
+    refused(configs, f"{key}: found the weights of {REPO}, a llama3, and the model is a qwen3", *BY_PATH)
 
 
 def test_what_isnt_there_is_refused_with_what_could_be(hub: LocalHub, cache: Path, configs: Path) -> None:
@@ -242,7 +244,7 @@ def test_a_stage_s_weights_are_another_model_s_where_its_arguments_say_so(
         return make_plan("alone", configs, "next", [tokenizer, begins, *settings])
 
     assert stage(again("pretrain.model.rope_theta=1e6"), "pretrain").state == "RUN"
-    with pytest.raises(ConfigError, match="initial_load_path: found weights whose rope_theta is"):
+    with pytest.raises(ConfigError, match="initial_load_path: found the weights of pretrain, whose rope_theta is"):
         again("pretrain.model.rope_theta=5e5")
-    with pytest.raises(ConfigError, match="found the weights of a qwen3, and the model is a llama3"):
+    with pytest.raises(ConfigError, match="found the weights of pretrain, a qwen3, and the model is a llama3"):
         again("modules.pretrain.model=llama.yaml")

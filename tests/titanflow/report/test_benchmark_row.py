@@ -87,7 +87,7 @@ def test_the_command_prints_a_row_for_each_folder(configs: Path) -> None:
 def test_a_folder_without_a_finished_training_is_refused(configs: Path, tmp_path: Path) -> None:
     folder = finish(configs).folder
     for other in (folder / "evaluate", folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="expected: the folder of a finished pretrain or sft stage"):
+        with pytest.raises(DataError, match="expected: the folder of a pretrain or sft stage"):
             benchmark_row(other)
 
 
@@ -100,5 +100,5 @@ def test_files_that_cant_be_read_are_refused(configs: Path) -> None:
             benchmark_row(folder)
         (folder / name).write_text(kept)
     (folder / "run.yaml").unlink()
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match=r"no run\.yaml of a training"):
         benchmark_row(folder)

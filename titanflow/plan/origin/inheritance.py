@@ -14,7 +14,7 @@ from typing import Any
 
 from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.architectures.new_tokens import new_tokens, token_rows
-from titanflow.config.batch import global_batch_size
+from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
@@ -27,8 +27,8 @@ from titanflow.run.results import InheritanceRow
 SHOWN = (
     "optimizer.lr",
     "training.steps",
-    "training.local_batch_size",
-    "training.global_batch_size",
+    LOCAL,
+    GLOBAL,
     "training.seq_len",
     "debug.seed",
     "launcher.device",
@@ -101,7 +101,7 @@ def _dropout(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
 def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
     for key in SHOWN:
         before, here = _value(base.config, key), _value(run.config, key)
-        row = _own(key, before, here, base, run.origins.get(_written_key(key, run.config), ""))
+        row = _own(key, before, here, base, run.origins.get(rows_key(run.config) if key == GLOBAL else key, ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
             row.here += f", longer than any row of {base.stage}'s, by sft.allow_longer_context"
         elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
@@ -112,16 +112,10 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
-    if key == "training.global_batch_size":
+    if key == GLOBAL:
         return global_batch_size(config)
     section, _, name = key.partition(".")
     return (config.get(section) or {}).get(name)
-
-
-def _written_key(key: str, config: Mapping[str, Any]) -> str:
-    """The key that sets a value: an unset global batch size follows from the local one."""
-    is_set = key != "training.global_batch_size" or (config.get("training") or {}).get("global_batch_size", -1) > 0
-    return key if is_set else "training.local_batch_size"
 
 
 def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:

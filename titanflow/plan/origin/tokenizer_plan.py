@@ -138,7 +138,7 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
         return
     assert module.base is not None
     other = f"{module.base.stage} has another tokenizer ({folder})"
-    message = f"found {given.named}, and {other}: fine-tuning keeps its base's"
+    message = f"found {given.named}, and {other}: fine-tuning keeps its base's tokenizer"
     hint = "leave it out here, or give it to the base and pretrain again"
     raise ConfigError(module.problem(given.key, message, hint=hint))
 
