@@ -43,9 +43,7 @@ def test_what_trains_nothing_is_no_training(tmp_path: Path) -> None:
         ("result.json", "{}", "/result\\.json: another version of titanflow wrote it"),
     ],
 )
-def test_files_that_cant_be_read_are_refused_with_their_folder(
-    tmp_path: Path, name: str, text: str, told: str
-) -> None:
+def test_files_that_cant_be_read_are_refused_with_their_folder(tmp_path: Path, name: str, text: str, told: str) -> None:
     folder = write_outside_base(tmp_path / "pretrain")
     (folder / name).write_text(text)
 
