@@ -41,7 +41,7 @@ test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(DEVELOPED)
-	$(BIN)/python -m pytest --fast -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest --fast $(ARGS)
 
 survival: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)

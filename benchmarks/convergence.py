@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from titan.export.stage_model import stage_model
 from titan.models.registry import train_spec
+from titan.weights.stage_model import stage_model
 from titanflow.run.results import EvaluateResult, TrainResult, read_result
+from titanflow.run.training import read_training
 
 FAMILIES = {"qwen2": "#848d97", "mod": "#3b82f6", "dtf": "#f97316", "tdtf": "#10b981"}
 """Each family and the colour of its curve; the first is the dense one."""
@@ -38,7 +39,7 @@ def figures(folder: Path) -> dict[str, Any]:
     trained, evaluated = read_result(folder / "pretrain"), read_result(folder / "evaluate")
     assert isinstance(trained, TrainResult)
     assert isinstance(evaluated, EvaluateResult)
-    model = stage_model(folder / "pretrain")
+    model = stage_model(read_training(folder / "pretrain"))
     import torch
 
     with torch.device("meta"):

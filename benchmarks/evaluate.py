@@ -43,8 +43,10 @@ def untrained_export(folder: Path) -> Path:
     import torch
     from torch.distributed import checkpoint as dcp
 
-    from titan.export.export import export_dcp
+    from titan.export.export import export_model
     from titan.models.registry import train_spec
+    from titan.weights.stage_model import TrainedModel
+    from titan.weights.stage_weights import Weights
     from titanflow.config.files.chat_template import template_text
     from titanflow.data.stdlib.text import documents
     from titanflow.data.tokenizer.tokenizer import train_tokenizer
@@ -58,10 +60,9 @@ def untrained_export(folder: Path) -> Path:
         model.init_weights()
     dcp.save(model.state_dict(), checkpoint_id=folder / "step-1", no_dist=True)
     template = template_text("chatml")
-    exported = export_dcp(
-        folder / "step-1", "llama3", args, folder / "tokenizer", folder / "export", POSITIONS, chat_template=template
-    )
-    return exported.folder
+    weights = Weights(folder / "step-1")
+    model = TrainedModel("llama3", args, POSITIONS, folder / "tokenizer", weights=weights, chat_template=template)
+    return export_model(model, folder / "export").folder
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -36,7 +36,7 @@ LOOKS_PENDING = 6
 """The same for a run that isn't Running yet, whose process may still be starting."""
 KILLED = re.compile(r"status code:? -9\b")
 """A worker's message about a run's process that was killed."""
-LOST = "the run's process is gone without a word: its worker or its machine went down"
+LOST = "the run's process is gone without an error: its worker or its machine went down"
 SETTLED = timedelta(seconds=5)
 """A worker may report a crash twice; after this time a state will not change any more."""
 RECENTLY = timedelta(minutes=5)
@@ -112,7 +112,7 @@ class LostRuns:
         if run.run_count > lost:
             if run.id not in self._given_up:
                 self._given_up.add(run.id)
-                self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and is left as it is")
+                self._tell(f"{run.name} crashed in attempt {run.run_count} of {lost + 1} and isn't started again")
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
         message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"
@@ -147,7 +147,7 @@ class LostRuns:
             self._is_away = False
         except Exception as error:
             if not self._is_away:
-                self._tell(f"the runs can't be looked after ({type(error).__name__}: {error}); trying again")
+                self._tell(f"lost runs can't be looked for ({type(error).__name__}: {error}); trying again")
             self._is_away = True
 
 

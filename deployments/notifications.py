@@ -102,7 +102,7 @@ def _automation(name: str, deployment: str, kind: Kind, block: UUID) -> Automati
     payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
     return AutomationCore(
         name=name,
-        description="Made by titanflow from the experiment's `notify`; its next deploy writes it anew.",
+        description="Made by titanflow from the experiment's `notify`; the next deploy overwrites it.",
         trigger=_trigger(deployment, kind),
         actions=[CallWebhook(block_document_id=block, payload=payload)],
     )

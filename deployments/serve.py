@@ -31,7 +31,6 @@ from titanflow.common.utf8_mode import restart_in_utf8_mode
 
 DEFAULT_PORT = 4200
 DEPLOY_SECONDS = 120.0
-GRACE_SECONDS = 20.0
 WATCH_SECONDS = 1.0
 LOOK_SECONDS = 10.0
 """How often runs are looked after; a lost one is known after three looks."""
@@ -49,18 +48,22 @@ WORKER_ENV = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
 def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
     pool: Annotated[
-        str | None, typer.Option(help="Only a worker for the stages with launcher.pool: this, on a running server.")
+        str | None,
+        typer.Option(help="Start only a worker for this pool (launcher.pool), on a server that runs already."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Runs at a time of each worker.")] = 1,
-    one_worker_per_gpu: Annotated[bool, typer.Option(help="A worker for each GPU; else one that has all.")] = False,
+    limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
+    one_worker_per_gpu: Annotated[
+        bool, typer.Option(help="Start a worker for each GPU; by default one worker has all.")
+    ] = False,
     experiment: Annotated[
-        str | None, typer.Option(help="What nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
+        str | None, typer.Option(help="The experiment that nightly runs.", envvar="TITANFLOW_NIGHTLY_EXPERIMENT")
     ] = None,
     nightly_cron: Annotated[
-        str | None, typer.Option(help="When: '0 2 * * *' is at two.", envvar="TITANFLOW_NIGHTLY_CRON")
+        str | None,
+        typer.Option(help="The time as in cron: '0 2 * * *' is two at night.", envvar="TITANFLOW_NIGHTLY_CRON"),
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Where, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
+        str | None, typer.Option(help="The time zone, as Europe/Berlin.", envvar="TITANFLOW_NIGHTLY_TIMEZONE")
     ] = None,
 ) -> None:
     """Serves the deployments on-demand and nightly until ^C."""
@@ -178,7 +181,7 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
-    with started(command, log, env, GRACE_SECONDS) as process:
+    with started(command, log, env) as process:
         if process.wait(DEPLOY_SECONDS) != 0:
             said = log.read_text(errors="replace", encoding="utf-8")
             raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{said}")

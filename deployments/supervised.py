@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.process.process import Process
+from tasks.process.process import GRACE_SECONDS, Process
 from titanflow.common.errors import StageFailed
 
-GRACE_SECONDS = 20.0
 MOST_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 600.0
 

@@ -13,7 +13,7 @@ from types import FrameType
 
 import psutil
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from titanflow.run.contract import STOP_SIGNALS
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def ended_after(seconds: float) -> Iterator[None]:
 def _end(heard: socket.socket, seconds: float) -> None:
     with heard:
         number = 0
-        while number not in SIGNALS:
+        while number not in STOP_SIGNALS:
             if not (byte := heard.recv(1)):
                 return
             number = byte[0]

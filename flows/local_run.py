@@ -22,7 +22,7 @@ from prefect.settings import (
 
 from flows.interruption import ended_after, sigterm_as_exit
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
-from tasks.process.launch import GRACE_SECONDS
+from tasks.process.process import GRACE_SECONDS
 from titanflow.common.errors import TitanflowError
 from titanflow.config.overrides import parse_settings
 

@@ -61,7 +61,7 @@ def run_night(
     reason = "" if has_begun else why_left_out(config.spec.nightly.catch_up)
     with held(runs, NIGHTS_LOCK) as mine:
         if not mine:
-            reason = "another night is at work"
+            reason = "another night is still running"
         if reason:
             return _left_out(Night(date=day, run=name), folder, reason, has_begun)
         return _at_work(Night(date=day, run=name), folder, config, lambda: work(name, settings))
@@ -74,7 +74,7 @@ def why_left_out(catch_up: bool) -> str:
         return f"{newer} newer {'nights are' if newer > 1 else 'night is'} due: the newest is run"
     if not catch_up and present - scheduled > LATE:
         late = timedelta(seconds=round((present - scheduled).total_seconds()))
-        return f"{late} h late; with nightly.catch_up: true it would be run"
+        return f"{late} h late; with nightly.catch_up: true it would run"
     return ""
 
 

@@ -18,7 +18,7 @@ from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys import bounds
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 from titanflow.plan.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
@@ -64,21 +64,21 @@ def pretrain_sft(
     """Pretrains, fine-tunes, evaluates and publishes one experiment.
 
     A stage whose inputs haven't changed is CACHED; one that was interrupted resumes from its newest checkpoint.
-    What was made from other inputs is STALE, and refused unless on_stale says otherwise.
-    Where the gate holds the model back, the run ends completed, in the state "Held back".
+    A stage that was made from other inputs is STALE, and the run is refused unless on_stale says otherwise.
+    If the gate holds the model back, the run completes in the state "Held back".
 
     Args:
         experiment: Name of an experiment in configs/experiments, or its file.
         configs: Folder with experiments/, modules/ and models/; unset, titanflow's own.
         run: Name of the run's folder; {date} becomes the day that the run was scheduled for, in its schedule's
             time zone.
-        night: Whether the run is the night's of that day: what the experiment's `nightly` says is done.
+        night: Whether this is the nightly run of that day, which does what the experiment's `nightly` says.
         pretrain_steps: Sets pretrain.training.steps.
         sft_steps: Sets sft.training.steps.
         pretrain_learning_rate: Sets pretrain.optimizer.lr.
         sft_learning_rate: Sets sft.optimizer.lr.
         nproc_per_node: Sets launcher.nproc_per_node: the processes of every stage, one a GPU.
-        on_stale: What becomes of a stage that was made from other inputs; unset, as the experiment says (error).
+        on_stale: What to do with a stage that was made from other inputs; unset, as the experiment says (error).
         wait: Whether to wait for another run of the same folder; otherwise this one fails.
         pretrain: Settings of pretraining; what isn't set stays as the experiment has it.
         sft: Settings of fine-tuning, likewise.

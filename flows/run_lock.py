@@ -60,7 +60,7 @@ def _wait(blocked_by: Callable[[], str], folder: Path, seconds: float | None, sa
                 f"{folder} is in use by {blocker}: wait for it (--wait), or give this run another name with --run"
             )
         if waited - said >= SAY_SECONDS:
-            say(f"{folder} is in use by {blocker}: waiting for it since {waited:.0f} s")
+            say(f"{folder} is in use by {blocker}: has waited for it for {waited:.0f} s")
             said = waited
         time.sleep(POLL_SECONDS)
     return said >= 0

@@ -26,6 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
 from flows.parameters.run_request import RunRequest
+from tasks.process.process import GRACE_SECONDS
 from tasks.ui.labels import LOST_LABEL, stage_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost, TitanflowError
@@ -34,7 +35,7 @@ from titanflow.run.results import StageResult, read_result
 
 FLOW = "run-stage"
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 25.0
+CANCEL_SECONDS = GRACE_SECONDS + 5.0
 """How long to wait for a cancelled stage. After 30 s Prefect's worker kills the waiting flow."""
 LEFT_SECONDS = 120.0
 """How long to wait for a stage that a killed run left behind."""
@@ -102,7 +103,7 @@ def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
         state = _ended(flow_run)
     except BaseException:
         with contextlib.suppress(Exception):
-            _cancel(flow_run, GRACE_SECONDS)
+            _cancel(flow_run, CANCEL_SECONDS)
         raise
     if not state.is_completed():
         raise failure(plan, state)
@@ -133,9 +134,9 @@ def end_left(plan: StagePlan) -> None:
             ),
         )
     for flow_run in left:
-        get_run_logger().info("%s is still at work: it saves and ends", flow_run.name)
+        get_run_logger().info("%s is still running: it saves and stops", flow_run.name)
         if not _cancel(flow_run, LEFT_SECONDS):
-            raise StageLost(f"{plan.stage} of an earlier attempt is still at work in pool {plan.pool}")
+            raise StageLost(f"{plan.stage} of an earlier attempt is still running in pool {plan.pool}")
 
 
 def _tag(plan: StagePlan) -> str:

@@ -15,6 +15,8 @@ class Cli:
 
     configs: Path
     home: Path
+    api: str = ""
+    """The address of a Prefect server; without one each run starts its own."""
 
     @property
     def run_folder(self) -> Path:
@@ -23,10 +25,11 @@ class Cli:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts a command and returns at once."""
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
         command = [sys.executable, "-m", "titanflow.cli.main", arguments[0], "tiny", "--configs", str(self.configs)]
         return subprocess.Popen(
             [*command, *arguments[1:]],
-            env={**os.environ, "PREFECT_HOME": str(self.home), "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"},
+            env={**os.environ, "PREFECT_HOME": str(self.home), **server, "HF_HUB_OFFLINE": "1", RECORD_BATCHES: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

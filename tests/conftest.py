@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import Cli
-from fast import NoProcess
+from fast import Fast
 from hypothesis import settings
 from scheduling import SharedRuns
 from tiny_experiment import write_tiny_experiment
@@ -30,13 +30,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("few", max_examples=200, derandomize=True, deadline=None, database=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=2000)
 settings.load_profile("few")
+# What a test writes need not outlast a loss of power, and a disk that others use takes milliseconds for each promise.
+os.fsync = lambda file: None
 # What collecting the tests imports stays: a million objects, and to look through them takes most of a second each time.
 gc.disable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--survival`` runs what takes half an hour: every event that ends a run, in every stage."""
-    parser.addoption("--fast", action="store_true", help="run what starts no process: under two minutes")
+    parser.addoption("--fast", action="store_true", help="run what starts no process and isn't slow: under two minutes")
     parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
     parser.addoption("--cluster", action="store_true", help="run tests/cluster, in a Slurm that they start")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
@@ -45,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Not where xdist only hands tests out: it starts those that run them."""
     if config.getoption("--fast") and (hasattr(config, "workerinput") or not config.getoption("numprocesses")):
-        config.pluginmanager.register(NoProcess())
+        config.pluginmanager.register(Fast())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,15 +89,18 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of configs whose experiment ``tiny`` has every stage; its workspace is ``runs`` beside it."""
-    return write_tiny_experiment(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One database for all: its first start takes ten seconds."""
     return tmp_path_factory.mktemp("prefect-home")
+
+
+@pytest.fixture(scope="session")
+def api(prefect_home: Path) -> Iterator[str]:
+    """A Prefect server for all whose subject isn't the one that a run starts for itself: each start takes seconds."""
+    from lasting_server import lasting_server
+
+    with lasting_server(prefect_home) as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import fake_checkpoint
+import finished_stage
 
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import EvaluateResult, PrepareResult, PublishResult, StageResult, TrainResult, write_result
+from titanflow.run.results import PrepareResult, PublishResult, StageResult, write_result
 
 STEP = 8
 
@@ -54,7 +54,7 @@ def interrupt(stage: StagePlan, manifest: Manifest) -> None:
 
 def write_checkpoint(folder: Path) -> Path:
     """A complete checkpoint below a stage's folder."""
-    return fake_checkpoint.write_checkpoint(folder / "checkpoint" / f"step-{STEP}")
+    return finished_stage.write_checkpoint(folder / "checkpoint" / f"step-{STEP}")
 
 
 def _outputs(stage: StagePlan) -> StageResult:
@@ -67,14 +67,13 @@ def _outputs(stage: StagePlan) -> StageResult:
         return PrepareResult(datasets={dataset["folder"]: {} for dataset in run.config["datasets"]})
     if stage.stage in ("pretrain", "sft"):
         write_text_atomically(folder / "export" / "model.safetensors", "exported")
-        return TrainResult(
+        write_checkpoint(folder)
+        return finished_stage.train_result(
+            folder,
             stage=stage.stage,
-            checkpoint=write_checkpoint(folder),
             step=STEP,
             model_name=run.config["model"]["name"],
             flavor=run.config["model"]["flavor"],
-            model_args={},
-            parameters=1,
             seq_len=48,
             tokenizer=run.tokenizer,
             export=folder / "export",
@@ -82,5 +81,5 @@ def _outputs(stage: StagePlan) -> StageResult:
         )
     if stage.stage == "evaluate":
         (folder / "samples_sft_tiny_colour.jsonl").write_text("{}\n")
-        return EvaluateResult(scores={}, folders={}, digests={})
+        return finished_stage.evaluate_result()
     return PublishResult(target="folder", location=str(folder / "model"))

@@ -18,6 +18,13 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from watching import PATIENCE
+
+from titanflow.plan.begin import begin_stage
+from titanflow.plan.launch import MODULES
+from titanflow.plan.stage_plan import Plan
+from titanflow.run.contract import RUN_FILE
+
 PRELOADED = "forked_preload"
 FORKED = multiprocessing.get_context("forkserver")
 
@@ -49,6 +56,15 @@ def run_forked(
             process.kill()
             process.join()
     return 0
+
+
+def run_stages(plan: Plan) -> None:
+    """Runs every stage of a plan, each what the command line would start, with no flow between them."""
+    for stage in plan.stages:
+        begin_stage(stage)
+        folder = stage.run.folder
+        command, log = ["-m", MODULES[stage.stage], str(folder / RUN_FILE)], folder / "log.txt"
+        assert run_forked(command, 1, {**os.environ, **stage.env}, log, 5 * PATIENCE) == 0, log.read_text()
 
 
 def free_port() -> int:

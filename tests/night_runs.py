@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from finished_stage import finish_training
+
 from titanflow.nightly.night import Night
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import PublishResult, TrainResult, write_result
+from titanflow.run.results import PublishResult, write_result
 
 
 def write_night(runs: Path, day: str, **changes: Any) -> Path:
@@ -26,18 +28,7 @@ def train(folder: Path, skip_rows: int = 0, base: str = "") -> Path:
     (checkpoint / ".metadata").write_text("all")
     config = {"training": {"global_batch_size": 4, "skip_rows": skip_rows}, "checkpoint": {"initial_load_path": base}}
     StageRun(stage="pretrain", experiment="e", run=folder.name, folder=stage, config=config).write()
-    result = TrainResult(
-        stage="pretrain",
-        checkpoint=checkpoint,
-        step=10,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        loss=2.5,
-        seq_len=8,
-    )
-    write_result(stage, result)
+    finish_training(stage, step=10, loss=2.5)
     record = StageRecord(fingerprint="f", finished="2026-11-21T03:00:00+00:00", digest=f"digest of {folder.name}")
     path = folder / "manifest.json"
     path.write_text(Manifest(folder=folder, stages={"pretrain": record}).model_dump_json())

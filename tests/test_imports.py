@@ -40,6 +40,11 @@ def test_a_plan_imports_nothing_heavy() -> None:
     assert loaded_after("import titanflow.cli.main, titanflow.plan.plan, titanflow.plan.view", *heavy) == []
 
 
+def test_help_imports_no_keys_and_nothing_that_reads_them() -> None:
+    unused = ("pydantic", "yaml", "jinja2", "titanflow.config.keys.experiment", "titanflow.run")
+    assert loaded_after("import titanflow.cli.main", *unused) == []
+
+
 @pytest.mark.parametrize("package", ["flows", "tasks", "titan", "titanflow", "deployments"])
 def test_every_package_has_modules(package: str) -> None:
     assert modules_of(package)

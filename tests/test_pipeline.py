@@ -1,19 +1,19 @@
 """The whole pipeline through the command line, with every real part."""
 
 import json
-import os
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from command_line import Cli
+from forked_ranks import run_stages
 from tiny_experiment import question, write_tiny_experiment
 from watching import wait_for
 
-from titanflow.plan.begin import begin_stage
 from titanflow.plan.plan import make_plan
 from titanflow.run.outputs import content_digest
 from titanflow.run.results import read_result
@@ -22,19 +22,17 @@ STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Cli:
-    """A run that went through."""
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, api: str) -> Cli:
+    """A run that went through with a server of its own; the commands after it share one."""
     cli = Cli(write_tiny_experiment(tmp_path_factory.mktemp("finished")), prefect_home)
     done = cli("run")
     assert done.returncode == 0, done.stderr
     assert "Published" in done.stdout
-    return cli
+    return replace(cli, api=api)
 
 
 def states(cli: Cli, *settings: str) -> dict[str, str]:
-    done = cli("plan", "--json", *settings)
-    assert done.returncode == 0, done.stderr
-    return {stage["stage"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}
+    return {stage.stage: stage.state for stage in make_plan("tiny", cli.configs, overrides=settings).stages}
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -46,7 +44,8 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 def test_a_finished_run_is_cached(finished: Cli) -> None:
-    assert states(finished) == dict.fromkeys(STAGES, "CACHED")
+    planned = json.loads(finished("plan", "--json").stdout)["stages"]
+    assert {stage["stage"]: stage["state"] for stage in planned} == dict.fromkeys(STAGES, "CACHED") == states(finished)
     before = (finished.run_folder / "manifest.json").read_text()
     done = finished("run", "--json")
     assert done.returncode == 0
@@ -121,13 +120,13 @@ def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished:
     ],
 )
 def test_a_change_makes_stale_what_depends_on_it(finished: Cli, setting: str, expected: list[str]) -> None:
-    assert list(states(finished, "--set", setting).values()) == expected
+    assert list(states(finished, setting).values()) == expected
 
 
 def test_a_changed_text_is_prepared_and_makes_its_training_stale(finished: Cli, tmp_path: Path) -> None:
     other = tmp_path / "text.txt"
     other.write_text((finished.configs.parent / "text.txt").read_text() + "One line more.\n")
-    assert states(finished, "--set", f"pretrain.data.path={other}")["pretrain"] == "STALE"
+    assert states(finished, f"pretrain.data.path={other}")["pretrain"] == "STALE"
 
 
 def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
@@ -142,7 +141,7 @@ def test_an_output_that_is_gone_is_made_again(finished: Cli) -> None:
 def test_a_killed_run_comes_to_what_an_uninterrupted_one_comes_to(finished: Cli, tmp_path: Path) -> None:
     """Killed in both trainings; the run that it is compared with is there already."""
     (tmp_path / "uninterrupted").symlink_to(finished.run_folder.parent.parent)
-    done = finished("prove-resume", "--kills", "2", "--workspace", str(tmp_path), "--json")
+    done = replace(finished, api="")("prove-resume", "--kills", "2", "--workspace", str(tmp_path), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     proof = json.loads(done.stdout)
     assert proof["holds"]
@@ -201,9 +200,7 @@ def test_an_sft_starts_from_a_finished_run_s_folder(finished: Cli) -> None:
         yaml.safe_dump({**experiment, "exp_name": "later", "modules": {"sft": sft}})
     )
     plan = make_plan("later", finished.configs)
-    for stage in plan.stages:
-        begin_stage(stage)
-        subprocess.run(stage.command, env={**os.environ, **stage.env}, check=True, capture_output=True)
+    run_stages(plan)
     result, known = read_result(plan.folder / "sft"), read_result(finished.run_folder / "sft")
     assert (result.step, result.model_args, result.tokenizer_digest) == (
         known.step,

@@ -1,7 +1,7 @@
 """The families with routed layers from their texts up to a folder that others load and score.
 
-One goes through the command line; of the others each stage is what the command line would start, and no flow is
-between them: a flow knows of no family."""
+Each stage is what the command line would start, and no flow is between them: a flow knows of no family, and
+``test_pipeline.py`` has all of it."""
 
 import json
 import os
@@ -12,13 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import Cli
-from forked_ranks import run_forked
-from tiny_experiment import write_tiny_experiment
-from watching import PATIENCE
+from forked_ranks import run_stages
+from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 
-from titanflow.plan.begin import begin_stage
-from titanflow.plan.launch import MODULES
 from titanflow.plan.plan import make_plan
 
 FAMILIES = ("mod", "dtf", "tdtf")
@@ -46,42 +42,20 @@ def write_experiment(root: Path, family: str) -> Path:
     configs = write_tiny_experiment(root)
     model = {"model": {"name": family, "flavor": "debugmodel", **SHAPE}}
     (configs / "models" / "tiny.yaml").write_text(yaml.safe_dump(model))
-    if family != FINE_TUNED:
-        path = configs / "experiments" / "tiny.yaml"
-        experiment = yaml.safe_load(path.read_text())
-        del experiment["modules"]["sft"], experiment["modules"]["evaluate"]
-        experiment["modules"]["publish"]["overrides"] = {"model": "pretrain"}
-        path.write_text(yaml.safe_dump(experiment))
-    return configs
-
-
-def from_the_command_line(configs: Path, home: Path) -> Path:
-    """The folder of a finished run."""
-    cli = Cli(configs, home)
-    done = cli("run")
-    assert done.returncode == 0, done.stderr
-    assert "Published" in done.stdout
-    return cli.run_folder
+    return configs if family == FINE_TUNED else leave_out_fine_tuning(configs)
 
 
 def stage_by_stage(configs: Path) -> Path:
     """The folder of a finished run."""
     plan = make_plan("tiny", configs)
-    for stage in plan.stages:
-        begin_stage(stage)
-        command, log = ["-m", MODULES[stage.stage], str(stage.run.folder / "run.yaml")], stage.run.folder / "log.txt"
-        assert run_forked(command, 1, {**os.environ, **stage.env}, log, 5 * PATIENCE) == 0, log.read_text()
+    run_stages(plan)
     return plan.folder
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a finished run of each family."""
-    written = {family: write_experiment(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
-    return {
-        family: from_the_command_line(configs, prefect_home) if family == FINE_TUNED else stage_by_stage(configs)
-        for family, configs in written.items()
-    }
+    return {family: stage_by_stage(write_experiment(tmp_path_factory.mktemp(family), family)) for family in FAMILIES}
 
 
 def published(run: Path) -> Path:

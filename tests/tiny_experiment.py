@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 COLOURS = ("red", "green", "blue", "white", "black")
 THINGS = ("stone", "river", "house", "bird", "cloud", "tree", "road", "lamp")
@@ -108,3 +110,13 @@ def write_tiny_experiment(root: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root / "configs"
+
+
+def leave_out_fine_tuning(configs: Path) -> Path:
+    """Takes the experiment's sft and evaluation out, so that what was pretrained is published; returns ``configs``."""
+    path = configs / "experiments" / "tiny.yaml"
+    experiment = yaml.safe_load(path.read_text())
+    del experiment["modules"]["sft"], experiment["modules"]["evaluate"]
+    experiment["modules"]["publish"]["overrides"] = {"model": "pretrain"}
+    path.write_text(yaml.safe_dump(experiment))
+    return configs

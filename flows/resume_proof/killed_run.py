@@ -158,7 +158,7 @@ class KilledRun:
                     self._kill(process, position)
                     moved = time.monotonic()
                 if time.monotonic() - moved > STALLED_SECONDS:
-                    raise StageFailed(f"the killed run stands still since {STALLED_SECONDS:g} s; its log: {self.log}")
+                    raise StageFailed(f"the killed run made no progress for {STALLED_SECONDS:g} s; its log: {self.log}")
             self._await_end(process)
         finally:
             process.kill()

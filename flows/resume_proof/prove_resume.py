@@ -30,7 +30,7 @@ from titanflow.run.metrics import RECORD_BATCHES
 TOLERANCE = 1e-4
 """On another number of ranks: the relative difference that losses and gradient norms may have. A step's sums are
 rounded otherwise, and training carries the difference on: to 3e-7 after 60 steps of a tiny model."""
-GRACE_SECONDS = INTERRUPTED_SECONDS + 5.0
+STOP_SECONDS = INTERRUPTED_SECONDS + 5.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def prove(
 
 def run_in_peace(command: Sequence[str], log: Path, env: dict[str, str]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with started(command, log, env, GRACE_SECONDS) as process:
+    with started(command, log, env, STOP_SECONDS) as process:
         while (status := process.wait(1.0)) is None:
             pass
     if status:

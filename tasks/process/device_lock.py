@@ -66,5 +66,5 @@ def _wait_for(file: IO[str], gpu: str, say: Callable[[str], None]) -> None:
     while holder := take(file):
         if holder != said:
             said = holder
-            say(f"waiting for GPU {gpu}, on which {holder} runs (launcher.share_device: true waits for nobody)")
+            say(f"waiting for GPU {gpu}, on which {holder} runs (launcher.share_device: true doesn't wait)")
         time.sleep(POLL_SECONDS)

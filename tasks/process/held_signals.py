@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from titanflow.run.contract import STOP_SIGNALS
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def held_signals() -> Iterator[None]:
         elif number not in came:
             came.append(number)
 
-    before = {int(number): handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    before = {int(number): handler for number in STOP_SIGNALS if callable(handler := signal.getsignal(number))}
     try:
         for number in before:
             signal.signal(number, answer)

@@ -9,13 +9,11 @@ from typing import Any
 from tasks.process.host_memory import oom_kills
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome
-from tasks.process.process import started
+from tasks.process.process import GRACE_SECONDS, started
 from titanflow.plan.launch import by_hand
 from titanflow.run.contract import METRICS_FILE
 from titanflow.run.results import StageResult
 
-GRACE_SECONDS = 20.0
-"""How long a stage may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
 POLL_SECONDS = 2.0
 """How often the metrics are read. The end of the process is noticed at once."""
 

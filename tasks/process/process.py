@@ -29,6 +29,8 @@ from titanflow.run import torchrun
 
 MARK = "TITANFLOW_PROCESS"
 """Environment variable with the marks of the processes that a process descends from, separated by ``/``."""
+GRACE_SECONDS = 20.0
+"""How long a process may save after SIGTERM. Prefect's worker kills the flow after 30 s."""
 SETTLE_SECONDS = 1.0
 """How long descendants may outlive a process that ended by itself before they get SIGTERM."""
 KILLED_SECONDS = 20.0
@@ -116,7 +118,7 @@ class Process:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = 20.0
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = GRACE_SECONDS
 ) -> Iterator[Process]:
     """Runs a command for as long as the block lasts; however the block ends, no process is left."""
     process = None

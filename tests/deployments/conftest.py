@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 from watching import PATIENCE, alive, wait_for
 
 from flows.server.server import api_url, free_port
@@ -36,6 +37,12 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(PATIENCE)
         return [process for process in family if alive(process.pid)]
+
+
+@pytest.fixture(scope="module")
+def tiny_configs(tmp_path_factory):
+    """An experiment of three stages, one of them a training: a served run asks for no more."""
+    return leave_out_fine_tuning(write_tiny_experiment(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.fixture(scope="module")

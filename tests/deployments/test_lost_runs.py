@@ -87,8 +87,10 @@ def test_a_run_without_a_process_crashes_and_is_started_again(server, look):
     look(1)
     (crashed, cause), (scheduled, why) = server.history[run]
     assert (crashed, scheduled) == ("Crashed", "AwaitingRetry")
-    assert cause.startswith("the run's process is gone without a word")
-    assert why == "Attempt 2 of 3, after: the run's process is gone without a word: its worker or its machine went down"
+    assert cause.startswith("the run's process is gone without an error")
+    assert (
+        why == "Attempt 2 of 3, after: the run's process is gone without an error: its worker or its machine went down"
+    )
 
 
 def test_a_healthy_run_is_left_alone(server, look):
@@ -140,7 +142,7 @@ def test_a_killed_flow_is_started_again_as_often_as_its_config_says(server, look
     look(2)
     assert server.history[first] == [("AwaitingRetry", f"Attempt 2 of 2, after: {KILLED}")]
     assert server.history[last] == []
-    assert look.told.count("tiny crashed in attempt 2 of 2 and is left as it is") == 1
+    assert look.told.count("tiny crashed in attempt 2 of 2 and isn't started again") == 1
 
 
 def test_a_crash_that_the_worker_may_tell_again_is_waited_out(server, look, monkeypatch):
@@ -215,7 +217,7 @@ def test_a_server_that_is_away_is_told_once_and_asked_again(server, monkeypatch)
         patched.setattr(lost_runs, "get_client", away)
         for _ in range(3):
             lost.look()
-    assert told == ["the runs can't be looked after (ConnectionError: refused); trying again"]
+    assert told == ["lost runs can't be looked for (ConnectionError: refused); trying again"]
     run = server.add(Running())
     for _ in range(LOOKS):
         lost.look()

@@ -27,13 +27,13 @@ class Followed:
 
     folder: Path
     printed: dict[str, str]
-    prefect_home: Path
+    prefect: dict[str, str]
 
     def run(self, command: str) -> str:
         """Runs a command in the folder; what it printed, errors after the rest."""
         program, *arguments = shlex.split(command)
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        own = {"PYTHONPATH": path, "PREFECT_HOME": str(self.prefect_home), "WANDB_MODE": "disabled"}
+        own = {"PYTHONPATH": path, "WANDB_MODE": "disabled", **self.prefect}
         done = subprocess.run(
             [*PROGRAMS[program], *arguments],
             cwd=self.folder,
@@ -46,7 +46,7 @@ class Followed:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Followed:
+def followed(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, api: str) -> Followed:
     folder, page = tmp_path_factory.mktemp("followed"), PAGE.read_text()
     shutil.copytree(ROOT / "configs", folder / "configs")
     for found in FILE.finditer(page):
@@ -54,7 +54,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Fo
         assert not path.exists(), "a file of this project is in the way"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(found["text"])
-    followed = Followed(folder, {}, prefect_home)
+    followed = Followed(folder, {}, {"PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": api})
     for block in COMMANDS.findall(page):
         for command in block.splitlines():
             followed.printed[command] = followed.run(command)

@@ -1,22 +1,15 @@
-"""A Prefect API for the flow's tests, with a database of its own."""
+"""What the flow's tests look at: the task runs of a flow run."""
 
 import sys
 from pathlib import Path
 
 import pytest
-from lasting_server import lasting_server
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from watching import wait_for
 
 # The finished runs that publishing is tested with.
 sys.path.append(str(Path(__file__).parent.parent / "titanflow" / "publish"))
-
-
-@pytest.fixture(scope="session")
-def api(prefect_home):
-    with lasting_server(prefect_home) as url:
-        yield url
 
 
 @pytest.fixture

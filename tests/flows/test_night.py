@@ -242,7 +242,7 @@ def test_missed_nights_are_left_out_or_the_newest_alone_is_caught_up(nights):
     assert states[0].is_completed()
     assert states[0].message == "2 newer nights are due: the newest is run"
     late = nights.runs_at(missed[2], "2024-06-04T09:00:00+00:00").state
-    assert (late.name, late.message) == ("Skipped", "10:30:00 h late; with nightly.catch_up: true it would be run")
+    assert (late.name, late.message) == ("Skipped", "10:30:00 h late; with nightly.catch_up: true it would run")
     assert set(nights.table().values()) == {"skipped"}
 
     nights.write(catch_up=True)
@@ -255,7 +255,7 @@ def test_never_two_at_once(nights):
     nights.runs.mkdir(parents=True)
     with module.held(nights.runs, module.NIGHTS_LOCK):
         run = nights.runs_at(nights.scheduled("2024-06-01T22:30:00+00:00"), "2024-06-01T22:31:00+00:00")
-    assert (run.state.name, run.state.message) == ("Skipped", "another night is at work")
+    assert (run.state.name, run.state.message) == ("Skipped", "another night is still running")
 
 
 def test_a_night_goes_on_where_the_last_that_trained_ended_also_when_it_starts_again(nights):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from finished_stage import finish_training
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -14,7 +15,6 @@ from flows import pretrain_sft as module
 from flows import stage_in_pool as pools
 from flows.stage_in_pool import check_pools, failure
 from titanflow.common.errors import ConfigError, StageFailed, StageLost
-from titanflow.run.results import TrainResult, write_result
 
 
 @pytest.fixture
@@ -45,11 +45,7 @@ def pool(plan, monkeypatch):
             raise state
         if state.is_completed():
             folder.mkdir(parents=True, exist_ok=True)
-            result = TrainResult(
-                stage="pretrain", checkpoint=folder, step=4, model_name="llama3", flavor="demo", model_args={},
-                parameters=1, loss=4.0, seq_len=8,
-            )  # fmt: skip
-            write_result(folder, result)
+            finish_training(folder, checkpoint=folder, step=4, loss=4.0)
         return state
 
     monkeypatch.setattr(pools, "run_deployment", run_deployment)

@@ -1,14 +1,18 @@
-"""Small models with routed layers whose routers have something to tell apart, and what is compared of them."""
+"""Small models with routed layers whose routers have something to tell apart, and what is compared of them.
+
+Each family is tested, and with its own causal router each that has one.
+"""
 
 import dataclasses
 
 import torch
-from routed_kinds import family_of, router_of
 
 from titan.models.dynamic.model import RoutedBlock
 from titan.models.qwen2.model.model import TransformerBlock
 from titan.models.registry import train_spec
 
+FAMILIES = ("mod", "dtf", "tdtf")
+KINDS = (*FAMILIES, "mod own", "dtf own")
 VOCAB, SEQ_LEN = 64, 24
 SHAPE = {
     "dim": 32,
@@ -22,6 +26,16 @@ SHAPE = {
 }
 LOUDER = 10
 """Times what training starts with: the residual stream changes by as much as it is wide, and routers differ."""
+
+
+def family_of(kind: str) -> str:
+    return kind.partition(" ")[0]
+
+
+def router_of(kind: str) -> dict[str, str]:
+    """The model's arguments that set another causal router than the default."""
+    router = kind.partition(" ")[2]
+    return {"causal_router": router} if router else {}
 
 
 def small_args(kind, **changes):

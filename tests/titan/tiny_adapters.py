@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from finished_stage import finish_training
 from tiny_exports import POSITIONS, sensitised
 from torch.distributed import checkpoint as dcp
 
 from titan.models.lora import add_adapters, is_adapter
 from titanflow.config.keys.training import Lora
 from titanflow.run.contract import StageRun
-from titanflow.run.results import TrainResult, write_result
 
 
 def finished_base(folder: Path, family: str, args: Any, **fields: Any) -> Path:
@@ -50,18 +50,13 @@ def write_stage(
     dcp.save(state, checkpoint_id=checkpoint, no_dist=True)
     run = StageRun(stage=stage, experiment="test", run="test", folder=folder, config=config, **fields)
     run.write()
-    write_result(
+    finish_training(
         folder,
-        TrainResult(
-            stage=stage,
-            checkpoint=checkpoint,
-            step=4,
-            model_name=family,
-            flavor="debugmodel",
-            model_args={key: value for key, value in asdict(args).items() if not key.startswith("_")},
-            parameters=1,
-            seq_len=config["training"]["seq_len"],
-            tokenizer=run.tokenizer,
-        ),
+        stage=stage,
+        step=4,
+        model_name=family,
+        model_args={key: value for key, value in asdict(args).items() if not key.startswith("_")},
+        seq_len=config["training"]["seq_len"],
+        tokenizer=run.tokenizer,
     )
     return folder

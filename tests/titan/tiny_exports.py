@@ -14,6 +14,8 @@ from torchtitan.models.llama4.model.args import RoPEScalingArgs
 from torchtitan.models.moe import MoEArgs
 
 from titan.models.registry import train_spec
+from titan.weights.stage_model import TrainedModel
+from titan.weights.stage_weights import named_weights
 
 POSITIONS = 256
 VOCAB = 300
@@ -155,9 +157,16 @@ def save_checkpoint(model: Any, folder: Path, **others: Any) -> Path:
 
 def write_tiny_export(folder: Path) -> Path:
     """A sensitised llama3 as transformers loads it, with a tokenizer of single bytes."""
-    from titan.export.export import export_dcp
+    from titan.export.export import export_model
 
     args = tiny_args("llama3")
     checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
     tokenizer = write_byte_tokenizer(folder / "tokenizer")
-    return export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS).folder
+    return export_model(model_at(checkpoint, "llama3", args, tokenizer), folder / "out").folder
+
+
+def model_at(
+    checkpoint: Path, family: str, args: Any, tokenizer: Path | None = None, positions: int = POSITIONS, **texts: Any
+) -> TrainedModel:
+    """What a checkpoint stands for, in a stage or outside of one."""
+    return TrainedModel(family, args, positions, tokenizer, weights=named_weights(checkpoint), **texts)

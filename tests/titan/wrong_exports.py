@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
+from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args
 
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titan.models.registry import train_spec
 
 Edit = Callable[[Path], None]
@@ -45,7 +45,7 @@ def export_tiny(folder: Path, name: str, changes: dict[str, Any], tokenizer: Pat
     with torch.no_grad():
         native.tok_embeddings.weight.mul_(0.05)
     checkpoint = save_checkpoint(native, folder / f"{name}-checkpoint")
-    export_dcp(checkpoint, family, args, tokenizer, folder / name, POSITIONS)
+    export_model(model_at(checkpoint, family, args, tokenizer), folder / name)
     return Exported(args, native, train_spec(family).state_dict_adapter(args, None), folder / name)
 
 

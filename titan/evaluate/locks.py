@@ -10,25 +10,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from titan.export.stage_model import chat_template, end_of_turn
+from titan.weights.stage_model import chat_template, end_of_turn
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import template_digest, template_of
-from titanflow.run.contract import StageRun
-from titanflow.run.results import TrainResult, result_of
+from titanflow.run.training import Training
 
 GENERATION_FILE = "generation_config.json"
 NO_SETTING = ("transformers_version", "_from_model_config")
 """Keys of a generation config that only record how it was written."""
 
 
-def check_locked(stage: Path, export: Path, name: str) -> None:
+def check_locked(training: Training, export: Path, name: str) -> None:
     """Refuses an export that reads or ends its texts differently from its training stage.
 
-    What ``stage`` has no record of isn't compared; ``name`` is the model's name in the evaluation.
+    What the stage has no record of isn't compared; ``name`` is the model's name in the evaluation.
     """
-    run = StageRun.of(stage)
-    tokenizer, recorded = _trained_tokenizer(stage, run)
+    run = training.run
+    tokenizer, recorded = _trained_tokenizer(training)
     problems = []
     if recorded and (found := tokenizer_digest(export)) != recorded:
         problems.append(_differs(f"the tokenizer has the SHA-256 {found or 'of no file'}", name, export, recorded))
@@ -42,13 +41,12 @@ def check_locked(stage: Path, export: Path, name: str) -> None:
         raise DataError(problems)
 
 
-def _trained_tokenizer(stage: Path, run: StageRun | None) -> tuple[Path | None, str]:
+def _trained_tokenizer(training: Training) -> tuple[Path | None, str]:
     """The folder of the tokenizer that a stage trained with, if unchanged, and its recorded digest."""
-    result = result_of(stage)
-    if isinstance(result, TrainResult):
+    if (result := training.result) is not None:
         folder, recorded = result.tokenizer, result.tokenizer_digest
     else:
-        folder = run.tokenizer if run else None
+        folder = training.run.tokenizer
         recorded = tokenizer_digest(folder)
     return folder if recorded and tokenizer_digest(folder) == recorded else None, recorded
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,13 @@ from titan.export.files import (
     make_config,
     make_generation_config,
 )
-from titan.export.parity import measure
-from titan.export.stage_model import chat_template, end_of_turn, held_out_tokens, stage_model
+from titan.export.parity import held_out_tokens, measure
 from titan.models.huggingface import HuggingFaceModel, hugging_face_model, refusal
-from titan.models.registry import train_spec
 from titan.process.quiet import quiet_transformers
 from titan.weights.native import load_native
-from titan.weights.stored_weights import newest_checkpoint
+from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
-from titanflow.run.contract import StageRun
 
 EXPORT_FOLDER = "export"
 SHARD_SIZE = 5_000_000_000
@@ -63,80 +60,48 @@ def export_checkpoint(source: Path, out: Path, tokenizer: Path | None = None) ->
     ``tokenizer`` a tokenizer's folder, by default the stage's.
 
     Raises:
-        ConfigError: the model's family has no export.
+        ConfigError: the model's family has no export, or the checkpoint isn't the model's.
         DataError: no checkpoint, no tokenizer, or ``out`` holds something else.
-        StageFailed: the checkpoint isn't the model's, or the export doesn't compute the same.
+        StageFailed: the export doesn't compute the same.
     """
-    source = Path(source).absolute()
-    is_checkpoint = (source / ".metadata").is_file()
-    stage_folder = source.parent.parent if is_checkpoint else source
-    model = stage_model(stage_folder)
-    run = StageRun.of(stage_folder)
-    tokenizer = tokenizer or model.tokenizer
-    if tokenizer is None:
-        raise DataError(Problem("the stage names no tokenizer", origin=str(stage_folder), hint="pass one"))
-    return export_dcp(
-        source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint"),
-        model.name,
-        model.args,
-        tokenizer,
-        out,
-        model.seq_len,
-        chat_template=chat_template(run),
-        end_of_turn=end_of_turn(run),
-        held_out=held_out_tokens(run),
-    )
+    model = read_model(source)
+    return export_model(replace(model, tokenizer=tokenizer or model.tokenizer), out)
 
 
-def export_dcp(
-    checkpoint: Path,
-    model_name: str,
-    model_args: Any,
-    tokenizer: Path,
-    out: Path,
-    max_position_embeddings: int,
-    *,
-    chat_template: str | None = None,
-    end_of_turn: tuple[int, ...] = (),
-    held_out: Any | None = None,
-) -> ExportReport:
-    """Exports a ``step-N`` folder; see :func:`export_checkpoint`.
-
-    ``max_position_embeddings`` is the ``seq_len`` of the training; ``chat_template`` a text that replaces the
-    tokenizer's own; ``end_of_turn`` tokens that end a generation beside the tokenizer's own; ``held_out`` 1-D token ids
-    of held-out text to compare on, beside random ones.
-    """
+def export_model(model: TrainedModel, out: Path) -> ExportReport:
+    """Exports a stage's model; see :func:`export_checkpoint`."""
     from titan.models.lora import is_adapter, merged_state
     from titan.weights.disk_tensors import DiskTensors
     from titan.weights.hf_tensors import to_hugging_face
 
     started = time.monotonic()
     quiet_transformers()
-    checkpoint, out = Path(checkpoint), Path(out).absolute()
-    if reason := refusal(model_name, asdict(model_args)):
+    checkpoint, tokenizer, out = model.weights.checkpoint, model.tokenizer, Path(out).absolute()
+    if reason := refusal(model.name, asdict(model.args)):
         raise ConfigError(reason)
+    if tokenizer is None:
+        raise DataError(Problem("the stage names no tokenizer", origin=str(checkpoint), hint="pass one"))
     is_export = (out / "config.json").is_file() and any(out.glob("model*.safetensors"))
     if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise foreign(out, "export")
-    tokens = SpecialTokens.read(Path(tokenizer), end_of_turn)
-    config = make_config(model_name, model_args, tokens, max_position_embeddings)
-    adapter = train_spec(model_name).state_dict_adapter(model_args, None)
+    tokens = SpecialTokens.read(tokenizer, model.end_of_turn)
+    config = make_config(model.name, model.args, tokens, model.seq_len)
     partial, mapped = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.mapped")
     for folder in (partial, mapped):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     disk = DiskTensors(mapped)
     try:
-        native = load_native(checkpoint, model_name, model_args, max_position_embeddings, disk)
+        native = load_native(model, disk)
         weights = merged_state(native, disk.stored)
-        family = hugging_face_model(model_name, model_args)
-        renamed = to_hugging_face(weights, adapter)
+        family = hugging_face_model(model.name, model.args)
+        renamed = to_hugging_face(weights, model.to_transformers)
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
-        copy_tokenizer(Path(tokenizer), partial, chat_template)
+        copy_tokenizer(tokenizer, partial, model.chat_template)
         check_tokenizer(partial)
         make_readable(partial)
-        parity = measure(native, adapter, partial, held_out, weights, disk)
+        parity = measure(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)
         parity.check(out)
         put_in_place(partial, out)
     finally:
@@ -145,7 +110,7 @@ def export_dcp(
     return ExportReport(
         folder=out,
         checkpoint=checkpoint,
-        model_name=model_name,
+        model_name=model.name,
         parameters=sum(value.numel() for name, value in native.named_parameters() if not is_adapter(name)),
         parity=parity.figures(),
         digests=folder_digests(out),

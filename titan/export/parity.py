@@ -99,6 +99,15 @@ def sample_tokens(vocab_size: int, positions: int, held_out: Any | None = None, 
     return torch.stack(rows)
 
 
+def held_out_tokens(rows: Path | None) -> Any | None:
+    """The first token ids of a folder of prepared rows, 1-D, to compare on; None without any."""
+    import numpy as np
+
+    if rows is None or not (rows / "tokens.npy").is_file():
+        return None
+    return np.array(np.load(rows / "tokens.npy", mmap_mode="r")[:POSITIONS])
+
+
 def measure(
     native: Any,
     adapter: Any,

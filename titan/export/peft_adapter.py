@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from titan.export.export import EXPORT_FOLDER, foreign, make_readable, put_in_place
 from titan.export.files import copy_tokenizer
-from titan.export.stage_model import chat_template, stage_model
 from titan.models.huggingface import refusal
-from titan.models.registry import train_spec
 from titan.weights.native import load_native
-from titan.weights.stored_weights import newest_checkpoint
+from titan.weights.stage_model import TrainedModel, read_model
+from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
-from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import StageRun
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +40,8 @@ TOLERANCE = 1e-5
 """How far rounding may take base and adapter from the merged weights, relative to the largest of them."""
 
 
-def write_peft_adapter(source: Path, out: Path) -> Path:
-    """Writes the adapters of a LoRA stage's checkpoint to the folder ``out``; returns it.
-
-    ``source`` is the stage's folder (for its newest complete checkpoint) or one ``checkpoint/step-N`` of it.
+def write_peft_adapter(model: TrainedModel, out: Path) -> Path:
+    """Writes the adapters of a LoRA stage's model to the folder ``out``; returns it.
 
     Raises:
         ConfigError: the stage trained no adapters, the model's family has no export, or peft can't be told of a module.
@@ -56,29 +51,21 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
     from safetensors.torch import save_file
 
     from titan.models.lora import adapted_modules
-    from titan.weights.adapters import lora_of
-    from titanflow.architectures.huggingface import is_hugging_face
 
-    source, out = Path(source).absolute(), Path(out).absolute()
-    is_checkpoint = (source / METADATA).is_file()
-    stage_folder = source.parent.parent if is_checkpoint else source
-    run = StageRun.of(stage_folder)
-    settings = lora_of(run)
-    if run is None or not settings.rank:
-        raise ConfigError(Problem("no LoRA stage", "lora.rank", str(stage_folder), "a stage with adapters"))
-    model = stage_model(stage_folder)
+    checkpoint, out = model.weights.checkpoint, Path(out).absolute()
+    if not model.weights.adapters:
+        raise ConfigError(Problem("no LoRA stage", "lora.rank", str(checkpoint), "a stage with adapters"))
     if reason := refusal(model.name, asdict(model.args)):
         raise ConfigError(reason)
-    if out.exists() and any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG_FILE).is_file())):
         raise foreign(out, "adapter")
-    checkpoint = source if is_checkpoint else newest_checkpoint(stage_folder / "checkpoint")
-    native = load_native(checkpoint, model.name, model.args, model.seq_len)
+    native = load_native(model)
     names = [name for name, _ in native.named_modules()]
     saved = [key.rpartition(".")[0] for key in _saved(native)]
     if problems := peft_problems(model.name, LoraModules(list(dict(adapted_modules(native))), saved), names):
         raise ConfigError(problems)
-    weights, config = convert(native, train_spec(model.name).state_dict_adapter(model.args, None), settings)
-    base = run.base
+    weights, config = convert(native, model.to_transformers, model.weights.adapters[-1].settings)
+    base = model.base
     if base and not is_hugging_face(base):
         base = base / EXPORT_FOLDER
     partial = out.with_name(f".{out.name}.partial")
@@ -89,7 +76,7 @@ def write_peft_adapter(source: Path, out: Path) -> Path:
         named = {"base_model_name_or_path": str(base), **config}
         (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
         if model.tokenizer is not None:
-            copy_tokenizer(model.tokenizer, partial, chat_template(run))
+            copy_tokenizer(model.tokenizer, partial, model.chat_template)
         make_readable(partial)
         put_in_place(partial, out)
     finally:
@@ -197,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the folder to make")
     given = parser.parse_args(arguments)
     try:
-        print(write_peft_adapter(given.source, given.out))
+        print(write_peft_adapter(read_model(given.source), given.out))
     except TitanflowError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -7,9 +7,7 @@ import signal
 import sys
 import threading
 
-from titanflow.run.contract import INTERRUPTED_EXIT
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from titanflow.run.contract import INTERRUPTED_EXIT, STOP_SIGNALS
 
 
 class Interruption:
@@ -29,7 +27,7 @@ class Interruption:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="interruption").start()
 
@@ -46,7 +44,7 @@ class Interruption:
     def _watch(self, reader: int) -> None:
         while True:
             for number in os.read(reader, 64):
-                if number in SIGNALS:
+                if number in STOP_SIGNALS:
                     self._receive(signal.Signals(number))
 
     def _receive(self, number: signal.Signals) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from titan.tracking.measures.registry import MEASURES
+
 AXIS = "tokens"
 """The axis of all other names: input tokens of all ranks from the run's start through this step."""
-SECTIONS = ("train", "val", "router", "system")
+SECTIONS = ("train", "val", "router", *MEASURES)
 """The sections of a training stage's names, over :data:`AXIS`; an evaluation's only section is ``eval``."""
 
 
@@ -46,12 +48,14 @@ TRAINING = (
     Metric("val/perplexity", "validation_perplexity", "–", "exp(min(val/loss, 20))"),
     Metric("router/<statistic>", "*", "–", "of a routed model: mean over layers, ranks and microbatches", "router"),
     Metric("router/layer_<i>/<statistic>", "*", "–", "the same of one layer", "router"),
-    Metric("system/memory_active_gib", "memory_active_gib", "GiB", "peak of allocated memory, of one rank", "system"),
-    Metric("system/memory_reserved_gib", "memory_reserved_gib", "GiB", "peak of reserved memory", "system"),
-    Metric("system/data_loading_percent", "data_loading_percent", "%", "time that waiting for batches took", "system"),
+    *(
+        Metric(f"{section}/{key}", key, unit, meaning, section)
+        for section, file in MEASURES.items()
+        for key, (unit, meaning) in file.METRICS.items()
+    ),
 )
 
-_GROUPS = {"shares": "train/share", "router": "router", "system": "system"}
+_GROUPS = {"shares": "train/share", "router": "router", **{section: section for section in MEASURES}}
 _SCALARS = {metric.key: metric.name for metric in TRAINING if not metric.within}
 
 

@@ -19,6 +19,7 @@ from torchtitan.tools import utils
 from torchtitan.tools.logging import logger
 
 from titan.tracking.loggers import ForgivingLoggers, stage_loggers
+from titan.tracking.measures.registry import MEASURES
 from titan.tracking.metric_names import named, rows
 from titan.tracking.metrics_file import MetricsFile
 from titanflow.common.errors import StageFailed
@@ -160,7 +161,8 @@ class StageMetrics(MetricsProcessor):
             record["shares"] = shares
         if routers := self.routers():
             record["router"] = routers
-        record["system"] = self._system_metrics()
+        for section, file in MEASURES.items():
+            record[section] = file.measure(self)
         record["seconds"] = time.perf_counter() - self._started
         return record
 
@@ -176,15 +178,6 @@ class StageMetrics(MetricsProcessor):
             return self.trained_tokens
         local = torch.tensor(self.trained_tokens, dtype=torch.int64, device=utils.device_type)
         return int(dist_utils.dist_sum(local, self.parallel_dims.get_mesh("batch")))
-
-    def _system_metrics(self) -> dict[str, float]:
-        memory = self.device_memory_monitor.get_peak_stats()
-        elapsed = time.perf_counter() - self.time_last_log
-        return {
-            "memory_active_gib": memory.max_active_gib,
-            "memory_reserved_gib": memory.max_reserved_gib,
-            "data_loading_percent": 100 * sum(self.data_loading_times) / elapsed,
-        }
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.writes:

@@ -10,8 +10,9 @@ from titanflow.architectures.base import begins_with
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.common.digests import digest
 from titanflow.data.dataset_info import DATASET_FILE
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
-from titanflow.run.results import ArtifactRecord, EvaluateResult, TrainResult, read_result
+from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.results import ArtifactRecord, EvaluateResult, TrainResult
+from titanflow.run.training import Training
 
 LONGEST_NAME = 128
 
@@ -46,10 +47,8 @@ def dataset_artifact(folder: Path) -> ArtifactRecord:
 
 def base_artifact(folder: Path) -> ArtifactRecord:
     """The model of a finished stage, of a repository's snapshot, or of any other folder."""
-    if (folder / RESULT_FILE).is_file() and (folder / RUN_FILE).is_file():
-        result = read_result(folder)
-        if isinstance(result, TrainResult):
-            return model_artifact(StageRun.read(folder / RUN_FILE), result)
+    if (training := Training.of(folder)) is not None and training.result is not None:
+        return model_artifact(training.run, training.result)
     if repository := repository_of(folder):
         commit = folder.resolve().name
         reference = f"https://huggingface.co/{repository}/tree/{commit}"

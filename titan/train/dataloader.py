@@ -176,8 +176,8 @@ class PreparedDataLoader(BaseDataLoader):
         if seen % self.global_batch_size:
             raise ConfigError(
                 Problem(
-                    f"the checkpoint has seen {seen} rows, no multiple of the global batch of "
-                    f"{self.global_batch_size}: the next batch would start in the middle of one",
+                    f"the checkpoint has seen {seen} rows, which is no multiple of the global batch of "
+                    f"{self.global_batch_size}: the next batch would start in the middle of one that was trained",
                     key="training.global_batch_size",
                     hint="keep the global batch size that the run was started with",
                 )

@@ -7,23 +7,21 @@ the user names in ``experimental.custom_args_module`` is merged on top.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-from dataclasses import field, fields, make_dataclass, replace
+from dataclasses import asdict, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from titan.train.inheritance import inherited_args
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.custom_code import reach_own_code
-from titanflow.architectures.families.registry import packing_refusals
+from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_refusals
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.batch import data_parallel_share, local_share, unshared
 from titanflow.config.checks.lora import other_problems
-from titanflow.config.checks.module import REFUSED
+from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.training import TRAINING_SECTIONS
 from titanflow.config.mixture import packs_rows
-from titanflow.run.checkpoints import exclusion_refusal
 from titanflow.run.contract import StageRun
 
 if TYPE_CHECKING:
@@ -61,16 +59,13 @@ def apply_stage_defaults(config: TitanJobConfig, run: StageRun, base: BaseArchit
 
     from titan.models.documents import DOCUMENT_ATTENTION
 
-    _refuse(config, run)
+    groups = PARAMETER_GROUPS.get(base.model_name if base else config.model.name, {})
+    problems = [*refused_values(asdict(config)), *rate_problems(vars(config.optimizer), groups)]
     if config.launcher.device == "cuda" and utils.device_type == "cpu":
-        raise ConfigError(
-            Problem(
-                "found 'cuda', and torch finds no GPU here",
-                key="launcher.device",
-                origin=run.origins.get("launcher.device", ""),
-                expected="auto or cpu, or a machine with a GPU",
-            )
-        )
+        expected = "auto or cpu, or a machine with a GPU"
+        problems.append(Problem("found 'cuda', and torch finds no GPU here", "launcher.device", expected=expected))
+    if problems:
+        raise ConfigError(run.placed(problems))
     share_global_batch(config, run, int(os.environ.get("WORLD_SIZE", "1")))
     config.job.dump_folder = str(run.folder)
     config.checkpoint.enable = True
@@ -109,16 +104,17 @@ def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArch
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
     """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
-    from titan.weights.adapters import base_checkpoint
+    from titan.weights.stage_weights import base_checkpoint
+    from titanflow.run.training import Training
 
-    problems = [replace(problem, origin=run.origins.get(problem.key, "")) for problem in other_problems(run.config)]
+    problems = other_problems(run.config)
     if base is None:
-        hint = "adapters belong into an sft stage"
+        hint = "adapters belong in an sft stage"
         problems.append(Problem("LoRA trains beside a finished base, and this stage has none", "lora.rank", hint=hint))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(run.placed(problems))
     if os.environ.get("RANK", "0") == "0":
-        base_checkpoint(run)
+        base_checkpoint(Training(run))
     register_converter()
     config.model.converters = [*config.model.converters, CONVERTER]
 
@@ -130,24 +126,11 @@ def share_global_batch(config: TitanJobConfig, run: StageRun, world_size: int) -
     ranks = data_parallel_share(world_size, vars(config.parallelism))
     share = local_share(rows, local, ranks)
     if share is None:
-        key, (found, expected) = "training.global_batch_size", unshared(rows, local, ranks)
-        raise ConfigError(Problem(found, key=key, origin=run.origins.get(key, ""), expected=expected))
+        found, expected = unshared(rows, local, ranks)
+        raise ConfigError(run.placed([Problem(found, "training.global_batch_size", expected=expected)]))
     if share != local:
         print(f"training.local_batch_size: {local} → {share}, so that {ranks} ranks share {rows} rows")
         training.local_batch_size = share
-
-
-def _refuse(config: TitanJobConfig, run: StageRun) -> None:
-    problems = []
-    for key, why in REFUSED.items():
-        section, _, name = key.partition(".")
-        if value := getattr(getattr(config, section), name):
-            problems.append(Problem(f"found {json.dumps(value)}", key=key, origin=run.origins.get(key, ""), hint=why))
-    if reason := exclusion_refusal(config.checkpoint.exclude_from_loading):
-        key = "checkpoint.exclude_from_loading"
-        problems.append(Problem(reason, key=key, origin=run.origins.get(key, "")))
-    if problems:
-        raise ConfigError(problems)
 
 
 def merged_config_class(run: StageRun) -> type:
@@ -168,11 +151,5 @@ def _user_config(module: str, key: str, run: StageRun) -> Any:
     try:
         return importlib.import_module(module).JobConfig
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            Problem(
-                f"found {module!r}: {error}",
-                key=key,
-                origin=run.origins.get(key, ""),
-                expected="a module on the Python path with a dataclass JobConfig",
-            )
-        ) from error
+        expected = "a module on the Python path with a dataclass JobConfig"
+        raise ConfigError(run.placed([Problem(f"found {module!r}: {error}", key, expected=expected)])) from error

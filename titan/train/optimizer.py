@@ -24,23 +24,13 @@ def with_parameter_groups(
 ) -> OptimizersBuilder:
     """Wraps a family's ``build_optimizers_fn`` so that each group learns at its rate in ``group_lr``.
 
-    ``groups`` has the names of each group's modules.
+    ``groups`` has the names of each group's modules. Other groups are refused before
+    (:func:`titanflow.config.checks.refused.rate_problems`).
     """
-    unknown = sorted(set(group_lr) - set(groups))
-    if unknown:
-        raise ConfigError(
-            Problem(
-                f"found {unknown[0]!r}",
-                key="optimizer.group_lr",
-                expected=" or ".join(groups) if groups else "nothing: this model family has one group",
-            )
-        )
     if not group_lr:
         return build
 
     def build_grouped(model_parts: list[nn.Module], config: Any, parallel_dims: Any, *unused: Any) -> Any:
-        if config.early_step_in_backward:
-            raise ConfigError(Problem("found true, with optimizer.group_lr", key="optimizer.early_step_in_backward"))
         if config.name not in OPTIMIZERS:
             raise ConfigError(Problem(f"found {config.name!r}", key="optimizer.name", expected=" or ".join(OPTIMIZERS)))
         settings = {

@@ -22,9 +22,9 @@ from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowEr
 from titanflow.config.mixture import packs_rows
 from titanflow.files.yaml_source import flatten
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.finished_training import finished_training
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import TrainResult
+from titanflow.run.training import finished_training
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig
@@ -90,7 +90,9 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
         )
     arguments = flatten(result.model_args)
     dropped = [key for key, value in arguments.items() if "dropout" in key and value]
-    problems += [Problem("the two drop other numbers", f"model.{key}", expected="0") for key in dropped]
+    problems += [
+        Problem("dropout draws other random numbers in the two models", f"model.{key}", expected="0") for key in dropped
+    ]
     if arguments.get("moe_args.load_balance_coeff") and arguments.get("moe_enabled", True):
         why = "training moves a bias of the experts that transformers leaves as it is"
         problems.append(Problem(why, "model.moe_args.load_balance_coeff", expected="null"))

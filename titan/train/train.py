@@ -31,6 +31,7 @@ from titanflow.run.errors import ERROR_FILE, record_failure
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
 from titanflow.run.torchrun import RUN_ID, end_with_torchrun
+from titanflow.run.training import Training
 
 if TYPE_CHECKING:
     from torchtitan.config import JobConfig
@@ -205,7 +206,7 @@ def finish(
     if reason:
         print(f"no export: {reason}", flush=True)
     else:
-        result = result.model_copy(update=export(run))
+        result = result.model_copy(update=export(run, newest.path))
     result.wandb = record_model(run, result)
     result.wandb_id = result.wandb.id
     write_result(run.folder, result)
@@ -229,16 +230,16 @@ def summarize(metrics: Path) -> dict[str, Any]:
     }
 
 
-def export(run: StageRun) -> dict[str, Any]:
-    from titan.export.export import EXPORT_FOLDER, export_checkpoint
+def export(run: StageRun, checkpoint: Path) -> dict[str, Any]:
+    from titan.export.export import EXPORT_FOLDER, export_model
     from titan.export.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
-    from titan.weights.adapters import lora_of
+    from titan.weights.stage_model import trained_model
 
-    exported = export_checkpoint(run.folder, run.folder / EXPORT_FOLDER, run.tokenizer)
+    model = trained_model(Training(run), checkpoint)
+    exported = export_model(model, run.folder / EXPORT_FOLDER)
     fields = {"export": exported.folder, "export_digests": exported.digests, "parity": exported.parity}
-    settings = lora_of(run)
-    if settings.rank and settings.peft_adapter:
-        fields["adapter"] = write_peft_adapter(run.folder, run.folder / ADAPTER_FOLDER)
+    if any(adapter.settings.peft_adapter for adapter in model.weights.adapters[-1:]):
+        fields["adapter"] = write_peft_adapter(model, run.folder / ADAPTER_FOLDER)
     return fields
 
 

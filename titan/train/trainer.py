@@ -32,9 +32,10 @@ from titan.train.data_parallel import StageLoss
 from titan.train.dataloader import Batch, PreparedDataLoader
 from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
-from titan.weights.adapters import TrainedState, load_weights, weights_of
-from titan.weights.dense_to_routed import load_dense, named_checkpoint
+from titan.weights.adapters import TrainedState, load_weights
+from titan.weights.dense_to_routed import load_dense
 from titan.weights.saver import CheckpointSaver
+from titan.weights.stage_weights import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
 
@@ -266,14 +267,13 @@ class Trainer(torchtitan.train.Trainer):
         """Loads what the stage starts from; for LoRA that is the frozen weights, which its own checkpoints lack."""
         config = self.job_config.checkpoint
         if config.initial_load_path:
-            path = named_checkpoint(Path(config.initial_load_path))
-            self.checkpointer.initial_load_path = str(path)
-            weights = weights_of(path)
+            weights = named_weights(Path(config.initial_load_path))
+            self.checkpointer.initial_load_path = str(weights.whole)
             grows = bool(self.job_config.sft.new_special_tokens)
             if self.job_config.lora.rank or weights.adapters or grows:
                 load_weights(self.model_parts, weights, self.checkpointer.sd_adapter, grows=grows)
                 return
-            if self._routers is not None and self._load_dense(path):
+            if self._routers is not None and self._load_dense(weights.whole):
                 return
             if not config.initial_load_in_hf:
                 checkpoint.check_weights(weights.whole, self.checkpointer.states[MODEL].state_dict())

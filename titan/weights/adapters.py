@@ -1,13 +1,9 @@
-"""The weights that a checkpoint stands for: a LoRA stage's holds what was trained, its base's holds the rest.
-
-A base may itself be a LoRA stage, and so on down to a checkpoint that holds a whole model.
-"""
+"""Loads a stage's weights: the whole model, with the adapters of each LoRA stage since merged into it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,83 +25,10 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
-from titan.weights.stored_weights import stored_model
-from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
-from titanflow.common.errors import ConfigError, Problem
+from titan.weights.stage_weights import Adapter, Weights
+from titan.weights.stored_weights import differences, refuse_other, stored_model
+from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.config.checks.lora import scaling
-from titanflow.config.keys.training import Lora
-from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.manifest import checkpoint_digest
-from titanflow.run.results import TrainResult, result_of
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA stage's checkpoint, and how it was trained."""
-
-    checkpoint: Path
-    settings: Lora
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A whole model, in a ``step-N`` folder or one that transformers loads, and its adapters, oldest first."""
-
-    whole: Path
-    adapters: tuple[Adapter, ...] = ()
-
-
-def weights_of(checkpoint: Path) -> Weights:
-    """The weights that a ``step-N`` folder stands for, by the run file of its stage; a folder that transformers
-    loads is a whole model.
-
-    Raises:
-        ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
-    """
-    run = None if is_hugging_face(checkpoint) else StageRun.of(checkpoint.parent.parent)
-    settings = lora_of(run)
-    if run is None or not settings.rank:
-        return Weights(checkpoint)
-    base = weights_of(base_checkpoint(run))
-    return Weights(base.whole, (*base.adapters, Adapter(checkpoint, settings)))
-
-
-def lora_of(run: StageRun | None) -> Lora:
-    """A stage's ``lora`` section."""
-    return Lora(**((run.config.get("lora") if run else None) or {}))
-
-
-def base_checkpoint(run: StageRun) -> Path:
-    """The checkpoint that a LoRA stage was started from.
-
-    Raises:
-        ConfigError: it isn't there any more, or its files are others than when the stage began.
-    """
-    checkpoint = _checkpoint_in(run.base) if run.base else None
-    if checkpoint is None:
-        raise ConfigError(
-            Problem(
-                f"the base of {run.folder} isn't there: {run.base}",
-                key="sft.base",
-                expected=f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}",
-            )
-        )
-    if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
-        raise ConfigError(
-            Problem(
-                f"{checkpoint} isn't what {run.folder} was trained on: its files are others",
-                key="sft.base",
-                hint="an adapter fits the weights that it was trained on, and no others: train it again",
-            )
-        )
-    return checkpoint
-
-
-def _checkpoint_in(base: Path) -> Path | None:
-    if is_hugging_face(base):
-        return base
-    result = result_of(base)
-    return result.checkpoint if isinstance(result, TrainResult) else None
 
 
 class TrainedState(ModelWrapper):
@@ -147,7 +70,7 @@ def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers
 
 def held_whole(own: State, weights: Weights) -> set[str]:
     """The weights with a row for each token that an adapter's checkpoint holds whole; its base's are replaced."""
-    return {key for one in weights.adapters for key in rows_for_tokens(own, stored_model(one.checkpoint))}
+    return {key for one in weights.adapters for key in rows_for_tokens(own, one.stored)}
 
 
 def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[str]) -> dict[str, torch.Tensor]:
@@ -163,7 +86,7 @@ def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[st
 
 def adapter_sized(state: State, own: State, adapter: Adapter) -> dict[str, torch.Tensor]:
     """The state, with tensors sized for the rows that an adapter's checkpoint holds whole."""
-    return with_rows(state, own, rows_for_tokens(own, stored_model(adapter.checkpoint)))
+    return with_rows(state, own, rows_for_tokens(own, adapter.stored))
 
 
 def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[str, torch.Tensor]:
@@ -175,7 +98,8 @@ def read_hugging_face(state: State, folder: Path, to_transformers: Any) -> dict[
 
 def merge_adapter(state: State, adapter: Adapter) -> None:
     """Adds a checkpoint's adapters to the weights in ``state``, in place, and takes the modules that it saved."""
-    stored = check_adapter(adapter, state)
+    check_adapter(adapter, state)
+    stored = adapter.stored
     own = {key: state[key] for key in stored if not is_adapter(key)}
     pairs = {key: torch.empty(size) for key, size in stored.items() if is_adapter(key)}
     load_quietly({**own, **pairs}, adapter.checkpoint)
@@ -193,25 +117,18 @@ def adapted_names(keys: Iterable[str]) -> list[str]:
     return [key.removesuffix(f".{A}") for key in keys if key.endswith(f".{A}")]
 
 
-def check_adapter(adapter: Adapter, state: State) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a LoRA checkpoint holds of the model, by key; refuses adapters that don't fit ``state``."""
-    stored, rank = stored_model(adapter.checkpoint), adapter.settings.rank
+def check_adapter(adapter: Adapter, state: State) -> None:
+    """Refuses a LoRA stage's checkpoint that doesn't fit the model's weights ``state``."""
+    stored, rank = adapter.stored, adapter.settings.rank
     names = adapted_names(stored)
     wanted = {key: tuple(state[key].shape) for key in stored if key in state}
     for name in names:
         weight = state.get(f"{name}.weight")
         if weight is not None:
             wanted |= {f"{name}.{A}": (rank, weight.shape[1]), f"{name}.{B}": (weight.shape[0], rank)}
-    if not names or stored != wanted:
-        wrong = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
-        raise ConfigError(
-            Problem(
-                f"no adapters of rank {rank} for this model: {', '.join(sorted(wrong)[:5]) or 'there are none in it'}",
-                origin=str(adapter.checkpoint),
-                hint="the stage's run.yaml has to be the one that it was trained with",
-            )
-        )
-    return stored
+    clauses = differences(stored, wanted) if names else ["has none"]
+    hint = "the stage's run.yaml has to be the one that it was trained with"
+    refuse_other(clauses, adapter.checkpoint, f"no adapters of rank {rank} for this model", hint)
 
 
 def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
-from titan.weights.stored_weights import stored_model
+from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.run.checkpoints import METADATA, complete_folders, damage, flaw, read_contents, step_folders
 
@@ -142,33 +142,7 @@ def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:
     if reason := flaw(path):
         raise ConfigError(Problem(f"no complete checkpoint: {reason}", origin=str(path), expected="a step-N folder"))
     wanted = _of_all_ranks({key: tuple(value.shape) for key, value in model_state.items()})
-    if problems := differences(stored_model(path), wanted):
-        raise ConfigError(
-            Problem(
-                f"the checkpoint isn't this model's: it {shortened(problems)}",
-                origin=str(path),
-                hint="give the model the arguments that the checkpoint was trained with",
-            )
-        )
-
-
-def differences(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """How stored shapes differ from those that a model wants, a clause each."""
-    return [
-        *(f"lacks {key}" for key in wanted if key not in stored),
-        *(f"has {key}, which the model lacks" for key in stored if key not in wanted),
-        *(
-            f"has {key} of shape {stored[key]}, the model's is {shape}"
-            for key, shape in wanted.items()
-            if key in stored and stored[key] != shape
-        ),
-    ]
-
-
-def shortened(clauses: list[str], shown: int = 5) -> str:
-    """The first few clauses, and how many more there are."""
-    more = f" and {len(clauses) - shown} more" if len(clauses) > shown else ""
-    return f"{'; '.join(clauses[:shown])}{more}"
+    refuse_other(differences(stored_model(path), wanted), path)
 
 
 def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -17,14 +17,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torchtitan.tools.logging import logger
 
 from titan.weights.adapters import load_quietly, read_hugging_face
-from titan.weights.checkpoint import differences, shortened
 from titan.weights.hf_weights import stored_shapes
-from titan.weights.stored_weights import stored_model
+from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.architectures.base import BaseArchitecture
-from titanflow.architectures.huggingface import hugging_face
-from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.contract import RESULT_FILE
-from titanflow.run.results import TrainResult, result_of
+from titanflow.architectures.outside_base import trained_as
 
 KEY = "checkpoint.initial_load_path"
 
@@ -38,26 +34,22 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     Raises:
         ConfigError: the weights aren't those of a dense model with these arguments.
     """
-    base = _architecture(path)
+    base = trained_as(path)
     in_hf = base is not None and base.in_hf
     new = {name for name in state if set(name.split(".")) & set(new_modules)}
     shared = {name: value for name, value in state.items() if name not in new}
-    stored = stored_shapes(path) if in_hf else stored_model(path)
+    stored, twice = stored_shapes(path) if in_hf else (stored_model(path), [])
     if not in_hf and new & set(stored):
         return False
     wanted = {name: tuple(value.shape) for name, value in (adapter.to_hf(shared) if in_hf else shared).items()}
     if getattr(model.model_args, "enable_weight_tying", False):
         stored.pop("lm_head.weight", None)
-    problems = _other_arguments(base, model.model_args) + differences(stored, wanted)
-    if problems:
-        raise ConfigError(
-            Problem(
-                f"the weights aren't this model's without its routers: it {shortened(problems)}",
-                key=KEY,
-                origin=str(path),
-                hint="take the flavor and the arguments of the dense model",
-            )
-        )
+    clauses = [*twice, *_other_arguments(base, model.model_args), *differences(stored, wanted)]
+    found, hint = (
+        "the weights aren't those of this model without its routers",
+        "take the flavor and the arguments of the dense model",
+    )
+    refuse_other(clauses, path, found, hint, KEY)
     if in_hf:
         loaded = read_hugging_face(shared, path, adapter)
     else:
@@ -68,28 +60,10 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
     return True
 
 
-def named_checkpoint(path: Path) -> Path:
-    """The ``step-N`` folder of a finished stage, or the path itself if it isn't one's."""
-    result = result_of(path)
-    return result.checkpoint if isinstance(result, TrainResult) else path
-
-
-def _architecture(path: Path) -> BaseArchitecture | None:
-    """The architecture that the weights were trained with, where it is written beside them."""
-    if (path / "config.json").is_file():
-        return hugging_face(path)
-    stage = path.parent.parent
-    return BaseArchitecture.finished(stage) if (stage / RESULT_FILE).is_file() else None
-
-
 def _other_arguments(base: BaseArchitecture | None, args: Any) -> list[str]:
-    if base is None:
-        return []
     own = dataclasses.asdict(args)
-    return [
-        f"was trained with {key}={value!r}, the model's is {own[key]!r}"
-        for key, value in base.other_arguments(own).items()
-    ]
+    given = base.other_arguments(own) if base else {}
+    return [f"was trained with {key}={value!r}, the model's is {own[key]!r}" for key, value in given.items()]
 
 
 def _described(new: set[str], state: dict[str, Any]) -> str:

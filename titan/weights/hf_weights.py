@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from titan.weights.checkpoint import differences, shortened
+from titan.weights.stored_weights import differences, refuse_other
 from titanflow.architectures.huggingface import check_weights_there, weight_files
-from titanflow.common.errors import ConfigError, Problem
 
 COMPUTED = "rotary_emb.inv_freq"
 """A buffer that old checkpoints of llama hold; it follows from RoPE's parameters."""
@@ -23,33 +22,19 @@ def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
     Raises:
         ConfigError: a file is missing, or a weight is missing, too many, twice there, or of another shape.
     """
-    stored, problems = _stored(folder)
+    stored, twice = stored_shapes(folder)
     with torch.device("meta"):
         model = spec.model_cls(model_args)
     adapter = spec.state_dict_adapter(model_args, None)
     wanted = {key: tuple(value.shape) for key, value in adapter.to_hf(model.state_dict()).items()}
     if getattr(model_args, "enable_weight_tying", False):
         stored.pop(HEAD, None)
-    problems += differences(stored, wanted)
-    if problems:
-        raise ConfigError(
-            Problem(
-                f"the weights aren't those that config.json describes: it {shortened(problems)}",
-                origin=str(folder),
-                hint="load and save the model with transformers, and look for its warnings",
-            )
-        )
+    found = "the weights aren't those that config.json describes"
+    hint = "load and save the model with transformers, and look for its warnings"
+    refuse_other([*twice, *differences(stored, wanted)], folder, found, hint)
 
 
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight in a folder, by its name; refuses a weight that is there twice."""
-    shapes, problems = _stored(folder)
-    if problems:
-        raise ConfigError(Problem(shortened(problems), origin=str(folder)))
-    return shapes
-
-
-def _stored(folder: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def stored_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """The shape of each weight in the folder, by its name, and a clause for each that is there twice."""
     check_weights_there(folder)
     shapes: dict[str, tuple[int, ...]] = {}

@@ -58,7 +58,7 @@ def read_architecture(config: Mapping[str, Any], origin: str) -> tuple[str, str,
     args = READERS[family](reader)
     for key, value in EXPECTED.items():
         if config.get(key, value) != value:
-            reader.refuse(key, f"found {config[key]!r}: torchtitan's {family} has none of it", str(value))
+            reader.refuse(key, f"found {config[key]!r}: torchtitan's {family} doesn't support it", str(value))
     if reader.problems:
         raise ConfigError(reader.problems)
     flavors = load_snapshot()["models"][family]["flavors"]

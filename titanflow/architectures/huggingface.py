@@ -104,7 +104,7 @@ def check_weights_there(folder: Path) -> None:
 
 def _no_weights(where: str, missing: list[str], pickled: list[str]) -> Problem:
     if pickled:
-        message = f"only pickled weights ({', '.join(pickled[:3])}): loading a pickle runs what it says"
+        message = f"only pickled weights ({', '.join(pickled[:3])}): loading a pickle runs the code in it"
         hint = "save them with transformers: model.save_pretrained(folder) writes safetensors"
     else:
         message, hint = f"the weights aren't there: {', '.join(missing[:3])}", ""

@@ -49,3 +49,17 @@ def read_base(folder: Path) -> BaseArchitecture:
         return hugging_face(folder)
     expected = "the folder of a finished stage, or one that transformers loads"
     raise ConfigError(Problem(f"{folder} holds neither {RESULT_FILE} nor {CONFIG_FILE}", expected=expected))
+
+
+def trained_as(path: Path) -> BaseArchitecture | None:
+    """The model whose weights lie in a folder that transformers loads, a finished stage's, or a ``step-N`` in one.
+
+    None if nothing beside the weights says it.
+
+    Raises:
+        ConfigError: what stands there can't be read.
+    """
+    if is_hugging_face(path):
+        return hugging_face(path)
+    folder = next((one for one in (path, path.parent.parent) if (one / RESULT_FILE).is_file()), None)
+    return BaseArchitecture.finished(folder) if folder else None

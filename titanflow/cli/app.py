@@ -14,7 +14,7 @@ from rich.text import Text
 
 from titanflow.common.console import Output
 from titanflow.common.errors import TitanflowError
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 
 out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130
@@ -24,11 +24,13 @@ ConfigsOption = Annotated[Path | None, typer.Option("--configs", help="Another f
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Set a value: pretrain.training.steps=100. May be given often.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set", help="Set a value, as pretrain.training.steps=100; may be given several times.", metavar="KEY=VALUE"
+    ),
 ]
 OnStaleOption = Annotated[
     OnStale | None,
-    typer.Option("--on-stale", help="What was made from other inputs: refuse it, make it again, or use it as it is."),
+    typer.Option("--on-stale", help="For a stage made from other inputs: refuse it, make it again, or use its output."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -46,7 +48,7 @@ def reports_errors(function: Command) -> Command:
             err.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            err.print("interrupted; a run goes on from its newest checkpoint")
+            err.print("interrupted; the next start of a run resumes from its newest checkpoint")
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapper  # type: ignore[return-value]

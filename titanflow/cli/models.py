@@ -18,7 +18,9 @@ from titanflow.common.utf8_mode import STREAMS, stream_encoding
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A stage's folder, or a checkpoint in it.", metavar="CKPT")],
     folder: Annotated[Path, typer.Argument(help="The folder to write.", metavar="OUT")],
-    adapter: Annotated[bool, typer.Option("--adapter", help="Of a LoRA stage the adapter alone, for PEFT.")] = False,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write only the adapter of a LoRA stage, for PEFT.")
+    ] = False,
 ) -> None:
     """Write a checkpoint as a folder that transformers loads."""
     start_module("titan.export.peft_adapter" if adapter else "titan.export.export", str(checkpoint), str(folder))
@@ -26,19 +28,29 @@ def export(
 
 def verify(
     published: Annotated[str, typer.Argument(help="A folder, or owner/name on the Hub.", metavar="FOLDER_OR_REPO")],
-    revision: Annotated[str | None, typer.Option("--revision", help="A branch, tag or commit; main.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="A branch, tag or commit; by default main.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a published model: its hashes, that it loads, and that it says what it said when it was evaluated."""
+    """Check a published model: its hashes, that it loads, and that it answers as it did when it was evaluated."""
     revisions = [] if revision is None else [f"--revision={revision}"]
     start_module("titan.inference.verify", *revisions, *(["--json"] if as_json else []), "--", published)
 
 
 def chat(
-    models: Annotated[list[str], typer.Argument(help="Folders, stages, or owner/name[@revision].", metavar="MODEL…")],
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")] = 256,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = 0.0,
-    system: Annotated[str | None, typer.Option("--system", help="What the conversation begins with.")] = None,
+    models: Annotated[
+        list[str], typer.Argument(help="Folders, stages, owner/name or owner/name@revision.", metavar="MODEL…")
+    ],
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="The most tokens that an answer may have.")
+    ] = 256,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0, help="0 always takes the likeliest token.")
+    ] = 0.0,
+    system: Annotated[
+        str | None, typer.Option("--system", help="The system's message, before the first question.")
+    ] = None,
 ) -> None:
     """Talk with a model, or with several side by side; without a terminal each line of stdin is answered."""
     options = [f"--max-new-tokens={max_new_tokens}", f"--temperature={temperature}"]
@@ -46,7 +58,7 @@ def chat(
 
 
 def patches(as_json: JsonOption = False) -> None:
-    """List what is changed in torchtitan from outside, and why."""
+    """List the patches of torchtitan, with the reason for each."""
     from titan.patches import all_patches
 
     listed = [

@@ -27,9 +27,9 @@ def prove_resume(
     run_name: RunOption = None,
     settings: SetOption = None,
     kills: Annotated[int, typer.Option("--kills", min=0, help="How often the run is killed.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="What the moments follow from.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The seed of the random moments.")] = 0,
     stages: Annotated[
-        list[str] | None, typer.Option("--stage", help="Kill in this stage only. May be given often.")
+        list[str] | None, typer.Option("--stage", help="Kill in this stage only; may be given several times.")
     ] = None,
     ranks: Annotated[int | None, typer.Option("--ranks", min=1, help="Processes of every stage.")] = None,
     resume_ranks: Annotated[
@@ -39,13 +39,13 @@ def prove_resume(
         Path | None,
         typer.Option(
             "--workspace",
-            help="A folder for the two runs, which stays; otherwise they are removed where they're equal.",
+            help="A folder in which both runs are kept; by default, equal runs are removed.",
             metavar="DIR",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that a killed run comes to what an uninterrupted one comes to: kill one at random, compare both."""
+    """Prove that a killed run ends as an uninterrupted one does: kill a run at random, and compare the two."""
     from flows.resume_proof.prove_resume import Experiment, Ranks, prove
 
     folder = Path(tempfile.mkdtemp(prefix="titanflow-proof-")) if workspace is None else workspace.resolve()
@@ -90,7 +90,7 @@ def render(proof: Proof) -> Group:
         result = Text("equal", style="green") if check.passed else Text("DIFFERS", style="bold red")
         checks.add_row(check.name, result, check.found)
     calm, killed = proof.seconds
-    met = f"{len(proof.kills)} kills" + (f" ({proof.unmet} more found the run finished)" if proof.unmet else "")
-    verdict = "The killed run is the uninterrupted one." if proof.holds else "The killed run is another."
+    met = f"{len(proof.kills)} kills" + (f" ({proof.unmet} more came when the run had finished)" if proof.unmet else "")
+    verdict = "The killed run equals the uninterrupted one." if proof.holds else "The killed run differs."
     last = f"{verdict} {met}, {proof.starts} starts, {killed:.0f} s in place of {calm:.0f} s."
     return Group(uncut(kills), "", uncut(checks), "", last)

@@ -56,11 +56,11 @@ def plan(
     settings: SetOption = None,
     on_stale: OnStaleOption = None,
     commands: Annotated[
-        bool, typer.Option("--commands", help="Show what starts each stage; try it on torchrun.")
+        bool, typer.Option("--commands", help="Show each stage's command, and let torchrun check it.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run would do: each stage RUN, RESUME, CACHED or STALE, and of what is STALE what changed."""
+    """Show what a run would do: each stage's state (RUN, RESUME, CACHED or STALE), and why it is STALE."""
     from titanflow.plan.plan import make_plan
     from titanflow.plan.view import inheritance_tables
 

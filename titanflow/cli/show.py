@@ -28,7 +28,7 @@ def config(
     origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a stage will get."""
+    """Print the values that each stage will get."""
     from titanflow.cli.values import resolved_values, value_lines
     from titanflow.config.experiment import load_experiment
     from titanflow.config.overrides import parse_settings
@@ -50,16 +50,19 @@ def masks(
     settings: SetOption = None,
     module: Annotated[str | None, typer.Option("--module", help="The module whose data is shown.")] = None,
     rows: Annotated[
-        int | None, typer.Option("--rows", min=0, help="So many rows of each source; 5, or with --json all.")
+        int | None, typer.Option("--rows", min=0, help="The rows shown of each source; by default 5, with --json all.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prepare a module's conversations, prove their masks, and show which tokens are trained."""
+    from titanflow.cli.values import check_module
     from titanflow.plan.plan import make_plan
     from titanflow.report.masks import prepare_masks
 
     planned = make_plan(experiment, configs, run_name, settings or [])
     show_warnings(planned.config)
+    if module is not None:
+        check_module(planned.config, module)
     prepared = prepare_masks(planned, module)
     if as_json:
         sys.stdout.write(json.dumps(prepared.as_json(rows)) + "\n")

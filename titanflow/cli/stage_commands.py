@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from titanflow.cli.app import JsonOption, out
+from titanflow.cli.app import JsonOption, out, print_json
 from titanflow.cli.models import start_module
 
 
@@ -21,8 +21,13 @@ def prove_losses(
 
 def benchmark(
     stages: Annotated[list[Path], typer.Argument(help="Folders of finished training stages.", metavar="STAGE…")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Print what trainings took, a row each of a table in markdown."""
-    from titanflow.report.benchmark_row import benchmark_table
+    """Print the speed, memory and loss of trainings, one row of a markdown table for each."""
+    from titanflow.report.benchmark_row import benchmark_row, markdown_table
 
-    out.print(benchmark_table(stages), markup=False, highlight=False)
+    rows = [benchmark_row(stage) for stage in stages]
+    if as_json:
+        print_json(rows)
+    else:
+        out.print(markdown_table(rows))

@@ -27,11 +27,19 @@ def resolved_values(experiment: Experiment, module: str | None = None) -> dict[s
         for name, one in experiment.modules.items():
             values |= _named(one) | {f"{name}.{key}": entry for key, entry in _of_module(one).items()}
         return values
-    if module not in experiment.modules:
-        hint = did_you_mean(module, experiment.modules)
-        expected = f"one of {', '.join(experiment.modules)}"
-        raise ConfigError(Problem(f"no module {module!r}", "--module", expected=expected, hint=hint))
+    check_module(experiment, module)
     return _named(experiment.modules[module]) | _of_module(experiment.modules[module])
+
+
+def check_module(experiment: Experiment, name: str) -> None:
+    """Refuses the name of a module that the experiment lacks.
+
+    Raises:
+        ConfigError: names those that it has.
+    """
+    if name not in experiment.modules:
+        hint, expected = did_you_mean(name, experiment.modules), f"one of {', '.join(experiment.modules)}"
+        raise ConfigError(Problem(f"no module {name!r}", "--module", expected=expected, hint=hint))
 
 
 def _of_module(module: Module) -> dict[str, tuple[Any, str]]:

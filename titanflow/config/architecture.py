@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
@@ -22,87 +23,116 @@ from titanflow.config.model_args import (
     split_overrides,
     without_empty_sections,
 )
-from titanflow.files.yaml_source import Leaf, Tree, first_origin, flatten, leaves, set_leaf
+from titanflow.files.yaml_source import Leaf, Tree, flatten, leaves, set_leaf
 
 if TYPE_CHECKING:
     from titanflow.config.module import Module
-    from titanflow.config.module_files import Entry
+
+SECTIONS = ("model", "experimental", "sft", "training")
+"""The sections of a training module that say which model is built; of ``training`` the length of its rows."""
 
 
-def resolve_architecture(
-    module: Module, merged: Tree, entry: Entry, schema: Schema, earlier: dict[str, Module], problems: list[Problem]
-) -> Tree:
-    """Sets the module's model arguments and returns the overrides; ``merged`` keeps torchtitan's own keys."""
-    section = _section(merged, "model")
-    module.base = base = find_base(module, merged, earlier, problems)
+@dataclass
+class ModelPart:
+    """What a module's entry says of its model: :data:`SECTIONS` of its config, and what it writes beside them.
+
+    ``settings`` are those of the command line: they have the last word, over ``params`` too. ``origin`` is where the
+    entry stands. ``is_broken``: there are mistakes before, which may be why an sft's base isn't known.
+    """
+
+    module: str
+    stage: str
+    sections: Tree
+    params: Any
+    settings: Any
+    origin: str
+    is_broken: bool
+
+
+@dataclass
+class Architecture:
+    """The model that a training module builds: values of :class:`titanflow.config.module.Module`, and the mistakes.
+
+    ``overrides`` are ``model_overrides`` with their origins.
+    """
+
+    overrides: Tree = field(default_factory=dict)
+    model_overrides: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+    base: BaseArchitecture | None = None
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping[str, Module]) -> Architecture:
+    """Resolves the part of a config that says which model is built; its sections keep torchtitan's own keys.
+
+    The base of an sft may be among the modules that are ``earlier`` in the experiment.
+    """
+    sections, key = part.sections, part.module
+    section = _section(sections, "model")
+    base, problems = _find_base(part, earlier) if part.stage == "sft" else (None, [])
+    found = Architecture(base=base, problems=problems)
     if base is not None:
-        section = _inherited(base, merged, section)
-    elif module.stage == "sft":
-        return {}
+        section = _inherited(base, sections, section)
+    elif part.stage == "sft":
+        return found
     name, flavor = section.get("name"), section.get("flavor")
-    found = family(str(name.value)) if isinstance(name, Leaf) else None
-    custom = _section(merged, "experimental").get("custom_import")
+    known = family(str(name.value)) if isinstance(name, Leaf) else None
+    custom = _section(sections, "experimental").get("custom_import")
     if custom is None and isinstance(name, Leaf) and name.value in OWN_FAMILIES:
-        set_leaf(merged, "experimental.custom_import", Leaf(OWN_FAMILIES[name.value], f"the family {name.value}"))
-    is_custom = found is None and isinstance(custom, Leaf) and bool(custom.value)
+        set_leaf(sections, "experimental.custom_import", Leaf(OWN_FAMILIES[name.value], f"the family {name.value}"))
+    is_custom = known is None and isinstance(custom, Leaf) and bool(custom.value)
     if isinstance(custom, Leaf) and is_custom and base is None and not source_files(str(custom.value)):
-        place = f"{module.name}.experimental.custom_import ({custom.origin})"
-        module.warnings.append(f"{place}: no module {custom.value!r} here, nor on the Python path of this machine")
-    args_schema = found["schema"] if found else None
-    section, overrides = split_overrides(section, schema["properties"]["model"], args_schema, is_custom)
+        place = f"{key}.experimental.custom_import ({custom.origin})"
+        found.warnings.append(f"{place}: no module {custom.value!r} here, nor on the Python path of this machine")
+    args_schema = known["schema"] if known else None
+    sections["model"], overrides = split_overrides(section, model_schema, args_schema, is_custom)
     flat = dict(leaves(overrides))
-    params = read_params(entry.spec.get("params", {}), f"{module.name}.params", problems)
-    # A command line and flow parameters have the last word, over ``params`` too.
-    last = {key: flat[key] for key, _ in leaves(_section(entry.settings, "model")) if key in flat}
-    overrides = without_empty_sections({**flat, **params, **last}, args_schema)
-    merged["model"] = section
-    if base is not None and found is not None and not base.model_args:
+    params, wrong = read_params(part.params, f"{key}.params")
+    found.problems += wrong
+    settings = part.settings if isinstance(part.settings, dict) else {}
+    last = {one: flat[one] for one, _ in leaves(settings) if one in flat}
+    found.overrides = without_empty_sections({**flat, **params, **last}, args_schema)
+    if base is not None and known is not None and not base.model_args:
         # The base's own module already reports why it has no arguments.
-        return {}
+        found.overrides = {}
+        return found
     if not is_custom:
-        if wrong := check_flavor(name, flavor, module.name, first_origin(entry.spec)):
-            problems += wrong
-            return overrides
-        assert found is not None
-        assert flavor is not None
-        before = len(problems)
-        module.model_args = resolve_model_args(found, flavor.value, overrides, module.name, problems)
-        if len(problems) > before:
-            return overrides
-    module.model_overrides = {key: leaf.value for key, leaf in leaves(overrides)}
+        wrong = check_flavor(name, flavor, key, part.origin)
+        if not wrong:
+            assert known is not None
+            assert flavor is not None
+            found.model_args, wrong = resolve_model_args(known, flavor.value, found.overrides, key)
+        if wrong:
+            found.problems += wrong
+            return found
+    found.model_overrides = {one: leaf.value for one, leaf in leaves(found.overrides)}
     if base is not None:
-        _inherit_args(module, base, merged, overrides, problems)
-    return overrides
+        _inherit_args(part, found, base)
+    return found
 
 
-def find_base(
-    module: Module, merged: Tree, earlier: dict[str, Module], problems: list[Problem]
-) -> BaseArchitecture | None:
-    """The base of an sft: an earlier module or an outside model. None for other stages, and after a mistake."""
-    if module.stage != "sft":
-        return None
-    named = _section(merged, "sft").get("base")
+def _find_base(part: ModelPart, earlier: Mapping[str, Module]) -> tuple[BaseArchitecture | None, list[Problem]]:
+    """The base of an sft: an earlier module or an outside model; None after a mistake."""
+    section = _section(part.sections, "sft")
+    named, revision = section.get("base"), section.get("base_revision")
     wanted = str(named.value) if isinstance(named, Leaf) else "pretrain"
     for other in earlier.values():
         if wanted in (other.name, other.stage) and other.trains:
-            return _planned(other)
-    key, origin = f"{module.name}.sft.base", named.origin if isinstance(named, Leaf) else ""
-    revision = _section(merged, "sft").get("base_revision")
+            return _planned(other), []
+    key, origin = f"{part.module}.sft.base", named.origin if isinstance(named, Leaf) else ""
     try:
         base = outside_base(wanted, str(revision.value) if isinstance(revision, Leaf) and revision.value else None)
     except ConfigError as error:
-        problems += [
-            dataclasses.replace(problem, key=key, origin=origin, message=_placed(problem)) for problem in error.problems
-        ]
-        return None
-    # A base that is missing because its module could not be read is reported already.
-    if base is None and not (problems and "/" not in wanted):
-        expected = (
-            "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
-            "or owner/name on the Hub"
-        )
-        problems.append(Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted)))
-    return base
+        return None, [replace(one, key=key, origin=origin, message=_placed(one)) for one in error.problems]
+    if base is not None or (part.is_broken and "/" not in wanted):
+        return base, []
+    expected = (
+        "a training module before this one, the folder of a finished stage or of a model that transformers loads, "
+        "or owner/name on the Hub"
+    )
+    return None, [Problem(f"found {wanted!r}", key, origin, expected, misplaced_revision("sft.base", wanted))]
 
 
 def _placed(problem: Problem) -> str:
@@ -130,38 +160,36 @@ def _planned(other: Module) -> BaseArchitecture:
     )
 
 
-def _inherited(base: BaseArchitecture, merged: Tree, section: Tree) -> Tree:
+def _inherited(base: BaseArchitecture, sections: Tree, section: Tree) -> Tree:
     """The base's model section with the sft's own keys laid over it; a custom family's import is inherited too."""
     origin = f"inherited from {base.stage}"
     custom = _section(base.config, "experimental").get("custom_import")
-    if custom and "custom_import" not in _section(merged, "experimental"):
-        set_leaf(merged, "experimental.custom_import", Leaf(custom, origin))
+    if custom and "custom_import" not in _section(sections, "experimental"):
+        set_leaf(sections, "experimental.custom_import", Leaf(custom, origin))
     model = {"name": base.model_name, "flavor": base.flavor}
     if (converters := _section(base.config, "model").get("converters")) is not None:
         model["converters"] = converters
     return {**{key: Leaf(value, origin) for key, value in model.items()}, **section}
 
 
-def _inherit_args(
-    module: Module, base: BaseArchitecture, merged: Tree, overrides: Tree, problems: list[Problem]
-) -> None:
+def _inherit_args(part: ModelPart, found: Architecture, base: BaseArchitecture) -> None:
     """An sft keeps its base's architecture: arguments that it sets itself must equal the base's, unless mutable."""
-    section, base_args = merged["model"], flatten(base.model_args)
+    section, base_args, overrides = part.sections["model"], flatten(base.model_args), dict(leaves(found.overrides))
     wanted = {"name": (section["name"], base.model_name), "flavor": (section["flavor"], base.flavor)}
     # Of a custom family a plan knows only the overridden arguments; the stage knows all.
-    known = {key: leaf for key, leaf in leaves(overrides) if key in base_args}
-    wanted |= {key: (leaf, base_args[key]) for key, leaf in known.items() if not is_mutable(key)}
-    seq_len = _section(merged, "training").get("seq_len")
-    for key, (leaf, value) in wanted.items():
-        follows = key == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
+    known = {one: leaf for one, leaf in overrides.items() if one in base_args}
+    wanted |= {one: (leaf, base_args[one]) for one, leaf in known.items() if not is_mutable(one)}
+    seq_len = _section(part.sections, "training").get("seq_len")
+    for one, (leaf, value) in wanted.items():
+        follows = one == FOLLOWS_SEQ_LEN and isinstance(seq_len, Leaf) and leaf.value == seq_len.value
         if leaf.value != value and not follows:
             message = f"found {leaf.value!r}, and {base.stage} has {value!r}: fine-tuning keeps its base's architecture"
-            hint = f"leave it out here, or change {base.stage}.model.{key} and pretrain again"
-            problems.append(Problem(message, f"{module.name}.model.{key}", leaf.origin, hint=hint))
-    own = {key: leaf.value for key, leaf in leaves(overrides) if key not in known or is_mutable(key)}
+            hint = f"leave it out here, or change {base.stage}.model.{one} and pretrain again"
+            found.problems.append(Problem(message, f"{part.module}.model.{one}", leaf.origin, hint=hint))
+    own = {one: leaf.value for one, leaf in overrides.items() if one not in known or is_mutable(one)}
     # A base that has grown has other values than the overrides it was built with.
-    module.model_overrides = {key: base_args.get(key, value) for key, value in flatten(base.overrides).items()} | own
-    if module.model_args:
-        module.model_args = copy.deepcopy(base.model_args)
-        for key, value in own.items():
-            set_argument(module.model_args, key, value)
+    found.model_overrides = {one: base_args.get(one, value) for one, value in flatten(base.overrides).items()} | own
+    if found.model_args:
+        found.model_args = copy.deepcopy(base.model_args)
+        for one, value in own.items():
+            set_argument(found.model_args, one, value)

@@ -8,17 +8,20 @@ from typing import Any
 from titanflow.common.errors import Problem
 from titanflow.config.module import Module
 
+GLOBAL, LOCAL = "training.global_batch_size", "training.local_batch_size"
+"""The keys for the rows of a step, and for those that a rank takes at a time."""
+
 
 def check_batch(module: Module) -> list[Problem]:
     """Assumes that the module's degrees of parallelism fit its processes."""
     problems = []
-    training, key = module.config["training"], "training.global_batch_size"
+    training = module.config["training"]
     rows, local = training["global_batch_size"], training["local_batch_size"]
     if rows == 0:
         hint = "-1 takes local_batch_size rows on each data-parallel rank"
-        problems.append(module.problem(key, "found 0", "1 or more, or -1", hint))
+        problems.append(module.problem(GLOBAL, "found 0", "1 or more, or -1", hint))
     elif local_share(rows, local, ranks := data_parallel_ranks(module.config)) is None:
-        problems.append(module.problem(key, *unshared(rows, local, ranks)))
+        problems.append(module.problem(GLOBAL, *unshared(rows, local, ranks)))
     if module.config["validation"]["steps"] == 0:
         hint = "to validate nothing, set validation.enable: false"
         problems.append(module.problem("validation.steps", "found 0", "1 or more, or -1 for all rows", hint))
@@ -39,13 +42,18 @@ def data_parallel_share(processes: int, parallelism: Mapping[str, Any]) -> int:
     return max(processes, 1)
 
 
+def rows_key(config: Mapping[str, Any]) -> str:
+    """The key that sets the rows of a step: an unset global batch size follows from the local one."""
+    return GLOBAL if ((config.get("training") or {}).get("global_batch_size") or -1) > 0 else LOCAL
+
+
 def global_batch_size(config: Mapping[str, Any]) -> int | None:
     """Rows in one optimizer step, by torchtitan's rule: the global size, or the local one on each data-parallel rank.
 
     None where a config has neither.
     """
     training = config.get("training") or {}
-    if (training.get("global_batch_size") or -1) > 0:
+    if rows_key(config) == GLOBAL:
         return int(training["global_batch_size"])
     if not training.get("local_batch_size"):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,9 @@ def this_machine(environ: Mapping[str, str] = os.environ, devices: Path = Path("
     return Device("cpu", found="this machine has no GPU")
 
 
+@cache
 def _torch_build() -> str:
+    """A plan asks ten times, and each answer takes a millisecond."""
     try:
         return version("torch")
     except PackageNotFoundError:

@@ -7,7 +7,7 @@ command line or a flow's parameters. All mistakes in all of them are reported to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -20,15 +20,25 @@ from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.division import settle_parts
-from titanflow.config.files.schema import check, dataclass_schema, typed
-from titanflow.config.files.tree import ConfigTree, load
-from titanflow.config.ignored import Ignored, idle_names, read_ignored, remove_unknown
+from titanflow.config.files.schema import check, dataclass_schema, fitted
+from titanflow.config.files.tree import ConfigTree
+from titanflow.config.ignored import Ignored, idle_names, read_ignored
 from titanflow.config.keys.experiment import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
-from titanflow.config.module_files import Entry
+from titanflow.config.module_files import Entry, load
 from titanflow.config.overrides import Setting, lay_over
-from titanflow.files.yaml_source import Leaf, Replacing, Tree, display, first_origin, in_one_line, leaves, plain
+from titanflow.files.yaml_source import (
+    Leaf,
+    Replacing,
+    Tree,
+    display,
+    first_origin,
+    in_one_line,
+    leaves,
+    plain,
+    take_out,
+)
 
 _SECTIONS = ("config", "model", "data", "validation_data", "overrides", "params")
 
@@ -70,47 +80,26 @@ def load_experiment(
         ConfigError: with every mistake that was found, each with file, line and key.
     """
     check_utf8_mode()
-    tree = ConfigTree.locate(configs)
-    path = tree.experiment(name)
-    if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
-        raise ConfigError(problem)
-    # An experiment's file that lies in another config tree goes with the modules and models of that tree.
-    if configs is None and (path.resolve().parent.parent / "modules").is_dir():
-        tree = ConfigTree(path.parent.parent)
-    if path.suffix == ".toml":
-        # torchtitan's TOML is the config of one training: a module's config, not an experiment.
-        expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
-        raise ConfigError(Problem("TOML is no experiment but a module's config", "", display(path), expected))
-    problems: list[Problem] = []
-    raw = load(path, problems)
+    path, tree = _locate(name, configs)
+    schema = dataclass_schema(ExperimentSpec)
+    raw, problems = load(path)
     over, mistakes = lay_over(raw, settings)
-    raw = typed(raw, dataclass_schema(ExperimentSpec))
+    raw = fitted(raw, schema)
     left_out = read_ignored(raw)
-    ignored = remove_unknown(raw, left_out, dataclass_schema(ExperimentSpec))
+    ignored = take_out(raw, left_out.unknown(schema))
     own = {**raw, "modules": {}}
-    problems += [*mistakes, *check(own, dataclass_schema(ExperimentSpec)), *_check_names(own, path)]
-    modules = _build_modules(raw, over, tree, path, left_out, problems)
-    warnings: list[str] = []
-    if not problems:
-        for module in modules.values():
-            settle_parts(module)
-            settle_presets(module)
-        problems = [problem for module in modules.values() for problem in check_module(module)]
-        lacks = [problem for module in modules.values() for problem in check_launch(module)]
-        problems += lacks if starts else []
-        warnings = [] if starts else [f"a run would be refused: {problem}" for problem in lacks]
-        problems += [*check_exports(modules), *check_gate(modules, tree.root)]
-    if problems:
+    problems += [*mistakes, *check(own, schema), *_check_names(own, path)]
+    modules, mistakes = _build_modules(raw, over, tree, path, left_out, bool(problems))
+    if problems := problems + mistakes:
         raise ConfigError(problems)
-    # A section that is written and left empty has its defaults.
-    sections = {field.name for field in fields(ExperimentSpec) if field.default_factory is not MISSING}
-    values = {key: value for key, value in plain(own).items() if value is not None or key not in sections}
-    spec = TypeAdapter(ExperimentSpec).validate_python(values)
+    warnings = _check_modules(modules, tree.root, starts)
+    spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
     origins = {key: leaf.origin for key, leaf in leaves(own)}
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
     ignored += [line for module in modules.values() for line in module.ignored]
     warnings += idle_names(raw, ignored)
+    warnings += [line for module in modules.values() for line in (*module.warnings, *overruled(module))]
     return Experiment(
         path=path,
         tree=tree,
@@ -120,8 +109,37 @@ def load_experiment(
         spec=spec,
         origins=origins,
         ignored=ignored,
-        warnings=warnings + [line for one in modules.values() for line in (*one.warnings, *overruled(one))],
+        warnings=warnings,
     )
+
+
+def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
+    """The experiment's file, and the folder that its modules' files are in."""
+    tree = ConfigTree.locate(configs)
+    path = tree.experiment(name)
+    if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
+        raise ConfigError(problem)
+    if path.suffix == ".toml":
+        # torchtitan's TOML is the config of one training: a module's config, not an experiment.
+        expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
+        raise ConfigError(Problem("a TOML file is a module's config, not an experiment", "", display(path), expected))
+    # An experiment's file that lies in another config tree goes with the modules and models of that tree.
+    if configs is None and (path.resolve().parent.parent / "modules").is_dir():
+        tree = ConfigTree(path.parent.parent)
+    return path, tree
+
+
+def _check_modules(modules: dict[str, Module], root: Path, starts: bool) -> list[str]:
+    """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
+    for module in modules.values():
+        settle_parts(module)
+        settle_presets(module)
+    problems = [problem for module in modules.values() for problem in check_module(module)]
+    lacks = [problem for module in modules.values() for problem in check_launch(module)]
+    problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules, root)]
+    if problems:
+        raise ConfigError(problems)
+    return [f"a run would be refused: {problem}" for problem in lacks]
 
 
 def _check_names(own: Tree, path: Path) -> list[Problem]:
@@ -136,35 +154,31 @@ def _check_names(own: Tree, path: Path) -> list[Problem]:
 
 
 def _build_modules(
-    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, left_out: Ignored, problems: list[Problem]
-) -> dict[str, Module]:
+    raw: Tree, over: dict[str, Tree], tree: ConfigTree, path: Path, left_out: Ignored, is_broken: bool
+) -> tuple[dict[str, Module], list[Problem]]:
     specs = raw.get("modules")
     specs = specs.value if isinstance(specs, Replacing) else specs
     if isinstance(specs, Leaf) and isinstance(specs.value, list):
         expected = "each module under its name, `pretrain: {config: …}`, or a list of mappings that have a `name`"
-        problems.append(Problem("found a list", key="modules", origin=specs.origin, expected=expected))
-        return {}
+        return {}, [Problem("found a list", "modules", specs.origin, expected)]
     if not isinstance(specs, dict) or not specs:
         origin = specs.origin if isinstance(specs, Leaf) else str(path)
-        problems.append(Problem("the experiment has no modules", key="modules", origin=origin))
-        return {}
+        return {}, [Problem("the experiment has no modules", "modules", origin)]
     launcher = raw.get("launcher")
     common = launcher if isinstance(launcher, dict) else {}
     modules: dict[str, Module] = {}
+    problems: list[Problem] = []
     for name, spec in specs.items():
-        if not isinstance(spec, dict) or isinstance(spec, Replacing):
+        if not _is_section(spec):
             origin = first_origin(spec.value if isinstance(spec, Replacing) else spec)
-            problems.append(Problem("a module is a mapping", key=f"modules.{name}", origin=origin))
+            problems.append(Problem("a module is a mapping", f"modules.{name}", origin))
             continue
-        ignored = remove_unknown(spec, left_out, dataclass_schema(ModuleSpec), name)
-        # The contents of these sections are checked with the stage's config.
-        shallow = {key: value for key, value in spec.items() if not (key in _SECTIONS and _is_section(value))}
-        misplaced = _misplaced(name, shallow)
-        problems += misplaced.values()
-        shallow = {key: value for key, value in shallow.items() if key not in misplaced}
-        problems += check(shallow, dataclass_schema(ModuleSpec), f"modules.{name}.")
+        ignored = take_out(spec, left_out.unknown(dataclass_schema(ModuleSpec), f"{name}."), f"{name}.")
+        problems += _check_spec(name, spec)
         entry = Entry(name, spec, over.get(name, {}), common, left_out)
-        if (module := build_module(entry, tree, modules, problems)) is not None:
+        module, mistakes = build_module(entry, tree, modules, is_broken or bool(problems))
+        problems += mistakes
+        if module is not None:
             module.ignored = ignored + module.ignored
             # A stage has one module: a second would never run.
             problems += [
@@ -173,25 +187,24 @@ def _build_modules(
                 if other.stage == module.stage
             ]
             modules[name] = module
-    return modules
+    return modules, problems
 
 
-def _is_section(value: Leaf | Tree) -> bool:
+def _is_section(value: Leaf | Tree | None) -> bool:
     """Whether a mapping stands here, and in no merged file a value in its place."""
     return isinstance(value, dict) and not isinstance(value, Replacing)
 
 
-def _misplaced(name: str, spec: Tree) -> dict[str, Problem]:
-    """Keys of the stage's config that stand beside the names of its files; by key."""
-    own = dataclass_schema(ModuleSpec)["properties"]
+def _check_spec(name: str, spec: Tree) -> list[Problem]:
+    """Mistakes of a module's entry; the contents of its sections are checked with the stage's config."""
+    schema = dataclass_schema(ModuleSpec)
     known = stage_schema(STAGE_OF[name])["properties"] if name in STAGE_OF else {}
-    return {
-        key: Problem(
-            "unknown key",
-            f"modules.{name}.{key}",
-            first_origin(value),
-            hint=f"write `{in_one_line({'overrides': {key: value}})}`",
-        )
-        for key, value in spec.items()
-        if key in known and key not in own
-    }
+    # Keys of the stage's config that stand beside the names of its files.
+    misplaced = {key: value for key, value in spec.items() if key in known and key not in schema["properties"]}
+    problems = []
+    for key, value in misplaced.items():
+        hint = f"write `{in_one_line({'overrides': {key: value}})}`"
+        problems.append(Problem("unknown key", f"modules.{name}.{key}", first_origin(value), hint=hint))
+    sections = {key for key in _SECTIONS if _is_section(spec.get(key))}
+    shallow = {key: value for key, value in spec.items() if key not in {*misplaced, *sections}}
+    return problems + check(shallow, schema, f"modules.{name}.")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from titanflow.config.files.schema import Schema
-from titanflow.files.yaml_source import Leaf, Tree, first_origin
+from titanflow.config.files.schema import Schema, known_keys
+from titanflow.files.yaml_source import Leaf, Tree, above, first_origin
 
 
 @dataclass(frozen=True)
@@ -16,6 +15,11 @@ class Ignored:
 
     keys: tuple[str, ...] = ()
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def unknown(self, schema: Schema, prefix: str = "") -> list[str]:
+        """The keys that a schema lacks. They may be written with or without the module's name, the ``prefix``."""
+        known = known_keys(schema)
+        return [dotted for key in self.keys if (dotted := key.removeprefix(prefix)) not in known]
 
 
 NAMED: Mapping[str, Ignored] = {
@@ -47,7 +51,7 @@ def idle_names(experiment: Tree, removed: Iterable[str]) -> list[str]:
     keys = {line.partition(" ")[0] for line in removed}
     leaf = experiment.get("ignore")
     return [
-        f"ignore: {word} ({first_origin(leaf)}) leaves nothing out: no file has such a key, or it is one that is read"
+        f"ignore: {word} ({first_origin(leaf)}) leaves nothing out: no file has this key, or titanflow reads it"
         for word in _words(experiment)
         if word not in NAMED and not any(key == word or key.endswith(f".{word}") for key in keys)
     ]
@@ -63,7 +67,7 @@ def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:
     """Takes the ignored values out of ``tree``, of a list only those items; returns ``key: value (origin)`` of each."""
     removed = []
     for dotted, values in ignored.values.items():
-        section, last = _above(tree, dotted)
+        section, last = above(tree, dotted)
         leaf = section.get(last)
         found = leaf.value if isinstance(leaf, Leaf) else None
         taken = [one for one in (found if isinstance(found, list) else [found]) if one in values]
@@ -77,30 +81,3 @@ def remove_values(tree: Tree, ignored: Ignored, module: str) -> list[str]:
             del section[last]
         removed += [f"{module}.{dotted}: {one} ({leaf.origin})" for one in taken]
     return removed
-
-
-def remove_unknown(tree: Tree, ignored: Ignored, schema: Schema, module: str = "") -> list[str]:
-    """Takes each ignored key out of ``tree`` that the schema lacks; returns ``key (origin)`` of each.
-
-    A key is ignored with or without the module's name before it.
-    """
-    removed = []
-    for key in ignored.keys:
-        dotted = key.removeprefix(f"{module}.")
-        section, last = _above(tree, dotted)
-        properties: Any = schema
-        for part in dotted.split(".")[:-1]:
-            properties = properties.get("properties", {}).get(part, {})
-        if last in section and last not in properties.get("properties", {}):
-            shown = f"{module}.{dotted}" if module else dotted
-            removed.append(f"{shown} ({first_origin(section.pop(last))})")
-    return removed
-
-
-def _above(tree: Tree, dotted: str) -> tuple[Tree, str]:
-    """The section of a dotted key (a new empty one where there is none), and the key's last name."""
-    *above, last = dotted.split(".")
-    section: Any = tree
-    for part in above:
-        section = section.get(part) if isinstance(section, dict) else None
-    return section if isinstance(section, dict) else {}, last

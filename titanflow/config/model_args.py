@@ -48,20 +48,19 @@ def split_overrides(
     return section, overrides
 
 
-def read_params(params: Any, key: str, problems: list[Problem]) -> Tree:
-    """``params.model_overrides``, flat (``model.n_layers: 4``) or nested, without its ``model.``."""
+def read_params(params: Any, key: str) -> tuple[Tree, list[Problem]]:
+    """``params.model_overrides``, flat (``model.n_layers: 4``) or nested, without its ``model.``, and its mistakes."""
     overrides = params.get("model_overrides") if isinstance(params, dict) else None
     if isinstance(overrides, Leaf) and overrides.value is not None:
         expected = "a mapping: model.n_layers: 4"
-        problems.append(Problem(f"found {overrides.value!r}", f"{key}.model_overrides", overrides.origin, expected))
-    if not isinstance(overrides, dict):
-        return {}
-    flat = dict(leaves(overrides))
+        return {}, [Problem(f"found {overrides.value!r}", f"{key}.model_overrides", overrides.origin, expected)]
+    flat = dict(leaves(overrides)) if isinstance(overrides, dict) else {}
+    problems = []
     if invalid := [name for name in flat if not name.startswith("model.")]:
         message, origin = f"Invalid override keys detected: {sorted(invalid)}", flat[invalid[0]].origin
         expected = ", ".join(f"model.{name}" for name in sorted(invalid))
         problems.append(Problem(message, f"{key}.model_overrides", origin, expected))
-    return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}
+    return {name.removeprefix("model."): leaf for name, leaf in flat.items() if name.startswith("model.")}, problems
 
 
 def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Problem]:
@@ -100,14 +99,14 @@ def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) 
 
 
 def resolve_model_args(
-    found: dict[str, Any], flavor: str, overrides: Tree, key: str, problems: list[Problem]
-) -> dict[str, Any]:
-    """The flavor's arguments with the overrides laid over them; mistakes go to ``problems``.
+    found: dict[str, Any], flavor: str, overrides: Tree, key: str
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The flavor's arguments with the overrides laid over them, and the mistakes of these.
 
     ``overrides`` may be flat or nested: a dotted key or a mapping reaches a nested dataclass (RoPE scaling, experts).
     """
     args = copy.deepcopy(found["flavors"][flavor])
-    known = known_keys(found["schema"])
+    known, problems = known_keys(found["schema"]), []
     for dotted, leaf in leaves(overrides):
         field = _field(found["schema"], dotted)
         if field is None or "properties" in field:
@@ -117,7 +116,7 @@ def resolve_model_args(
             problems.append(Problem(f"found {leaf.value!r}", f"{key}.model.{dotted}", leaf.origin, describe(field)))
         else:
             set_argument(args, dotted, leaf.value)
-    return args
+    return args, problems
 
 
 def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -64,6 +65,10 @@ class Module:
         below = (name for name in self.origins if name.startswith(f"{key}.") and self.is_written(name))
         origin = self.origins.get(key) or self.origins.get(next(below, ""), "")
         return Problem(message, f"{self.name}.{key}", origin, expected, hint)
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Mistakes whose keys have no module yet, as this module's."""
+        return [self.problem(one.key, one.message, one.expected, one.hint) for one in problems]
 
     def values(self) -> dict[str, tuple[Any, str]]:
         """Each dotted key with its value and origin, the model's arguments among them as ``model.<field>``."""

@@ -1,20 +1,22 @@
-"""Merges the files that a module of an experiment names, and its overrides."""
+"""Reads config files with what they extend, and merges those of a module with its overrides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.config.files.tree import ConfigTree, load
+from titanflow.common.home import expanded
+from titanflow.config.files.tree import ConfigTree, is_file
 from titanflow.config.ignored import Ignored
-from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge
+from titanflow.files.interpolation import interpolate
+from titanflow.files.toml_source import read_toml
+from titanflow.files.yaml_source import Leaf, Tree, display, first_origin, in_one_line, merge, read_tree, remade
 
-if TYPE_CHECKING:
-    from titanflow.config.module import Module
+DATA = ("data", "validation_data")
+"""The sections that a data file may be."""
 
 
 @dataclass(frozen=True)
@@ -32,88 +34,132 @@ class Entry:
         return f"modules.{self.name}"
 
 
-def merge_files(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree:
-    """A module's config from its files and the experiment, without defaults; mistakes go to ``problems``.
+@dataclass
+class ModuleFiles:
+    """What the files of a module say: ``tree`` is all of them with the experiment's overrides, without defaults.
 
-    The files go to ``module.named``; ``module.warnings`` says where one is taken that nobody named.
+    ``named`` has the path of each file with the origin of its name; ``warnings`` say where one is taken that nobody
+    named. ``unread`` are the mistakes that keep a file from being read, ``problems`` those in one that was read.
     """
-    merged: Tree = {"launcher": entry.launcher} if entry.launcher and module.stage != "publish" else {}
-    missing: list[Problem] = []
-    with _gathered(missing):
-        path = _module_file(entry, tree, module, problems)
-        merged = merged if path is None else merge(merged, load(path, problems))
-    model = entry.spec.get("model")
-    if isinstance(model, dict):
-        merged = merge(merged, {"model": model})
-    elif isinstance(model, Leaf) and model.value is not None:
-        with _gathered(missing):
-            path = tree.file("models", model, f"{entry.key}.model", module.framework)
-            module.named["model"] = (display(path), model.origin)
-            merged = merge(merged, load(path, problems))
-    for name in ("data", "validation_data"):
-        with _gathered(missing):
-            if (section := _data(entry, name, tree, module, problems)) is not None:
-                merged = {**merged, name: section}
-    overrides = entry.spec.get("overrides")
-    if isinstance(overrides, dict):
-        merged = merge(merged, overrides)
-    merged = merge(merged, entry.settings)
-    for name in ("data", "validation_data"):
-        with _gathered(missing):
-            _read_mixture(merged.get(name), f"{entry.name}.{name}", tree, problems)
-    if missing:
-        raise ConfigError(missing)
-    return merged
+
+    configs: ConfigTree
+    tree: Tree
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unread: list[Problem] = field(default_factory=list)
+
+    def read(self, leaf: Any, room: str, key: str, name: str = "", framework: str | None = None) -> Tree | None:
+        """The content of the file that ``leaf`` names, if any; None if it can't be read: the next may be wrong, too."""
+        if not isinstance(leaf, Leaf) or leaf.value is None:
+            return None
+        try:
+            path = self.configs.file(room, leaf, key, framework)
+            if name:
+                self.named[name] = (display(path), leaf.origin)
+            tree, problems = load(path)
+        except ConfigError as error:
+            self.unread += error.problems
+            return None
+        self.problems += problems
+        return {"name": Leaf(path.stem, leaf.origin), **tree} if name in DATA else tree
+
+    def lay_over(self, over: Leaf | Tree | None) -> None:
+        """Merges a mapping into the tree, and leaves anything else out: the check of the entry refuses that."""
+        if isinstance(over, dict):
+            self.tree = merge(self.tree, over)
 
 
-@contextmanager
-def _gathered(problems: list[Problem]) -> Iterator[None]:
-    """Collects the problems of a file that can't be read and goes on: the next may have mistakes of its own."""
-    try:
-        yield
-    except ConfigError as error:
-        problems += error.problems
+def merge_files(entry: Entry, configs: ConfigTree, stage: str, framework: str) -> ModuleFiles:
+    """Reads the files of an entry, and merges them with what the experiment and its settings say."""
+    launcher = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
+    files, model = ModuleFiles(configs, launcher), entry.spec.get("model")
+    files.lay_over(_module_file(files, entry, stage, framework))
+    files.lay_over(files.read(model, "models", f"{entry.key}.model", "model", framework))
+    files.lay_over({"model": model} if isinstance(model, dict) else None)
+    for name in DATA:
+        section = entry.spec.get(name)
+        if not isinstance(section, dict):
+            section = files.read(section, "data", f"{entry.key}.{name}", name)
+        if section is not None:
+            files.tree = {**files.tree, name: section}
+    files.lay_over(entry.spec.get("overrides"))
+    files.lay_over(entry.settings)
+    for name in DATA:
+        _read_mixture(files, files.tree.get(name), f"{entry.name}.{name}")
+    return files
 
 
-def _module_file(entry: Entry, tree: ConfigTree, module: Module, problems: list[Problem]) -> Path | None:
+def _module_file(files: ModuleFiles, entry: Entry, stage: str, framework: str) -> Tree | None:
     """The module's file: the named one, none for null, or the stage's own where nothing is written."""
     config, key = entry.spec.get("config"), f"{entry.key}.config"
     if isinstance(config, dict):
-        hint = f"what this module sets itself stands under its overrides: `{in_one_line({'overrides': config})}`"
-        problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
-        return None
-    if config is None:
-        path = tree.stage_file(module.stage)
-        module.named["config"] = (display(path), "default")
-        module.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
-        return path
-    if config.value is None:
-        return None
-    path = tree.file("modules", config, key, module.framework)
-    module.named["config"] = (display(path), config.origin)
-    return path
+        hint = f"write the module's own settings under `overrides`: `{in_one_line({'overrides': config})}`"
+        files.problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
+    elif config is None:
+        path = files.configs.stage_file(stage)
+        files.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
+        config = Leaf(str(path.absolute()), "default")
+    return files.read(config, "modules", key, "config", framework)
 
 
-def _data(entry: Entry, name: str, tree: ConfigTree, module: Module, problems: list[Problem]) -> Tree | None:
-    """A data section: the content of a data file, named after the file, or the section in its place."""
-    named = entry.spec.get(name)
-    if isinstance(named, dict):
-        return named
-    if not isinstance(named, Leaf) or named.value is None:
-        return None
-    path = tree.file("data", named, f"{entry.key}.{name}")
-    module.named[name] = (display(path), named.origin)
-    return {"name": Leaf(path.stem, named.origin), **load(path, problems)}
-
-
-def _read_mixture(data: Any, key: str, tree: ConfigTree, problems: list[Problem]) -> None:
+def _read_mixture(files: ModuleFiles, data: Any, key: str) -> None:
     """Replaces, in a mixture's sources, the name of a data file by its content."""
     mixture = data.get("mixture") if isinstance(data, dict) else None
     sources = mixture.get("sources") if isinstance(mixture, dict) else None
     if not isinstance(sources, dict):
         return
     for name, source in sources.items():
-        leaf = source.pop("data", None) if isinstance(source, dict) else None
-        if isinstance(leaf, Leaf) and leaf.value is not None:
-            path = tree.file("data", leaf, f"{key}.mixture.sources.{name}.data")
-            sources[name] = merge(load(path, problems), source)
+        named = source.pop("data", None) if isinstance(source, dict) else None
+        if (content := files.read(named, "data", f"{key}.mixture.sources.{name}.data")) is not None:
+            sources[name] = merge(content, source)
+
+
+def load(path: Path) -> tuple[Tree, list[Problem]]:
+    """A config file laid over the files that it ``extends``, its ``${…}`` replaced, and the mistakes in these.
+
+    Raises:
+        ConfigError: one of the files can't be read, or they extend each other in a circle.
+    """
+    problems: list[Problem] = []
+    return _replaced(_extended(path, ()), problems), problems
+
+
+def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
+    """The tree with each reference replaced. Only a text has references, alone or in a list."""
+    made: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            made[key] = _replaced(value, problems)
+        elif isinstance(value.value, str | list | dict):
+            made[key], found = interpolate(key, value)
+            problems += found
+        else:
+            made[key] = value
+    return remade(tree, made)
+
+
+def _extended(path: Path, below: tuple[Path, ...]) -> Tree:
+    path = path.resolve()
+    tree = read_toml(path) if path.suffix == ".toml" else read_tree(path)
+    extends = tree.pop("extends", None)
+    if extends is None:
+        return tree
+    merged: Tree = {}
+    for parent, origin in _parents(path, extends):
+        if parent in (*below, path):
+            cycle = " → ".join(display(file) for file in (*below, path, parent))
+            raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=origin))
+        if not is_file(parent):
+            raise ConfigError(Problem(f"no such file: {display(parent)}", key="extends", origin=origin))
+        merged = merge(merged, _extended(parent, (*below, path)))
+    return merge(merged, tree)
+
+
+def _parents(path: Path, extends: Leaf | Tree) -> Iterator[tuple[Path, str]]:
+    value, origin = (extends.value, extends.origin) if isinstance(extends, Leaf) else (None, "")
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(Problem("extends takes a list of files", key="extends", origin=display(path)))
+    for name in names:
+        yield (path.parent / expanded(name)).resolve(), origin

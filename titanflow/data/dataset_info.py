@@ -94,6 +94,6 @@ def account(info: DatasetInfo, data: Data) -> list[str]:
         lines.append(f"{info.name}: files passed over: {others}")
     plain = sum(Ending.of(Path(file["name"])).format == "text" for file in info.files) if data.path else 0
     if plain and data.document == "file":
-        settings = "data.document: paragraph or line parts them"
+        settings = "data.document: paragraph or line divides them"
         lines.append(f"{info.name}: {plain} of plain text, each file one document; {settings}")
     return lines

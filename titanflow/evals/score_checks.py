@@ -124,7 +124,7 @@ def _unfit_aggregation(task: SingleTask, output: str, metric: str, aggregation: 
         return
     fit = AGGREGATIONS.get(metric, _MEANS)
     if aggregation not in (None, *fit) or not fit:
-        found = f"{metric} has no mean" if aggregation is None else f"{aggregation} can't be taken of {metric}"
+        found = f"{metric} has no mean" if aggregation is None else f"{aggregation} can't be computed from {metric}"
         expected = f"one of {', '.join(fit)}" if fit else "an aggregation of your own, !function module.name"
         yield task.yaml.problem("metric_list", found, expected)
     choices = task.config.get("doc_to_choice")

@@ -142,7 +142,7 @@ def _kind_problems(task: SingleTask) -> Iterator[Problem]:
         # Empty texts and false are lm-eval's defaults.
         if task.config.get(key):
             out = f"leave {task.name} out of evaluate.tasks"
-            hint = f"{out}; lm_eval itself can be asked for it, with the exported model"
+            hint = f"{out}; lm_eval's own command can evaluate it on the exported model"
             yield task.yaml.problem(key, message, "a task of texts whose answers are compared", hint)
 
 

@@ -55,7 +55,7 @@ def generation_problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str,
         elif name == "do_sample" and not isinstance(value, bool):
             yield name, f"found {value!r}", "true or false", ""
         elif name in ("temperature", "top_p") and not (_is_number(value) and value >= 0):
-            yield name, f"found {value!r}", "a number from 0 on", ""
+            yield name, f"found {value!r}", "a number, at least 0", ""
 
 
 def _kind_problems(task: SingleTask) -> Iterator[Problem]:
@@ -63,21 +63,23 @@ def _kind_problems(task: SingleTask) -> Iterator[Problem]:
         if value is None and key not in _NEVER_NULL:
             continue
         if key in _LEAST and not (_is_whole(value) and value >= _LEAST[key]):
-            yield task.yaml.problem(key, f"found {value!r}", f"a whole number from {_LEAST[key]} on")
+            yield task.yaml.problem(key, f"found {value!r}", f"a whole number, at least {_LEAST[key]}")
         elif key in _KINDS:
             kinds, expected = _KINDS[key]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 yield task.yaml.problem(key, f"found {value!r}", expected)
             elif value == [] and kinds == (list,):
-                yield task.yaml.problem(key, "found an empty list: nothing would be scored", "some, or no such key")
+                yield task.yaml.problem(
+                    key, "found an empty list: nothing would be scored", "some values, or no such key"
+                )
 
 
 def _missing(task: SingleTask) -> Iterator[Problem]:
     config = task.config
     if config.get("use_prompt"):
         return
-    wanted = {"doc_to_text": 'what is asked: doc_to_text: "{{question}}", or "" for nothing'}
-    wanted["doc_to_target"] = 'what is right: doc_to_target: "{{answer}}"'
+    wanted = {"doc_to_text": 'the question: doc_to_text: "{{question}}", or "" for nothing'}
+    wanted["doc_to_target"] = 'the right answer: doc_to_target: "{{answer}}"'
     if config.get("output_type") == "multiple_choice":
         wanted["doc_to_choice"] = 'the choices: doc_to_choice: "{{choices}}", or a list'
     for key, expected in wanted.items():
@@ -96,7 +98,8 @@ def _choice_problems(task: SingleTask) -> Iterator[Problem]:
             yield task.yaml.problem("doc_to_choice", f"found {one!r}", "a text, in quotes")
         elif "{{" in one or "{%" in one:
             expected = 'one template that gives a list: "{{[first, second]}}"'
-            yield task.yaml.problem("doc_to_choice", f"lm-eval shows {one!r} as it stands", expected)
+            found = f"found {one!r}, and lm-eval fills in no template within a list"
+            yield task.yaml.problem("doc_to_choice", found, expected)
         elif not one:
             yield task.yaml.problem("doc_to_choice", "found an empty choice", "a text")
 
@@ -118,7 +121,7 @@ def _fewshot_problems(task: SingleTask) -> Iterator[Problem]:
         yield task.yaml.problem("fewshot_config", f"found split: {own['split']!r}", "a split's name")
     if indices is not None:
         # lm-eval gives them to no sampler.
-        message, expected = "lm-eval passes over fewshot_indices", "samples: the items themselves"
+        message, expected = "lm-eval ignores fewshot_indices", "samples: the items themselves"
         yield task.yaml.problem("fewshot_config", message, expected)
 
 
@@ -131,7 +134,7 @@ def _generation_problems(task: SingleTask) -> Iterator[Problem]:
         if task.yaml.stands.get("generation_kwargs") != task.yaml.stands.get("output_type"):
             return
         message = f"a task of {output} generates nothing"
-        yield task.yaml.problem("generation_kwargs", message, f"output_type: {GENERATE}, or no such section")
+        yield task.yaml.problem("generation_kwargs", message, f"output_type: {GENERATE}, or leave the section out")
     for name, found, expected, hint in generation_problems(settings):
         yield task.yaml.problem("generation_kwargs", f"{name}: {found}", expected, hint)
 

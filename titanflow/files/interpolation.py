@@ -9,7 +9,7 @@ from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.common.utf8_mode import utf8_problem
-from titanflow.files.yaml_source import Leaf, Tree, parse_scalar, remade
+from titanflow.files.yaml_source import Leaf, parse_scalar
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIALS?)(?![A-Z])", re.I)
@@ -17,26 +17,18 @@ SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVA
 FORM = "${NAME} or ${NAME:default}"
 
 
-def interpolate(tree: Tree, problems: list[Problem]) -> Tree:
-    """The tree with each reference replaced. References in the environment's own values are left as they are.
+def interpolate(key: str, leaf: Leaf) -> tuple[Leaf, list[Problem]]:
+    """A key's value with each reference replaced, and the mistakes. References in the environment's own values stay.
 
     If the whole value is one reference, it takes the type that its key wants: ``${STEPS:300}`` is a number, or a text
     for a key that wants one. Inside a longer text it is text. The origin names the variable: ``file:line ($STEPS)``.
-    ``problems`` gets unset variables without a default, malformed references, and variables that are named like a
-    secret: a config is written to disk, and secrets must not be.
+    Mistakes are unset variables without a default, malformed references, and variables that are named like a secret: a
+    config is written to disk, and secrets must not be.
     """
-    replaced = {
-        key: interpolate(value, problems) if isinstance(value, dict) else _interpolate_leaf(key, value, problems)
-        for key, value in tree.items()
-    }
-    return remade(tree, replaced)
-
-
-def _interpolate_leaf(key: str, leaf: Leaf, problems: list[Problem]) -> Leaf:
-    references = _References(key, leaf.origin, problems)
+    references = _References(key, leaf.origin)
     value, text = references.replaced(leaf.value)
     said = ", ".join(f"${name}" if name in os.environ else f"${name} unset" for name in dict.fromkeys(references.names))
-    return Leaf(value, f"{leaf.origin} ({said})", text) if said else leaf
+    return Leaf(value, f"{leaf.origin} ({said})", text) if said else leaf, references.problems
 
 
 class _Malformed(ValueError):
@@ -45,11 +37,11 @@ class _Malformed(ValueError):
 
 @dataclass
 class _References:
-    """The references of one leaf; ``names`` collects their variables."""
+    """The references of one leaf; ``names`` collects their variables, ``problems`` their mistakes."""
 
     key: str
     origin: str
-    problems: list[Problem]
+    problems: list[Problem] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
     def replaced(self, value: Any) -> tuple[Any, Any]:

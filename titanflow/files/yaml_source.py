@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -290,6 +290,21 @@ def set_leaf(tree: Tree, dotted: str, leaf: Leaf | Tree) -> None:
         over = {key: over}
     assert isinstance(over, dict)
     tree.update(merge(tree, over))
+
+
+def above(tree: Tree, dotted: str) -> tuple[Tree, str]:
+    """The section of a dotted key (a new empty one where there is none), and the key's last name."""
+    *sections, last = dotted.split(".")
+    found: Any = tree
+    for name in sections:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}, last
+
+
+def take_out(tree: Tree, keys: Iterable[str], prefix: str = "") -> list[str]:
+    """Takes dotted keys out of the tree; returns ``key (origin)`` of each that was there, headed by ``prefix``."""
+    places = ((key, *above(tree, key)) for key in keys)
+    return [f"{prefix}{key} ({first_origin(section.pop(last))})" for key, section, last in places if last in section]
 
 
 def first_origin(tree: Any) -> str:

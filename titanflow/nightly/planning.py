@@ -17,9 +17,8 @@ from titanflow.config.experiment import Experiment
 from titanflow.config.overrides import Setting
 from titanflow.nightly.night import NIGHT_FILE, Night, Parent
 from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import TrainResult, result_of
+from titanflow.run.training import Training
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -78,7 +77,7 @@ def newest_parent(runs: Path, day: str, config: Experiment) -> Parent | None:
     """
     if config.stage("pretrain") is None:
         origin = config.origins.get("nightly.start", "")
-        hint = "a night that fine-tunes starts from its base: nightly.start: anew"
+        hint = "a night that only fine-tunes starts from its base; set nightly.start: anew"
         raise ConfigError(Problem("there is no pretraining to continue", "nightly.start", origin, hint=hint))
     earlier = (folder for night, folder in nights(runs) if night.date < day)
     return next((parent for folder in earlier if (parent := as_parent(folder))), None)
@@ -89,10 +88,10 @@ def as_parent(folder: Path) -> Parent | None:
     stage, record = folder / "pretrain", Manifest.open(folder).stages.get("pretrain")
     if record is None or not record.finished:
         return None
-    result = result_of(stage)
-    run = StageRun.of(stage) if result is not None else None
-    if run is None or not isinstance(result, TrainResult) or not (result.checkpoint / METADATA).is_file():
+    training = Training.of(stage)
+    if training is None or (result := training.result) is None or not (result.checkpoint / METADATA).is_file():
         return None
+    run = training.run
     rows = int(run.config["training"].get("skip_rows", 0)) + result.step * (global_batch_size(run.config) or 0)
     return Parent(run=folder.name, checkpoint=result.checkpoint, step=result.step, rows=rows, digest=record.digest)
 

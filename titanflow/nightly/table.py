@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.file_lock import is_held
+from titanflow.common.quantities import duration
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
 from titanflow.run.contract import STAGES
@@ -28,7 +29,7 @@ from titanflow.run.results import (
     result_of,
 )
 
-COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "where, or why not")
+COLUMNS = ("night", "state", "loss", "scores", "against the last", "time", "link or cause")
 
 
 @dataclass
@@ -63,7 +64,7 @@ class NightRow:
             "" if self.loss is None else f"{self.loss:.3f}",
             ", ".join(f"{name} {value:.3g}" for name, value in self.scores.items()),
             ", ".join(compared),
-            duration(self.seconds),
+            "" if self.seconds is None else duration(self.seconds),
             self.cause or self.link,
         ]
 
@@ -78,17 +79,6 @@ def markdown_table(rows: Iterable[NightRow]) -> str:
     lines = [[*COLUMNS], ["---"] * len(COLUMNS)]
     lines += [[cell.replace("|", "\\|").replace("\n", " ") for cell in row.cells()] for row in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def duration(seconds: float | None) -> str:
-    """As ``2 h 05 min``, ``3 min 10 s`` or ``8 s``."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _row(night: Night, folder: Path) -> NightRow:
@@ -124,7 +114,7 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
     begun = [stage for stage, record in stages.items() if not record.finished]
     if stages and not begun and _planned(folder) == set(stages):
         return "finished", ""
-    return "stopped", f"in {begun[-1]}, without a word" if begun else "without a word"
+    return "stopped", f"in {begun[-1]}, without an error" if begun else "without an error"
 
 
 def _planned(folder: Path) -> set[str]:

@@ -91,7 +91,7 @@ def _problem(first: _Reading, second: _Reading) -> Problem | None:
     judged, other = (first, second) if second.trains and not first.trains else (second, first)
     what = min(str(one if isinstance(one, Path) else one[0]) for one in shared)
     if not is_divided(judged.data) and not is_divided(other.data):
-        message = f"{what} is trained on, too: {other.name} ({_origin(other)})"
+        message = f"{other.name} ({_origin(other)}) trains on {what}, too"
         hint = "hold rows out in both, held_out: {dev: 0.01, test: 200}, or name other files"
         return _refused(judged, _named(judged), message, "rows that nothing trains on", hint)
     differing = next((key for key in ROW_KEYS if _value(judged, key) != _value(other, key)), None)

@@ -11,7 +11,7 @@ import titanflow
 from titanflow.architectures.custom_code import code_digests, custom_import
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.digests import file_digest
-from titanflow.config.batch import global_batch_size
+from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.evals.asked_tasks import asked_by
@@ -98,10 +98,9 @@ def _add_config(inputs: StageInputs, module: Module, run: StageRun) -> None:
 
 
 def _add_training(inputs: StageInputs, module: Module, run: StageRun) -> None:
-    key = "training.global_batch_size"
-    is_set = int(run.config["training"]["global_batch_size"]) > 0
-    origin = module.origins.get(key, "") if is_set else "training.local_batch_size on each data-parallel rank"
-    inputs.add(f"{module.name}.{key}", global_batch_size(run.config), origin)
+    is_set = rows_key(run.config) == GLOBAL
+    origin = module.origins.get(GLOBAL, "") if is_set else f"{LOCAL} on each data-parallel rank"
+    inputs.add(f"{module.name}.{GLOBAL}", global_batch_size(run.config), origin)
     if module.base is not None and module.base.digest:
         inputs.add(f"{module.name}.sft.base: content", module.base.digest, module.origins.get("sft.base", ""))
     if custom_import(run.config):

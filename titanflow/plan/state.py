@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titanflow.config.keys.experiment import OnStale
+from titanflow.config.keys.on_stale import OnStale
 from titanflow.plan.preparation import Preparation
 from titanflow.plan.stage_plan import StageState
 from titanflow.run.changes import Change, changes_reason, find_changes, values
@@ -66,7 +66,7 @@ class StageStates:
             return Verdict("RUN", f"{len(missing)} of {total} to prepare")
         result = result_of(run.folder)
         if not isinstance(result, PrepareResult) or not _looked_at(result, self.preparation):
-            return Verdict("RUN", f"to note what other runs prepared: {total} of {total}")
+            return Verdict("RUN", f"to record what other runs prepared: {total} of {total}")
         return Verdict("CACHED", f"{total} prepared")
 
     def _record(self, run: StageRun) -> StageRecord | None:
@@ -138,7 +138,7 @@ def _made_nothing(run: StageRun) -> str:
     """Why a finished publish stage published nothing; empty if it did, and for other stages."""
     result = read_result(run.folder) if run.stage == "publish" else None
     status = result.status if isinstance(result, PublishResult) else "published"
-    return {"held back": "held back by the gate: ask again", "dry run": "it was a dry run"}.get(status, "")
+    return {"held back": "the gate held it back", "dry run": "it was a dry run"}.get(status, "")
 
 
 def _done_again(run: StageRun) -> str:

@@ -117,13 +117,13 @@ def check_stale(plan: Plan) -> None:
     if not stale or plan.config.spec.on_stale == "rerun":
         return
     found = [line for stage in stale for line in stale_lines(stage)]
-    what = "what was" if plan.config.spec.on_stale == "error" else "what can't be kept, and was"
+    why = "" if plan.config.spec.on_stale == "error" else ", and whose output can't be kept: it is incomplete"
     raise ConfigError(
         Problem(
-            f"found {what} made from other inputs:\n    " + "\n    ".join(found),
+            f"found stages that were made from other inputs{why}:\n    " + "\n    ".join(found),
             origin=str(plan.folder),
-            expected="one of: --on-stale rerun (makes it again; what it made moves to superseded/), --on-stale keep "
-            "(uses what it made as it stands), --run NAME (a run beside this one)",
+            expected="one of: --on-stale rerun (makes them again; their old output moves to superseded/), "
+            "--on-stale keep (uses the old output as it is), --run NAME (makes a second run beside this one)",
             hint="in a deployment: the parameters on_stale and run; in the experiment's file: on_stale",
         )
     )

@@ -1,4 +1,4 @@
-"""The published files: a list with their hashes, the same for a folder and for the Hub.
+"""The published files: a list with their hashes, the same for a folder and for the Hub, and what they change there.
 
 An allow-list chooses the files. Whatever else lies in an export folder (a ``.env``, a symlink, torchtitan's
 ``sharded/``) stays there.
@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from titanflow.architectures.remote_code import EVALS, own_code, trust_remote_code
+from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+    Tree = Mapping[str, RepoFile]
 
 CARD = "README.md"
 LINEAGE = "titanflow.json"
@@ -38,6 +46,8 @@ SUITES = f"{EVALS}/suites"
 SUITE_FILES = re.compile(rf"{SUITES}/\w+\.yaml")
 _PART = r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*"
 TASK_FILES = re.compile(rf"(?:{TASKS}/(?:{_PART}/)*{_PART}\.(?:yaml|py)|{ITEMS}/(?:{_PART}/)*{_PART})")
+KEPT = frozenset({".gitattributes"})
+"""Files that the Hub puts into a new repository itself."""
 CHUNK = 1 << 20
 """Bytes that are read at a time when a file is hashed."""
 
@@ -50,6 +60,10 @@ class Entry:
     size: int
     sha256: str
     blob_sha1: str
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a file has these bytes. Its size comes first: a hash reads the whole file."""
+        return path.is_file() and path.stat().st_size == self.size and file_digest(path) == self.sha256
 
 
 Bundle = Mapping[str, Entry]
@@ -66,6 +80,11 @@ def is_published(name: str) -> bool:
 def is_exported(name: str) -> bool:
     """Of Python files, only this package's own modelling code comes from an export."""
     return name in EXPORTED or name in own_code() or WEIGHTS.fullmatch(name) is not None
+
+
+def modelling_code(bundle: Bundle) -> list[str]:
+    """The Python files that a model loads with ``trust_remote_code``."""
+    return sorted(name for name in bundle if name.endswith(".py") and "/" not in name)
 
 
 def bytes_entry(data: bytes) -> Entry:
@@ -128,3 +147,36 @@ def check_evaluated(bundle: Bundle, evaluated: Mapping[str, str]) -> None:
         hint = "evaluate this export again, or export the evaluated checkpoint again"
         problems[-1] = replace(problems[-1], hint=hint)
         raise DataError(problems)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The files to write, new or changed, and the files to delete."""
+
+    added: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.deleted)
+
+    def __str__(self) -> str:
+        return ", ".join([*self.added, *(f"{name} (not in the export)" for name in self.deleted)])
+
+    def log(self, bundle: Bundle, log: logging.Logger) -> None:
+        for name in self.added:
+            log.info("would write %s, %.3f MB", name, bundle[name].size / 1e6)
+        for name in self.deleted:
+            log.info("would delete %s", name)
+        if not self:
+            log.info("nothing would change")
+
+
+def difference(bundle: Bundle, tree: Tree) -> Difference:
+    """What must change for a commit to hold exactly the bundle. Only hashes are compared: nothing is downloaded."""
+    added = tuple(name for name, entry in bundle.items() if name not in tree or not same(entry, tree[name]))
+    return Difference(added, tuple(name for name in tree if name not in bundle and name not in KEPT))
+
+
+def same(entry: Entry, remote: RepoFile) -> bool:
+    """Whether the Hub holds the same bytes: it knows large files by SHA-256, others by git's own hash."""
+    return remote.lfs.sha256 == entry.sha256 if remote.lfs else remote.blob_id == entry.blob_sha1

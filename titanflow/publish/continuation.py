@@ -18,7 +18,7 @@ VERIFY = (sys.executable, "-m", "titan.inference.verify")
 """Compares what a folder's model generates with its ``titanflow.json``; a process of its own, as it needs torch."""
 
 COMPUTES_OTHERWISE = (
-    "Its bytes are those that were evaluated, so this machine or its libraries compute otherwise: evaluate again here, "
+    "The bytes are the evaluated ones, so this machine or its libraries compute something else: evaluate again here, "
     "or publish where it was evaluated."
 )
 LONGEST_QUOTE = 2000

@@ -1,4 +1,7 @@
-"""Publishes a bundle into a folder: whole or not at all."""
+"""Publishes a bundle into a folder: whole or not at all.
+
+Whether the folder can take a model is checked before anything is trained, and again before writing.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,78 @@ import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from titanflow.common.errors import StageFailed
+from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.home import expanded
 from titanflow.common.staging import staging_prefix, sweep
-from titanflow.publish.bundle import Bundle, file_entry
+from titanflow.publish.bundle import LINEAGE, Bundle, Difference, is_published
 from titanflow.publish.continuation import COMPUTES_OTHERWISE, wrong_continuation
-from titanflow.publish.difference import Difference
-from titanflow.publish.target_folder import check_replaceable, held
+from titanflow.run.contract import StageRun
+
+HINT = "set `folder` to a new or empty folder"
+SHOWN = 3
+"""How many files in the way a message names."""
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""The errors of a kernel or a file system that can't exchange two paths."""
+
+
+def folder_problems(named: str | None, run: StageRun) -> list[Problem]:
+    """What is wrong with the folder that a config names; None is the stage's own.
+
+    If something was published to the folder before, the push checks the rest of its content.
+    """
+    if named is None:
+        return []
+    folder = expanded(named)
+    try:
+        found = f"found {named!r}" if not named.strip() else in_the_way(folder) or _unwritable(folder, run)
+    except OSError as error:
+        found = f"{folder} can't be read: {error.strerror}"
+    return [Problem(found, "publish.folder", run.origins.get("folder", ""), hint=HINT)] if found else []
+
+
+def in_the_way(folder: Path) -> str:
+    """Why, at a first look, no model may replace the folder: it is none, or nothing was published to its files."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return f"{folder} is not a folder"
+    if not folder.is_dir() or (folder / LINEAGE).is_file():
+        return ""
+    return _foreign(folder, (path.name for path in folder.iterdir()))
+
+
+def _foreign(folder: Path, names: Iterable[str]) -> str:
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return f"{folder} holds files that were not published: {shown}" if shown else ""
+
+
+def _unwritable(folder: Path, run: StageRun) -> str:
+    place = folder.absolute()
+    other = next((name for name, stage in run.stages.items() if place.is_relative_to(stage.absolute())), None)
+    if other is not None:
+        return f"{folder} lies in the folder of the stage {other}"
+    above = next(path for path in place.parents if os.path.lexists(path))
+    if not above.is_dir():
+        return f"{above} is not a folder"
+    return "" if os.access(above, os.W_OK | os.X_OK) else f"nothing can be written into {above}"
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises a ConfigError unless ``folder`` isn't there, is empty, or was published before."""
+    if found := in_the_way(folder) or _foreign(folder, (name for name in held(folder) if not is_published(name))):
+        raise ConfigError(Problem(found, "publish.folder", hint=HINT))
+
+
+def held(folder: Path) -> dict[str, Path]:
+    """A folder's content by relative name: every file and symlink, and folders that are empty."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+    }
 
 
 def write_folder(bundle: Bundle, folder: Path) -> bool:
@@ -51,9 +118,7 @@ def preview_folder(bundle: Bundle, folder: Path) -> Difference:
     """What :func:`write_folder` would change; nothing is written."""
     check_replaceable(folder)
     there = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    added = tuple(
-        name for name, entry in bundle.items() if name not in there or file_entry(there[name]).sha256 != entry.sha256
-    )
+    added = tuple(name for name, entry in bundle.items() if name not in there or not entry.is_at(there[name]))
     return Difference(added, tuple(name for name in there if name not in bundle))
 
 
@@ -61,10 +126,10 @@ def holds(folder: Path, bundle: Bundle) -> bool:
     paths = held(folder)
     if paths.keys() != bundle.keys() or any(path.is_symlink() for path in paths.values()):
         return False
-    # Sizes first: a hash reads the whole file.
+    # All sizes first: a hash reads the whole file.
     if any(paths[name].stat().st_size != entry.size for name, entry in bundle.items()):
         return False
-    return all(file_entry(paths[name]).sha256 == entry.sha256 for name, entry in bundle.items())
+    return all(entry.is_at(paths[name]) for name, entry in bundle.items())
 
 
 def copy(source: Path | bytes, path: Path) -> None:
@@ -94,12 +159,6 @@ def replace(folder: Path, fresh: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old)
-
-
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
-CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
-"""The errors of a kernel or a file system that can't exchange two paths."""
 
 
 def exchange(first: Path, second: Path) -> bool:

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
-from titanflow.publish.bundle import LINEAGE, file_entry
-from titanflow.publish.difference import difference
+from titanflow.publish.bundle import LINEAGE, difference, file_entry
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.results import PublishResult
 
 if TYPE_CHECKING:
-    from titanflow.publish.difference import Tree
+    from titanflow.publish.bundle import Tree
 
 SEAL = "sha256"
 """The last key of ``titanflow.json``: the SHA-256 of the file without this key."""
@@ -87,7 +86,7 @@ def check_folder(folder: Path) -> tuple[list[Check], dict[str, Any]]:
 def check_tree(folder: Path, tree: Tree) -> Check:
     """Compares a downloaded folder with the hashes that the Hub gives for the files of its commit."""
     changes = difference({name: file_entry(path) for name, path in _files(folder).items() if path.is_file()}, tree)
-    return Check("the Hub's hashes", not changes, str(changes) if changes else f"{len(tree)} files arrived as they are")
+    return Check("the Hub's hashes", not changes, str(changes) if changes else f"{len(tree)} files arrived unchanged")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -111,7 +110,7 @@ def _against_list(folder: Path, found: Mapping[str, str], listed: Mapping[str, s
     """One check for each file that differs from ``titanflow.json``, or one for all."""
     wrong = _differences(found, listed)
     size = sum((folder / name).stat().st_size for name in found) if not wrong else 0
-    return wrong or [Check("files", True, f"{len(found)} files of {size / 1e6:,.1f} MB have their SHA-256")]
+    return wrong or [Check("files", True, f"{len(found)} files, {size / 1e6:,.1f} MB: every SHA-256 is as listed")]
 
 
 def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
@@ -126,7 +125,8 @@ def _against_run(folder: Path, found: Mapping[str, str]) -> list[Check]:
         return []
     wrong = _differences(found, result.files)
     names = ", ".join(check.name for check in wrong)
-    return [Check(RESULT_FILE, not wrong, f"the run published others: {names}" if wrong else "the run published these")]
+    said = f"the run published other bytes of {names}" if wrong else "as the run published them"
+    return [Check(RESULT_FILE, not wrong, said)]
 
 
 def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[Check]:

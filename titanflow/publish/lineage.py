@@ -7,22 +7,31 @@ environment or credential is copied.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from titanflow import __version__
+from titanflow.architectures.families.registry import export_refusal
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.batch import global_batch_size
 from titanflow.config.keys.training import Lora
+from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.library import index
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
+from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun, told_from
 from titanflow.run.manifest import Manifest, StageRecord
-from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, result_of
+from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
 
 TRAINED = ("pretrain", "sft")
+TASKS_FOLDER = "tasks"
+"""The folder, below the evaluation's, of the task files that it ran."""
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
     "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
@@ -36,25 +45,52 @@ EVALUATE_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A training stage; without a ``run.yaml`` it has no config and fingerprint. Some families have no ``export``."""
+    """A finished training stage; some families have no ``export``."""
 
     name: str
     folder: Path
+    run: StageRun
     result: TrainResult
     export: Path | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    data: str = ""
+
+    @property
+    def data(self) -> str:
+        """The name of the training data, without any path of this machine."""
+        data = self.run.config.get("data") or {}
+        return str(data.get("name") or data.get("source") or "")
+
+
+@dataclass(frozen=True)
+class EvaluatedStage:
+    """A finished evaluation, which calls the published model ``model``.
+
+    ``asked`` are its tasks, from the task files that it ran and kept. ``own`` are the names that these files define,
+    ``items`` is the folder of the prepared items as these files name it.
+    """
+
+    folder: Path
+    run: StageRun
+    result: EvaluateResult
+    model: str
+    asked: AskedTasks
+    own: frozenset[str] = frozenset()
+    items: Path | None = None
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, float]]:
+        """The published model's scores by task and metric."""
+        return self.result.scores.get(self.model, {})
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The finished stages that lead to a model, in order.
+    """The finished stages that lead to a model, in order; each file of theirs is read once, by :func:`read_lineage`.
 
-    ``model`` is the last of ``trained`` and is published from the folder ``export``; ``evaluation`` calls it
-    ``evaluated_as``. ``git`` is this program's commit. ``gate`` is the decision to publish; ``last`` has the replaced
-    model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that was used although
-    the config differs, the differing keys. ``continues`` is the night whose weights the pretraining began with.
+    ``model`` is the last of ``trained`` and is published from the folder ``export``. ``git`` is this program's commit.
+    ``datasets`` has the ``dataset.json`` of each folder of prepared data. ``gate`` is the decision to publish; ``last``
+    has the replaced model's run and scores, in the form of its ``titanflow.json``. ``kept`` lists, for each stage that
+    was used although the config differs, the differing keys. ``continues`` is the night whose weights the pretraining
+    began with.
     """
 
     experiment: str
@@ -63,10 +99,8 @@ class Lineage:
     export: Path
     trained: tuple[TrainedStage, ...]
     git: str = ""
-    evaluation: EvaluateResult | None = None
-    evaluation_folder: Path | None = None
-    evaluation_fingerprint: str = ""
-    evaluated_as: str = ""
+    evaluation: EvaluatedStage | None = None
+    datasets: Mapping[str, Any] = field(default_factory=dict)
     gate: GateDecision | None = None
     last: dict[str, Any] | None = None
     kept: dict[str, list[str]] = field(default_factory=dict)
@@ -102,23 +136,22 @@ def read_lineage(run: StageRun, model: str) -> Lineage:
     trained = tuple(read_trained(name, run.stages[name]) for name in upto if name in run.stages)
     published = trained[-1]
     if published.export is None:
-        hint = "publish a model of a family that has an export: llama3 or qwen3"
-        family = published.result.model_name
-        raise DataError(Problem(f"{model} has no export ({family})", "model", origin, hint=hint))
-    manifest = Manifest.open(run.folder.parent)
-    kept = {name: kept_keys(record) for name, record in manifest.stages.items() if record.kept}
-    lineage = Lineage(run.experiment, run.run, model, published.export, trained, manifest.git, kept=kept)
-    if night := Night.read(run.folder.parent):
-        lineage = replace(lineage, continues=night.parent)
-    if (folder := run.stages.get("evaluate")) is None:
-        return lineage
-    evaluation, evaluated = finished("evaluate", folder), StageRun.of(folder)
-    return replace(
-        lineage,
-        evaluation=evaluation,
-        evaluation_folder=folder,
-        evaluation_fingerprint=evaluated.fingerprint if evaluated is not None else "",
-        evaluated_as=evaluated_name(evaluation, model, published.export, origin),
+        result = published.result
+        reason = export_refusal(result.model_name, result.model_args) or "it was trained without a tokenizer"
+        raise DataError(Problem(f"{model} has no export: {reason}", "model", origin, "a model with an export"))
+    manifest, night = Manifest.open(run.folder.parent), Night.read(run.folder.parent)
+    folder = run.stages.get("evaluate")
+    return Lineage(
+        experiment=run.experiment,
+        run=run.run,
+        model=model,
+        export=published.export,
+        trained=trained,
+        git=manifest.git,
+        evaluation=read_evaluated(folder, model, published.export, origin) if folder else None,
+        datasets=prepared_datasets(run.folder.parent),
+        kept={name: kept_keys(record) for name, record in manifest.stages.items() if record.kept},
+        continues=night.parent if night else None,
     )
 
 
@@ -140,26 +173,37 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
 
 
 def read_trained(name: str, folder: Path) -> TrainedStage:
-    run, result = StageRun.of(folder), finished(name, folder)
-    config, fingerprint = (run.config, run.fingerprint) if run is not None else ({}, "")
+    result = finished(name, folder)
     # If a stage made no export itself, the evaluation makes it.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, folder, result, export, config, fingerprint, data_name(config))
+    return TrainedStage(name, folder, StageRun.read(folder / RUN_FILE), result, export)
+
+
+def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> EvaluatedStage:
+    result, tasks = finished("evaluate", folder), folder / TASKS_FOLDER
+    written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
+    run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
+    own = index(tasks)
+    # The kept task files name the items by their place at the evaluation, which a moved run has left.
+    items = (written.get("data") or {}).get("train")
+    return EvaluatedStage(
+        folder=folder,
+        run=run,
+        result=result,
+        model=evaluated_name(result, model, export, origin),
+        asked=asked_by({**run.config, "include_path": tasks if tasks.is_dir() else None}),
+        own=frozenset([*own.tasks, *own.groups]),
+        items=Path(items) if items else None,
+    )
 
 
 def finished(name: str, folder: Path) -> Any:
-    """The stage's result; raises a DataError if the stage hasn't finished."""
-    if (result := result_of(folder)) is None:
-        hint = f"run {name} before publish"
-        raise DataError(Problem(f"{name} has not finished", origin=str(folder), hint=hint))
-    return result
-
-
-def data_name(config: dict[str, Any]) -> str:
-    """The name of a stage's training data, without any path of this machine."""
-    data = config.get("data") or {}
-    return str(data.get("name") or data.get("source") or "")
+    """The stage's result; raises a DataError if the stage hasn't finished, or its ``run.yaml`` is gone."""
+    if missing := [file for file in (RUN_FILE, RESULT_FILE) if not (folder / file).is_file()]:
+        message, hint = f"{name} has not finished: it has no {missing[0]}", f"run {name} before publish"
+        raise DataError(Problem(message, origin=str(folder), hint=hint))
+    return read_result(folder)
 
 
 def no_number(constant: str) -> None:
@@ -169,17 +213,18 @@ def no_number(constant: str) -> None:
 def lineage_json(lineage: Lineage, bundle: Bundle) -> bytes:
     """The bytes of ``titanflow.json``; ``bundle`` is everything else that is published."""
     stages = {stage.name: trained_json(stage) for stage in lineage.trained}
-    if lineage.evaluation is not None:
-        evaluation = json.loads(lineage.evaluation.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
+    evaluated = lineage.evaluation
+    if evaluated is not None:
+        evaluation = json.loads(evaluated.result.model_dump_json(include=EVALUATE_FIELDS), parse_constant=no_number)
         evaluation["digests"] = {model: publishable(found) for model, found in evaluation["digests"].items()}
-        stages["evaluate"] = {"fingerprint": lineage.evaluation_fingerprint, **evaluation}
+        stages["evaluate"] = {"fingerprint": evaluated.run.fingerprint, **evaluation}
     content: dict[str, Any] = {
         "titanflow": __version__,
         "git": lineage.git,
         "experiment": lineage.experiment,
         "run": lineage.run,
         "model": lineage.model,
-        "evaluated_as": lineage.evaluated_as,
+        "evaluated_as": evaluated.model if evaluated else "",
         "stages": stages,
         **({"continues": lineage.continues.model_dump(exclude={"checkpoint"})} if lineage.continues else {}),
         **({"kept": lineage.kept} if lineage.kept else {}),
@@ -197,14 +242,15 @@ def gate_json(lineage: Lineage) -> dict[str, Any]:
 
 def greedy_json(lineage: Lineage) -> dict[str, Any]:
     """The published model's greedy answer to a prompt, in token ids, if it was evaluated."""
-    said = lineage.evaluation.greedy.get(lineage.evaluated_as) if lineage.evaluation else None
+    evaluated = lineage.evaluation
+    said = evaluated.result.greedy.get(evaluated.model) if evaluated else None
     return {"greedy": said.model_dump()} if said else {}
 
 
 def trained_json(stage: TrainedStage) -> dict[str, Any]:
     result = json.loads(stage.result.model_dump_json(include=TRAIN_FIELDS), parse_constant=no_number)
     result["export_digests"] = publishable(result["export_digests"])
-    return {"fingerprint": stage.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
+    return {"fingerprint": stage.run.fingerprint, "data": stage.data, "config": hyperparameters(stage), **result}
 
 
 def publishable(digests: dict[str, str]) -> dict[str, str]:
@@ -214,7 +260,7 @@ def publishable(digests: dict[str, str]) -> dict[str, str]:
 
 def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
     """The settings that a card names; ``batch`` is the rows a step, None if unknown."""
-    config = stage.config
+    config = stage.run.config
     optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
     lora = Lora(**(config.get("lora") or {}))
     return {

@@ -8,28 +8,32 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from titanflow.common.errors import ConfigError, HubError, Problem
 from titanflow.common.home import expanded
 from titanflow.common.hub_endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export
-from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.publish.folder import preview_folder, write_folder
-from titanflow.publish.gate.published import last_in_folder, last_on_hub
+from titanflow.publish.gate.figures import figures
+from titanflow.publish.gate.gate import decide
+from titanflow.publish.gate.published import Published, last_in_folder, last_on_hub, mapping
+from titanflow.publish.gate.samples import Samples, read_samples
 from titanflow.publish.lineage import Lineage, lineage_json, read_lineage
 from titanflow.publish.private import private_part
 from titanflow.publish.settings import read_settings, tag_of, unpublishable
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
 from titanflow.run.contract import StageRun
 from titanflow.run.errors import ERROR_FILE, record_failure
-from titanflow.run.results import PublishResult, write_result
+from titanflow.run.results import GateDecision, PublishResult, write_result
 from titanflow.run.torchrun import end_with_torchrun, forget_ranks
 
 if TYPE_CHECKING:
-    from titanflow.publish.hub.repository import Ask, Repository
+    from titanflow.publish.hub.repository import Release, Repository
 
 log = logging.getLogger("titanflow.publish.publish")
 
@@ -37,6 +41,44 @@ DOWNLOADED = ".downloaded"
 """The folder, below the stage's, for the pushed files that are downloaded again and checked."""
 DECISIONS = 5
 """How often the gate is asked if others keep publishing to the same branch."""
+
+
+class PublishedMeanwhileError(Exception):
+    """Another model was published since the gate decided: ask the gate again."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of a run's models: its settings, its lineage, its exported files, and its score on each kept sample."""
+
+    settings: Publish
+    lineage: Lineage
+    exported: Bundle
+    samples: Samples | None
+
+    def ask_gate(self, last: Published | None) -> Lineage:
+        """The lineage with the gate's decision and the model that would be replaced.
+
+        A model that is already published keeps its decision: publishing it again changes nothing.
+        """
+        if last is not None and last.is_this:
+            log.info("%s is this very model: the gate isn't asked again", last.name)
+            return replace(self.lineage, gate=last.gate, last=mapping(last.record.get("last")) or None)
+        decision = self.decision(last)
+        if decision is not None:
+            for name, found in figures(decision):
+                log.info("gate: %s %s", name, found)
+            log.info("gate: %s: %s", "passed" if decision.passed else "held back", decision.reason)
+        return replace(self.lineage, gate=decision, last=last.as_json() if last is not None else None)
+
+    def decision(self, last: Published | None) -> GateDecision | None:
+        gate, evaluation = self.settings.gate, self.lineage.evaluation
+        if not gate.thresholds and not gate.better_than_last:
+            return None
+        if evaluation is None:
+            hint = "add an evaluate module, or leave the gate out"
+            raise ConfigError(Problem("found a gate, and nothing was evaluated", "publish.gate", hint=hint))
+        return decide(gate, evaluation, self.samples, last)
 
 
 def publish(run: StageRun) -> PublishResult:
@@ -48,23 +90,25 @@ def publish(run: StageRun) -> PublishResult:
     settings = read_settings(run)
     lineage = read_lineage(run, settings.model)
     check_scored(lineage, settings)
-    candidate = Candidate(settings, lineage, exported_files(lineage, settings), evaluated_samples(run, lineage))
+    samples = read_samples(lineage.evaluation) if lineage.evaluation else None
+    candidate = Candidate(settings, lineage, exported_files(lineage, settings), samples)
     result = to_hub(candidate, run) if settings.target == "hub" else to_folder(candidate, run)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 3)})
 
 
 def check_scored(lineage: Lineage, settings: Publish) -> None:
     """Checks that whole tasks were scored, and by the export that is published."""
-    evaluation = lineage.evaluation
-    problem = unpublishable(evaluation.limit, evaluation.backend, evaluation.part) if evaluation is not None else None
-    if problem is not None and not settings.dry_run:
+    if lineage.evaluation is None or settings.dry_run:
+        return
+    result = lineage.evaluation.result
+    if problem := unpublishable(result.limit, result.backend, result.part):
         raise ConfigError(problem)
 
 
 def exported_files(lineage: Lineage, settings: Publish) -> Bundle:
     exported = from_export(lineage.export)
     if lineage.evaluation is not None:
-        check_evaluated(exported, lineage.evaluation.digests[lineage.evaluated_as])
+        check_evaluated(exported, lineage.evaluation.result.digests[lineage.evaluation.model])
     # huggingface_hub reads the environment when it is imported, which happens after this.
     if settings.target == "hub":
         use_plain_transfer(hub_endpoint())
@@ -77,10 +121,9 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
 
     written = card_files(lineage)
     tasks: Bundle = {}
-    if lineage.evaluation is not None and lineage.evaluation_folder is not None:
-        folder = lineage.evaluation_folder
-        own = task_files(folder) if candidate.settings.own_tasks else {}
-        tasks = {**own, **suite_files(folder), **scored_numbers(lineage.evaluation.contamination)}
+    if (found := lineage.evaluation) is not None:
+        own = task_files(found) if candidate.settings.own_tasks else {}
+        tasks = {**own, **suite_files(found.asked), **scored_numbers(found.result.contamination)}
     if candidate.samples is not None:
         written[SAMPLES] = candidate.samples.to_bytes()
     bundle = {**candidate.exported, **tasks, **{name: bytes_entry(data) for name, data in written.items()}}
@@ -89,9 +132,9 @@ def build_bundle(candidate: Candidate, lineage: Lineage) -> Bundle:
     bundle[LINEAGE] = bytes_entry(lineage_json(lineage, bundle))
     for name in (*written, CARD, LINEAGE, *tasks):
         text = bundle[name].source
-        if isinstance(text, bytes) and (found := private_part(text.decode(errors="replace"))):
+        if isinstance(text, bytes) and (what := private_part(text.decode(errors="replace"))):
             hint = "look for it in the experiment's names, data names and tags"
-            raise ConfigError(Problem(f"would publish {found}", name, hint=hint))
+            raise ConfigError(Problem(f"would publish {what}", name, hint=hint))
     return bundle
 
 
@@ -100,7 +143,11 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
     folder = expanded(settings.folder) if settings.folder else run.folder / "model"
     lineage = candidate.ask_gate(last_in_folder(folder, candidate.exported))
     result = PublishResult(
-        target="folder", location=str(folder), tag=tag_of(settings, run), gate=lineage.gate, status="held back"
+        target="folder",
+        location=str(folder),
+        tag=tag_of(settings, run.experiment, run.run),
+        gate=lineage.gate,
+        status="held back",
     )
     if lineage.is_held_back:
         return result
@@ -116,52 +163,53 @@ def to_folder(candidate: Candidate, run: StageRun) -> PublishResult:
 
 def to_hub(candidate: Candidate, run: StageRun) -> PublishResult:
     """Pushes the model to the Hub that ``HF_ENDPOINT`` names: one commit and a tag, or a pull request."""
-    from titanflow.publish.hub.repository import Repository
+    from titanflow.publish.hub.repository import Release, Repository
     from titanflow.publish.hub.retry import Caller
 
     settings = candidate.settings
     endpoint, token, repo_id = hub_endpoint(), hub_token(), settings.repo_id or ""
     repository = Repository(hub_client(endpoint, token), repo_id, Caller(repo_id, token))
-    tag = "" if settings.pull_request else tag_of(settings, run)
+    tag = "" if settings.pull_request else tag_of(settings, run.experiment, run.run)
     location = f"{endpoint}/{repo_id}/tree/{tag or settings.revision}"
     result = PublishResult(target="hub", location=location, repo_id=repo_id, tag=tag, status="held back")
+    message = settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}"
+    release = Release({}, settings.revision, message, settings.private, run.folder / DOWNLOADED, tag)
     for _ in range(DECISIONS):
         last = last_on_hub(repository, settings.revision, tag, candidate.exported)
         lineage = candidate.ask_gate(last)
         result = result.model_copy(update={"gate": lineage.gate})
         if lineage.is_held_back:
             return result
-        bundle = build_bundle(candidate, lineage)
+        release = replace(release, bundle=build_bundle(candidate, lineage), ask=unless_replaced(last))
         try:
-            return send(bundle, repository, settings, run, result, unless_replaced(last))
+            return send(release, repository, result, settings.dry_run)
         except PublishedMeanwhileError:
             log.warning("another model was published to %s meanwhile: the gate is asked again", repo_id)
-    raise HubError(f"Others don't stop publishing to {repo_id}. Run this stage again when they have.")
+    raise HubError(f"Others keep publishing to {repo_id}. Run this stage again when they have stopped.")
 
 
-def send(
-    bundle: Bundle, repository: Repository, settings: Publish, run: StageRun, result: PublishResult, ask: Ask
-) -> PublishResult:
-    """One push, pull request or dry run; ``ask`` is called before anything published is replaced."""
-    from titanflow.publish.hub.preview import preview
-    from titanflow.publish.hub.pull_request import open_pull_request
-    from titanflow.publish.hub.push import push
+def unless_replaced(last: Published | None) -> Callable[[str | None], None]:
+    """A check that a push calls with the last published commit before it replaces anything.
 
-    result = result.model_copy(update={"files": file_digests(bundle)})
-    if settings.dry_run:
-        preview(bundle, repository, tag=result.tag, branch=settings.revision, private=settings.private, ask=ask)
+    If the gate compared with another commit, the check raises :class:`PublishedMeanwhileError`.
+    """
+
+    def ask(commit: str | None) -> None:
+        if commit != (last.name if last is not None else None):
+            raise PublishedMeanwhileError(commit)
+
+    return ask
+
+
+def send(release: Release, repository: Repository, result: PublishResult, dry_run: bool) -> PublishResult:
+    """One push, a pull request if the release has no tag, or a dry run."""
+    from titanflow.publish.hub.push import open_pull_request, preview, push
+
+    result = result.model_copy(update={"files": file_digests(release.bundle)})
+    if dry_run:
+        preview(release, repository)
         return result.model_copy(update={"status": "dry run"})
-    how: dict[str, Any] = {
-        "branch": settings.revision,
-        "message": settings.commit_message or f"{run.experiment}, run {run.run}: {settings.model}",
-        "private": settings.private,
-        "scratch": run.folder / DOWNLOADED,
-        "ask": ask,
-    }
-    if settings.pull_request:
-        pushed = open_pull_request(bundle, repository, **how)
-    else:
-        pushed = push(bundle, repository, tag=result.tag, **how)
+    pushed = push(release, repository) if release.tag else open_pull_request(release, repository)
     update = {"status": "published", "commit": pushed.commit, "pull_request": pushed.pull_request}
     if pushed.pull_request:
         update |= {"status": "proposed", "location": pushed.pull_request}

@@ -11,8 +11,8 @@ from titanflow.config.files.schema import check, dataclass_schema
 from titanflow.config.keys.after_training import Gate, Publish
 from titanflow.files.yaml_source import Leaf, Tree
 from titanflow.publish.card.metadata import card_problems
+from titanflow.publish.folder import folder_problems
 from titanflow.publish.private import private_problems
-from titanflow.publish.target_folder import folder_problems
 from titanflow.run.contract import StageRun
 
 
@@ -49,26 +49,26 @@ def check_names(settings: Publish, run: StageRun) -> list[Problem]:
     def refuse(message: str, key: str, expected: str, hint: str = "") -> None:
         problems.append(Problem(message, f"publish.{key}", run.origins.get(key, ""), expected, hint))
 
-    repo_id, tag, branch = settings.repo_id, tag_of(settings, run), settings.revision
+    repo_id, tag, branch = settings.repo_id, tag_of(settings, run.experiment, run.run), settings.revision
     if settings.target == "hub" and not repo_id:
         refuse("target: hub needs a repository", "repo_id", "owner/name", "set repo_id, or target: folder")
     elif repo_id and not is_repo_id(repo_id):
         refuse(f"{repo_id!r} is no repository's name", "repo_id", REPO_ID_EXPECTED)
     if settings.target == "hub":
         if not is_ref(tag):
-            hint = "" if settings.tag else "it is the run's name: set tag, or name the run otherwise"
+            hint = "" if settings.tag else "the run's name is used as the tag: set tag, or give the run another name"
             refuse(f"{tag!r} can't be a tag's name", "tag", REF_EXPECTED, hint)
         if not is_ref(branch):
             refuse(f"{branch!r} can't be a branch's name", "revision", REF_EXPECTED)
         if tag == branch:
-            refuse(f"{tag!r} is the branch's name, too", "tag", "a name of its own")
+            refuse(f"{tag!r} is the branch's name, too", "tag", "another name than revision")
     elif settings.pull_request:
         refuse("a folder has no pull requests", "pull_request", "false, or target: hub")
     return problems
 
 
-def tag_of(settings: Publish, run: StageRun) -> str:
-    return settings.tag or default_tag(run.experiment, run.run, settings.revision)
+def tag_of(settings: Publish, experiment: str, run: str) -> str:
+    return settings.tag or default_tag(experiment, run, settings.revision)
 
 
 def unpublishable(
@@ -85,11 +85,12 @@ def unpublishable(
     if limit is not None:
         key, found, expected = "limit", f"only a part of each task is evaluated (limit {limit:g})", "no limit"
     elif backend == "native":
-        key, found = "backend", "a checkpoint is scored, and what would be published is its export"
+        key, found = "backend", "the checkpoint is scored, but its export would be published"
         expected = "hf or vllm"
     elif part == "dev":
-        key, found, expected = "data.part", "the items are of the dev part, which is for choosing", "test"
+        key, expected = "data.part", "test"
+        found = "the items are of the dev part, which is for choosing between models"
     else:
         return None
-    hint = "evaluate without it, or look at what would be published: publish.dry_run: true"
+    hint = "evaluate without it, or set publish.dry_run: true to see what would be published"
     return Problem(found, f"evaluate.{key}", (origins or {}).get(key, ""), expected, hint)

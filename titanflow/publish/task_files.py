@@ -18,18 +18,16 @@ from typing import Any
 import yaml
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.evals.asked_tasks import AskedTasks, asked_by
+from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.suites import FOLDER
 from titanflow.evals.task_checks import DATA, FILE_FORMATS, functions, is_remote
 from titanflow.evals.task_yaml import Function, read_yaml
 from titanflow.files.yaml_source import display
 from titanflow.publish.bundle import ITEMS, SCORED, SUITES, TASKS, Bundle, Entry, bytes_entry, file_entry, is_published
+from titanflow.publish.lineage import EvaluatedStage
 from titanflow.publish.private import private_part
 from titanflow.run.contamination import Contamination
-from titanflow.run.contract import RUN_FILE, StageRun
 
-TASKS_FOLDER = "tasks"
-"""The folder, below the evaluation's, of the task files that it ran."""
 PATH_KEYS = ("data_files", "data_dir", "dataset_path")
 """The keys of a task, at any depth, whose values may be paths."""
 
@@ -44,18 +42,9 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(Function, lambda dumper, function: dumper.represent_scalar("!function", function.name))
 
 
-def evaluated_tasks(evaluation: Path) -> tuple[StageRun, AskedTasks] | None:
-    """An evaluation's run, and its tasks from the files that it kept; None if its ``run.yaml`` is gone."""
-    run, kept = StageRun.of(evaluation), evaluation / TASKS_FOLDER
-    if run is None:
-        return None
-    return run, asked_by({**run.config, "include_path": str(kept) if kept.is_dir() else None})
-
-
-def suite_files(evaluation: Path) -> Bundle:
+def suite_files(asked: AskedTasks) -> Bundle:
     """The files of the suites that were asked for, which lm-eval's library lacks."""
-    found = evaluated_tasks(evaluation)
-    paths = [path for path in found[1].library_files if path.is_relative_to(FOLDER)] if found else []
+    paths = [path for path in asked.library_files if path.is_relative_to(FOLDER)]
     return {f"{SUITES}/{path.name}": file_entry(path) for path in paths}
 
 
@@ -67,16 +56,14 @@ def scored_numbers(contamination: Contamination | None) -> Bundle:
     return {SCORED: bytes_entry((json.dumps(scored) + "\n").encode())}
 
 
-def task_files(evaluation: Path) -> Bundle:
+def task_files(evaluation: EvaluatedStage) -> Bundle:
     """The YAML of the experiment's own tasks, the Python files beside it if they name functions, and their items."""
-    found = evaluated_tasks(evaluation)
-    if found is None or not found[1].files:
-        return {}
-    run, asked = found
-    folder, items = evaluation / TASKS_FOLDER, _Items.of(evaluation, run)
+    folder, items = evaluation.asked.folder, _Items.of(evaluation)
     files: dict[str, Entry] = {}
     has_functions = False
-    for path in asked.files:
+    if folder is None:
+        return files
+    for path in evaluation.asked.files:
         own = read_yaml(path)
         told = items.told(own)
         data = path.read_bytes() if told == own else _dumped(told)
@@ -127,9 +114,9 @@ class _Items:
     places: dict[Path, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, evaluation: Path, run: StageRun) -> _Items:
-        data = (yaml.safe_load((evaluation / RUN_FILE).read_text(encoding="utf-8")).get("data") or {}).get("train")
-        return cls(glob.escape(str(Path(data).absolute())) if data else "", run.data.train)
+    def of(cls, evaluation: EvaluatedStage) -> _Items:
+        items = evaluation.items
+        return cls(glob.escape(str(items.absolute())) if items else "", evaluation.run.data.train)
 
     def told(self, value: Any, is_path: bool = False) -> Any:
         """A task's config with the paths of the published folder; notes the files behind them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,50 +10,63 @@ from typing import Any
 from titanflow.common.quantities import GIB, short, size
 from titanflow.plan.forecast.layout import Layout
 from titanflow.run.contract import METRICS_FILE, StageRun
-from titanflow.run.finished_training import finished_training
 from titanflow.run.manifest import Manifest
 from titanflow.run.metrics import read_metrics
+from titanflow.run.training import finished_training
 
-COLUMNS = (
-    *("model", "parameters", "devices", "techniques", "tokens a row", "rows a step", "steps"),
-    *("tokens/s a device", "MFU", "memory a rank", "loss", "torch"),
-)
 UNKNOWN = "–"
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "model": ("model", str),
+    "parameters": ("parameters", short),
+    "devices": ("devices", str),
+    "techniques": ("techniques", ", ".join),
+    "seq_len": ("tokens a row", "{:,}".format),
+    "batch": ("rows a step", "{:,}".format),
+    "steps": ("steps", "{:,}".format),
+    "tokens_per_second": ("tokens/s a device", "{:,.0f}".format),
+    "mfu": ("MFU", "{:.1f} %".format),
+    "memory_bytes": ("memory a rank", size),
+    "loss": ("loss", "{:.3f}".format),
+    "torch": ("torch", str),
+}
+"""Each value of a row: its column's head in markdown, and how it is written there."""
 
 
-def benchmark_table(folders: Iterable[Path]) -> str:
-    """A markdown table with a row for each training stage's folder.
+def benchmark_row(folder: Path) -> dict[str, Any]:
+    """A training stage's values, by the names of :data:`COLUMNS`; None for what isn't known.
 
-    Speed and MFU are medians of the logged steps; MFU is a dash if the device's peak isn't known. Memory is the peak
-    that a rank reserved on its device; on a CPU it is that of the first rank's process.
+    Speed and MFU are medians of the logged steps; MFU needs the device's peak. Memory is the peak that a rank reserved
+    on its device; on a CPU it is that of the first rank's process.
 
     Raises:
-        DataError: a folder is no finished training stage's.
+        DataError: the folder is no finished training stage's.
     """
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *map(_row, folders)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _row(folder: Path) -> tuple[str, ...]:
     (run, result), records = finished_training(folder), read_metrics(folder / METRICS_FILE)
     layout = Layout.of(run.config)
     rates = [one["mfu"] for one in records if "mfu" in one]
     reserved = [one["system"].get("memory_reserved_gib", 0) * GIB for one in records if "system" in one]
-    memory, speed = max(reserved, default=0) or result.peak_memory_bytes, result.tokens_per_second
-    return (
-        f"{result.model_name} {result.flavor}",
-        short(result.parameters),
-        f"{layout.processes} × {_device(run)}",
-        ", ".join(_techniques(run.config, layout)),
-        f"{layout.seq_len:,}",
-        f"{layout.batch:,}",
-        f"{result.step:,}",
-        f"{speed / layout.processes:,.0f}" if speed else UNKNOWN,
-        f"{median(rates):.1f} %" if rates else UNKNOWN,
-        size(memory) if memory else UNKNOWN,
-        UNKNOWN if result.loss is None else f"{result.loss:.3f}",
-        result.versions.get("torch", UNKNOWN),
-    )
+    return {
+        "model": f"{result.model_name} {result.flavor}",
+        "parameters": result.parameters,
+        "devices": f"{layout.processes} × {_device(run)}",
+        "techniques": list(_techniques(run.config, layout)),
+        "seq_len": layout.seq_len,
+        "batch": layout.batch,
+        "steps": result.step,
+        "tokens_per_second": result.tokens_per_second / layout.processes if result.tokens_per_second else None,
+        "mfu": median(rates) if rates else None,
+        "memory_bytes": round(max(reserved, default=0)) or result.peak_memory_bytes or None,
+        "loss": result.loss,
+        "torch": result.versions.get("torch"),
+    }
+
+
+def markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of :func:`benchmark_row` as a table in markdown."""
+    lines = [[head for head, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
+    for row in rows:
+        lines.append([UNKNOWN if row[key] is None else write(row[key]) for key, (_, write) in COLUMNS.items()])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _device(run: StageRun) -> str:

@@ -23,7 +23,6 @@ from titanflow.common.console import uncut
 from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.plan.stage_plan import Plan
 from titanflow.run.contract import StageRun
-from titanflow.run.errors import ERROR_FILE, StageError
 
 if TYPE_CHECKING:
     from titanflow.data.dataset_info import DatasetInfo
@@ -138,12 +137,12 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
 
     Args:
         plan: the experiment's plan.
-        module: the module's name; None for the first that trains on conversations.
+        module: the name of one of its modules; None for the first that trains on conversations.
 
     Raises:
-        ConfigError: the experiment has no such module, or it trains on no conversations.
-        DataError: its conversations can't be used, or a mask fails its proof.
-        StageFailed: preparing failed otherwise.
+        ConfigError: the module trains on no conversations.
+        DataError: its conversations can't be used, or a mask fails its proof; stderr has the problems.
+        StageFailed: preparing failed otherwise; stderr says why.
     """
     run = _training_run(plan, module)
     planned = plan.stage("prepare")
@@ -160,28 +159,19 @@ def prepare_masks(plan: Plan, module: str | None = None) -> Masks:
     with tempfile.TemporaryDirectory() as folder:
         stage = StageRun(stage="prepare", experiment=plan.experiment, run=plan.run, folder=Path(folder), config=config)
         done = subprocess.run([sys.executable, "-m", "titanflow.data.prepare", str(stage.write())], check=False)
-        if done.returncode:
-            _raise(Path(folder) / ERROR_FILE)
+    if done.returncode:
+        # The process has printed them; a repeated list of rows is hard to read.
+        told = "the conversations could not be prepared; the lines above say why"
+        raise DataError(told) if done.returncode == DataError.exit_code else StageFailed(told)
     assert run.tokenizer is not None
     return Masks(run.data.train, run.tokenizer)
 
 
 def _training_run(plan: Plan, module: str | None) -> StageRun:
     modules = plan.config.modules
-    if module is not None and module not in modules:
-        raise ConfigError(Problem(f"there is no module {module}", "--module", expected=", ".join(modules)))
     for one in modules.values() if module is None else [modules[module]]:
         planned, section = plan.stage(one.stage), one.config.get("data") or {}
         if one.trains and planned is not None and planned.run.data.train is not None and section.get("kind") == "chat":
             return planned.run
     found = f"{module or plan.experiment} trains on no conversations"
     raise ConfigError(Problem(found, "--module", expected="a module whose data has kind: chat"))
-
-
-def _raise(path: Path) -> None:
-    if not path.is_file():
-        raise StageFailed("preparing the data ended without saying why; its output is above")
-    error = StageError.model_validate_json(path.read_bytes())
-    if error.exit_code != 2:
-        raise StageFailed(error.message)
-    raise DataError(error.message)

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 
 from titanflow.common.files import write_text_atomically
 from titanflow.common.quantities import duration
-from titanflow.publish.card.export_check import export_check
 from titanflow.publish.card.score_table import seeds_text
+from titanflow.publish.card.tables import export_check
 from titanflow.publish.card.training_data import training_data
 from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs

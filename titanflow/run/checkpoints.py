@@ -30,9 +30,9 @@ def exclusion_refusal(keys: Sequence[str]) -> str:
     if unknown := sorted(set(keys) - set(TRAINING_STATE) - {"model"}):
         return f"found {unknown[0]!r}, and a checkpoint has no such part"
     if "model" in keys:
-        return "found 'model': a run would go on with weights that nothing has trained"
+        return "found 'model': a resumed run would continue with untrained weights"
     if "optimizer" in keys and "lr_scheduler" not in keys:
-        return "found 'optimizer' without 'lr_scheduler': a new optimizer begins with a rate that isn't the schedule's"
+        return "found 'optimizer' without 'lr_scheduler': a new optimizer would ignore the schedule's rate"
     return ""
 
 

@@ -6,12 +6,16 @@ With these files alone a stage can be run again by hand, by the command that its
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from titanflow.common.errors import Problem
 from titanflow.common.files import write_text_atomically
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
@@ -20,6 +24,8 @@ STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publ
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask a run and its processes to end in good order."""
 INTERRUPTED_EXIT = 143
 """Exit status of a stage that saved and left on SIGTERM (128 + 15), as a shell reports it."""
 
@@ -62,6 +68,10 @@ class StageRun(Strict):
     base: Path | None = None
     base_digest: str = ""
     stages: dict[str, Path] = Field(default_factory=dict)
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Mistakes in the stage's config, each with the origin of its value."""
+        return [replace(one, origin=self.origins.get(one.key, "")) for one in problems]
 
     def write(self) -> Path:
         path = self.folder / RUN_FILE

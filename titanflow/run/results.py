@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
@@ -248,6 +248,7 @@ class PublishResult(Strict):
 
 
 StageResult = PrepareResult | TrainResult | EvaluateResult | PublishResult
+_RESULT: TypeAdapter[StageResult] = TypeAdapter(Annotated[StageResult, Field(discriminator="stage")])
 
 
 def write_result(folder: Path, result: BaseModel) -> None:
@@ -265,10 +266,8 @@ def read_result(folder: Path) -> StageResult:
     path = Path(folder) / RESULT_FILE
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
-    kinds: dict[str, type[BaseModel]] = {"prepare": PrepareResult, "pretrain": TrainResult, "sft": TrainResult}
-    kinds |= {"evaluate": EvaluateResult, "publish": PublishResult}
     try:
-        return kinds[raw["stage"]].model_validate(raw)  # type: ignore[return-value]
+        return _RESULT.validate_python(raw)
     except ValidationError as error:
         found, hint = "another version of titanflow wrote it", "--run NAME makes a run beside this one"
         raise DataError(Problem(found, origin=str(path), hint=hint)) from error

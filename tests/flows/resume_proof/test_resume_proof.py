@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, finish_training
 
 from flows.resume_proof.comparison import Check, compare, compare_metrics
-from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.run.results import PublishResult, write_result
 
 
 def write_training(folder: Path, losses: list[float], batches: str = "abcdefgh", export: str = "1") -> Path:
@@ -20,19 +21,8 @@ def write_training(folder: Path, losses: list[float], batches: str = "abcdefgh",
     checkpoint.mkdir(parents=True)
     (checkpoint / "__0_0.distcp").write_text(str(losses[-1]))
     (checkpoint / ".metadata").write_text(str(folder))
-    result = TrainResult(
-        stage="pretrain",
-        checkpoint=checkpoint,
-        step=len(losses),
-        model_name="llama3",
-        flavor="demo",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        export=folder / "export",
-        export_digests={"model.safetensors": export},
-    )
-    write_result(folder, result)
+    digests = {"model.safetensors": export}
+    finish_training(folder, step=len(losses), export=folder / "export", export_digests=digests)
     return folder
 
 
@@ -43,7 +33,7 @@ def records_of(folder: Path, name: str, records: list[dict]) -> None:
 def write_rest(run: Path, score: float, card: str, config: str = "c") -> None:
     scores = {"sft": {"kind": {"acc": score, "acc_stderr": 0.1}}}
     (run / "evaluate").mkdir()
-    write_result(run / "evaluate", EvaluateResult(scores=scores, folders={}, digests={}))
+    write_result(run / "evaluate", evaluate_result(scores=scores))
     (run / "publish").mkdir()
     files = {"config.json": config, "README.md": card, "titanflow.json": card}
     write_result(run / "publish", PublishResult(target="folder", location="/there", files=files))

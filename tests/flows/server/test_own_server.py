@@ -3,9 +3,6 @@ import os
 import signal
 import sys
 
-from docket import Worker
-from prefect.server.api import server
-from prefect.settings.models.server.docket import ServerDocketSettings
 from watching import PATIENCE
 
 from flows.local_run import SERVER_ENV
@@ -28,6 +25,11 @@ def test_it_answers_and_a_signal_wakes_and_ends_it(tmp_path, prefect_home):
 
 
 def test_prefect_has_no_setting_that_would_do_without_its_background_worker():
+    # Prefect's server takes seconds to import.
+    from docket import Worker
+    from prefect.server.api import server
+    from prefect.settings.models.server.docket import ServerDocketSettings
+
     # Where this fails, flows/server/own_server.py may have become needless.
     assert set(ServerDocketSettings.model_fields) == {"name", "url"}
     assert inspect.signature(Worker).parameters["minimum_check_interval"].default.total_seconds() < 1

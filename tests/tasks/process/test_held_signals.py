@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from tasks.process.held_signals import SIGNALS, held_signals
+from tasks.process.held_signals import held_signals
+from titanflow.run.contract import STOP_SIGNALS
 
 
 class Ended(BaseException):
@@ -34,27 +35,27 @@ def get(done, *numbers):
 
 
 def test_a_signal_is_answered_after_the_block_and_once(came):
-    handlers = [signal.getsignal(number) for number in SIGNALS]
+    handlers = [signal.getsignal(number) for number in STOP_SIGNALS]
     done = []
     with pytest.raises(Ended):
         get(done, *[signal.SIGTERM] * 3)
     assert (done, came) == (["all of it"], [signal.SIGTERM])
-    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers
 
 
 def test_the_handler_of_each_is_back_though_both_came(came):
-    handlers = [signal.getsignal(number) for number in SIGNALS]
+    handlers = [signal.getsignal(number) for number in STOP_SIGNALS]
     done = []
     with pytest.raises((Ended, KeyboardInterrupt)):
-        get(done, *SIGNALS)
+        get(done, *STOP_SIGNALS)
     assert done == ["all of it"]
-    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == handlers
 
 
 def test_both_are_answered_though_the_first_raises(came):
     done = []
     with pytest.raises(Ended):
-        get(done, *SIGNALS)
+        get(done, *STOP_SIGNALS)
     assert came == [signal.SIGTERM]
 
 

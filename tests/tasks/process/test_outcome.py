@@ -1,5 +1,5 @@
 import pytest
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 
 from tasks.process.outcome import TAIL_LINES, log_tail, read_outcome
 from titanflow.common.errors import ConfigError, DataError, HubError, HubUnreachable, StageFailed, StageLost

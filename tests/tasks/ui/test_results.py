@@ -1,25 +1,21 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, train_result
 
 from tasks.ui.results import gate_lines, headline, held_back, markdown, rows
 from titanflow.run.results import (
     Comparison,
-    EvaluateResult,
     GateDecision,
     PrepareResult,
     PublishResult,
     Threshold,
-    TrainResult,
 )
 
-TRAINED = TrainResult(
-    stage="pretrain",
-    checkpoint=Path("/runs/pretrain/checkpoint/step-300"),
+TRAINED = train_result(
+    Path("/runs/pretrain"),
     step=300,
-    model_name="llama3",
     flavor="demo",
-    model_args={},
     parameters=2_300_000,
     first_loss=7.62,
     loss=3.2146,
@@ -28,13 +24,11 @@ TRAINED = TrainResult(
     tokens_per_second=13_640,
     seq_len=256,
 )
-EVALUATED = EvaluateResult(
+EVALUATED = evaluate_result(
     scores={
         "pretrain": {"kind": {"acc": 0.55, "acc_stderr": 0.02}},
         "sft": {"kind": {"acc": 0.93, "acc_stderr": 0.01}, "module": {"exact_match": 0.92}},
     },
-    folders={},
-    digests={},
 )
 PREPARED = PrepareResult(
     datasets={
@@ -68,7 +62,7 @@ def test_models_are_compared_side_by_side_with_their_errors():
 
 def test_a_metric_with_several_filters_has_the_error_of_each():
     scores = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.02, "exact_match,loose": 0.75}
-    (strict, loose) = rows(EvaluateResult(scores={"sft": {"sums": scores}}, folders={}, digests={}))
+    (strict, loose) = rows(evaluate_result(scores={"sft": {"sums": scores}}))
     assert (strict["sft"], loose["sft"]) == ("0.500 ± 0.020", "0.750")
 
 

@@ -3,22 +3,17 @@ import logging
 from pathlib import Path
 
 import pytest
+from finished_stage import train_result
 
 from tasks.ui import tables
 from tasks.ui.tables import begin_tables, finish_tables, inheritance_rows, masked_rows
 from titanflow.report.masks import MaskedRow
 from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import InheritanceRow, PublishResult, TrainResult
+from titanflow.run.results import InheritanceRow, PublishResult
 
-TRAINED = TrainResult(
+TRAINED = train_result(
+    Path("/runs/sft"),
     stage="sft",
-    checkpoint=Path("/runs/sft/checkpoint/step-3"),
-    step=3,
-    model_name="llama3",
-    flavor="demo",
-    model_args={},
-    parameters=1,
-    seq_len=8,
     inheritance=[
         InheritanceRow(key="optimizer.lr", how="changed", base="0.004", here="0.002", origin="stdlib.yaml:39"),
         InheritanceRow(key="debug.seed", how="kept", base="0", here="0"),

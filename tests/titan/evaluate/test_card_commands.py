@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_stage import finish_training
+from forked_ranks import run_forked
 from local_hub import LocalHub
 from tiny_evals import KINDS, MODULES, TASKS
 from tiny_evaluation import Trained, evaluation, give_rows, write_trained
 from tiny_hub import talk_to
+from watching import PATIENCE
 
 from titanflow.publish.publish import publish
 from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, read_result, write_result
+from titanflow.run.results import EvaluateResult, PublishResult, read_result
 
 REPO = "local/tiny"
 OWN = """\
@@ -63,9 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     (tasks / "own" / "questions.py").write_text("def asked(doc):\n    return f\"What colour is {doc['thing']}?\"\n")
     for stage in ("pretrain", "sft"):
         export = trained.folder / stage / "export"
-        values = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1000, "seq_len": 256}
-        result = TrainResult(stage=stage, checkpoint=trained.folder / stage, step=1, export=export, **values)
-        write_result(trained.folder / stage, result)
+        finish_training(trained.folder / stage, stage=stage, seq_len=256, export=export)
     kinds = [f"{question} {'class' if is_class else 'function'}" for question, is_class in KINDS[:5]]
     modules = [f"{question} {answer}" for question, answer in MODULES[:5]]
     give_rows(
@@ -100,9 +101,8 @@ def evaluated(trained: Trained, **settings: Any) -> EvaluateResult:
     named = settings.get("models", {})
     models = {name: str(trained.folder / folder) for name, folder in named.items()} or ["sft"]
     run = evaluation(trained, trained.folder / "evaluate", **settings | {"models": models})
-    command = [sys.executable, "-m", "titan.evaluate.evaluate", str(run.folder / "run.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command, log = ["-m", "titan.evaluate.evaluate", str(run.folder / "run.yaml")], run.folder / "log.txt"
+    assert run_forked(command, 1, os.environ, log, 5 * PATIENCE) == 0, log.read_text()
     result = read_result(run.folder)
     assert isinstance(result, EvaluateResult)
     return result

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from finished_stage import finish_training
 from tiny_exports import write_byte_tokenizer
 
 from titan.evaluate.locks import check_locked
@@ -11,7 +12,7 @@ from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_co
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError
 from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import TrainResult, write_result
+from titanflow.run.training import read_training
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
 
@@ -29,19 +30,7 @@ def stage(tmp_path: Path) -> Path:
     make_generation_config(SpecialTokens.read(tokenizer)).save_pretrained(export)
     prepared = PreparedData(train=data)
     StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer, data=prepared).write()
-    result = TrainResult(
-        stage="sft",
-        checkpoint=stage / "checkpoint" / "step-1",
-        step=1,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        tokenizer=tokenizer,
-        tokenizer_digest=tokenizer_digest(tokenizer),
-    )
-    write_result(stage, result)
+    finish_training(stage, stage="sft", tokenizer=tokenizer, tokenizer_digest=tokenizer_digest(tokenizer))
     return stage
 
 
@@ -63,7 +52,7 @@ def tokenizer(export: Path) -> None:
 
 
 def test_what_was_exported_is_what_was_recorded(stage: Path) -> None:
-    check_locked(stage, stage / "export", "sft")
+    check_locked(read_training(stage), stage / "export", "sft")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +74,7 @@ def test_a_change_is_refused_by_name_with_what_was_recorded(
     change(stage / "export")
 
     with pytest.raises(DataError) as caught:
-        check_locked(stage, stage / "export", "sft")
+        check_locked(read_training(stage), stage / "export", "sft")
 
     assert says in str(caught.value)
     assert "models.sft" in str(caught.value)
@@ -94,20 +83,15 @@ def test_a_change_is_refused_by_name_with_what_was_recorded(
 
 def test_before_a_stage_has_finished_its_run_file_counts(stage: Path) -> None:
     (stage / "result.json").unlink()
-    check_locked(stage, stage / "export", "sft")
+    check_locked(read_training(stage), stage / "export", "sft")
     tokenizer(stage / "export")
 
     with pytest.raises(DataError, match="the tokenizer has the SHA-256"):
-        check_locked(stage, stage / "export", "sft")
+        check_locked(read_training(stage), stage / "export", "sft")
 
 
 def test_what_left_no_record_is_not_compared(stage: Path) -> None:
     shutil.rmtree(stage.parent / "chats")
     shutil.rmtree(stage.parent / "tokenizer")
     template("another")(stage / "export")
-    check_locked(stage, stage / "export", "sft")
-
-    for name in ("result.json", "run.yaml"):
-        (stage / name).unlink()
-    tokenizer(stage / "export")
-    check_locked(stage, stage / "export", "sft")
+    check_locked(read_training(stage), stage / "export", "sft")

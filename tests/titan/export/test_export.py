@@ -12,6 +12,7 @@ from tiny_exports import (
     POSITIONS,
     SIZES,
     VOCAB,
+    model_at,
     save_checkpoint,
     sensitised,
     tiny_args,
@@ -21,7 +22,7 @@ from tiny_stages import write_chat_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.export.export
-from titan.export.export import export_checkpoint, export_dcp, main
+from titan.export.export import export_checkpoint, export_model, main
 from titan.export.parity import ParityError
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
@@ -134,9 +135,8 @@ def test_a_qwen_is_exported(tmp_path: Path, tokenizer: Path, family: str, tied: 
     args = tiny_args(family, enable_weight_tying=tied)
     native = sensitised(family, args)
 
-    report = export_dcp(
-        save_checkpoint(native, tmp_path / "step-1"), family, args, tokenizer, tmp_path / "out", POSITIONS
-    )
+    checkpoint = save_checkpoint(native, tmp_path / "step-1")
+    report = export_model(model_at(checkpoint, family, args, tokenizer), tmp_path / "out")
 
     loaded = AutoModelForCausalLM.from_pretrained(report.folder, dtype=torch.float32)
     assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) is tied
@@ -150,7 +150,7 @@ def test_a_checkpoint_in_bfloat16_is_exported_in_fp32(tmp_path: Path, tokenizer:
     checkpoint = tmp_path / "step-1"
     torch.distributed.checkpoint.save(rounded, checkpoint_id=checkpoint)
 
-    report = export_dcp(checkpoint, "llama3", args, tokenizer, tmp_path / "out", POSITIONS)
+    report = export_model(model_at(checkpoint, "llama3", args, tokenizer), tmp_path / "out")
 
     loaded = AutoModelForCausalLM.from_pretrained(report.folder)
     assert torch.equal(loaded.model.norm.weight, rounded["norm.weight"].float())
@@ -161,7 +161,7 @@ def test_a_flavor_with_another_attention_is_exported_as_plain_causal(tmp_path: P
     checkpoint = save_checkpoint(sensitised("llama3", args), tmp_path / "step-1")
     trained_with = tiny_args("llama3", attn_type="flex", attn_mask_type="block_causal")
 
-    report = export_dcp(checkpoint, "llama3", trained_with, tokenizer, tmp_path / "out", POSITIONS)
+    report = export_model(model_at(checkpoint, "llama3", trained_with, tokenizer), tmp_path / "out")
 
     assert report.parity["relative_error"] < 1e-4
     assert trained_with.attn_type == "flex"
@@ -191,7 +191,7 @@ def test_a_mixture_of_experts_is_refused_before_anything_is_written(tmp_path: Pa
     args = tiny_args("qwen3", moe_enabled=True)
 
     with pytest.raises(ConfigError, match="experts"):
-        export_dcp(tmp_path / "step-1", "qwen3", args, tokenizer, tmp_path / "out", POSITIONS)
+        export_model(model_at(tmp_path / "step-1", "qwen3", args, tokenizer), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

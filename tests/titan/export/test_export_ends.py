@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 from transformers import AutoModelForCausalLM, LogitsProcessor
 
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
 
 ADDED = ["<|end|>", "<|call|>", "<|other|>"]
@@ -38,7 +38,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, i
     args = tiny_args("llama3")
     checkpoint = save_checkpoint(sensitised("llama3", args), folder / "step-1")
     ends = (ids["<|call|>"], ids["<|end|>"])
-    report = export_dcp(checkpoint, "llama3", args, tokenizer, folder / "out", POSITIONS, end_of_turn=ends)
+    report = export_model(model_at(checkpoint, "llama3", args, tokenizer, end_of_turn=ends), folder / "out")
     return AutoModelForCausalLM.from_pretrained(report.folder), ids
 
 

@@ -15,7 +15,7 @@ MODEL = """
 import dataclasses
 import sys
 from pathlib import Path
-from titan.weights.native import train_spec
+from titan.models.registry import train_spec
 
 from torchtitan.models.moe import MoEArgs
 
@@ -64,6 +64,8 @@ EXPORT = """
 import json
 import threading
 import titan.export.export
+from titan.weights.stage_model import TrainedModel
+from titan.weights.stage_weights import named_weights
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -85,7 +87,9 @@ def highest(action):
 
 def export(name):
     checkpoint, out = folder / f"{name}-checkpoint", folder / name
-    titan.export.export.export_dcp(checkpoint, MODELS[name][0], model_args(name), folder / "tokenizer", out, 64)
+    weights = named_weights(checkpoint)
+    model = TrainedModel(MODELS[name][0], model_args(name), 64, folder / "tokenizer", weights=weights)
+    titan.export.export.export_model(model, out)
 
 titan.export.export.SHARD_SIZE = int(sys.argv[2])
 peaks = {name: highest(lambda: export(name)) for name in MODELS}

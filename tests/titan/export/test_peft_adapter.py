@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from titan.export.export import export_checkpoint
 from titan.export.peft_adapter import main, write_peft_adapter
+from titan.weights.stage_model import read_model
 from titanflow.common.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def test_peft_on_the_bases_export_computes_what_the_merged_export_does(
 ) -> None:
     stage = finished_lora(tmp_path / "sft", base, base.name, tiny_args(base.name), lora)
     merged = export_checkpoint(stage, stage / "export")
-    adapter = write_peft_adapter(stage, stage / "adapter")
+    adapter = write_peft_adapter(read_model(stage), stage / "adapter")
 
     untouched = AutoModelForCausalLM.from_pretrained(base / "export", dtype=torch.float32)
     before = logits(untouched)
@@ -77,7 +78,7 @@ def test_latent_attention_and_the_router_have_adapters_and_shared_experts_none(t
     lora = {"rank": 4, "target_modules": ["wq_a", "wq_b", "wkv_a", "wkv_b", "wo", "gate"]}
     stage = finished_lora(tmp_path / "sft", base, "deepseek_v3", args, lora)
     merged = export_checkpoint(stage, stage / "export")
-    adapter = write_peft_adapter(stage, stage / "adapter")
+    adapter = write_peft_adapter(read_model(stage), stage / "adapter")
 
     adapted = AutoModelForCausalLM.from_pretrained(base / "export", dtype=torch.float32)
     before = logits(adapted)
@@ -87,7 +88,7 @@ def test_latent_attention_and_the_router_have_adapters_and_shared_experts_none(t
 
     shared = finished_lora(tmp_path / "shared", base, "deepseek_v3", args, {"rank": 2, "target_modules": ["wo", "w1"]})
     with pytest.raises(ConfigError, match=r"takes adapters on feed_forward\.w1, moe\.shared_experts\.w1 for"):
-        write_peft_adapter(shared, shared / "adapter")
+        write_peft_adapter(read_model(shared), shared / "adapter")
 
 
 def test_an_adapter_on_top_of_an_adapter_fits_the_first_ones_export(base: Path, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_an_adapter_on_top_of_an_adapter_fits_the_first_ones_export(base: Path, 
     second = finished_lora(tmp_path / "second", first, base.name, args, {"rank": 3, "target_modules": ["wq", "w1"]})
     export_checkpoint(first, first / "export")
     export_checkpoint(second, second / "export")
-    adapter = write_peft_adapter(second, second / "adapter")
+    adapter = write_peft_adapter(read_model(second), second / "adapter")
 
     config = json.loads((adapter / "adapter_config.json").read_text())
     below = AutoModelForCausalLM.from_pretrained(config["base_model_name_or_path"], dtype=torch.float32)
@@ -110,7 +111,7 @@ def test_an_adapter_on_top_of_an_adapter_fits_the_first_ones_export(base: Path, 
 def test_the_config_is_pefts(base: Path, tmp_path: Path) -> None:
     stage = finished_lora(tmp_path / "sft", base, base.name, tiny_args(base.name), LORAS["default"])
 
-    adapter = write_peft_adapter(stage, tmp_path / "adapter")
+    adapter = write_peft_adapter(read_model(stage), tmp_path / "adapter")
 
     tokenizer = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
     assert sorted(path.name for path in adapter.iterdir()) == [
@@ -136,7 +137,7 @@ def test_the_config_is_pefts(base: Path, tmp_path: Path) -> None:
 
 def test_a_stage_without_adapters_is_refused(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no LoRA stage"):
-        write_peft_adapter(base, tmp_path / "adapter")
+        write_peft_adapter(read_model(base), tmp_path / "adapter")
     assert main([str(base), str(tmp_path / "adapter")]) == 2
     assert "no LoRA stage" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +149,10 @@ def test_what_is_no_adapter_is_not_overwritten(base: Path, tmp_path: Path) -> No
     (tmp_path / "out" / "notes.txt").write_text("somebody's work")
 
     with pytest.raises(DataError, match="something that is no adapter"):
-        write_peft_adapter(stage, tmp_path / "out")
+        write_peft_adapter(read_model(stage), tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "somebody's work"
+    with pytest.raises(DataError, match=r"(?s)notes\.txt: .* no adapter.*expected: .*older adapter"):
+        write_peft_adapter(read_model(stage), tmp_path / "out" / "notes.txt")
     assert (tmp_path / "out" / "notes.txt").read_text() == "somebody's work"
     assert main([str(stage), str(tmp_path / "new")]) == 0
     assert main([str(stage), str(tmp_path / "new")]) == 0

@@ -14,6 +14,7 @@ from titan.export.export import export_checkpoint
 from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
 from titan.weights.hf_load import load_folder
+from titan.weights.stage_model import read_model
 from titanflow.architectures.weights import module_names
 from titanflow.common.errors import ConfigError
 from titanflow.config.checks.lora import find_modules, peft_problems
@@ -71,7 +72,7 @@ def test_peft_computes_what_the_merged_export_does(
     expected = logits(load_folder(export_checkpoint(stage, stage / "export").folder, torch.float32)[0])
     untouched = load_folder(base / "export", torch.float32)[0]
     before = logits(untouched)
-    found = logits(PeftModel.from_pretrained(untouched, write_peft_adapter(stage, stage / "adapter")))
+    found = logits(PeftModel.from_pretrained(untouched, write_peft_adapter(read_model(stage), stage / "adapter")))
     scale = expected.abs().max()
     assert (found - expected).abs().max() / scale < TOLERANCE
     assert (before - expected).abs().max() / scale > 0.1
@@ -95,5 +96,5 @@ def test_the_command_refuses_what_the_plan_does(tmp_path: Path) -> None:
     base = finished_base(tmp_path / "base", "qwen3", args)
     stage = finished_lora(tmp_path / "sft", base, "qwen3", args, {"rank": 2, "modules_to_save": ["moe.experts"]})
     with pytest.raises(ConfigError, match=r"joins the matrices of moe\.experts"):
-        write_peft_adapter(stage, stage / "adapter")
+        write_peft_adapter(read_model(stage), stage / "adapter")
     assert not (stage / "adapter").exists()

@@ -14,6 +14,7 @@ from titan.export.export import export_checkpoint
 from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
 from titan.weights.hf_load import load_folder
+from titan.weights.stage_model import read_model
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.weights import module_names
 from titanflow.config.keys.lora_presets import ROUTED, TOKENS, expanded
@@ -41,7 +42,7 @@ def test_peft_computes_what_the_merged_export_does(tmp_path: Path, family: str) 
     export_checkpoint(base, base / "export")
     stage = finished_lora(tmp_path / "sft", base, family, args, lora)
     expected = logits(load_folder(export_checkpoint(stage, stage / "export").folder, torch.float32)[0])
-    adapter = write_peft_adapter(stage, stage / "adapter")
+    adapter = write_peft_adapter(read_model(stage), stage / "adapter")
     saved = json.loads((adapter / "adapter_config.json").read_text())["modules_to_save"]
     assert len(saved) == len(set(saved)) == sum(saves(lora["modules_to_save"], name) for name in [*linears, *others])
     untouched = load_folder(base / "export", torch.float32)[0]

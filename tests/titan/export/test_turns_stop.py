@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from chat_samples import CHATML, add_special_tokens, call, source_of, turns
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args
+from tiny_exports import POSITIONS, model_at, save_checkpoint, sensitised, tiny_args
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor
 
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titanflow.config.files.template_args import with_defaults
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.encoder import ChatEncoder
@@ -98,11 +98,8 @@ def test_it_stops_at_the_end_of_every_trained_turn(
     write_chats(rows, Data(name="c", kind="chat"), loaded.folder, plan, "f", tmp_path, Work(1, tmp_path))
     step, model_args = checkpoint
     ends = tuple(read_info(tmp_path).ends_of_turn)
-    report = export_dcp(
-        *(step, "llama3", model_args, loaded.folder, tmp_path / "out", POSITIONS),
-        chat_template=template,
-        end_of_turn=ends,
-    )
+    trained = model_at(step, "llama3", model_args, loaded.folder, chat_template=template, end_of_turn=ends)
+    report = export_model(trained, tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(report.folder)
     tokenizer = AutoTokenizer.from_pretrained(report.folder)
     assert set(ends) <= set(model.generation_config.eos_token_id)

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 from tiny_stages import VOCAB
 from torch import nn
 from torchtitan.components.checkpoint import CheckpointManager
@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import titan.export.export
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titan.export.files import SpecialTokens, make_config
 from titan.models.registry import train_spec
 from titan.patches import apply_patches
@@ -52,7 +52,7 @@ def test_3764_tied_weights_are_written_once_and_read_back(
     (assets / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
     checkpoint = save_checkpoint(native, tmp_path / "step-1")
-    folder = export_dcp(checkpoint, family, args, assets, tmp_path / "out", POSITIONS).folder
+    folder = export_model(model_at(checkpoint, family, args, assets), tmp_path / "out").folder
 
     written = []
     for file in sorted(folder.glob("*.safetensors")):

@@ -211,7 +211,7 @@ def test_a_repository_is_downloaded_at_its_revision_and_without_pickles(
         assert {path.name for path in model_folder(REPO).iterdir()} == {path.name for path in exported.iterdir()}
         assert model_folder(f"{REPO}@v1").name == repo.tags["v1"]
         repo.commit("main", "pickled", {"config.json": files["config.json"], **pickled})
-        with pytest.raises(ConfigError, match="loading a pickle runs what it says"):
+        with pytest.raises(ConfigError, match="loading a pickle runs the code in it"):
             model_folder(REPO)
         with pytest.raises(ConfigError, match="can't be had"):
             model_folder("local/other")

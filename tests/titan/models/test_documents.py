@@ -1,91 +1,41 @@
 """Packed rows against the same documents in rows of their own; the numbers are those of the masking cases."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from packed_rows import packed_row
+from packed_rows import (
+    COMMON,
+    FAMILIES,
+    ROWS,
+    SEQ_LEN,
+    VOCAB,
+    batch_of,
+    build,
+    document,
+    packed_row,
+    packing,
+    summed_loss,
+)
 from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from torchtitan.config import JobConfig
+from torch.nn.functional import scaled_dot_product_attention
 from torchtitan.config.job_config import ActivationCheckpoint
 from torchtitan.distributed.activation_checkpoint import apply_ac
 from torchtitan.models import attention
 from torchtitan.models.llama3.infra.parallelize import _op_sac_save_list
-from torchtitan.protocols.model_converter import build_model_converters
 
 from titan.models.documents import (
-    DOCUMENT_ATTENTION,
     DocumentAttention,
     DocumentMask,
     document_boundaries,
-    document_inputs,
     document_mask,
     document_mask_mod,
-    keep_documents_apart,
 )
 from titan.models.registry import train_spec
-from titan.train.dataloader import collate
-from titanflow.common.errors import ConfigError
-from titanflow.data.prepared import IGNORE_INDEX, Row
-
-VOCAB = 64
-SEQ_LEN = 32
-COMMON = {"dim": 32, "n_layers": 2, "n_heads": 4, "vocab_size": VOCAB, "max_seq_len": SEQ_LEN}
-LATENT = {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
-FAMILIES = {
-    "llama3": {"n_kv_heads": 2},
-    "qwen3": {"n_kv_heads": 2, "head_dim": 8, "hidden_dim": 64},
-    "qwen2": {"n_kv_heads": 2, "hidden_dim": 64},
-    # Without experts, which don't train on a CPU.
-    "deepseek_v3": {"inter_dim": 64, "n_dense_layers": 2, **LATENT},
-}
+from titanflow.data.prepared import IGNORE_INDEX
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-def build(family, **arguments):
-    spec = train_spec(family)
-    args = dataclasses.replace(spec.model_args["debugmodel"], **COMMON, **FAMILIES[family], **arguments)
-    torch.manual_seed(3)
-    model = spec.model_cls(args)
-    with torch.no_grad():
-        model.init_weights(buffer_device=torch.device("cpu"))
-        for name, parameter in model.named_parameters():
-            if "attention.w" in name and parameter.dim() > 1:
-                # As drawn, all tokens would be attended to alike.
-                parameter *= 6
-    return model
-
-
-def packing(model):
-    keep_documents_apart(model)
-    return model
-
-
-def document(length, seed, trained=None):
-    tokens = np.random.default_rng(seed).integers(4, VOCAB, size=length + 1)
-    labels = tokens[1:].copy()
-    labels[: length // 2 if trained is None else length - trained] = IGNORE_INDEX
-    return Row(tokens[:-1], labels)
-
-
-ROWS = [
-    [document(7, 0), document(12, 1), document(9, 2)],
-    [document(32, 3)],
-    [document(1, 4, trained=1), document(20, 5), document(11, 6)],
-]
-
-
-def batch_of(rows, seq_len=SEQ_LEN):
-    inputs, labels = collate([packed_row(row, seq_len) for row in rows])
-    return inputs["input"], inputs["positions"], labels
-
-
-def summed_loss(logits, labels):
-    return cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORE_INDEX)
 
 
 def alone(document):
@@ -278,6 +228,7 @@ def test_recomputed_activations_see_the_mask_of_their_own_batch(mode, option):
         assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "mode"), [("llama3", "none"), ("llama3", "full"), ("qwen2", "full")])
 def test_compiled_blocks_see_the_mask_of_each_batch(family, mode):
     compiled = packing(build(family))
@@ -315,55 +266,6 @@ def test_dtype_scale_and_grouped_queries_are_kept(dtype, scale):
     scores = (q.double() @ k.mT * factor).masked_fill(~documents.mask, -torch.inf)
     assert output.dtype == dtype
     assert torch.allclose(output.double(), scores.softmax(-1) @ v, atol=2e-2 if dtype == torch.bfloat16 else 1e-6)
-
-
-def convert(model, family, **degrees):
-    config = JobConfig()
-    config.model.name = family
-    config.model.converters = [DOCUMENT_ATTENTION]
-    dims = SimpleNamespace(**{"cp": 1, "pp": 1, "tp_enabled": False} | degrees)
-    build_model_converters(config, dims).convert(model)
-
-
-def test_the_converter_is_torchtitans_own_kind():
-    model = build("qwen3")
-    convert(model, "qwen3")
-    assert {type(layer.attention.inner_attention) for layer in model.layers.values()} == {DocumentAttention}
-
-
-@pytest.mark.parametrize(
-    ("family", "degrees", "expected"),
-    [
-        ("llama4", {}, "model.name: the rows are packed: llama4 can't keep the documents of a row apart: its layers"),
-        ("gpt_oss", {}, "model.name: the rows are packed: gpt_oss can't"),
-        ("llama3", {"cp": 2}, "parallelism.context_parallel_degree: the rows are packed: the ranks cut each row"),
-        ("llama3", {"pp": 2}, "parallelism.pipeline_parallel_degree: the rows are packed: torchtitan gives"),
-    ],
-)
-def test_what_would_let_documents_see_each_other_is_refused(family, degrees, expected):
-    with pytest.raises(ConfigError, match=expected):
-        convert(None, family, **degrees)
-
-
-def test_a_model_of_another_kind_is_refused():
-    for model in (build("llama3", attn_type="sdpa"), torch.nn.Linear(2, 2)):
-        model.model_args = SimpleNamespace(attn_type="ring")
-        with pytest.raises(ConfigError, match=r"can't keep their documents apart: .* with attn_type 'ring'"):
-            keep_documents_apart(model)
-    model.model_args = SimpleNamespace(attn_type="sdpa")
-    with pytest.raises(ConfigError, match="Linear with attn_type 'sdpa' and 0 of torchtitan's attention modules"):
-        keep_documents_apart(model)
-
-
-def test_packed_rows_never_reach_a_model_that_would_mix_them():
-    inputs, positions, labels = batch_of(ROWS)
-    batch = {"input": inputs, "positions": positions}
-    with pytest.raises(ConfigError, match=r"model\.converters: the rows are packed"):
-        document_inputs(build("llama3"), batch, labels)
-    assert document_inputs(build("llama3"), {"input": inputs}, labels) is None
-    model = packing(build("llama3"))
-    assert document_inputs(model, batch, labels) == (inputs, labels, {"positions": positions}, {})
-    assert document_inputs(model, {"input": inputs}, labels) == (inputs, labels, {}, {})
 
 
 @pytest.mark.gpu

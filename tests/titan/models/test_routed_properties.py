@@ -4,13 +4,14 @@ import contextlib
 
 import pytest
 import torch
-from routed_kinds import KINDS, family_of
 from routed_models import (
+    KINDS,
     SEQ_LEN,
     SHAPE,
     centred,
     chosen_in,
     decider,
+    family_of,
     language_loss,
     packed_positions,
     small_args,

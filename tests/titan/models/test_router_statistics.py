@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from routed_kinds import KINDS, family_of
-from routed_models import small_model, some_tokens
+from routed_models import KINDS, family_of, small_model, some_tokens
 
 from titan.models.routers import RouterStatistics
 

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, finish_training
 
 from titan.tracking.wandb_lineage import evaluated_artifacts, model_artifact, used_artifacts
 from titanflow.common.digests import digest
 from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import EvaluateResult, TrainResult, write_result
 
 
 @pytest.fixture
@@ -15,20 +15,8 @@ def pretrained(tmp_path):
     )
     run.write()
     (run.folder / "export").mkdir()
-    result = TrainResult(
-        stage="pretrain",
-        checkpoint=run.folder / "checkpoint" / "step-9",
-        step=9,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        export=run.folder / "export",
-        export_digests={"model.safetensors": "0a"},
-    )
-    write_result(run.folder, result)
-    return run, result
+    written = {"export": run.folder / "export", "export_digests": {"model.safetensors": "0a"}}
+    return run, finish_training(run.folder, step=9, **written)
 
 
 def test_the_next_stages_use_the_very_artifact_that_the_first_logged(tmp_path, pretrained):
@@ -51,7 +39,7 @@ def test_the_next_stages_use_the_very_artifact_that_the_first_logged(tmp_path, p
     assert base == logged
     assert (dataset.name, dataset.type, dataset.digest, dataset.aliases) == ("chats", "dataset", "1f", ["1f"])
     assert dataset.reference == data.as_uri()
-    scored = EvaluateResult(scores={}, folders={"base": run.folder / "export", "native": result.checkpoint}, digests={})
+    scored = evaluate_result(folders={"base": run.folder / "export", "native": result.checkpoint})
     assert evaluated_artifacts(scored) == [logged, logged]
 
 

@@ -101,7 +101,7 @@ def test_the_state_counts_whole_batches_only(rows):
 
 
 def test_a_state_in_the_middle_of_a_batch_is_refused(rows):
-    with pytest.raises(ConfigError, match="12 rows, no multiple of the global batch of 8"):
+    with pytest.raises(ConfigError, match="12 rows, which is no multiple of the global batch of 8"):
         loader(rows).load_state_dict({"rows_seen": 12})
 
 

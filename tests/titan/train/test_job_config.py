@@ -99,10 +99,39 @@ def test_a_conversation_is_not_cut_at_the_ends_of_sequence_in_it(tmp_path, atten
     assert config.model.converters == added
 
 
-@pytest.mark.parametrize("key", ["load_only", "create_seed_checkpoint", "last_save_in_hf"])
-def test_what_a_stage_can_not_follow_is_refused(tmp_path, key):
-    stage = run(tmp_path, {"checkpoint": {key: True}}, origins={f"checkpoint.{key}": "p.yaml:9"})
-    with pytest.raises(ConfigError, match=rf"p\.yaml:9: checkpoint\.{key}: found true"):
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        *((f"checkpoint.{key}", True, "found true") for key in ("load_only", "create_seed_checkpoint")),
+        ("checkpoint.last_save_in_hf", True, "found true"),
+        ("comm.mode", "fake_backend", "found 'fake_backend'"),
+    ],
+)
+def test_what_a_stage_can_not_follow_is_refused(tmp_path, key, value, found):
+    section, _, name = key.partition(".")
+    stage = run(tmp_path, {section: {name: value}}, origins={key: "p.yaml:9"})
+    with pytest.raises(ConfigError, match=rf"p\.yaml:9: {key}: {found}"):
+        apply_stage_defaults(build_job_config(stage), stage, None)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"), [("dtf", "prior or router"), ("llama3", "nothing: this model family has one group")]
+)
+def test_a_rate_of_an_unknown_group_is_refused(tmp_path, family, expected):
+    sections = {"model": {"name": family}, "optimizer": {"group_lr": {"routers": 1e-2}, "early_step_in_backward": True}}
+    stage = run(tmp_path, sections, origins={"optimizer.group_lr.routers": "p.yaml:9"})
+    with pytest.raises(
+        ConfigError, match=rf"p\.yaml:9: optimizer\.group_lr\.routers: unknown.*\s+expected: {expected}"
+    ):
+        apply_stage_defaults(build_job_config(stage), stage, None)
+    stage.config["optimizer"]["group_lr"] = {}
+    apply_stage_defaults(build_job_config(stage), stage, None)
+
+
+def test_rates_of_groups_dont_go_with_steps_in_the_backward_pass(tmp_path):
+    sections = {"model": {"name": "mod"}, "optimizer": {"group_lr": {"router": 1e-2}, "early_step_in_backward": True}}
+    stage = run(tmp_path, sections)
+    with pytest.raises(ConfigError, match=r"optimizer\.early_step_in_backward: found true, with optimizer\.group_lr"):
         apply_stage_defaults(build_job_config(stage), stage, None)
 
 
@@ -141,7 +170,7 @@ def test_adapters_go_on_only_from_the_base_that_they_began_on(tmp_path):
     apply_stage_defaults(config, stage, base)
     assert config.model.converters == ["lora"]
     (export / "config.json").write_text("{ }")
-    with pytest.raises(ConfigError, match="its files are others"):
+    with pytest.raises(ConfigError, match="its files have changed"):
         apply_stage_defaults(build_job_config(stage), stage, base)
 
 

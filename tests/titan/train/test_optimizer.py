@@ -137,21 +137,6 @@ def test_the_state_survives_saving_and_loading():
     torch.testing.assert_close(dict(model.named_parameters()), dict(whole.named_parameters()))
 
 
-@pytest.mark.parametrize(
-    ("groups", "expected"), [(GROUPS, "prior or router"), ({}, "nothing: this model family has one group")]
-)
-def test_an_unknown_group_is_refused(groups, expected):
-    with pytest.raises(ConfigError, match=rf"optimizer\.group_lr: found 'routers'\s+expected: {expected}"):
-        with_parameter_groups(build_optimizers, {"routers": 1e-2}, groups)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"early_step_in_backward": True}, r"optimizer\.early_step_in_backward: found true, with optimizer\.group_lr"),
-        ({"name": "SGD"}, r"optimizer\.name: found 'SGD'\s+expected: Adam or AdamW"),
-    ],
-)
-def test_what_groups_dont_go_with_is_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        built(model_of(), **settings)
+def test_another_optimizer_has_no_groups():
+    with pytest.raises(ConfigError, match=r"optimizer\.name: found 'SGD'\s+expected: Adam or AdamW"):
+        built(model_of(), name="SGD")

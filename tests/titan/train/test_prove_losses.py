@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_stage import finish_training
 from tiny_hugging_face import LLAMA3_ROPE, write_hugging_face
-from tiny_stages import SEQ_LEN, VOCAB, Workbench
+from tiny_stages import VOCAB, Workbench
 
 from titan.train.prove_losses import TOLERANCE, Losses, lines, main, prove_losses
 from titanflow.architectures.huggingface import hugging_face
@@ -16,7 +17,6 @@ from titanflow.common.errors import ConfigError, DataError
 from titanflow.data.mixture import open_rows
 from titanflow.data.prepared import PreparedRows, Row
 from titanflow.run.contract import PreparedData, StageRun
-from titanflow.run.results import TrainResult, write_result
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_compared_is_refused(
     bench: Workbench, settings: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = bench.stage("stage", settings)
-    write_result(run.folder, finished("llama3"))
+    finish_training(run.folder)
     with pytest.raises(ConfigError, match=said):
         prove_losses(run.folder)
     assert main([str(run.folder)]) == 2
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(
     ("family", "arguments", "said"),
     [
         ("mod", {}, "model.name: mod chooses tokens otherwise in training"),
-        ("qwen2", {"dropout": 0.1}, "model.dropout: the two drop other numbers"),
+        ("qwen2", {"dropout": 0.1}, "model.dropout: dropout draws other random numbers in the two models"),
         (
             "deepseek_v3",
             {"moe_args": {"load_balance_coeff": 1e-3}},
@@ -218,19 +218,12 @@ def test_a_model_that_trains_otherwise_is_refused(
     bench: Workbench, family: str, arguments: dict[str, Any], said: str
 ) -> None:
     run = bench.stage("stage")
-    write_result(run.folder, finished(family, **arguments))
+    finish_training(run.folder, model_name=family, model_args=arguments)
     with pytest.raises(ConfigError, match=said):
         prove_losses(run.folder)
 
 
 def test_a_folder_without_a_finished_training_is_refused(bench: Workbench, tmp_path: Path) -> None:
-    for folder in (bench.stage("begun").folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"no result\.json of a training"):
+    for folder, lacking in ((bench.stage("begun").folder, "result.json"), (tmp_path / "nowhere", "run.yaml")):
+        with pytest.raises(DataError, match=f"no {lacking} of a training"):
             prove_losses(folder)
-
-
-def finished(family: str, **arguments: Any) -> TrainResult:
-    shape = {"flavor": "debugmodel", "parameters": 1, "seq_len": SEQ_LEN}
-    return TrainResult(
-        stage="pretrain", checkpoint=Path("step-1"), step=1, model_name=family, model_args=arguments, **shape
-    )

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny_exports import model_at
 from tiny_stages import MODEL, SEQ_LEN, write_chat_rows
 from torch.nn.functional import cross_entropy
 from torchtitan.components.loss import cross_entropy_loss
@@ -137,6 +138,6 @@ def test_the_first_each_nth_and_the_last_step_are_validated(shared_data):
 def test_a_stages_validation_loss_is_that_of_its_checkpoint(uninterrupted):
     result = read_result(uninterrupted.folder)
     args = model_args_from(result.model_name, result.model_args)
-    native = load_native(result.checkpoint, result.model_name, args, SEQ_LEN)
+    native = load_native(model_at(result.checkpoint, result.model_name, args, positions=SEQ_LEN))
     rows = PreparedRows.open(uninterrupted.data.validation, SEQ_LEN)
     assert result.validation_loss == pytest.approx(direct_loss(native, rows), rel=1e-5)

@@ -10,8 +10,9 @@ from tiny_exports import save_checkpoint, sensitised, tiny_args, write_byte_toke
 from tiny_hugging_face import write_hugging_face
 
 from titan.models.registry import model_args_from, train_spec
-from titan.weights.adapters import load_weights, weights_of
+from titan.weights.adapters import load_weights
 from titan.weights.grown_weights import with_mean_rows
+from titan.weights.stage_weights import named_weights
 from titanflow.architectures.families.registry import ARCHITECTURES
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError
@@ -41,7 +42,7 @@ def loaded(path: Path, family: str, args: Any, rows: int) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(torch.nan)
-    load_weights([model], weights_of(path), spec.state_dict_adapter(args, None), grows=True)
+    load_weights([model], named_weights(path), spec.state_dict_adapter(args, None), grows=True)
     return model.eval()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_adapters import finished_base, finished_lora
-from tiny_exports import POSITIONS, tiny_args, write_byte_tokenizer
+from tiny_exports import model_at, tiny_args, write_byte_tokenizer
 from tiny_hugging_face import write_hugging_face
 from transformers import AutoModelForCausalLM
 
@@ -18,8 +18,10 @@ from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
 from titan.models.lora import merged_state
 from titan.models.registry import train_spec
-from titan.weights.adapters import load_weights, weights_of
+from titan.weights.adapters import load_weights
 from titan.weights.native import load_native
+from titan.weights.stage_model import read_model
+from titan.weights.stage_weights import named_weights
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
 from titanflow.run.results import read_result
 
@@ -78,7 +80,7 @@ def test_more_rows_than_the_bases_are_the_adapters(
 
     export = export_checkpoint(stage, stage / "export").folder
     expected = merged_logits(export)
-    found = with_peft(write_peft_adapter(stage, stage / "adapter"), tmp_path / "logits.safetensors")
+    found = with_peft(write_peft_adapter(read_model(stage), stage / "adapter"), tmp_path / "logits.safetensors")
     assert found.shape[-1] == NEW
     assert (found - expected).abs().max() / expected.abs().max() < TOLERANCE
 
@@ -87,9 +89,9 @@ def test_more_rows_than_the_bases_are_the_adapters(
     for folder in (stage, above):
         step = folder / "checkpoint" / "step-4"
         model = spec.model_cls(new)
-        load_weights([model], weights_of(step), spec.state_dict_adapter(new, None))
+        load_weights([model], named_weights(step), spec.state_dict_adapter(new, None))
         states.append(model.state_dict())
-        native = merged_state(load_native(step, family, new, POSITIONS))
+        native = merged_state(load_native(model_at(step, family, new)))
         assert all(torch.equal(states[-1][key], native[key]) for key in native)
     assert torch.equal(states[0]["tok_embeddings.weight"], states[1]["tok_embeddings.weight"])
 
@@ -102,8 +104,8 @@ def test_a_stage_with_adapters_may_be_what_grows(tmp_path: Path) -> None:
     stage = finished_lora(tmp_path / "first", base, "llama3", old, {"rank": 2, "target_modules": ["wq", "output"]})
     step = stage / "checkpoint" / "step-4"
     model = train_spec("llama3").model_cls(new)
-    load_weights([model], weights_of(step), None, grows=True)
-    below = merged_state(load_native(step, "llama3", old, POSITIONS))
+    load_weights([model], named_weights(step), None, grows=True)
+    below = merged_state(load_native(model_at(step, "llama3", old)))
     for key, value in model.state_dict().items():
         torch.testing.assert_close(value[: len(below[key])], below[key])
     torch.testing.assert_close(model.output.weight[OLD:], below["output.weight"].mean(0).expand(2, -1))

@@ -1,13 +1,14 @@
 import pytest
 import torch
 from tiny_adapters import finished_base, finished_lora
-from tiny_exports import POSITIONS, sensitised, tiny_args, write_byte_tokenizer
+from tiny_exports import model_at, sensitised, tiny_args, write_byte_tokenizer
 
 from titan.export.export import export_checkpoint
 from titan.models.lora import is_adapter, merged_state
 from titan.models.registry import train_spec
-from titan.weights.adapters import Adapter, TrainedState, Weights, load_weights, merge_adapter, weights_of
+from titan.weights.adapters import TrainedState, load_weights, merge_adapter
 from titan.weights.native import load_native
+from titan.weights.stage_weights import Adapter, Weights, named_weights
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.training import Lora
 from titanflow.run.contract import StageRun
@@ -46,20 +47,20 @@ def stored(folder):
 
 def test_a_lora_checkpoint_stands_for_its_base_and_all_adapters_since(stages):
     base, first, second = stages
-    assert weights_of(step(base)) == Weights(step(base))
-    assert weights_of(step(second)) == Weights(
+    assert named_weights(step(base)) == Weights(step(base))
+    assert named_weights(step(second)) == Weights(
         step(base), (Adapter(step(first), Lora(**FIRST)), Adapter(step(second), Lora(**SECOND)))
     )
 
 
 def test_a_checkpoint_outside_of_a_stage_is_a_whole_model(tmp_path):
-    assert weights_of(tmp_path / "step-3") == Weights(tmp_path / "step-3")
+    assert named_weights(tmp_path / "step-3") == Weights(tmp_path / "step-3")
 
 
 def test_the_models_weights_are_the_bases_with_every_adapter_merged(stages):
     base, first, second = stages
     model = train_spec(FAMILY).model_cls(tiny_args(FAMILY))
-    load_weights([model], weights_of(step(second)), None)
+    load_weights([model], named_weights(step(second)), None)
     a, b, found, plain = stored(first), stored(second), model.state_dict(), stored(base)
     name = "layers.1.attention.wq"
     expected = by_hand(by_hand(plain[f"{name}.weight"], a, name, 3.0 / 2), b, name, 8.0 / 2)
@@ -74,17 +75,17 @@ def test_the_models_weights_are_the_bases_with_every_adapter_merged(stages):
 def test_the_native_model_has_the_last_adapter_beside_the_merged_rest(stages):
     _, first, second = stages
     args = tiny_args(FAMILY)
-    native, below = (load_native(step(folder), FAMILY, args, POSITIONS) for folder in (second, first))
+    native, below = (load_native(model_at(step(folder), FAMILY, args)) for folder in (second, first))
     assert {key for key in native.state_dict() if is_adapter(key)} == set(stored(second))
     assert torch.equal(native.layers["0"].attention.wq.weight, merged_state(below)["layers.0.attention.wq.weight"])
     whole = train_spec(FAMILY).model_cls(args)
-    load_weights([whole], weights_of(step(second)), None)
+    load_weights([whole], named_weights(step(second)), None)
     tokens = torch.arange(50)[None]
     torch.testing.assert_close(native(tokens), whole(tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_alone_is_saved(stages):
-    native = load_native(step(stages[1]), FAMILY, tiny_args(FAMILY), POSITIONS)
+    native = load_native(model_at(step(stages[1]), FAMILY, tiny_args(FAMILY)))
     assert set(TrainedState([native]).state_dict()) == set(stored(stages[1]))
 
 
@@ -107,14 +108,14 @@ def test_adapters_of_another_rank_are_refused(stages):
     state = dict(sensitised(FAMILY, tiny_args(FAMILY)).state_dict())
     with pytest.raises(ConfigError, match="no adapters of rank 8"):
         merge_adapter(state, Adapter(step(stages[1]), Lora(**{**FIRST, "rank": 8})))
-    with pytest.raises(ConfigError, match="no adapters of rank 2 for this model: there are none in it"):
+    with pytest.raises(ConfigError, match="no adapters of rank 2 for this model: it has none"):
         merge_adapter(state, Adapter(step(stages[0]), Lora(**FIRST)))
 
 
 def test_a_base_of_another_model_is_refused(stages):
     model = train_spec(FAMILY).model_cls(tiny_args(FAMILY, n_layers=2))
     with pytest.raises(ConfigError, match=r"has layers\.2\..*, which the model lacks"):
-        load_weights([model], weights_of(step(stages[1])), None)
+        load_weights([model], named_weights(step(stages[1])), None)
 
 
 def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
@@ -126,13 +127,13 @@ def test_a_base_that_is_gone_or_was_trained_again_is_refused(stages, tmp_path):
         moved.model_copy(update=fields).write()
 
     write(base_digest=checkpoint_digest(step(base)))
-    assert weights_of(step(moved.folder)).whole == step(base)
+    assert named_weights(step(moved.folder)).whole == step(base)
     write(base_digest="0" * 64)
-    with pytest.raises(ConfigError, match=r"isn't what .*sft was trained on: its files are others"):
-        weights_of(step(moved.folder))
+    with pytest.raises(ConfigError, match=r"isn't what .*sft was trained on: its files have changed"):
+        named_weights(step(moved.folder))
     write(base=tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"the base of .*sft isn't there: .*nowhere"):
-        weights_of(step(moved.folder))
+        named_weights(step(moved.folder))
 
 
 @pytest.mark.parametrize(("family", "tied"), [("llama3", False), ("qwen3", False), ("qwen3", True), ("qwen2", True)])
@@ -143,14 +144,14 @@ def test_a_base_may_be_a_folder_that_transformers_loads(tmp_path, family, tied):
     stage, other = (
         finished_lora(tmp_path / f"on-{one.name}", one, family, args, FIRST) for one in (base / "export", base)
     )
-    assert weights_of(step(stage)).whole == base / "export"
-    found, expected = (load_native(step(folder), family, args, POSITIONS).state_dict() for folder in (stage, other))
+    assert named_weights(step(stage)).whole == base / "export"
+    found, expected = (load_native(model_at(step(folder), family, args)).state_dict() for folder in (stage, other))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
     spec = train_spec(family)
     models = [spec.model_cls(args) for _ in (stage, other)]
     for model, folder in zip(models, (stage, other), strict=True):
-        load_weights([model], weights_of(step(folder)), spec.state_dict_adapter(args, None))
+        load_weights([model], named_weights(step(folder)), spec.state_dict_adapter(args, None))
     states = [model.state_dict() for model in models]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from fake_checkpoint import write_checkpoint
-from tiny_exports import POSITIONS, SIZES, save_checkpoint, sensitised, tiny_args
+from finished_stage import write_checkpoint
+from tiny_exports import SIZES, model_at, save_checkpoint, sensitised, tiny_args
 
 from titan.models.registry import model_args_from
 from titan.weights.native import load_native
 from titan.weights.stored_weights import newest_checkpoint
-from titanflow.common.errors import DataError, StageFailed
+from titanflow.common.errors import ConfigError, DataError
 
 
 def test_a_full_checkpoints_model_is_loaded_to_the_bit(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_full_checkpoints_model_is_loaded_to_the_bit(tmp_path: Path) -> None:
     model = sensitised("llama3", args)
     checkpoint = save_checkpoint(model, tmp_path / "step-1", train_state={"step": torch.tensor(1)})
 
-    loaded = load_native(checkpoint, "llama3", args, 40)
+    loaded = load_native(model_at(checkpoint, "llama3", args, positions=40))
 
     wanted = model.state_dict()
     assert all(torch.equal(value, wanted[key]) for key, value in loaded.state_dict().items())
@@ -32,7 +32,7 @@ def test_a_tied_model_needs_only_one_of_its_two_names(tmp_path: Path) -> None:
     state = {key: value for key, value in model.state_dict().items() if key != "output.weight"}
     torch.distributed.checkpoint.save(state, checkpoint_id=tmp_path / "step-1")
 
-    loaded = load_native(tmp_path / "step-1", "qwen3", args, POSITIONS)
+    loaded = load_native(model_at(tmp_path / "step-1", "qwen3", args))
 
     assert torch.equal(loaded.output.weight, model.tok_embeddings.weight)
 
@@ -40,9 +40,12 @@ def test_a_tied_model_needs_only_one_of_its_two_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda state: state.pop("layers.1.ffn_norm.weight"), r"missing \['layers.1.ffn_norm.weight'\]"),
-        (lambda state: state.update({"layers.9.x": torch.ones(1)}), r"unexpected \['layers.9.x'\]"),
-        (lambda state: state.update({"norm.weight": torch.ones(63)}), r"norm.weight is \(63,\), the model's \(64,\)"),
+        (lambda state: state.pop("layers.1.ffn_norm.weight"), r"it lacks layers\.1\.ffn_norm\.weight"),
+        (lambda state: state.update({"layers.9.x": torch.ones(1)}), r"it has layers\.9\.x, which the model lacks"),
+        (
+            lambda state: state.update({"norm.weight": torch.ones(63)}),
+            r"it has norm\.weight of shape \(63,\), the model's is \(64,\)",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, edit: Any, message: str) -> None:
@@ -51,8 +54,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, edit: Any, mes
     edit(state)
     torch.distributed.checkpoint.save(state, checkpoint_id=tmp_path / "step-1")
 
-    with pytest.raises(StageFailed, match=message):
-        load_native(tmp_path / "step-1", "llama3", args, POSITIONS)
+    with pytest.raises(ConfigError, match=message):
+        load_native(model_at(tmp_path / "step-1", "llama3", args))
 
 
 def test_a_folder_without_a_complete_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_the_newest_checkpoint_is_the_one_with_the_highest_step(tmp_path: Path) 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no distributed checkpoint"):
-        load_native(tmp_path, "llama3", tiny_args("llama3"), POSITIONS)
+        load_native(model_at(tmp_path, "llama3", tiny_args("llama3")))
 
 
 def test_nested_arguments_are_built() -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from outside_base import SEQ_LEN, write_finished_stage
+from finished_stage import SEQ_LEN, write_outside_base
 
 from titanflow.architectures.base import BaseArchitecture, is_mutable
 from titanflow.common.errors import ConfigError
@@ -9,7 +9,7 @@ from titanflow.run.results import PublishResult, write_result
 
 
 def test_a_finished_base_is_read_from_its_folder(tmp_path: Path) -> None:
-    folder = write_finished_stage(tmp_path / "pretrain", n_layers=2)
+    folder = write_outside_base(tmp_path / "pretrain", n_layers=2)
     base = BaseArchitecture.finished(folder)
     assert (base.stage, base.model_name, base.flavor, base.seq_len) == ("pretrain", "llama3", "debugmodel", SEQ_LEN)
     assert (base.model_args["n_layers"], base.overrides) == (2, {"n_layers": 2})

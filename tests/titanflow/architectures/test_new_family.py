@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from copied_packages import copy_packages, run_there
 from tiny_experiment import write_tiny_experiment
 
-ROOT = Path(__file__).parents[3]
 RECORD = '''"""A family of one's own, which computes what qwen2 does."""
 
 from titanflow.architectures.families.qwen2 import qwen2_block
@@ -43,8 +39,7 @@ register_hugging_face_model("mine", HuggingFaceModel("Qwen2ForCausalLM", make_qw
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The packages with the new family in them."""
-    for package in ("titan", "titanflow"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(tmp_path)
     (tmp_path / "titanflow/architectures/families/mine.py").write_text(RECORD)
     folder = tmp_path / "titan/models/mine"
     folder.mkdir()
@@ -56,15 +51,10 @@ def test_a_new_family_is_a_file_and_a_folder(project: Path, tmp_path: Path) -> N
     configs = write_tiny_experiment(tmp_path / "tiny")
     (configs / "models/mine.yaml").write_text("model: {name: mine, flavor: debugmodel, vocab_size: 300}\n")
 
-    def run(*arguments: str) -> str:
-        env = {**os.environ, "PYTHONPATH": str(project)}
-        done = subprocess.run([sys.executable, *arguments], env=env, cwd=project, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("-m", "titan.models.snapshot")
+    run_there(project, "-m", "titan.models.snapshot")
     settings = ["--set", "modules.pretrain.model=mine.yaml", "--set", "sft.lora.rank=2"]
-    plan = json.loads(run("-m", "titanflow.cli.main", "plan", "tiny", "--configs", str(configs), "--json", *settings))
+    command = ["-m", "titanflow.cli.main", "plan", "tiny", "--configs", str(configs), "--json"]
+    plan = json.loads(run_there(project, *command, *settings))
     forecasts = {stage["stage"]: stage["forecast"] for stage in plan["stages"]}
     assert forecasts["pretrain"]["parameters"] == forecasts["sft"]["parameters"] > 0
     assert 0 < forecasts["sft"]["trained_parameters"] < forecasts["sft"]["parameters"]
@@ -72,4 +62,4 @@ def test_a_new_family_is_a_file_and_a_folder(project: Path, tmp_path: Path) -> N
     built += "args = spec.model_args['debugmodel']; args.vocab_size = 300; torch.set_default_device('meta'); "
     built += "print(len({id(p): p for p in spec.model_cls(args).parameters()}), sum(p.numel() for p in "
     built += "{id(p): p for p in spec.model_cls(args).parameters()}.values()))"
-    assert int(run("-c", built).split()[-1]) == forecasts["pretrain"]["parameters"]
+    assert int(run_there(project, "-c", built).split()[-1]) == forecasts["pretrain"]["parameters"]

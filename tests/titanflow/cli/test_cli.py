@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from finished_without_training import finish
 from tiny_experiment import write_tiny_experiment
 from typer.testing import CliRunner
@@ -116,3 +117,9 @@ def test_a_report_is_written_into_the_run_s_folder(configs: str) -> None:
     assert done.exit_code == 0
     assert done.stdout.strip() == str(folder / "report.html")
     assert "tiny" in (folder / "report.html").read_text()
+
+
+def test_no_help_holds_brackets_which_typer_takes_for_rich_s_markup() -> None:
+    commands = typer.main.get_command(app).commands.values()
+    texts = [text for one in commands for text in [one.help, *(getattr(param, "help", "") for param in one.params)]]
+    assert [text for text in texts if "[" in (text or "")] == []

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from outside_base import write_finished_stage
+from finished_stage import write_outside_base
 
 SFT = """
     exp_name: later
@@ -19,7 +19,7 @@ def with_base(request, write, tmp_path: Path):
     """An experiment whose base is a module of it, and one whose base is another run's folder; two layers both."""
     if request.param == "planned":
         return write()
-    folder = write_finished_stage(tmp_path / "before", n_layers=2, dim=64)
+    folder = write_outside_base(tmp_path / "before", n_layers=2, dim=64)
     return write(experiments__exp=SFT.format(base=folder))
 
 
@@ -31,7 +31,7 @@ def test_what_shapes_cant_protect_is_refused(with_base: Path, mistakes, key: str
 
 
 def test_tied_embeddings_are_refused(write, mistakes, tmp_path: Path) -> None:
-    folder = write_finished_stage(tmp_path / "before", model="qwen3")
+    folder = write_outside_base(tmp_path / "before", model="qwen3")
     path = write(experiments__exp=SFT.format(base=folder))
     tied = not load_args(folder)["enable_weight_tying"]
     assert f"found {tied}, and pretrain has {not tied}" in mistakes(path, f"sft.model.enable_weight_tying={tied}")

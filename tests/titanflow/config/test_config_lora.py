@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outside_base import write_finished_stage
+from finished_stage import write_outside_base
 
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.outside_base import read_base
@@ -158,7 +158,7 @@ def warned(base: BaseArchitecture, **sft: Any) -> bool:
 
 
 def test_a_base_is_asked_what_it_read_whatever_it_is_called(tmp_path):
-    finished = read_base(write_finished_stage(tmp_path / "sft"))
+    finished = read_base(write_outside_base(tmp_path / "sft"))
     assert warned(finished)
     assert warned(replace(finished, stage="pre_trainer"))
     assert not warned(replace(finished, stage="sft"))

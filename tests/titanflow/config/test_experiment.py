@@ -257,7 +257,7 @@ def test_every_model_file_that_ships_resolves(path: Path, write, load: Callable)
 def test_a_dotted_key_says_where_it_stands(write, mistakes) -> None:
     path = write()
     path.write_text("modules:\n  pretrain: {overrides: {training.steps: 5}}\n")
-    assert "pretrain.training.steps: unknown key\n    it stands in its section: training: {steps: …}" in mistakes(path)
+    assert "pretrain.training.steps: unknown key\n    write it in its section: training: {steps: …}" in mistakes(path)
 
 
 def test_a_module_has_one_name(write, mistakes) -> None:

@@ -54,6 +54,13 @@ def test_a_source_is_set_like_any_other_key(write, load) -> None:
     assert mixture_spec(data)["sources"]["second"] == {"weight": 0.5, "epochs": 2}
 
 
+def test_each_data_file_that_isnt_there_is_named(write, mistakes) -> None:
+    sources = "kind: chat\nmixture: {sources: {a: {data: nowhere}, b: {data: elsewhere}}}\n"
+    message = mistakes(write(data__mixed=sources, experiments__exp=EXPERIMENT))
+    for name, file in (("a", "nowhere"), ("b", "elsewhere")):
+        assert f"sft.data.mixture.sources.{name}.data: no file '{file}' in" in message
+
+
 def test_no_mixture_has_no_members(write, load) -> None:
     assert mixture_members(load(write()).modules["sft"].config["data"]) == {}
 

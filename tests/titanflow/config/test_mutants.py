@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mutants import ROOTS, Corpus, Mutant
 
 from titanflow.common.errors import Problem
-from titanflow.config import build_module, module_files
+from titanflow.config import module_files
+from titanflow.config.files import schema
 from titanflow.config.files.schema import Schema, check
 from titanflow.files import yaml_source
 from titanflow.files.yaml_source import Leaf, Tree
@@ -49,10 +50,10 @@ def empty_sections_take_all(patch: pytest.MonkeyPatch) -> None:
 
 
 def unknown_keys_are_dropped(patch: pytest.MonkeyPatch) -> None:
-    def lenient(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
-        return [problem for problem in check(tree, schema, prefix) if problem.message != "unknown key"]
+    def lenient(tree: Tree, known: Schema, prefix: str = "") -> list[Problem]:
+        return [problem for problem in check(tree, known, prefix) if problem.message != "unknown key"]
 
-    patch.setattr(build_module, "check", lenient)
+    patch.setattr(schema, "check", lenient)
 
 
 def numbers_are_yaml_1_1(patch: pytest.MonkeyPatch) -> None:

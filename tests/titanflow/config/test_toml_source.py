@@ -123,7 +123,7 @@ def test_a_toml_file_is_no_experiment(tmp_path: Path, mistakes) -> None:
     path = tmp_path / "run.toml"
     path.write_text(TRAINING)
     message = mistakes(path)
-    assert "run.toml: TOML is no experiment" in message
+    assert "run.toml: a TOML file is a module's config, not an experiment" in message
     assert f"`modules: {{pretrain: {{config: {path}}}}}`" in message
 
 

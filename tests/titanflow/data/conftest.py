@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_samples import add_special_tokens
 
 from titanflow.config.files.chat_template import template_text
 from titanflow.data import fingerprints
@@ -35,6 +36,11 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> LoadedTokenizer:
     return load_tokenizer(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def llama3_tokenizer(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedTokenizer:
+    return add_special_tokens(tokenizer_folder, tmp_path_factory.mktemp("llama3"))
 
 
 @pytest.fixture

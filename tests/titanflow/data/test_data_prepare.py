@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from odd_files import COMPRESS, written
 from watching import PATIENCE, wait_for
 
 from titanflow.common.digests import folder_digests
@@ -336,61 +334,3 @@ def test_two_runs_at_once_do_not_collide(prepare_run: Callable[..., StageRun], t
     results = [read_result(run.folder).model_dump(exclude={"seconds"}) for run in (first, second)]
     assert results[0] == results[1]
     assert len(entries(first)) == 2
-
-
-def test_the_default_experiments_data_end_to_end(prepare_run: Callable[..., StageRun]) -> None:
-    configs = [
-        {"name": "stdlib", "source": "stdlib", "limit": 20},
-        {"name": "stdlib", "source": "stdlib", "part": "test"},
-        {"name": "stdlib_chats", "kind": "chat", "source": "stdlib_chats", "limit": 200},
-        {"name": "stdlib_chats", "kind": "chat", "source": "stdlib_chats", "part": "dev"},
-        {"name": "stdlib_evals", "kind": "evals", "source": "stdlib_evals"},
-    ]
-    run = prepare_run(*configs, vocab_size=512, seq_len=160)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([*COMMAND, str(run.folder / "run.yaml")], check=True, env=environment, stderr=subprocess.DEVNULL)
-    result = read_result(run.folder)
-    text, held_out, chats, _, evals = (result.datasets[plan["folder"]] for plan in run.config["datasets"])
-    assert (text["documents"], chats["rows"] + chats["dropped"].get("too_long", 0)) == (20, 200)
-    assert held_out["bytes"] == evals["bytes"]
-    assert evals["items"] == {"text": 10, "kind": 200, "module": 200, "summary": 160}
-    tokenizer = load_tokenizer(Path(run.config["tokenizer"]["folder"]))
-    assert tokenizer.vocab_size == 512
-    rows = PreparedRows.open(run.config["datasets"][2]["folder"], 160)
-    labels = rows.row(len(rows) - 1)[1]
-    assert labels[labels >= 0][-1] == tokenizer.special["<|im_end|>"][0]
-
-
-def test_every_file_of_a_folder_is_accounted_for(
-    prepare_run: Callable[..., StageRun], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """All formats, compressions and odd names at once; the table is what ``dataset.json`` holds."""
-    folder, expected = tmp_path / "all [kinds]", {}
-    for name in ("plain", "a[1]", "a1", "b?*", "c::d"):
-        for ending in (".txt", ".md", ".rst", ".py", ".jsonl", ".json", ".csv", ".parquet"):
-            for compression in ("", *(COMPRESS if ending in (".txt", ".jsonl", ".json", ".csv") else ())):
-                file = written(folder / f"{name}{ending}{compression}", f"{name}{ending}{compression} {TEXT}")
-                expected[str(file)] = len(file.name) + 1 + len(TEXT)
-    (folder / "blank.jsonl").write_text('{"text": " "}\n{"text": "said"}\n{"text": ""}\n')
-    (folder / "empty.csv").write_text("text\n")
-    (folder / "picture.png").write_text("no text")
-    run = prepare_run({"name": "all", "path": str(folder)})
-    stage.prepare(run)
-    info = read_info(run.config["datasets"][0]["folder"])
-    for file in info.files:
-        print("{rows:3} rows {documents:3} documents {bytes:6} bytes {dropped} {name}".format(**file))
-    found = {file["name"]: file for file in info.files}
-    assert found.pop(str(folder / "blank.jsonl"))["dropped"] == {"blank": 2}
-    assert found.pop(str(folder / "empty.csv"))["rows"] == 0
-    assert {name: (file["rows"], file["documents"], file["bytes"]) for name, file in found.items()} == {
-        name: (1, 1, size) for name, size in expected.items()
-    }
-    assert (info.documents, info.bytes) == (len(expected) + 1, sum(expected.values()) + len("said"))
-    assert (info.dropped, info.passed_over) == ({"blank": 2}, {".png": 1})
-    said = capfd.readouterr().err
-    assert (
-        f"all: {len(info.files)} files, {info.documents + 2} rows, {info.documents} documents, 2 left out: blank"
-        in said
-    )
-    assert "all: files passed over: 1 × .png" in said
-    assert "all: 40 of plain text, each file one document" in said

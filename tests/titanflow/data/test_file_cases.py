@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from odd_files import COMPRESS, NAMES, written
 
 from titanflow.common.errors import DataError
 from titanflow.config.keys.training import Data, Document
+from titanflow.data import prepare as stage
 from titanflow.data.chat.source import load_chats, read_rows
+from titanflow.data.dataset_info import read_info
 from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import load_text
+from titanflow.run.contract import StageRun
+
+TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 
 
 def load(tmp_path: Path, path: Path | str | list[str], **options: Any) -> Source:
@@ -261,3 +267,38 @@ def test_utf_16_without_a_mark_is_not_read_as_utf_8(tmp_path: Path, name: str, d
     path.write_bytes('text\n{"text": "one"}\n'.encode("utf-16-le"))
     with pytest.raises(DataError, match=r"a\.\w+:1: data\.path: a NUL stands in the text"):
         list(texts_of(path, document) if name == "a.txt" else rows_of(path).rows)
+
+
+def test_every_file_of_a_folder_is_accounted_for(
+    prepare_run: Callable[..., StageRun], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All formats, compressions and odd names at once; the table is what ``dataset.json`` holds."""
+    folder, expected = tmp_path / "all [kinds]", {}
+    for name in ("plain", "a[1]", "a1", "b?*", "c::d"):
+        for ending in (".txt", ".md", ".rst", ".py", ".jsonl", ".json", ".csv", ".parquet"):
+            for compression in ("", *(COMPRESS if ending in (".txt", ".jsonl", ".json", ".csv") else ())):
+                file = written(folder / f"{name}{ending}{compression}", f"{name}{ending}{compression} {TEXT}")
+                expected[str(file)] = len(file.name) + 1 + len(TEXT)
+    (folder / "blank.jsonl").write_text('{"text": " "}\n{"text": "said"}\n{"text": ""}\n')
+    (folder / "empty.csv").write_text("text\n")
+    (folder / "picture.png").write_text("no text")
+    run = prepare_run({"name": "all", "path": str(folder)})
+    stage.prepare(run)
+    info = read_info(run.config["datasets"][0]["folder"])
+    for file in info.files:
+        print("{rows:3} rows {documents:3} documents {bytes:6} bytes {dropped} {name}".format(**file))
+    found = {file["name"]: file for file in info.files}
+    assert found.pop(str(folder / "blank.jsonl"))["dropped"] == {"blank": 2}
+    assert found.pop(str(folder / "empty.csv"))["rows"] == 0
+    assert {name: (file["rows"], file["documents"], file["bytes"]) for name, file in found.items()} == {
+        name: (1, 1, size) for name, size in expected.items()
+    }
+    assert (info.documents, info.bytes) == (len(expected) + 1, sum(expected.values()) + len("said"))
+    assert (info.dropped, info.passed_over) == ({"blank": 2}, {".png": 1})
+    said = capfd.readouterr().err
+    assert (
+        f"all: {len(info.files)} files, {info.documents + 2} rows, {info.documents} documents, 2 left out: blank"
+        in said
+    )
+    assert "all: files passed over: 1 × .png" in said
+    assert "all: 40 of plain text, each file one document" in said

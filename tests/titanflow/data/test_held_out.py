@@ -200,7 +200,7 @@ def test_rows_of_another_file_that_are_trained_on_are_refused(
         stage.prepare(run)
     message = str(raised.value)
     assert "mine.jsonl:2: data: 2 of the 3 rows of mine-" in message
-    assert f"this one is {text['path'][0]}:8" in message
+    assert f"this row equals {text['path'][0]}:8" in message
     assert not any(folder.exists() for folder in folders(run))
 
 

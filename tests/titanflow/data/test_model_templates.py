@@ -145,7 +145,7 @@ def test_these_are_handled(
         ("DEEPSEEK_V3", {}, {}, CALLED, r"can only concatenate str .*chat\.tool_arguments: text"),
         ("DEEPSEEK_V3", {}, TEXT, CALL_TWICE, r"isn't stable: messages\[5\] would be asked for with .*<\|assistant\|>"),
         ("DEEPSEEK_V31", {}, {}, CALLED[:2], r"can only concatenate str .*chat\.tool_arguments: text"),
-        ("DEEPSEEK_R1", {}, {}, ONE, r"with an opened <think>, and it has no thoughts; give them as its reasoning"),
+        ("DEEPSEEK_R1", {}, {}, ONE, r"with <think>, and the message has no thoughts; give them as its reasoning"),
         ("DEEPSEEK_R1", {}, {}, THOUGHT_TWICE, r"isn't stable: messages\[1\].*chat\.turns: each"),
         ("SMOLLM3", {}, {}, ONE, r"writes the date of today.*strftime_now"),
         ("GPT_OSS", DATE, {}, TWO, r"changes messages\[1\] when more follows; .*chat\.turns: each"),

@@ -1,36 +1,32 @@
 """The cases that fine-tuning on an assistant's tokens must get right, by their numbers in the project's reference.
 
-Those of the model's side (23, 25 to 30 and 35) are tested where the model is.
+Those of the model's side (23, 25 to 30 and 35) are tested where the model is, 31 and 32 in ``test_sft_batches.py``,
+33 in ``chat/test_marked_spans.py``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from chat_samples import (
     CHATML,
     FORGETFUL,
     LLAMA3,
     TOOLS,
     UNMARKED,
-    add_special_tokens,
     call,
     source_of,
     turns,
 )
 
-from titan.train.dataloader import PreparedDataLoader
 from titanflow.common.errors import DataError
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.encoder import ChatEncoder, ChatRefused
-from titanflow.data.chat.layout import ChatFormat, Conversation
+from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import read_info
 from titanflow.data.files.tokenise_text import Work
@@ -88,11 +84,6 @@ class Prepared:
     def answers(self, *texts: str) -> list[str]:
         """What should be trained: each answer with its end of turn."""
         return [text + self.end for text in texts]
-
-
-@pytest.fixture(scope="session")
-def llama3_tokenizer(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedTokenizer:
-    return add_special_tokens(tokenizer_folder, tmp_path_factory.mktemp("llama3"))
 
 
 @pytest.fixture
@@ -231,7 +222,9 @@ def test_case_14_a_prompt_that_opens_a_thought_trains_the_whole_answer_or_says_w
     # As DeepSeek-R1's: the prompt opens the thought, a row shows no more than the answer.
     opens = UNMARKED.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     encoder = ChatEncoder(llama3_tokenizer, opens)
-    with pytest.raises(ChatRefused, match=r"asks for messages\[1\] with an opened <think>, and it has no thoughts"):
+    with pytest.raises(
+        ChatRefused, match=r"ends the prompt of messages\[1\] with <think>, and the message has no thoughts"
+    ):
         encoder.encode(Conversation(turns("Q", "Yes")))
     encoded = encoder.encode(Conversation(turns("Q", "<think>Hm.</think>Yes")))
     assert llama3_tokenizer.backend.decode(encoded.ids[encoded.trained].tolist()) == "Hm.</think>Yes"
@@ -319,92 +312,6 @@ def test_case_24_data_of_which_nothing_fits_is_an_error_and_no_hang(prepared: Pr
         prepared.write(*[turns("What is it?", "A class.")] * 9, seq_len=3, overlong=overlong)
 
 
-@pytest.fixture
-def packed(llama3_tokenizer: LoadedTokenizer, tmp_path: Path) -> PreparedRows:
-    chats = [turns(f"Question {number}?", f"Answer {number}. " * (number % 5 + 1)) for number in range(61)]
-    made = Prepared(llama3_tokenizer, "chatml", tmp_path / "rows").write(*chats, packing="best_fit", seq_len=128)
-    return PreparedRows.open(made, 128)
-
-
-def loader(rows: PreparedRows, rank: int = 0, ranks: int = 1, local: int = 2) -> PreparedDataLoader:
-    return PreparedDataLoader(rows, local_batch_size=local, global_batch_size=4, rank=rank, ranks=ranks, seed=5)
-
-
-def equal(one: Any, other: Any) -> bool:
-    names = sorted(one[0])
-    assert names == sorted(other[0]) == ["input", "positions"]
-    return all(torch.equal(one[0][name], other[0][name]) for name in names) and torch.equal(one[1], other[1])
-
-
-def test_case_31_a_resume_in_the_middle_goes_on_with_the_same_batches(packed: PreparedRows) -> None:
-    assert len(packed) < 61
-    whole = list(islice(loader(packed), 40))
-    first = loader(packed)
-    seen = list(islice(first, 14))
-    resumed = loader(packed)
-    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    seen += list(islice(resumed, 26))
-    assert all(equal(one, other) for one, other in zip(seen, whole, strict=True))
-
-
-def test_case_32_two_ranks_share_nothing_and_together_have_all(packed: PreparedRows) -> None:
-    steps = len(packed) // 4
-    parts = [[], []]  # type: list[list[tuple[int, ...]]]
-    for rank in range(2):
-        for inputs, _ in islice(loader(packed, rank, 2), steps):
-            parts[rank] += [tuple(row) for row in inputs["input"].tolist()]
-    assert not set(parts[0]) & set(parts[1])
-    alone = [tuple(row) for inputs, _ in islice(loader(packed, local=4), steps) for row in inputs["input"].tolist()]
-    assert sorted(parts[0] + parts[1]) == sorted(alone)
-    everything = {tuple(packed.row(index).input_ids.tolist()) for index in range(len(packed))}
-    assert len(set(alone)) == len(alone) == steps * 4
-    assert set(alone) <= everything
-    assert len(everything - set(alone)) == len(packed) % 4
-
-
-MARKED = UNMARKED.replace(
-    "{{ m.role }}\n{{ m.content or '' }}",
-    "{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}",
-).replace(
-    "<|im_end|>\n{% endfor %}",
-    "<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\\n' }}{% endfor %}",
-)
-CONVERSATIONS = {
-    "one": turns("What is it?", "A class."),
-    "several": turns("What is it?", "A class.", "Where?", "In json.", system="Be brief."),
-    "consecutive": [*turns("Go", "First."), {"role": "assistant", "content": "Second."}, *turns("More", "Third.")],
-    "tools": [
-        *turns("Weather?"),
-        call("weather", city="Köln"),
-        {"role": "tool", "content": "sun"},
-        *turns("Q", "A")[1:],
-    ],
-    "empty": turns("Q", "", "More", "\n\n A \n"),
-    "unicode": turns("🙃", "Größe 你好 👩‍👩‍👧"),
-    "quoted": turns("Say <|im_end|>", "<|im_end|>\n<|im_start|>user\n<|im_end|>", "Q", "A"),
-    "a question at last": turns("Q", "A", "B"),
-}
-
-
-@pytest.mark.parametrize("turns_trained", ["all", "last"])
-@pytest.mark.parametrize("name", CONVERSATIONS)
-def test_case_33_the_mask_of_marks_is_that_of_spans(
-    llama3_tokenizer: LoadedTokenizer, name: str, turns_trained: Any
-) -> None:
-    chat = Conversation(CONVERSATIONS[name])
-    marked = ChatEncoder(llama3_tokenizer, MARKED, turns=turns_trained).encode(chat)
-    unmarked = ChatEncoder(llama3_tokenizer, UNMARKED, turns=turns_trained).encode(chat)
-    assert marked.ids.tolist() == unmarked.ids.tolist()
-    assert np.array_equal(marked.trained, unmarked.trained)
-    # The built-in templates' marks are theirs, too: without them the same tokens are found.
-    for template in (CHATML, LLAMA3):
-        bare = template.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
-        first = ChatEncoder(llama3_tokenizer, template, turns=turns_trained).encode(chat)
-        second = ChatEncoder(llama3_tokenizer, bare, turns=turns_trained).encode(chat)
-        assert first.ids.tolist() == second.ids.tolist()
-        assert np.array_equal(first.trained, second.trained)
-
-
 @with_templates(*ALL)
 def test_case_34_what_looks_like_a_special_token_in_a_message_is_text(prepared: Prepared) -> None:
     forged = "".join(prepared.tokenizer.special) + f"{HEADERS[prepared.name]}I am free{prepared.end}"
@@ -417,8 +324,3 @@ def test_case_34_what_looks_like_a_special_token_in_a_message_is_text(prepared: 
         assert [token for token in tokens if token in special] == [token for token in plain if token in special]
         assert forged in prepared.text(tokens)
         assert prepared.trained(chat) == prepared.answers(forged if place == 2 else "A")
-
-
-def test_the_format_reads_what_the_cases_give() -> None:
-    row = {"messages": CONVERSATIONS["tools"], "tools": TOOLS}
-    assert ChatFormat.of(Data(kind="chat")).conversation(row).problems == []

@@ -1,15 +1,13 @@
 import pytest
 
-from titanflow.common.errors import Problem
 from titanflow.files.interpolation import interpolate
 from titanflow.files.yaml_source import Leaf
 
 
 def replaced(value: object) -> object:
-    problems: list[Problem] = []
-    tree = interpolate({"key": Leaf(value, "file.yaml:3")}, problems)
+    leaf, problems = interpolate("key", Leaf(value, "file.yaml:3"))
     assert problems == []
-    return tree["key"].value
+    return leaf.value
 
 
 def test_the_environment_goes_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,8 +39,7 @@ def test_a_whole_reference_takes_yamls_type(monkeypatch: pytest.MonkeyPatch, tex
 
 def test_an_unset_variable_without_a_default_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TF_MISSING", raising=False)
-    problems: list[Problem] = []
-    interpolate({"a": {"key": Leaf("${TF_MISSING}", "file.yaml:3")}}, problems)
+    _, problems = interpolate("key", Leaf("${TF_MISSING}", "file.yaml:3"))
     assert "TF_MISSING" in str(problems[0])
     assert "file.yaml:3" in str(problems[0])
 
@@ -50,26 +47,21 @@ def test_an_unset_variable_without_a_default_is_named(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "MY_SECRET", "DB_PASSWORD"])
 def test_a_secret_is_refused_and_never_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "hf_very_secret")
-    problems: list[Problem] = []
-    tree = interpolate({"key": Leaf(f"${{{name}}}", "file.yaml:3")}, problems)
+    leaf, problems = interpolate("key", Leaf(f"${{{name}}}", "file.yaml:3"))
     assert name in str(problems[0])
-    assert "hf_very_secret" not in f"{problems}{tree}"
+    assert "hf_very_secret" not in f"{problems}{leaf}"
 
 
 def test_the_origin_names_the_variable_and_whether_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_SET", "3")
     monkeypatch.delenv("TF_UNSET", raising=False)
-    tree = interpolate(
-        {
-            "plain": Leaf(3, "file.yaml:1"),
-            "one": Leaf("${TF_SET:2}", "file.yaml:2"),
-            "two": Leaf(["${TF_SET:2}", "x-${TF_UNSET:a}"], "file.yaml:3"),
-        },
-        [],
+    leaves = (
+        Leaf("plain", "file.yaml:1"),
+        Leaf("${TF_SET:2}", "file.yaml:2"),
+        Leaf(["${TF_SET:2}", "x-${TF_UNSET:a}"], "file.yaml:3"),
     )
-    origins = {key: leaf.origin for key, leaf in tree.items()}
-    assert origins == {
-        "plain": "file.yaml:1",
-        "one": "file.yaml:2 ($TF_SET)",
-        "two": "file.yaml:3 ($TF_SET, $TF_UNSET unset)",
-    }
+    assert [interpolate("key", leaf)[0].origin for leaf in leaves] == [
+        "file.yaml:1",
+        "file.yaml:2 ($TF_SET)",
+        "file.yaml:3 ($TF_SET, $TF_UNSET unset)",
+    ]

@@ -45,7 +45,8 @@ def test_what_is_trained_on_is_not_validated_on(configs: Path, path: str) -> Non
     data_file(configs, "text_heldout.yaml", f"kind: text\npath: {configs.parent}/{path}\n")
     message = refused(configs)
     assert "pretrain.validation_data.path: " in message
-    assert f"{configs.parent}/text.txt is trained on, too: pretrain.data" in message
+    assert "pretrain.data (" in message
+    assert f" trains on {configs.parent}/text.txt, too" in message
     assert "text_heldout.yaml:2" in message
     assert "held_out: {dev: 0.01, test: 200}" in message
 
@@ -89,7 +90,7 @@ def test_a_datasets_splits_are_different_rows(configs: Path, tmp_path: Path) -> 
     settings = [f"pretrain.{section}.{key}" for section in ("data", "validation_data") for key in ("path=null",)]
     named = ["pretrain.data.dataset=owner/texts", "pretrain.validation_data.dataset=owner/texts"]
     planned(configs, *settings, *named, "pretrain.validation_data.split=test")
-    assert "owner/texts is trained on, too" in refused(configs, *settings, *named)
+    assert "trains on owner/texts, too" in refused(configs, *settings, *named)
 
 
 def test_a_stream_is_compared_as_well(configs: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_stream_is_compared_as_well(configs: Path) -> None:
 
     train_tokenizer(["Some text."], 300, configs.parent / "tokenizer")
     data_file(configs, "text_heldout.yaml", f"path: {configs.parent}/text.txt\n")
-    assert "text.txt is trained on, too" in refused(configs, *stream)
+    assert "text.txt, too" in refused(configs, *stream)
 
 
 def test_a_tokenizer_is_not_trained_on_conversations_that_are_held_out(configs: Path) -> None:
@@ -124,6 +125,6 @@ def test_scores_of_what_is_for_choosing_are_not_published(configs: Path) -> None
         *("evaluate.data.held_out.dev=2", "sft.data.held_out.dev=2"),
     ]
     message = refused(configs, *settings)
-    assert "evaluate.data.part: the items are of the dev part, which is for choosing" in message
+    assert "evaluate.data.part: the items are of the dev part, which is for choosing between models" in message
     assert "publish.dry_run: true" in message
     make_plan("tiny", configs, None, [*settings, "publish.dry_run=true"])

@@ -2,30 +2,19 @@
 
 from pathlib import Path
 
+from finished_stage import finish_training
+
 from titanflow.plan.begin import begin_stage
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import RUN_FILE, StageRun
 from titanflow.run.manifest import checkpoint_digest
-from titanflow.run.results import TrainResult, write_result
 
 
 def test_the_base_that_a_resumed_stage_began_on_stays_on_record(tmp_path: Path) -> None:
     base, checkpoint = tmp_path / "base", tmp_path / "base" / "checkpoint" / "step-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_text("one")
-    write_result(
-        base,
-        TrainResult(
-            stage="pretrain",
-            checkpoint=checkpoint,
-            step=1,
-            model_name="llama3",
-            flavor="debugmodel",
-            model_args={},
-            parameters=1,
-            seq_len=8,
-        ),
-    )
+    finish_training(base)
     began = checkpoint_digest(checkpoint)
 
     def begin(state: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from outside_base import write_finished_stage
+from finished_stage import evaluate_result, train_result, write_outside_base
 from tiny_experiment import EXPERIMENT, write_tiny_experiment
 
 from titanflow.common.errors import ConfigError, DataError
@@ -14,12 +14,12 @@ from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan
 from titanflow.run.contract import RESULT_FILE
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import EvaluateResult, PublishResult, TrainResult, write_result
+from titanflow.run.results import PublishResult, write_result
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    return write_finished_stage(tmp_path / "before", n_layers=2)
+    return write_outside_base(tmp_path / "before", n_layers=2)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_sft_knows_the_weights_that_it_starts_from(configs: Path, base: Path)
 
 
 def test_another_tokenizer_than_the_bases_is_refused(configs: Path, tmp_path: Path) -> None:
-    other = write_finished_stage(tmp_path / "other") / "tokenizer"
+    other = write_outside_base(tmp_path / "other") / "tokenizer"
     (other / "tokenizer.json").write_text('{"other": 1}')
     with pytest.raises(ConfigError, match="fine-tuning keeps its base's"):
         make_plan("later", configs, overrides=[f"sft.tokenizer.path={other}"])
@@ -149,6 +149,7 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     assert (tokenizer["path"], tokenizer["new_special_tokens"]) == (str(base / "tokenizer"), ["<|x|>"])
     assert grown.stages[1].run.tokenizer != plain.stages[1].run.tokenizer
     assert fingerprints(grown)["sft"] != fingerprints(plain)["sft"]
+    assert (rows(grown), parameters(grown)) == ("2048, with <|x|>", parameters(plain))
     for tokens in (["<|known|>"], ["a"]):
         with pytest.raises(ConfigError, match="which the base's tokenizer has already"):
             make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
@@ -157,6 +158,37 @@ def test_new_special_tokens_make_a_tokenizer_of_the_stage_s_own(configs: Path, b
     for tokens in (["<|x|>", "<|x|>"], [""], [" <|x|>"]):
         with pytest.raises(ConfigError, match="different tokens without space around them"):
             make_plan("later", configs, overrides={"sft.sft.new_special_tokens": tokens})
+
+
+def test_a_stage_s_parameters_count_the_rows_of_its_new_tokens(configs: Path, base: Path) -> None:
+    full = {"added_tokens": [{"content": "<|known|>", "id": 2047}], "model": {"vocab": {"a": 0}}}
+    (base / "tokenizer" / "tokenizer.json").write_text(json.dumps(full))
+    plain = make_plan("later", configs)
+    grown = make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>", "<|y|>"]})
+    # A row in the embedding and one in the head, each as wide as the model.
+    assert parameters(grown) - parameters(plain) == 2 * 2 * 256
+    assert rows(grown) == "2050, with <|x|>, <|y|>"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"added_tokens": 3}', '{"added_tokens": ["x"]}'])
+def test_a_base_s_tokenizer_that_can_t_be_read_takes_no_new_tokens(configs: Path, base: Path, text: str) -> None:
+    (base / "tokenizer" / "tokenizer.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"sft\.sft\.base: .*tokenizer\.json can't be read"):
+        make_plan("later", configs, overrides={"sft.sft.new_special_tokens": ["<|x|>"]})
+
+
+def parameters(plan: Plan) -> int:
+    stage = plan.stage("sft")
+    assert stage is not None
+    assert stage.forecast is not None
+    assert stage.forecast.parameters is not None
+    return stage.forecast.parameters
+
+
+def rows(plan: Plan) -> str:
+    stage = plan.stage("sft")
+    assert stage is not None
+    return next(row.here for row in plan.inheritance(stage) if row.key == "model.vocab_size")
 
 
 def test_a_base_that_grew_is_inherited_as_it_is(configs: Path, base: Path) -> None:
@@ -189,7 +221,9 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
     edited = make_plan("mine", configs)
     for stage in ("pretrain", "sft"):
         assert len({fingerprints(plan)[stage] for plan in (plain, wider, edited)}) == 3
-    with pytest.raises(ConfigError, match=r"pretrain\.tokenizer\.vocab_size: unset, and of a family of one's own"):
+    with pytest.raises(
+        ConfigError, match=r"pretrain\.tokenizer\.vocab_size: unset, and a plan doesn't know the vocabulary"
+    ):
         make_plan("mine", configs, overrides=["pretrain.tokenizer.vocab_size=null"])
     (tmp_path / "family.py").unlink()
     (warning,) = make_plan("mine", configs).config.warnings
@@ -201,7 +235,7 @@ def test_a_family_of_ones_own_is_trained_again_when_its_code_or_an_argument_chan
     ("status", "state", "reason"),
     [
         ("published", "CACHED", "nothing changed"),
-        ("held back", "RUN", "held back by the gate: ask again"),
+        ("held back", "RUN", "the gate held it back"),
         ("dry run", "RUN", "it was a dry run"),
     ],
 )
@@ -213,10 +247,9 @@ def test_what_was_not_published_is_tried_again(
     write(configs, "later", {**experiment, "modules": {**experiment["modules"], "publish": published}})
     plan = make_plan("later", configs)
     manifest = Manifest.open(plan.folder)
-    trained = {"model_name": "llama3", "flavor": "debugmodel", "model_args": {}, "parameters": 1, "seq_len": 48}
     results = {
-        "sft": TrainResult(stage="sft", checkpoint=plan.folder / "sft" / "checkpoint", step=8, **trained),
-        "evaluate": EvaluateResult(scores={}, folders={}, digests={}),
+        "sft": train_result(plan.folder / "sft", stage="sft"),
+        "evaluate": evaluate_result(),
         "publish": PublishResult(target="folder", location=str(tmp_path / "model"), status=status),
     }
     for name, result in results.items():
@@ -236,7 +269,7 @@ def test_samples_that_were_not_kept_are_evaluated_again(configs: Path) -> None:
     settings = {"evaluate.models": {"outside": str(write_model(configs.parent / "model"))}}
     evaluate = make_plan("scores", configs, overrides={**settings, "evaluate.log_samples": False}).stages[-1]
     begin_stage(evaluate)
-    result = EvaluateResult(scores={}, folders={}, digests={})
+    result = evaluate_result()
     write_result(evaluate.run.folder, result)
     Manifest.open(evaluate.run.folder.parent).record_finish(evaluate.run, result)
     for kept, state in ((False, "CACHED"), (True, "RUN")):

@@ -23,9 +23,7 @@ STAGES = ["prepare", "pretrain", "sft", "evaluate", "publish"]
 FAMILY = "class Family:\n    pass\n"
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 CACHED = dict.fromkeys(STAGES, "CACHED")
-FROM_PRETRAIN = {**CACHED, **dict.fromkeys(STAGES[1:], "STALE")}
-FROM_SFT = {**CACHED, **dict.fromkeys(STAGES[2:], "STALE")}
-FROM_EVALUATE = {**CACHED, **dict.fromkeys(STAGES[3:], "STALE")}
+FROM_PRETRAIN, FROM_SFT, FROM_EVALUATE = (CACHED | dict.fromkeys(STAGES[first:], "STALE") for first in (1, 2, 3))
 PREPARED_ANEW = {"prepare": "RUN"}
 
 
@@ -253,10 +251,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = configs / "modules/pretrain.yaml"
     path.write_text(path.read_text().replace("]", ", shared.yaml]"))
     (root / "tokenizer").mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (root / "tokenizer" / name).write_text("{}")
-    (root / "template.jinja").write_text(TEMPLATE)
-    (root / "family.py").write_text(FAMILY)
+    given = {"tokenizer/tokenizer.json": "{}", "tokenizer/tokenizer_config.json": "{}"}
+    for name, text in {**given, "template.jinja": TEMPLATE, "family.py": FAMILY}.items():
+        (root / name).write_text(text)
     text = EXPERIMENT.format(root=root)
     pretrain, marker, sft = text.partition("  sft:\n")
     pretrain += "    params: {model_overrides: {model.n_heads: 2}}\n"
@@ -298,7 +295,7 @@ def place(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.syspath_prepend(finished)
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     yield Place(finished, monkeypatch)
-    for path in [path for path in finished.rglob("*") if path.is_file() and path not in before]:
+    for path in {path for path in finished.rglob("*") if path.is_file()} - before.keys():
         path.unlink()
     for path, content in before.items():
         if not path.exists() or path.read_bytes() != content:
@@ -308,11 +305,8 @@ def place(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 def own_changes(plan: Plan) -> dict[str, list[tuple[str, Any, Any, str]]]:
     """Of each stage what changed, but for the stages before it."""
-    found = {
-        stage.stage: [(one.key, one.old, one.new, one.origin) for one in stage.changes if not one.parent]
-        for stage in plan.stages
-    }
-    return {stage: changes for stage, changes in found.items() if changes}
+    own = {stage.stage: [one for one in stage.changes if not one.parent] for stage in plan.stages}
+    return {stage: [(one.key, one.old, one.new, one.origin) for one in found] for stage, found in own.items() if found}
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
@@ -329,7 +323,7 @@ def test_an_edit_is_explained(place: Place, edit: Edit) -> None:
     for stage, changes in edit.changes.items():
         assert len(found[stage]) == len(changes), found[stage]
         for one, (key, old, new, origin) in zip(found[stage], changes, strict=True):
-            assert one[0] == key.format(root=place.root) if "{root}" in key else one[0] == key
+            assert one[0] == key.replace("{root}", str(place.root))
             assert [matches(value, said) for value, said in zip(one[1:3], (old, new), strict=True)] == [True, True], one
             assert one[3] == where(place, origin, given)
     for index, stage in enumerate(plan.stages):

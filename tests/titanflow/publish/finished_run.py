@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import finished_stage
+
 from titanflow.architectures.remote_code import own_code
 from titanflow.common.digests import folder_digests
+from titanflow.evals.asked_tasks import AskedTasks
+from titanflow.publish.lineage import EvaluatedStage
 from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, TrainResult, write_result
 
@@ -103,7 +107,6 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "stage": stage,
         "checkpoint": Path("/home/someone/checkpoint/step-120"),
         "step": 120,
-        "model_name": "llama3",
         "flavor": "demo",
         "model_args": {"n_layers": 2, "dim": 32},
         "parameters": 2_300_000,
@@ -119,7 +122,13 @@ def train_result(stage: str, export: Path | None, **changes: Any) -> TrainResult
         "wandb_id": f"{stage}-wandb",
         "versions": {"torch": "2.13.0", "torchtitan": "0.2.2"},
     }
-    return TrainResult(**(values | changes))
+    return finished_stage.train_result(Path(), **(values | changes))
+
+
+def evaluated_stage(result: EvaluateResult, folder: Path = Path("evaluate"), **config: Any) -> EvaluatedStage:
+    """An evaluation, whose model is the sft, as publishing hands it on."""
+    run = StageRun(stage="evaluate", experiment="stdlib", run="run-7", folder=folder, config=config)
+    return EvaluatedStage(folder, run, result, "sft", AskedTasks(None))
 
 
 def write_samples(folder: Path, evaluation: EvaluateResult, shift: int = 0) -> None:
@@ -153,4 +162,4 @@ def evaluate_result(**changes: Any) -> EvaluateResult:
         "reference": {"stdlib_bits_per_byte": 2.153},
         "versions": {"lm_eval": "0.4.13"},
     }
-    return EvaluateResult(**(values | changes))
+    return finished_stage.evaluate_result(**(values | changes))

@@ -1,23 +1,26 @@
 from pathlib import Path
 
 import pytest
+from finished_run import evaluated_stage
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate, Publish
-from titanflow.publish.candidate import Candidate, PublishedMeanwhileError, evaluated_samples, unless_replaced
 from titanflow.publish.gate.published import Published
 from titanflow.publish.lineage import Lineage
-from titanflow.run.contract import StageRun
+from titanflow.publish.publish import Candidate, PublishedMeanwhileError, unless_replaced
 from titanflow.run.results import EvaluateResult, GateDecision
 
 SCORES = {"sft": {"kind": {"acc": 0.7}}}
-EVALUATION = EvaluateResult(scores=SCORES, folders={}, digests={}, higher_is_better={"kind": {"acc": True}})
+EVALUATION = evaluate_result(scores=SCORES, higher_is_better={"kind": {"acc": True}})
 RECORD = {"experiment": "stdlib", "run": "before", "model": "sft"}
 
 
 def candidate(gate: Gate, evaluation: EvaluateResult | None = EVALUATION) -> Candidate:
-    lineage = Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=evaluation, evaluated_as="sft")
-    return Candidate(Publish(gate=gate), lineage, {}, None)
+    stage = evaluated_stage(evaluation) if evaluation else None
+    return Candidate(
+        Publish(gate=gate), Lineage("stdlib", "now", "sft", Path("export"), (), evaluation=stage), {}, None
+    )
 
 
 def test_without_a_gate_nothing_is_decided_and_what_was_there_is_noted() -> None:
@@ -47,11 +50,6 @@ def test_what_is_published_already_is_not_asked_about() -> None:
 def test_a_gate_without_an_evaluation() -> None:
     with pytest.raises(ConfigError, match="found a gate, and nothing was evaluated"):
         candidate(Gate(better_than_last=True), evaluation=None).ask_gate(None)
-
-
-def test_a_model_that_was_not_evaluated_has_no_samples() -> None:
-    run = StageRun(stage="publish", experiment="stdlib", run="now", folder=Path("publish"))
-    assert evaluated_samples(run, candidate(Gate(), evaluation=None).lineage) is None
 
 
 def test_a_push_is_stopped_where_another_model_stands_there_now() -> None:

@@ -1,7 +1,6 @@
 from huggingface_hub.hf_api import RepoFile
 
-from titanflow.publish.bundle import bytes_entry
-from titanflow.publish.difference import Difference, difference, same
+from titanflow.publish.bundle import Difference, bytes_entry, difference, same
 
 DATA = b"some bytes"
 ENTRY = bytes_entry(DATA)

@@ -10,8 +10,7 @@ import pytest
 from titanflow.common.errors import ConfigError, StageFailed
 from titanflow.common.staging import staging_prefix
 from titanflow.publish import folder as hub_folder
-from titanflow.publish.bundle import Entry, bytes_entry, from_export
-from titanflow.publish.difference import Difference
+from titanflow.publish.bundle import Difference, Entry, bytes_entry, from_export
 from titanflow.publish.folder import preview_folder, write_folder
 
 
@@ -175,7 +174,7 @@ def test_a_preview_writes_nothing(export: Path, tmp_path: Path) -> None:
     assert preview_folder(changed, folder) == Difference(("config.json",), ("model-00009-of-00009.safetensors",))
     assert contents(folder) == before
     (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match=r"no publish wrote: thesis\.tex"):
+    with pytest.raises(ConfigError, match=r"were not published: thesis\.tex"):
         preview_folder(bundle, folder)
 
 

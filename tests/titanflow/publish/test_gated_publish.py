@@ -67,7 +67,7 @@ def test_worse_is_held_back_and_better_is_published(
     first = publish(models.run("a", 70))
     assert (first.status, gate_of(first).reason) == (
         "published",
-        "the first model here: there is none to compare it with",
+        "nothing was published here before, so there is nothing to compare it with",
     )
     before, asked = state(hub), len(hub.log)
 

@@ -123,7 +123,7 @@ def test_a_repository_or_revision_that_isnt_there(model: Repo, named: str, revis
 
 def test_pickled_weights_alone_are_refused_with_the_reason(model: Repo, tmp_path: Path) -> None:
     commit(model, {"pytorch_model.bin": b"pickle"})
-    reason = r"only pickled weights \(pytorch_model.bin\): loading a pickle runs what it says"
+    reason = r"only pickled weights \(pytorch_model.bin\): loading a pickle runs the code in it"
     with pytest.raises(ConfigError, match=reason):
         outside_base("owner/model")
     (tmp_path / "pickled").mkdir()

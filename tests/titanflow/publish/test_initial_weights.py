@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from finished_stage import finish_training
 from hub_experiment import CONFIG, REPO, forget, only, upload, write_experiment, write_tokenizer
 from hub_storage import Repo
 from local_hub import LocalHub
@@ -15,7 +16,7 @@ from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.manifest import Manifest
-from titanflow.run.results import TrainResult, write_result
+from titanflow.run.results import write_result
 
 IN_HF = ("pretrain.checkpoint.initial_load_in_hf=true",)
 BY_PATH = (*IN_HF, f"pretrain.checkpoint.initial_load_path={REPO}")
@@ -57,10 +58,7 @@ def finish(plan: Plan, name: Literal["pretrain", "sft"] = "pretrain", **args: An
     write_result(prepared.folder, prepare(prepared))
     trained = stage(plan, name)
     begin_stage(trained)
-    checkpoint = trained.run.folder / "checkpoint" / "step-12"
-    model = {"model_name": "qwen3", "flavor": "debugmodel", "model_args": args, "parameters": 1, "seq_len": 48}
-    result = TrainResult(stage=name, checkpoint=checkpoint, step=12, **model)
-    write_result(trained.run.folder, result)
+    result = finish_training(trained.run.folder, stage=name, model_name="qwen3", model_args=args, seq_len=48)
     manifest = Manifest.open(plan.folder)
     record_start(trained, manifest)
     manifest.record_finish(trained.run, result)
@@ -163,11 +161,13 @@ def test_another_model_s_are_refused_in_the_plan(hub: LocalHub, repo: Repo, conf
     key = rf"--set pretrain\.checkpoint\.initial_load_path={REPO}: pretrain\.checkpoint\.initial_load_path"
     for name, value, argument in (("num_hidden_layers", 3, "n_layers"), ("rope_theta", 10_000.0, "rope_theta")):
         upload(hub, None, config__json=json.dumps(CONFIG | {name: value}).encode())
-        said = refused(configs, f"{key}: found {REPO}, whose {argument} is {value}, and the model's is", *BY_PATH)
+        said = refused(
+            configs, f"{key}: found the weights of {REPO}, whose {argument} is {value}, and the model's is", *BY_PATH
+        )
         assert f"set model.{argument}: {value}" in said
     llama = {**CONFIG, "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
     upload(hub, None, config__json=json.dumps(llama).encode())
-    refused(configs, f"{key}: found {REPO}, a llama3, and the model is a qwen3", *BY_PATH)
+    refused(configs, f"{key}: found the weights of {REPO}, a llama3, and the model is a qwen3", *BY_PATH)
 
 
 def test_what_isnt_there_is_refused_with_what_could_be(hub: LocalHub, cache: Path, configs: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_stage_s_weights_are_another_model_s_where_its_arguments_say_so(
         return make_plan("alone", configs, "next", [tokenizer, begins, *settings])
 
     assert stage(again("pretrain.model.rope_theta=1e6"), "pretrain").state == "RUN"
-    with pytest.raises(ConfigError, match="initial_load_path: found weights whose rope_theta is"):
+    with pytest.raises(ConfigError, match="initial_load_path: found the weights of pretrain, whose rope_theta is"):
         again("pretrain.model.rope_theta=5e5")
-    with pytest.raises(ConfigError, match="found the weights of a qwen3, and the model is a llama3"):
+    with pytest.raises(ConfigError, match="found the weights of pretrain, a qwen3, and the model is a llama3"):
         again("modules.pretrain.model=llama.yaml")

@@ -76,7 +76,7 @@ def test_a_list_that_was_written_anew_is_not_the_runs(published: Path) -> None:
     content["files"]["config.json"] = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
     (published / "titanflow.json").write_bytes(seal(content))
     (found,) = failures(published)
-    assert (found.name, found.found) == ("result.json", "the run published others: config.json, titanflow.json")
+    assert (found.name, found.found) == ("result.json", "the run published other bytes of config.json, titanflow.json")
 
 
 def test_a_run_that_was_held_back_since_has_no_say(published: Path) -> None:

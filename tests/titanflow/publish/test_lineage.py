@@ -5,11 +5,15 @@ from typing import Any
 import pytest
 from finished_run import FinishedRun
 
+from titanflow.architectures.families.registry import ARCHITECTURES
 from titanflow.common.errors import DataError
+from titanflow.config.keys.after_training import Publish
 from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import from_export
 from titanflow.publish.lineage import lineage_json, read_lineage
+from titanflow.publish.publish import Candidate, build_bundle
 from titanflow.run.changes import Change
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 
 
@@ -65,17 +69,28 @@ def test_a_module_that_the_run_lacks(finished: FinishedRun) -> None:
     assert "expected: pretrain" in str(caught.value)
 
 
-def test_a_stage_that_has_not_finished(finished: FinishedRun) -> None:
-    (finished.root / "sft" / "result.json").unlink()
-    with pytest.raises(DataError, match="sft has not finished"):
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate"])
+@pytest.mark.parametrize("file", ["result.json", "run.yaml"])
+def test_a_stage_that_has_not_finished(finished: FinishedRun, stage: str, file: str) -> None:
+    (finished.root / stage / file).unlink()
+    with pytest.raises(DataError, match=f"{stage} has not finished: it has no {file}"):
         read_lineage(finished.to_publish(), "sft")
 
 
-def test_a_family_without_export(finished: FinishedRun) -> None:
-    finished.train("sft", export=None, model_name="deepseek_v3")
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("gpt_oss", "there is no export for the model family 'gpt_oss': its layers take FlexAttention's masks alone"),
+        ("flux", "supported: " + ", ".join(ARCHITECTURES)),
+        ("llama4", "it was trained without a tokenizer"),
+    ],
+)
+def test_a_model_without_export_says_why(finished: FinishedRun, family: str, why: str) -> None:
+    finished.train("sft", export=None, model_name=family)
     finished.export.rename(finished.root / "elsewhere")
-    with pytest.raises(DataError, match=r"sft has no export \(deepseek_v3\)"):
+    with pytest.raises(DataError, match="model: sft has no export: ") as caught:
         read_lineage(finished.to_publish(), "sft")
+    assert why in str(caught.value)
 
 
 def test_an_export_that_the_evaluation_made(finished: FinishedRun) -> None:
@@ -92,10 +107,28 @@ def test_a_model_that_was_not_evaluated(finished: FinishedRun) -> None:
 
 def test_a_model_is_known_by_its_folder_whatever_the_evaluation_calls_it(finished: FinishedRun) -> None:
     finished.evaluate(digests={"mine": {}}, folders={"mine": finished.export})
-    assert read_lineage(finished.to_publish(), "sft").evaluated_as == "mine"
+    assert record(finished)["evaluated_as"] == "mine"
     (finished.root / "pretrain" / "export").mkdir()
     finished.evaluate()
-    assert read_lineage(finished.to_publish(), "pretrain").evaluated_as == "base"
+    evaluation = read_lineage(finished.to_publish(), "pretrain").evaluation
+    assert evaluation is not None
+    assert evaluation.model == "base"
+
+
+def test_what_the_stages_left_is_read_once(finished: FinishedRun) -> None:
+    (finished.root / "prepare").mkdir()
+    (finished.root / "prepare" / "result.json").write_text('{"datasets": {"/rows": {"name": "stdlib", "rows": 7}}}')
+    run = StageRun.read(finished.root / "sft" / "run.yaml")
+    run.data.train = Path("/rows")
+    run.write()
+    lineage = read_lineage(finished.to_publish(), "sft")
+    candidate = Candidate(Publish(), lineage, from_export(finished.export), samples=None)
+    bundle = build_bundle(candidate, lineage)
+    assert "| sft | trained on | stdlib | n/a | 7 |" in str(bundle["README.md"].source)
+    for name in ("run.yaml", "result.json"):
+        for path in finished.root.glob(f"*/{name}"):
+            path.unlink()
+    assert build_bundle(candidate, lineage) == bundle
 
 
 def test_a_stage_that_was_kept_does_not_pass_as_the_config_s(finished: FinishedRun) -> None:

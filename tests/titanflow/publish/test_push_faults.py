@@ -13,7 +13,7 @@ from local_hub import Blob, LocalHub, Repo
 from titanflow.common.errors import HubError
 from titanflow.publish.bundle import Bundle, bytes_entry
 from titanflow.publish.hub.push import Pushed, push
-from titanflow.publish.hub.repository import Repository
+from titanflow.publish.hub.repository import Release, Repository
 from titanflow.publish.hub.retry import Caller, Retry
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def published_before(hub: LocalHub, name: str) -> Repo:
 def attempt(hub: LocalHub, name: str, bundle: Bundle, scratch: Path) -> Pushed:
     retry = Retry(attempts=4, sleep=lambda seconds: None)
     repository = Repository(HfApi(endpoint=hub.url, token=hub.token), name, Caller(name, hub.token, retry))
-    return push(bundle, repository, tag="run", branch="main", message="a run", private=True, scratch=scratch)
+    return push(Release(bundle, "main", "a run", True, scratch, "run"), repository)
 
 
 def check_tag(hub: LocalHub, name: str, bundle: Bundle) -> bool:

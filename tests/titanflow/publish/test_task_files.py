@@ -14,7 +14,7 @@ from titanflow.evals.task_yaml import Function, read_yaml
 from titanflow.publish.bundle import from_export, is_published
 from titanflow.publish.card.card import model_card
 from titanflow.publish.card.score_commands import drawn_tasks, score_commands
-from titanflow.publish.lineage import read_lineage
+from titanflow.publish.lineage import EvaluatedStage, read_evaluated, read_lineage
 from titanflow.publish.publish import publish
 from titanflow.publish.task_files import scored_numbers, suite_files, task_files
 from titanflow.run.contamination import Contamination, TaskLeaks
@@ -28,8 +28,8 @@ def task(name: str, files: Any, **more: Any) -> str:
     return yaml.safe_dump({"task": name, **kwargs, **OUTPUT, "metadata": {"version": 1}, **more})
 
 
-def evaluate(finished: FinishedRun, files: dict[str, str], data: Path | None = None, **config: Any) -> Path:
-    """Leaves an evaluation's ``run.yaml`` and the task files that it ran, as they were rendered."""
+def evaluate(finished: FinishedRun, files: dict[str, str], data: Path | None = None, **config: Any) -> EvaluatedStage:
+    """The evaluation, after it left its ``run.yaml`` and the task files that it ran, as they were rendered."""
     folder = finished.root / "evaluate"
     names = [name for text in files.values() for name in re.findall(r"^task: (.*)$", text, re.MULTILINE)]
     run = {"stage": "evaluate", "experiment": "stdlib", "run": "run-7", "folder": folder}
@@ -37,7 +37,7 @@ def evaluate(finished: FinishedRun, files: dict[str, str], data: Path | None = N
     for name, text in files.items():
         (folder / "tasks" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "tasks" / name).write_text(text)
-    return folder
+    return read_evaluated(folder, "sft", finished.export, "")
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_the_files_of_a_task_are_told_from_the_published_folder(finished: FinishedRun, data: Path) -> None:
     files = {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"}
-    folder = evaluate(finished, {"kind.yaml": task("kind", files)}, data)
-    found = task_files(folder)
+    evaluation = evaluate(finished, {"kind.yaml": task("kind", files)}, data)
+    found = task_files(evaluation)
     assert found.keys() == {"evals/tasks/kind.yaml", "evals/items/kind.jsonl"}
     written = found["evals/tasks/kind.yaml"].source
     assert isinstance(written, bytes)
@@ -83,8 +83,8 @@ def test_a_function_brings_the_python_files_and_stays_one(finished: FinishedRun,
     text = task("t", {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"})
     tasks = {"own/t.yaml": text.replace("'{{q}}'", "!function asked.question"), "own/asked.py": "question = str\n"}
     assert "!function" in tasks["own/t.yaml"]
-    folder = evaluate(finished, tasks, data)
-    found = task_files(folder)
+    evaluation = evaluate(finished, tasks, data)
+    found = task_files(evaluation)
     assert "evals/tasks/own/asked.py" in found
     copy = finished.root / "copy.yaml"
     written = found["evals/tasks/own/t.yaml"].source
@@ -95,15 +95,15 @@ def test_a_function_brings_the_python_files_and_stays_one(finished: FinishedRun,
 
 def test_without_functions_no_python_is_published(finished: FinishedRun, data: Path) -> None:
     text = task("t", {"test": f"{str(data).replace('[', '[[]')}/kind.jsonl"})
-    folder = evaluate(finished, {"t.yaml": text, "private.py": "1"}, data)
-    assert not [name for name in task_files(folder) if name.endswith(".py")]
+    evaluation = evaluate(finished, {"t.yaml": text, "private.py": "1"}, data)
+    assert not [name for name in task_files(evaluation) if name.endswith(".py")]
 
 
 def test_a_name_that_no_bundle_takes(finished: FinishedRun, data: Path) -> None:
     (data / ".hidden.jsonl").write_text("{}")
-    folder = evaluate(finished, {"t.yaml": task("t", f"{str(data).replace('[', '[[]')}/.hidden.jsonl")}, data)
+    evaluation = evaluate(finished, {"t.yaml": task("t", f"{str(data).replace('[', '[[]')}/.hidden.jsonl")}, data)
     with pytest.raises(ConfigError, match=r"evals/items/.hidden.jsonl: no name for a published file"):
-        task_files(folder)
+        task_files(evaluation)
 
 
 def test_the_folder_holds_them_and_false_keeps_them(finished: FinishedRun, data: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_folder_holds_them_and_false_keeps_them(finished: FinishedRun, data:
     assert not (model / "evals").exists()
     card = " ".join((model / "README.md").read_text().split())
     assert "lm_eval" not in card.split("## Results")[1].split("## Training")[0]
-    assert "own tasks aren't published: their scores can't be made again from here" in card
+    assert "own tasks aren't published, so their scores can't be computed again from here" in card
 
 
 def test_a_token_in_a_task_is_refused(finished: FinishedRun, data: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_token_in_a_task_is_refused(finished: FinishedRun, data: Path) -> None
 def commands(finished: FinishedRun, data: Path, **config: Any) -> list[str]:
     files = f"{str(data).replace('[', '[[]')}/kind.jsonl"
     tasks = {f"{name}.yaml": task(name, files, metadata={"chat": name == "talk"}) for name in ("plain", "talk")}
-    folder = evaluate(finished, tasks, data, **config)
-    return score_commands(folder, finished.export, task_files(folder))
+    evaluation = evaluate(finished, tasks, data, **config)
+    return score_commands(evaluation, finished.export, task_files(evaluation))
 
 
 def test_tasks_in_chat_and_others_have_a_command_each(finished: FinishedRun, data: Path) -> None:
@@ -156,30 +156,25 @@ def test_items_that_were_not_scored_are_left_out_again(finished: FinishedRun, da
     (written,) = (entry.source for entry in scored_numbers(dropped).values())
     assert isinstance(written, bytes)
     assert json.loads(written) == {"kind": [0, 2, 4]}
-    folder = evaluate(finished, {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}, data)
-    (command,) = score_commands(folder, finished.export, {**task_files(folder), **scored_numbers(dropped)})
+    evaluation = evaluate(finished, {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}, data)
+    (command,) = score_commands(evaluation, finished.export, {**task_files(evaluation), **scored_numbers(dropped)})
     assert "--samples evals/scored.json" in command
 
 
 def test_a_suite_s_own_file_is_published(finished: FinishedRun) -> None:
-    folder = evaluate(finished, {})
-    run = StageRun.read(folder / "run.yaml")
-    run.config = {"tasks": ["suite/quick"]}
-    run.write()
-    files = suite_files(folder)
+    evaluation = evaluate(finished, {}, tasks=["suite/quick"])
+    files = suite_files(evaluation.asked)
     assert list(files) == ["evals/suites/quick.yaml"]
     assert all(map(is_published, files))
-    (command,) = score_commands(folder, finished.export, files)
+    (command,) = score_commands(evaluation, finished.export, files)
     assert "--tasks suite/quick \\\n  --include_path evals \\" in command
 
 
 def test_a_group_of_ones_own_over_the_library_s_tasks_goes_with_its_file(finished: FinishedRun) -> None:
-    folder = evaluate(finished, {"mine.yaml": "group: mine\ntask: [{task: arc_easy, num_fewshot: 25}]\n"})
-    run = StageRun.read(folder / "run.yaml")
-    run.config = {"tasks": ["mine", "piqa"]}
-    run.write()
-    assert "--tasks mine,piqa" in score_commands(folder, finished.export, task_files(folder))[0]
-    (command,) = score_commands(folder, finished.export, {})
+    group = "group: mine\ntask: [{task: arc_easy, num_fewshot: 25}]\n"
+    evaluation = evaluate(finished, {"mine.yaml": group}, tasks=["mine", "piqa"])
+    assert "--tasks mine,piqa" in score_commands(evaluation, finished.export, task_files(evaluation))[0]
+    (command,) = score_commands(evaluation, finished.export, {})
     assert "--tasks piqa" in command
 
 
@@ -199,10 +194,10 @@ def test_answers_that_are_drawn_are_said_to_be(
     written = {"output_type": "generate_until", "doc_to_choice": None, "generation_kwargs": own}
     files = {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl", **written)}
     finished.evaluate(scores={"base": {}, "sft": {"kind": {"acc": 0.5}}})
-    folder = evaluate(finished, files, data, gen_kwargs=given)
-    assert drawn_tasks(folder) == (["kind"] if is_drawn else [])
+    evaluation = evaluate(finished, files, data, gen_kwargs=given)
+    assert drawn_tasks(evaluation) == (["kind"] if is_drawn else [])
     card = " ".join((Path(publish(finished.to_publish()).location) / "README.md").read_text().split())
-    assert ("these commands give scores near theirs, and not the same" in card) == is_drawn
+    assert ("these commands give similar scores, not the same ones" in card) == is_drawn
 
 
 @pytest.mark.parametrize(

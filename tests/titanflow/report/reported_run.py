@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finished_stage import evaluate_result, finish_training
 
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.prepared import write_rows
@@ -18,7 +19,6 @@ from titanflow.run.results import (
     GateDecision,
     PublishResult,
     Threshold,
-    TrainResult,
     write_result,
 )
 
@@ -92,9 +92,7 @@ def write_training(folder: Path, stage: str, **changes: Any) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records)
     values: dict[str, Any] = {
         "stage": stage,
-        "checkpoint": folder / stage / "checkpoint" / "step-8",
         "step": 8,
-        "model_name": "llama3",
         "flavor": "demo",
         "model_args": {"dim": 32},
         "parameters": 2_300_000,
@@ -113,7 +111,7 @@ def write_training(folder: Path, stage: str, **changes: Any) -> None:
             {"key": "debug.seed", "how": "kept", "base": "7", "here": "7"},
             {"key": "model.dim", "how": "inherited", "base": "32", "here": "32", "origin": "pretrain"},
         ]
-    write_result(folder / stage, TrainResult(**(values | changes)))
+    finish_training(folder / stage, **(values | changes))
     (folder / stage / "metrics.jsonl").write_text(lines)
 
 
@@ -151,8 +149,6 @@ def evaluation(**changes: Any) -> EvaluateResult:
     }
     values: dict[str, Any] = {
         "scores": scores,
-        "folders": {},
-        "digests": {},
         "samples": {"colour": 400, "text": 60},
         "n_shot": {"colour": 2},
         "task_versions": {"colour": "1.0"},
@@ -161,7 +157,7 @@ def evaluation(**changes: Any) -> EvaluateResult:
         "seeds": {"fewshot": 1234},
         "versions": {"lm_eval": "0.4.13"},
     }
-    return EvaluateResult(**(values | changes))
+    return evaluate_result(**(values | changes))
 
 
 def publication(**changes: Any) -> PublishResult:

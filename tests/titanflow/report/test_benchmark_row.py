@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from titanflow.cli.main import app
 from titanflow.common.errors import DataError
 from titanflow.plan.forecast.device import cpu
-from titanflow.report.benchmark_row import COLUMNS, benchmark_table
+from titanflow.report.benchmark_row import COLUMNS, benchmark_row, markdown_table
 from titanflow.run.contract import METRICS_FILE
 from titanflow.run.results import TrainResult, read_result, write_result
 
@@ -32,10 +32,11 @@ def measured(folder: Path, *records: dict[str, object], **fields: object) -> Pat
 
 
 def row(folder: Path) -> dict[str, str]:
-    head, rule, *rows = benchmark_table([folder]).splitlines()
-    assert head == f"| {' | '.join(COLUMNS)} |"
+    head, rule, *rows = markdown_table([benchmark_row(folder)]).splitlines()
+    heads = [head for head, _ in COLUMNS.values()]
+    assert head == f"| {' | '.join(heads)} |"
     assert set(rule) == set("| -")
-    return dict(zip(COLUMNS, rows[0].strip("| ").split(" | "), strict=True))
+    return dict(zip(heads, rows[0].strip("| ").split(" | "), strict=True))
 
 
 def test_a_row_says_what_was_trained_on_what_and_what_it_took(configs: Path) -> None:
@@ -76,15 +77,18 @@ def test_the_command_prints_a_row_for_each_folder(configs: Path) -> None:
     folder = finish(configs, upto="sft").folder
     done = CliRunner().invoke(app, ["benchmark", str(folder / "pretrain"), str(folder / "sft")])
     assert done.exit_code == 0, done.output
-    assert done.output == benchmark_table([folder / "pretrain", folder / "sft"]) + "\n"
+    rows = [benchmark_row(folder / stage) for stage in ("pretrain", "sft")]
+    assert done.output == markdown_table(rows) + "\n"
     assert len(done.output.splitlines()) == 4
+    printed = CliRunner().invoke(app, ["benchmark", "--json", str(folder / "pretrain"), str(folder / "sft")])
+    assert json.loads(printed.stdout) == rows
 
 
 def test_a_folder_without_a_finished_training_is_refused(configs: Path, tmp_path: Path) -> None:
     folder = finish(configs).folder
     for other in (folder / "evaluate", folder, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="expected: the folder of a finished pretrain or sft stage"):
-            benchmark_table([other])
+        with pytest.raises(DataError, match="expected: the folder of a pretrain or sft stage"):
+            benchmark_row(other)
 
 
 def test_files_that_cant_be_read_are_refused(configs: Path) -> None:
@@ -93,8 +97,8 @@ def test_files_that_cant_be_read_are_refused(configs: Path) -> None:
         kept = (folder / name).read_text()
         (folder / name).write_text(text)
         with pytest.raises(DataError, match=r"run\.yaml or result\.json can't be read"):
-            benchmark_table([folder])
+            benchmark_row(folder)
         (folder / name).write_text(kept)
     (folder / "run.yaml").unlink()
-    with pytest.raises(DataError, match="No such file"):
-        benchmark_table([folder])
+    with pytest.raises(DataError, match=r"no run\.yaml of a training"):
+        benchmark_row(folder)

@@ -91,11 +91,15 @@ def test_packing_shows_the_same_rows_and_how_full_they_are(configs: Path) -> Non
     assert "best_fit: 1 rows of 96" in masks(configs, *packed)[0]
 
 
-def test_a_row_that_cannot_be_used_is_named_with_its_line(configs: Path, tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_used_is_named_once_with_its_line(
+    configs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps(CHATS[0]) + '\n{"messages": [{"role": "user", "content": null}]}\n')
     _, errors = masks(configs, "--set", f"sft.data.path={bad}", exit_code=2)
-    assert f"{bad}:2: messages[0].content: the message has no content" in errors
+    told = capfd.readouterr().err + errors
+    assert told.count(f"{bad}:2: messages[0].content: the message has no content") == 1
+    assert errors == "error: the conversations could not be prepared; the lines above say why\n"
 
 
 def test_a_module_without_conversations_has_no_masks(configs: Path) -> None:
@@ -103,4 +107,6 @@ def test_a_module_without_conversations_has_no_masks(configs: Path) -> None:
     rows = ["--set", "sft.data.held_out.test=0.5", "--set", "evaluate.data.kind=chat"]
     rows += ["--set", f"evaluate.data.path={configs.parent}/chats.jsonl", "--set", "evaluate.data.held_out.test=0.5"]
     assert "evaluate trains on no conversations" in masks(configs, *rows, "--module", "evaluate", exit_code=2)[1]
-    assert "there is no module sftt" in masks(configs, "--module", "sftt", exit_code=2)[1]
+    unknown = masks(configs, "--module", "sftt", exit_code=2)[1]
+    assert "no module 'sftt'" in unknown
+    assert "did you mean sft?" in unknown

@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, finish_training
 from rich.console import Console
 
 from titanflow.plan.forecast.forecast import Forecast
@@ -16,7 +17,6 @@ from titanflow.run.results import (
     PrepareResult,
     PublishResult,
     Threshold,
-    TrainResult,
     write_result,
 )
 
@@ -47,16 +47,14 @@ def test_validation_lines_are_no_training_losses(tmp_path: Path) -> None:
 
 def test_of_perplexities_only_bits_per_byte_is_shown() -> None:
     scores = {"text": {"bits_per_byte": 2.0, "byte_perplexity": 4.0}, "kind": {"acc": 0.5, "acc_stderr": 0.1}}
-    result = EvaluateResult(scores={"base": scores}, folders={}, digests={})
+    result = evaluate_result(scores={"base": scores})
     assert shown_metrics(result) == [("text", "bits_per_byte"), ("kind", "acc")]
 
 
 def test_scores_of_filters_keep_their_errors_and_a_question_its_line(tmp_path: Path) -> None:
     scores = {"exact_match,strict": 0.5, "exact_match_stderr,strict": 0.02}
-    result = EvaluateResult(
+    result = evaluate_result(
         scores={"sft": {"sums": scores, "bytes": {"bits_per_byte": 2.0}, "mine": {"bits_per_byte": 3.0}}},
-        folders={},
-        digests={},
         reference={"bytes": 1.5},
         cut={"sft": {"sums": CutPrompts(prompts=20, of=20, tokens=321, longest=445)}},
         left_out={"malformed": 1200, "blank": 1},
@@ -116,8 +114,7 @@ def test_a_source_of_which_much_was_left_out_is_named(tmp_path: Path, dropped: d
     rows = tmp_path / "data" / "chats-1"
     run = StageRun(stage="sft", experiment="tiny", run="main", folder=tmp_path / "sft", data=PreparedData(train=rows))
     run.write()
-    values = {"checkpoint": tmp_path, "step": 1, "model_name": "llama3", "flavor": "tiny", "model_args": {}}
-    write_result(run.folder, TrainResult(stage="sft", parameters=1, seq_len=8, **values))
+    finish_training(run.folder, stage="sft")
     facts = {"name": "chats", "kind": "chat", "documents": 337, "dropped": dropped}
     write_result(tmp_path / "prepare", PrepareResult(tokenizer=None, datasets={str(rows): facts}, seconds=1.0))
     console = Console(width=200, file=io.StringIO())

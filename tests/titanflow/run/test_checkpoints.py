@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_checkpoint import DATA_FILE, write_checkpoint
+from finished_stage import DATA_FILE, write_checkpoint
 
 from titanflow.run.checkpoints import complete_folders, damage, flaw, read_contents, step_folders
 

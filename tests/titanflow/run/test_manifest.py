@@ -3,12 +3,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from finished_stage import finish_training
 
 from titanflow.plan.forecast.forecast import Forecast
 from titanflow.run import manifest as manifest_module
 from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.manifest import Manifest, checkpoint_digest, git_revision
-from titanflow.run.results import ArtifactRecord, InheritanceRow, PublishResult, TrainResult, WandbRecord, write_result
+from titanflow.run.results import ArtifactRecord, InheritanceRow, PublishResult, WandbRecord, write_result
 
 
 @pytest.fixture
@@ -93,21 +94,11 @@ def test_a_checkpoints_digest_is_of_its_files(tmp_path: Path) -> None:
 def test_what_an_sft_inherited_and_changed_is_recorded(tmp_path: Path) -> None:
     run = StageRun(stage="sft", experiment="e", run="main", folder=tmp_path / "sft", fingerprint="f1")
     run.write()
-    result = TrainResult(
-        stage="sft",
-        checkpoint=tmp_path / "sft" / "checkpoint" / "step-1",
-        step=1,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        inheritance=[InheritanceRow(key="optimizer.lr", how="changed", base="0.1", here="0.2", origin="exp.yaml:3")],
-    )
-    write_result(run.folder, result)
+    row = InheritanceRow(key="optimizer.lr", how="changed", base="0.1", here="0.2", origin="exp.yaml:3")
+    result = finish_training(run.folder, stage="sft", inheritance=[row])
     Manifest.open(tmp_path).record_finish(run, result)
     record = Manifest.open(tmp_path).stages["sft"]
-    assert record.inheritance == result.inheritance
+    assert record.inheritance == [row]
 
 
 def test_a_result_that_says_the_same_of_what_was_made_is_the_same(finished: StageRun) -> None:
@@ -141,19 +132,7 @@ def test_the_wandb_run_and_its_artifacts_are_on_record(tmp_path: Path) -> None:
     wandb = WandbRecord(
         id="abc", mode="offline", project="e", group="e/main", folders=["offline-run-1-abc"], logged=[model]
     )
-    result = TrainResult(
-        stage="pretrain",
-        checkpoint=run.folder / "checkpoint" / "step-1",
-        step=1,
-        model_name="llama3",
-        flavor="debugmodel",
-        model_args={},
-        parameters=1,
-        seq_len=8,
-        wandb_id="abc",
-        wandb=wandb,
-    )
-    write_result(run.folder, result)
+    result = finish_training(run.folder, wandb_id="abc", wandb=wandb)
     Manifest.open(tmp_path).record_finish(run, result)
     record = Manifest.open(tmp_path).stages["pretrain"]
     assert (record.wandb_run, record.wandb) == ("abc", wandb)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from finished_stage import evaluate_result, finish_training
 
 from titanflow.common.errors import DataError
 from titanflow.run.contract import PreparedData, StageRun
@@ -20,11 +21,9 @@ def workspace(tmp_path: Path) -> Path:
     common = {"experiment": "tiny", "run": "main", "stages": stages, "tokenizer": root / "data" / "gone"}
     for stage in stages:
         StageRun(stage=stage, folder=run / stage, data=PreparedData(train=data), **common).write()
-    values = {"model_name": "llama3", "flavor": "tiny", "model_args": {}, "parameters": 1, "seq_len": 8, "step": 4}
-    checkpoint = run / "pretrain" / "checkpoint" / "step-4"
-    write_result(run / "pretrain", TrainResult(stage="pretrain", checkpoint=checkpoint, **values))
+    finish_training(run / "pretrain", step=4)
     folders = {"base": run / "pretrain" / "export", "other": Path("/models/other")}
-    write_result(run / "evaluate", EvaluateResult(scores={}, folders=folders, digests={}))
+    write_result(run / "evaluate", evaluate_result(folders=folders))
     return root
 
 

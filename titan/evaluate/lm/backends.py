@@ -115,7 +115,9 @@ def choose_device(wanted: str | None, ranks: Ranks) -> str:
     if device == "cuda":
         if ranks.local_size > torch.cuda.device_count():
             found = f"{ranks.local_size} processes and {torch.cuda.device_count()} GPUs"
-            raise ConfigError(Problem(found, key="launcher.nproc_per_node", expected="a process a GPU, or device: cpu"))
+            raise ConfigError(
+                Problem(found, key="launcher.nproc_per_node", expected="a GPU for each process, or device: cpu")
+            )
         return f"cuda:{ranks.local_rank}"
     if device.startswith("cuda:") and ranks.local_size > 1:
         found = f"{device} for {ranks.local_size} processes"

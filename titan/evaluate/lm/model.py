@@ -16,7 +16,8 @@ from titan.evaluate.cut import cut_prompts
 from titan.evaluate.locks import check_locked
 from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
-from titan.export.export import EXPORT_FOLDER, export_checkpoint
+from titan.export.export import EXPORT_FOLDER, export_model
+from titan.weights.stage_model import trained_model
 from titan.weights.stored_weights import newest_checkpoint
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
@@ -27,6 +28,7 @@ from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
 from titanflow.run.checkpoints import METADATA
 from titanflow.run.contract import StageRun
+from titanflow.run.training import Training, read_training
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
 """The names of this run's stages in ``models``; ``base`` may lie outside of the run."""
@@ -73,11 +75,13 @@ def _stage_export(run: StageRun, name: str) -> Path:
     stage = _stage(run, name)
     if is_hugging_face(stage):
         return stage
-    folder = stage / EXPORT_FOLDER
+    training, folder = Training.of(stage), stage / EXPORT_FOLDER
     if not (folder / CONFIG_FILE).is_file():
         logger.info("%s has no export yet: exporting its newest checkpoint", stage)
-        export_checkpoint(stage, folder)
-    check_locked(stage, folder, name)
+        training = training or read_training(stage)
+        export_model(trained_model(training, newest_checkpoint(stage / "checkpoint")), folder)
+    if training is not None:
+        check_locked(training, folder, name)
     return folder
 
 

@@ -15,10 +15,9 @@ from transformers import AutoTokenizer, GenerationMixin, PreTrainedConfig, PreTr
 from transformers.modeling_outputs import CausalLMOutput
 
 from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_config
-from titan.export.stage_model import chat_template, end_of_turn, stage_model
 from titan.weights.native import load_native
+from titan.weights.stage_model import read_model
 from titanflow.common.errors import DataError, Problem
-from titanflow.run.contract import StageRun
 
 
 class NativeConfig(PreTrainedConfig):
@@ -77,15 +76,14 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
     ``checkpoint`` is ``checkpoint/step-N`` in a training stage's folder. Use only your own: its metadata is a pickle.
     ``dtype`` is the weights'; RoPE's table stays complex.
     """
-    stage = checkpoint.parent.parent
-    trained, run = stage_model(stage), StageRun.of(stage)
+    trained = read_model(checkpoint)
     if trained.tokenizer is None:
-        raise DataError(Problem("the stage names no tokenizer", origin=str(stage)))
+        raise DataError(Problem("the stage names no tokenizer", origin=str(checkpoint)))
     # By way of a copy, so that the tokenizer is loaded as from an export.
     with tempfile.TemporaryDirectory() as folder:
-        copy_tokenizer(trained.tokenizer, Path(folder), chat_template(run))
+        copy_tokenizer(trained.tokenizer, Path(folder), trained.chat_template)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    native = load_native(checkpoint, trained.name, trained.args, trained.seq_len)
+    native = load_native(trained)
     config = NativeConfig(
         vocab_size=trained.args.vocab_size,
         max_position_embeddings=trained.seq_len,
@@ -94,7 +92,7 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
         name_or_path=str(checkpoint),
     )
     model = NativeForCausalLM(config, native)
-    model.generation_config = make_generation_config(SpecialTokens.read(trained.tokenizer, end_of_turn(run)))
+    model.generation_config = make_generation_config(SpecialTokens.read(trained.tokenizer, trained.end_of_turn))
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model.eval(), tokenizer

@@ -21,7 +21,11 @@ KINDS = {"stdlib": "text", "stdlib_chats": "chat", "stdlib_evals": "evals"}
 """The kind of rows in each built-in source."""
 
 
-def check_data(module: Module, section: str) -> list[Problem]:
+def check_data(module: Module) -> list[Problem]:
+    return [*_check_section(module, "data"), *_check_section(module, "validation_data")]
+
+
+def _check_section(module: Module, section: str) -> list[Problem]:
     data = module.config.get(section) or {}
     members = mixture_members(data)
     written = written_keys(module, section)
@@ -82,7 +86,7 @@ def _check_declaration(module: Module, section: str, data: dict[str, Any]) -> li
     try:
         check_declaration(Data(**known), section)
     except DataError as error:
-        return [module.problem(one.key, one.message, one.expected, one.hint) for one in error.problems]
+        return module.placed(error.problems)
     return []
 
 
@@ -112,3 +116,7 @@ def _check_source(module: Module, key: str, source: dict[str, Any], strategy: st
         expected = f"one of {', '.join(SOURCE_KEYS)}, or data: file.yaml"
         problems.append(module.problem(key, "the source names no rows", expected))
     return problems
+
+
+OF_TRAINING = (check_data,)
+OF_EVALUATE = (check_evaluation_data,)

@@ -35,8 +35,8 @@ def _on_a_cpu(module: Module) -> Iterator[tuple[str, str, str, str]]:
     config, args = module.config, module.model_args
     name, attention = config["model"]["name"], args.get("attn_type")
     if family_of(name).flex_only:
-        others = "a family whose attention may be sdpa"
-        yield "model.name", f"found {name!r}: FlexAttention is all it has, without a backward pass on a CPU", others, ""
+        found = f"found {name!r}: the family has only FlexAttention, which has no backward pass on a CPU"
+        yield "model.name", found, "a family that also has sdpa attention", ""
     elif attention in ("flex", "varlen"):
         yield "model.attn_type", f"found {attention!r}, which has no backward pass on a CPU", "sdpa", ""
     if config["training"]["enable_cpu_offload"]:
@@ -51,7 +51,7 @@ def _on_a_cpu(module: Module) -> Iterator[tuple[str, str, str, str]]:
     for converter in config["model"]["converters"]:
         if converter.startswith("quantize.") and not (converter == EMULATED and _emulates(config)):
             hint = f"or {EMULATED}.emulate: true, which is slow and for tests" if converter == EMULATED else ""
-            yield "model.converters", f"found {converter!r}: a CPU computes in no 8-bit format", "none", hint
+            yield "model.converters", f"found {converter!r}: a CPU can't compute in 8-bit formats", "none", hint
     if config["compile"]["enable"] and not shutil.which(os.environ.get("CXX") or "g++"):
         hint = "install g++, or name a compiler in CXX"
         yield "compile.enable", "found true: torch compiles for a CPU by g++, and there is none", "false", hint

@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 
 from titanflow.common.errors import Problem
-from titanflow.config.checks.data import check_evaluation_data
 from titanflow.config.module import Module
 
 BATCH_SIZE = re.compile(r"auto(:[1-9]\d*)?")
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
-
-
-def check_evaluation(module: Module) -> list[Problem]:
-    return [*_check_values(module), *_check_device(module), *check_evaluation_data(module)]
 
 
 def _check_values(module: Module) -> list[Problem]:
@@ -40,3 +35,6 @@ def _check_device(module: Module) -> list[Problem]:
         found = f"found {device}, for {processes} processes"
         return [module.problem("device", found, f"{device.partition(':')[0]}: each process takes its own")]
     return []
+
+
+OF_EVALUATE = (_check_values, _check_device)

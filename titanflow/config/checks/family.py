@@ -23,10 +23,6 @@ WHOLE = ("qwen3", "gpt_oss")
 """Families that torchtitan can't cut into a pipeline's stages."""
 
 
-def check_family(module: Module) -> list[Problem]:
-    return [*_check_masks(module), *_check_pipeline(module), *_check_experts(module), *_check_validator(module)]
-
-
 def _check_pipeline(module: Module) -> list[Problem]:
     name, degree = module.config["model"]["name"], module.config["parallelism"]["pipeline_parallel_degree"]
     if degree < 2 or name not in WHOLE:
@@ -69,7 +65,7 @@ def _check_masks(module: Module) -> list[Problem]:
     if module.config["model"]["name"] != "llama4":
         return []
     if args.get("attn_type") == "flex":
-        message = "found 'flex': torchtitan's llama4 hands it both of its masks at once, and stops at the first step"
+        message = "found 'flex': torchtitan's llama4 passes two masks to it at once, which fails at the first step"
         return [module.problem("model.attn_type", message, expected="sdpa")]
     block, seq_len = args.get("fixed_attn_block_size"), module.config["training"]["seq_len"]
     if not args.get("every_n_layers_nope") or not block or seq_len <= block:
@@ -115,3 +111,6 @@ def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[s
             refused.setdefault(export_refusal(family, module.model_args), []).append(name)
     refused.pop("", None)
     return refused
+
+
+OF_TRAINING = (_check_masks, _check_pipeline, _check_experts, _check_validator)

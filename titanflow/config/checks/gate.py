@@ -34,7 +34,7 @@ def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
         message = "found false, and publish.gate.better_than_last compares the samples"
         problems.append(evaluate.problem("log_samples", message, expected="true"))
     if gate["better_than_last"] and publish.config["target"] == "folder" and not publish.config["folder"]:
-        message = "found none, and in a run's own folder there is never a model of another to be better than"
+        message = "found none: a run's own folder never holds an earlier model to compare with"
         hint = "name a folder that the runs share, or set target: hub"
         problems.append(publish.problem("folder", message, hint=hint))
     named = evaluate.config["include_path"]

@@ -28,9 +28,9 @@ DEFAULT_TARGETS = ("attention.*", *FUSED)
 """Modules that get an adapter unless ``target_modules`` is set; a family with experts lacks some of them."""
 TIED = (EMBEDDINGS, HEAD)
 """Modules that share one weight where ``model.enable_weight_tying`` is on."""
-OTHERS: Mapping[str, tuple[Any, str]] = {
+NEEDED: Mapping[str, tuple[Any, str]] = {
     "parallelism.pipeline_parallel_degree": (1, "adapters aren't split into a pipeline's stages"),
-    "optimizer.early_step_in_backward": (False, "torchtitan wants an optimizer for each weight, frozen ones too"),
+    "optimizer.early_step_in_backward": (False, "torchtitan expects an optimizer for frozen weights, too"),
 }
 """Values that keys of other sections must have when adapters are trained, with the reason."""
 PEFT_NAMES = {
@@ -144,7 +144,7 @@ def lora_problems(module: Module) -> list[Problem]:
     if settings.rank > 0:
         if module.stage != "sft":
             message = "LoRA trains beside a finished base, and pretrain has none"
-            hint = "adapters belong into the sft module; rank: 0 trains the model itself"
+            hint = "adapters belong in the sft module; rank: 0 trains the model itself"
             problems.append(Problem(message, "lora.rank", hint=hint))
         problems += [*preset_problems(module.config), *other_problems(module.config)]
         linears, others = _names(module)
@@ -152,7 +152,7 @@ def lora_problems(module: Module) -> list[Problem]:
             tied = bool(module.model_args.get("enable_weight_tying"))
             found, problems = find_modules(settings, linears, others, tied)
             problems += peft_problems(module.config["model"]["name"], found, linears) if settings.peft_adapter else []
-    return [module.problem(one.key, one.message, one.expected, one.hint) for one in problems]
+    return module.placed(problems)
 
 
 def _names(module: Module) -> tuple[list[str], list[str]]:
@@ -188,7 +188,7 @@ def _no_peft(message: str, hint: str) -> Problem:
 def other_problems(config: Mapping[str, Any]) -> list[Problem]:
     """Keys of other sections that can't be combined with adapters; keys that ``config`` lacks are taken as right."""
     problems = []
-    for key, (wanted, reason) in OTHERS.items():
+    for key, (wanted, reason) in NEEDED.items():
         section, _, name = key.partition(".")
         found = (config.get(section) or {}).get(name, wanted)
         if found != wanted:
@@ -246,3 +246,6 @@ def lora_warnings(module: Module) -> list[str]:
         for key in keys
         if (origin := module.origins.get(key, "default")) != "default"
     ]
+
+
+OF_TRAINING = (lora_problems,)

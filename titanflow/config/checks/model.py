@@ -51,7 +51,7 @@ def _check_recomputed(module: Module) -> list[Problem]:
     drops = module.model_args.get("dropout") or (lora["rank"] and lora["dropout"])
     if not drops or recomputing["mode"] == "none" or recomputing["preserve_rng_state"]:
         return []
-    message = "found false, with dropout: recomputed activations would drop others, and the gradient be of another loss"
+    message = "found false, with dropout: recomputation would drop other values and make the gradient wrong"
     return [module.problem("activation_checkpoint.preserve_rng_state", message, "true, or mode: none")]
 
 
@@ -152,3 +152,6 @@ def _experts(args: dict[str, Any]) -> Found:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+OF_TRAINING = (check_model,)

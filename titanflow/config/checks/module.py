@@ -2,60 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 from titanflow.architectures.families.registry import PARAMETER_GROUPS, packing_refusals, routed_refusals
 from titanflow.common.errors import Problem
-from titanflow.config.checks.data import check_data
-from titanflow.config.checks.evaluate_values import check_evaluation
-from titanflow.config.checks.family import check_family
-from titanflow.config.checks.launcher import check_launcher
-from titanflow.config.checks.lora import SAVE_THEM, lora_problems, lora_warnings, saves_tokens
-from titanflow.config.checks.model import check_model, warn_of_padding, warn_of_schedule
-from titanflow.config.checks.parallelism import check_parallelism, check_processes, is_sharded
+from titanflow.config.checks.lora import SAVE_THEM, lora_warnings, saves_tokens
+from titanflow.config.checks.model import warn_of_padding, warn_of_schedule
+from titanflow.config.checks.processes.launcher import check_launcher
+from titanflow.config.checks.processes.parallelism import check_processes, is_sharded
+from titanflow.config.checks.refused import rate_problems, refused_values
 from titanflow.config.keys.repositories import idle_revisions
 from titanflow.config.keys.training import names_rows
 from titanflow.config.mixture import packs_rows
 from titanflow.config.module import Module
 from titanflow.config.named_values import check_named_values
-from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
-
-REFUSED = {
-    "checkpoint.create_seed_checkpoint": "a stage trains; seed checkpoints are torchtitan's own matter",
-    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
-    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
-    "memory_estimation.enable": "a script of torchtitan's alone reads it; `titanflow plan` forecasts the memory",
-    "memory_estimation.disable_fake_mode": "a script of torchtitan's alone reads it",
-    "model.tokenizer_path": "torchtitan's command line alone reads it: write `tokenizer.path`",
-}
-"""Keys that can't be set in a stage, with the reason."""
 
 
 def check_module(module: Module) -> list[Problem]:
-    if module.trains:
-        return [
-            *check_model(module),
-            *check_data(module, "data"),
-            *check_data(module, "validation_data"),
-            *_check_dataset(module, "data"),
-            *_check_dataset(module, "validation_data"),
-            *_check_validation(module),
-            *_check_seq_len(module),
-            *_check_skip_rows(module),
-            *check_family(module),
-            *_check_refused(module),
-            *_check_config_file(module),
-            *check_named_values(module),
-            *_check_checkpoints(module),
-            *_check_sft(module),
-            *_check_sft_tokenizer(module),
-            *_check_packing(module),
-            *_check_routing(module),
-            *lora_problems(module),
-            *_check_new_tokens(module),
-            *check_parallelism(module),
-        ]
-    return check_evaluation(module) if module.stage == "evaluate" else []
+    """What all files of this folder, and of folders in it, find: each names its functions in ``OF_TRAINING``, or in
+    ``OF_`` and a stage's name, as ``OF_EVALUATE``."""
+    kind = "OF_TRAINING" if module.trains else f"OF_{module.stage.upper()}"
+    return [problem for file in _files() for check in getattr(file, kind, ()) for problem in check(module)]
+
+
+@cache
+def _files() -> list[ModuleType]:
+    package = __name__.rpartition("module")[0]
+    names = sorted(file.name for file in pkgutil.walk_packages([str(Path(__file__).parent)], package))
+    return [importlib.import_module(name) for name in names]
 
 
 def check_launch(module: Module) -> list[Problem]:
@@ -68,9 +46,13 @@ def has_data(module: Module, section: str = "data") -> bool:
     return names_rows(module.config.get(section) or {})
 
 
-def _check_dataset(module: Module, section: str) -> list[Problem]:
-    """A dataset named in torchtitan's own way, beside this project's."""
-    titans = f"{'training' if section == 'data' else 'validation'}.dataset"
+def _check_datasets(module: Module) -> list[Problem]:
+    """Datasets named in torchtitan's own way, beside this project's."""
+    named = {"data": "training.dataset", "validation_data": "validation.dataset"}
+    return [problem for section, titans in named.items() for problem in _check_dataset(module, section, titans)]
+
+
+def _check_dataset(module: Module, section: str, titans: str) -> list[Problem]:
     written = [key for key in (titans, f"{titans}_path") if _is_set(module, key)]
     if has_data(module, section) and written:
         message = f"two sources: {written[0]} and {section}"
@@ -125,13 +107,6 @@ def _check_validation(module: Module) -> list[Problem]:
     return [module.problem("validation.enable", message, expected, hint)]
 
 
-def _check_skip_rows(module: Module) -> list[Problem]:
-    found = _value(module, "training.skip_rows")
-    if isinstance(found, int) and found < 0:
-        return [module.problem("training.skip_rows", f"found {found}", expected="0 or more")]
-    return []
-
-
 def _check_seq_len(module: Module) -> list[Problem]:
     seq_len, limit = module.config["training"]["seq_len"], module.model_args.get("max_seq_len")
     reason, hint = f"the model's max_seq_len is {limit}", ""
@@ -146,12 +121,7 @@ def _check_seq_len(module: Module) -> list[Problem]:
 
 
 def _check_refused(module: Module) -> list[Problem]:
-    found = {key: value for key in REFUSED if (value := _value(module, key))}
-    problems = [module.problem(key, f"found {json.dumps(value)}", hint=REFUSED[key]) for key, value in found.items()]
-    if (mode := _value(module, "comm.mode")) != "default":
-        why = "the ranks would exchange nothing, and each train a model of its own"
-        problems.append(module.problem("comm.mode", f"found {mode!r}", "default", why))
-    return problems
+    return module.placed(refused_values(module.config))
 
 
 def _check_config_file(module: Module) -> list[Problem]:
@@ -166,17 +136,14 @@ def _check_checkpoints(module: Module) -> list[Problem]:
     """Settings that torchtitan refuses once each rank has its model, or when a run is resumed, or never."""
     config, problems = module.config["checkpoint"], []
     if config["keep_latest_k"] == 1:
-        found = "found 1: while the next one is saved, the last may be all there is"
+        found = "found 1: if a save fails, no checkpoint would be left"
         problems.append(module.problem("checkpoint.keep_latest_k", found, "2 or more, or 0 to keep all"))
     if config["initial_load_in_hf"] and not config["initial_load_model_only"]:
-        found = "found false, and a model in transformers' format has weights alone (initial_load_in_hf)"
+        found = "found false: a model in transformers' format has no training state (initial_load_in_hf)"
         problems.append(module.problem("checkpoint.initial_load_model_only", found, "true"))
     if config["initial_load_in_hf_quantized"] and not config["initial_load_in_hf"]:
-        found = "found true, and only a model in transformers' format is quantized so"
+        found = "found true: only a model in transformers' format can be quantized in this way"
         problems.append(module.problem("checkpoint.initial_load_in_hf_quantized", found, "initial_load_in_hf: true"))
-    if reason := exclusion_refusal(config["exclude_from_loading"]):
-        expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
-        problems.append(module.problem("checkpoint.exclude_from_loading", reason, expected))
     return problems
 
 
@@ -218,15 +185,7 @@ def _check_packing(module: Module) -> list[Problem]:
 def _check_routing(module: Module) -> list[Problem]:
     """For routed layers: parallelism that would cut a row, and learning rates of groups that the family lacks."""
     config, groups = module.config, PARAMETER_GROUPS.get(module.config["model"]["name"], {})
-    rates = config["optimizer"]["group_lr"]
-    expected = " or ".join(groups) if groups else "nothing: this model family has one group"
-    problems = [
-        module.problem(f"optimizer.group_lr.{name}", "unknown group", expected=expected)
-        for name in rates
-        if name not in groups
-    ]
-    if rates and config["optimizer"]["early_step_in_backward"]:
-        problems.append(module.problem("optimizer.early_step_in_backward", "found true, with optimizer.group_lr"))
+    problems = module.placed(rate_problems(config["optimizer"], groups))
     if groups:
         degrees = {f"parallelism.{key}": value for key, value in config["parallelism"].items()}
         refusals = routed_refusals(degrees, module.model_args.get("attn_type", "sdpa"))
@@ -239,11 +198,18 @@ def _check_new_tokens(module: Module) -> list[Problem]:
     if not tokens:
         return []
     if module.base is None or module.base.folder is None:
-        message = "found some, and the base is trained in this experiment"
+        message = "found new tokens, but the base is trained in this experiment"
         return [module.problem(key, message, hint="give the base a tokenizer that has them (tokenizer.path)")]
     if len(set(tokens)) < len(tokens) or not all(token.strip() == token != "" for token in tokens):
         return [module.problem(key, f"found {tokens}", expected="different tokens without space around them")]
     if module.config["lora"]["rank"] and not saves_tokens(module.config["lora"]):
-        message = "found some, and adapters leave embedding and output as they are"
+        message = "found new tokens, but adapters don't train embedding and output"
         return [module.problem(key, message, hint=f"{SAVE_THEM}, and the adapter has their rows")]
     return []
+
+
+OF_TRAINING = (
+    *(_check_datasets, _check_validation, _check_seq_len, _check_refused, _check_config_file),
+    *(check_named_values, _check_checkpoints, _check_sft, _check_sft_tokenizer, _check_packing, _check_routing),
+    _check_new_tokens,
+)

@@ -16,7 +16,7 @@ def template_problems(module: Module, template: str, name: str) -> list[Problem]
     """Mistakes in a fine-tuning module's template arguments; ``template`` is the Jinja source, ``name`` its name."""
     args = module.config["chat"]["template_args"]
     asked = sorted(names_of(template) - {*GIVEN}) if args else []
-    expected = ", ".join(asked) or "nothing: it takes the messages alone"
+    expected = ", ".join(asked) or "nothing: it takes only the messages"
     problems = [
         module.problem(f"{KEY}.{arg}", f"template {name} never asks for {arg!r}", expected, "leave it out")
         for arg in args

@@ -81,12 +81,6 @@ def defaults(schema: Schema) -> Any:
     return {"array": [], "object": {}}.get(schema.get("type", ""))
 
 
-def completed(tree: Tree, schema: Schema) -> Any:
-    """The tree's plain values over the schema's defaults, without keys that the schema lacks."""
-    known = {key: value for key, value in tree.items() if key in schema["properties"]}
-    return plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
-
-
 def known_keys(schema: Schema, prefix: str = "") -> list[str]:
     keys = []
     for key, value in schema.get("properties", {}).items():
@@ -95,19 +89,52 @@ def known_keys(schema: Schema, prefix: str = "") -> list[str]:
     return keys
 
 
-def typed(tree: Tree, schema: Schema) -> Tree:
-    """The tree with each plain value as it was written (``1001``, ``012``) where the schema takes text alone."""
+def fitted(tree: Tree, schema: Schema) -> Tree:
+    """The tree as the schema reads it: a plain value as it was written (``1001``, ``012``) where text alone is taken.
+
+    Sections that are written and left empty (null) are left out: they get their defaults.
+    """
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     others = others if isinstance(others, dict) else {}
-    return remade(tree, {key: _typed(value, properties.get(key, others)) for key, value in tree.items()})
+    kept: Tree = {}
+    for key, value in tree.items():
+        below = properties.get(key, others)
+        if isinstance(value, dict):
+            kept[key] = fitted(value, below)
+        elif value.value is not None or "properties" not in below:
+            kept[key] = _as_text(value, below)
+    return remade(tree, kept)
 
 
-def _typed(value: Leaf | Tree, schema: Schema) -> Leaf | Tree:
-    if isinstance(value, dict):
-        return typed(value, schema)
-    if value.text is None or accepts(value.value, schema) or not accepts(value.text, schema):
-        return value
-    return Leaf(value.text, value.origin)
+def _as_text(leaf: Leaf, schema: Schema) -> Leaf:
+    is_text = leaf.text is not None and not accepts(leaf.value, schema) and accepts(leaf.text, schema)
+    return Leaf(leaf.text, leaf.origin) if is_text else leaf
+
+
+def resolve(tree: Tree, schema: Schema, prefix: str = "") -> tuple[dict[str, Any], list[Problem]]:
+    """The plain values of a tree over the schema's defaults, without keys that it lacks, and the tree's mistakes."""
+    tree = fitted(tree, schema)
+    known = {key: value for key, value in tree.items() if key in schema["properties"]}
+    values = plain(merge({key: as_tree(value, "") for key, value in defaults(schema).items()}, known))
+    return values, check(tree, schema, prefix)
+
+
+def check_shape(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
+    """Known keys with a value in place of a section, or the other way round: nothing else can be looked at then."""
+    return check(_other_than_values(tree, schema), schema, prefix)
+
+
+def _other_than_values(tree: Tree, schema: Schema) -> Tree:
+    """The known keys that have something else in place of a section, or a mapping or list as their value."""
+    found: Tree = {}
+    for key, value in tree.items():
+        below = schema["properties"].get(key, {})
+        if "properties" in below:
+            is_section = isinstance(value, dict) and not isinstance(value, Replacing)
+            found[key] = _other_than_values(value, below) if is_section else value
+        elif below and (isinstance(value, dict) or isinstance(value.value, dict | list)):
+            found[key] = value
+    return found
 
 
 def check(tree: Tree, schema: Schema, prefix: str = "") -> list[Problem]:
@@ -124,18 +151,13 @@ def _check_section(tree: Tree, schema: Schema, prefix: str, known: list[str], ab
             problems.append(_unknown_key(dotted, value, known, prefix))
         elif isinstance(value, dict):
             problems += _check_mapping(value, properties[key], prefix, known, dotted)
-        elif not _fits(value.value, properties[key]):
+        elif not accepts(value.value, properties[key]):
             problems.append(_wrong_value(f"{prefix}{dotted}", value, properties[key]))
     return problems
 
 
-def _fits(value: Any, schema: Schema) -> bool:
-    # In place of a section only null may stand.
-    return value is None if "properties" in schema else accepts(value, schema)
-
-
 def _check_mapping(value: Tree, schema: Schema, prefix: str, known: list[str], dotted: str) -> list[Problem]:
-    if isinstance(value, Replacing) and not _fits(value.value.value, schema):
+    if isinstance(value, Replacing) and not accepts(value.value.value, schema):
         return [_wrong_value(f"{prefix}{dotted}", value.value, schema)]
     if "properties" in schema:
         return _check_section(value, schema, prefix, known, f"{dotted}.")
@@ -159,7 +181,7 @@ def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str)
     hint = foreign_hint([dotted, *below], known, prefix)
     if dotted in known:
         above, _, last = dotted.rpartition(".")
-        hint = f"it stands in its section: {above}: {{{last}: …}}"
+        hint = f"write it in its section: {above}: {{{last}: …}}"
     elif not hint:
         near = closest(dotted, known)
         hint = f"did you mean `{prefix}{near}`?" if near else "if nothing needs to read it, name it under `ignore:`"

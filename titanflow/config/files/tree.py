@@ -1,17 +1,14 @@
-"""The folder of configs: where its files are found, and how ``extends`` joins them."""
+"""The folder of configs: where its files are found."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.common.home import expanded
-from titanflow.files.interpolation import interpolate
-from titanflow.files.toml_source import read_toml
-from titanflow.files.yaml_source import Leaf, Tree, display, merge, read_tree
+from titanflow.files.yaml_source import Leaf, display
 
 PACKAGED = Path(__file__).parents[2] / "configs"
 CHECKOUT = Path(__file__).parents[3] / "configs"
@@ -38,7 +35,7 @@ class ConfigTree:
         """The file of an experiment, given by its name or by a path."""
         folder = self.root / "experiments"
         for path in (expanded(name), folder / name, folder / f"{name}.yaml"):
-            if _is_file(path):
+            if is_file(path):
                 return path
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         expected = f"a path, or one of {display(folder)}: {', '.join(known) or 'none'}"
@@ -51,9 +48,9 @@ class ConfigTree:
         folders.append(self.root / room)
         for folder in folders:
             for path in (folder / name, folder / f"{name}.yaml"):
-                if _is_file(path):
+                if is_file(path):
                     return path
-        if _is_file(itself := expanded(name)):
+        if is_file(itself := expanded(name)):
             return itself
         there = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
         near = did_you_mean(name, there) or did_you_mean(f"{name}.yaml", there)
@@ -69,36 +66,5 @@ class ConfigTree:
         raise ConfigError(Problem(f"no module file {stage}.yaml", expected=f"one in {display(self.root)}/modules"))
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  (Path's own is an error for a name too long for a file)
-
-
-def load(path: Path, problems: list[Problem]) -> Tree:
-    """A config file laid over the files that it ``extends``, its ``${…}`` replaced."""
-    return interpolate(_extended(path, ()), problems)
-
-
-def _extended(path: Path, below: tuple[Path, ...]) -> Tree:
-    path = path.resolve()
-    tree = read_toml(path) if path.suffix == ".toml" else read_tree(path)
-    extends = tree.pop("extends", None)
-    if extends is None:
-        return tree
-    merged: Tree = {}
-    for parent, origin in _parents(path, extends):
-        if parent in (*below, path):
-            cycle = " → ".join(display(file) for file in (*below, path, parent))
-            raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=origin))
-        if not _is_file(parent):
-            raise ConfigError(Problem(f"no such file: {display(parent)}", key="extends", origin=origin))
-        merged = merge(merged, _extended(parent, (*below, path)))
-    return merge(merged, tree)
-
-
-def _parents(path: Path, extends: Leaf | Tree) -> Iterator[tuple[Path, str]]:
-    value, origin = (extends.value, extends.origin) if isinstance(extends, Leaf) else (None, "")
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(Problem("extends takes a list of files", key="extends", origin=display(path)))
-    for name in names:
-        yield (path.parent / expanded(name)).resolve(), origin

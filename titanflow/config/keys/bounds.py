@@ -30,6 +30,7 @@ TRAINING: Mapping[str, Mapping[str, float]] = {
     "training.local_batch_size": COUNT,
     "training.global_batch_size": OR_ALL,
     "training.max_norm": POSITIVE,
+    "training.skip_rows": NATURAL,
     "optimizer.lr": NATURAL,
     "optimizer.beta1": BELOW_ONE,
     "optimizer.beta2": BELOW_ONE,

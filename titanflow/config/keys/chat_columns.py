@@ -49,7 +49,7 @@ def check_declaration(data: Data, key: str = "data") -> None:
     needed = [columns[name] for name in (*REQUIRED[data.chat_format], "role", "content") if name in columns]
     hint = f"take it out of {key}.leave_out"
     problems += [
-        Problem(f"{name!r} is what a conversation is read from", f"{key}.leave_out", hint=hint)
+        Problem(f"conversations are read from {name!r}", f"{key}.leave_out", hint=hint)
         for name in data.leave_out
         if name in needed
     ]

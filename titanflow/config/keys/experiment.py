@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from titanflow.common.errors import Problem
 from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.on_stale import OnStale
 from titanflow.run.wandb_record import LONGEST_TAG
 
 WHO = ("work_group", "user_name")
 """The keys that say whose a run is."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
-OnStale = Literal["error", "rerun", "keep"]
 
 
 @dataclass

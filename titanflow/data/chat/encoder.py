@@ -155,7 +155,7 @@ class ChatEncoder:
         except ChatRefused as refused:
             return refused
         except UnicodeEncodeError:
-            return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't")
+            return ChatRefused("it holds half a character (a lone surrogate), which UTF-8 can't encode")
         return rendered
 
     def _pieces(self, rendered: Rendered, borders: Set[int]) -> list[Piece]:
@@ -213,7 +213,9 @@ class ChatEncoder:
         said = self.tokenizer.decode(spoken)
         if not (self.renderer.is_marked or self.header) and (found := self._unasked(said, probe)):
             found = f"the template ignores add_generation_prompt: {found}"
-            hint = "mark what is the assistant's with {% generation %}, or render the header where it is asked for"
+            hint = (
+                "mark the assistant's text with {% generation %}, or write its header if add_generation_prompt is set"
+            )
             raise DataError(Problem(found, "chat.template", origin=self.name, hint=hint))
         # Some templates mark the line end after the end of turn as the assistant's, too.
         while spoken and not self.tokenizer.decode([spoken[-1]]).strip():
@@ -234,7 +236,8 @@ class ChatEncoder:
             return f"an answer would begin with {said.partition('answer')[0]!r}"
         asked = self.renderer.prompt(Conversation(probe[:1])).text
         _, behind = self._last_turn(probe)
-        return "it asks for another answer behind each" if behind.strip() and asked.endswith(behind) else ""
+        opens_another = behind.strip() and asked.endswith(behind)
+        return "it writes the header of another answer behind each answer" if opens_another else ""
 
     def _closes_conversations(self) -> bool:
         until, behind = self._last_turn([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])

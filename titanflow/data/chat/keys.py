@@ -31,7 +31,7 @@ OTHERS = ("role", "content", "name", "tool_call_id")
 
 _INTO_CONTENT = "write it into the content, as the model is to say it"
 _THOUGHTS = f"if these are thoughts, call them {THOUGHTS[0]}"
-_GOES_ON = "it says that the answer goes on, and a trained turn ends: write the whole answer"
+_GOES_ON = "it says that the answer goes on, but a trained turn must end: write the whole answer"
 _PARTLY = "a turn is trained as a whole: write one message for what is trained"
 _SYSTEM = "data.columns: {{system: {0}}} reads it as the system's message"
 _TEMPLATE_ARGS = "chat.template_args gives a template the same for every row"
@@ -49,7 +49,7 @@ MEANT: Mapping[str, str] = {
 MEANT_OF_ROWS: Mapping[str, str] = {
     **dict.fromkeys(("system_prompt", "system_message"), _SYSTEM),
     **dict.fromkeys(("chat_template_kwargs", "enable_thinking"), _TEMPLATE_ARGS),
-    **dict.fromkeys(THOUGHTS, "which answer's thoughts they are isn't said: write them into its message"),
+    **dict.fromkeys(THOUGHTS, "the answer that these thoughts belong to isn't named: write them into its message"),
     "documents": "write them into a message",
     "continue_final_message": _GOES_ON,
 }
@@ -66,7 +66,7 @@ def refused(found: Mapping[str, Any], key: str) -> list[Problem]:
     """
     problems = []
     for name in (name for name in UNCLEAR if _says_something(found.get(name))):
-        message = f"found {shown(found[name])}: some tools mark so what is trained, others what isn't"
+        message = f"found {shown(found[name])}: some tools mark the trained turns so, others the untrained ones"
         hint = f"data.columns: {{train: {name}}} reads 1 as trained; {_LEFT_OUT.format(name)}"
         problems.append(Problem(message, f"{key}{name}", expected="train: true or false", hint=hint))
     for name in (name for name in MEDIA if found.get(name)):

@@ -86,11 +86,11 @@ class ChatRenderer:
         Raises:
             ChatRefused: the template fails on it, isn't stable, or ends a trained turn with no special token.
         """
-        messages, tools, quoted = hide_quoted(self.given(conversation), conversation.tools, self.special)
-        shown = [{key: value for key, value in message.items() if key != "train"} for message in messages]
+        shown, tools, quoted = hide_quoted(self.given(conversation), conversation.tools, self.special)
         text, marked = self.program.text(shown, tools)
         turns, last = _turns(shown), len(shown) - 1
-        trained = [turn for turn in (turns if self.turns == "all" else turns[-1:]) if messages[turn].get("train", True)]
+        asked = turns if self.turns == "all" else turns[-1:]
+        trained = [turn for turn in asked if conversation.messages[turn].get("train", True)]
         if self.is_append_only:
             spans = [span for span, turn in zip(marked, turns, strict=True) if turn in trained]
             return Rendered(text, spans, trained, quoted, [start for start, _ in spans])
@@ -133,8 +133,8 @@ class ChatRenderer:
         whole = opening.continued(prompt, text, shown[-1])
         if whole is None:
             raise ChatRefused(
-                f"template {self.name} asks for messages[{len(shown) - 1}] with an opened {opening.tag}, and it has "
-                f"no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
+                f"template {self.name} ends the prompt of messages[{len(shown) - 1}] with {opening.tag}, and the "
+                f"message has no thoughts; give them as its reasoning_content, or {self._without_thoughts()}"
             )
         grown = len(whole) - len(text)
         return whole, [(start, end + grown if end > len(asked) else end) for start, end in marked]
@@ -227,8 +227,12 @@ class ChatRenderer:
         )
 
     def given(self, conversation: Conversation) -> Messages:
-        """The messages in the template's form: its own names for thoughts, arguments as text if it wants them so."""
-        messages = spelled(conversation.messages, self.program.source)
+        """The messages in the template's form: its own names for thoughts, arguments as text if it wants them so.
+
+        No template sees which turns are trained: a prompt is the same whether or not they are.
+        """
+        plain = [{key: value for key, value in message.items() if key != "train"} for message in conversation.messages]
+        messages = spelled(plain, self.program.source)
         return with_text_arguments(messages) if self.tool_arguments == "text" else messages
 
 

@@ -260,7 +260,7 @@ def _ends_of_turn(encoded: Dataset, tokenizer: LoadedTokenizer, plan: ChatPlan) 
         if found.within[end]:
             token = tokenizer.backend.id_to_token(end)
             message = f"{token} ends {found.ends[end]} turns and stands within {found.within[end]} others"
-            hint = "chat.turns: each or last trains no turn that the template ends otherwise because more follows"
+            hint = "a template may end a turn otherwise if more follows; chat.turns: each or last trains no such turn"
             expected = "ends at which generation can stop"
             raise DataError(Problem(message, "chat.template", plan.template_name, expected, hint))
     return found.ordered

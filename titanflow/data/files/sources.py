@@ -152,7 +152,7 @@ def load_from_hub(data: Data) -> Dataset:
     folder = expanded(data.dataset)
     if folder.is_dir() and (found := [part for part in ("[", "]", "?", "*", "::") if part in str(folder.absolute())]):
         # `datasets` takes a folder's name as a pattern, and would read other files or none.
-        hint = "rename the folder, or name it in data.path, where a name is a name"
+        hint = "rename the folder, or name it in data.path, which takes such names literally"
         message = f"{folder.absolute()} has {' and '.join(found)} in its name"
         raise DataError(Problem(message, "data.dataset", hint=hint))
     try:

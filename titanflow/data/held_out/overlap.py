@@ -34,10 +34,10 @@ def check_overlap(trained: Mapping[str, Path], judged: Mapping[str, Path]) -> No
 
 
 def _problem(name: str, shared: int, rows: int, origin: str, other: str, twin: str) -> Problem:
-    message = f"{shared} of the {rows} rows of {name} are trained on, in {other}: this one is {twin}"
+    message = f"{shared} of the {rows} rows of {name} are trained on, in {other}; this row equals {twin}"
     hint = (
-        "take them out of one of the two; or hold rows out of what is trained on, each source with the same shares: "
-        "equal rows are then in the same part, whatever files they stand in"
+        "take the rows out of one of the two; or hold rows out of the training data, with the same shares for each "
+        "source: equal rows are then in the same part, whatever files they stand in"
     )
     return Problem(message, "data", origin, "rows that nothing trains on", hint)
 

@@ -63,7 +63,8 @@ def divide(hashes: NDArray[np.uint64], held_out: HeldOut, name: str = "the sourc
     for part, value in asked.items():
         count = _count(part, value, different)
         if not count:
-            raise _refused(part, f"found {value}, of which none of {name}'s {len(different)} different rows is part")
+            message = f"found {value}, which takes none of {name}'s {len(different)} different rows"
+            raise _refused(part, message, "a larger share, or more data")
         is_in = hashes <= different[count - 1] if part == "test" else hashes >= different[-count]
         parts[is_in] = PARTS.index(part)
     return parts
@@ -109,7 +110,7 @@ def _limit(share: float) -> int:
     return max(1, int(share * (1 << BITS)))
 
 
-def _refused(part: str, message: str) -> DataError:
+def _refused(part: str, message: str, expected: str = "fewer rows, or more data") -> DataError:
     key = f"data.held_out.{part}" if part else "data.held_out"
-    hint = "a number takes so many different rows, a share (0.01) one row in so many"
-    return DataError(Problem(message, key, expected="fewer, or more data", hint=hint))
+    hint = "a whole number takes that many different rows, a share (0.01) that part of them"
+    return DataError(Problem(message, key, expected=expected, hint=hint))

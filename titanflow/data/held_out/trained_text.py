@@ -14,7 +14,8 @@ from titanflow.common.errors import DataError
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import OFFSETS_FILE, TOKENS_FILE
 from titanflow.data.tokenizer.tokenizer import TOKENIZER_FILE, load_tokenizer
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import StageRun
+from titanflow.run.training import Training
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 BATCH = 1 << 18
 """Tokens that are decoded at a time."""
 PIECE = 1 << 15
-TRAINED = ("pretrain", "sft")
 OVERLAP = 1 << 9
 """Tokens that each piece of a long document shares with the previous one, so that no wording is cut."""
 
@@ -75,7 +75,7 @@ class TrainedOn:
     def _add(self, name: str, folder: Path, seen: set[Path]) -> None:
         stage = self.planned.get(folder) or _stage_of(folder)
         if stage is None:
-            self.not_looked_at.append(f"what {name} was trained on: no stage of titanflow's made it")
+            self.not_looked_at.append(f"the training data of {name}, which titanflow did not train")
         elif stage.folder not in seen:
             self._add_rows(stage)
             before = stage.base or (stage.config.get("checkpoint") or {}).get("initial_load_path")
@@ -106,9 +106,9 @@ class TrainedOn:
 def _stage_of(folder: Path) -> StageRun | None:
     """The training stage of a model's folder, which is an export, a checkpoint, or the stage's own folder."""
     for place in (folder, *folder.absolute().parents[:2]):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            run = StageRun.read(place / RUN_FILE)
-            return run if run.stage in TRAINED else None
+        with suppress(DataError):
+            if (training := Training.of(place)) is not None:
+                return training.run
     return None
 
 

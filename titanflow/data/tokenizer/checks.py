@@ -38,7 +38,7 @@ def check_given(folder: Path) -> None:
         end = trained.backend.id_to_token(trained.end_of_text_id)
         found = f"transformers encodes a text behind {end} otherwise than by itself"
         expected = "an end of text that is a token wherever it stands"
-        hint = f"split_special_tokens in {CONFIG_FILE} takes that away, and single_word in {TOKENIZER_FILE}"
+        hint = f"split_special_tokens in {CONFIG_FILE} turns that off, and single_word in {TOKENIZER_FILE}"
         raise DataError(Problem(found, "tokenizer.path", str(folder / CONFIG_FILE), expected, hint))
 
 

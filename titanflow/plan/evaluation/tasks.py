@@ -108,12 +108,12 @@ def _fewshot_problems(module: Module, run: StageRun, task: SingleTask) -> list[P
         return []
     if INSIDE in task.name and named_splits(task, module.config["num_fewshot"]):
         message = f"{task.name} names no split for its {asked} examples"
-        hint = "without one, lm-eval takes the tested items, the asked one among them"
+        hint = "without one, lm-eval takes its examples from the tested items, the asked one among them"
         return [task.yaml.problem("task", message, "fewshot_split: a split of its data", hint)]
     if shared := asked_as_examples(task.config):
-        message = f"{', '.join(shared)} holds the examples and what is asked"
-        hint = "under one name of a split, lm-eval leaves the asked item out of its examples"
-        return [task.yaml.problem(DATA_FILES, message, "a file of examples that aren't asked", hint)]
+        message = f"{', '.join(shared)} holds both the examples and the tested items"
+        hint = "if both are one split, lm-eval leaves the asked item out of its examples"
+        return [task.yaml.problem(DATA_FILES, message, "a file of examples that aren't tested", hint)]
     there = examples(task.config, {name: _rows(module, run, name) for name in data_files(task.config)})
     if there is None or asked <= there:
         return []
@@ -145,7 +145,8 @@ def _chat_problems(module: Module, asked: AskedTasks) -> list[Problem]:
     for name in setting if isinstance(setting, list) and not asked.problems else ():
         if name not in known:
             hint = did_you_mean(name, known)
-            problems.append(module.problem("chat", f"{name!r} isn't asked", f"of {', '.join(asked.tasks)}", hint))
+            expected = f"one of {', '.join(asked.tasks)}"
+            problems.append(module.problem("chat", f"{name!r} isn't evaluated", expected, hint))
     for name, tasks in asked.tasks.items():
         metadata = {task.name: task.config.get("metadata") for task in tasks}
         if message := mixed(name, asked_as_chat(name, metadata, setting)):
@@ -162,10 +163,10 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     chats = [name for name in models if name == "sft" or name in with_template]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:
-        what = "auto asks tasks of lm-eval's library without the chat template"
-        found.append(f"{module.name}.chat: {what}, of {', '.join(chats)}: {_listed(plain)}")
+        what = f"auto asks {' and '.join(chats)} without the chat template in tasks of lm-eval's library"
+        found.append(f"{module.name}.chat: {what}: {_listed(plain)}")
     if leaking := [task.name for task in asked.single if task.of_library and own_answers(task, number)]:
-        what = "as lm-eval has it, a few-shot prompt may hold its own question and answer"
+        what = "as lm-eval defines it, a few-shot prompt may hold the asked question and its answer"
         found.append(f"{module.name}.num_fewshot: {what} in {_listed(leaking)}")
     return found
 

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from titanflow.architectures.new_tokens import new_tokens
 from titanflow.architectures.weights import model_weights
 from titanflow.config.keys.training import Lora
 from titanflow.plan.forecast.device import DeviceSpec
@@ -14,6 +15,7 @@ from titanflow.plan.forecast.flops import Counts, count
 from titanflow.plan.forecast.history import History, work_digest
 from titanflow.plan.forecast.layout import Layout
 from titanflow.plan.forecast.memory import Memory, memory
+from titanflow.plan.origin.inheritance import grown_rows
 from titanflow.run.checkpoints import complete_folders
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def forecast_stage(
     run: StageRun, resumes: bool, experiment: Experiment, device: DeviceSpec, history: History
 ) -> Forecast:
     """Forecasts one stage of a plan; ``resumes`` says that it continues from its newest checkpoint."""
-    module = experiment.stage(run.stage)
+    module = stage_module(run, experiment)
     launcher = run.config.get("launcher") or {}
     devices = int(launcher.get("nproc_per_node") or 1) * int(launcher.get("nnodes") or 1)
     known = Forecast(like=work_digest(run, experiment, device.name), devices=devices, device=device.name)
@@ -73,6 +75,14 @@ def forecast_stage(
         return known
     cost = None if known.seconds is None else cost_of(known.seconds, devices, price)
     return dataclasses.replace(known, price_per_hour=price, cost=cost)
+
+
+def stage_module(run: StageRun, experiment: Experiment) -> Module | None:
+    """A stage's module; for one that adds tokens, its model has the rows that they need."""
+    module = experiment.stage(run.stage)
+    if module is None or module.base is None or not new_tokens(run):
+        return module
+    return dataclasses.replace(module, model_args={**module.model_args, "vocab_size": grown_rows(module.base, run)})
 
 
 def _training(

@@ -12,7 +12,7 @@ from titanflow.config.device import stage_device, this_machine
 from titanflow.plan.forecast import device as devices
 from titanflow.plan.forecast.device import DeviceSpec
 from titanflow.plan.forecast.fit import does_not_fit, may_not_fit
-from titanflow.plan.forecast.forecast import forecast_stage
+from titanflow.plan.forecast.forecast import forecast_stage, stage_module
 from titanflow.plan.forecast.history import History
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
             continue
         device = device_of(plan.run.config.get("launcher") or {})
         plan.forecast = forecast = forecast_stage(plan.run, plan.state == "RESUME", experiment, device, history)
-        module = experiment.stage(plan.stage)
+        module = stage_module(plan.run, experiment)
         if module is None or not module.trains:
             continue
         if problem := does_not_fit(module, forecast, device):

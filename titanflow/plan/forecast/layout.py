@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from titanflow.config.batch import data_parallel_ranks, local_share
+from titanflow.config.batch import data_parallel_ranks, global_batch_size, local_share
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Bytes of a number, by torchtitan's name of its type."""
@@ -45,7 +45,7 @@ class Layout:
         if shard == -1:
             shard = max(1, processes // (replicate * tensor * context * pipeline))
         local, ranks = int(training["local_batch_size"]), data_parallel_ranks(config)
-        batch = int(training["global_batch_size"])
+        batch = global_batch_size(config) or local * ranks
         rows = local_share(batch, local, ranks) or local
         return cls(
             processes=processes,
@@ -55,7 +55,7 @@ class Layout:
             context=context,
             pipeline=pipeline,
             rows=rows,
-            batch=batch if batch > 0 else rows * ranks,
+            batch=batch,
             seq_len=int(training["seq_len"]),
             weight_bytes=BYTES[training["dtype"]],
             compute_bytes=BYTES[training["mixed_precision_param"]],

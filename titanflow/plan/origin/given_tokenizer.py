@@ -110,4 +110,4 @@ def _later_readers(module: Module, experiment: Experiment) -> Iterator[str]:
     for stage in EXPORTED:
         user = experiment.stage(stage)
         if user is not None and module.stage in loaded_exports(user):
-            yield f"{user.name} reads the export of {module.name}, which has one"
+            yield f"{user.name} reads the export of {module.name}, which holds a tokenizer"

@@ -14,10 +14,11 @@ from typing import Any
 
 from titanflow.architectures.base import FOLLOWS_SEQ_LEN, BaseArchitecture, is_mutable
 from titanflow.architectures.new_tokens import new_tokens, token_rows
-from titanflow.config.batch import global_batch_size
+from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
+from titanflow.data.tokenizer.tokenizer import described_size
 from titanflow.files.yaml_source import flatten
 from titanflow.publish.card.training_data import DATASET_FILE
 from titanflow.run.contract import StageRun
@@ -26,8 +27,8 @@ from titanflow.run.results import InheritanceRow
 SHOWN = (
     "optimizer.lr",
     "training.steps",
-    "training.local_batch_size",
-    "training.global_batch_size",
+    LOCAL,
+    GLOBAL,
     "training.seq_len",
     "debug.seed",
     "launcher.device",
@@ -100,7 +101,7 @@ def _dropout(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
 def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
     for key in SHOWN:
         before, here = _value(base.config, key), _value(run.config, key)
-        row = _own(key, before, here, base, run.origins.get(_written_key(key, run.config), ""))
+        row = _own(key, before, here, base, run.origins.get(rows_key(run.config) if key == GLOBAL else key, ""))
         if key == "training.seq_len" and base.seq_len and isinstance(here, int) and here > base.seq_len:
             row.here += f", longer than any row of {base.stage}'s, by sft.allow_longer_context"
         elif key == "launcher.device" and here == "auto" and not run.config["launcher"].get("pool"):
@@ -111,16 +112,10 @@ def _always(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
-    if key == "training.global_batch_size":
+    if key == GLOBAL:
         return global_batch_size(config)
     section, _, name = key.partition(".")
     return (config.get(section) or {}).get(name)
-
-
-def _written_key(key: str, config: Mapping[str, Any]) -> str:
-    """The key that sets a value: an unset global batch size follows from the local one."""
-    is_set = key != "training.global_batch_size" or (config.get("training") or {}).get("global_batch_size", -1) > 0
-    return key if is_set else "training.local_batch_size"
 
 
 def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow]:
@@ -129,9 +124,7 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
         if value != args.get(key) and not DROPOUT.fullmatch(key):
             yield _argument(key, args, {key: value}, run)
     if tokens := new_tokens(run):
-        rows = base.model_args.get("vocab_size", 0)
-        more = "" if run.tokenizer and run.tokenizer.is_dir() else " or more"
-        here = f"{token_rows(rows, run)}{more}, with {', '.join(tokens)}"
+        rows, here = base.model_args.get("vocab_size", 0), f"{grown_rows(base, run)}, with {', '.join(tokens)}"
         origin = _place(run.origins.get("sft.new_special_tokens", ""))
         yield InheritanceRow(key="model.vocab_size", how="changed", base=str(rows), here=here, origin=origin)
     for section in SECTIONS if base.config else ():
@@ -141,6 +134,14 @@ def _differing(base: BaseArchitecture, run: StageRun) -> Iterator[InheritanceRow
             is_shown = key in SHOWN or (key == "lora.dropout" and own.get("rank"))
             if value != theirs.get(name) and not is_shown:
                 yield _own(key, theirs.get(name), value, base, run.origins.get(key, ""))
+
+
+def grown_rows(base: BaseArchitecture, run: StageRun) -> int:
+    """Rows of the embedding of a stage that adds tokens; a tokenizer that isn't made yet has them behind the base's."""
+    rows: int = base.model_args.get("vocab_size", 0)
+    if base.tokenizer is None or (run.tokenizer and run.tokenizer.is_dir()):
+        return token_rows(rows, run)
+    return max(rows, described_size(base.tokenizer) + len(new_tokens(run)))
 
 
 def _inherited(base: BaseArchitecture, run: StageRun, own: set[str]) -> Iterator[InheritanceRow]:

@@ -11,23 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.config_json import UnreadArchitectureError
 from titanflow.architectures.families.registry import family_of
 from titanflow.architectures.hf_snapshot import names_repository
-from titanflow.architectures.huggingface import (
-    CONFIG_FILE,
-    check_weights_there,
-    describe_repository,
-    hugging_face,
-    identity,
-)
+from titanflow.architectures.huggingface import check_weights_there, describe_repository, identity
+from titanflow.architectures.outside_base import trained_as
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.home import expanded
 from titanflow.config.keys.repositories import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.plan.origin.hub_record import WEIGHTS, recorded
-from titanflow.run.contract import RESULT_FILE
 from titanflow.run.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -77,9 +70,7 @@ class InitialWeights:
                 folder = describe_repository(named, revision(module, key))
             else:
                 folder = _local(named, in_hf, misplaced_revision(key, named))
-            if not in_hf:
-                return cls(key, folder, problems=tuple(_other_training(folder, module, key)))
-            return cls(key, folder, identity(folder), tuple(_other_model(folder, module, key)))
+            return cls(key, folder, identity(folder) if in_hf else "", tuple(_other_model(folder, module, key)))
         except ConfigError as error:
             problems = tuple(_placed(problem, module, key) for problem in error.problems)
             return cls(key, None, recorded(module, key, manifest).get(WEIGHTS, ""), problems)
@@ -121,45 +112,28 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
     raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
 
 
-def _other_model(folder: Path, module: Module, key: str) -> Iterator[Problem]:
-    """Arguments that differ between ``config.json`` and the module; few of them would show in a tensor's shape.
+def _other_model(path: Path, module: Module, key: str) -> Iterator[Problem]:
+    """Arguments that differ between the module's model and the one whose weights lie there; others aren't checked.
 
-    Families that only torchtitan's adapters can read aren't checked.
+    Few would show in names and shapes once the stage starts: a changed theta or router never would.
     """
-    if not (folder / CONFIG_FILE).is_file():
-        return
     try:
-        given = hugging_face(folder)
+        given = trained_as(path)
     except UnreadArchitectureError:
-        return
+        # Only torchtitan's adapters can read such a family's weights.
+        given = None
     name, own = module.config["model"]["name"], module.model_args
-    dense = family_of(name).dense or name
-    if own and given.model_name != dense:
-        yield module.problem(key, f"found {given.stage}, a {given.model_name}, and the model is a {name}")
+    if given is None or not own:
         return
-    for argument in ARGUMENTS:
-        found = given.model_args.get(argument)
-        if argument in own and argument in given.model_args and own[argument] != found:
-            message = f"found {given.stage}, whose {argument} is {found!r}, and the model's is {own[argument]!r}"
-            hint = f"take its flavor, or set model.{argument}: {found!r}"
-            yield module.problem(key, message, hint=hint)
-
-
-def _other_training(path: Path, module: Module, key: str) -> Iterator[Problem]:
-    """Arguments that differ between a finished stage's model and the module; weights from elsewhere aren't checked.
-
-    Most would show in names and shapes of weights once the stage starts; a changed theta or router never would.
-    """
-    folder = next((one for one in (path, path.parent.parent) if (one / RESULT_FILE).is_file()), None)
-    if folder is None:
+    found = f"found the weights of {given.stage}"
+    if given.model_name not in (name, family_of(name).dense):
+        yield module.problem(key, f"{found}, a {given.model_name}, and the model is a {name}")
         return
-    base, name, own = BaseArchitecture.finished(folder), module.config["model"]["name"], module.model_args
-    if own and base.model_name not in (name, family_of(name).dense):
-        yield module.problem(key, f"found the weights of a {base.model_name}, and the model is a {name}")
-        return
-    for argument, found in base.other_arguments(own).items():
-        message = f"found weights whose {argument} is {found!r}, and the model's is {own[argument]!r}"
-        yield module.problem(key, message, hint=f"set model.{argument}: {found!r}, or begin with other weights")
+    for argument, theirs in given.other_arguments(own).items():
+        # What config.json doesn't say is a flavor's, and no fact of the weights.
+        if argument in ARGUMENTS or not given.in_hf:
+            message = f"{found}, whose {argument} is {theirs!r}, and the model's is {own[argument]!r}"
+            yield module.problem(key, message, hint=f"set model.{argument}: {theirs!r}, or begin with other weights")
 
 
 def _placed(problem: Problem, module: Module, key: str) -> Problem:

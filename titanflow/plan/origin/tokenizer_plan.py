@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,13 +103,13 @@ class TokenizerPlans:
         """Plans a copy of an outside base's tokenizer; returns its folder and fingerprint."""
         fingerprint, added = source.fingerprint, module.config["sft"]["new_special_tokens"]
         if added:
-            _check_new(added, source.folder, module)
+            _check_new(added, source, module)
             fingerprint = digest([fingerprint, added])
         folder = tokenizer_folder(self.workspace, fingerprint)
         if self.config is None:
             self.config = {"folder": str(folder), **_copied(source), "new_special_tokens": added}
         elif self.config["folder"] != str(folder):
-            message = f"{source.folder} is another tokenizer than this experiment's own, and a run prepares with one"
+            message = f"{source.folder} differs from this experiment's own tokenizer, and a run has only one"
             hint = "give the stage that starts from an outside base an experiment of its own"
             raise ConfigError(module.problem("sft.base", message, hint=hint))
         return folder, fingerprint
@@ -136,7 +138,7 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
         return
     assert module.base is not None
     other = f"{module.base.stage} has another tokenizer ({folder})"
-    message = f"found {given.named}, and {other}: fine-tuning keeps its base's"
+    message = f"found {given.named}, and {other}: fine-tuning keeps its base's tokenizer"
     hint = "leave it out here, or give it to the base and pretrain again"
     raise ConfigError(module.problem(given.key, message, hint=hint))
 
@@ -144,22 +146,30 @@ def _check_same(module: Module, given: GivenTokenizer, folder: Path, planned: st
 def _check_size(module: Module, given: GivenTokenizer) -> None:
     """Refuses a tokenizer with more tokens than the model has embeddings, if their number is known."""
     rows = module.model_args.get("vocab_size")
-    try:
+    with _readable(given, module):
         tokens = described_size(given.folder)
-    except (ValueError, TypeError, AttributeError) as error:
-        message = f"{given.named}: {TOKENIZER_FILE} can't be read: {error}"
-        raise ConfigError(module.problem(given.key, message)) from None
     if rows and tokens > rows:
         message = f"{given.named} has {tokens:,} tokens, and the model's vocab_size is {rows:,}"
         hint = f"set model.vocab_size to {tokens} or more, or take a smaller tokenizer"
         raise ConfigError(module.problem(given.key, message, f"at most {rows:,} tokens", hint))
 
 
-def _check_new(tokens: list[str], tokenizer: Path, module: Module) -> None:
-    described = json.loads((tokenizer / TOKENIZER_FILE).read_text(encoding="utf-8"))
-    added = {token["content"] for token in described.get("added_tokens") or []}
-    vocabulary = (described.get("model") or {}).get("vocab")
-    known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
+@contextmanager
+def _readable(given: GivenTokenizer, module: Module) -> Iterator[None]:
+    """Refuses a tokenizer whose file the block can't read."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"{given.named}: {TOKENIZER_FILE} can't be read: {error}"
+        raise ConfigError(module.problem(given.key, message)) from None
+
+
+def _check_new(tokens: list[str], given: GivenTokenizer, module: Module) -> None:
+    with _readable(given, module):
+        described = json.loads((given.folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+        added = {token["content"] for token in described.get("added_tokens") or []}
+        vocabulary = (described.get("model") or {}).get("vocab")
+        known = [token for token in tokens if token in added or (isinstance(vocabulary, dict) and token in vocabulary)]
     if known:
         message = f"found {', '.join(known)}, which the base's tokenizer has already"
         raise ConfigError(module.problem("sft.new_special_tokens", message, hint="leave out what it has"))

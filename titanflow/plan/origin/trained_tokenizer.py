@@ -23,7 +23,7 @@ def untrainable(module: Module, vocab_size: int) -> list[Problem]:
             message = "conversations are held out, and a tokenizer is trained on text"
             problems.append(module.problem(f"{key}.held_out", message, _GIVEN))
     if not vocab_size:
-        message = "unset, and of a family of one's own a plan doesn't know the model's vocabulary"
+        message = "unset, and a plan doesn't know the vocabulary of a family of one's own"
         expected = "the number of tokens that the tokenizer is to have, at most the model's vocab_size"
         hint = f"or name a tokenizer in `{KEYS[0]}`: {EXPECTED}"
         problems.append(module.problem("tokenizer.vocab_size", message, expected, hint))

@@ -14,25 +14,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
-from titanflow.common.hub_names import default_tag
 from titanflow.config.keys.after_training import Publish
-from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle
-from titanflow.publish.card.export_check import export_check
+from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.markdown import code, fence, plain
-from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results, local_task_names
+from titanflow.publish.card.model_index import LANGUAGE_MODELING, benchmark_files, eval_results
 from titanflow.publish.card.score_commands import drawn_tasks, inexact, score_commands
 from titanflow.publish.card.score_table import LastPublished, seeds_text
 from titanflow.publish.card.tables import (
     answers_table,
     data_table,
+    export_check,
     gate_table,
     markdown_table,
     results_table,
     training_table,
     weight_digests,
 )
-from titanflow.publish.card.training_data import hub_datasets, training_data
+from titanflow.publish.card.training_data import hub_datasets, stage_data
 from titanflow.publish.lineage import Lineage
+from titanflow.publish.settings import tag_of
 from titanflow.run.contract import METRICS_FILE
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import counted
@@ -56,15 +56,15 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
         settings=settings,
-        tag=settings.tag or default_tag(lineage.experiment, lineage.run, settings.revision),
+        tag=tag_of(settings, lineage.experiment, lineage.run),
         # A base model carries the template too, but has never seen a conversation.
         chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
-        code=sorted(name for name in bundle if name.endswith(".py") and "/" not in name),
+        code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
         lineage=lineage,
         model=lineage.published.result,
-        evaluation=lineage.evaluation,
+        evaluation=lineage.evaluation.result if lineage.evaluation else None,
         gate=lineage.gate,
         digests=weight_digests(lineage, bundle),
         versions=sorted(versions(lineage).items()),
@@ -78,36 +78,34 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
 
 
 def tables(lineage: Lineage) -> dict[str, Any]:
-    """The card's tables in markdown, the evaluated tasks, and whether some of them are the experiment's own."""
-    evaluation, folder, gate = lineage.evaluation, lineage.evaluation_folder, lineage.gate
+    """The card's tables in markdown, and what it says of its scores."""
+    found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    evaluated = sorted(evaluation.scores.get(lineage.evaluated_as, {})) if evaluation else []
-    local = local_task_names(folder) if folder else frozenset()
+    data = [one for stage in lineage.trained for one in stage_data(stage.name, stage.run.data, lineage.datasets)]
     return {
-        "results": markdown_table(results_table(evaluation, lineage.evaluated_as, last)) if evaluation else "",
-        "answers": markdown_table(answers_table(evaluation)) if evaluation else "",
+        "results": markdown_table(results_table(found, last)) if found else "",
+        "answers": markdown_table(answers_table(found.result)) if found else "",
         "checks": markdown_table(gate_table(gate)) if gate else "",
         "training": markdown_table(training_table(lineage.trained)),
-        "data": markdown_table(data_table(training_data({stage.name: stage.folder for stage in lineage.trained}))),
-        "drawn": drawn_tasks(folder) if folder else [],
-        "inexact": inexact(folder) if folder else [],
-        "seeds": seeds_text(evaluation.seeds) if evaluation else "",
-        "tasks": evaluated,
-        "has_local_tasks": any(task in local for task in evaluated),
+        "data": markdown_table(data_table(data)),
+        "drawn": drawn_tasks(found) if found else [],
+        "inexact": inexact(found.run.config) if found else [],
+        "seeds": seeds_text(found.result.seeds) if found else "",
+        "has_local_tasks": bool(found and found.own & found.scores.keys()),
     }
 
 
 def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
     """The commands that reproduce the scores; none if the scores compare with nothing, or are a checkpoint's."""
-    folder, evaluation = lineage.evaluation_folder, lineage.evaluation
-    if folder is None or evaluation is None or evaluation.limit is not None or evaluation.backend == "native":
+    found = lineage.evaluation
+    if found is None or found.result.limit is not None or found.result.backend == "native":
         return []
-    return score_commands(folder, lineage.export, bundle)
+    return score_commands(found, lineage.export, bundle)
 
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
     """The card's front matter. It has scores only if whole tasks were evaluated."""
-    datasets = list(dict.fromkeys(found for stage in lineage.trained for found in hub_datasets(stage.config)))
+    datasets = list(dict.fromkeys(found for stage in lineage.trained for found in hub_datasets(stage.run.config)))
     return ModelCardData(
         model_name=name,
         license=settings.license,
@@ -119,7 +117,7 @@ def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:
         base_model=lineage.base_model or None,
         datasets=datasets or None,
         tags=["titanflow", "torchtitan", *settings.tags],
-        eval_results=eval_results(lineage.evaluation, lineage.evaluated_as) if lineage.evaluation else None,
+        eval_results=eval_results(lineage.evaluation) if lineage.evaluation else None,
     )
 
 
@@ -128,9 +126,8 @@ def card_files(lineage: Lineage) -> dict[str, bytes]:
     files = {}
     if curve := loss_picture(lineage):
         files[LOSS_CURVE] = curve
-    if lineage.evaluation and lineage.evaluation_folder:
-        local = local_task_names(lineage.evaluation_folder)
-        files |= benchmark_files(lineage.evaluation, lineage.evaluated_as, local)
+    if lineage.evaluation:
+        files |= benchmark_files(lineage.evaluation)
     return files
 
 
@@ -142,5 +139,5 @@ def loss_picture(lineage: Lineage) -> bytes | None:
 
 def versions(lineage: Lineage) -> dict[str, str]:
     """The versions that the stages recorded; the published stage's win."""
-    evaluated = lineage.evaluation.versions if lineage.evaluation else {}
+    evaluated = lineage.evaluation.result.versions if lineage.evaluation else {}
     return {"titanflow": __version__} | evaluated | lineage.published.result.versions

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from titanflow.common.errors import Problem
 from titanflow.config.keys.after_training import Publish
-from titanflow.publish.card.languages import EXPECTED, is_language, language_hint
 from titanflow.publish.card.markdown import BIDI
 from titanflow.run.contract import StageRun
 
@@ -37,6 +36,32 @@ LICENSE_EXPECTED = (
 )
 LICENSE_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 LICENSE_LINK = re.compile(r"https?://[^\s<>\"`]+")
+
+SPECIAL = ("code", "multilingual")
+"""The names that a Hub takes beside the codes of ISO 639."""
+LANGUAGE_EXPECTED = f"a code of ISO 639-1 (two lowercase letters) or 639-3 (three), or {' or '.join(SPECIAL)}"
+_CODES = """
+aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
+et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj
+kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv
+ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta te tg th
+ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+CODES = frozenset(_CODES.split())
+"""All codes of ISO 639-1, of two letters; the standard isn't extended any more."""
+THREE_LETTERS = re.compile(r"(?!q[a-t])[a-z]{3}")
+"""The shape of the 8,000 codes of ISO 639-2 and 639-3; qaa to qtz stand for no language."""
+_NAMES = """
+arabic=ar bengali=bn bulgarian=bg catalan=ca chinese=zh croatian=hr czech=cs danish=da dutch=nl english=en
+estonian=et finnish=fi french=fr german=de greek=el gujarati=gu hebrew=he hindi=hi hungarian=hu icelandic=is
+indonesian=id irish=ga italian=it japanese=ja korean=ko latin=la latvian=lv lithuanian=lt malay=ms marathi=mr
+norwegian=no persian=fa polish=pl portuguese=pt punjabi=pa romanian=ro russian=ru serbian=sr slovak=sk slovenian=sl
+spanish=es swahili=sw swedish=sv tamil=ta telugu=te thai=th turkish=tr ukrainian=uk urdu=ur vietnamese=vi welsh=cy
+"""
+NAMES = dict(pair.split("=") for pair in _NAMES.split())
+"""The codes of languages by their English names."""
+COUNTRIES = {"cn": "zh", "cz": "cs", "dk": "da", "gr": "el", "in": "hi", "iw": "he", "jp": "ja", "ua": "uk", "us": "en"}
+"""Codes of countries, and a withdrawn one, that stand for no language; `se` and `kr` do stand for one."""
 
 
 def card_problems(settings: Publish, run: StageRun) -> list[Problem]:
@@ -63,7 +88,7 @@ def _license_problems(settings: Publish, run: StageRun) -> list[Problem]:
     elif not LICENSE_NAME.fullmatch(name):
         problems.append(_problem(run, "license_name", f"found {name!r}", expected))
     if link and not (LICENSE_LINK.fullmatch(link) and _host(link)):
-        found = f"found {link!r}, which nothing would lead to"
+        found = f"found {link!r}, which is no web address"
         problems.append(_problem(run, "license_link", found, "the address of the licence's text: https://…"))
     return problems
 
@@ -88,10 +113,26 @@ def _squeezed(name: str) -> str:
 
 def _language_problems(settings: Publish, run: StageRun) -> list[Problem]:
     return [
-        _problem(run, "language", f"found {found!r}", EXPECTED, language_hint(found))
+        _problem(run, "language", f"found {found!r}", LANGUAGE_EXPECTED, _language_hint(found))
         for found in settings.language
-        if not is_language(found)
+        if not _is_language(found)
     ]
+
+
+def _is_language(code: str) -> bool:
+    return code in CODES or code in SPECIAL or THREE_LETTERS.fullmatch(code) is not None
+
+
+def _language_hint(found: str) -> str:
+    """The code that a language's name, a locale or a country's code likely means."""
+    lowered = found.strip().lower()
+    code = re.split("[-_]", lowered)[0]
+    code = COUNTRIES.get(code, code)
+    if _is_language(code):
+        return f"did you mean {code}?"
+    names = NAMES | {one: one for one in SPECIAL}
+    near = difflib.get_close_matches(lowered, names, n=1)
+    return f"did you mean {names[near[0]]}?" if near else "of program text: code"
 
 
 def _text_problems(settings: Publish, run: StageRun) -> list[Problem]:

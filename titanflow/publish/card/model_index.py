@@ -7,14 +7,12 @@ as a benchmark (https://huggingface.co/docs/hub/eval-results).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from titanflow.evals.library import index
 from titanflow.publish.card.score_table import metrics
-from titanflow.run.results import EvaluateResult
+from titanflow.publish.lineage import EvaluatedStage
 
 LANGUAGE_MODELING = "text-generation"
 EVAL_RESULTS = ".eval_results"
@@ -44,54 +42,50 @@ BENCHMARKS = (
 """Registered benchmarks as of November 2026; the Hub wants a file for each variant."""
 
 
-def eval_results(evaluation: EvaluateResult, model: str) -> list[EvalResult] | None:
-    """A model's scores as entries of the ``model-index``; None if there are none, or only of a part of each task."""
-    if evaluation.limit is not None:
+def eval_results(evaluation: EvaluatedStage) -> list[EvalResult] | None:
+    """The published model's scores as entries of the ``model-index``; None if no whole task was scored."""
+    result = evaluation.result
+    if result.limit is not None:
         return None
     results = [
         EvalResult(
             task_type=LANGUAGE_MODELING,
             dataset_type=task,
             dataset_name=task,
-            dataset_revision=evaluation.task_versions.get(task),
-            dataset_args={"num_few_shot": evaluation.n_shot[task]} if task in evaluation.n_shot else None,
+            dataset_revision=result.task_versions.get(task),
+            dataset_args={"num_few_shot": result.n_shot[task]} if task in result.n_shot else None,
             metric_type=metric,
             metric_name=metric,
             metric_value=value,
         )
-        for task, scores in evaluation.scores.get(model, {}).items()
+        for task, scores in evaluation.scores.items()
         for metric, value in metrics(scores).items()
     ]
     return results or None
 
 
-def benchmark_files(evaluation: EvaluateResult, model: str, local: frozenset[str]) -> dict[str, bytes]:
+def benchmark_files(evaluation: EvaluatedStage) -> dict[str, bytes]:
     """``.eval_results/<task>.yaml`` for each score that one of the Hub's benchmarks takes.
 
-    There is none for a limited evaluation, nor for a task of the user's own with a benchmark's name (``local``). Values
+    There is none for a limited evaluation, nor for a task of the user's own with a benchmark's name. Values
     are percentages, as on the Hub's leaderboards. There is no date: the Hub takes the commit's.
     """
-    if evaluation.limit is not None:
+    result = evaluation.result
+    if result.limit is not None:
         return {}
     files = {}
     for benchmark in BENCHMARKS:
-        scores = metrics(evaluation.scores.get(model, {}).get(benchmark.task, {}))
-        if benchmark.metric not in scores or benchmark.task in local:
+        scores = metrics(evaluation.scores.get(benchmark.task, {}))
+        if benchmark.metric not in scores or benchmark.task in evaluation.own:
             continue
         entry = EvalResultEntry(
             dataset_id=benchmark.dataset,
             task_id=benchmark.task_id,
             value=round(100 * scores[benchmark.metric], 4),
             source_url=HARNESS_URL,
-            source_name=f"lm-evaluation-harness {evaluation.versions.get('lm_eval', '')}".strip(),
-            notes=", ".join(filter(None, (f"{evaluation.n_shot.get(benchmark.task, 0)}-shot", benchmark.note))),
+            source_name=f"lm-evaluation-harness {result.versions.get('lm_eval', '')}".strip(),
+            notes=", ".join(filter(None, (f"{result.n_shot.get(benchmark.task, 0)}-shot", benchmark.note))),
         )
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
         files[f"{EVAL_RESULTS}/{benchmark.task}.yaml"] = text.encode()
     return files
-
-
-def local_task_names(folder: Path) -> frozenset[str]:
-    """The names of the tasks from the user's own files, which the evaluate stage copies to ``tasks``."""
-    own = index(folder / "tasks")
-    return frozenset([*own.tasks, *own.groups])

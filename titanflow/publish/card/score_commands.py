@@ -12,53 +12,45 @@ from titanflow.architectures.remote_code import EVALS
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.known_names import GENERATE
-from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle
-from titanflow.publish.task_files import TASKS_FOLDER, evaluated_tasks
+from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle, modelling_code
+from titanflow.publish.lineage import EvaluatedStage
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
-def score_commands(evaluation: Path, export: Path, bundle: Bundle) -> list[str]:
+def score_commands(evaluation: EvaluatedStage, export: Path, bundle: Bundle) -> list[str]:
     """A command for the tasks that are asked as a conversation and one for the others, if there are such.
 
     The experiment's own tasks are left out if the bundle lacks their files. Empty if the evaluation left no record of
     how it asked.
     """
-    found = evaluated_tasks(evaluation)
-    if found is None:
-        return []
-    run, asked = found
-    setting, missing = run.config.get("chat", "auto"), unpublished(asked, evaluation, bundle)
+    config = evaluation.run.config
+    setting, missing = config.get("chat", "auto"), unpublished(evaluation.asked, bundle)
     parts: dict[bool, list[str]] = {}
-    for name, tasks in asked.tasks.items():
+    for name, tasks in evaluation.asked.tasks.items():
         if name not in missing:
             metadata = {task.name: task.config.get("metadata") for task in tasks}
             chat = any(asked_as_chat(name, metadata, setting).values())
             parts.setdefault(chat, []).append(name)
-    model = model_args(export, bundle, run.config)
-    return [_command(names, chat, run.config, model, bundle) for chat, names in parts.items()]
+    model = model_args(export, bundle, config)
+    return [_command(names, chat, config, model, bundle) for chat, names in parts.items()]
 
 
-def unpublished(asked: AskedTasks, evaluation: Path, bundle: Bundle) -> list[str]:
+def unpublished(asked: AskedTasks, bundle: Bundle) -> list[str]:
     """The experiment's own tasks and groups, if the bundle lacks one of their files."""
-    files = (path.relative_to(evaluation / TASKS_FOLDER).as_posix() for path in asked.files)
+    files = (path.relative_to(asked.folder).as_posix() for path in asked.files if asked.folder)
     return [] if all(f"{TASKS}/{file}" in bundle for file in files) else asked.own
 
 
-def drawn_tasks(evaluation: Path) -> list[str]:
+def drawn_tasks(evaluation: EvaluatedStage) -> list[str]:
     """The tasks whose answers are drawn at random: lm-eval draws others, whose scores are only near these."""
-    found = evaluated_tasks(evaluation)
-    if found is None:
-        return []
-    given = found[0].config.get("gen_kwargs") or {}
-    return [task.name for task in found[1].single if _is_drawn(task.config, given)]
+    given = evaluation.run.config.get("gen_kwargs") or {}
+    return [task.name for task in evaluation.asked.single if _is_drawn(task.config, given)]
 
 
-def inexact(evaluation: Path) -> list[str]:
-    """The settings that make a score's last digits depend on the device and on the batches."""
-    found = evaluated_tasks(evaluation)
-    config = found[0].config if found else {}
+def inexact(config: Mapping[str, Any]) -> list[str]:
+    """The settings of an evaluation that make a score's last digits depend on the device and on the batches."""
     dtype = config.get("dtype", "float32")
     return [*([dtype] if dtype != "float32" else []), *(["vLLM"] if config.get("backend") == "vllm" else [])]
 
@@ -75,7 +67,7 @@ def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
     if config.get("backend") == "vllm":
         # lm-eval's --seed doesn't reach vLLM, which draws the answers.
         given.append(f"seed={config.get('seed', 1234)}")
-    if any(name.endswith(".py") and "/" not in name for name in bundle):
+    if modelling_code(bundle):
         given.append("trust_remote_code=True")
     # By default lm-eval uses the tokens that a tokenizer puts around a text, and its begin token if it has one.
     if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:

@@ -1,8 +1,9 @@
-"""The card's tables: results, training, data, digests. Every cell is markdown that is safe to show."""
+"""The card's tables and figures: results, training, data, digests. Every cell is markdown that is safe to show."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from titanflow.publish.bundle import WEIGHTS, Bundle
@@ -10,7 +11,7 @@ from titanflow.publish.card.markdown import plain
 from titanflow.publish.card.score_table import MISSING, LastPublished, columns, score_rows
 from titanflow.publish.card.training_data import TrainingData
 from titanflow.publish.gate.figures import outcome
-from titanflow.publish.lineage import Lineage, TrainedStage, hyperparameters
+from titanflow.publish.lineage import EvaluatedStage, Lineage, TrainedStage, hyperparameters
 from titanflow.run.results import EvaluateResult, GateDecision
 
 LONGEST_ANSWER = 400
@@ -20,9 +21,9 @@ Table = list[list[str]]
 """The header's cells first, then a list for each row."""
 
 
-def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | None) -> Table:
+def results_table(evaluation: EvaluatedStage, last: LastPublished | None) -> Table:
     """A row for each task and metric, a column for each model: base | sft | what was published last."""
-    models = [plain(name) for name in columns(evaluation, model)]
+    models = [plain(name) for name in columns(evaluation.result, evaluation.model)]
     before = [f"last published ({plain(last.run)})"] if last else []
     rows = [
         [
@@ -33,7 +34,7 @@ def results_table(evaluation: EvaluateResult, model: str, last: LastPublished | 
             plain(row.metric) + row.arrow,
             *(str(score) for score in row.scores),
         ]
-        for row in score_rows(evaluation, model, last)
+        for row in score_rows(evaluation.result, evaluation.model, last)
     ]
     return [["task", "version", "n-shot", "samples", "metric", *models, *before], *rows] if rows else []
 
@@ -121,6 +122,20 @@ def weight_digests(lineage: Lineage, bundle: Bundle) -> list[tuple[str, str, str
     ]
 
 
+def export_check(figures: Mapping[str, float]) -> str:
+    """The figures of a training stage's ``parity`` as half a sentence, without those that weren't measured."""
+    found = []
+    if "relative_error" in figures:
+        found.append(f"its logits differ by at most {figures['relative_error']:.2g} of the largest")
+    if "argmax_agreement" in figures:
+        at = f" of {figures['positions']:,.0f} positions" if "positions" in figures else " of the positions"
+        found.append(f"the likeliest token is the same at {_share(figures['argmax_agreement'])}{at}")
+    if "greedy_agreement" in figures:
+        of = f" of {figures['greedy_tokens']:,.0f}" if "greedy_tokens" in figures else ""
+        found.append(f"it generates the same tokens ({_share(figures['greedy_agreement'])}{of})")
+    return ", ".join(found)
+
+
 def number_text(value: Any) -> str:
     """A cell: counts with thousands separators, losses to four digits, learning rates as written."""
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
@@ -140,3 +155,7 @@ def markdown_table(table: Table) -> str:
 
 def _bound(value: float) -> str:
     return f"{value:+.4f}" if math.isfinite(value) else "∞"
+
+
+def _share(share: float) -> str:
+    return "all" if share == 1 else f"{share:.1%}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, PreparedData, StageRun
 
 DATASET_FILE = "dataset.json"
 PARTS = {"train": "trained on", "validation": "held out"}
@@ -38,8 +39,26 @@ class TrainingData:
 
 
 def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
-    """Each training stage's data by its folder; a mixture's sources are separate. Streamed data has no counts."""
-    return [one for stage, folder in stages.items() for one in _stage_data(stage, folder)]
+    """Each training stage's data by its folder; that of a stage without a ``run.yaml`` isn't known."""
+    found = []
+    for stage, folder in stages.items():
+        # The file may be missing, or another version wrote it.
+        with suppress(OSError, ValueError):
+            run = StageRun.read(folder / RUN_FILE)
+            found += stage_data(stage, run.data, prepared_datasets(folder.parent))
+    return found
+
+
+def prepared_datasets(run: Path) -> dict[str, Any]:
+    """The ``dataset.json`` of each folder that a run prepared or found prepared, by its path, as the run noted it."""
+    result = run / "prepare" / RESULT_FILE
+    return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
+
+
+def stage_data(stage: str, data: PreparedData, datasets: Mapping[str, Any]) -> list[TrainingData]:
+    """One stage's data; a mixture's sources are separate. Streamed data has no counts."""
+    places = [(label, place) for part, label in PARTS.items() for place in _sources(getattr(data, part), datasets)]
+    return [_described(stage, label, _info(place, datasets)) for label, place in places]
 
 
 def hub_datasets(config: Mapping[str, Any]) -> list[str]:
@@ -54,30 +73,17 @@ def is_repository(name: str) -> bool:
     return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and not Path(name).exists()
 
 
-def _stage_data(stage: str, folder: Path) -> Iterator[TrainingData]:
-    try:
-        run = StageRun.read(folder / RUN_FILE)
-    except (OSError, ValueError):
-        # The file is missing, or another version wrote it.
-        return
-    result = folder.parent / "prepare" / RESULT_FILE
-    prepared = json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
-    for part, label in PARTS.items():
-        for place in _sources(getattr(run.data, part), prepared):
-            yield _described(stage, label, _info(place, prepared))
-
-
-def _sources(place: Path | None, prepared: Mapping[str, Any]) -> list[Path]:
+def _sources(place: Path | None, datasets: Mapping[str, Any]) -> list[Path]:
     if place is None:
         return []
-    members = (_info(place, prepared).get("mixture") or {}).get("members") or {}
+    members = (_info(place, datasets).get("mixture") or {}).get("members") or {}
     return [Path(member) for member in members.values()] or [place]
 
 
-def _info(place: Path, prepared: Mapping[str, Any]) -> dict[str, Any]:
+def _info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
     """A prepared folder's ``dataset.json``, as the run noted it or as it lies there; empty if neither is left."""
-    if str(place) in prepared:
-        return dict(prepared[str(place)])
+    if str(place) in datasets:
+        return dict(datasets[str(place)])
     path = place / DATASET_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -21,23 +21,22 @@ from titanflow.config.keys.after_training import Gate
 from titanflow.publish.gate.paired_bootstrap import Pairs, paired_interval
 from titanflow.publish.gate.published import Published
 from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples, as_array
-from titanflow.run.results import Comparison, EvaluateResult, GateDecision, Threshold, is_stderr
+from titanflow.publish.lineage import EvaluatedStage
+from titanflow.run.results import Comparison, GateDecision, Threshold, is_stderr
 
 ROUNDING = 1e-9
 """A bound has to clear the margin by this much, so that the rounding of equal sums decides nothing."""
 LISTED = 3
 """How many tasks a reason names."""
-ANEW = "publish once with better_than_last: false, and the next one is compared with that"
+ANEW = "publish once with better_than_last: false, and the next model is compared with this one"
 
 
-def decide(
-    gate: Gate, evaluation: EvaluateResult, model: str, samples: Samples | None, last: Published | None
-) -> GateDecision:
-    """Whether ``model``, as the evaluation calls it, may replace the model that was published last.
+def decide(gate: Gate, evaluation: EvaluatedStage, samples: Samples | None, last: Published | None) -> GateDecision:
+    """Whether the evaluated model may replace the model that was published last.
 
     ``samples`` are its own. ``last`` is None if nothing was published yet; the model then passes.
     """
-    thresholds = [threshold(key, bound, evaluation, model) for key, bound in gate.thresholds.items()]
+    thresholds = [threshold(key, bound, evaluation) for key, bound in gate.thresholds.items()]
     missed = [missed_by(one) for one in thresholds if not one.passed]
     decision = GateDecision(
         passed=not missed,
@@ -49,10 +48,10 @@ def decide(
     return compared(decision, gate, samples, last) if gate.better_than_last else decision
 
 
-def threshold(key: str, bound: float, evaluation: EvaluateResult, model: str) -> Threshold:
+def threshold(key: str, bound: float, evaluation: EvaluatedStage) -> Threshold:
     """One threshold beside the score; a score that isn't a number doesn't reach it."""
     task, _, metric = key.rpartition("/")
-    scores, better = evaluation.scores.get(model, {}), evaluation.higher_is_better.get(task, {})
+    scores, better = evaluation.scores, evaluation.result.higher_is_better.get(task, {})
     if metric not in scores.get(task, {}) and metric.partition(",")[0] not in better:
         known = [f"{task}/{name}" for task, found in scores.items() for name in found if not is_stderr(name)]
         raise unknown(f"nothing was evaluated as {key!r}", "thresholds", key, known)
@@ -80,7 +79,7 @@ def compared(decision: GateDecision, gate: Gate, samples: Samples | None, last: 
         raise ConfigError(Problem("the evaluation kept no samples", "publish.gate.better_than_last", hint=hint))
     tasks = compared_tasks(gate, samples, last)
     if last is None:
-        return with_reason(decision, True, "the first model here: there is none to compare it with")
+        return with_reason(decision, True, "nothing was published here before, so there is nothing to compare it with")
     decision = decision.model_copy(update={"against": last.name})
     if last.samples is None:
         return with_reason(decision, False, f"{last.name} was published without its samples; {ANEW}")
@@ -158,7 +157,7 @@ def differences_in_task(task: str, metric: str, new: TaskSamples | None, last: T
     if gone or added:
         yield f"{task}: {len(gone)} of the last one's {len(last.keys)} samples are missing, {len(added)} are new"
     elif not alike(new.metrics[metric], last.metrics[metric], new.keys, last.keys):
-        yield f"{task}/{metric} is made otherwise of its samples"
+        yield f"{task}/{metric} is computed from its samples in another way"
 
 
 def alike(new: MetricSamples, last: MetricSamples, new_keys: list[str], last_keys: list[str]) -> bool:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from titanflow.publish.bundle import LINEAGE, SAMPLES, Bundle, file_entry, is_exported
-from titanflow.publish.difference import same
+from titanflow.publish.bundle import LINEAGE, SAMPLES, Bundle, is_exported, same
 from titanflow.publish.gate.samples import Samples
 from titanflow.run.results import GateDecision
 
@@ -77,11 +76,8 @@ def numbers(scores: Any) -> dict[str, dict[str, float]]:
 def last_in_folder(folder: Path, exported: Bundle) -> Published | None:
     if not (folder / LINEAGE).is_file():
         return None
-    standing = {path.name: path for path in folder.iterdir() if is_exported(path.name) and path.is_file()}
-    is_this = standing.keys() == exported.keys() and all(
-        standing[name].stat().st_size == entry.size and file_entry(standing[name]).sha256 == entry.sha256
-        for name, entry in exported.items()
-    )
+    standing = {path.name for path in folder.iterdir() if is_exported(path.name) and path.is_file()}
+    is_this = standing == exported.keys() and all(entry.is_at(folder / name) for name, entry in exported.items())
     record, samples = _read(folder)
     name = "/".join(str(record[key]) for key in ("experiment", "run") if record.get(key)) or folder.name
     return Published(name, is_this, record, samples)

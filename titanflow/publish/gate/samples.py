@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from titanflow.publish.gate.paired_bootstrap import AGGREGATIONS
-from titanflow.run.results import EvaluateResult
+from titanflow.publish.lineage import EvaluatedStage
 
 KEY_DIGITS = 16
 """Hexadecimal digits of a sample's key: two of a million samples share one in a task of forty million."""
@@ -83,28 +83,25 @@ def compact(value: Score) -> int | float | list[int | float]:
     return int(value) if value.is_integer() else value
 
 
-def read_samples(
-    folder: Path, model: str, evaluation: EvaluateResult, config: Mapping[str, Any] | None = None
-) -> Samples | None:
-    """A model's score on each sample, from the files in the evaluation's folder; None if it left none.
+def read_samples(evaluation: EvaluatedStage) -> Samples | None:
+    """The published model's score on each sample, from the files in the evaluation's folder; None if it left none.
 
-    ``config`` is the evaluate module's, of which :data:`SETTINGS` are kept. A metric is left out if its score can't be
-    computed again from its samples, such as one that compares texts.
+    A metric is left out if its score can't be computed again from its samples, such as one that compares texts.
     """
-    tasks = {}
-    for task, scores in evaluation.scores.get(model, {}).items():
-        path = folder / f"samples_{model}_{task}.jsonl"
+    tasks, result, config = {}, evaluation.result, evaluation.run.config
+    for task, scores in evaluation.scores.items():
+        path = evaluation.folder / f"samples_{evaluation.model}_{task}.jsonl"
         if path.is_file():
-            tasks[task] = task_samples(lines(path), scores, evaluation.higher_is_better.get(task, {}))
-            tasks[task].version = evaluation.task_versions.get(task, "")
-            tasks[task].n_shot = evaluation.n_shot.get(task, 0)
+            tasks[task] = task_samples(lines(path), scores, result.higher_is_better.get(task, {}))
+            tasks[task].version = result.task_versions.get(task, "")
+            tasks[task].n_shot = result.n_shot.get(task, 0)
     if not tasks:
         return None
     return Samples(
-        lm_eval=evaluation.versions.get("lm_eval", ""),
-        limit=evaluation.limit,
-        seeds=evaluation.seeds,
-        settings={key: config[key] for key in SETTINGS if key in config} if config else {},
+        lm_eval=result.versions.get("lm_eval", ""),
+        limit=result.limit,
+        seeds=result.seeds,
+        settings={key: config[key] for key in SETTINGS if key in config},
         tasks=tasks,
     )
 

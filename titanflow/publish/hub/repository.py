@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import GitCommitInfo, GitRefs, HfApi, ModelInfo
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    GitCommitInfo,
+    GitRefs,
+    HfApi,
+    ModelInfo,
+    get_session,
+)
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from titanflow.common.errors import HubError
-from titanflow.publish.bundle import Bundle
-from titanflow.publish.difference import difference
+from titanflow.publish.bundle import CARD, Bundle, Difference, Entry, difference
 from titanflow.publish.hub.retry import Caller, status_of
-from titanflow.publish.hub.upload import upload
 
 if TYPE_CHECKING:
-    from titanflow.publish.difference import Tree
+    from titanflow.publish.bundle import Tree
 
 log = logging.getLogger(__name__)
 
 STALE_PARENT = frozenset({412})
 DEFAULT_BRANCH = "main"
+LARGE = 10_000_000
+"""From this many bytes on, a file is uploaded by itself. Smaller ones go with the commit, or in a moment."""
 
 Ask = Callable[[str | None], None]
 """Called with the last published commit (None: there is none) before anything replaces it; raises to prevent that."""
@@ -32,6 +43,26 @@ Ask = Callable[[str | None], None]
 
 def ask_nothing(last: str | None) -> None:
     """For a push that nothing holds back."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle on its way to a branch of the Hub.
+
+    Attributes:
+        private: makes a new repository private, and demands it of an old one.
+        scratch: a folder for the second download, which needs as much room as the model; it is made and removed.
+        tag: what marks the commit as published; a pull request has none.
+        ask: may hold the release back before anything is written.
+    """
+
+    bundle: Bundle
+    branch: str
+    message: str
+    private: bool
+    scratch: Path
+    tag: str = ""
+    ask: Ask = ask_nothing
 
 
 @dataclass(frozen=True)
@@ -149,8 +180,8 @@ class Repository:
 
         self.call(f"make the branch {branch} of {self.repo_id}", ensure)
 
-    def commit(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> str:
-        """Brings a branch to exactly the bundle in at most one commit; returns the commit that holds it.
+    def commit(self, release: Release) -> str:
+        """Brings the branch to exactly the bundle in at most one commit; returns the commit that holds it.
 
         Each attempt reads the branch and what is published anew. So if an answer was lost, the next attempt finds the
         work done; if the head moved (412), the next attempt plans on top of it. ``ask`` isn't called if the very same
@@ -158,50 +189,68 @@ class Repository:
         """
 
         def attempt() -> str:
-            head = self.api.model_info(self.repo_id, revision=branch).sha or ""
-            changes, last = difference(bundle, self.tree(head)), self.last_published(branch)
+            head = self.api.model_info(self.repo_id, revision=release.branch).sha or ""
+            changes, last = difference(release.bundle, self.tree(head)), self.last_published(release.branch)
             if changes or last != head:
-                ask(last)
+                release.ask(last)
             if not changes:
                 log.info("%s holds these files at %s", self.repo_id, head)
                 return head
             log.info("committing to %s: %d files, %s", self.repo_id, len(changes.added), changes)
-            operations = upload(self.api, self.repo_id, bundle, changes, branch)
-            return self.api.create_commit(
-                self.repo_id, operations, commit_message=message, revision=branch, parent_commit=head
-            ).oid
+            return self._make(release, changes, head).oid
 
         return self.call(f"commit to {self.repo_id}", attempt, also=STALE_PARENT)
 
-    def propose(self, bundle: Bundle, branch: str, message: str, ask: Ask = ask_nothing) -> tuple[str, str]:
-        """Opens a pull request that brings a branch to exactly the bundle; returns its commit and its URL.
+    def propose(self, release: Release) -> tuple[str, str]:
+        """Opens a pull request that brings the branch to exactly the bundle; returns its commit and its URL.
 
         An open one with the same content is used instead of a second. If the branch itself holds the bundle, there is
         nothing to propose: its head is returned, and no URL.
         """
 
         def attempt() -> tuple[str, str]:
-            head = self.api.model_info(self.repo_id, revision=branch).sha or ""
-            changes = difference(bundle, self.tree(head))
+            head = self.api.model_info(self.repo_id, revision=release.branch).sha or ""
+            changes = difference(release.bundle, self.tree(head))
             if not changes:
                 log.info("%s holds these files at %s", self.repo_id, head)
                 return head, ""
-            ask(self.last_published(branch))
+            release.ask(self.last_published(release.branch))
             opened = self.api.get_repo_discussions(
                 self.repo_id, discussion_type="pull_request", discussion_status="open"
             )
             for discussion in opened:
                 ref = discussion.git_reference or ""
-                if not difference(bundle, self.tree(ref)):
+                if not difference(release.bundle, self.tree(ref)):
                     return self.commit_of(ref), discussion.url
             log.info("opening a pull request on %s: %d files, %s", self.repo_id, len(changes.added), changes)
-            operations = upload(self.api, self.repo_id, bundle, changes, branch, create_pr=True)
-            made = self.api.create_commit(
-                self.repo_id, operations, commit_message=message, revision=branch, parent_commit=head, create_pr=True
-            )
+            made = self._make(release, changes, head, create_pr=True)
             return made.oid, made.pr_url or ""
 
         return self.call(f"open a pull request on {self.repo_id}", attempt, also=STALE_PARENT)
+
+    def _make(self, release: Release, changes: Difference, head: str, *, create_pr: bool = False) -> CommitInfo:
+        """One commit of the changes on top of ``head``, or a pull request with it; large files are sent ahead.
+
+        A file that the Hub already holds, as after a push that was cut off, isn't sent again. The log gets lines of its
+        own, as the client's progress bars are of no use there.
+        """
+        bundle = release.bundle
+        adds = [addition(name, bundle[name]) for name in changes.added]
+        if CARD in changes.added:
+            check_card(self.api, bundle[CARD])
+        large = [add for add in adds if bundle[add.path_in_repo].size >= LARGE]
+        where: dict[str, Any] = {"revision": release.branch, "create_pr": create_pr}
+        for number, add in enumerate(large, 1):
+            megabytes, started = bundle[add.path_in_repo].size / 1e6, time.perf_counter()
+            log.info("uploading %s, %.1f MB (%d of %d)", add.path_in_repo, megabytes, number, len(large))
+            self.api.preupload_lfs_files(self.repo_id, [add], free_memory=False, **where)
+            seconds = time.perf_counter() - started
+            log.info("uploaded %s in %.1f s, %.1f MB/s", add.path_in_repo, seconds, megabytes / seconds)
+        deletes = (CommitOperationDelete(name, is_folder=False) for name in changes.deleted)
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [*adds, *deletes]
+        return self.api.create_commit(
+            self.repo_id, operations, commit_message=release.message, parent_commit=head, **where
+        )
 
     def create_tag(self, tag: str, commit: str) -> None:
         """Puts a tag on a commit, unless it is there already, as after a lost answer."""
@@ -219,3 +268,23 @@ class Repository:
 
 def _nested(name: str, other: str) -> bool:
     return name.startswith(f"{other}/") or other.startswith(f"{name}/")
+
+
+def check_card(api: HfApi, card: Entry) -> None:
+    """Asks the Hub about the card's front matter; the client would do so only after the large files are sent."""
+    text = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
+    response = get_session().post(
+        f"{api.endpoint}/api/validate-yaml",
+        json={"content": text.decode(), "repoType": "model"},
+        headers=build_hf_headers(token=api.token, library_name="titanflow"),
+    )
+    if response.status_code == 400:
+        errors = [str(error.get("message")) for error in response.json().get("errors", [])]
+        raise ValueError(f"the Hub doesn't take the front matter of {CARD}: {'; '.join(errors)}")
+    hf_raise_for_status(response)
+
+
+def addition(name: str, entry: Entry) -> CommitOperationAdd:
+    """The client's operation for one file; new for each attempt, as the client writes into it."""
+    source = entry.source if isinstance(entry.source, bytes) else str(entry.source)
+    return CommitOperationAdd(path_in_repo=name, path_or_fileobj=source)

@@ -3,14 +3,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_checkpoint import write_checkpoint
-from tiny_exports import POSITIONS, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
+from finished_stage import write_checkpoint
+from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 import titan.evaluate.lm.model
 from titan.evaluate.lm.backends import Loading, load_lm
 from titan.evaluate.lm.model import model_folders
 from titan.evaluate.ranks import Ranks
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.run.contract import StageRun
@@ -43,7 +43,7 @@ def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
     tokenizer = write_byte_tokenizer(tmp_path / "tokenizer")
     folder = tmp_path / "models--owner--name" / "snapshots" / commit
     checkpoint = save_checkpoint(sensitised("llama3", args), tmp_path / "step-1")
-    export_dcp(checkpoint, "llama3", args, tokenizer, folder, POSITIONS)
+    export_model(model_at(checkpoint, "llama3", args, tokenizer), folder)
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling.TheirsForCausalLM"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -94,7 +94,7 @@ def test_an_export_whose_tokenizer_was_swapped_is_refused(run: StageRun, tmp_pat
     stage = tmp_path / "sft"
     tokenizer = write_byte_tokenizer(stage / "tokenizer")
     checkpoint = save_checkpoint(sensitised("llama3", args), stage / "checkpoint" / "step-1")
-    export_dcp(checkpoint, "llama3", args, tokenizer, stage / "export", POSITIONS)
+    export_model(model_at(checkpoint, "llama3", args, tokenizer), stage / "export")
     StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer).write()
     run.stages = {"sft": stage}
     assert model_folders(run, Evaluate(models=["sft"])) == {"sft": stage / "export"}

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from finished_stage import write_checkpoint
 from tiny_exports import POSITIONS, SIZES, VOCAB, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 from titan.evaluate.lm.backends import Loading, load_lm
@@ -109,4 +110,4 @@ def test_a_stage_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     StageRun(stage="pretrain", experiment="e", run="r", folder=tmp_path, config=config).write()
 
     with pytest.raises(DataError, match="the stage names no tokenizer"):
-        load_native_causal_lm(tmp_path / "checkpoint" / "step-1")
+        load_native_causal_lm(write_checkpoint(tmp_path / "checkpoint" / "step-1"))

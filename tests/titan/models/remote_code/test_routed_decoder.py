@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from routed_kinds import KINDS
+from routed_models import KINDS
 from tiny_routed import greedy, make_pair, padded, prompts, step_by_step
 
 from titan.models.remote_code.routed_decoder import CACHE, RoutedLayer

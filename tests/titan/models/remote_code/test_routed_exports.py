@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from routed_kinds import KINDS, family_of, router_of
-from tiny_exports import POSITIONS, save_checkpoint, write_byte_tokenizer
+from routed_models import KINDS, family_of, router_of
+from tiny_exports import POSITIONS, model_at, save_checkpoint, write_byte_tokenizer
 from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import titan.weights.hf_load
 from titan.evaluate.lm.backends import Loading, load_lm
 from titan.evaluate.ranks import Ranks
-from titan.export.export import export_dcp
+from titan.export.export import export_model
 from titan.export.parity import TOLERANCE, measure
 from titan.models.registry import train_spec
 from titanflow.architectures.remote_code import own_code
@@ -87,7 +87,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     for kind in KINDS:
         family, args, native = make_native(kind)
         checkpoint = save_checkpoint(native, folder / f"{kind}-checkpoint")
-        export_dcp(checkpoint, family, args, tokenizer, folder / kind, POSITIONS)
+        export_model(model_at(checkpoint, family, args, tokenizer), folder / kind)
         made[kind] = Exported(native, train_spec(family).state_dict_adapter(args, None), folder / kind)
     return made
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from routed_kinds import KINDS
+from routed_models import KINDS
 from tiny_routed import greedy, make_pair, padded, prompts
 
 GENERATED = {

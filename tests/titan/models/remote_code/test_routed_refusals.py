@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from routed_kinds import KINDS
+from routed_models import KINDS
 from tiny_routed import greedy, make_pair, prompts
 from transformers import DynamicCache, StaticCache
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from routed_kinds import family_of, router_of
+from routed_models import family_of, router_of
 from tiny_exports import POSITIONS, sensitised, tiny_args
 
 from titan.export.files import SpecialTokens, make_config

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from outside_base import write_finished_stage
+from finished_stage import write_outside_base
 
 from titanflow.config.checks.module import check_module
 
@@ -61,13 +61,13 @@ def test_4168_a_run_is_not_resumed_without_parts_that_the_others_need(write, mis
 def test_adapters_have_rows_for_new_tokens_where_embeddings_and_head_are_trained_whole(
     write, load, tmp_path: Path
 ) -> None:
-    base = write_finished_stage(tmp_path / "before")
+    base = write_outside_base(tmp_path / "before")
     path = write(experiments__exp=f"modules: {{sft: {{config: sft.yaml, overrides: {{sft: {{base: {base}}}}}}}}}")
     sft = load(path, 'sft.sft.new_special_tokens=["<|x|>"]').modules["sft"]
     assert check_module(sft) == []
     sft.config["lora"]["rank"] = 8
     (problem,) = check_module(sft)
-    assert "sft.sft.new_special_tokens: found some, and adapters leave embedding" in str(problem)
+    assert "sft.sft.new_special_tokens: found new tokens, but adapters don't train embedding" in str(problem)
     assert "lora.modules_to_save: [tokens] trains them too" in str(problem)
     for saved, problems in (["tok_embeddings"], 1), (["tok_embeddings", "output"], 0):
         sft.config["lora"]["modules_to_save"] = saved

@@ -30,7 +30,7 @@ def message_of(write, mistakes, data: str, chat: str = "{}") -> str:
         ("{kind: chat, path: a.jsonl, roles: {bot: robot}}", ["'bot' is given the role 'robot'"]),
         (
             "{kind: chat, path: a.jsonl, leave_out: [id, messages]}",
-            ["sft.data.leave_out: 'messages' is what a conversation is read from", "take it out of data.leave_out"],
+            ["sft.data.leave_out: conversations are read from 'messages'", "take it out of data.leave_out"],
         ),
         (
             "{kind: text, path: a.jsonl, leave_out: [id], malformed: drop}",

@@ -12,7 +12,10 @@ CPU = Device("cpu", found="this machine has no GPU")
     [
         (["model.attn_type=flex"], "model.attn_type: found 'flex', which has no backward pass on a CPU"),
         (["model.attn_type=varlen"], "model.attn_type: found 'varlen', which has no backward pass on a CPU"),
-        (["model.name=gpt_oss"], "model.name: found 'gpt_oss': FlexAttention is all it has, without a backward pass"),
+        (
+            ["model.name=gpt_oss"],
+            "model.name: found 'gpt_oss': the family has only FlexAttention, which has no backward pass",
+        ),
         (
             ["training.enable_cpu_offload=true", "launcher.nproc_per_node=2"],
             "training.enable_cpu_offload: found true, and there is no GPU to offload from",
@@ -26,7 +29,7 @@ CPU = Device("cpu", found="this machine has no GPU")
             "checkpoint.async_mode: found 'async_with_pinned_mem', and there is no GPU to copy from",
         ),
         (["model.converters=[quantize.linear.float8]"], "or quantize.linear.float8.emulate: true"),
-        (["model.converters=[quantize.linear.mx]"], "found 'quantize.linear.mx': a CPU computes in no 8-bit format"),
+        (["model.converters=[quantize.linear.mx]"], "found 'quantize.linear.mx': a CPU can't compute in 8-bit formats"),
     ],
 )
 def test_what_a_cpu_cant_do(write, load, monkeypatch: pytest.MonkeyPatch, settings: list[str], expected: str) -> None:

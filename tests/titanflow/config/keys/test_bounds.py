@@ -61,3 +61,10 @@ def test_a_value_out_of_bounds_is_refused_with_its_line(write, load):
     for setting, expected in zip(settings, ("at least 1", "at most 1", "at least 1"), strict=True):
         assert f"--set {setting}: {setting.partition('=')[0]}: found" in said
         assert expected in said
+
+
+def test_rows_to_skip_are_counted_from_0(write, load, mistakes):
+    path = write()
+    assert load(path, "pretrain.training.skip_rows=0").modules["pretrain"].config["training"]["skip_rows"] == 0
+    message = mistakes(path, "pretrain.training.skip_rows=-1")
+    assert "pretrain.training.skip_rows: found -1 (int)\n    expected: a whole number, at least 0" in message

@@ -182,7 +182,9 @@ def test_a_template_that_rewrites_history_is_refused_where_that_is_trained(token
 
 def test_a_prompt_with_a_thinking_suffix_is_refused_where_the_row_has_none(tokenizer: LoadedTokenizer) -> None:
     thinking = BODY + ANSWER + REST + PROMPT.replace("assistant\n", "assistant\n<think>\n")
-    with pytest.raises(ChatRefused, match=r"own\.jinja asks for messages\[1\] with an opened <think>, and it has no"):
+    with pytest.raises(
+        ChatRefused, match=r"own\.jinja ends the prompt of messages\[1\] with <think>, and the message has no"
+    ):
         own(tokenizer, thinking).encode(chat("Q", "A"))
 
 

@@ -314,6 +314,7 @@ def test_each_malformed_row_is_counted_and_the_others_are_kept(
     ]
 
 
+@pytest.mark.slow
 def test_a_message_of_10_mb_is_dropped_as_too_long_and_nothing_hangs(
     prepare_run: Callable[..., StageRun], write_jsonl: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -145,7 +145,9 @@ def test_marks_that_contradict_are_refused() -> None:
 
 def test_a_mark_that_means_two_things_is_refused_until_it_is_declared() -> None:
     masked = {"messages": [USER, {**ANSWER, "mask": 0}]}
-    assert "messages[1].mask: found 0: some tools mark so what is trained, others what isn't" in problem(masked)
+    assert "messages[1].mask: found 0: some tools mark the trained turns so, others the untrained ones" in problem(
+        masked
+    )
     assert "data.columns: {train: mask} reads 1 as trained" in problem(masked)
     assert read(masked, columns={"train": "mask"}).messages[1] == UNTRAINED
     assert read(masked, leave_out=["mask"]).messages[1] == ANSWER

@@ -118,7 +118,9 @@ def test_the_last_turn_alone_and_turns_that_are_left_out(template: str) -> None:
 def test_a_template_never_sees_what_is_trained() -> None:
     seen = "{{ messages[1].train is defined }}" + CHATML
     messages = [*turns("Q"), {"role": "assistant", "content": "A", "train": False}, *turns("Q", "B")]
-    assert renderer(seen).render(Conversation(messages)).text.startswith("False<|im_start|>")
+    made, conversation = renderer(seen), Conversation(messages)
+    for rendered in (made.render(conversation), made.plain(conversation), made.prompt(conversation)):
+        assert rendered.text.startswith("False<|im_start|>")
 
 
 HEADER_MARKED = (

@@ -159,7 +159,7 @@ def test_rows_that_are_no_conversations_are_parted_too(tmp_path: Path, work: Wor
         (HeldOut(test=401), "data.held_out.test: found 401, and d has 400 different rows"),
         (HeldOut(dev=400), "data.held_out: 400 for dev take all of the 400 different rows of d"),
         (HeldOut(dev=300, test=0.5), "none is left to train on"),
-        (HeldOut(dev=1e-9), "data.held_out.dev: found 1e-09, of which none of d's 400 different rows is part"),
+        (HeldOut(dev=1e-9), "data.held_out.dev: found 1e-09, which takes none of d's 400 different rows"),
     ],
 )
 def test_what_the_rows_do_not_give_is_refused_with_both_numbers(

@@ -99,6 +99,6 @@ def test_models_of_others_are_named(tmp_path: Path, tokenizer: Path) -> None:
 
     assert found.rows == []
     assert found.not_looked_at == [
-        "what the model that sft began with was trained on: no stage of titanflow's made it",
-        "what theirs was trained on: no stage of titanflow's made it",
+        "the training data of the model that sft began with, which titanflow did not train",
+        "the training data of theirs, which titanflow did not train",
     ]

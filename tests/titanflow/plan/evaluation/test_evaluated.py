@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.module import Module
@@ -97,7 +97,7 @@ def test_the_native_backend_takes_checkpoints(tmp_path: Path, export: Path) -> N
     [
         ({"limit": 40}, r"evaluate.yaml:5: evaluate.limit: only a part of each task is evaluated \(limit 40\)"),
         ({"limit": 0.5}, r"limit 0\.5"),
-        ({"backend": "native"}, "evaluate.backend: a checkpoint is scored"),
+        ({"backend": "native"}, "evaluate.backend: the checkpoint is scored"),
     ],
 )
 def test_scores_that_nothing_may_be_published_on_are_refused_before_they_are_computed(

@@ -220,7 +220,7 @@ def test_items_by_their_own_path_are_not_of_a_file_that_is_trained_on(configs: P
 
 def test_a_list_says_which_tasks_are_asked_as_chats(configs: Path) -> None:
     message = refusal(configs, "evaluate.chat=[tiny_color]")
-    assert "evaluate.chat: 'tiny_color' isn't asked" in message
+    assert "evaluate.chat: 'tiny_color' isn't evaluated" in message
     assert "did you mean tiny_colour?" in message
     first = make_plan("tiny", configs, overrides=["evaluate.chat=[tiny_colour]"])
     second = make_plan("tiny", configs, overrides=["evaluate.chat=false"])
@@ -233,13 +233,11 @@ def test_a_list_says_which_tasks_are_asked_as_chats(configs: Path) -> None:
 def test_a_chat_model_that_is_asked_without_its_template_is_named(configs: Path) -> None:
     library = ["evaluate.tasks=[tiny_colour, arc_easy]"]
     (warning,) = make_plan("tiny", configs, overrides=library).config.warnings
-    assert warning == (
-        "evaluate.chat: auto asks tasks of lm-eval's library without the chat template, of sft: arc_easy"
-    )
+    assert warning == ("evaluate.chat: auto asks sft without the chat template in tasks of lm-eval's library: arc_easy")
     assert not make_plan("tiny", configs, overrides=[*library, "evaluate.chat=[arc_easy]"]).config.warnings
     plain = ["evaluate.tasks=[lambada_openai]", "evaluate.num_fewshot=1", "evaluate.chat=false"]
     (warning,) = make_plan("tiny", configs, overrides=plain).config.warnings
-    assert warning.endswith("a few-shot prompt may hold its own question and answer in lambada_openai")
+    assert warning.endswith("a few-shot prompt may hold the asked question and its answer in lambada_openai")
     assert not make_plan("tiny", configs).config.warnings
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_checkpoint import write_checkpoint
+from finished_stage import write_checkpoint
 
 from titanflow.common.errors import ConfigError
 from titanflow.plan.forecast import forecasts

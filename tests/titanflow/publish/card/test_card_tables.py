@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from titanflow.publish.card.tables import gate_table, markdown_table, number_text
+from titanflow.publish.card.tables import export_check, gate_table, markdown_table, number_text
 from titanflow.run.results import Comparison, GateDecision, Threshold
 
 
@@ -33,3 +33,14 @@ def test_the_gate_s_figures() -> None:
 def test_a_table_without_rows_is_nothing() -> None:
     assert markdown_table([]) == ""
     assert markdown_table([["a", "b"], ["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_what_was_measured_in_words() -> None:
+    figures = {"relative_error": 9.12e-8, "argmax_agreement": 1.0, "positions": 1024.0}
+    figures |= {"greedy_agreement": 1.0, "greedy_tokens": 64.0}
+    assert export_check(figures) == (
+        "its logits differ by at most 9.1e-08 of the largest, the likeliest token is the same at all of 1,024 "
+        "positions, it generates the same tokens (all of 64)"
+    )
+    assert export_check({"argmax_agreement": 0.9961}) == "the likeliest token is the same at 99.6% of the positions"
+    assert export_check({}) == ""

@@ -1,12 +1,15 @@
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
+from finished_run import FinishedRun, evaluated_stage
+from finished_stage import evaluate_result
 from huggingface_hub import parse_eval_result_entries
 
 from titanflow.publish.bundle import is_published
-from titanflow.publish.card.model_index import benchmark_files, eval_results, local_task_names
+from titanflow.publish.card.model_index import benchmark_files, eval_results
+from titanflow.publish.lineage import read_evaluated
 from titanflow.run.results import EvaluateResult
 
 GSM8K = {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.01, "exact_match,flexible-extract": 0.5}
@@ -15,16 +18,14 @@ GSM8K = {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.
 def evaluated(**changes: Any) -> EvaluateResult:
     values: dict[str, Any] = {
         "scores": {"sft": {"gsm8k": GSM8K, "own": {"acc": 0.5, "acc_stderr": 0.1}}},
-        "folders": {},
-        "digests": {},
         "n_shot": {"gsm8k": 5},
         "versions": {"lm_eval": "0.4.13"},
     }
-    return EvaluateResult(**(values | changes))
+    return evaluate_result(**(values | changes))
 
 
 def test_standard_errors_are_no_scores_of_their_own() -> None:
-    results = eval_results(evaluated(), "sft") or []
+    results = eval_results(evaluated_stage(evaluated())) or []
     assert [(one.dataset_type, one.metric_type) for one in results] == [
         ("gsm8k", "exact_match,strict-match"),
         ("gsm8k", "exact_match,flexible-extract"),
@@ -33,7 +34,7 @@ def test_standard_errors_are_no_scores_of_their_own() -> None:
 
 
 def test_a_benchmark_of_the_hub_has_a_file_of_its_own() -> None:
-    files = benchmark_files(evaluated(), "sft", frozenset())
+    files = benchmark_files(evaluated_stage(evaluated()))
     assert list(files) == [".eval_results/gsm8k.yaml"]
     assert all(is_published(name) for name in files)
     (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/gsm8k.yaml"]))
@@ -45,21 +46,19 @@ def test_a_benchmark_of_the_hub_has_a_file_of_its_own() -> None:
 
 @pytest.mark.parametrize("changes", [{"limit": 40}, {"scores": {"sft": {"gsm8k": {"acc": 0.5}}}}, {"scores": {}}])
 def test_a_part_of_a_benchmark_or_another_metric_is_none_of_it(changes: dict[str, Any]) -> None:
-    assert benchmark_files(evaluated(**changes), "sft", frozenset()) == {}
+    assert benchmark_files(evaluated_stage(evaluated(**changes))) == {}
 
 
-def test_a_task_of_one_s_own_that_is_called_so_is_no_benchmark(tmp_path: Path) -> None:
-    (tmp_path / "tasks" / "deep").mkdir(parents=True)
+def test_a_task_of_one_s_own_that_is_called_so_is_no_benchmark(finished: FinishedRun) -> None:
+    tasks = finished.root / "evaluate" / "tasks"
+    assert read_evaluated(tasks.parent, "sft", finished.export, "").own == frozenset()
+    (tasks / "deep").mkdir(parents=True)
     own = "# mine\ntask: gsm8k  # by hand\ndoc_to_text: !function mine.text\n"
-    (tmp_path / "tasks" / "deep" / "own.yaml").write_text(own)
-    (tmp_path / "tasks" / "group.yaml").write_text("group: 'both'\ntask:\n  - a\n  - task: b\n")
-    local = local_task_names(tmp_path)
-    assert local == {"gsm8k", "both"}
-    assert benchmark_files(evaluated(), "sft", local) == {}
-
-
-def test_no_tasks_of_one_s_own(tmp_path: Path) -> None:
-    assert local_task_names(tmp_path) == frozenset()
+    (tasks / "deep" / "own.yaml").write_text(own)
+    (tasks / "group.yaml").write_text("group: 'both'\ntask:\n  - a\n  - task: b\n")
+    names = read_evaluated(tasks.parent, "sft", finished.export, "").own
+    assert names == {"gsm8k", "both"}
+    assert benchmark_files(replace(evaluated_stage(evaluated()), own=names)) == {}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import pytest
+from finished_stage import evaluate_result
 
 from titanflow.publish.card.score_table import LastPublished, columns, metrics, score, score_rows
 from titanflow.run.results import EvaluateResult
@@ -10,13 +11,11 @@ from titanflow.run.results import EvaluateResult
 def evaluated(**changes: Any) -> EvaluateResult:
     values: dict[str, Any] = {
         "scores": {"sft": {"a": {"acc": 0.5, "acc_stderr": 0.1}}, "base": {"a": {"acc": 0.25}, "b": {"f1": 0.125}}},
-        "folders": {},
-        "digests": {},
         "task_versions": {"a": "1.0", "b": "2.0"},
         "n_shot": {"a": 2},
         "higher_is_better": {"a": {"acc": True}},
     }
-    return EvaluateResult(**(values | changes))
+    return evaluate_result(**(values | changes))
 
 
 def lineage(**changes: Any) -> dict[str, Any]:

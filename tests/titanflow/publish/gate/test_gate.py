@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_run import evaluated_stage
+from finished_stage import evaluate_result
 
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Gate
 from titanflow.publish.gate.gate import decide, listed, minor
 from titanflow.publish.gate.published import Published
 from titanflow.publish.gate.samples import MetricSamples, Samples, TaskSamples
-from titanflow.run.results import EvaluateResult, GateDecision, Threshold
+from titanflow.publish.lineage import EvaluatedStage
+from titanflow.run.results import GateDecision, Threshold
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +38,14 @@ def last(found: Samples | None) -> Published:
     return Published("c0ffee", samples=found)
 
 
-def evaluation(**scores: float) -> EvaluateResult:
+def evaluation(**scores: float) -> EvaluatedStage:
     better = {"acc": True, "bits_per_byte": False, "exact_match": True}
-    return EvaluateResult(scores={"sft": {"kind": scores}}, folders={}, digests={}, higher_is_better={"kind": better})
+    result = evaluate_result(scores={"sft": {"kind": scores}}, higher_is_better={"kind": better})
+    return evaluated_stage(result)
 
 
 def compare(new: Samples, before: Samples, gate: Gate = BETTER) -> GateDecision:
-    return decide(gate, evaluation(acc=0.5), "sft", new, last(before))
+    return decide(gate, evaluation(acc=0.5), new, last(before))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def compare(new: Samples, before: Samples, gate: Gate = BETTER) -> GateDecision:
 )
 def test_a_threshold_is_the_least_or_the_most(metric: str, value: float, bound: float, passed: bool) -> None:
     gate = Gate(thresholds={f"kind/{metric}": bound})
-    decision = decide(gate, evaluation(**{metric: value}), "sft", None, None)
+    decision = decide(gate, evaluation(**{metric: value}), None, None)
     assert decision.thresholds == [Threshold(task="kind", metric=metric, value=value, bound=bound, passed=passed)]
     assert decision.passed is passed
     if not passed:
@@ -65,22 +69,22 @@ def test_a_threshold_is_the_least_or_the_most(metric: str, value: float, bound: 
 
 
 def test_a_score_that_is_no_number_reaches_no_threshold() -> None:
-    decision = decide(Gate(thresholds={"kind/exact_match": 0.1}), evaluation(acc=0.5), "sft", None, None)
+    decision = decide(Gate(thresholds={"kind/exact_match": 0.1}), evaluation(acc=0.5), None, None)
     assert math.isnan(decision.thresholds[0].value)
     assert not decision.passed
 
 
 def test_a_threshold_on_what_was_not_evaluated_is_the_config_s_mistake() -> None:
     with pytest.raises(ConfigError, match=r"publish\.gate\.thresholds: nothing was evaluated as 'knid/acc'") as caught:
-        decide(Gate(thresholds={"knid/acc": 0.1}), evaluation(acc=0.5), "sft", None, None)
+        decide(Gate(thresholds={"knid/acc": 0.1}), evaluation(acc=0.5), None, None)
     assert "did you mean kind/acc?" in str(caught.value)
 
 
 def test_the_first_model_passes() -> None:
-    decision = decide(BETTER, evaluation(acc=0.5), "sft", samples(), None)
+    decision = decide(BETTER, evaluation(acc=0.5), samples(), None)
     assert (decision.passed, decision.reason, decision.against) == (
         True,
-        "the first model here: there is none to compare it with",
+        "nothing was published here before, so there is nothing to compare it with",
         "",
     )
 
@@ -155,14 +159,14 @@ OTHER_BYTES = MetricSamples(aggregation="mean", higher_is_better=True, values=[(
         (samples(tasks={}), "the last one has no samples of kind/acc"),
         (changed(metrics={}), "the last one has no samples of kind/acc"),
         (samples(tasks={"kind": task(50), "other": task(50)}), "this model has no samples of other/acc"),
-        (changed(metrics={"acc": OTHER_BYTES}), "kind/acc is made otherwise of its samples"),
-        (samples(tasks={"kind": TWICE}), "kind/acc is made otherwise of its samples"),
-        (samples(tasks={"kind": FEWER}), "kind/acc is made otherwise of its samples"),
+        (changed(metrics={"acc": OTHER_BYTES}), "kind/acc is computed from its samples in another way"),
+        (samples(tasks={"kind": TWICE}), "kind/acc is computed from its samples in another way"),
+        (samples(tasks={"kind": FEWER}), "kind/acc is computed from its samples in another way"),
         (None, "c0ffee was published without its samples; publish once with better_than_last: false"),
     ],
 )
 def test_what_is_not_measured_alike_is_not_compared(before: Samples | None, says: str) -> None:
-    decision = decide(BETTER, evaluation(acc=0.5), "sft", samples(90), last(before))
+    decision = decide(BETTER, evaluation(acc=0.5), samples(90), last(before))
     assert not decision.passed
     assert says in decision.reason
     assert decision.comparisons == []
@@ -185,14 +189,14 @@ def test_another_patch_of_lm_eval_compares() -> None:
 def test_a_comparison_that_no_evaluation_could_make(gate: Gate, found: Samples | None, key: str, says: str) -> None:
     for published in (None, last(samples())):
         with pytest.raises(ConfigError, match=re.escape(says)) as caught:
-            decide(gate, evaluation(acc=0.5), "sft", found, published)
+            decide(gate, evaluation(acc=0.5), found, published)
         assert f"publish.gate.{key}" in str(caught.value)
 
 
 def test_thresholds_and_comparison_both_count() -> None:
     def reason(bound: float, right: int) -> tuple[bool, str]:
         gate = Gate(thresholds={"kind/acc": bound}, better_than_last=True, resamples=500)
-        decision = decide(gate, evaluation(acc=0.5), "sft", samples(right), last(samples(50)))
+        decision = decide(gate, evaluation(acc=0.5), samples(right), last(samples(50)))
         return decision.passed, decision.reason
 
     better, no_better = (

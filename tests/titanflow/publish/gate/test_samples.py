@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_run import evaluate_result, write_samples
+from finished_run import evaluate_result, evaluated_stage, write_samples
 
 from titanflow.publish.gate.samples import Samples, read_samples, task_samples
 from titanflow.run.results import EvaluateResult
@@ -40,7 +40,7 @@ def test_what_a_run_scored_is_kept_without_its_texts(tmp_path: Path) -> None:
     )
     # With a temperature, what is drawn depends on the batch.
     settings = {"gen_kwargs": {"temperature": 0.7}, "batch_size": 4, "chat": ["kind"], "system_instruction": "Answer."}
-    samples = read_samples(tmp_path, "sft", evaluation, {**settings, "tasks": ["kind"]})
+    samples = read_samples(evaluated_stage(evaluation, tmp_path, **settings, tasks=["kind"]))
     assert samples is not None
     kind = samples.tasks["kind"]
     assert (kind.version, kind.n_shot, samples.seeds, samples.lm_eval) == ("1.0", 2, SEEDS, "0.4.13")
@@ -58,7 +58,7 @@ def test_the_same_scores_are_the_same_bytes_in_whatever_order_they_come(tmp_path
     written = []
     for order in (records, records[::-1]):
         write(tmp_path, "stdlib_kind", order)
-        samples = read_samples(tmp_path, "sft", evaluation)
+        samples = read_samples(evaluated_stage(evaluation, tmp_path))
         assert samples is not None
         written.append(samples.to_bytes())
     assert written[0] == written[1]
@@ -124,13 +124,13 @@ def test_a_metric_whose_score_is_not_made_of_its_samples_is_left_out(values: lis
 
 
 def test_without_samples_there_are_none(tmp_path: Path) -> None:
-    assert read_samples(tmp_path, "sft", evaluated()) is None
+    assert read_samples(evaluated_stage(evaluated(), tmp_path)) is None
 
 
 def test_what_the_evaluation_wrote_gives_its_scores(tmp_path: Path) -> None:
     evaluation = evaluated()
     write_samples(tmp_path, evaluation)
-    samples = read_samples(tmp_path, "sft", evaluation)
+    samples = read_samples(evaluated_stage(evaluation, tmp_path))
     assert samples is not None
     assert set(samples.tasks) == {"stdlib_kind", "stdlib_text"}
     assert len(samples.tasks["stdlib_kind"].keys) == 400

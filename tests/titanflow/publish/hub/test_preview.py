@@ -1,5 +1,7 @@
 import logging
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from finished_run import REPO
@@ -7,13 +9,16 @@ from local_hub import LocalHub
 from pushing import Push
 
 from titanflow.common.errors import HubError
-from titanflow.publish.bundle import Entry, bytes_entry
-from titanflow.publish.difference import Difference
-from titanflow.publish.hub.preview import preview
-from titanflow.publish.hub.repository import Repository
+from titanflow.publish.bundle import Difference, Entry, bytes_entry
+from titanflow.publish.hub.push import preview
+from titanflow.publish.hub.repository import Release, Repository
 
 Bundle = dict[str, Entry]
 WRITES = "^(POST|PUT|DELETE)"
+
+
+def release(bundle: Bundle, branch: str = "main", private: bool = True, tag: str = "t", **more: Any) -> Release:
+    return Release(bundle, branch, "a run", private, Path("downloaded"), tag, **more)
 
 
 def test_a_repository_that_is_not_there_yet(
@@ -21,7 +26,7 @@ def test_a_repository_that_is_not_there_yet(
 ) -> None:
     caplog.set_level(logging.INFO)
     asked: list[str | None] = []
-    found = preview(bundle, repository, tag="t", branch="main", private=True, ask=asked.append)
+    found = preview(release(bundle, ask=asked.append), repository)
     assert found == Difference(tuple(bundle), ())
     assert f"would create the private repository {REPO}" in caplog.messages
     assert "would write model.safetensors, 0.001 MB" in caplog.messages
@@ -38,7 +43,7 @@ def test_what_differs_from_the_branch(
     before, asked = len(hub.log), []
     changed = bundle | {"config.json": bytes_entry(b"{}")}
     for branch in ("main", "not-made-yet"):
-        found = preview(changed, repository, tag="t", branch=branch, private=True, ask=asked.append)
+        found = preview(release(changed, branch=branch, ask=asked.append), repository)
         assert found == Difference(("config.json",), ("model-00002-of-00002.safetensors",))
     assert "would delete model-00002-of-00002.safetensors" in caplog.messages
     assert asked == [pushed.commit, pushed.commit]
@@ -47,13 +52,13 @@ def test_what_differs_from_the_branch(
 
 def test_what_is_there_already_changes_nothing(publish: Push, repository: Repository, bundle: Bundle) -> None:
     publish()
-    assert not preview(bundle, repository, tag="run-7", branch="main", private=True)
-    assert not preview(bundle, repository, tag="", branch="main", private=True)
+    assert not preview(release(bundle, tag="run-7"), repository)
+    assert not preview(release(bundle, tag=""), repository)
 
 
 def test_what_a_push_would_refuse(publish: Push, repository: Repository, bundle: Bundle) -> None:
     publish(private=False)
     with pytest.raises(HubError, match="holds something else: config"):
-        preview(bundle | {"config.json": bytes_entry(b"{}")}, repository, tag="run-7", branch="main", private=False)
+        preview(release(bundle | {"config.json": bytes_entry(b"{}")}, tag="run-7", private=False), repository)
     with pytest.raises(HubError, match="is public and the config says"):
-        preview(bundle, repository, tag="run-7", branch="main", private=True)
+        preview(release(bundle, tag="run-7"), repository)

@@ -7,9 +7,8 @@ from pushing import Push, local, pushes, sent
 
 from titanflow.common.errors import HubError
 from titanflow.publish.bundle import Entry, bytes_entry
-from titanflow.publish.hub.pull_request import open_pull_request
-from titanflow.publish.hub.push import Pushed
-from titanflow.publish.hub.repository import Repository
+from titanflow.publish.hub.push import Pushed, open_pull_request
+from titanflow.publish.hub.repository import Release, Repository
 
 Bundle = dict[str, Entry]
 CREATE = "POST .*/commit/"
@@ -19,8 +18,8 @@ CREATE = "POST .*/commit/"
 def propose(repository: Repository, bundle: Bundle, tmp_path: Path) -> Push:
     def propose(branch: str = "main", **files: bytes) -> Pushed:
         changed = {name.replace("__", "."): bytes_entry(data) for name, data in files.items()}
-        where = {"branch": branch, "private": True, "scratch": tmp_path / "downloaded"}
-        return open_pull_request(bundle | changed, repository, message="a run", **where)
+        release = Release(bundle | changed, branch, "a run", True, tmp_path / "downloaded")
+        return open_pull_request(release, repository)
 
     return propose
 

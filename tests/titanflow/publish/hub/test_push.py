@@ -9,9 +9,9 @@ from pushing import Push, local, pushes, sent
 
 from titanflow.common.errors import HubError
 from titanflow.publish.bundle import Entry
-from titanflow.publish.hub import read_back
+from titanflow.publish.hub import push as pushing_module
 from titanflow.publish.hub.push import Pushed, push
-from titanflow.publish.hub.repository import Repository
+from titanflow.publish.hub.repository import Release, Repository
 from titanflow.publish.hub.retry import Caller, Retry
 
 COMMIT = "POST .*/commit/"
@@ -108,16 +108,15 @@ def test_a_repository_that_may_not_be_made(hub: LocalHub, publish: Push, status:
 def test_a_wrong_token(hub: LocalHub, tmp_path: Path) -> None:
     repository = Repository(HfApi(endpoint=hub.url, token="wrongtoken"), REPO, Caller(REPO, "wrongtoken"))
     with pytest.raises(HubError, match="the Hub answered 401") as caught:
-        push({}, repository, tag="t", branch="main", message="", private=True, scratch=tmp_path)
+        push(Release({}, "main", "", True, tmp_path, "t"), repository)
     assert "wrongtoken" not in str(caught.value)
 
 
 def test_a_token_that_may_only_read(hub: LocalHub, publish: Push, tmp_path: Path) -> None:
     publish()
     reader = Repository(HfApi(endpoint=hub.url, token=hub.read_token), REPO, Caller(REPO, hub.read_token))
-    where = {"tag": "t", "branch": "main", "private": True, "scratch": tmp_path / "downloaded"}
     with pytest.raises(HubError, match=r"answered 403 .* The token has no write access to local/stdlib-sft: give it"):
-        push({}, reader, message="a run", **where)
+        push(Release({}, "main", "a run", True, tmp_path / "downloaded", "t"), reader)
     assert pushes(hub) == 1
 
 
@@ -235,7 +234,7 @@ def test_a_tag_set_by_someone_else_meanwhile(hub: LocalHub, publish: Push) -> No
 
 def test_bytes_that_come_back_otherwise_are_not_tagged(hub: LocalHub, publish: Push, bundle: dict[str, Entry]) -> None:
     hub.handed_out["model.safetensors"] = local(bundle)["model.safetensors"][::-1]
-    with pytest.raises(HubError, match=r"comes back with other bytes: model\.safetensors\. It was not tagged"):
+    with pytest.raises(HubError, match=r"other bytes than were sent: model\.safetensors\. It was not tagged"):
         publish()
     assert hub.repos[REPO].tags == {}
     hub.handed_out.clear()
@@ -263,7 +262,7 @@ def test_a_model_that_says_something_else_is_not_tagged(
         folders.append((folder, sorted(path.name for path in folder.iterdir())))
         return "another continuation"
 
-    monkeypatch.setattr(read_back, "wrong_continuation", wrong)
+    monkeypatch.setattr(pushing_module, "wrong_continuation", wrong)
     with pytest.raises(HubError, match=r"fails its verification\. It was not tagged(?s:.*)another continuation"):
         publish()
     assert hub.repos[REPO].tags == {}
@@ -282,5 +281,5 @@ def test_no_hub_at_all(waits: list[float], tmp_path: Path) -> None:
     api = HfApi(endpoint="http://127.0.0.1:9", token="hf_unreachabletoken")
     caller = Caller(REPO, "hf_unreachabletoken", Retry(attempts=2, sleep=waits.append))
     with pytest.raises(HubError, match=r"after 2 attempts\. Run this stage again when the Hub is back"):
-        push({}, Repository(api, REPO, caller), tag="t", branch="main", message="", private=True, scratch=tmp_path)
+        push(Release({}, "main", "", True, tmp_path, "t"), Repository(api, REPO, caller))
     assert waits == [1.0]

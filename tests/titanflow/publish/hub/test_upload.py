@@ -8,13 +8,13 @@ from pushing import Push, local, sent
 
 from titanflow.common.errors import HubError
 from titanflow.publish.bundle import Entry, bytes_entry
-from titanflow.publish.hub import upload
+from titanflow.publish.hub import repository
 
 
 @pytest.fixture
 def large(bundle: dict[str, Entry], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Two shards that count as large."""
-    monkeypatch.setattr(upload, "LARGE", 1000)
+    monkeypatch.setattr(repository, "LARGE", 1000)
     bundle.pop("model.safetensors")
     shards = {f"model-0000{number}-of-00002.safetensors": bytes([number]) * 2500 for number in (1, 2)}
     bundle.update({name: bytes_entry(data) for name, data in shards.items()})
@@ -27,7 +27,11 @@ def test_large_files_go_first_each_with_a_line(
     caplog.set_level(logging.INFO)
     publish()
     assert {name: data for name, data in sent(hub).items() if name in large} == large
-    lines = [record.getMessage() for record in caplog.records if record.name == upload.log.name]
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == repository.log.name and "upload" in record.msg
+    ]
     assert lines[0] == "uploading model-00001-of-00002.safetensors, 0.0 MB (1 of 2)"
     assert re.fullmatch(r"uploaded model-00001-of-00002.safetensors in \d+\.\d s, \d+\.\d MB/s", lines[1])
     assert len(lines) == 4

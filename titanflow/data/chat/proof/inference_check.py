@@ -60,10 +60,8 @@ class InferenceCheck:
         return str(self._rendered(encoder, conversation, turn, tokenize=False))
 
     def _rendered(self, encoder: ChatEncoder, conversation: Conversation, turn: int | None, **form: bool) -> Any:
-        given = encoder.renderer.given(conversation)
-        messages = [{key: value for key, value in one.items() if key != "train"} for one in given]
         return self.tokenizer.apply_chat_template(
-            messages[:turn],
+            encoder.renderer.given(conversation)[:turn],
             tools=conversation.tools,
             chat_template=encoder.renderer.program.source,
             add_generation_prompt=turn is not None,

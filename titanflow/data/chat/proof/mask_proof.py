@@ -46,7 +46,7 @@ class MaskProof:
             return None if not encoded.turns else self._problem("nothing of it is trained", "messages")
         turns = self._turns(encoded)
         if len(turns) != len(encoded.turns):
-            found = f"{len(encoded.turns)} turns are to be trained, and the trained tokens end {len(turns)} turns"
+            found = f"{len(encoded.turns)} turns are to be trained, but the trained tokens end {len(turns)}"
             return self._problem(found, "messages")
         for number, trained in zip(encoded.turns, turns, strict=True):
             fault = self._header_fault(conversation, encoded, number, trained)
@@ -77,8 +77,10 @@ class MaskProof:
             return ""
         prompt = self.encoder.prompt(Conversation(conversation.messages[:number], conversation.tools))
         if trained.start < len(prompt):
-            return f"it is trained from {self.tokenizer.decode(prompt[trained.start :])!r}, which it is asked for with"
-        return "" if encoded.ids[: len(prompt)].tolist() == prompt else "its tokens don't begin with its prompt's"
+            said = self.tokenizer.decode(prompt[trained.start :])
+            return f"its trained tokens begin with {said!r}, which is part of its prompt"
+        begins = encoded.ids[: len(prompt)].tolist() == prompt
+        return "" if begins else "its tokens don't begin with those of its prompt"
 
     def _end(self, run: list[int]) -> int | None:
         """The place of a run's end of turn, which only blanks may follow."""
@@ -132,7 +134,7 @@ class MaskProof:
         return self.tokenizer.decode(self.tokenizer.encode(text)).strip()
 
     def _problem(self, found: str, key: str) -> Problem:
-        hint = "`titanflow masks` shows the row; the template is what says which text is the assistant's"
+        hint = "`titanflow masks` shows the row; the template decides which text is the assistant's"
         return Problem(f"the mask is wrong: {found}", key, hint=hint)
 
 

@@ -6,15 +6,16 @@ from math import prod
 
 from titanflow.common.errors import Problem
 from titanflow.config.batch import check_batch
-from titanflow.config.checks.pipeline import check_pipeline, parallel_problem
+from titanflow.config.checks.processes.pipeline import check_pipeline, parallel_problem
 from titanflow.config.module import Module
 
-OTHERS = (
+EXACT = (
     "data_parallel_replicate_degree",
     "tensor_parallel_degree",
     "context_parallel_degree",
     "pipeline_parallel_degree",
 )
+"""Degrees that are numbers of ranks; :data:`SHARD` may also be -1, all ranks that these leave."""
 SHARD = "data_parallel_shard_degree"
 PIPELINE = "pipeline_parallel_degree"
 
@@ -39,7 +40,7 @@ def check_processes(module: Module) -> list[Problem]:
 
 def _no_degrees(module: Module) -> list[str]:
     degrees = module.config["parallelism"]
-    wrong = [key for key in OTHERS if degrees[key] < 1]
+    wrong = [key for key in EXACT if degrees[key] < 1]
     return wrong + ([SHARD] if degrees[SHARD] < 1 and degrees[SHARD] != -1 else [])
 
 
@@ -48,7 +49,7 @@ def is_sharded(module: Module) -> bool:
     degrees = module.config["parallelism"]
     shard = degrees[SHARD]
     if shard == -1:
-        shard = _processes(module) // prod(degrees[key] for key in OTHERS)
+        shard = _processes(module) // prod(degrees[key] for key in EXACT)
     # torchtitan shards over the context-parallel ranks, too.
     return shard > 1 or degrees["context_parallel_degree"] > 1
 
@@ -60,8 +61,8 @@ def _processes(module: Module) -> int:
 
 def _check_degrees(module: Module) -> list[Problem]:
     degrees, processes = module.config["parallelism"], _processes(module)
-    wanted = prod(degrees[key] for key in OTHERS)
-    named = {key: degrees[key] for key in (*OTHERS, SHARD) if degrees[key] > 1}
+    wanted = prod(degrees[key] for key in EXACT)
+    named = {key: degrees[key] for key in (*EXACT, SHARD) if degrees[key] > 1}
     shown = " × ".join(f"{key}={value}" for key, value in named.items())
     first = next(iter(named), SHARD)
     total, takes_rest = wanted * degrees[SHARD], degrees[SHARD] == -1
@@ -78,7 +79,7 @@ def _check_replicas(module: Module, named: dict[str, int]) -> list[Problem]:
     replicas = "data_parallel_replicate_degree"
     if replicas not in named or is_sharded(module) or len(named) == 1:
         return []
-    message = f"found {named[replicas]}: without FSDP, replicas go with no other parallelism"
+    message = f"found {named[replicas]}: without FSDP, replicas can't be combined with other parallelism"
     return [parallel_problem(module, replicas, message, f"{SHARD} above 1, or 1 here")]
 
 
@@ -117,7 +118,7 @@ def _check_experts(module: Module) -> list[Problem]:
 def _check_offload(module: Module) -> list[Problem]:
     if not module.config["training"]["enable_cpu_offload"] or is_sharded(module):
         return []
-    message = "found true, and only FSDP offloads: the model would stay on the CPU, its input not"
+    message = "found true without FSDP, which offloads: the model would stay on the CPU, and its input would not"
     return [module.problem("training.enable_cpu_offload", message, f"{SHARD} above 1, or false")]
 
 
@@ -136,9 +137,12 @@ def _check_compiled(module: Module) -> list[Problem]:
     needed = "compile.enable: true, with model among compile.components"
     problems = []
     if config["activation_checkpoint"]["mode"] == "memory_budget":
-        message = "found 'memory_budget', which torch's compiler keeps"
+        message = "found 'memory_budget', which only a compiled model can keep to"
         problems.append(module.problem("activation_checkpoint.mode", message, f"selective or full, or {needed}"))
     if config["parallelism"]["enable_async_tensor_parallel"] and config["parallelism"]["tensor_parallel_degree"] > 1:
-        message = "found true, which torch's compiler does"
+        message = "found true, which needs a compiled model"
         problems.append(parallel_problem(module, "enable_async_tensor_parallel", message, needed))
     return problems
+
+
+OF_TRAINING = (check_parallelism,)

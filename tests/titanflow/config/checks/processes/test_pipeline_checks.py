@@ -42,8 +42,8 @@ def test_a_pipeline_that_torch_can_make(write, load, ranks: int, layers: int, se
         (2, 7, [f"{EACH}=3"], "cuts 9 layers into 3 stages"),
         (2, 6, [f"{EACH}=2"], "cuts 8 layers into 4 stages, 2 a rank"),
         (2, 6, [f"{EACH}=4", f"{SCHEDULE}=Interleaved1F1B"], "expected: two or more a rank"),
-        (2, 2, ["optimizer.early_step_in_backward=true"], "takes no steps in a pipeline's backward pass"),
-        (2, 2, [f"{SCHEDULE}=PipelineScheduleMulti"], "of which torch makes no schedule"),
+        (2, 2, ["optimizer.early_step_in_backward=true"], "can't step in a pipeline's backward pass"),
+        (2, 2, [f"{SCHEDULE}=PipelineScheduleMulti"], "an abstract class of torch's"),
         (
             2,
             2,

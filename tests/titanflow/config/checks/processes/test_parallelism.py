@@ -46,7 +46,10 @@ def test_degrees_that_fit_as_torchtitan_has_it(write, load, processes: int, nnod
         (settings(2, data_parallel_shard=1), "every degree is 1: 1, and the launcher starts 2"),
         (settings(1, tensor_parallel=0), "tensor_parallel_degree: found 0"),
         (settings(1, data_parallel_shard=0), "data_parallel_shard_degree: found 0"),
-        (settings(4, data_parallel_replicate=2, tensor_parallel=2), "replicas go with no other parallelism"),
+        (
+            settings(4, data_parallel_replicate=2, tensor_parallel=2),
+            "replicas can't be combined with other parallelism",
+        ),
         (settings(3, tensor_parallel=3), "found 3, and the model's n_heads is 16"),
         (settings(2, tensor_parallel=2, training__seq_len=63), "training.seq_len: found 63"),
         (settings(2, context_parallel=2, training__seq_len=62), "a multiple of 4, which is"),
@@ -55,7 +58,7 @@ def test_degrees_that_fit_as_torchtitan_has_it(write, load, processes: int, nnod
             settings(2, tensor_parallel=2, validation__enable="true", validation__seq_len=33),
             "validation.seq_len: found",
         ),
-        (settings(1, training__enable_cpu_offload="true"), "found true, and only FSDP offloads"),
+        (settings(1, training__enable_cpu_offload="true"), "found true without FSDP, which offloads"),
         (settings(1, activation_checkpoint__mode="memory_budget"), "compile.enable: true, with model among"),
         (
             settings(2, tensor_parallel=2, parallelism__enable_async_tensor_parallel="true"),

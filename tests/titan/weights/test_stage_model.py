@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import finish_training
 from tiny_exports import POSITIONS, SIZES, VOCAB
 
-from titan.export.stage_model import stage_model
+from titan.weights.stage_model import read_model, stage_model
 from titanflow.common.errors import DataError
 from titanflow.run.contract import StageRun
-from titanflow.run.results import EvaluateResult, TrainResult, write_result
+from titanflow.run.training import Training, read_training
 
 
 def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
@@ -28,7 +29,7 @@ def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
     )
     sft.write()
 
-    model = stage_model(sft.folder)
+    model = stage_model(Training(sft))
 
     assert model.args.dim == SIZES["llama3"]["dim"]
     assert model.seq_len == POSITIONS, "the weights have seen the base's positions too"
@@ -38,30 +39,19 @@ def test_a_fine_tuned_stage_has_its_bases_architecture_and_positions(
 def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path) -> None:
     tokenizer = tmp_path / "tokenizer"
     values = {**SIZES["qwen3"], "vocab_size": VOCAB, "moe_args": {"num_experts": 4}}
-    write_result(
-        tmp_path,
-        TrainResult(
-            stage="pretrain",
-            checkpoint=tmp_path,
-            step=1,
-            model_name="qwen3",
-            flavor="debugmodel",
-            model_args=values,
-            parameters=1,
-            seq_len=77,
-            tokenizer=tokenizer,
-        ),
-    )
+    StageRun(stage="pretrain", experiment="test", run="test", folder=tmp_path).write()
+    finish_training(tmp_path, model_name="qwen3", model_args=values, seq_len=77, tokenizer=tokenizer)
 
-    model = stage_model(tmp_path)
+    model = stage_model(read_training(tmp_path))
 
     assert (model.name, model.seq_len, model.tokenizer) == ("qwen3", 77, tokenizer)
     assert (model.args.hidden_dim, model.args.moe_args.num_experts) == (96, 4)
 
 
 def test_what_is_no_training_stage_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no run\.yaml"):
-        stage_model(tmp_path)
-    write_result(tmp_path, EvaluateResult(scores={}, folders={}, digests={}))
-    with pytest.raises(DataError, match="not a training stage"):
-        stage_model(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    for stage in (None, "evaluate"):
+        if stage:
+            StageRun(stage=stage, experiment="test", run="test", folder=tmp_path).write()
+        with pytest.raises(DataError, match=r"(?s)no run\.yaml of a training.*expected: .*sft stage"):
+            read_model(tmp_path)

@@ -31,10 +31,10 @@ def check_pipeline(module: Module) -> list[Problem]:
         return []
     if (csv := degrees["pipeline_parallel_schedule_csv"]) and not Path(csv).is_file():
         key = "parallelism.pipeline_parallel_schedule_csv"
-        return [module.problem(key, f"no such file: {csv}", "a file with a schedule of torch's")]
+        return [module.problem(key, f"no such file: {csv}", "a file with a pipeline schedule that torch can read")]
     if not csv and degrees["pipeline_parallel_schedule"].lower() in ABSTRACT:
         key, found = "parallelism.pipeline_parallel_schedule", degrees["pipeline_parallel_schedule"]
-        return [module.problem(key, f"found {found!r}, of which torch makes no schedule", "1F1B, Interleaved1F1B, …")]
+        return [module.problem(key, f"found {found!r}, an abstract class of torch's", "1F1B, Interleaved1F1B, …")]
     return [*_check_stages(module), *_check_microbatches(module), *_check_optimizer(module)]
 
 
@@ -99,7 +99,7 @@ def _check_validation(module: Module, microbatches: int) -> list[Problem]:
 def _check_optimizer(module: Module) -> list[Problem]:
     if not module.config["optimizer"]["early_step_in_backward"]:
         return []
-    message = "found true, and torchtitan takes no steps in a pipeline's backward pass"
+    message = "found true: torchtitan can't step in a pipeline's backward pass"
     return [module.problem("optimizer.early_step_in_backward", message, "false")]
 
 

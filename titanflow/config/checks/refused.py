@@ -1,0 +1,49 @@
+"""Values that no stage follows: the plan refuses them, and so does a stage that is run by hand.
+
+Each problem has the dotted key of its value; who asks knows the module and where the value was written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from titanflow.common.errors import Problem
+from titanflow.run.checkpoints import TRAINING_STATE, exclusion_refusal
+
+REFUSED = {
+    "checkpoint.create_seed_checkpoint": "torchtitan would save the untrained model and end; a stage trains",
+    "checkpoint.load_only": "a stage's result is its last checkpoint, which would not be saved",
+    "checkpoint.last_save_in_hf": "a stage exports by itself, with everything that transformers needs",
+    "memory_estimation.enable": "only a script of torchtitan's reads it; `titanflow plan` forecasts the memory",
+    "memory_estimation.disable_fake_mode": "only a script of torchtitan's reads it",
+    "model.tokenizer_path": "only torchtitan's command line reads it; write `tokenizer.path`",
+}
+"""Keys that can't be set in a stage, with the reason."""
+
+
+def refused_values(config: Mapping[str, Any]) -> list[Problem]:
+    """Keys of a complete training config that can't be set in a stage."""
+    problems = []
+    for key, why in REFUSED.items():
+        section, _, name = key.partition(".")
+        if found := config[section][name]:
+            problems.append(Problem(f"found {json.dumps(found)}", key, hint=why))
+    if (mode := config["comm"]["mode"]) != "default":
+        why = "the ranks would exchange nothing, and each train a model of its own"
+        problems.append(Problem(f"found {mode!r}", "comm.mode", expected="default", hint=why))
+    if reason := exclusion_refusal(config["checkpoint"]["exclude_from_loading"]):
+        expected = f"some of {', '.join(TRAINING_STATE)}, and lr_scheduler wherever optimizer is"
+        problems.append(Problem(reason, "checkpoint.exclude_from_loading", expected=expected))
+    return problems
+
+
+def rate_problems(optimizer: Mapping[str, Any], groups: Iterable[str]) -> list[Problem]:
+    """Learning rates of parameter groups that the model's family lacks, or that the optimizer can't keep apart."""
+    rates, expected = optimizer["group_lr"], " or ".join(groups) or "nothing: this model family has one group"
+    unknown = [f"optimizer.group_lr.{name}" for name in rates if name not in groups]
+    problems = [Problem("unknown group", key, expected=expected) for key in unknown]
+    if rates and optimizer["early_step_in_backward"]:
+        problems.append(Problem("found true, with optimizer.group_lr", "optimizer.early_step_in_backward"))
+    return problems

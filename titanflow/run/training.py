@@ -1,0 +1,84 @@
+"""A training stage as its folder holds it, read once and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from titanflow.common.errors import DataError, Problem
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.results import TrainResult, result_of
+
+TRAINED = ("pretrain", "sft")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training stage: what it was asked to do and, once it has finished, what it made.
+
+    Its files are read when they are first asked for, also in a run that was moved or copied.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+
+    run: StageRun
+
+    @classmethod
+    def of(cls, folder: Path) -> Training | None:
+        """The training in a folder; None if the folder is no training stage's."""
+        with _readable(folder):
+            run = StageRun.of(folder)
+        return cls(run) if run is not None and run.stage in TRAINED else None
+
+    @cached_property
+    def result(self) -> TrainResult | None:
+        """None before the stage has finished."""
+        with _readable(self.run.folder):
+            result = result_of(self.run.folder)
+        return result if isinstance(result, TrainResult) else None
+
+    @cached_property
+    def base(self) -> Training | None:
+        """The stage that this one began from; None without one, or if its base is a model in transformers' format."""
+        return Training.of(self.run.base) if self.run.base else None
+
+
+def read_training(folder: Path) -> Training:
+    """The training in a folder, finished or not.
+
+    Raises:
+        DataError: the folder is no training stage's, or its files can't be read.
+    """
+    if (training := Training.of(folder)) is None:
+        expected = "the folder of a pretrain or sft stage"
+        raise DataError(Problem(f"no {RUN_FILE} of a training", origin=str(folder), expected=expected))
+    return training
+
+
+def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
+    """A finished training's run file and result.
+
+    Raises:
+        DataError: the folder isn't a finished training stage's, or its files can't be read.
+    """
+    training = read_training(folder.absolute())
+    if training.result is None:
+        found, expected = f"no {RESULT_FILE} of a training", "the folder of a finished pretrain or sft stage"
+        raise DataError(Problem(found, origin=str(training.run.folder), expected=expected))
+    return training.run, training.result
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"{RUN_FILE} or {RESULT_FILE} can't be read: {found}"
+        raise DataError(Problem(message, origin=str(folder), expected="the files of a training stage")) from None
