@@ -17,7 +17,7 @@ ifneq ($(shell uname -s),Linux)
 $(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
 endif
 
-.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival lint format serve lock clean
+.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.
 .NOTPARALLEL:
@@ -45,6 +45,19 @@ test-fast: $(DEVELOPED)
 
 survival: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)
+
+# A Slurm of two nodes on this machine; needs root and Debian's packages (docs/clusters.md).
+cluster: $(DEVELOPED)
+	$(BIN)/python tests/cluster/local_slurm.py start
+
+cluster-run: $(DEVELOPED)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/cluster/local_slurm.py run $(ARGS)
+
+cluster-stop: $(DEVELOPED)
+	$(BIN)/python tests/cluster/local_slurm.py stop
+
+cluster-test: $(DEVELOPED)
+	$(BIN)/python -m pytest tests/cluster --cluster -n 0 -q $(ARGS)
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .
