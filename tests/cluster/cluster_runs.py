@@ -85,4 +85,4 @@ class ClusterRun:
         """Id and state of each job that the stage had."""
         name = json.loads((self.folder / stage / "job.json").read_text())["name"]
         lines = self.slurm.output("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A %T")
-        return sorted((job, state) for job, state in map(str.split, lines.splitlines()))
+        return sorted(((job, state) for job, state in map(str.split, lines.splitlines())), key=lambda job: int(job[0]))

@@ -77,7 +77,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
 
     slurm.power_off("node2")
     run.says("lost a node; it resumes from step")
-    run.says("waits: Nodes_required_for_job_are_DOWN")
+    wait_for(lambda: run.jobs()[-1][1] == "PENDING", "a new job, which waits for the node")
     slurm.power_on("node2")
 
     assert run.wait() == 0, run.output.read_text()[-3000:]
