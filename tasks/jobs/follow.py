@@ -11,9 +11,9 @@ from tasks.jobs import slurm
 from tasks.jobs.job import Job, JobState
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
-from titanflow.common.errors import StageCutShort, StageFailed, StageLost, StageStopped
+from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
 from titanflow.plan.cluster.resources import resources
-from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, submission
+from titanflow.plan.cluster.slurm_script import NOT_SHARED, SCRIPT_FILE, submission
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -116,6 +116,9 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
     if state.status is None:
         raise StageLost(f"{stage}: nobody knows how job {job.id} ended{resumes(stage, folder)}. Its log: {log}")
+    if state.status == NOT_SHARED:
+        hint = "it has to lie on storage that all nodes and this machine share, at the same path"
+        raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
     try:
         return read_outcome(stage, folder, state.status, log, job.log_start, state.reason == "OUT_OF_MEMORY")
     except StageStopped as error:

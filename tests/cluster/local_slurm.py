@@ -116,11 +116,13 @@ class LocalSlurm:
         """A power cut: ends the first process of a node, and with it all others."""
         self._end(self.folder / f"{node}.daemon")
 
-    def power_on(self, node: str) -> None:
+    def power_on(self, node: str, hidden: Path | None = None) -> None:
+        """Starts a node; a ``hidden`` folder is another, empty one there, as if it weren't shared."""
         # A node's hosts file takes the place of the machine's in its own mounts only.
         hosts = self.folder / "hosts"
+        hide = f"mount -t tmpfs none {hidden} && " if hidden else ""
         start = (
-            f"hostname {node} && mount --bind {hosts} /etc/hosts && mount -t proc proc /proc"
+            f"hostname {node} && {hide}mount --bind {hosts} /etc/hosts && mount -t proc proc /proc"
             f" && exec slurmd -D -N {node} -f {self.folder / 'slurm.conf'}"
         )
         inside = ["unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child=KILL", "sh", "-c", start]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster_runs import SETTINGS, STEPS, ClusterRun
-from local_slurm import LocalSlurm
+from local_slurm import NODES, LocalSlurm
 from tiny_experiment import ROOT, write_tiny_experiment
 from watching import wait_for
 
@@ -147,6 +147,23 @@ def test_what_slurm_refuses_is_refused_in_the_plan(root: Path, slurm: LocalSlurm
     assert "pretrain.launcher: Slurm wouldn't take the job:" in done.stderr
     assert "invalid partition" in done.stderr.lower()
     assert not run.folder.exists()
+
+
+def test_a_workspace_that_nodes_do_not_see_is_named(tmp_path: Path, slurm: LocalSlurm) -> None:
+    write_tiny_experiment(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for node in NODES:
+        slurm.power_off(node)
+        slurm.power_on(node, hidden=tmp_path / "runs")
+    run = ClusterRun(slurm, tmp_path, "unseen")
+    run.start()
+    assert run.wait() == 2
+    assert "workspace: the nodes of job" in run.output.read_text()
+    assert "don't see" in run.output.read_text()
+    for node in NODES:
+        slurm.power_off(node)
+        slurm.power_on(node)
+    slurm.wait_until(lambda: set(slurm.states().values()) == {"idle"}, "idle nodes", 60)
 
 
 def test_secrets_reach_the_job_and_stand_nowhere(

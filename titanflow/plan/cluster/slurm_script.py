@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from titanflow.plan.cluster.resources import Resources
+from titanflow.run.contract import RUN_FILE
 from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
 
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
+NOT_SHARED = 74
+"""Exit status of a job that doesn't find the stage's folder: EX_IOERR of sysexits.h."""
 
 
 def submission(resources: Resources) -> list[str]:
@@ -42,7 +45,7 @@ def submission(resources: Resources) -> list[str]:
 def script(command: Sequence[str], resources: Resources) -> str:
     """The job's batch script: one torchrun on each node, which meet on the first."""
     asked = resources.settings
-    setup = asked["setup"]
+    setup, folder = asked["setup"], shlex.quote(str(resources.folder))
     assert isinstance(setup, list)
     container = [f"--container-image={asked['container']}"] if asked.get("container") else []
     # A step's own environment is the job's: sbatch's --export would be handed on to srun.
@@ -50,6 +53,7 @@ def script(command: Sequence[str], resources: Resources) -> str:
     threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
     lines = [
         "#!/bin/sh",
+        f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NOT_SHARED}; }}',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
         *setup,
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
@@ -61,7 +65,7 @@ def script(command: Sequence[str], resources: Resources) -> str:
         "trap : TERM",
         shlex.join(srun),
         "status=$?",
-        f'echo "$status" > {shlex.quote(str(resources.folder))}/job-"$SLURM_JOB_ID".status',
+        f'echo "$status" > {folder}/job-"$SLURM_JOB_ID".status',
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"

@@ -40,7 +40,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         if module is None or not module.trains:
             continue
         if problem := does_not_fit(module, forecast, device):
-            (refused if runs_here and not plan.pool else elsewhere).append(problem)
+            (refused if runs_here and not plan.pool and not plan.is_job else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):
             experiment.warnings.append(warning)
     if refused:
@@ -50,11 +50,24 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
 
 def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> DeviceSpec:
     """The device of each of a stage's ranks: the smallest visible GPU, or the CPU. Other machines count as this one."""
+    if asked := _asked_of_slurm(launcher):
+        return asked
     device = stage_device(launcher, environ) or this_machine(environ)
     if device.kind == "cpu":
         return devices.cpu()
     found = _visible(devices.gpus(), environ.get("CUDA_VISIBLE_DEVICES"))
     return min(found, key=lambda gpu: gpu.memory or 0, default=UNKNOWN_GPU)
+
+
+def _asked_of_slurm(launcher: Mapping[str, Any]) -> DeviceSpec | None:
+    """The GPU that a stage's job asks for: ``gpu:h100:8`` names it, ``gpu:8`` doesn't."""
+    if launcher.get("kind") != "slurm" or launcher.get("device") == "cpu":
+        return None
+    kind, *words = str(launcher["slurm"]["gres"] or "").split(":")
+    if kind != "gpu" and launcher.get("device") != "cuda":
+        return None
+    name = words[0].upper() if words and not words[0].isdigit() else ""
+    return DeviceSpec("cuda", name) if name else UNKNOWN_GPU
 
 
 def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceSpec, ...]:

@@ -67,12 +67,15 @@ def test_the_script_runs_one_command_on_each_node_and_notes_its_status(tmp_path:
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     given = asked(folder, {"NAME": "it's $HOME"}, setup=["READY=yes", "export READY"])
+    (folder / "run.yaml").touch()
     (tmp_path / "job.sh").write_text(slurm_script.script(["train", "a b"], given))
     env = {"PATH": f"{programs}:/usr/bin:/bin", "SLURM_JOB_ID": "20017", "SLURM_CPUS_ON_NODE": "64"}
     done = subprocess.run(["sh", str(tmp_path / "job.sh")], capture_output=True, text=True, env=env)
     assert done.returncode == 3
     assert done.stdout == "node7:20017 20017 8 yes --export=ALL --kill-on-bad-exit=1 train a b\n"
     assert (folder / "job-20017.status").read_text() == "3\n"
+    (folder / "run.yaml").unlink()
+    assert subprocess.run(["sh", str(tmp_path / "job.sh")], capture_output=True, env=env).returncode == 74
 
 
 def test_jobs_of_other_folders_have_other_names(tmp_path: Path) -> None:

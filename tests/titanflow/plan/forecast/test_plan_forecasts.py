@@ -156,3 +156,19 @@ def test_the_plan_as_json_has_it(configs: Path) -> None:
 def test_the_device_of_a_launcher() -> None:
     assert device_of({"device": "cpu"}).kind == "cpu"
     assert device_of({"device": "cuda"}, {}).kind == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("gres", "device", "kind", "peak"),
+    [
+        ("gpu:h100:8", "auto", "cuda", 989e12),
+        ("gpu:a100:4", "cuda", "cuda", 312e12),
+        ("gpu:8", "auto", "cuda", None),
+        (None, "cuda", "cuda", None),
+    ],
+)
+def test_a_job_is_forecast_on_the_gpus_that_it_asks_for(
+    gres: str | None, device: str, kind: str, peak: float | None
+) -> None:
+    found = device_of({"kind": "slurm", "device": device, "slurm": {"gres": gres}}, {})
+    assert (found.kind, found.peak_flops) == (kind, peak)
