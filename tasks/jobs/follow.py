@@ -13,7 +13,7 @@ from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
 from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
 from titanflow.plan.cluster.resources import resources
-from titanflow.plan.cluster.slurm_script import NOT_SHARED, SCRIPT_FILE, submission
+from titanflow.plan.cluster.slurm_script import NO_FOLDER, SCRIPT_FILE, submission
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
@@ -29,6 +29,8 @@ SAVE_SECONDS = 20.0
 """How long a job may save after a cancel. Prefect's worker kills the flow after 30 s."""
 END_SECONDS = 120.0
 """How long a cancelled job may take to end: a node that doesn't answer holds it until it is given up."""
+NOT_SHARED = (NO_FOLDER, -53)
+"""Exit statuses of a job whose nodes lack the stage's folder; Slurm calls a log that can't be opened signal 53."""
 CUT_SHORT = {
     "TIMEOUT": "reached its time limit",
     "PREEMPTED": "was preempted by another job",
@@ -116,7 +118,7 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
     if state.status is None:
         raise StageLost(f"{stage}: nobody knows how job {job.id} ended{resumes(stage, folder)}. Its log: {log}")
-    if state.status == NOT_SHARED:
+    if state.status in NOT_SHARED:
         hint = "it has to lie on storage that all nodes and this machine share, at the same path"
         raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
     try:

@@ -193,6 +193,7 @@ settings = dict(partition=None, account=None, qos=None, time=None, gres=None, co
                 container=None, setup=[], export=[], save_seconds=60, extra=[])
 launcher = dict(kind="slurm", nnodes=1, nproc_per_node=1, device="auto", slurm=settings)
 run = StageRun(stage="pretrain", experiment="e", run="r", folder=folder, config=dict(launcher=launcher))
+run.write()
 job = slurm.submit([sys.executable, "-c", {program!r}], resources(run, {{}}))
 while (state := slurm.state(job, folder)).phase != "ended":
     time.sleep(0.2)

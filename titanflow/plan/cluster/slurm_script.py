@@ -18,7 +18,7 @@ from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
-NOT_SHARED = 74
+NO_FOLDER = 74
 """Exit status of a job that doesn't find the stage's folder: EX_IOERR of sysexits.h."""
 
 
@@ -53,7 +53,7 @@ def script(command: Sequence[str], resources: Resources) -> str:
     threads = f"$((${{SLURM_CPUS_ON_NODE:-1}} / {resources.processes}))"
     lines = [
         "#!/bin/sh",
-        f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NOT_SHARED}; }}',
+        f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
         *setup,
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
