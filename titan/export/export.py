@@ -72,7 +72,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
     """Exports a stage's model; see :func:`export_checkpoint`."""
     from titan.models.lora import is_adapter, merged_state
     from titan.weights.disk_tensors import DiskTensors
-    from titan.weights.hf_tensors import to_hugging_face
+    from titan.weights.hf_folder import to_hugging_face
 
     started = time.monotonic()
     quiet_transformers()

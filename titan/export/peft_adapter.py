@@ -90,7 +90,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
     ``native`` has its adapters unmerged; ``to_transformers`` is torchtitan's state dict adapter of its family.
     """
     from titan.models.lora import adapted_modules
-    from titan.weights.hf_weights import HEAD
+    from titan.weights.hf_folder import HEAD
 
     modules = dict(adapted_modules(native))
     weights: dict[str, torch.Tensor] = {}

@@ -148,7 +148,7 @@ def check_model(folder: Path, greedy: Any) -> list[Check]:
 
     from titan.export.files import check_tokenizer
     from titan.process.quiet import quiet_transformers
-    from titan.weights.hf_load import load_folder
+    from titan.weights.hf_folder import load_folder
 
     quiet_transformers()
     loaded: list[Any] = []

@@ -133,7 +133,7 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     from torchtitan.components.optimizer import build_optimizers
 
     from titan.train.job_config import build_job_config
-    from titan.weights.hf_load import load_folder
+    from titan.weights.hf_folder import load_folder
 
     config = build_job_config(run)
     # In inference mode, which turns off dropout alone: the stage has none, whatever its base's config.json says.

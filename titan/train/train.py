@@ -25,7 +25,7 @@ from titanflow.architectures.base import BaseArchitecture, begins_with, tokenize
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.checkpoints import damage
+from titanflow.run.checkpoints import complete_folders, damage
 from titanflow.run.contract import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.errors import ERROR_FILE, record_failure
 from titanflow.run.metrics import read_metrics
@@ -111,7 +111,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from torchtitan.tools.logging import init_logger
 
     from titan.train.train_spec import check_model, stage_train_spec
-    from titan.weights.hf_weights import check_hf_weights
+    from titan.weights.hf_folder import check_hf_weights
 
     init_logger()
     job_config = build_job_config(run)
@@ -179,15 +179,14 @@ def finish(
     from titan.models.huggingface import refusal
     from titan.models.lora import trainable_parameters
     from titan.train.train_spec import describe_model
-    from titan.weights.checkpoint import complete_checkpoints
 
-    newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
+    step, checkpoint = next(iter(complete_folders(run.folder / job_config.checkpoint.folder).items()))
     model_args, parameters = describe_model(spec, job_config)
     trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(
         stage="sft" if run.stage == "sft" else "pretrain",
-        checkpoint=newest.path,
-        step=newest.step,
+        checkpoint=checkpoint,
+        step=step,
         model_name=job_config.model.name,
         flavor=job_config.model.flavor,
         model_args=model_args,
@@ -206,7 +205,7 @@ def finish(
     if reason:
         print(f"no export: {reason}", flush=True)
     else:
-        result = result.model_copy(update=export(run, newest.path))
+        result = result.model_copy(update=export(run, checkpoint))
     result.wandb = record_model(run, result)
     result.wandb_id = result.wandb.id
     write_result(run.folder, result)

@@ -25,10 +25,10 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
-from titan.weights.stage_weights import Adapter, Weights
-from titan.weights.stored_weights import differences, refuse_other, stored_model
+from titan.weights.stage_model import Adapter, Weights
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.config.checks.lora import scaling
+from titanflow.run.checkpoints import differences, refuse_other, stored_model
 
 
 class TrainedState(ModelWrapper):

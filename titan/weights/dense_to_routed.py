@@ -17,10 +17,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torchtitan.tools.logging import logger
 
 from titan.weights.adapters import load_quietly, read_hugging_face
-from titan.weights.hf_weights import stored_shapes
-from titan.weights.stored_weights import differences, refuse_other, stored_model
+from titan.weights.hf_folder import stored_shapes
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.outside_base import trained_as
+from titanflow.run.checkpoints import differences, refuse_other, stored_model
 
 KEY = "checkpoint.initial_load_path"
 

@@ -9,8 +9,8 @@ import dataclasses
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.common.errors import DataError, Problem, StageFailed
+from titanflow.run.checkpoints import differences, refuse_other, stored_model
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
@@ -36,7 +36,7 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
     from titan.models.lora import add_adapters
     from titan.weights import adapters
     from titan.weights.disk_tensors import OnDisk
-    from titan.weights.hf_tensors import from_folder
+    from titan.weights.hf_folder import from_folder
     from titanflow.architectures.huggingface import is_hugging_face
 
     weights, checkpoint = model.weights, model.weights.checkpoint

@@ -18,7 +18,6 @@ from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
 from titan.export.export import EXPORT_FOLDER, export_model
 from titan.weights.stage_model import trained_model
-from titan.weights.stored_weights import newest_checkpoint
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.digests import folder_digests
@@ -26,7 +25,7 @@ from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.home import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
-from titanflow.run.checkpoints import METADATA
+from titanflow.run.checkpoints import METADATA, newest_checkpoint
 from titanflow.run.contract import StageRun
 from titanflow.run.training import Training, read_training
 
