@@ -22,7 +22,7 @@ from titan.export.files import (
     SpecialTokens,
     add_rope_for_transformers_4,
     check_tokenizer,
-    copy_tokenizer,
+    export_tokenizer,
     make_config,
     make_generation_config,
 )
@@ -98,7 +98,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
         renamed = to_hugging_face(weights, model.to_transformers)
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
-        copy_tokenizer(tokenizer, partial, model.chat_template)
+        export_tokenizer(tokenizer, partial, model.chat_template)
         check_tokenizer(partial)
         make_readable(partial)
         parity = measure(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titan.export.export import EXPORT_FOLDER, foreign, make_readable, put_in_place
-from titan.export.files import copy_tokenizer
+from titan.export.files import export_tokenizer
 from titan.models.huggingface import refusal
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
@@ -76,7 +76,7 @@ def write_peft_adapter(model: TrainedModel, out: Path) -> Path:
         named = {"base_model_name_or_path": str(base), **config}
         (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
         if model.tokenizer is not None:
-            copy_tokenizer(model.tokenizer, partial, model.chat_template)
+            export_tokenizer(model.tokenizer, partial, model.chat_template)
         make_readable(partial)
         put_in_place(partial, out)
     finally:

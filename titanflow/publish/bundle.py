@@ -61,6 +61,10 @@ class Entry:
     sha256: str
     blob_sha1: str
 
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+
     def is_at(self, path: Path) -> bool:
         """Whether a file has these bytes. Its size comes first: a hash reads the whole file."""
         return path.is_file() and path.stat().st_size == self.size and file_digest(path) == self.sha256

@@ -153,6 +153,7 @@ def described_size(folder: Path) -> int:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies the files of a tokenizer as they are."""
     for name in GIVEN_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -100,7 +100,7 @@ def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
     found = lineage.evaluation
     if found is None or found.result.limit is not None or found.result.backend == "native":
         return []
-    return score_commands(found, lineage.export, bundle)
+    return score_commands(found, bundle)
 
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:

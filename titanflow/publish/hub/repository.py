@@ -272,7 +272,7 @@ def _nested(name: str, other: str) -> bool:
 
 def check_card(api: HfApi, card: Entry) -> None:
     """Asks the Hub about the card's front matter; the client would do so only after the large files are sent."""
-    text = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
+    text = card.read()
     response = get_session().post(
         f"{api.endpoint}/api/validate-yaml",
         json={"content": text.decode(), "repoType": "model"},
