@@ -199,7 +199,7 @@ def finish(
         inheritance=table,
         base_model=repository_of(begun) if (begun := begins_with(run)) else "",
         versions={name: version(name) for name in VERSIONS},
-        **summarize(run.folder / METRICS_FILE),
+        **summarize(read_metrics(run.folder / METRICS_FILE)),
     )
     reason = refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
     if reason:
@@ -211,10 +211,7 @@ def finish(
     write_result(run.folder, result)
 
 
-def summarize(metrics: Path) -> dict[str, Any]:
-    from titan.tracking.metrics_file import MetricsFile
-
-    records = MetricsFile(metrics).records()
+def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
     trained = [record for record in records if "loss" in record]
     validated = [record["validation_loss"] for record in records if "validation_loss" in record]
     if not trained:

@@ -14,7 +14,7 @@ from typing import Any
 from titan.models.custom_family import import_custom
 from titan.models.overrides import override_model_args
 from titan.models.registry import model_args_from, train_spec
-from titanflow.architectures.huggingface import CONFIG_FILE, hugging_face, is_hugging_face
+from titanflow.architectures.huggingface import CONFIG_FILE, described_model, is_hugging_face, own_tokenizer
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.training import Lora
@@ -149,8 +149,8 @@ def _base_model(training: Training) -> StageModel | None:
     folder = training.run.base
     if folder is None or not is_hugging_face(folder):
         return stage_model(training.base or read_training(folder)) if folder else None
-    base = hugging_face(folder)
-    return StageModel(base.model_name, model_args_from(base.model_name, base.model_args), base.seq_len, base.tokenizer)
+    name, _, args = described_model(folder)
+    return StageModel(name, model_args_from(name, args), args["max_seq_len"], own_tokenizer(folder))
 
 
 def _configured_model(run: StageRun, seq_len: int) -> StageModel:
