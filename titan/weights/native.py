@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import DataError, Problem, StageFailed
-from titanflow.run.checkpoints import differences, refuse_other, stored_model
+from titanflow.run.checkpoints import differences, refuse_other
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
@@ -55,12 +55,11 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
                 raise StageFailed(f"{weights.whole}: the base of {checkpoint} lacks {key}")
             state[key].copy_(value)
     else:
-        stored = stored_model(weights.whole)
         # Of a tied weight's two names one is enough.
-        spare = {"output.weight"} - set(stored) if getattr(args, "enable_weight_tying", False) else set()
+        spare = {"output.weight"} - set(weights.stored) if getattr(args, "enable_weight_tying", False) else set()
         wanted = {key: tuple(value.shape) for key, value in state.items() if key not in spare}
-        refuse_other(differences(stored, wanted), weights.whole)
-        adapters.load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
+        refuse_other(differences(weights.stored, wanted), weights.whole)
+        adapters.load_quietly({key: value for key, value in state.items() if key in weights.stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
         state = adapters.adapter_sized(state, own, adapter)
         adapters.merge_adapter(state, adapter)

@@ -71,6 +71,11 @@ class Weights:
         """The last trained part of them."""
         return self.adapters[-1].checkpoint if self.adapters else self.whole
 
+    @cached_property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what ``whole`` holds of the model, by key, if it is a ``step-N`` folder."""
+        return stored_model(self.whole)
+
 
 @dataclass(frozen=True)
 class TrainedModel(StageModel):
