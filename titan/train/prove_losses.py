@@ -64,7 +64,7 @@ def prove_losses(folder: Path) -> list[Losses]:
     """Trains transformers' model as a finished stage was trained; returns both losses of each logged step."""
     run, result = finished_training(folder)
     if problems := _problems(run, result):
-        raise ConfigError(problems)
+        raise ConfigError(run.placed(problems))
     beginning = _beginning(run)
     ours = {one["step"]: one["loss"] for one in read_metrics(folder / METRICS_FILE) if "loss" in one}
     if not ours:
@@ -77,7 +77,7 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
     """Why transformers' model can't be trained as the stage was."""
     config = flatten(run.config)
     problems = [
-        Problem(f"found {config[key]!r}: {why}", key, run.origins.get(key, ""), expected=str(wanted))
+        Problem(f"found {config[key]!r}: {why}", key, expected=str(wanted))
         for key, (wanted, why) in PLAIN.items()
         if config.get(key, wanted) != wanted
     ]
@@ -108,7 +108,7 @@ def _beginning(run: StageRun) -> Path:
         where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
         expected = "the weights that the stage began with, where they were"
         key = "sft.base" if run.base else "checkpoint.initial_load_path"
-        raise ConfigError(Problem(f"{folder} isn't there{where}", key, run.origins.get(key, ""), expected=expected))
+        raise ConfigError(run.placed([Problem(f"{folder} isn't there{where}", key, expected=expected)]))
     if folder is not None and not is_hugging_face(folder) and (folder / RESULT_FILE).is_file():
         folder = finished_training(folder)[1].export
     if folder is not None and is_hugging_face(folder):

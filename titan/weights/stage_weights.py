@@ -13,7 +13,7 @@ from titan.weights.stored_weights import stored_model
 from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.keys.training import Lora
-from titanflow.run.contract import RESULT_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE
 from titanflow.run.manifest import checkpoint_digest
 from titanflow.run.training import Training
 
@@ -64,15 +64,10 @@ def weights_of(training: Training | None, checkpoint: Path) -> Weights:
     Raises:
         ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
     """
-    if training is None or not (settings := lora_of(training.run)).rank:
+    if training is None or not (settings := Lora.of(training.run.config)).rank:
         return Weights(checkpoint)
     below = weights_of(training.base, base_checkpoint(training))
     return Weights(below.whole, (*below.adapters, Adapter(checkpoint, settings)))
-
-
-def lora_of(run: StageRun) -> Lora:
-    """A stage's ``lora`` section."""
-    return Lora(**(run.config.get("lora") or {}))
 
 
 def base_checkpoint(training: Training) -> Path:

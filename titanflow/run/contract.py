@@ -21,9 +21,16 @@ from titanflow.common.files import write_text_atomically
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
 
+TRAINED: tuple[StageName, ...] = ("pretrain", "sft")
+"""The stages that train a model."""
+
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+EXPORT_FOLDER = "export"
+"""A training stage's folder of the model that transformers loads; the evaluation makes it if the stage didn't."""
+TASKS_FOLDER = "tasks"
+"""The evaluation's folder of the task files that it ran, data filled in."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that ask a run and its processes to end in good order."""
 INTERRUPTED_EXIT = 143

@@ -11,10 +11,8 @@ from pathlib import Path
 import yaml
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, TRAINED, StageRun
 from titanflow.run.results import TrainResult, result_of
-
-TRAINED = ("pretrain", "sft")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from titanflow.publish.card.tables import (
     training_table,
     weight_digests,
 )
-from titanflow.publish.card.training_data import hub_datasets, stage_data
+from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
 from titanflow.publish.settings import tag_of
 from titanflow.run.contract import METRICS_FILE
@@ -81,7 +81,7 @@ def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    data = [one for stage in lineage.trained for one in stage_data(stage.name, stage.run.data, lineage.datasets)]
+    data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
         "answers": markdown_table(answers_table(found.result)) if found else "",
