@@ -104,6 +104,7 @@ def stage_model(training: Training) -> StageModel:
 
         seq_len = run.config.get("training", {}).get("seq_len") or JobConfig().training.seq_len
         own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
+        own = replace(own, args=_with_own_debug(own.args, run))
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
@@ -113,6 +114,14 @@ def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageMod
     """The base's model, with rows for the stage's new tokens."""
     args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
     return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
+
+
+def _with_own_debug(args: Any, run: StageRun) -> Any:
+    """The arguments with this stage's ``debug.moe_force_load_balance``: torchtitan notes it in them, a base's too."""
+    if getattr(args, "moe_args", None) is None:
+        return args
+    forced = bool((run.config.get("debug") or {}).get("moe_force_load_balance"))
+    return replace(args, moe_args=replace(args.moe_args, _debug_force_load_balance=forced))
 
 
 def _base_model(training: Training) -> StageModel | None:

@@ -58,7 +58,7 @@ class BaseArchitecture:
         return {
             key: value
             for key, value in self.model_args.items()
-            if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and own[key] != value
+            if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and _meant(own[key]) != _meant(value)
         }
 
     @classmethod
@@ -102,6 +102,13 @@ def begins_with(run: StageRun) -> Path | None:
 def is_mutable(argument: str) -> bool:
     """Whether a fine-tuning stage may set an argument of the model, by its dotted name."""
     return MUTABLE.fullmatch(argument) is not None
+
+
+def _meant(value: Any) -> Any:
+    """An argument without the fields in which torchtitan notes a stage's ``debug`` section."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _meant(inner) for key, inner in value.items() if not key.startswith("_")}
 
 
 def tokenizer_digest(folder: Path | None) -> str:

@@ -27,6 +27,16 @@ def test_a_stage_that_trains_nothing_is_no_base(tmp_path: Path) -> None:
         BaseArchitecture.finished(tmp_path)
 
 
+def test_debug_settings_are_no_part_of_what_weights_mean() -> None:
+    base = BaseArchitecture("pretrain", "qwen3", "debugmodel", {"moe_args": experts(True, 8), "dim": 64}, SEQ_LEN)
+    assert base.other_arguments({"moe_args": experts(False, 8), "dim": 64}) == {}
+    assert base.other_arguments({"moe_args": experts(False, 4)}) == {"moe_args": experts(True, 8)}
+
+
+def experts(forced: bool, count: int) -> dict[str, object]:
+    return {"_debug_force_load_balance": forced, "num_experts": count}
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [

@@ -6,11 +6,12 @@ the same bytes: nothing here depends on when or where it is published.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
@@ -48,11 +49,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     says. A Hub checks the card when it is committed.
     """
     name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
-    card = environment.get_template(TEMPLATE.name).render(
+    card = _template().render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
         settings=settings,
@@ -75,6 +72,15 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         **tables(lineage),
     )
     return (card.rstrip() + "\n").encode()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
+    return environment.get_template(TEMPLATE.name)
 
 
 def tables(lineage: Lineage) -> dict[str, Any]:
