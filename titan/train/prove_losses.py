@@ -16,6 +16,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.architectures.base import begins_with
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.huggingface import check_weights_there, is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
@@ -101,9 +102,7 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
 
 def _beginning(run: StageRun) -> Path:
     """The folder from which transformers loads the stage's initial weights: its own format, or a base's export."""
-    checkpoint = run.config.get("checkpoint") or {}
-    named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
-    folder = Path(named) if named else None
+    folder = named = begins_with(run)
     if folder is not None and not folder.is_dir():
         where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
         expected = "the weights that the stage began with, where they were"

@@ -15,8 +15,8 @@ from titan.weights.stored_weights import newest_checkpoint
 from titanflow.architectures.huggingface import hugging_face, is_hugging_face
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.data.dataset_info import is_complete, read_info
-from titanflow.data.prepared import TEMPLATE_FILE
 from titanflow.run.checkpoints import METADATA
 from titanflow.run.contract import RUN_FILE, StageRun
 from titanflow.run.training import Training, read_training

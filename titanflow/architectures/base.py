@@ -15,7 +15,8 @@ from typing import Any
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.results import TrainResult, result_of
+from titanflow.run.training import readable
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""
@@ -66,16 +67,15 @@ class BaseArchitecture:
         """Reads the base from a stage's ``result.json``.
 
         Raises:
-            ConfigError: the folder holds no finished training stage.
+            ConfigError: the folder holds no finished training stage, or its files can't be read.
         """
-        try:
-            result = read_result(folder)
-        except FileNotFoundError as error:
+        with readable(folder):
+            result, run = result_of(folder), StageRun.of(folder)
+        if result is None:
             expected = "the folder of a finished stage"
-            raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected)) from error
+            raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected))
         if not isinstance(result, TrainResult):
             raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
-        run = StageRun.of(Path(folder))
         return cls(
             stage=result.stage,
             model_name=result.model_name,
@@ -87,8 +87,8 @@ class BaseArchitecture:
             tokenizer_digest=result.tokenizer_digest,
             checkpoint=result.checkpoint,
             config=run.config if run else {},
-            folder=Path(folder).resolve(),
-            digest=file_digest(Path(folder) / RESULT_FILE),
+            folder=folder.resolve(),
+            digest=file_digest(folder / RESULT_FILE),
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.common.files import write_text_atomically
+from titanflow.run.manifest import now
 
 NIGHT_FILE = "night.json"
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
@@ -70,8 +70,3 @@ class Night(BaseModel):
         if self.parent is not None:
             return f"continues {self.parent.run} (step {self.parent.step})"
         return "starts anew" if self.start == "anew" else "starts anew: no earlier night has finished its training"
-
-
-def now() -> str:
-    """The present time, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

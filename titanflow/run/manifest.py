@@ -133,7 +133,7 @@ class Manifest(BaseModel):
         self.stages[run.stage] = StageRecord(
             fingerprint=run.fingerprint,
             inputs=inputs,
-            started=_now(),
+            started=now(),
             prefect_run=prefect_run_id,
             parents=parents | dict(continues or {}),
             forecast=dict(forecast or {}),
@@ -142,7 +142,7 @@ class Manifest(BaseModel):
 
     def record_finish(self, run: StageRun, result: StageResult) -> None:
         record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint)
-        record.finished = _now()
+        record.finished = now()
         known = _known_digests(result)
         paths = _outputs(run.folder, result)
         files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
@@ -221,5 +221,6 @@ def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _now() -> str:
+def now() -> str:
+    """The present time, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -30,14 +30,14 @@ class Training:
     @classmethod
     def of(cls, folder: Path) -> Training | None:
         """The training in a folder; None if the folder is no training stage's."""
-        with _readable(folder):
+        with readable(folder):
             run = StageRun.of(folder)
         return cls(run) if run is not None and run.stage in TRAINED else None
 
     @cached_property
     def result(self) -> TrainResult | None:
         """None before the stage has finished."""
-        with _readable(self.run.folder):
+        with readable(self.run.folder):
             result = result_of(self.run.folder)
         return result if isinstance(result, TrainResult) else None
 
@@ -73,7 +73,8 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def readable(folder: Path) -> Iterator[None]:
+    """Refuses files of a stage that can't be read, with the stage's folder."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

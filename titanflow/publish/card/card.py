@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.markdown import code, fence, plain
@@ -39,7 +40,6 @@ from titanflow.run.metrics import read_metrics
 from titanflow.run.results import counted
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
@@ -55,7 +55,7 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
         settings=settings,
         tag=tag_of(settings, lineage.experiment, lineage.run),
         # A base model carries the template too, but has never seen a conversation.
-        chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
+        chat=TEMPLATE_FILE in bundle and lineage.model == "sft",
         code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,

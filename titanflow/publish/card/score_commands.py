@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.architectures.remote_code import EVALS
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.known_names import GENERATE
 from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle, modelling_code
 from titanflow.publish.lineage import EvaluatedStage
-
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def score_commands(evaluation: EvaluatedStage, export: Path, bundle: Bundle) -> list[str]:
@@ -77,13 +75,13 @@ def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
 
 def _end_of_text(export: Path) -> int | None:
     """The id of the end of text if the tokenizer has a token for a text's beginning, or puts any token around it."""
-    named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    named = json.loads((export / "tokenizer_config.json").read_text(encoding="utf-8"))
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
     if not end:
         return None
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(export / TOKENIZER_FILE))
     return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
 
 

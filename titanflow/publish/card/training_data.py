@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.run.contract import RESULT_FILE, StageRun
 
-DATASET_FILE = "dataset.json"
 PARTS = {"train": "trained on", "validation": "held out"}
 
 
