@@ -16,7 +16,6 @@ from titanflow.common.digests import file_digest
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.results import TrainResult, result_of
-from titanflow.run.training import readable
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""
@@ -69,8 +68,7 @@ class BaseArchitecture:
         Raises:
             ConfigError: the folder holds no finished training stage, or its files can't be read.
         """
-        with readable(folder):
-            result, run = result_of(folder), StageRun.of(folder)
+        result, run = result_of(folder), StageRun.of(folder)
         if result is None:
             expected = "the folder of a finished stage"
             raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected))

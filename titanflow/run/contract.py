@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from titanflow.common.errors import Problem
+from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
@@ -93,9 +94,27 @@ class StageRun(Strict):
 
     @classmethod
     def read(cls, path: Path) -> StageRun:
-        """Reads a ``run.yaml``, also of a run that was moved or copied."""
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
+        """Reads a ``run.yaml``, also of a run that was moved or copied.
+
+        Raises:
+            DataError: it can't be read, or another version wrote it.
+        """
+        with readable(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.model_validate(told_from(values, Path(values["folder"]), path.resolve().parent))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Refuses a stage's file that can't be read, or that another version wrote, with a DataError."""
+    hint = "--run NAME makes a run beside this one"
+    try:
+        yield
+    except ValidationError as error:
+        raise DataError(Problem("another version of titanflow wrote it", origin=str(path), hint=hint)) from error
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(Problem(f"can't be read: {found}", origin=str(path), hint=hint)) from error
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:

@@ -31,7 +31,7 @@ def test_a_stage_that_trains_nothing_is_no_base(tmp_path: Path) -> None:
 def test_a_base_whose_files_cant_be_read_is_refused(tmp_path: Path, file: str) -> None:
     folder = write_outside_base(tmp_path / "pretrain")
     (folder / file).write_text("{")
-    with pytest.raises(ConfigError, match=r"pretrain: run\.yaml or result\.json can't be read"):
+    with pytest.raises(ConfigError, match=f"{file}: can't be read"):
         BaseArchitecture.finished(folder)
 
 
