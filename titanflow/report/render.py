@@ -16,7 +16,7 @@ from titanflow.common.files import write_text_atomically
 from titanflow.common.quantities import duration
 from titanflow.publish.card.score_table import seeds_text
 from titanflow.publish.card.tables import export_check
-from titanflow.publish.card.training_data import prepared_datasets, training_data
+from titanflow.publish.card.training_data import training_data
 from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs
 from titanflow.report.reconcile import table_rows
@@ -61,7 +61,7 @@ def render_report(folder: Path) -> str:
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
-        data=training_data((stage.run for stage in trained if stage.run), prepared_datasets(run.folder)),
+        data=training_data((stage.run for stage in trained if stage.run), run.datasets),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
         inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )

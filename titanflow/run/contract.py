@@ -106,7 +106,7 @@ class StageRun(Strict):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Refuses a stage's file that can't be read, or that another version wrote, with a DataError."""
+    """Refuses a file of a run that can't be read, or that another version wrote, with a DataError."""
     hint = "--run NAME makes a run beside this one"
     try:
         yield

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.data.dataset_info import DATASET_FILE
-from titanflow.run.contract import RESULT_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, StageRun, readable
 
 PARTS = {"train": "trained on", "validation": "held out"}
 
@@ -53,7 +53,8 @@ def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list
 def prepared_datasets(run: Path) -> dict[str, Any]:
     """The ``dataset.json`` of each folder that a run prepared or found prepared, by its path, as the run noted it."""
     result = run / "prepare" / RESULT_FILE
-    return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
+    with readable(result):
+        return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
 
 
 def hub_datasets(config: Mapping[str, Any]) -> list[str]:
@@ -80,7 +81,8 @@ def _info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
     if str(place) in datasets:
         return dict(datasets[str(place)])
     path = place / DATASET_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    with readable(path):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:
