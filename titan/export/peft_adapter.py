@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.export.export import EXPORT_FOLDER, foreign, make_readable, put_in_place
+from titan.export.export import foreign, make_readable, put_in_place
 from titan.export.files import export_tokenizer
 from titan.models.huggingface import refusal
 from titan.weights.native import load_native
@@ -24,6 +24,7 @@ from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
+from titanflow.run.contract import EXPORT_FOLDER
 
 if TYPE_CHECKING:
     import torch

@@ -26,7 +26,7 @@ from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.checkpoints import complete_folders, damage
-from titanflow.run.contract import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.errors import ERROR_FILE, record_failure
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
@@ -124,7 +124,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     try:
         spec = train_spec.get_train_spec(job_config.model.name)
     except ValueError as error:
-        raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
+        raise ConfigError(run.placed([Problem(str(error), "model.name")])) from error
     check_model(spec, run, job_config)
     if base is not None and base.in_hf and base.checkpoint is not None:
         check_hf_weights(base.checkpoint, spec, model_args_from(base.model_name, base.model_args))
@@ -227,7 +227,7 @@ def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def export(run: StageRun, checkpoint: Path) -> dict[str, Any]:
-    from titan.export.export import EXPORT_FOLDER, export_model
+    from titan.export.export import export_model
     from titan.export.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
     from titan.weights.stage_model import trained_model
 

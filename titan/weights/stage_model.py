@@ -17,9 +17,9 @@ from titan.models.registry import model_args_from, train_spec
 from titanflow.architectures.huggingface import CONFIG_FILE, described_model, is_hugging_face, own_tokenizer
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.training import Lora
 from titanflow.data.dataset_info import is_complete, read_info
-from titanflow.data.prepared import TEMPLATE_FILE
 from titanflow.run.checkpoints import METADATA, newest_checkpoint, stored_model
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.manifest import checkpoint_digest
@@ -139,6 +139,7 @@ def stage_model(training: Training) -> StageModel:
 
         seq_len = run.config.get("training", {}).get("seq_len") or JobConfig().training.seq_len
         own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
+        own = replace(own, args=_with_own_debug(own.args, run))
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
@@ -148,6 +149,14 @@ def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageMod
     """The base's model, with rows for the stage's new tokens."""
     args = replace(base.args, vocab_size=token_rows(base.args.vocab_size, run)) if new_tokens(run) else base.args
     return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
+
+
+def _with_own_debug(args: Any, run: StageRun) -> Any:
+    """The arguments with this stage's ``debug.moe_force_load_balance``: torchtitan notes it in them, a base's too."""
+    if getattr(args, "moe_args", None) is None:
+        return args
+    forced = bool((run.config.get("debug") or {}).get("moe_force_load_balance"))
+    return replace(args, moe_args=replace(args.moe_args, _debug_force_load_balance=forced))
 
 
 def _base_model(training: Training) -> StageModel | None:
@@ -203,15 +212,10 @@ def weights_of(training: Training | None, checkpoint: Path) -> Weights:
     Raises:
         ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
     """
-    if training is None or not (settings := lora_of(training.run)).rank:
+    if training is None or not (settings := Lora.of(training.run.config)).rank:
         return Weights(checkpoint)
     below = weights_of(training.base, base_checkpoint(training))
     return Weights(below.whole, (*below.adapters, Adapter(checkpoint, settings)))
-
-
-def lora_of(run: StageRun) -> Lora:
-    """A stage's ``lora`` section."""
-    return Lora(**(run.config.get("lora") or {}))
 
 
 def base_checkpoint(training: Training) -> Path:

@@ -27,6 +27,24 @@ def test_a_stage_that_trains_nothing_is_no_base(tmp_path: Path) -> None:
         BaseArchitecture.finished(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["result.json", "run.yaml"])
+def test_a_base_whose_files_cant_be_read_is_refused(tmp_path: Path, file: str) -> None:
+    folder = write_outside_base(tmp_path / "pretrain")
+    (folder / file).write_text("{")
+    with pytest.raises(ConfigError, match=f"{file}: can't be read"):
+        BaseArchitecture.finished(folder)
+
+
+def test_debug_settings_are_no_part_of_what_weights_mean() -> None:
+    base = BaseArchitecture("pretrain", "qwen3", "debugmodel", {"moe_args": experts(True, 8), "dim": 64}, SEQ_LEN)
+    assert base.other_arguments({"moe_args": experts(False, 8), "dim": 64}) == {}
+    assert base.other_arguments({"moe_args": experts(False, 4)}) == {"moe_args": experts(True, 8)}
+
+
+def experts(forced: bool, count: int) -> dict[str, object]:
+    return {"_debug_force_load_balance": forced, "num_experts": count}
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [

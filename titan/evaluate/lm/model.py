@@ -17,7 +17,7 @@ from titan.evaluate.lm.backends import Loading
 from titan.evaluate.locks import check_locked
 from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
-from titan.export.export import EXPORT_FOLDER, export_model
+from titan.export.export import export_model
 from titan.weights.stage_model import trained_model
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
@@ -27,7 +27,7 @@ from titanflow.common.home import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
 from titanflow.run.checkpoints import METADATA, newest_checkpoint
-from titanflow.run.contract import StageRun
+from titanflow.run.contract import EXPORT_FOLDER, StageRun
 from titanflow.run.training import Training, read_training
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}

@@ -108,7 +108,11 @@ def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[s
             continue
         family = module.config["model"]["name"]
         if family in ARCHITECTURES or family_of(family).no_export:
-            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
+            args = dict(module.model_args)
+            if args.get("moe_args"):
+                forced = module.config["debug"]["moe_force_load_balance"]
+                args["moe_args"] = {**args["moe_args"], "_debug_force_load_balance": forced}
+            refused.setdefault(export_refusal(family, args), []).append(name)
     refused.pop("", None)
     return refused
 

@@ -7,15 +7,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.architectures.remote_code import EVALS
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.known_names import GENERATE
 from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle, modelling_code
 from titanflow.publish.lineage import EvaluatedStage
-
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def score_commands(evaluation: EvaluatedStage, bundle: Bundle) -> list[str]:
@@ -76,13 +74,13 @@ def model_args(bundle: Bundle, config: Mapping[str, Any]) -> str:
 
 def _end_of_text(bundle: Bundle) -> int | None:
     """The id of the end of text if the tokenizer has a token for a text's beginning, or puts any token around it."""
-    named = json.loads(bundle[TOKENIZER_CONFIG].read())
+    named = json.loads(bundle["tokenizer_config.json"].read())
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
     if not end:
         return None
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_buffer(bundle[TOKENIZER].read())
+    tokenizer = Tokenizer.from_buffer(bundle[TOKENIZER_FILE].read())
     return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
 
 

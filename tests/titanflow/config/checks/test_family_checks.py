@@ -22,6 +22,9 @@ def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write
     for reason in ("norm_eps is 1e-05, expected 1e-06", "moe_args.score_func is 'softmax'"):
         assert reason in message
     assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
+    forced = mistakes(path, deepseek, *EXPORTABLE, "sft.debug.moe_force_load_balance=true")
+    assert "sft can't be exported: transformers' class computes something else: debug.moe_force_load_balance" in forced
+    assert "base and sft" not in forced
     assert "gpt_oss': its layers take FlexAttention's masks alone" in mistakes(path, "pretrain.model.name=gpt_oss")
 
 
