@@ -32,14 +32,14 @@ class Training:
     @classmethod
     def of(cls, folder: Path) -> Training | None:
         """The training in a folder; None if the folder is no training stage's."""
-        with _readable(folder):
+        with readable(folder):
             run = StageRun.of(folder)
         return cls(run) if run is not None and run.stage in TRAINED else None
 
     @cached_property
     def result(self) -> TrainResult | None:
         """None before the stage has finished."""
-        with _readable(self.run.folder):
+        with readable(self.run.folder):
             result = result_of(self.run.folder)
         return result if isinstance(result, TrainResult) else None
 
@@ -75,10 +75,15 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def readable(folder: Path) -> Iterator[None]:
+    """Refuses a stage's folder whose files the block can't read.
+
+    Raises:
+        DataError: says which folder, and why.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         found = next(iter(str(error).splitlines()), type(error).__name__)
         message = f"{RUN_FILE} or {RESULT_FILE} can't be read: {found}"
-        raise DataError(Problem(message, origin=str(folder), expected="the files of a training stage")) from None
+        raise DataError(Problem(message, origin=str(folder), expected="the files of a stage")) from None

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from titanflow.common.errors import DataError
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, PreparedData, StageRun
+from titanflow.run.training import readable
 
 DATASET_FILE = "dataset.json"
 PARTS = {"train": "trained on", "validation": "held out"}
@@ -42,8 +44,8 @@ def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
     """Each training stage's data by its folder; that of a stage without a ``run.yaml`` isn't known."""
     found = []
     for stage, folder in stages.items():
-        # The file may be missing, or another version wrote it.
-        with suppress(OSError, ValueError):
+        # The file may be missing or damaged, or another version wrote it.
+        with suppress(DataError), readable(folder):
             run = StageRun.read(folder / RUN_FILE)
             found += stage_data(stage, run.data, prepared_datasets(folder.parent))
     return found
