@@ -25,10 +25,9 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun, told_from
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
-from titanflow.run.training import readable
 
 TRAINED = ("pretrain", "sft")
 TASKS_FOLDER = "tasks"
@@ -174,19 +173,17 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
 
 
 def read_trained(name: str, folder: Path) -> TrainedStage:
-    with readable(folder):
-        result, run = finished(name, folder), StageRun.read(folder / RUN_FILE)
+    result = finished(name, folder)
     # If a stage made no export itself, the evaluation makes it.
     later = folder / "export"
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, folder, run, result, export)
+    return TrainedStage(name, folder, StageRun.read(folder / RUN_FILE), result, export)
 
 
 def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> EvaluatedStage:
-    with readable(folder):
-        result, written = finished("evaluate", folder), yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
-        run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
-    tasks = folder / TASKS_FOLDER
+    result, tasks = finished("evaluate", folder), folder / TASKS_FOLDER
+    run = StageRun.read(folder / RUN_FILE)
+    written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
     own = index(tasks)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")

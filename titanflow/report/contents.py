@@ -122,7 +122,7 @@ def _read_or_none(read: Any, path: Path) -> Any:
     """A file's content; None if it is missing, or if another version wrote it and this one can't read it."""
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, DataError):
+    except (OSError, ValueError, DataError):
         return None
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from titanflow.common.errors import Problem
+from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
@@ -86,9 +87,28 @@ class StageRun(Strict):
 
     @classmethod
     def read(cls, path: Path) -> StageRun:
-        """Reads a ``run.yaml``, also of a run that was moved or copied."""
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
+        """Reads a ``run.yaml``, also of a run that was moved or copied.
+
+        Raises:
+            DataError: it isn't there, or can't be read.
+        """
+        with readable(path):
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Refuses a file of a stage's folder that the block can't read.
+
+    Raises:
+        DataError: names the file, and says why.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(Problem(f"can't be read: {found}", origin=str(path), expected="a stage's file")) from None
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.run.contamination import Contamination
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, Strict, told_from
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, Strict, readable, told_from
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 STDERR = "_stderr"
@@ -260,12 +260,12 @@ def read_result(folder: Path) -> StageResult:
     """Reads a stage's ``result.json``, also of a run that was moved or copied.
 
     Raises:
-        FileNotFoundError: the stage has not finished.
-        DataError: another version wrote it.
+        DataError: the stage has not finished, another version wrote the file, or it can't be read.
     """
     path = Path(folder) / RESULT_FILE
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
+    with readable(path):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
     try:
         return _RESULT.validate_python(raw)
     except ValidationError as error:

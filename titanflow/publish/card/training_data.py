@@ -11,7 +11,6 @@ from typing import Any
 
 from titanflow.common.errors import DataError
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, PreparedData, StageRun
-from titanflow.run.training import readable
 
 DATASET_FILE = "dataset.json"
 PARTS = {"train": "trained on", "validation": "held out"}
@@ -45,7 +44,7 @@ def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
     found = []
     for stage, folder in stages.items():
         # The file may be missing or damaged, or another version wrote it.
-        with suppress(DataError), readable(folder):
+        with suppress(DataError):
             run = StageRun.read(folder / RUN_FILE)
             found += stage_data(stage, run.data, prepared_datasets(folder.parent))
     return found
