@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.common.files import write_text_atomically
+from titanflow.run.contract import readable
 
 NIGHT_FILE = "night.json"
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
@@ -46,9 +47,14 @@ class Night(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Night | None:
-        """The night that a run's folder belongs to; None if it belongs to none."""
+        """The night that a run's folder belongs to; None if it belongs to none.
+
+        Raises:
+            DataError: its file can't be read.
+        """
         path = folder / NIGHT_FILE
-        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        with readable(path):
+            return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")

@@ -99,7 +99,7 @@ class StageRun(Strict):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Refuses a file of a stage's folder that the block can't read.
+    """Refuses a file of a run that the block can't read.
 
     Raises:
         DataError: names the file, and says why.
@@ -108,7 +108,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         found = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(Problem(f"can't be read: {found}", origin=str(path), expected="a stage's file")) from None
+        raise DataError(Problem(f"can't be read: {found}", origin=str(path), expected="the file as written")) from None
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:

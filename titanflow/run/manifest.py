@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, field_validator
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.files import write_text_atomically
 from titanflow.run.changes import Change
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun, readable
 from titanflow.run.inputs import StageInputs
 from titanflow.run.outputs import OutputCheck, OutputFile, at_once
 from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, WandbRecord
@@ -77,10 +77,15 @@ class Manifest(BaseModel):
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
-        """The run's manifest; an empty one where there is none yet."""
+        """The run's manifest; an empty one where there is none yet.
+
+        Raises:
+            DataError: it can't be read.
+        """
         path = folder / MANIFEST_FILE
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return cls(folder=folder, **stored)
+        with readable(path):
+            stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return cls(folder=folder, **stored)
 
     def is_done(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage finished from exactly these inputs and all its outputs are still as written."""
