@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.digests import file_digest
-from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.results import TrainResult, result_of
+from titanflow.run.training import finished_training
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""
@@ -63,28 +62,23 @@ class BaseArchitecture:
 
     @classmethod
     def finished(cls, folder: Path) -> BaseArchitecture:
-        """Reads the base from a stage's ``result.json``.
+        """Reads the base from the files of a stage's folder.
 
         Raises:
-            ConfigError: the folder holds no finished training stage, or its files can't be read.
+            ConfigError: the folder holds no finished training stage, or a file of it can't be read.
         """
-        result, run = result_of(folder), StageRun.of(folder)
-        if result is None:
-            expected = "the folder of a finished stage"
-            raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected))
-        if not isinstance(result, TrainResult):
-            raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
+        run, result = finished_training(folder)
         return cls(
             stage=result.stage,
             model_name=result.model_name,
             flavor=result.flavor,
             model_args=result.model_args,
             seq_len=result.seq_len,
-            overrides=run.model_overrides if run else {},
+            overrides=run.model_overrides,
             tokenizer=result.tokenizer,
             tokenizer_digest=result.tokenizer_digest,
             checkpoint=result.checkpoint,
-            config=run.config if run else {},
+            config=run.config,
             folder=folder.resolve(),
             digest=file_digest(folder / RESULT_FILE),
         )

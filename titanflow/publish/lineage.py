@@ -25,7 +25,7 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun, told_from
+from titanflow.run.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
 from titanflow.run.training import finished_training
@@ -183,8 +183,8 @@ def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> Evalu
     check_finished("evaluate", folder)
     result: Any = read_result(folder)
     tasks = folder / TASKS_FOLDER
+    run = StageRun.read(folder / RUN_FILE)
     written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
-    run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
     own = index(tasks)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")
