@@ -110,6 +110,12 @@ def test_every_file_is_in_a_room() -> None:
     assert {Path(name).parts[0] for name in tracked.splitlines()} - {*PACKAGES, *NO_ROOMS} == set()
 
 
+def test_every_folder_is_a_package() -> None:
+    """Otherwise its files aren't found by those that collect them: checks, measures, families."""
+    folders = {path.parent for path in source_files(ROOT)}
+    assert {str(folder) for folder in folders if not (ROOT / folder / "__init__.py").is_file()} == set()
+
+
 def test_no_package_imports_what_it_promises_not_to() -> None:
     """Not in a function either."""
     heavy = {"titanflow": {"torch", "torchtitan", "prefect"}, "titan": {"prefect"}, "deployments": set()}
