@@ -82,7 +82,8 @@ def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Pr
 def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) -> list[Problem]:
     for what, leaf in (("name", name), ("flavor", flavor)):
         if leaf is None or leaf.value is None:
-            return [Problem(f"model.{what} is required for model override patch", key=f"{key}.model", origin=origin)]
+            expected = "a model file (`model: llama3_demo.yaml`), or a section `model: {name: …, flavor: …}`"
+            return [Problem(f"model.{what} is required for model override patch", f"{key}.model", origin, expected)]
     assert name is not None
     assert flavor is not None
     models = load_snapshot()["models"]

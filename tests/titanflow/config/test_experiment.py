@@ -110,7 +110,11 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({"experiments__exp": "exp_name: x"}, [], ["the experiment has no modules"]),
         ({"experiments__exp": "modules: {pretrian: {config: pretrain.yaml}}"}, [], ["unknown module"]),
         ({"experiments__exp": "modules: {pretrain: {confg: pretrain.yaml}}"}, [], ["confg", "did you mean"]),
-        ({"experiments__exp": "modules: {pretrain: {config: pretrain.yaml}}"}, [], ["model.name is required"]),
+        (
+            {"experiments__exp": "modules: {pretrain: {config: pretrain.yaml}}"},
+            [],
+            ["model.name is required", "expected: a model file"],
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_would_be_right(
