@@ -9,6 +9,7 @@ from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
 from titan.tracking.loggers import ForgivingLoggers
+from titan.tracking.measures import system
 from titan.tracking.metrics import StageMetrics, perplexity
 from titanflow.common.errors import StageFailed
 
@@ -34,7 +35,9 @@ class Recorder(ForgivingLoggers):
 
 
 @pytest.fixture
-def metrics(dims, tmp_path):
+def metrics(dims, tmp_path, monkeypatch):
+    """Without other measures, which may ask a stage for its model."""
+    monkeypatch.setattr("titan.tracking.metrics.MEASURES", {"system": system})
     config = JobConfig()
     config.job.dump_folder = str(tmp_path)
     config.metrics.log_freq = 10
