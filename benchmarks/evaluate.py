@@ -45,8 +45,7 @@ def untrained_export(folder: Path) -> Path:
 
     from titan.export.export import export_model
     from titan.models.registry import train_spec
-    from titan.weights.stage_model import TrainedModel
-    from titan.weights.stage_weights import Weights
+    from titan.weights.stage_model import TrainedModel, Weights
     from titanflow.config.files.chat_template import template_text
     from titanflow.data.stdlib.text import documents
     from titanflow.data.tokenizer.tokenizer import train_tokenizer

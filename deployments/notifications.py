@@ -63,28 +63,28 @@ def main(
         raise SystemExit(error.exit_code) from None
 
 
-def ensure_notifications(experiment: Experiment, deployment: str = NIGHTLY) -> list[str]:
-    """Makes or updates the automations of a deployment, removes those not asked for; returns their names."""
+def ensure_notifications(experiment: Experiment) -> list[str]:
+    """Makes or updates the automations of the nightly deployment, removes those not asked for; returns their names."""
     notify = experiment.spec.notify
     wanted = notify.on if notify.webhook_block else []
     with get_client(sync_client=True) as client:
         block = _webhook(client, experiment) if wanted else None
         for kind in KINDS:
-            name = automation_name(deployment, kind)
+            name = automation_name(kind)
             found = client.read_automations_by_name(name)
             if block is not None and kind in wanted:
-                automation = _automation(name, deployment, kind, block)
+                automation = _automation(name, kind, block)
                 if found:
                     client.update_automation(found[0].id, automation)
                 else:
                     client.create_automation(automation)
             for one in found if kind not in wanted else found[1:]:
                 client.delete_automation(one.id)
-    return [automation_name(deployment, kind) for kind in KINDS if kind in wanted]
+    return [automation_name(kind) for kind in KINDS if kind in wanted]
 
 
-def automation_name(deployment: str, kind: Kind) -> str:
-    return f"titanflow: {deployment}, {kind}"
+def automation_name(kind: Kind) -> str:
+    return f"titanflow: {NIGHTLY}, {kind}"
 
 
 def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
@@ -98,18 +98,18 @@ def _webhook(client: SyncPrefectClient, experiment: Experiment) -> UUID:
         raise ConfigError(problem) from error
 
 
-def _automation(name: str, deployment: str, kind: Kind, block: UUID) -> AutomationCore:
+def _automation(name: str, kind: Kind, block: UUID) -> AutomationCore:
     payload = OF_THE_MODEL if kind in ("published", "held back") else OF_THE_FLOW_RUN
     return AutomationCore(
         name=name,
         description="Made by titanflow from the experiment's `notify`; the next deploy overwrites it.",
-        trigger=_trigger(deployment, kind),
+        trigger=_trigger(kind),
         actions=[CallWebhook(block_document_id=block, payload=payload)],
     )
 
 
-def _trigger(deployment: str, kind: Kind) -> EventTrigger:
-    of_deployment = {"prefect.resource.role": "deployment", "prefect.resource.name": deployment}
+def _trigger(kind: Kind) -> EventTrigger:
+    of_deployment = {"prefect.resource.role": "deployment", "prefect.resource.name": NIGHTLY}
     of_run = {"prefect.resource.id": "prefect.flow-run.*"}
     if kind == "failed":
         expect = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"}

@@ -26,10 +26,11 @@ from flows.run_plan import Summary
 from titanflow.common.file_lock import held
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.overrides import parameter_settings
-from titanflow.nightly.night import Night, NightState, now
+from titanflow.nightly.night import Night, NightState
 from titanflow.nightly.retention import remove_old
 from titanflow.nightly.table import markdown_table, read_nights
 from titanflow.plan.plan import check_run_name
+from titanflow.run.manifest import now
 
 SKIPPED = "Skipped"
 LATE = timedelta(hours=1)

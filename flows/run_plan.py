@@ -18,7 +18,7 @@ from tasks.hub_token import check_token
 from tasks.prepare import prepare
 from tasks.pretrain import pretrain
 from tasks.publish import push_to_hub
-from tasks.rehearsal import TRAINING, rehearse
+from tasks.rehearsal import rehearse
 from tasks.retries import retrying
 from tasks.sft import sft
 from tasks.ui.labels import label_run
@@ -28,7 +28,7 @@ from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.plan.view import check_stale
 from titanflow.report.reconcile import reconciled, table_rows
 from titanflow.report.render import REPORT_FILE, write_report
-from titanflow.run.contract import Strict
+from titanflow.run.contract import TRAINED, Strict
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import PublishResult, StageResult
 
@@ -62,7 +62,7 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
         try:
             results: list[StageResult] = []
             for stage in plan.stages:
-                if stage.stage in TRAINING and stage.state != "CACHED":
+                if stage.stage in TRAINED and stage.state != "CACHED":
                     rehearse(plan, get_run_logger().info)
                 results.append(_run(stage, plan, request))
         finally:

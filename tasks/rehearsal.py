@@ -10,9 +10,7 @@ from tasks.process.launch import launch
 from titanflow.plan.evaluation.rehearsal import FOLDER, MODULE, Rehearsal
 from titanflow.plan.launch import STAGE_FOLDER
 from titanflow.plan.stage_plan import Plan
-
-TRAINING = ("pretrain", "sft")
-"""The stages before which an evaluation is tried."""
+from titanflow.run.contract import TRAINED
 
 
 def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
@@ -28,9 +26,8 @@ def rehearse(plan: Plan, tell: Callable[[str], object]) -> None:
     evaluate = plan.stage("evaluate")
     if evaluate is None or evaluate.state == "CACHED" or evaluate.pool:
         return
-    trained = [stage for stage in plan.stages if stage.stage in TRAINING]
     folder = plan.folder / FOLDER
-    asked = Rehearsal(evaluate=evaluate.run, trained=[stage.run for stage in trained])
+    asked = Rehearsal(evaluate=evaluate.run, trained=[stage.run for stage in plan.stages if stage.stage in TRAINED])
     if asked.is_done(folder):
         return
     tell("trying the evaluation's tasks")

@@ -16,7 +16,7 @@ def source_files(root: Path) -> list[Path]:
 
 
 def imports(root: Path) -> dict[Path, set[Path]]:
-    """File → the files that it imports; a package's empty ``__init__.py`` is none of them."""
+    """File → the files that it imports. A package's ``__init__.py`` counts where it is named itself."""
     return {path: {other for other, _ in names} for path, names in imported_names(root).items()}
 
 
@@ -27,9 +27,9 @@ def imported_names(root: Path) -> dict[Path, set[tuple[Path, str]]]:
     by_name = {_module(path): path for path in files}
     found: dict[Path, set[tuple[Path, str]]] = {path: set() for path in files}
     for path in files:
-        for names in _imported((root / path).read_text(encoding="utf-8")):
+        for names in names_imported(root / path, path.parent.parts):
             module = next((one for one in names if one in by_name), "")
-            if module and by_name[module].name != "__init__.py":
+            if module:
                 found[path].add((by_name[module], names[0].removeprefix(module).removeprefix(".")))
     return found
 
@@ -38,10 +38,21 @@ def _module(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imported(code: str) -> Iterator[tuple[str, ...]]:
-    """What each import may name, the likeliest first: ``from a import b`` is the module ``a.b``, or a name in ``a``."""
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name,) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield from ((f"{node.module}.{alias.name}", node.module) for alias in node.names)
+def names_imported(path: Path, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """What each import may name, the likeliest first: ``from a import b`` is the module ``a.b``, or a name in ``a``.
+
+    ``package`` holds the file, and relative imports begin there. A computed name isn't known.
+    """
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                yield from ((alias.name,) for alias in node.names)
+            case ast.ImportFrom():
+                start = package[: len(package) + 1 - node.level] if node.level else ()
+                module = ".".join([*start, *filter(None, [node.module])])
+                yield from ((f"{module}.{alias.name}", module) for alias in node.names)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield (name,)

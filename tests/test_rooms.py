@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import shutil
+import subprocess
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from imports_of import PACKAGES, imported_names, imports, source_files
+from imports_of import PACKAGES, imported_names, imports, names_imported, source_files
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
@@ -28,8 +29,11 @@ FLOORS = (
     ("titanflow/run",),
     ("titanflow/files",),
     ("titanflow/common",),
+    ("titanflow/__init__.py",),
 )
 """The rooms from the top down. A room imports from floors below its own; of those on one floor none knows the other."""
+NO_ROOMS = ("benchmarks", "configs", "docs", "tests")
+"""Folders whose Python files nothing imports: programs, tests, and the functions of evaluation tasks."""
 FILES_IN_A_FOLDER, LINES_OF_A_FILE, LINES_OF_A_TEST = 14, 350, 450
 
 
@@ -46,8 +50,6 @@ def climbing(root: Path) -> list[str]:
     """Every import that runs up, or to another room of the same floor."""
     found = []
     for path, imported in imports(root).items():
-        if path.name == "__init__.py":
-            continue
         floor, room = floor_of(path)
         for other in sorted(imported):
             its_floor, its_room = floor_of(other)
@@ -67,15 +69,63 @@ def test_no_room_imports_from_a_floor_above() -> None:
         "def later():\n    from titanflow.plan import plan",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from titanflow.plan.plan import make_plan",
         "import titanflow.plan.plan",
+        "import titanflow.plan.plan as below",
+        "from titanflow.plan.plan import *",
+        "from ..plan.plan import make_plan",
+        "from ..plan import plan",
+        "try:\n    import titanflow.plan.plan\nexcept ImportError:\n    pass",
+        "import importlib\nplan = importlib.import_module('titanflow.plan.plan')",
+        "from importlib import import_module\nplan = import_module('titanflow.plan.plan')",
+        "plan = __import__('titanflow.plan.plan')",
     ],
 )
 def test_a_planted_import_is_found(tmp_path: Path, planted: str) -> None:
-    for name in ("titanflow/run/contract.py", "titanflow/plan/plan.py"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    with (tmp_path / "titanflow/run/contract.py").open("a") as file:
-        file.write(f"\n{planted}\n")
+    plant(tmp_path, "titanflow/run/contract.py", planted)
     assert climbing(tmp_path) == ["titanflow/run/contract.py imports titanflow/plan/plan.py"]
+
+
+@pytest.mark.parametrize("package", ["titanflow", "titanflow/run"])
+def test_a_planted_import_of_a_package_is_found(tmp_path: Path, package: str) -> None:
+    plant(tmp_path, f"{package}/__init__.py", "from titanflow.plan.plan import make_plan")
+    assert climbing(tmp_path) == [f"{package}/__init__.py imports titanflow/plan/plan.py"]
+
+
+@pytest.mark.parametrize("planted", ["from titanflow import plan", "from .. import plan", "import titanflow.plan"])
+def test_a_planted_import_of_a_room_is_found(tmp_path: Path, planted: str) -> None:
+    plant(tmp_path, "titanflow/run/contract.py", planted)
+    assert climbing(tmp_path) == ["titanflow/run/contract.py imports titanflow/plan/__init__.py"]
+
+
+def plant(root: Path, importer: str, planted: str) -> None:
+    """A house of two files; one of them imports as ``planted`` says."""
+    for name in (importer, "titanflow/plan/__init__.py", "titanflow/plan/plan.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    with (root / importer).open("a") as file:
+        file.write(f"\n{planted}\n")
+
+
+def test_every_file_is_in_a_room() -> None:
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {Path(name).parts[0] for name in tracked.splitlines()} - {*PACKAGES, *NO_ROOMS} == set()
+
+
+def test_every_folder_is_a_package() -> None:
+    """Otherwise its files aren't found by those that collect them: checks, measures, families."""
+    folders = {path.parent for path in source_files(ROOT)}
+    assert {str(folder) for folder in folders if not (ROOT / folder / "__init__.py").is_file()} == set()
+
+
+def test_no_package_imports_what_it_promises_not_to() -> None:
+    """Not in a function either."""
+    heavy = {"titanflow": {"torch", "torchtitan", "prefect"}, "titan": {"prefect"}, "deployments": set()}
+    outside = {*NO_ROOMS, *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    assert {
+        str(path): names[0]
+        for path in source_files(ROOT)
+        for names in names_imported(ROOT / path, path.parent.parts)
+        if names[0].partition(".")[0] in outside | heavy.get(path.parts[0], {"torch", "torchtitan"})
+    } == {}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
@@ -109,7 +159,7 @@ def test_what_another_room_uses_says_what_it_is_for() -> None:
     used: dict[Path, set[str]] = {}
     for path, names in imported_names(ROOT).items():
         for other, name in names:
-            if path.name != "__init__.py" and floor_of(path)[1] != floor_of(other)[1]:
+            if floor_of(path)[1] != floor_of(other)[1]:
                 used.setdefault(other, set()).add(name)
     silent = [
         f"{path}: {node.name}"

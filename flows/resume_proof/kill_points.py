@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal, NamedTuple
 
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, StageRun
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, TRAINED, StageRun
 from titanflow.run.metrics import read_metrics
 
 PhaseName = Literal["start", "train", "save", "export", "work"]
@@ -75,7 +75,7 @@ def phases(folder: Path) -> list[Phase]:
 def _phases_of(folder: Path, stage: str) -> list[Phase]:
     began, ended = ((folder / name).stat().st_mtime for name in (RUN_FILE, RESULT_FILE))
     metrics = folder / METRICS_FILE
-    records = read_metrics(metrics) if stage in ("pretrain", "sft") else []
+    records = read_metrics(metrics) if stage in TRAINED else []
     if not records:
         return [Phase(stage, "work", max(ended - began, 0.0))]
     trained = metrics.stat().st_mtime

@@ -299,7 +299,7 @@ def test_a_night_whose_config_is_wrong_is_in_the_table(nights):
 def test_automations_are_made_once_and_go_with_what_asked_for_them(nights):
     def named():
         with get_client(sync_client=True) as client:
-            kinds = {kind: client.read_automations_by_name(automation_name("nightly", kind)) for kind in KINDS}
+            kinds = {kind: client.read_automations_by_name(automation_name(kind)) for kind in KINDS}
         return {kind: len(found) for kind, found in kinds.items() if found}
 
     Webhook(url="http://127.0.0.1:9/").save("nights-receiver", overwrite=True)

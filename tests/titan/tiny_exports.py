@@ -14,8 +14,7 @@ from torchtitan.models.llama4.model.args import RoPEScalingArgs
 from torchtitan.models.moe import MoEArgs
 
 from titan.models.registry import train_spec
-from titan.weights.stage_model import TrainedModel
-from titan.weights.stage_weights import named_weights
+from titan.weights.stage_model import TrainedModel, named_weights
 
 POSITIONS = 256
 VOCAB = 300

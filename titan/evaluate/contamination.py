@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from titan.evaluate.items import task_items
+from titan.evaluate.lm.model import STAGE_OF
 from titan.evaluate.tasks import load_task
 from titanflow.common.errors import DataError, Problem
+from titanflow.common.home import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedOn
@@ -21,13 +23,9 @@ logger = logging.getLogger("titanflow.evaluate")
 
 
 def look_for_leaks(
-    manager: Any,
-    folders: Mapping[str, Path],
-    settings: Evaluate,
-    origins: Mapping[str, str],
-    planned: Mapping[Path, StageRun] | None = None,
+    manager: Any, run: StageRun, settings: Evaluate, planned: Mapping[Path, StageRun] | None = None
 ) -> Contamination | None:
-    """The tasks' items found in the training data of the models in ``folders``; None for ``contamination: skip``.
+    """The tasks' items found in the training data of the evaluated models; None for ``contamination: skip``.
 
     ``planned`` maps folders to stages that may not have begun. Raises :class:`DataError` if items were found and
     ``contamination`` is ``error``, or if ``drop`` would leave a task without items.
@@ -35,7 +33,7 @@ def look_for_leaks(
     if settings.contamination == "skip":
         return None
     started = time.monotonic()
-    trained = TrainedOn.by(folders.items(), planned)
+    trained = TrainedOn.by(_models(run, settings), planned)
     found = Contamination(not_looked_at=trained.not_looked_at, dropped=settings.contamination == "drop")
     if trained.rows:
         search = LeakSearch(_items(manager, settings, found))
@@ -50,7 +48,7 @@ def look_for_leaks(
     for sentence in found.sentences():
         logger.info("%s", sentence)
     logger.info("looked for the items in %.1f s", time.monotonic() - started)
-    if problems := _problems(found, settings, origins):
+    if problems := _problems(found, settings, run.origins):
         raise DataError(problems)
     return found
 
@@ -60,6 +58,14 @@ def scored_items(found: Contamination | None, tasks: Mapping[str, Any]) -> dict[
     if found is None or not found.dropped or not found.leaked.keys() & tasks.keys():
         return None
     return {name: found.tasks[name].scored for name in tasks}
+
+
+def _models(run: StageRun, settings: Evaluate) -> list[tuple[str, Path]]:
+    """The name and folder of each model, whether or not it exists; of this run's models the stage's folder."""
+    if isinstance(settings.models, Mapping):
+        return [(name, expanded(folder)) for name, folder in settings.models.items()]
+    stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
+    return [(name, run.stages[stage]) for name, stage in stages.items() if stage in run.stages]
 
 
 def _items(manager: Any, settings: Evaluate, found: Contamination) -> dict[str, list[Item]]:

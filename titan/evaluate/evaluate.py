@@ -23,7 +23,7 @@ from titan.evaluate.contamination import look_for_leaks, scored_items
 from titan.evaluate.kept import KEPT_FOLDER, KeptScores
 from titan.evaluate.lm.backends import Loading, load_lm, load_transformers
 from titan.evaluate.lm.cache import CACHE_FOLDER, cached
-from titan.evaluate.lm.model import Scored, check_unchanged, evaluate_task, model_folders
+from titan.evaluate.lm.model import Scored, check_unchanged, evaluate_task, model_loadings
 from titan.evaluate.log_scores import log_to_wandb
 from titan.evaluate.ranks import Ranks
 from titan.evaluate.scores import merge_results, metric_scores, side_by_side, write_results, write_samples
@@ -33,7 +33,6 @@ from titan.process.collector import collector_at_rest
 from titan.process.interrupt import leave
 from titan.process.quiet import quiet_lm_eval, quiet_transformers
 from titan.tracking.metrics_file import MetricsFile
-from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Evaluate
@@ -59,23 +58,23 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     started = time.monotonic()
     settings = _settings(run)
     asked, tasks_folder = prepare_tasks(run, settings)
-    folders = model_folders(run, settings)
+    models = model_loadings(run, settings)
+    folders = {name: loading.folder for name, loading in models.items()}
     digests = {name: folder_digests(folder) for name, folder in folders.items()}
     quiet_transformers()
     quiet_lm_eval()
     manager = task_manager(asked, tasks_folder)
     # Not earlier: rank 0 has now found most mistakes, within a second, and the others are only needed for models.
     ranks.join()
-    contamination = look_for_leaks(manager, folders, settings, run.origins)
-    collected: dict[str, list[Scored]] = {name: [] for name in folders}
+    contamination = look_for_leaks(manager, run, settings)
+    collected: dict[str, list[Scored]] = {name: [] for name in models}
     greedy = {}
     progress = MetricsFile(run.folder / METRICS_FILE)
     dropped = contamination.dropped_items if contamination else {}
     kept = KeptScores(run.folder.parent / KEPT_FOLDER, asked, run.data.train, settings, dropped)
-    total = len(folders) * len(settings.tasks)
+    total = len(models) * len(settings.tasks)
     with (run.folder / LIBRARY_LOG).open("w", encoding="utf-8") as log:
-        for name, folder in folders.items():
-            loading = _loading(folder, settings)
+        for name, loading in models.items():
             lm = ranks.load(load_lm, loading)
             if settings.backend != "native":
                 greedy[name] = _greedy(lm, loading)
@@ -95,7 +94,7 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                     _report(progress, done, total, name, task, scored)
             # Two models may not fit into memory.
             del lm
-            _keep(run.folder, name, folder, collected[name], settings)
+            _keep(run.folder, name, loading, collected[name], settings)
     ranks.end()
     try:
         check_unchanged(folders, digests)
@@ -104,19 +103,6 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     finally:
         # The scores are in the result now, or the model changed while they were computed.
         kept.forget()
-
-
-def _loading(folder: Path, settings: Evaluate) -> Loading:
-    return Loading(
-        folder,
-        backend=settings.backend,
-        batch_size=settings.batch_size,
-        dtype=settings.dtype,
-        device=settings.device,
-        seed=settings.seed,
-        trained_here=settings.backend == "native" or not isinstance(settings.models, Mapping),
-        trusted=settings.backend != "native" and trust_remote_code(folder, "models", commits=settings.remote_code),
-    )
 
 
 def _greedy(lm: Any, loading: Loading) -> Greedy:
@@ -144,12 +130,12 @@ def _report(progress: MetricsFile, done: int, total: int, model: str, task: str,
     )
 
 
-def _keep(folder: Path, name: str, source: Path, scored: list[Scored], settings: Evaluate) -> None:
+def _keep(folder: Path, name: str, loading: Loading, scored: list[Scored], settings: Evaluate) -> None:
     config = {
-        "model": str(source),
-        "backend": settings.backend,
-        "dtype": settings.dtype,
-        "batch_size": settings.batch_size,
+        "model": str(loading.folder),
+        "backend": loading.backend,
+        "dtype": loading.dtype,
+        "batch_size": loading.batch_size,
         "limit": settings.limit,
         "bootstrap_iters": settings.bootstrap_iters,
         "seeds": _seeds(settings),

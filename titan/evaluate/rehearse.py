@@ -9,20 +9,17 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from titan.evaluate.contamination import look_for_leaks
-from titan.evaluate.lm.model import STAGE_OF
 from titan.evaluate.tasks import load_task, prepare_tasks, task_manager
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
 from titanflow.evals.task_yaml import SingleTask
 from titanflow.plan.evaluation.rehearsal import Rehearsal
-from titanflow.run.contract import StageRun
 from titanflow.run.errors import record_failure
 from titanflow.run.results import PrepareResult, write_result
 
@@ -42,15 +39,7 @@ def rehearse(asked: Rehearsal, folder: Path) -> None:
         raise ConfigError(problems)
     if settings.contamination in ("error", "drop"):
         planned = {stage.folder: stage for stage in asked.trained}
-        look_for_leaks(manager, _models(run, settings), settings, run.origins, planned)
-
-
-def _models(run: StageRun, settings: Evaluate) -> dict[str, Path]:
-    """The folder of each model, whether or not it exists."""
-    if isinstance(settings.models, Mapping):
-        return {name: expanded(folder) for name, folder in settings.models.items()}
-    stages = {name: name if name in run.stages else STAGE_OF.get(name, name) for name in settings.models}
-    return {name: run.stages[stage] for name, stage in stages.items() if stage in run.stages}
+        look_for_leaks(manager, run, settings, planned)
 
 
 def _task_problems(manager: Any, name: str, tasks: AskedTasks, settings: Evaluate) -> Iterator[Problem]:

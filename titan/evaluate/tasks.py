@@ -23,10 +23,8 @@ from titanflow.evals.asked_tasks import AskedTasks, asked_by
 from titanflow.evals.fewshot import named_splits, shots
 from titanflow.evals.task_checks import DATA, data_files, needs_network
 from titanflow.evals.task_yaml import write_keys
-from titanflow.run.contract import StageRun
+from titanflow.run.contract import TASKS_FOLDER, StageRun
 
-TASKS_FOLDER = "tasks"
-"""The stage's folder of the task files that it ran, data filled in."""
 KEPT_TEMPLATES = 1024
 
 

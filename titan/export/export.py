@@ -22,7 +22,7 @@ from titan.export.files import (
     SpecialTokens,
     add_rope_for_transformers_4,
     check_tokenizer,
-    copy_tokenizer,
+    export_tokenizer,
     make_config,
     make_generation_config,
 )
@@ -34,7 +34,6 @@ from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
 
-EXPORT_FOLDER = "export"
 SHARD_SIZE = 5_000_000_000
 """Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
 whatever the model's size."""
@@ -72,7 +71,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
     """Exports a stage's model; see :func:`export_checkpoint`."""
     from titan.models.lora import is_adapter, merged_state
     from titan.weights.disk_tensors import DiskTensors
-    from titan.weights.hf_tensors import to_hugging_face
+    from titan.weights.hf_folder import to_hugging_face
 
     started = time.monotonic()
     quiet_transformers()
@@ -98,7 +97,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
         renamed = to_hugging_face(weights, model.to_transformers)
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
-        copy_tokenizer(tokenizer, partial, model.chat_template)
+        export_tokenizer(tokenizer, partial, model.chat_template)
         check_tokenizer(partial)
         make_readable(partial)
         parity = measure(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)

@@ -7,7 +7,6 @@ then compares the two models' logits.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,10 @@ from typing import Any
 from titan.models.huggingface import hugging_face_model
 from titanflow.common.errors import DataError, Problem, StageFailed
 from titanflow.data.tokenizer.checks import encodes_otherwise
-from titanflow.data.tokenizer.tokenizer import load_tokenizer
+from titanflow.data.tokenizer.tokenizer import copy_tokenizer, load_tokenizer
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 """Tokens that end a turn in common chat formats; a tokenizer's own ones end a generation."""
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)
@@ -137,14 +126,12 @@ def add_rope_for_transformers_4(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def copy_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
+def export_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = None) -> None:
     """Copies a tokenizer's files to ``folder`` so that transformers 4 and 5 load them alike.
 
     ``chat_template`` is a text that replaces the tokenizer's own template.
     """
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
+    copy_tokenizer(tokenizer, folder)
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     path = folder / "tokenizer_config.json"

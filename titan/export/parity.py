@@ -126,7 +126,7 @@ def measure(
 
     from titan.models.routers import RoutedModel
     from titan.weights.disk_tensors import OnDisk
-    from titan.weights.hf_load import load_folder
+    from titan.weights.hf_folder import load_folder
 
     with nullcontext() if disk is None else OnDisk(disk):
         changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
@@ -182,7 +182,7 @@ def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> t
     """Names of native weights that ``from_hf`` doesn't restore to the bit from the export."""
     import torch
 
-    from titan.weights.hf_tensors import from_folder
+    from titan.weights.hf_folder import from_folder
 
     back = from_folder(folder, wanted, adapter)
     return tuple(sorted(key for key, value in back if value is None or not torch.equal(wanted[key], value)))

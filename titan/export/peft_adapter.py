@@ -16,14 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titan.export.export import EXPORT_FOLDER, foreign, make_readable, put_in_place
-from titan.export.files import copy_tokenizer
+from titan.export.export import foreign, make_readable, put_in_place
+from titan.export.files import export_tokenizer
 from titan.models.huggingface import refusal
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
 from titanflow.config.checks.lora import LoraModules, peft_problems
+from titanflow.run.contract import EXPORT_FOLDER
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ def write_peft_adapter(model: TrainedModel, out: Path) -> Path:
         named = {"base_model_name_or_path": str(base), **config}
         (partial / CONFIG_FILE).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
         if model.tokenizer is not None:
-            copy_tokenizer(model.tokenizer, partial, model.chat_template)
+            export_tokenizer(model.tokenizer, partial, model.chat_template)
         make_readable(partial)
         put_in_place(partial, out)
     finally:
@@ -90,7 +91,7 @@ def convert(native: Any, to_transformers: Any, settings: Lora) -> tuple[dict[str
     ``native`` has its adapters unmerged; ``to_transformers`` is torchtitan's state dict adapter of its family.
     """
     from titan.models.lora import adapted_modules
-    from titan.weights.hf_weights import HEAD
+    from titan.weights.hf_folder import HEAD
 
     modules = dict(adapted_modules(native))
     weights: dict[str, torch.Tensor] = {}

@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import TextStreamer
 
-from titan.weights.hf_load import load_folder, load_tokenizer
+from titan.weights.hf_folder import load_folder, load_tokenizer
 from titanflow.architectures.hf_snapshot import names_repository
 from titanflow.architectures.huggingface import describe_repository, download_model, is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem

@@ -20,8 +20,9 @@ from typing import Any
 from titan.process.collector import collector_at_rest
 from titanflow.architectures.hf_snapshot import names_repository
 from titanflow.common.console import Output
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, DataError, HubError, Problem, TitanflowError
-from titanflow.common.hub_endpoint import hub_endpoint, redact, use_plain_transfer
+from titanflow.common.hub_endpoint import hub_endpoint, use_plain_transfer
 from titanflow.common.hub_names import is_revision
 from titanflow.publish.bundle import LINEAGE
 from titanflow.publish.integrity import Check, check_folder, check_tree
@@ -148,7 +149,7 @@ def check_model(folder: Path, greedy: Any) -> list[Check]:
 
     from titan.export.files import check_tokenizer
     from titan.process.quiet import quiet_transformers
-    from titan.weights.hf_load import load_folder
+    from titan.weights.hf_folder import load_folder
 
     quiet_transformers()
     loaded: list[Any] = []

@@ -36,7 +36,7 @@ def import_custom(run: StageRun) -> None:
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(_problem(run, f"found {module!r}: {error}", "a module on the Python path")) from error
+        raise _refused(run, f"found {module!r}: {error}", "a module on the Python path") from error
     _register(run, family, imported)
 
 
@@ -53,12 +53,10 @@ def _register(run: StageRun, family: str, imported: ModuleType) -> None:
             spec = found()
         except Exception as error:
             message = f"{_shown(found)} of {family!r} failed: {type(error).__name__}: {error}"
-            raise ConfigError(
-                _problem(run, message, "a function without arguments that returns a TrainSpec")
-            ) from error
+            raise _refused(run, message, "a function without arguments that returns a TrainSpec") from error
     if not isinstance(spec, TrainSpec):
         message = f"{_shown(found)} of {family!r} is no TrainSpec but {type(spec).__name__}"
-        raise ConfigError(_problem(run, message, "a TrainSpec, or a function that returns one"))
+        raise _refused(run, message, "a TrainSpec, or a function that returns one")
     _extra_train_specs[family] = spec
 
 
@@ -76,5 +74,5 @@ def _shown(found: Any) -> str:
     return f"{found.__name__}()" if hasattr(found, "__name__") else "what is registered"
 
 
-def _problem(run: StageRun, message: str, expected: str) -> Problem:
-    return Problem(message, KEY, run.origins.get(KEY, ""), expected)
+def _refused(run: StageRun, message: str, expected: str) -> ConfigError:
+    return ConfigError(run.placed([Problem(message, KEY, expected=expected)]))

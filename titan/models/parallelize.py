@@ -70,7 +70,8 @@ def _apply_data_parallelism(
     elif parallel_dims.dp_replicate_enabled:
         mesh = parallel_dims.get_mesh("dp_replicate")
         if parallel_dims.world_size != mesh.size():
-            raise ValueError("parallelism.data_parallel_replicate_degree: DDP goes with no other parallelism")
+            found = "without FSDP, replicas can't be combined with other parallelism"
+            raise ValueError(f"parallelism.data_parallel_replicate_degree: {found}")
         apply_ddp(model, mesh, enable_compile=is_compiled)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,10 @@ class StageMetrics(MetricsProcessor):
             record["mfu"] = 100 * self.num_flops_per_token * per_device / self.gpu_peak_flops
         if shares := self.shares():
             record["shares"] = shares
-        if routers := self.routers():
+        if routers := finite("router", self.routers()):
             record["router"] = routers
         for section, file in MEASURES.items():
-            record[section] = file.measure(self)
+            record[section] = finite(section, file.measure(self))
         record["seconds"] = time.perf_counter() - self._started
         return record
 
@@ -197,6 +197,14 @@ class StageMetrics(MetricsProcessor):
             f"{color.turquoise}memory: {memory.max_reserved_gib:5.2f}GiB  "
             f"{color.blue}tokens/s: {record['tokens_per_second']:,.0f}{trained}{mfu}{color.reset}"
         )
+
+
+def finite(section: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values that ``metrics.jsonl`` can hold, for JSON has no NaN; of the others the log has the names."""
+    for key, value in values.items():
+        if not math.isfinite(value):
+            logger.warning(f"{section}/{key} is {value}, and not recorded")
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 def data_parallel_degree(parallel_dims: ParallelDims) -> int:

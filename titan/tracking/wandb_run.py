@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from titan.tracking.metric_names import AXIS, SECTIONS
 from titan.tracking.wandb_lineage import model_artifact, used_artifacts
+from titanflow.common.credentials import redact
 from titanflow.common.errors import StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.common.hub_endpoint import redact
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import git_revision
 from titanflow.run.results import TrainResult, WandbRecord

@@ -25,7 +25,7 @@ def check_inheritance(base: BaseArchitecture, run: StageRun) -> list[Inheritance
     """
     problems = [*_architecture_problems(base, run), *_tokenizer_problems(base, run), *_length_problems(base, run)]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(run.placed(problems))
     return inheritance_table(base, run)
 
 
@@ -68,7 +68,6 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
         Problem(
             f"{base.stage}'s model has no argument {key!r}",
             key=f"model.{key}",
-            origin=run.origins.get(f"model.{key}", ""),
             expected=", ".join(sorted(args)),
             hint=families_hint(key),
         )
@@ -79,7 +78,6 @@ def _architecture_problems(base: BaseArchitecture, run: StageRun) -> list[Proble
         Problem(
             f"found {value!r}, but {base.stage} has {theirs[key]!r}: fine-tuning can't change the architecture",
             key=f"model.{key}",
-            origin=run.origins.get(f"model.{key}", ""),
             hint=f"leave it out, or set it in {base.stage} and pretrain again",
         )
         for key, value in own.items()
@@ -96,7 +94,6 @@ def _tokenizer_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
             f"{run.tokenizer} is another tokenizer than {base.stage}'s, {base.tokenizer} "
             f"(tokenizer.json {own[:12]}…, not {base.tokenizer_digest[:12]}…)",
             key="tokenizer.path",
-            origin=run.origins.get("tokenizer.path", ""),
             hint="a model reads only the tokens that it was trained with: leave tokenizer.path out",
         )
     ]
@@ -110,7 +107,6 @@ def _length_problems(base: BaseArchitecture, run: StageRun) -> list[Problem]:
         Problem(
             f"found {seq_len}, but {base.stage} was trained with {base.seq_len}",
             key="training.seq_len",
-            origin=run.origins.get("training.seq_len", ""),
             expected=f"at most {base.seq_len}",
             hint="to train positions that it has never seen, set sft.allow_longer_context: true",
         )

@@ -104,7 +104,7 @@ def _keeps_documents_apart(config: TitanJobConfig, run: StageRun, base: BaseArch
 def _use_adapters(config: TitanJobConfig, run: StageRun, base: BaseArchitecture | None) -> None:
     """Adds LoRA's converter; refuses a stage without a base, or one whose base has changed since it began."""
     from titan.models.lora import CONVERTER, register_converter
-    from titan.weights.stage_weights import base_checkpoint
+    from titan.weights.stage_model import base_checkpoint
     from titanflow.run.training import Training
 
     problems = other_problems(run.config)

@@ -16,6 +16,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.architectures.base import begins_with
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.architectures.huggingface import check_weights_there, is_hugging_face
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
@@ -64,7 +65,7 @@ def prove_losses(folder: Path) -> list[Losses]:
     """Trains transformers' model as a finished stage was trained; returns both losses of each logged step."""
     run, result = finished_training(folder)
     if problems := _problems(run, result):
-        raise ConfigError(problems)
+        raise ConfigError(run.placed(problems))
     beginning = _beginning(run)
     ours = {one["step"]: one["loss"] for one in read_metrics(folder / METRICS_FILE) if "loss" in one}
     if not ours:
@@ -77,7 +78,7 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
     """Why transformers' model can't be trained as the stage was."""
     config = flatten(run.config)
     problems = [
-        Problem(f"found {config[key]!r}: {why}", key, run.origins.get(key, ""), expected=str(wanted))
+        Problem(f"found {config[key]!r}: {why}", key, expected=str(wanted))
         for key, (wanted, why) in PLAIN.items()
         if config.get(key, wanted) != wanted
     ]
@@ -101,14 +102,12 @@ def _problems(run: StageRun, result: TrainResult) -> list[Problem]:
 
 def _beginning(run: StageRun) -> Path:
     """The folder from which transformers loads the stage's initial weights: its own format, or a base's export."""
-    checkpoint = run.config.get("checkpoint") or {}
-    named = run.base or (checkpoint.get("initial_load_in_hf") and checkpoint.get("initial_load_path"))
-    folder = Path(named) if named else None
+    folder = named = begins_with(run)
     if folder is not None and not folder.is_dir():
         where = "" if folder.is_absolute() else f" (looked for it in {Path.cwd()})"
         expected = "the weights that the stage began with, where they were"
         key = "sft.base" if run.base else "checkpoint.initial_load_path"
-        raise ConfigError(Problem(f"{folder} isn't there{where}", key, run.origins.get(key, ""), expected=expected))
+        raise ConfigError(run.placed([Problem(f"{folder} isn't there{where}", key, expected=expected)]))
     if folder is not None and not is_hugging_face(folder) and (folder / RESULT_FILE).is_file():
         folder = finished_training(folder)[1].export
     if folder is not None and is_hugging_face(folder):
@@ -133,7 +132,7 @@ def _train(run: StageRun, beginning: Path, result: TrainResult) -> Iterator[tupl
     from torchtitan.components.optimizer import build_optimizers
 
     from titan.train.job_config import build_job_config
-    from titan.weights.hf_load import load_folder
+    from titan.weights.hf_folder import load_folder
 
     config = build_job_config(run)
     # In inference mode, which turns off dropout alone: the stage has none, whatever its base's config.json says.

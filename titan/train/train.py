@@ -25,8 +25,8 @@ from titanflow.architectures.base import BaseArchitecture, begins_with, tokenize
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.run.checkpoints import damage
-from titanflow.run.contract import INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.checkpoints import complete_folders, damage
+from titanflow.run.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.errors import ERROR_FILE, record_failure
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
@@ -111,7 +111,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     from torchtitan.tools.logging import init_logger
 
     from titan.train.train_spec import check_model, stage_train_spec
-    from titan.weights.hf_weights import check_hf_weights
+    from titan.weights.hf_folder import check_hf_weights
 
     init_logger()
     job_config = build_job_config(run)
@@ -124,7 +124,7 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
     try:
         spec = train_spec.get_train_spec(job_config.model.name)
     except ValueError as error:
-        raise ConfigError(Problem(str(error), key="model.name", origin=run.origins.get("model.name", ""))) from error
+        raise ConfigError(run.placed([Problem(str(error), "model.name")])) from error
     check_model(spec, run, job_config)
     if base is not None and base.in_hf and base.checkpoint is not None:
         check_hf_weights(base.checkpoint, spec, model_args_from(base.model_name, base.model_args))
@@ -179,15 +179,14 @@ def finish(
     from titan.models.huggingface import refusal
     from titan.models.lora import trainable_parameters
     from titan.train.train_spec import describe_model
-    from titan.weights.checkpoint import complete_checkpoints
 
-    newest = complete_checkpoints(run.folder / job_config.checkpoint.folder)[0]
+    step, checkpoint = next(iter(complete_folders(run.folder / job_config.checkpoint.folder).items()))
     model_args, parameters = describe_model(spec, job_config)
     trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(
         stage="sft" if run.stage == "sft" else "pretrain",
-        checkpoint=newest.path,
-        step=newest.step,
+        checkpoint=checkpoint,
+        step=step,
         model_name=job_config.model.name,
         flavor=job_config.model.flavor,
         model_args=model_args,
@@ -200,22 +199,19 @@ def finish(
         inheritance=table,
         base_model=repository_of(begun) if (begun := begins_with(run)) else "",
         versions={name: version(name) for name in VERSIONS},
-        **summarize(run.folder / METRICS_FILE),
+        **summarize(read_metrics(run.folder / METRICS_FILE)),
     )
     reason = refusal(result.model_name, model_args) or ("" if run.tokenizer else "there is no tokenizer")
     if reason:
         print(f"no export: {reason}", flush=True)
     else:
-        result = result.model_copy(update=export(run, newest.path))
+        result = result.model_copy(update=export(run, checkpoint))
     result.wandb = record_model(run, result)
     result.wandb_id = result.wandb.id
     write_result(run.folder, result)
 
 
-def summarize(metrics: Path) -> dict[str, Any]:
-    from titan.tracking.metrics_file import MetricsFile
-
-    records = MetricsFile(metrics).records()
+def summarize(records: list[dict[str, Any]]) -> dict[str, Any]:
     trained = [record for record in records if "loss" in record]
     validated = [record["validation_loss"] for record in records if "validation_loss" in record]
     if not trained:
@@ -231,7 +227,7 @@ def summarize(metrics: Path) -> dict[str, Any]:
 
 
 def export(run: StageRun, checkpoint: Path) -> dict[str, Any]:
-    from titan.export.export import EXPORT_FOLDER, export_model
+    from titan.export.export import export_model
     from titan.export.peft_adapter import ADAPTER_FOLDER, write_peft_adapter
     from titan.weights.stage_model import trained_model
 

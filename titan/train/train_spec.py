@@ -82,7 +82,6 @@ def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
             Problem(
                 f"found {seq_len}, but the model's max_seq_len is {longest}",
                 key="training.seq_len",
-                origin=run.origins.get("training.seq_len", ""),
                 expected=f"at most {longest}",
                 hint="shorten the rows, or set model.max_seq_len (and its RoPE scaling) when you pretrain",
             )
@@ -99,7 +98,7 @@ def check_model(spec: TrainSpec, run: StageRun, job_config: JobConfig) -> None:
             )
         )
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(run.placed(problems))
 
 
 def needs_tokenizer(run: StageRun, job_config: JobConfig) -> bool:
@@ -192,12 +191,6 @@ def may_trim(spec: TrainSpec, job_config: JobConfig) -> bool:
 def validation_seq_len(run: StageRun, job_config: JobConfig) -> int:
     """``validation.seq_len``, refused where longer than the training's rows: the model has no positions for it."""
     if job_config.validation.seq_len > job_config.training.seq_len:
-        raise ConfigError(
-            Problem(
-                f"found {job_config.validation.seq_len}",
-                key="validation.seq_len",
-                origin=run.origins.get("validation.seq_len", ""),
-                expected=f"at most training.seq_len={job_config.training.seq_len}",
-            )
-        )
+        found, expected = job_config.validation.seq_len, f"at most training.seq_len={job_config.training.seq_len}"
+        raise ConfigError(run.placed([Problem(f"found {found}", "validation.seq_len", expected=expected)]))
     return int(job_config.validation.seq_len)

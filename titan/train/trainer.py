@@ -35,9 +35,10 @@ from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights
 from titan.weights.dense_to_routed import load_dense
 from titan.weights.saver import CheckpointSaver
-from titan.weights.stage_weights import named_weights
+from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import PARAMETER_GROUPS
 from titanflow.common.errors import StageFailed
+from titanflow.run.checkpoints import read_contents
 
 FAILED = 2
 """Sent among the ranks in place of an interruption where a save in the background failed."""
@@ -254,7 +255,7 @@ class Trainer(torchtitan.train.Trainer):
             self.folder, self.job_config.training.steps, config.load_step, self._cpu_group
         )
         if found is not None:
-            check_ranks(checkpoint.state_keys(found.path), data_parallel_degree(self.parallel_dims))
+            check_ranks(read_contents(found.path).shapes, data_parallel_degree(self.parallel_dims))
             if self.job_config.lora.rank:
                 checkpoint.check_weights(found.path, self.checkpointer.states[MODEL].state_dict())
                 self._load_base()

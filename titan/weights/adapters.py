@@ -25,10 +25,10 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
-from titan.weights.stage_weights import Adapter, Weights
-from titan.weights.stored_weights import differences, refuse_other, stored_model
+from titan.weights.stage_model import Adapter, Weights
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.config.checks.lora import scaling
+from titanflow.run.checkpoints import differences, refuse_other
 
 
 class TrainedState(ModelWrapper):
@@ -80,7 +80,7 @@ def whole_sized(own: State, weights: Weights, to_transformers: Any, free: set[st
     if is_hugging_face(weights.whole):
         stored = stored_rows(own, weights.whole, to_transformers)
     else:
-        stored = rows_for_tokens(own, stored_model(weights.whole))
+        stored = rows_for_tokens(own, weights.stored)
     return with_rows(own, own, {key: rows for key, rows in stored.items() if key in free})
 
 

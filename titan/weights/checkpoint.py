@@ -19,9 +19,18 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.tools.logging import logger
 
-from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.run.checkpoints import METADATA, complete_folders, damage, flaw, read_contents, step_folders
+from titanflow.run.checkpoints import (
+    METADATA,
+    complete_folders,
+    damage,
+    differences,
+    flaw,
+    read_contents,
+    refuse_other,
+    step_folders,
+    stored_model,
+)
 
 DAMAGED_FOLDER = "damaged"
 """In a stage's folder: checkpoints that were damaged after they were saved."""
@@ -41,7 +50,7 @@ class Checkpoint:
 def complete_checkpoints(folder: Path) -> list[Checkpoint]:
     """The complete checkpoints in ``folder``, newest first."""
     return [
-        Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).keys))
+        Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).shapes))
         for step, path in complete_folders(folder).items()
     ]
 
@@ -126,15 +135,6 @@ def _remove_empty(folder: Path) -> None:
     """Removes an empty folder: torchtitan loads an initial checkpoint only if its own folder doesn't exist."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-
-
-def state_keys(path: Path) -> list[str]:
-    return list(read_contents(path).keys)
-
-
-def invalidate(path: Path) -> None:
-    """Makes a checkpoint incomplete before it is overwritten, so that it counts only once it is whole again."""
-    (path / METADATA).unlink(missing_ok=True)
 
 
 def check_weights(path: Path, model_state: Mapping[str, Any]) -> None:

@@ -17,10 +17,10 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torchtitan.tools.logging import logger
 
 from titan.weights.adapters import load_quietly, read_hugging_face
-from titan.weights.hf_weights import stored_shapes
-from titan.weights.stored_weights import differences, refuse_other, stored_model
+from titan.weights.hf_folder import HEAD, stored_shapes
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.outside_base import trained_as
+from titanflow.run.checkpoints import differences, refuse_other, stored_model
 
 KEY = "checkpoint.initial_load_path"
 
@@ -43,7 +43,7 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
         return False
     wanted = {name: tuple(value.shape) for name, value in (adapter.to_hf(shared) if in_hf else shared).items()}
     if getattr(model.model_args, "enable_weight_tying", False):
-        stored.pop("lm_head.weight", None)
+        stored.pop(HEAD, None)
     clauses = [*twice, *_other_arguments(base, model.model_args), *differences(stored, wanted)]
     found, hint = (
         "the weights aren't those of this model without its routers",

@@ -9,8 +9,8 @@ import dataclasses
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from titan.weights.stored_weights import differences, refuse_other, stored_model
 from titanflow.common.errors import DataError, Problem, StageFailed
+from titanflow.run.checkpoints import differences, refuse_other
 
 if TYPE_CHECKING:
     from titan.weights.disk_tensors import DiskTensors
@@ -36,7 +36,7 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
     from titan.models.lora import add_adapters
     from titan.weights import adapters
     from titan.weights.disk_tensors import OnDisk
-    from titan.weights.hf_tensors import from_folder
+    from titan.weights.hf_folder import from_folder
     from titanflow.architectures.huggingface import is_hugging_face
 
     weights, checkpoint = model.weights, model.weights.checkpoint
@@ -55,12 +55,11 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
                 raise StageFailed(f"{weights.whole}: the base of {checkpoint} lacks {key}")
             state[key].copy_(value)
     else:
-        stored = stored_model(weights.whole)
         # Of a tied weight's two names one is enough.
-        spare = {"output.weight"} - set(stored) if getattr(args, "enable_weight_tying", False) else set()
+        spare = {"output.weight"} - set(weights.stored) if getattr(args, "enable_weight_tying", False) else set()
         wanted = {key: tuple(value.shape) for key, value in state.items() if key not in spare}
-        refuse_other(differences(stored, wanted), weights.whole)
-        adapters.load_quietly({key: value for key, value in state.items() if key in stored}, weights.whole)
+        refuse_other(differences(weights.stored, wanted), weights.whole)
+        adapters.load_quietly({key: value for key, value in state.items() if key in weights.stored}, weights.whole)
     for adapter in weights.adapters[:-1]:
         state = adapters.adapter_sized(state, own, adapter)
         adapters.merge_adapter(state, adapter)

@@ -15,6 +15,7 @@ from torchtitan.components.checkpoint import MODEL, CheckpointManager
 from torchtitan.config.job_config import Checkpoint as CheckpointConfig
 
 from titan.weights import checkpoint
+from titanflow.run.checkpoints import invalidate
 
 
 class ExportedState:
@@ -70,7 +71,7 @@ class CheckpointSaver:
         self.wait()
         path = self.folder / f"step-{step}"
         if dist.get_rank() == 0:
-            checkpoint.invalidate(path)
+            invalidate(path)
         interval, self.manager.interval = self.manager.interval, 1
         try:
             with self._exported() if last and self.config.last_save_model_only else contextlib.nullcontext():

@@ -1,4 +1,8 @@
-"""A training stage's model, read once from its folder and handed on."""
+"""A training stage's model and its weights, read once from its folder and handed on.
+
+A LoRA stage's checkpoint holds what was trained, its base's holds the rest. A base may itself be a LoRA stage, and so
+on down to a checkpoint that holds a whole model.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,15 @@ from typing import Any
 from titan.models.custom_family import import_custom
 from titan.models.overrides import override_model_args
 from titan.models.registry import model_args_from, train_spec
-from titan.weights.stage_weights import Weights, weights_of
-from titan.weights.stored_weights import newest_checkpoint
-from titanflow.architectures.huggingface import hugging_face, is_hugging_face
+from titanflow.architectures.huggingface import CONFIG_FILE, described_model, is_hugging_face, own_tokenizer
 from titanflow.architectures.new_tokens import new_tokens, token_rows
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.config.files.chat_template import TEMPLATE_FILE
+from titanflow.config.keys.training import Lora
 from titanflow.data.dataset_info import is_complete, read_info
-from titanflow.data.prepared import TEMPLATE_FILE
-from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.checkpoints import METADATA, newest_checkpoint, stored_model
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.manifest import checkpoint_digest
 from titanflow.run.training import Training, read_training
 
 
@@ -40,6 +44,37 @@ class StageModel:
     def to_transformers(self) -> Any:
         """torchtitan's state dict adapter between its own names and transformers'."""
         return self.spec.state_dict_adapter(self.args, None)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA stage's checkpoint, and how it was trained."""
+
+    checkpoint: Path
+    settings: Lora
+
+    @cached_property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what the checkpoint holds of the model, by key."""
+        return stored_model(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A whole model, in a ``step-N`` folder or one that transformers loads, and its adapters, oldest first."""
+
+    whole: Path
+    adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last trained part of them."""
+        return self.adapters[-1].checkpoint if self.adapters else self.whole
+
+    @cached_property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what ``whole`` holds of the model, by key, if it is a ``step-N`` folder."""
+        return stored_model(self.whole)
 
 
 @dataclass(frozen=True)
@@ -104,6 +139,7 @@ def stage_model(training: Training) -> StageModel:
 
         seq_len = run.config.get("training", {}).get("seq_len") or JobConfig().training.seq_len
         own = _fine_tuned_model(base, run, seq_len) if base else _configured_model(run, seq_len)
+        own = replace(own, args=_with_own_debug(own.args, run))
     if base is None:
         return own
     return replace(own, seq_len=max(own.seq_len, base.seq_len), tokenizer=own.tokenizer or base.tokenizer)
@@ -115,12 +151,20 @@ def _fine_tuned_model(base: StageModel, run: StageRun, seq_len: int) -> StageMod
     return replace(base, args=args, seq_len=seq_len, tokenizer=run.tokenizer or base.tokenizer)
 
 
+def _with_own_debug(args: Any, run: StageRun) -> Any:
+    """The arguments with this stage's ``debug.moe_force_load_balance``: torchtitan notes it in them, a base's too."""
+    if getattr(args, "moe_args", None) is None:
+        return args
+    forced = bool((run.config.get("debug") or {}).get("moe_force_load_balance"))
+    return replace(args, moe_args=replace(args.moe_args, _debug_force_load_balance=forced))
+
+
 def _base_model(training: Training) -> StageModel | None:
     folder = training.run.base
     if folder is None or not is_hugging_face(folder):
         return stage_model(training.base or read_training(folder)) if folder else None
-    base = hugging_face(folder)
-    return StageModel(base.model_name, model_args_from(base.model_name, base.model_args), base.seq_len, base.tokenizer)
+    name, _, args = described_model(folder)
+    return StageModel(name, model_args_from(name, args), args["max_seq_len"], own_tokenizer(folder))
 
 
 def _configured_model(run: StageRun, seq_len: int) -> StageModel:
@@ -146,3 +190,50 @@ def end_of_turn(run: StageRun) -> tuple[int, ...]:
     """The tokens that ended the stage's trained turns."""
     folder = run.data.train
     return tuple(read_info(folder).ends_of_turn) if folder and is_complete(folder) else ()
+
+
+def named_weights(path: Path) -> Weights:
+    """The weights that a path stands for: a finished stage's folder, a ``step-N`` folder, or one that transformers
+    loads.
+
+    Raises:
+        ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
+    """
+    if is_hugging_face(path):
+        return Weights(path)
+    if (training := Training.of(path)) is not None and training.result is not None:
+        return weights_of(training, training.result.checkpoint)
+    return weights_of(Training.of(path.parent.parent), path)
+
+
+def weights_of(training: Training | None, checkpoint: Path) -> Weights:
+    """The weights that a stage's checkpoint stands for; one outside of a stage is a whole model.
+
+    Raises:
+        ConfigError: a LoRA stage's base isn't there any more, or isn't the one that it was trained on.
+    """
+    if training is None or not (settings := Lora.of(training.run.config)).rank:
+        return Weights(checkpoint)
+    below = weights_of(training.base, base_checkpoint(training))
+    return Weights(below.whole, (*below.adapters, Adapter(checkpoint, settings)))
+
+
+def base_checkpoint(training: Training) -> Path:
+    """The checkpoint that a LoRA stage was started from.
+
+    Raises:
+        ConfigError: it isn't there any more, or its files have changed since the stage began.
+    """
+    run, checkpoint = training.run, None
+    if run.base and is_hugging_face(run.base):
+        checkpoint = run.base
+    elif training.base and training.base.result:
+        checkpoint = training.base.result.checkpoint
+    if checkpoint is None:
+        expected = f"the folder that it was trained on, with {RESULT_FILE} or {CONFIG_FILE}"
+        raise ConfigError(Problem(f"the base of {run.folder} isn't there: {run.base}", "sft.base", expected=expected))
+    if run.base_digest and checkpoint_digest(checkpoint) != run.base_digest:
+        found = f"{checkpoint} isn't what {run.folder} was trained on: its files have changed"
+        hint = "an adapter fits the weights that it was trained on, and no others: train it again"
+        raise ConfigError(Problem(found, "sft.base", hint=hint))
+    return checkpoint

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.digests import file_digest
-from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.contract import RESULT_FILE, StageRun
-from titanflow.run.results import TrainResult, read_result
+from titanflow.run.training import finished_training
 
 FOLLOWS_SEQ_LEN = "max_seq_len"
 """torchtitan sets this argument to training.seq_len, so it is no part of the architecture."""
@@ -58,37 +57,30 @@ class BaseArchitecture:
         return {
             key: value
             for key, value in self.model_args.items()
-            if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and own[key] != value
+            if key in own and not is_mutable(key) and key != FOLLOWS_SEQ_LEN and _meant(own[key]) != _meant(value)
         }
 
     @classmethod
     def finished(cls, folder: Path) -> BaseArchitecture:
-        """Reads the base from a stage's ``result.json``.
+        """Reads the base from the files of a stage's folder.
 
         Raises:
-            ConfigError: the folder holds no finished training stage.
+            ConfigError: the folder holds no finished training stage, or a file of it can't be read.
         """
-        try:
-            result = read_result(folder)
-        except FileNotFoundError as error:
-            expected = "the folder of a finished stage"
-            raise ConfigError(Problem(f"{folder} holds no {RESULT_FILE}", "sft.base", expected=expected)) from error
-        if not isinstance(result, TrainResult):
-            raise ConfigError(Problem(f"{folder} is no training stage", key="sft.base", expected="pretrain or sft"))
-        run = StageRun.of(Path(folder))
+        run, result = finished_training(folder)
         return cls(
             stage=result.stage,
             model_name=result.model_name,
             flavor=result.flavor,
             model_args=result.model_args,
             seq_len=result.seq_len,
-            overrides=run.model_overrides if run else {},
+            overrides=run.model_overrides,
             tokenizer=result.tokenizer,
             tokenizer_digest=result.tokenizer_digest,
             checkpoint=result.checkpoint,
-            config=run.config if run else {},
-            folder=Path(folder).resolve(),
-            digest=file_digest(Path(folder) / RESULT_FILE),
+            config=run.config,
+            folder=folder.resolve(),
+            digest=file_digest(folder / RESULT_FILE),
         )
 
 
@@ -102,6 +94,13 @@ def begins_with(run: StageRun) -> Path | None:
 def is_mutable(argument: str) -> bool:
     """Whether a fine-tuning stage may set an argument of the model, by its dotted name."""
     return MUTABLE.fullmatch(argument) is not None
+
+
+def _meant(value: Any) -> Any:
+    """An argument without the fields in which torchtitan notes a stage's ``debug`` section."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _meant(inner) for key, inner in value.items() if not key.startswith("_")}
 
 
 def tokenizer_digest(folder: Path | None) -> str:

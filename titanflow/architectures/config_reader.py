@@ -53,12 +53,12 @@ def common(reader: ConfigReader, key_value_heads: int | None) -> dict[str, Any]:
     }
 
 
-def qwen(reader: ConfigReader, family: str, key_value_heads: int) -> dict[str, Any]:
+def qwen(reader: ConfigReader, family: str) -> dict[str, Any]:
     rope = reader.rope()
     if rope["rope_type"] != "default":
         reader.refuse("rope_scaling", f"found {rope['rope_type']!r}", f"default: {family} has no scaling here")
     return {
-        **common(reader, key_value_heads),
+        **common(reader, 32),
         "hidden_dim": reader.whole("intermediate_size"),
         "rope_theta": rope["rope_theta"],
         "enable_weight_tying": bool(reader.config.get("tie_word_embeddings", False)),

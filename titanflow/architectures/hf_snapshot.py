@@ -37,7 +37,8 @@ def snapshot(repo_id: str, revision: str | None, names: Iterable[str]) -> Path:
     Raises:
         ConfigError: there is no such repository or revision, it needs a token, or neither the Hub nor the cache has it.
     """
-    from titanflow.common.hub_endpoint import hub_endpoint, redact, use_plain_transfer
+    from titanflow.common.credentials import redact
+    from titanflow.common.hub_endpoint import hub_endpoint, use_plain_transfer
 
     endpoint = hub_endpoint()
     use_plain_transfer(endpoint)

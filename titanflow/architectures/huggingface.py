@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from titanflow.architectures.base import TOKENIZER_FILE, BaseArchitecture, tokenizer_digest
 from titanflow.architectures.config_json import read_architecture
@@ -25,8 +26,8 @@ DESCRIPTION = (
 """The files of a repository that a plan reads; the prepare step fetches the weights."""
 
 
-def hugging_face(folder: Path) -> BaseArchitecture:
-    """A folder that transformers loads, as a base; a snapshot in the Hub's cache is named after its repository.
+def described_model(folder: Path) -> tuple[str, str, dict[str, Any]]:
+    """torchtitan's family, a flavor and all arguments of the model in a folder that transformers loads.
 
     Raises:
         ConfigError: a config that can't be read, or a model that torchtitan doesn't compute.
@@ -38,8 +39,22 @@ def hugging_face(folder: Path) -> BaseArchitecture:
         raise ConfigError(Problem(f"can't be read: {error}", origin=str(path))) from None
     if not isinstance(config, dict):
         raise ConfigError(Problem(f"found a {type(config).__name__}", origin=str(path), expected="a model's config"))
-    family, flavor, args = read_architecture(config, str(path))
-    tokenizer = folder if (folder / TOKENIZER_FILE).is_file() else None
+    return read_architecture(config, str(path))
+
+
+def own_tokenizer(folder: Path) -> Path | None:
+    """The folder itself if it holds a tokenizer beside the model."""
+    return folder if (folder / TOKENIZER_FILE).is_file() else None
+
+
+def hugging_face(folder: Path) -> BaseArchitecture:
+    """A folder that transformers loads, as a base; a snapshot in the Hub's cache is named after its repository.
+
+    Raises:
+        ConfigError: see :func:`described_model`.
+    """
+    family, flavor, args = described_model(folder)
+    tokenizer = own_tokenizer(folder)
     return BaseArchitecture(
         stage=repository_of(folder) or folder.resolve().name,
         model_name=family,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, HubError, Problem
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 HUB = "https://huggingface.co"
-TOKEN_PATTERN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=://)[^/@\s]+@")
-"""A token in the Hub's own format, or the credentials in a URL."""
-
 PATIENCE = 300.0
 """Seconds without a byte after which a request is given up; a commit of many large files is answered sooner."""
 
@@ -98,10 +95,3 @@ def give_up(request: Any) -> None:
     asked = request.extensions.get("timeout") or {}
     waits = {phase: asked.get(phase) or PATIENCE for phase in ("connect", "read", "write", "pool")}
     request.extensions = {**request.extensions, "timeout": waits}
-
-
-def redact(text: str, token: str | None = None) -> str:
-    """``text`` without ``token``, without anything that looks like a token, and without credentials in URLs."""
-    if token := token or os.environ.get("HF_TOKEN"):
-        text = text.replace(token, "[redacted]")
-    return TOKEN_PATTERN.sub("[redacted]", text)

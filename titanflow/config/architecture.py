@@ -94,7 +94,7 @@ def resolve_architecture(part: ModelPart, model_schema: Schema, earlier: Mapping
     settings = part.settings if isinstance(part.settings, dict) else {}
     last = {one: flat[one] for one, _ in leaves(settings) if one in flat}
     found.overrides = without_empty_sections({**flat, **params, **last}, args_schema)
-    if base is not None and known is not None and not base.model_args:
+    if base is not None and not is_custom and not base.model_args:
         # The base's own module already reports why it has no arguments.
         found.overrides = {}
         return found

@@ -10,6 +10,7 @@ import copy
 from functools import cache
 from typing import Any
 
+from titanflow.architectures.families.registry import OWN_FAMILIES
 from titanflow.architectures.torchtitan import load_snapshot
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.files.foreign_names import foreign_key
@@ -81,12 +82,14 @@ def check_params(params: Any, key: str, schema: Schema, trains: bool) -> list[Pr
 def check_flavor(name: Leaf | None, flavor: Leaf | None, key: str, origin: str) -> list[Problem]:
     for what, leaf in (("name", name), ("flavor", flavor)):
         if leaf is None or leaf.value is None:
-            return [Problem(f"model.{what} is required for model override patch", key=f"{key}.model", origin=origin)]
+            expected = "a model file (`model: llama3_demo.yaml`), or a section `model: {name: …, flavor: …}`"
+            return [Problem(f"model.{what} is required for model override patch", f"{key}.model", origin, expected)]
     assert name is not None
     assert flavor is not None
     models = load_snapshot()["models"]
     if name.value not in models:
         own = "a family of your own comes in by `experimental.custom_import`"
+        own = "the snapshot lacks it: python -m titan.models.snapshot" if name.value in OWN_FAMILIES else own
         hint = did_you_mean(str(name.value), models) or own
         message = f"torchtitan {load_snapshot()['torchtitan']} has no model {name.value!r}"
         return [Problem(message, key=f"{key}.model.name", origin=name.origin, expected=", ".join(models), hint=hint)]
@@ -126,13 +129,18 @@ def without_empty_sections(overrides: Tree, args_schema: Schema | None) -> Tree:
 
 
 def take_unknown(section: Tree, model_schema: Schema, key: str) -> list[Problem]:
-    """Takes out of a ``model:`` section the keys that neither torchtitan's section nor the family's arguments have."""
+    """Takes out of a ``model:`` section the keys that neither torchtitan's section nor the family's arguments have.
+
+    Where the family itself is a mistake, any family's arguments are taken out without a word: that mistake is reported.
+    """
     name = section.get("name")
     found = family(str(name.value)) if isinstance(name, Leaf) else None
+    unknown = [one for one in section if one not in model_schema["properties"]]
     if found is None:
+        for one in filter(families_hint, unknown):
+            del section[one]
         return []
     known = [*known_keys(model_schema), *known_keys(found["schema"])]
-    unknown = [one for one in section if one not in model_schema["properties"]]
     return [
         Problem("unknown key", f"{key}.model.{one}", first_origin(section.pop(one)), hint=_field_hint(one, known))
         for one in unknown

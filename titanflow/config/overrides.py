@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from titanflow.common.errors import ConfigError, Problem
+from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.common.utf8_mode import utf8_problem
 from titanflow.config.files.foreign_names import foreign_hint
 from titanflow.config.files.schema import closest, dataclass_schema, known_keys
 from titanflow.config.keys.experiment import ExperimentSpec
-from titanflow.config.module import STAGE_OF
+from titanflow.config.module import STAGE_OF, stage_schema
 from titanflow.files.yaml_source import Leaf, Tree, as_tree, parse_scalar, set_leaf
 
 FILE_KEYS = ("framework", "config", "model", "data", "validation_data")
@@ -121,9 +121,18 @@ def _place_at_top(experiment: Tree, modules: list[str], setting: Setting) -> Pro
     hint = _by_stage(setting.key, modules) or foreign_hint([setting.key], known, "")
     if not hint:
         near = closest(setting.key, known)
-        named = [f"{module}.{setting.key}" for module in modules]
-        hint = f"did you mean `{near}`?" if near else f"a module's key starts with the module: {', '.join(named)}"
+        named = [f"{module}.{one}" for module in modules if (one := _key_of(module, setting.key))]
+        misspelt = "" if named else did_you_mean(setting.key.removeprefix("modules.").partition(".")[0], modules)
+        starts = f"a module's key starts with the module: {', '.join(named or modules)}"
+        hint = f"did you mean `{near}`?" if near else misspelt or starts
     return Problem("unknown key", key=setting.key, origin=setting.origin, hint=hint)
+
+
+def _key_of(module: str, key: str) -> str:
+    """A module's key that begins with the same section or, without a section, has the same name; empty without one."""
+    known = known_keys(stage_schema(STAGE_OF[module])) if module in STAGE_OF else []
+    same = next((one for one in known if one.rpartition(".")[2] == key), "")
+    return key if key.partition(".")[0] in known else same
 
 
 def _by_stage(key: str, modules: list[str]) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
 from titanflow.data.order import Order, visited
-from titanflow.data.prepared import TEMPLATE_FILE, PreparedRows, Row
+from titanflow.data.prepared import PreparedRows, Row
 
 
 def write_mixture(

@@ -32,7 +32,6 @@ PLACES_FILE = "places.npy"
 HASHES_FILE = "hashes.npy"
 MEMBERS_FILE = "members.npy"
 ROW_OFFSETS_FILE = "row_offsets.npy"
-TEMPLATE_FILE = "chat_template.jinja"
 IGNORE_INDEX = -100
 
 

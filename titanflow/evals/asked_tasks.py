@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +208,16 @@ class _Search:
         if name.endswith((".yaml", ".yml")):
             hint = "set include_path to the folder of the file"
             return f"found the file {name!r}", "the name that stands in it", hint
-        near = difflib.get_close_matches(name, known, n=3)
+        near = _near(name, tuple(known))
         hint = f"did you mean {', '.join(near)}?" if near else ""
         where = f" of {display(folder)}, or of lm-eval's library" if folder else " of lm-eval's library"
         return f"no task or group {name!r}", f"names of tasks, groups or tags{where}", hint
+
+
+@lru_cache
+def _near(name: str, known: tuple[str, ...]) -> list[str]:
+    """Of thousands of names; a plan, a gate and a card look up the same unknown ones."""
+    return difflib.get_close_matches(name, known, n=3)
 
 
 def _library_with(name: str) -> Library | None:

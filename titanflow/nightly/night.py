@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from titanflow.common.files import write_text_atomically
+from titanflow.run.contract import readable
+from titanflow.run.manifest import now
 
 NIGHT_FILE = "night.json"
 NightState = Literal["", "published", "held back", "finished", "failed", "skipped"]
@@ -46,9 +48,14 @@ class Night(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Night | None:
-        """The night that a run's folder belongs to; None if it belongs to none."""
+        """The night that a run's folder belongs to; None if it belongs to none.
+
+        Raises:
+            DataError: its file can't be read, or another version wrote it.
+        """
         path = folder / NIGHT_FILE
-        return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        with readable(path):
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
         write_text_atomically(folder / NIGHT_FILE, self.model_dump_json(indent=2) + "\n")
@@ -70,8 +77,3 @@ class Night(BaseModel):
         if self.parent is not None:
             return f"continues {self.parent.run} (step {self.parent.step})"
         return "starts anew" if self.start == "anew" else "starts anew: no earlier night has finished its training"
-
-
-def now() -> str:
-    """The present time, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

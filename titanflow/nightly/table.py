@@ -16,7 +16,7 @@ from titanflow.common.file_lock import is_held
 from titanflow.common.quantities import duration
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import nights
-from titanflow.run.contract import STAGES
+from titanflow.run.contract import STAGES, readable
 from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import (
@@ -108,7 +108,8 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
     for stage in STAGES:
         path = folder / stage / ERROR_FILE
         if path.is_file():
-            error = StageError.model_validate_json(path.read_text(encoding="utf-8"))
+            with readable(path):
+                error = StageError.model_validate(json.loads(path.read_text(encoding="utf-8")))
             return "failed", f"{stage}: {error.type}: {_first_line(error.message)}"
     stages = Manifest.open(folder).stages
     begun = [stage for stage, record in stages.items() if not record.finished]
@@ -119,8 +120,9 @@ def _without_an_end(folder: Path, published: StageResult | None) -> tuple[str, s
 
 def _planned(folder: Path) -> set[str]:
     path = folder / "plan.json"
-    plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": []}
-    return {stage["stage"] for stage in plan["stages"]}
+    with readable(path):
+        plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"stages": []}
+        return {stage["stage"] for stage in plan["stages"]}
 
 
 def _scores(evaluation: EvaluateResult) -> dict[str, float]:

@@ -20,9 +20,9 @@ from titanflow.config.files.chat_template import CHATML, resolve_template
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.config.module import Module
 from titanflow.data.fingerprints import data_parts, mixture_fingerprint, prepared_folder
-from titanflow.plan.apart import apart_problems
 from titanflow.plan.data_mistakes import named_in
 from titanflow.plan.data_source import SECTIONS, DataSource, read_sections, read_sources
+from titanflow.plan.held_out import apart_problems
 from titanflow.plan.origin.given_tokenizer import EXPECTED, reader_of
 from titanflow.plan.origin.initial_weights import InitialWeights
 from titanflow.plan.origin.tokenizer_plan import TokenizerPlans

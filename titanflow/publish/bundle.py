@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from titanflow.architectures.huggingface import INDEX
 from titanflow.architectures.remote_code import EVALS, own_code, trust_remote_code
 from titanflow.common.digests import file_digest
 from titanflow.common.errors import DataError, Problem
@@ -30,7 +31,6 @@ SAMPLES = "titanflow_samples.json"
 LOSS_CURVE = "loss.svg"
 WRITTEN = (CARD, LINEAGE, SAMPLES, LOSS_CURVE)
 """The files that publishing itself writes beside the exported ones."""
-INDEX = "model.safetensors.index.json"
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 EXPORTED = (*REQUIRED, "generation_config.json", "special_tokens_map.json", "chat_template.jinja", INDEX)
 WEIGHTS = re.compile(r"model[\w.-]*\.safetensors")
@@ -60,6 +60,10 @@ class Entry:
     size: int
     sha256: str
     blob_sha1: str
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
     def is_at(self, path: Path) -> bool:
         """Whether a file has these bytes. Its size comes first: a hash reads the whole file."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from titanflow.common.hub_endpoint import redact
+from titanflow.common.credentials import redact
 from titanflow.publish.bundle import LINEAGE
 
 log = logging.getLogger(__name__)

@@ -25,13 +25,11 @@ from titanflow.nightly.night import Night, Parent
 from titanflow.publish.bundle import Bundle, is_published
 from titanflow.publish.card.training_data import prepared_datasets
 from titanflow.publish.integrity import seal
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun, told_from
+from titanflow.run.contract import EXPORT_FOLDER, RESULT_FILE, RUN_FILE, TASKS_FOLDER, TRAINED, StageRun
 from titanflow.run.manifest import Manifest, StageRecord
 from titanflow.run.results import EvaluateResult, GateDecision, TrainResult, read_result
+from titanflow.run.training import finished_training
 
-TRAINED = ("pretrain", "sft")
-TASKS_FOLDER = "tasks"
-"""The folder, below the evaluation's, of the task files that it ran."""
 TRAIN_FIELDS = {
     "step", "tokens", "first_loss", "loss", "validation_loss", "seq_len", "parameters", "trainable_parameters",
     "model_name", "flavor", "model_args", "inheritance", "base_model", "tokenizer_digest", "export_digests",
@@ -173,17 +171,20 @@ def evaluated_name(evaluation: EvaluateResult, model: str, export: Path, origin:
 
 
 def read_trained(name: str, folder: Path) -> TrainedStage:
-    result = finished(name, folder)
+    check_finished(name, folder)
+    run, result = finished_training(folder)
     # If a stage made no export itself, the evaluation makes it.
-    later = folder / "export"
+    later = folder / EXPORT_FOLDER
     export = result.export or (later if later.is_dir() else None)
-    return TrainedStage(name, folder, StageRun.read(folder / RUN_FILE), result, export)
+    return TrainedStage(name, folder, run, result, export)
 
 
 def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> EvaluatedStage:
-    result, tasks = finished("evaluate", folder), folder / TASKS_FOLDER
+    check_finished("evaluate", folder)
+    result: Any = read_result(folder)
+    tasks = folder / TASKS_FOLDER
+    run = StageRun.read(folder / RUN_FILE)
     written = yaml.safe_load((folder / RUN_FILE).read_text(encoding="utf-8"))
-    run = StageRun.model_validate(told_from(written, Path(written["folder"]), folder.resolve()))
     own = index(tasks)
     # The kept task files name the items by their place at the evaluation, which a moved run has left.
     items = (written.get("data") or {}).get("train")
@@ -198,12 +199,11 @@ def read_evaluated(folder: Path, model: str, export: Path, origin: str) -> Evalu
     )
 
 
-def finished(name: str, folder: Path) -> Any:
-    """The stage's result; raises a DataError if the stage hasn't finished, or its ``run.yaml`` is gone."""
+def check_finished(name: str, folder: Path) -> None:
+    """Refuses a stage that hasn't finished, or whose ``run.yaml`` is gone."""
     if missing := [file for file in (RUN_FILE, RESULT_FILE) if not (folder / file).is_file()]:
         message, hint = f"{name} has not finished: it has no {missing[0]}", f"run {name} before publish"
         raise DataError(Problem(message, origin=str(folder), hint=hint))
-    return read_result(folder)
 
 
 def no_number(constant: str) -> None:
@@ -262,7 +262,7 @@ def hyperparameters(stage: TrainedStage) -> dict[str, Any]:
     """The settings that a card names; ``batch`` is the rows a step, None if unknown."""
     config = stage.run.config
     optimizer, training = config.get("optimizer") or {}, config.get("training") or {}
-    lora = Lora(**(config.get("lora") or {}))
+    lora = Lora.of(config)
     return {
         "lr": optimizer.get("lr"),
         "optimizer": optimizer.get("name"),

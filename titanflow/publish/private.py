@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import Problem
-from titanflow.common.hub_endpoint import redact
 from titanflow.config.module import Module
 from titanflow.run.contract import StageRun
 

@@ -13,7 +13,15 @@ from titanflow.run.contract import METRICS_FILE, RESULT_FILE, RUN_FILE, STAGES, 
 from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.manifest import MANIFEST_FILE, Manifest, StageRecord
 from titanflow.run.metrics import read_metrics
-from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, read_result
+from titanflow.run.results import (
+    EvaluateResult,
+    InheritanceRow,
+    PrepareResult,
+    PublishResult,
+    StageResult,
+    TrainResult,
+    read_result,
+)
 
 PLAN_FILE = "plan.json"
 
@@ -70,6 +78,12 @@ class RunContents:
         return [(stage, stage.result) for stage in self.stages if isinstance(stage.result, TrainResult)]
 
     @property
+    def datasets(self) -> dict[str, Any]:
+        """What the run noted of each folder of prepared rows, by its path."""
+        found = self.stage("prepare")
+        return found.result.datasets if found and isinstance(found.result, PrepareResult) else {}
+
+    @property
     def evaluation(self) -> EvaluateResult | None:
         found = self.stage("evaluate")
         return found.result if found and isinstance(found.result, EvaluateResult) else None
@@ -122,7 +136,7 @@ def _read_or_none(read: Any, path: Path) -> Any:
     """A file's content; None if it is missing, or if another version wrote it and this one can't read it."""
     try:
         return read(path)
-    except (OSError, ValueError, KeyError, DataError):
+    except (OSError, ValueError, DataError):
         return None
 
 

@@ -21,6 +21,7 @@ from titanflow.report.contents import RunContents, read_contents
 from titanflow.report.pictures import loss_svgs, smaller_svgs
 from titanflow.report.reconcile import table_rows
 from titanflow.report.sections import evaluated_models, inheritance, masked_rows, result_table, tiles, timings
+from titanflow.run.contract import TRAINED
 
 HERE = Path(__file__).parent
 REPORT_FILE = "report.html"
@@ -41,7 +42,7 @@ def write_report(folder: Path) -> Path:
 
 def render_report(folder: Path) -> str:
     run = read_contents(folder)
-    trained = [stage for stage in run.stages if stage.name in ("pretrain", "sft")]
+    trained = [stage for stage in run.stages if stage.name in TRAINED]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -60,7 +61,7 @@ def render_report(folder: Path) -> str:
         seeds=seeds_text(run.evaluation.seeds) if run.evaluation else "",
         timings=timings(run),
         reconciled=table_rows([found for stage in run.stages if (found := stage.reconciled)]),
-        data=training_data({stage.name: stage.folder for stage in trained}),
+        data=training_data((stage.run for stage in trained if stage.run), run.datasets),
         masks={stage.name: rows for stage in run.stages if (rows := masked_rows(stage))},
         inheritance={stage.name: table for stage in run.stages if any((table := inheritance(stage)).values())},
     )

@@ -14,10 +14,10 @@ from rich.text import Text
 from titanflow.common.console import uncut
 from titanflow.plan.stage_plan import Plan
 from titanflow.publish.card.score_table import score
-from titanflow.publish.card.training_data import TrainingData, training_data
+from titanflow.publish.card.training_data import TrainingData, prepared_datasets, training_data
 from titanflow.publish.gate.figures import figures
 from titanflow.report.reconcile import headline, reconciled
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import (
     EvaluateResult,
@@ -45,7 +45,8 @@ def render_summary(plan: Plan) -> RenderableType:
     if training:
         parts.append(_training(training, plan.folder))
         parts += [_inheritance(result) for result in training if result.inheritance]
-        parts += _left_out(training_data({result.stage: plan.folder / result.stage for result in training}))
+        runs = [run for one in training if (run := StageRun.of(plan.folder / one.stage)) is not None]
+        parts += _left_out(training_data(runs, prepared_datasets(plan.folder)))
     for result in results:
         if isinstance(result, EvaluateResult):
             parts += [Text(), _scores(result), *_items(result), *_cut(result), *_contamination(result)]

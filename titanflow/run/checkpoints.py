@@ -1,4 +1,4 @@
-"""Where a stage's checkpoints lie, and which of them are complete; read without torch.
+"""Where a stage's checkpoints lie, which of them are complete, and what they hold; read without torch.
 
 torch's distributed checkpoint writes data files, each synced to the disk, and then renames ``.metadata`` into its
 place, which says where in them each tensor lies. A folder without it was left by an interrupted save; one with shorter
@@ -11,14 +11,18 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from titanflow.common.errors import ConfigError, DataError, Problem
+
 METADATA = ".metadata"
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """The parts of a full checkpoint beside the model, whose own keys lie flat at the top."""
+SHOWN = 5
+"""How many differences a refusal names."""
 
 
 def exclusion_refusal(keys: Sequence[str]) -> str:
@@ -47,9 +51,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint's ``.metadata`` says: the names of everything in it, and where it lies."""
+    """What a checkpoint's ``.metadata`` says: the shape of each tensor by key, () of an object, and where they lie."""
 
-    keys: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
     pieces: tuple[Piece, ...]
 
 
@@ -62,6 +66,23 @@ def step_folders(folder: Path) -> dict[int, Path]:
 def complete_folders(folder: Path) -> dict[int, Path]:
     """Those of :func:`step_folders` whose save finished and whose files have their full length."""
     return {step: path for step, path in step_folders(folder).items() if not flaw(path)}
+
+
+def invalidate(path: Path) -> None:
+    """Makes a checkpoint incomplete before it is overwritten, so that it counts only once it is whole again."""
+    (path / METADATA).unlink(missing_ok=True)
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest complete checkpoint of a ``checkpoint/`` folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    steps = complete_folders(folder)
+    if not steps:
+        raise DataError(Problem("no complete checkpoint", origin=str(folder), expected="step-N with a .metadata"))
+    return next(iter(steps.values()))
 
 
 def newest_step(stage_folder: Path) -> int | None:
@@ -82,9 +103,15 @@ def read_contents(path: Path) -> Contents:
             metadata = _Plain(file).load()
             places = (metadata.storage_data or {}).values()
             pieces = tuple(Piece(place.relative_path, place.offset, place.length) for place in places)
-            return Contents(tuple(metadata.state_dict_metadata), pieces)
+            return Contents({key: _shape(item) for key, item in metadata.state_dict_metadata.items()}, pieces)
         except Exception as error:
             raise ValueError(f"{METADATA} can't be read ({type(error).__name__}: {error})") from error
+
+
+def stored_model(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a checkpoint holds of the model, by key."""
+    shapes = read_contents(checkpoint).shapes
+    return {key: shape for key, shape in shapes.items() if key.split(".")[0] not in TRAINING_STATE}
 
 
 def flaw(path: Path) -> str:
@@ -123,6 +150,36 @@ def damage(path: Path, part: int = 0, parts: int = 1) -> str:
         if broken:
             return f"{piece.file} is damaged at byte {piece.offset:,} (wrong checksum)"
     return ""
+
+
+def differences(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """How stored shapes differ from those that a model wants, a clause each."""
+    return [
+        *(f"lacks {key}" for key in wanted if key not in stored),
+        *(f"has {key}, which the model lacks" for key in stored if key not in wanted),
+        *(
+            f"has {key} of shape {stored[key]}, the model's is {shape}"
+            for key, shape in wanted.items()
+            if key in stored and stored[key] != shape
+        ),
+    ]
+
+
+def refuse_other(
+    clauses: list[str],
+    path: Path,
+    found: str = "the checkpoint isn't this model's",
+    hint: str = "give the model the arguments that the checkpoint was trained with",
+    key: str = "",
+) -> None:
+    """Refuses the weights at ``path`` if there are clauses, such as those of :func:`differences`.
+
+    Raises:
+        ConfigError: with ``found``, the first few clauses, and how many more there are.
+    """
+    if clauses:
+        more = f" and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+        raise ConfigError(Problem(f"{found}: it {'; '.join(clauses[:SHOWN])}{more}", key, str(path), hint=hint))
 
 
 class _Slice(io.RawIOBase):
@@ -170,3 +227,8 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         return _Stub
+
+
+def _shape(item: Any) -> tuple[int, ...]:
+    """A tensor's shape by its unpickled metadata; an object has no size."""
+    return tuple(item.size.arguments[0]) if hasattr(item, "size") else ()

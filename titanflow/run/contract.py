@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from titanflow.common.errors import Problem
+from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 
 StageName = Literal["prepare", "pretrain", "sft", "evaluate", "publish"]
 STAGES: tuple[StageName, ...] = ("prepare", "pretrain", "sft", "evaluate", "publish")
 
+TRAINED: tuple[StageName, ...] = ("pretrain", "sft")
+"""The stages that train a model."""
+
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+EXPORT_FOLDER = "export"
+"""A training stage's folder of the model that transformers loads; the evaluation makes it if the stage didn't."""
+TASKS_FOLDER = "tasks"
+"""The evaluation's folder of the task files that it ran, data filled in."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """The signals that ask a run and its processes to end in good order."""
 INTERRUPTED_EXIT = 143
@@ -86,9 +94,27 @@ class StageRun(Strict):
 
     @classmethod
     def read(cls, path: Path) -> StageRun:
-        """Reads a ``run.yaml``, also of a run that was moved or copied."""
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return cls.model_validate(told_from(values, Path(values["folder"]), Path(path).resolve().parent))
+        """Reads a ``run.yaml``, also of a run that was moved or copied.
+
+        Raises:
+            DataError: it can't be read, or another version wrote it.
+        """
+        with readable(path):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.model_validate(told_from(values, Path(values["folder"]), path.resolve().parent))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Refuses a file of a run that can't be read, or that another version wrote, with a DataError."""
+    hint = "--run NAME makes a run beside this one"
+    try:
+        yield
+    except ValidationError as error:
+        raise DataError(Problem("another version of titanflow wrote it", origin=str(path), hint=hint)) from error
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        found = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(Problem(f"can't be read: {found}", origin=str(path), hint=hint)) from error
 
 
 def told_from(values: Any, written: Path, now: Path) -> Any:

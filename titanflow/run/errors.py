@@ -7,8 +7,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import TitanflowError
-from titanflow.common.hub_endpoint import redact
 from titanflow.run.contract import Strict
 
 ERROR_FILE = "error.json"

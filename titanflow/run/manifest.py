@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, field_validator
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.files import write_text_atomically
 from titanflow.run.changes import Change
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, STAGES, StageRun, readable
 from titanflow.run.inputs import StageInputs
 from titanflow.run.outputs import OutputCheck, OutputFile, at_once
 from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult, StageResult, TrainResult, WandbRecord
@@ -77,10 +77,15 @@ class Manifest(BaseModel):
 
     @classmethod
     def open(cls, folder: Path) -> Manifest:
-        """The run's manifest; an empty one where there is none yet."""
+        """The run's manifest; an empty one where there is none yet.
+
+        Raises:
+            DataError: it can't be read, or another version wrote it.
+        """
         path = folder / MANIFEST_FILE
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return cls(folder=folder, **stored)
+        with readable(path):
+            stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return cls(folder=folder, **stored)
 
     def is_done(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage finished from exactly these inputs and all its outputs are still as written."""
@@ -133,7 +138,7 @@ class Manifest(BaseModel):
         self.stages[run.stage] = StageRecord(
             fingerprint=run.fingerprint,
             inputs=inputs,
-            started=_now(),
+            started=now(),
             prefect_run=prefect_run_id,
             parents=parents | dict(continues or {}),
             forecast=dict(forecast or {}),
@@ -142,7 +147,7 @@ class Manifest(BaseModel):
 
     def record_finish(self, run: StageRun, result: StageResult) -> None:
         record = self.stages.get(run.stage) or StageRecord(fingerprint=run.fingerprint)
-        record.finished = _now()
+        record.finished = now()
         known = _known_digests(result)
         paths = _outputs(run.folder, result)
         files = at_once(lambda path: OutputFile.of(path, known.get(path, "")), paths)
@@ -221,5 +226,6 @@ def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _now() -> str:
+def now() -> str:
+    """The present time, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

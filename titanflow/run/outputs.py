@@ -37,6 +37,8 @@ def content_digest(path: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
+        content = None
+    if not isinstance(content, dict):
         return file_digest(path)
     return digest({key: value for key, value in content.items() if key not in VARYING})
 

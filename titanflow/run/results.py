@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 
-from titanflow.common.errors import DataError, Problem
 from titanflow.common.files import write_text_atomically
 from titanflow.run.contamination import Contamination
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, Strict, told_from
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, Strict, readable, told_from
 
 NOT_INHERITED = "Not inherited: optimizer state, scheduler, step, data position"
 STDERR = "_stderr"
@@ -260,17 +259,12 @@ def read_result(folder: Path) -> StageResult:
     """Reads a stage's ``result.json``, also of a run that was moved or copied.
 
     Raises:
-        FileNotFoundError: the stage has not finished.
-        DataError: another version wrote it.
+        DataError: it isn't there or can't be read, or another version wrote it.
     """
-    path = Path(folder) / RESULT_FILE
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    raw = told_from(raw, _written_for(path.parent), path.parent.resolve())
-    try:
-        return _RESULT.validate_python(raw)
-    except ValidationError as error:
-        found, hint = "another version of titanflow wrote it", "--run NAME makes a run beside this one"
-        raise DataError(Problem(found, origin=str(path), hint=hint)) from error
+    path = folder / RESULT_FILE
+    with readable(path):
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return _RESULT.validate_python(told_from(raw, _written_for(folder), folder.resolve()))
 
 
 def result_of(folder: Path) -> StageResult | None:

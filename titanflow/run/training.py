@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from titanflow.common.errors import DataError, Problem
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
+from titanflow.run.contract import RESULT_FILE, RUN_FILE, TRAINED, StageRun
 from titanflow.run.results import TrainResult, result_of
-
-TRAINED = ("pretrain", "sft")
 
 
 @dataclass(frozen=True)
@@ -32,15 +26,13 @@ class Training:
     @classmethod
     def of(cls, folder: Path) -> Training | None:
         """The training in a folder; None if the folder is no training stage's."""
-        with _readable(folder):
-            run = StageRun.of(folder)
+        run = StageRun.of(folder)
         return cls(run) if run is not None and run.stage in TRAINED else None
 
     @cached_property
     def result(self) -> TrainResult | None:
         """None before the stage has finished."""
-        with _readable(self.run.folder):
-            result = result_of(self.run.folder)
+        result = result_of(self.run.folder)
         return result if isinstance(result, TrainResult) else None
 
     @cached_property
@@ -72,13 +64,3 @@ def finished_training(folder: Path) -> tuple[StageRun, TrainResult]:
         found, expected = f"no {RESULT_FILE} of a training", "the folder of a finished pretrain or sft stage"
         raise DataError(Problem(found, origin=str(training.run.folder), expected=expected))
     return training.run, training.result
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        found = next(iter(str(error).splitlines()), type(error).__name__)
-        message = f"{RUN_FILE} or {RESULT_FILE} can't be read: {found}"
-        raise DataError(Problem(message, origin=str(folder), expected="the files of a training stage")) from None

@@ -8,7 +8,7 @@ from finished_stage import finish_training
 from tiny_exports import write_byte_tokenizer
 
 from titan.evaluate.locks import check_locked
-from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_config
+from titan.export.files import SpecialTokens, export_tokenizer, make_generation_config
 from titanflow.architectures.base import tokenizer_digest
 from titanflow.common.errors import DataError
 from titanflow.run.contract import PreparedData, StageRun
@@ -26,7 +26,7 @@ def stage(tmp_path: Path) -> Path:
     (data / "chat_template.jinja").write_text(TEMPLATE)
     export = stage / "export"
     export.mkdir(parents=True)
-    copy_tokenizer(tokenizer, export, TEMPLATE)
+    export_tokenizer(tokenizer, export, TEMPLATE)
     make_generation_config(SpecialTokens.read(tokenizer)).save_pretrained(export)
     prepared = PreparedData(train=data)
     StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer, data=prepared).write()

@@ -65,7 +65,7 @@ import json
 import threading
 import titan.export.export
 from titan.weights.stage_model import TrainedModel
-from titan.weights.stage_weights import named_weights
+from titan.weights.stage_model import named_weights
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

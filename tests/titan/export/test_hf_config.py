@@ -11,7 +11,7 @@ from torchtitan.models.llama3.model.model import FeedForward
 from titan.export.files import (
     SpecialTokens,
     add_rope_for_transformers_4,
-    copy_tokenizer,
+    export_tokenizer,
     make_config,
     make_generation_config,
 )
@@ -201,7 +201,7 @@ def test_transformers_5s_own_tokenizer_class_and_notes_are_replaced(tmp_path: Pa
     out = tmp_path / "out"
     out.mkdir()
 
-    copy_tokenizer(source, out)
+    export_tokenizer(source, out)
 
     written = json.loads((out / "tokenizer_config.json").read_text())
     assert written == {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "x"}
@@ -215,7 +215,7 @@ def test_a_tokenizer_class_that_transformers_4_has_is_kept(tmp_path: Path) -> No
     out = tmp_path / "out"
     out.mkdir()
 
-    copy_tokenizer(source, out)
+    export_tokenizer(source, out)
 
     assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "Qwen2TokenizerFast"
 
@@ -225,6 +225,6 @@ def test_another_chat_template_goes_before_the_tokenizers_own(tmp_path: Path) ->
     out = tmp_path / "out"
     out.mkdir()
 
-    copy_tokenizer(source, out, chat_template="{{ messages[0].content }}")
+    export_tokenizer(source, out, chat_template="{{ messages[0].content }}")
 
     assert (out / "chat_template.jinja").read_text() == "{{ messages[0].content }}"

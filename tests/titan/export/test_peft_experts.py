@@ -13,7 +13,7 @@ from tiny_exports import QWEN3_EXPERTS, VOCAB, tiny_args, write_byte_tokenizer
 from titan.export.export import export_checkpoint
 from titan.export.parity import TOLERANCE
 from titan.export.peft_adapter import write_peft_adapter
-from titan.weights.hf_load import load_folder
+from titan.weights.hf_folder import load_folder
 from titan.weights.stage_model import read_model
 from titanflow.architectures.weights import module_names
 from titanflow.common.errors import ConfigError

@@ -16,7 +16,7 @@ from wrong_exports import edit_config, export_tiny
 
 from titan.inference.greedy import continue_greedily
 from titan.inference.verify import check_model, check_tag, main
-from titan.weights.hf_load import load_folder
+from titan.weights.hf_folder import load_folder
 from titanflow.common.digests import folder_digests
 from titanflow.publish.integrity import seal
 from titanflow.run.results import Greedy

@@ -3,8 +3,8 @@
 import pytest
 from tiny_stages import VOCAB, records
 
-from titan.weights.stored_weights import stored_model
 from titanflow.architectures.families.registry import OWN_FAMILIES, PARAMETER_GROUPS
+from titanflow.run.checkpoints import stored_model
 from titanflow.run.contract import PreparedData
 from titanflow.run.results import read_result
 

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+from titan.tracking.measures.registry import MEASURES
 from titan.tracking.metric_names import AXIS, SECTIONS, TRAINING, named, named_scores, rows
 
 PAGE = Path(__file__).parents[3] / "docs" / "logging.md"
@@ -17,9 +18,9 @@ RECORD = {
     "mfu": 40.0,
     "shares": {"wiki": 0.25},
     "router": {"layer_1/entropy": 0.5, "entropy": 0.5},
-    "system": {"memory_active_gib": 1.0, "memory_reserved_gib": 2.0, "data_loading_percent": 3.0},
     "seconds": 10.0,
 }
+MEASURED = {section: dict.fromkeys(file.METRICS, 1.0) for section, file in MEASURES.items()}
 
 
 def pattern(name):
@@ -27,7 +28,9 @@ def pattern(name):
 
 
 def test_every_name_is_in_the_table_and_every_row_of_the_table_has_a_name():
-    names = named(RECORD) | named({"step": 10, "validation_loss": 1.0, "validation_perplexity": 2.7, "tokens": 640})
+    names = named(RECORD | MEASURED) | named(
+        {"step": 10, "validation_loss": 1.0, "validation_perplexity": 2.7, "tokens": 640}
+    )
     for metric in TRAINING:
         assert any(re.fullmatch(pattern(metric.name), name) for name in names), metric.name
     for name in names:
@@ -35,6 +38,11 @@ def test_every_name_is_in_the_table_and_every_row_of_the_table_has_a_name():
         assert name == AXIS or name.split("/")[0] in SECTIONS
     assert names["router/layer_1/entropy"] == 0.5
     assert names["train/share/wiki"] == 0.25
+
+
+def test_no_measure_takes_the_place_of_another_value():
+    taken = {*RECORD, "validation_loss", "validation_perplexity", "train", "val", "eval"}
+    assert MEASURES.keys() & taken == set()
 
 
 def test_a_validation_shares_the_row_of_its_step():

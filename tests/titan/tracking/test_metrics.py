@@ -1,5 +1,6 @@
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
 from titan.tracking.loggers import ForgivingLoggers
+from titan.tracking.measures import system
 from titan.tracking.metrics import StageMetrics, perplexity
 from titanflow.common.errors import StageFailed
 
@@ -33,7 +35,9 @@ class Recorder(ForgivingLoggers):
 
 
 @pytest.fixture
-def metrics(dims, tmp_path):
+def metrics(dims, tmp_path, monkeypatch):
+    """Without other measures, which may ask a stage for its model."""
+    monkeypatch.setattr("titan.tracking.metrics.MEASURES", {"system": system})
     config = JobConfig()
     config.job.dump_folder = str(tmp_path)
     config.metrics.log_freq = 10
@@ -149,6 +153,19 @@ def test_case_30_a_validation_loss_that_is_no_number_is_told_and_left_out(metric
     metrics.log_validation(math.nan, 10)
     assert lines(metrics) == metrics.logger.logged == []
     assert "validate step: 10  the loss is nan, and not recorded" in caplog.text
+
+
+def test_a_measure_that_is_no_number_is_named_and_left_out(metrics, caplog, monkeypatch):
+    measured = SimpleNamespace(measure=lambda stage: {"norm": math.nan, "rank": 2.0})
+    monkeypatch.setattr("titan.tracking.metrics.MEASURES", {"weights": measured})
+    metrics.routers = lambda: {"share": math.inf}
+    metrics.begin(0)
+    log(metrics, 10)
+    (record,) = lines(metrics)
+    assert record["weights"] == {"rank": 2.0}
+    assert "router" not in record
+    assert "weights/norm is nan, and not recorded" in caplog.text
+    assert "router/share is inf, and not recorded" in caplog.text
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

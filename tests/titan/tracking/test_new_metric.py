@@ -12,6 +12,7 @@ from tiny_evaluation import evaluation, write_trained
 from tiny_stages import Workbench, records
 
 from titan.evaluate.evaluate import main
+from titan.tracking.measures.registry import MEASURES
 from titan.tracking.wandb_files import history, recordings
 from titanflow.evals.asked_tasks import asked_by
 from titanflow.evals.task_checks import task_problems
@@ -46,6 +47,8 @@ def test_a_new_metric_of_a_training_is_a_file(bench: Workbench) -> None:
     norms = {step: section["norm"] for step, section in records(run, "weights").items()}
     assert list(norms) == [1, 2, 3]
     assert all(math.isfinite(norm) and norm > 1 for norm in norms.values())
+    for section, file in MEASURES.items():
+        assert [file.METRICS.keys()] * 3 == [values.keys() for values in records(run, section).values()]
     stored = read_wandb_record(run.folder)
     assert stored is not None
     (recording,) = recordings(run.folder, stored.id)

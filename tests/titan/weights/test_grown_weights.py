@@ -12,7 +12,7 @@ from tiny_hugging_face import write_hugging_face
 from titan.models.registry import model_args_from, train_spec
 from titan.weights.adapters import load_weights
 from titan.weights.grown_weights import with_mean_rows
-from titan.weights.stage_weights import named_weights
+from titan.weights.stage_model import named_weights
 from titanflow.architectures.families.registry import ARCHITECTURES
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from tiny_exports import write_byte_tokenizer
 from wrong_exports import edit_config, edit_weights, export_tiny
 
-from titan.weights.hf_load import load_folder, load_tokenizer
+from titan.weights.hf_folder import load_folder, load_tokenizer
 from titanflow.common.errors import ConfigError
 
 

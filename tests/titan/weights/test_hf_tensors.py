@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from tiny_exports import QWEN3_EXPERTS, sensitised, tiny_args
 
 from titan.models.registry import train_spec
-from titan.weights.hf_tensors import from_folder, to_hugging_face
+from titan.weights.hf_folder import from_folder, to_hugging_face
 
 MODELS = {
     "llama3": {},

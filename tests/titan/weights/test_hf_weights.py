@@ -10,7 +10,7 @@ from tiny_exports import POSITIONS
 from tiny_hugging_face import LLAMA3_ROPE, write_hugging_face
 
 from titan.models.registry import model_args_from, train_spec
-from titan.weights.hf_weights import check_hf_weights
+from titan.weights.hf_folder import check_hf_weights
 from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError
 from titanflow.run.contract import PreparedData

@@ -20,8 +20,7 @@ from titan.models.lora import merged_state
 from titan.models.registry import train_spec
 from titan.weights.adapters import load_weights
 from titan.weights.native import load_native
-from titan.weights.stage_model import read_model
-from titan.weights.stage_weights import named_weights
+from titan.weights.stage_model import named_weights, read_model
 from titanflow.data.tokenizer.tokenizer import add_special_tokens
 from titanflow.run.results import read_result
 

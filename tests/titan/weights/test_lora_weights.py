@@ -8,7 +8,7 @@ from titan.models.lora import is_adapter, merged_state
 from titan.models.registry import train_spec
 from titan.weights.adapters import TrainedState, load_weights, merge_adapter
 from titan.weights.native import load_native
-from titan.weights.stage_weights import Adapter, Weights, named_weights
+from titan.weights.stage_model import Adapter, Weights, named_weights
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.training import Lora
 from titanflow.run.contract import StageRun
@@ -38,7 +38,7 @@ def by_hand(weight, state, name, factor):
 
 def stored(folder):
     from titan.weights.adapters import load_quietly
-    from titan.weights.stored_weights import stored_model
+    from titanflow.run.checkpoints import stored_model
 
     state = {key: torch.empty(size) for key, size in stored_model(step(folder)).items()}
     load_quietly(state, step(folder))

@@ -48,6 +48,20 @@ def test_a_finished_stages_result_says_what_was_trained(tmp_path: Path) -> None:
     assert (model.args.hidden_dim, model.args.moe_args.num_experts) == (96, 4)
 
 
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_stage_has_its_own_debug_setting_and_not_its_bases(tmp_path: Path, forced: bool) -> None:
+    """torchtitan notes it in the arguments: an sft on such a base trained, and failed in its export."""
+    base = tmp_path / "pretrain"
+    values = {**SIZES["qwen3"], "vocab_size": VOCAB, "moe_args": {"_debug_force_load_balance": not forced}}
+    StageRun(stage="pretrain", experiment="test", run="test", folder=base).write()
+    finish_training(base, model_name="qwen3", model_args=values, seq_len=77, tokenizer=tmp_path)
+    config = {"debug": {"moe_force_load_balance": forced}}
+    sft = StageRun(stage="sft", experiment="test", run="test", folder=tmp_path / "sft", base=base, config=config)
+
+    assert stage_model(Training(sft)).args.moe_args._debug_force_load_balance == forced
+    assert stage_model(read_training(base)).args.moe_args._debug_force_load_balance != forced
+
+
 def test_what_is_no_training_stage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     for stage in (None, "evaluate"):

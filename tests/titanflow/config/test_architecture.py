@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from finished_stage import write_outside_base
 
+from titanflow.architectures.families.registry import OWN_FAMILIES
+
 SFT = """
     exp_name: later
     modules:
@@ -160,3 +162,19 @@ def test_a_family_of_ones_own_comes_along(write, load, mistakes) -> None:
     assert sft.model_overrides == {"dropout": 0.3}
     message = mistakes(path, "pretrain.model.width=8", "sft.model.width=9")
     assert "sft.model.width: found 9, and pretrain has 8" in message
+
+
+@pytest.mark.parametrize("key", ["name=lama3", "flavor=debugmodl"])
+def test_a_misspelt_model_is_one_mistake(write, mistakes, key: str) -> None:
+    """Its arguments, and an sft's model, can't be judged then."""
+    path = write(models__tiny="model: {name: llama3, flavor: debugmodel, dim: 64, rope_scaling_args: {}}")
+    message = mistakes(path, f"pretrain.model.{key}", "sft.model.n_layers=2")
+    assert message.count("expected:") == message.count("configs") + 1 == 1
+    assert "sft" not in message
+    assert f"did you mean {'llama3' if 'name' in key else 'debugmodel'}?" in message
+
+
+def test_a_family_that_the_snapshot_lacks_is_told_how_to_get_into_it(write, mistakes, monkeypatch) -> None:
+    monkeypatch.setitem(OWN_FAMILIES, "mine", "titan.models.mine")
+    message = mistakes(write(models__tiny="model: {name: mine, flavor: small, dim: 64}"))
+    assert message.endswith("the snapshot lacks it: python -m titan.models.snapshot")

@@ -85,10 +85,13 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({}, ["pretrain.lr_scheduler.decay_type=cosin"], ["expected: one of linear, sqrt, cosine"]),
         ({}, ["pretrain.compile.components=[model, 3]"], ["expected: a list, each item text"]),
         ({}, ["pretrain.training=3"], ["pretrain.training: found 3", "expected: a mapping"]),
-        ({}, ["training.steps=3"], ["starts with the module", "pretrain.training.steps"]),
+        ({}, ["training.steps=3"], ["starts with the module: pretrain.training.steps, sft.training.steps"]),
+        ({}, ["steps=3"], ["starts with the module: pretrain.training.steps, sft.training.steps"]),
+        ({}, ["pretrain.lr=3"], ["did you mean `pretrain.optimizer.lr`?"]),
+        ({}, ["zzz.steps=3"], ["starts with the module: pretrain, sft"]),
         ({}, ["launcher.nproc_per_nod=2"], ["unknown key", "did you mean `launcher.nproc_per_node`"]),
         ({}, ["pretrain"], ["expected: dotted.key=value"]),
-        ({}, ["modules.pretrian.training.steps=3"], ["unknown key", "starts with the module"]),
+        ({}, ["modules.pretrian.training.steps=3"], ["unknown key", "did you mean pretrain?"]),
         ({}, ["modules.pretrain.model=nosuch"], ["pretrain.model", "did you mean tiny.yaml?"]),
         ({}, ["pretrain.config=pretran.yaml"], ["no file 'pretran.yaml'", "did you mean pretrain.yaml?"]),
         ({}, ["pretrain.model=nosuch"], ["pretrain.model", "did you mean tiny.yaml?"]),
@@ -110,7 +113,11 @@ def test_several_mistakes_are_reported_together(write, mistakes) -> None:
         ({"experiments__exp": "exp_name: x"}, [], ["the experiment has no modules"]),
         ({"experiments__exp": "modules: {pretrian: {config: pretrain.yaml}}"}, [], ["unknown module"]),
         ({"experiments__exp": "modules: {pretrain: {confg: pretrain.yaml}}"}, [], ["confg", "did you mean"]),
-        ({"experiments__exp": "modules: {pretrain: {config: pretrain.yaml}}"}, [], ["model.name is required"]),
+        (
+            {"experiments__exp": "modules: {pretrain: {config: pretrain.yaml}}"},
+            [],
+            ["model.name is required", "expected: a model file"],
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_would_be_right(

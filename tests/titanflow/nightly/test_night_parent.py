@@ -56,6 +56,12 @@ def test_a_date_that_is_none_is_refused(configs: Path, day: str) -> None:
         make_plan("tiny", configs, overrides=[f"nightly.date={day}"])
 
 
+def test_a_night_s_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "night.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"/night\.json: can't be read: "):
+        Night.read(tmp_path)
+
+
 def test_the_newest_earlier_night_that_trained_is_continued(configs: Path) -> None:
     for day in ("2026-11-01", "2026-11-02", "2026-11-06"):
         train(write_night(runs(configs), day), skip_rows=100)

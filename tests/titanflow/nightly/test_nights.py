@@ -6,6 +6,7 @@ from night_runs import publish, train, write_night
 from typer.testing import CliRunner
 
 from titanflow.cli.main import app
+from titanflow.common.errors import DataError
 from titanflow.common.file_lock import held
 from titanflow.nightly.table import COLUMNS, NightRow, markdown_table, read_nights
 from titanflow.run.errors import StageError, write_error
@@ -32,6 +33,26 @@ def _stage(runs: Path, day: str, stage: str) -> Path:
     folder = runs / day / stage
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("day", "file"),
+    [
+        ("2026-11-01", "night.json"),
+        ("2026-11-01", "pretrain/result.json"),
+        ("2026-11-03", "sft/error.json"),
+        ("2026-11-04", "manifest.json"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", "can't be read"), ('{"date": 1, "stage": 1, "type": 1, "stages": 1}', "another version")]
+)
+def test_a_damaged_file_is_named(runs: Path, day: str, file: str, text: str, told: str) -> None:
+    path = runs / day / file
+    assert path.is_file()
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"{path}: {told}"):
+        read_nights(runs)
 
 
 def test_each_night_s_state_and_cause_newest_first(runs: Path) -> None:

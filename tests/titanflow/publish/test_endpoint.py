@@ -8,8 +8,9 @@ from huggingface_hub import HfApi
 from local_hub import LocalHub, Repo
 
 from titanflow.common import hub_endpoint as endpoint
+from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, HubError
-from titanflow.common.hub_endpoint import HUB, hub_client, hub_endpoint, hub_token, redact, use_plain_transfer
+from titanflow.common.hub_endpoint import HUB, hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.publish.hub.retry import TRANSPORT_ERROR, is_transient
 
 

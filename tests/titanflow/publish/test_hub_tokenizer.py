@@ -179,13 +179,15 @@ def test_what_reads_a_tokenizer_all_the_same_is_named(hub: LocalHub, cache: Path
     with pytest.raises(ConfigError, match=reason) as caught:
         planned(configs, *mock)
     assert "expected: here or in tokenizer.path: a folder with tokenizer.json" in str(caught.value)
+    assert "`data:`" not in str(caught.value)
 
 
 def test_torchtitan_s_own_datasets_need_one(configs: Path, tokenizer: Path) -> None:
     alone = only(configs, "pretrain")
     c4 = ["pretrain.data.path=null", "pretrain.validation.enable=false", "pretrain.training.dataset=c4"]
-    with pytest.raises(ConfigError, match="no tokenizer is named, and pretrain trains on text"):
+    with pytest.raises(ConfigError, match="no tokenizer is named, and pretrain trains on text") as caught:
         planned(configs, *c4, experiment=alone)
+    assert "or name rows in pretrain's `data:`; without them it reads torchtitan's c4" in str(caught.value)
     plan = planned(configs, *c4, f"pretrain.tokenizer.path={tokenizer}", experiment=alone)
     assert stage(plan, "pretrain").run.tokenizer is not None
 

@@ -248,3 +248,11 @@ def test_a_stage_s_weights_are_another_model_s_where_its_arguments_say_so(
         again("pretrain.model.rope_theta=5e5")
     with pytest.raises(ConfigError, match="found the weights of pretrain, a qwen3, and the model is a llama3"):
         again("modules.pretrain.model=llama.yaml")
+
+
+def test_weights_in_the_format_of_transformers_are_no_checkpoint(configs: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(CONFIG))
+    theirs = f"pretrain.checkpoint.initial_load_path={tmp_path}/theirs"
+    said = refused(configs, r"initial_load_path: .*/theirs is in transformers' format", theirs)
+    assert "set checkpoint.initial_load_in_hf: true" in said

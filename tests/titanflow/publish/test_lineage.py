@@ -77,6 +77,15 @@ def test_a_stage_that_has_not_finished(finished: FinishedRun, stage: str, file: 
         read_lineage(finished.to_publish(), "sft")
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate"])
+@pytest.mark.parametrize("file", ["run.yaml", "result.json"])
+@pytest.mark.parametrize("content", ["", "[1]", "a: [", "{}"])
+def test_a_stage_whose_files_cannot_be_read(finished: FinishedRun, stage: str, file: str, content: str) -> None:
+    (finished.root / stage / file).write_text(content)
+    with pytest.raises(DataError, match=rf"/{stage}.*(can't be read|another version)"):
+        read_lineage(finished.to_publish(), "sft")
+
+
 @pytest.mark.parametrize(
     ("family", "why"),
     [

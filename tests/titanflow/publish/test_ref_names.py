@@ -13,9 +13,9 @@ from titanflow.publish.publish import publish
     [
         ({"tag": "dev"}, "has a branch dev: set `tag` to another name than dev"),
         ({"revision": "v1"}, "has a tag v1: set `revision` to another name than v1"),
-        ({"tag": "v1/final"}, "has v1: set `tag` to another name than v1/final"),
-        ({"tag": "best"}, "has best/of-all: set `tag` to another name than best"),
-        ({"revision": "dev/mine"}, "has dev: set `revision` to another name than dev/mine"),
+        ({"tag": "v1/final"}, "has a tag v1: set `tag` to another name than v1/final"),
+        ({"tag": "best"}, "has a tag best/of-all: set `tag` to another name than best"),
+        ({"revision": "dev/mine"}, "has a branch dev: set `revision` to another name than dev/mine"),
         ({"revision": "v1", "pull_request": True}, "has a tag v1: set `revision`"),
         ({"tag": "dev", "dry_run": True}, "has a branch dev: set `tag`"),
     ],

@@ -133,7 +133,7 @@ def commands(finished: FinishedRun, data: Path, **config: Any) -> list[str]:
     files = f"{str(data).replace('[', '[[]')}/kind.jsonl"
     tasks = {f"{name}.yaml": task(name, files, metadata={"chat": name == "talk"}) for name in ("plain", "talk")}
     evaluation = evaluate(finished, tasks, data, **config)
-    return score_commands(evaluation, finished.export, task_files(evaluation))
+    return score_commands(evaluation, {**from_export(finished.export), **task_files(evaluation)})
 
 
 def test_tasks_in_chat_and_others_have_a_command_each(finished: FinishedRun, data: Path) -> None:
@@ -157,7 +157,8 @@ def test_items_that_were_not_scored_are_left_out_again(finished: FinishedRun, da
     assert isinstance(written, bytes)
     assert json.loads(written) == {"kind": [0, 2, 4]}
     evaluation = evaluate(finished, {"kind.yaml": task("kind", f"{str(data).replace('[', '[[]')}/kind.jsonl")}, data)
-    (command,) = score_commands(evaluation, finished.export, {**task_files(evaluation), **scored_numbers(dropped)})
+    files = {**from_export(finished.export), **task_files(evaluation), **scored_numbers(dropped)}
+    (command,) = score_commands(evaluation, files)
     assert "--samples evals/scored.json" in command
 
 
@@ -166,15 +167,16 @@ def test_a_suite_s_own_file_is_published(finished: FinishedRun) -> None:
     files = suite_files(evaluation.asked)
     assert list(files) == ["evals/suites/quick.yaml"]
     assert all(map(is_published, files))
-    (command,) = score_commands(evaluation, finished.export, files)
+    (command,) = score_commands(evaluation, {**from_export(finished.export), **files})
     assert "--tasks suite/quick \\\n  --include_path evals \\" in command
 
 
 def test_a_group_of_ones_own_over_the_library_s_tasks_goes_with_its_file(finished: FinishedRun) -> None:
     group = "group: mine\ntask: [{task: arc_easy, num_fewshot: 25}]\n"
     evaluation = evaluate(finished, {"mine.yaml": group}, tasks=["mine", "piqa"])
-    assert "--tasks mine,piqa" in score_commands(evaluation, finished.export, task_files(evaluation))[0]
-    (command,) = score_commands(evaluation, finished.export, {})
+    exported = from_export(finished.export)
+    assert "--tasks mine,piqa" in score_commands(evaluation, {**exported, **task_files(evaluation)})[0]
+    (command,) = score_commands(evaluation, exported)
     assert "--tasks piqa" in command
 
 

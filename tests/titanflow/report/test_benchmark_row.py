@@ -96,7 +96,7 @@ def test_files_that_cant_be_read_are_refused(configs: Path) -> None:
     for name, text in (("run.yaml", "{"), ("run.yaml", "[1]"), ("result.json", "{"), ("result.json", "{}")):
         kept = (folder / name).read_text()
         (folder / name).write_text(text)
-        with pytest.raises(DataError, match=r"run\.yaml or result\.json can't be read"):
+        with pytest.raises(DataError, match=rf"{name}: (can't be read|another version of titanflow wrote it)"):
             benchmark_row(folder)
         (folder / name).write_text(kept)
     (folder / "run.yaml").unlink()

@@ -31,7 +31,7 @@ def test_no_folder_has_no_steps(tmp_path: Path) -> None:
 
 def test_what_a_checkpoint_holds_is_read_without_torch(folder: Path) -> None:
     contents = read_contents(folder / "step-10")
-    assert contents.keys == ("norm.weight", "optimizer.state.norm.weight")
+    assert tuple(contents.shapes) == ("norm.weight", "optimizer.state.norm.weight")
     first, second = contents.pieces
     assert (first.file, first.offset, second.offset) == (DATA_FILE, 0, first.length)
     assert (flaw(folder / "step-10"), damage(folder / "step-10")) == ("", "")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from finished_stage import finish_training
 
+from titanflow.common.errors import DataError
 from titanflow.plan.forecast.forecast import Forecast
 from titanflow.run import manifest as manifest_module
 from titanflow.run.contract import RESULT_FILE, StageRun
@@ -158,3 +159,10 @@ def test_a_repository_around_the_environment_is_not_this_projects(
     git("add", "-f", ".venv")
     git("commit", "-qm", "as in a checkout")
     assert git_revision() == git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"stages": 3}', '{"folder": "/"}'])
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"/manifest\.json: can't be read: "):
+        Manifest.open(tmp_path)

@@ -37,9 +37,10 @@ def test_what_trains_nothing_is_no_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("run.yaml", "{", ": run\\.yaml or result\\.json can't be read"),
-        ("run.yaml", "[1]", ": run\\.yaml or result\\.json can't be read"),
-        ("result.json", "{", ": run\\.yaml or result\\.json can't be read"),
+        ("run.yaml", "{", "/run\\.yaml: can't be read"),
+        ("run.yaml", "[1]", "/run\\.yaml: can't be read"),
+        ("run.yaml", "{folder: /, of_then: 1}", "/run\\.yaml: another version of titanflow wrote it"),
+        ("result.json", "{", "/result\\.json: can't be read"),
         ("result.json", "{}", "/result\\.json: another version of titanflow wrote it"),
     ],
 )

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from titan.evaluate.cut import cut_prompts
+from titan.evaluate.lm.backends import Loading
 from titan.evaluate.locks import check_locked
 from titan.evaluate.scores import answers
 from titan.evaluate.tasks import wants_chat
-from titan.export.export import EXPORT_FOLDER, export_model
+from titan.export.export import export_model
 from titan.weights.stage_model import trained_model
-from titan.weights.stored_weights import newest_checkpoint
 from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.digests import folder_digests
@@ -26,8 +26,8 @@ from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.home import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
-from titanflow.run.checkpoints import METADATA
-from titanflow.run.contract import StageRun
+from titanflow.run.checkpoints import METADATA, newest_checkpoint
+from titanflow.run.contract import EXPORT_FOLDER, StageRun
 from titanflow.run.training import Training, read_training
 
 STAGE_OF = {"base": "pretrain", "sft": "sft"}
@@ -46,14 +46,28 @@ class Scored:
     seconds: float
 
 
-def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
-    """The folder of each model: a checkpoint for ``backend: native``, else an export, which is made if missing."""
+def model_loadings(run: StageRun, settings: Evaluate) -> dict[str, Loading]:
+    """How to load each model: a checkpoint for ``backend: native``, else an export, which is made if missing."""
     if not settings.models:
         raise ConfigError(Problem("nothing to evaluate", key="models", expected="base, sft, or name: folder"))
     given = settings.models if isinstance(settings.models, Mapping) else dict.fromkeys(settings.models)
-    if settings.backend == "native":
-        return {name: _checkpoint(run, name, path) for name, path in given.items()}
-    return {name: _export(run, name, path, settings.remote_code) for name, path in given.items()}
+    return {name: _loading(run, name, path, settings) for name, path in given.items()}
+
+
+def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:
+    commits, is_native = settings.remote_code, settings.backend == "native"
+    folder = _checkpoint(run, name, given) if is_native else _export(run, name, given, commits)
+    origin = run.origins.get("models", "")
+    return Loading(
+        folder,
+        backend=settings.backend,
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        device=settings.device,
+        seed=settings.seed,
+        trained_here=is_native or not isinstance(settings.models, Mapping),
+        trusted=not is_native and trust_remote_code(folder, f"models.{name}", origin, commits),
+    )
 
 
 def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, str]) -> Path:
@@ -67,7 +81,6 @@ def _export(run: StageRun, name: str, given: str | None, commits: Mapping[str, s
     if not (folder / CONFIG_FILE).is_file():
         found = f"{name}: no config.json in {folder}"
         raise ConfigError(Problem(found, key="models", expected="a folder that transformers loads"))
-    trust_remote_code(folder, f"models.{name}", run.origins.get("models", ""), commits)
     return folder
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from titan.export.files import SpecialTokens, copy_tokenizer, make_generation_config
+from titan.export.files import SpecialTokens, export_tokenizer, make_generation_config
 from titan.weights.native import load_native
 from titan.weights.stage_model import read_model
 from titanflow.common.errors import DataError, Problem
@@ -81,7 +81,7 @@ def load_native_causal_lm(checkpoint: Path, dtype: torch.dtype = torch.float32) 
         raise DataError(Problem("the stage names no tokenizer", origin=str(checkpoint)))
     # By way of a copy, so that the tokenizer is loaded as from an export.
     with tempfile.TemporaryDirectory() as folder:
-        copy_tokenizer(trained.tokenizer, Path(folder), trained.chat_template)
+        export_tokenizer(trained.tokenizer, Path(folder), trained.chat_template)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     native = load_native(trained)
     config = NativeConfig(

@@ -19,7 +19,7 @@ def qwen2_block(args: Args, layer: int) -> Shapes:
 
 
 def read_config(reader: ConfigReader) -> dict[str, Any]:
-    args = qwen(reader, "qwen2", 32)
+    args = qwen(reader, "qwen2")
     head_dim = reader.whole("head_dim", max(1, args["dim"] // args["n_heads"]))
     if head_dim * args["n_heads"] != args["dim"]:
         reader.refuse("head_dim", f"found {head_dim}", f"hidden_size / num_attention_heads = {args['dim']}")

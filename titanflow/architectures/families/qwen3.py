@@ -21,7 +21,7 @@ def qwen3_block(args: Args, layer: int) -> Shapes:
 
 def read_config(reader: ConfigReader) -> dict[str, Any]:
     return {
-        **qwen(reader, "qwen3", 32),
+        **qwen(reader, "qwen3"),
         "head_dim": reader.whole("head_dim", 128),
         "qk_norm": True,
         "moe_enabled": False,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from titanflow.architectures.blocks import Args, Shapes, foresight, linear, under
+from titanflow.architectures.families.dtf import is_routed
 from titanflow.architectures.families.qwen2 import qwen2_block
 from titanflow.architectures.family import Family
-
-
-def is_routed(args: Args, layer: int) -> bool:
-    return layer % 2 == 1
 
 
 def tdtf_block(args: Args, layer: int) -> Shapes:

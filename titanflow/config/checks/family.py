@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from titanflow.architectures.families.registry import ARCHITECTURES, export_refusal, family_of
-from titanflow.common.errors import Problem
+from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.keys.training import names_rows
 from titanflow.config.module import Module
 
@@ -75,9 +75,9 @@ def _check_masks(module: Module) -> list[Problem]:
 
 
 def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
-    """Evaluate and publish modules that load the export of a model that can't be exported."""
+    """Evaluate and publish modules that load an export that there won't be."""
     by_stage = {module.stage: module for module in modules.values()}
-    problems = []
+    problems = _check_published(by_stage)
     for stage, key in EXPORTED.items():
         if (module := by_stage.get(stage)) is None:
             continue
@@ -86,6 +86,24 @@ def check_exports(modules: Mapping[str, Module]) -> list[Problem]:
             message = f"found {module.config[key]}, and {' and '.join(refused)} can't be exported: {reason}"
             problems.append(module.problem(key, message, hint=hint))
     return problems
+
+
+def _check_published(by_stage: Mapping[str, Module]) -> list[Problem]:
+    """A publish module's model that no module trains, or that isn't among those that are scored."""
+    publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
+    if publish is None:
+        return []
+    model, trained = publish.config["model"], [stage for stage, module in by_stage.items() if module.trains]
+    if model not in trained:
+        found, hint = f"found {model!r}, which no module of this experiment trains", did_you_mean(model, trained)
+        expected = " or ".join(trained) or "a module that trains"
+        return [publish.problem("model", found, expected, hint)]
+    scored = evaluate.config["models"] if evaluate is not None else []
+    if evaluate is not None and scored and isinstance(scored, list) and model not in loaded_exports(evaluate):
+        found = f"found {model!r}, and {evaluate.name} scores {' and '.join(scored)}"
+        hint = f"add {model} to {evaluate.name}.models, or publish a model that is scored"
+        return [publish.problem("model", found, hint=hint)]
+    return []
 
 
 def named_exports(module: Module) -> list[str]:
@@ -108,7 +126,11 @@ def _refused_exports(by_stage: Mapping[str, Module], names: list[str]) -> dict[s
             continue
         family = module.config["model"]["name"]
         if family in ARCHITECTURES or family_of(family).no_export:
-            refused.setdefault(export_refusal(family, module.model_args), []).append(name)
+            args = dict(module.model_args)
+            if args.get("moe_args"):
+                forced = module.config["debug"]["moe_force_load_balance"]
+                args["moe_args"] = {**args["moe_args"], "_debug_force_load_balance": forced}
+            refused.setdefault(export_refusal(family, args), []).append(name)
     refused.pop("", None)
     return refused
 

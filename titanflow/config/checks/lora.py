@@ -139,7 +139,7 @@ def number_problems(settings: Lora) -> list[Problem]:
 
 
 def lora_problems(module: Module) -> list[Problem]:
-    settings = Lora(**module.config["lora"])
+    settings = Lora.of(module.config)
     problems = number_problems(settings)
     if settings.rank > 0:
         if module.stage != "sft":

@@ -11,13 +11,15 @@ from pathlib import Path
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 
+TEMPLATE_FILE = "chat_template.jinja"
+"""The file of a tokenizer's folder, or of prepared rows, that holds their chat template."""
 CHATML = "chatml"
 LLAMA3 = "llama3"
 _BUILT_IN = {name: Path(__file__).with_name(f"{name}.jinja") for name in (CHATML, LLAMA3)}
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def template_text(template: str, key: str = "chat.template") -> str:
+def template_text(template: str) -> str:
     """The Jinja source of a template, given by a built-in name or a file's path.
 
     Raises:
@@ -26,13 +28,13 @@ def template_text(template: str, key: str = "chat.template") -> str:
     path = _BUILT_IN.get(template, expanded(template))
     if not path.is_file():
         expected = f"one of {', '.join(_BUILT_IN)}, or the path of a .jinja file"
-        raise DataError(Problem(f"chat template {template} isn't there", key, expected=expected))
+        raise DataError(Problem(f"chat template {template} isn't there", "chat.template", expected=expected))
     return path.read_text(encoding="utf-8")
 
 
 def template_of(tokenizer: Path) -> str | None:
     """The Jinja source of a tokenizer's own template, of several the one called ``default``; None without one."""
-    if (own := tokenizer / "chat_template.jinja").is_file():
+    if (own := tokenizer / TEMPLATE_FILE).is_file():
         return own.read_text(encoding="utf-8")
     config = tokenizer / "tokenizer_config.json"
     found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None

@@ -189,12 +189,18 @@ def _unknown_key(dotted: str, value: Leaf | Tree, known: list[str], prefix: str)
 
 
 def closest(key: str, known: list[str]) -> str | None:
-    """The known key that ``key`` most likely means: the nearest in its own section, or the same name elsewhere."""
+    """The known key that ``key`` most likely means: the nearest in its own section, or the same name elsewhere.
+
+    A key without a section lacks it rather than being a section's name: ``lr`` is ``optimizer.lr``, not ``lora``.
+    """
     section, _, name = key.rpartition(".")
+    elsewhere = [one for one in known if one.rpartition(".")[2] == name]
+    if elsewhere and not section:
+        return elsewhere[0]
     siblings = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
     if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
         return siblings[near[0]]
-    if elsewhere := [one for one in known if one.rpartition(".")[2] == name]:
+    if elsewhere:
         return elsewhere[0]
     # The section that it stands in is no key to write in its place.
     near = difflib.get_close_matches(key, [one for one in known if one != section], n=1, cutoff=0.8)

@@ -203,6 +203,11 @@ class Lora:
     peft_adapter: bool = False
     """Write a PEFT adapter (the folder `adapter`) beside the export, in which the adapters are merged."""
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Lora:
+        """The section ``lora`` of a training's config."""
+        return cls(**(config.get("lora") or {}))
+
 
 @dataclass
 class TrainingAdditions:

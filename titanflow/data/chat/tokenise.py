@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.encoder import ChatEncoder, ChatRefused, Encoded
 from titanflow.data.chat.layout import ChatFormat, Conversation
@@ -30,7 +31,7 @@ from titanflow.data.files.file_counts import count_files, totals
 from titanflow.data.files.sources import Source, problems_error
 from titanflow.data.files.tokenise_text import Work, column_values, inference_check, list_lengths, list_values, map_rows
 from titanflow.data.held_out.row_hash import chat_hash
-from titanflow.data.prepared import TEMPLATE_FILE, token_dtype, too_short, write_rows
+from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
 

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.staging import no_room
 from titanflow.config.keys.training import Document
-from titanflow.data.files.local_files import Ending
+from titanflow.data.files.local_files import KEY, Ending
 from titanflow.data.files.members import Members
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ Row = str | dict[str, Any]
 """A row as JSON text, or as columns."""
 
 BYTE_ORDER_MARK = "\ufeff"
-_KEY = "data.path"
 # Rows of a Parquet file to read at a time.
 _BATCH = 256
 _BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
@@ -60,7 +59,7 @@ def opened(file: Path) -> Iterator[IO[bytes]]:
         if no_room(error):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(Problem(f"can't be read: {reason}", _KEY, str(file))) from error
+        raise DataError(Problem(f"can't be read: {reason}", KEY, str(file))) from error
 
 
 def _decompressed(file: Path) -> Any:
@@ -170,7 +169,7 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row]]:
                 elif cells and header is not None:
                     yield line, _cells(header, cells, f"{file}:{line}")
         except csv.Error as error:
-            raise DataError(Problem(f"not CSV: {error}", _KEY, f"{file}:{began}")) from error
+            raise DataError(Problem(f"not CSV: {error}", KEY, f"{file}:{began}")) from error
 
 
 def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
@@ -189,7 +188,7 @@ def _decoded(file: Path, lines: Iterable[str]) -> Iterator[str]:
 def _check_names(origin: str, names: list[str]) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         message = f"columns of the same name: {', '.join(map(repr, repeated))}"
-        raise DataError(Problem(message, _KEY, origin, expected="a name of its own for each column"))
+        raise DataError(Problem(message, KEY, origin, expected="a name of its own for each column"))
 
 
 def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
@@ -197,7 +196,7 @@ def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
         is_trailing = len(cells) == len(header) + 1 and not cells[-1]
         hint = "the line ends with a comma that the header's doesn't have" if is_trailing else ""
         expected = f"{len(header)}, as in the header: {', '.join(header)}"
-        raise DataError(Problem(f"the row has {len(cells)} cells", _KEY, origin, expected, hint))
+        raise DataError(Problem(f"the row has {len(cells)} cells", KEY, origin, expected, hint))
     return dict(zip(header, cells, strict=True))
 
 
@@ -216,7 +215,7 @@ def _json_rows(file: Path) -> FileRows:
         line = blank + getattr(fault, "lineno", 1)
         reason = getattr(fault, "msg", None) or str(fault)
         expected = "a list of rows, or a row a line"
-        raise DataError(Problem(f"not JSON: {reason}", _KEY, f"{file}:{line}", expected)) from fault
+        raise DataError(Problem(f"not JSON: {reason}", KEY, f"{file}:{line}", expected)) from fault
     if len({line for line, _ in rows}) == len(rows):
         return FileRows("line", ((blank + line, row) for line, row in rows))
     return FileRows("row", enumerate((row for _, row in rows), 1))
@@ -258,12 +257,12 @@ def _text(file: Path, raw: bytes) -> str:
 def _holds_nul(file: Path, line: int) -> DataError:
     # UTF-16 text without a byte order mark is valid UTF-8 with a NUL at every other place.
     hint = "if it is UTF-16: iconv -f UTF-16LE -t utf-8"
-    return DataError(Problem("a NUL stands in the text", _KEY, f"{file}:{line}", "a file in UTF-8", hint))
+    return DataError(Problem("a NUL stands in the text", KEY, f"{file}:{line}", "a file in UTF-8", hint))
 
 
 def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     hint = "write it as UTF-8: iconv -f <its encoding> -t utf-8"
-    return DataError(Problem(f"not UTF-8: {error.reason} at byte {error.start}", _KEY, f"{file}:{line}", "", hint))
+    return DataError(Problem(f"not UTF-8: {error.reason} at byte {error.start}", KEY, f"{file}:{line}", "", hint))
 
 
 def _elements(text: str) -> Iterator[tuple[int, int]]:

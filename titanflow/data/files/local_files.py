@@ -14,6 +14,8 @@ from pathlib import Path
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 
+KEY = "data.path"
+"""The key that names the files."""
 FORMATS = {
     **dict.fromkeys((".txt", ".md", ".rst", ".py"), "text"),
     **dict.fromkeys((".jsonl", ".json"), "json"),
@@ -56,7 +58,7 @@ class Ending:
         return self.suffix + self.compression or "no ending"
 
 
-def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
+def local_files(path: str | list[str]) -> LocalFiles:
     """The files of ``data.path``, whose entries are files, folders (with everything below them) or patterns.
 
     The files of each entry are sorted. A file counts once, whatever names lead to it. Linked folders within a folder
@@ -69,7 +71,7 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
     found, seen, problems = LocalFiles(), set[Path](), list[Problem]()
     for entry in [path] if isinstance(path, str) else path:
         try:
-            of_entry = _files_of(str(entry), key)
+            of_entry = _files_of(str(entry))
         except DataError as error:
             problems += error.problems
             continue
@@ -86,38 +88,38 @@ def local_files(path: str | list[str], key: str = "data.path") -> LocalFiles:
     return found
 
 
-def _files_of(entry: str, key: str) -> LocalFiles:
+def _files_of(entry: str) -> LocalFiles:
     path = expanded(entry)
     if path.is_file():
-        return _named(path, key)
+        return _named(path)
     if path.is_dir():
-        found, what = _below(path, key), f"the folder {path}"
+        found, what = _below(path), f"the folder {path}"
     elif any(character in entry for character in "*?["):
-        found, what = _matched(path, key), f"the pattern {entry}{_looked_in(path)}"
+        found, what = _matched(path), f"the pattern {entry}{_looked_in(path)}"
     else:
         expected = "a file, a folder or a pattern such as texts/**/*.txt"
         if os.path.lexists(path):
             what = "leads nowhere" if path.is_symlink() else "is neither a file nor a folder"
-            raise DataError(Problem(f"{entry} {what}", key, "", expected))
-        raise DataError(Problem(f"{entry} isn't there{_looked_in(path)}", key, "", expected, _first_missing(path)))
+            raise DataError(Problem(f"{entry} {what}", KEY, "", expected))
+        raise DataError(Problem(f"{entry} isn't there{_looked_in(path)}", KEY, "", expected, _first_missing(path)))
     if found.files:
         return found
     others = ", ".join(f"{count} × {reason}" for reason, count in found.passed_over.items() if reason != _EMPTY)
     if found.passed_over[_EMPTY]:
-        raise DataError(Problem(f"{what} has nothing but empty files", key, expected=_A_DOCUMENT))
+        raise DataError(Problem(f"{what} has nothing but empty files", KEY, expected=_A_DOCUMENT))
     message = f"{what} has no file to read" + (f"; passed over: {others}" if others else "")
-    raise DataError(Problem(message, key, expected=f"files ending in {_KNOWN}"))
+    raise DataError(Problem(message, KEY, expected=f"files ending in {_KNOWN}"))
 
 
-def _named(path: Path, key: str) -> LocalFiles:
-    if problem := _unknown(path, key):
+def _named(path: Path) -> LocalFiles:
+    if problem := _unknown(path):
         raise DataError(problem)
     if path.stat().st_size == 0:
-        raise DataError(Problem(f"{path} is empty", key, expected=_A_DOCUMENT))
+        raise DataError(Problem(f"{path} is empty", KEY, expected=_A_DOCUMENT))
     return LocalFiles([path])
 
 
-def _matched(pattern: Path, key: str) -> LocalFiles:
+def _matched(pattern: Path) -> LocalFiles:
     # Path.glob doesn't accept absolute patterns.
     matches = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
     files = [file for file in matches if file.is_file()]
@@ -126,16 +128,16 @@ def _matched(pattern: Path, key: str) -> LocalFiles:
     found = _filled(files)
     others = Counter({_FOLDER: len(folders), _NO_FILE: sum(not one.is_file() and not one.is_dir() for one in matches)})
     found.passed_over += +others
-    if unknown := [problem for file in found.files if (problem := _unknown(file, key))]:
+    if unknown := [problem for file in found.files if (problem := _unknown(file))]:
         raise DataError(unknown)
     return found
 
 
-def _below(folder: Path, key: str) -> LocalFiles:
+def _below(folder: Path) -> LocalFiles:
     """The files below a folder. Links to folders aren't followed, because they may form circles."""
 
     def refuse(error: OSError) -> None:
-        raise DataError(Problem(f"{error.filename} can't be read: {error.strerror}", key)) from error
+        raise DataError(Problem(f"{error.filename} can't be read: {error.strerror}", KEY)) from error
 
     passed_over, files = Counter[str](), list[Path]()
     for parent, folders, names in os.walk(folder, onerror=refuse):
@@ -160,10 +162,10 @@ def _filled(files: list[Path]) -> LocalFiles:
     return LocalFiles(filled, +Counter({_EMPTY: len(files) - len(filled)}))
 
 
-def _unknown(file: Path, key: str) -> Problem | None:
+def _unknown(file: Path) -> Problem | None:
     if (ending := Ending.of(file)).format:
         return None
-    return Problem(f"{file} has an ending that isn't known: {ending}", key, expected=_KNOWN)
+    return Problem(f"{file} has an ending that isn't known: {ending}", KEY, expected=_KNOWN)
 
 
 def _looked_in(path: Path) -> str:

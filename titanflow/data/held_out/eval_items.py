@@ -10,16 +10,14 @@ from typing import Any
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 from titanflow.config.keys.training import Data
+from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
-from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.files.local_files import KEY, Ending, local_files
 from titanflow.data.stdlib import evals
 
-KEY = "data.path"
 ITEMS_FILE = "items.jsonl"
 """The file of held-out rows; a task's YAML names it: ``data_files: {test: "${data}/items.jsonl"}``."""
-DESCRIPTION = "dataset.json"
-"""The file beside the items that describes them."""
 
 
 def item_names(data: Mapping[str, Any]) -> list[str]:
@@ -45,7 +43,7 @@ def named_files(path: str | list[str]) -> dict[str, Path]:
     for file in local_files(path).files:
         folder = next((one for one in folders if file.is_relative_to(one)), file.parent)
         name = file.relative_to(folder).as_posix()
-        if name == DESCRIPTION:
+        if name == DATASET_FILE:
             message, hint = f"{file} has the name of the file that says what is prepared", "call it otherwise"
             raise DataError(Problem(message, KEY, expected="any other name", hint=hint))
         if name in found:

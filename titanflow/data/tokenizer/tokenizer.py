@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
-from titanflow.config.files.chat_template import CHATML, template_text
+from titanflow.config.files.chat_template import CHATML, TEMPLATE_FILE, template_text
 from titanflow.data.tokenizer.text_encoder import TextEncoder
 from titanflow.data.tokenizer.words import QWEN2, part_words_as_qwen2
 
@@ -30,9 +31,7 @@ PAD = "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN, PAD)
 """A trained tokenizer reserves these, with ids 0 to 3, so that pretraining and fine-tuning share one vocabulary."""
 
-TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 GIVEN_FILES = (
     *(TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model"),
@@ -153,6 +152,7 @@ def described_size(folder: Path) -> int:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies the files of a tokenizer as they are."""
     for name in GIVEN_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

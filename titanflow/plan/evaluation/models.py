@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,12 @@ from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.home import expanded
+from titanflow.common.hub_names import COMMIT
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module
 from titanflow.publish.private import evaluation_secrets
 from titanflow.publish.settings import unpublishable
 from titanflow.run.checkpoints import METADATA, complete_folders
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 BASE = "base"
 """What ``models`` calls the model that an sft starts from; without an sft the pretrained one."""

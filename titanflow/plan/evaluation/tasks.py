@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from titanflow.common.errors import ConfigError, DataError, Problem, did_you_mean
 from titanflow.common.home import expanded
 from titanflow.config.division import sources
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module
+from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.fingerprints import data_files as files_read
-from titanflow.data.held_out.eval_items import DESCRIPTION, ITEMS_FILE, item_names, named_files
+from titanflow.data.held_out.eval_items import ITEMS_FILE, item_names, named_files
 from titanflow.data.stdlib import evals
 from titanflow.evals.asked_as_chat import HINT, asked_as_chat, mixed
 from titanflow.evals.asked_tasks import INSIDE, SHOWN, AskedTasks, asked_by
@@ -90,7 +92,7 @@ def _items(module: Module, run: StageRun) -> list[str] | None:
     if module.config["data"]["kind"] != "evals" or not folder.is_dir():
         return item_names(module.config["data"])
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return [name for name in names if name != DESCRIPTION]
+    return [name for name in names if name != DATASET_FILE]
 
 
 def _unprepared(module: Module, run: StageRun) -> dict[str, Path]:
@@ -159,7 +161,7 @@ def _warnings(module: Module, run: StageRun, asked: AskedTasks) -> list[str]:
     models, number = run.config["models"], run.config["num_fewshot"]
     found = suite_warnings(run.config, module.name)
     own = models if isinstance(models, dict) else {}
-    with_template = {name for name, folder in own.items() if (expanded(folder) / "chat_template.jinja").is_file()}
+    with_template = {name for name, folder in own.items() if (expanded(folder) / TEMPLATE_FILE).is_file()}
     chats = [name for name in models if name == "sft" or name in with_template]
     plain = [name for name, tasks in asked.tasks.items() if any(task.of_library for task in tasks)]
     if run.config["chat"] == "auto" and chats and plain:

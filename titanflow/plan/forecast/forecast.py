@@ -116,7 +116,7 @@ def model_forecast(module: Module, device: str) -> tuple[Counts | None, Memory |
     shapes = model_weights(family, module.model_args)
     if shapes is None:
         return None, None, f"no formula for the family {family}"
-    counts = count(family, module.model_args, shapes, int(config["training"]["seq_len"]), Lora(**config["lora"]))
+    counts = count(family, module.model_args, shapes, int(config["training"]["seq_len"]), Lora.of(config))
     return counts, memory(config, family, module.model_args, shapes, counts, device), ""
 
 

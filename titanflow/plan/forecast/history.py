@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from titanflow.common.digests import digest
-from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
+from titanflow.run.contract import METRICS_FILE, RESULT_FILE, TRAINED, StageRun
 from titanflow.run.manifest import MANIFEST_FILE
 from titanflow.run.metrics import parse_metrics
 
@@ -45,7 +45,7 @@ class Measured:
 
 def work_digest(run: StageRun, experiment: Experiment, device: str) -> str:
     """A digest of all that a stage's speed depends on, the kind of device included; a training's steps don't count."""
-    if run.stage not in ("pretrain", "sft"):
+    if run.stage not in TRAINED:
         work: Any = {name: _model(one.config, one.model_overrides) for name, one in experiment.modules.items()}
         if run.stage == "prepare":
             # Folders that exist take no time.
@@ -95,7 +95,7 @@ class History:
         if not isinstance(record, dict) or (record.get("forecast") or {}).get("like") != like:
             return None
         name, wall = f"run {folder.name}", _wall(record)
-        if stage not in ("pretrain", "sft"):
+        if stage not in TRAINED:
             return None if wall is None else Measured(name, wall)
         result = _read(folder / stage / RESULT_FILE) if wall is not None else {}
         last = {"step": result.get("step"), **result} if result else _last_record(folder / stage / METRICS_FILE)

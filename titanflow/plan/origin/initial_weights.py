@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from titanflow.architectures.config_json import UnreadArchitectureError
 from titanflow.architectures.families.registry import family_of
 from titanflow.architectures.hf_snapshot import names_repository
-from titanflow.architectures.huggingface import check_weights_there, describe_repository, identity
+from titanflow.architectures.huggingface import check_weights_there, describe_repository, identity, is_hugging_face
 from titanflow.architectures.outside_base import trained_as
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.common.home import expanded
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PATH = "checkpoint.initial_load_path"
 ASSETS = "model.hf_assets_path"
 FORMAT = "checkpoint.initial_load_in_hf"
+CHECKPOINT = "a step-N folder, or a finished stage's"
 ARGUMENTS = (
     *("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "enable_weight_tying"),
     *("norm_eps", "qk_norm", "rope_theta", "rope_scaling_args"),
@@ -102,6 +103,9 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
     folder = expanded(named)
     if in_hf and folder.is_dir():
         check_weights_there(folder)
+    if not in_hf and is_hugging_face(folder):
+        message = f"{named} is in transformers' format"
+        raise ConfigError(Problem(message, expected=CHECKPOINT, hint=f"set {FORMAT}: true"))
     if folder.exists() or "://" in named:
         return folder
     message = f"{named} isn't there" + ("" if folder.is_absolute() else f" (looked for it in {Path.cwd()})")
@@ -109,7 +113,7 @@ def _local(named: str, in_hf: bool, hint: str) -> Path:
         expected = "a folder that transformers loads, or owner/name on the Hub"
         raise ConfigError(Problem(message, expected=expected, hint=hint))
     hint = f"a model of the Hub, owner/name, is in transformers' format: {FORMAT}: true"
-    raise ConfigError(Problem(message, expected="a step-N folder, or a finished stage's", hint=hint))
+    raise ConfigError(Problem(message, expected=CHECKPOINT, hint=hint))
 
 
 def _other_model(path: Path, module: Module, key: str) -> Iterator[Problem]:

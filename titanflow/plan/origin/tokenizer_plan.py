@@ -49,7 +49,10 @@ class TokenizerPlans:
         elif reader and family(module.config["model"]["name"]) is not None:
             # A user's own family may read rows that are no text.
             message = f"no tokenizer is named, and {reader}"
-            raise ConfigError(module.problem(KEYS[1], message, f"here or in {KEYS[0]}: {EXPECTED}"))
+            dataset, is_mock = module.config["training"]["dataset"], module.config["training"]["mock_data"]
+            hint = f"or name rows in {module.name}'s `data:`; without them it reads torchtitan's {dataset}"
+            expected = f"here or in {KEYS[0]}: {EXPECTED}"
+            raise ConfigError(module.problem(KEYS[1], message, expected, "" if is_mock else hint))
 
     def template_source(self, module: Module) -> Path | None:
         """The folder of a tokenizer that may have a chat template; None for one that is trained here."""

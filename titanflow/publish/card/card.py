@@ -6,14 +6,16 @@ the same bytes: nothing here depends on when or where it is published.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from titanflow import __version__
 from titanflow.common.curves import draw, loss_panel
+from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import LOSS_CURVE, TASK_FILES, Bundle, modelling_code
 from titanflow.publish.card.markdown import code, fence, plain
@@ -30,7 +32,7 @@ from titanflow.publish.card.tables import (
     training_table,
     weight_digests,
 )
-from titanflow.publish.card.training_data import hub_datasets, stage_data
+from titanflow.publish.card.training_data import hub_datasets, training_data
 from titanflow.publish.lineage import Lineage
 from titanflow.publish.settings import tag_of
 from titanflow.run.contract import METRICS_FILE
@@ -38,7 +40,6 @@ from titanflow.run.metrics import read_metrics
 from titanflow.run.results import counted
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-CHAT_TEMPLATE = "chat_template.jinja"
 
 
 def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
@@ -48,17 +49,13 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     says. A Hub checks the card when it is committed.
     """
     name = settings.repo_id.split("/")[-1] if settings.repo_id else f"{lineage.experiment}-{lineage.model}"
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
-    card = environment.get_template(TEMPLATE.name).render(
+    card = _template().render(
         front_matter=card_data(name, lineage, settings).to_yaml(),
         name=name,
         settings=settings,
         tag=tag_of(settings, lineage.experiment, lineage.run),
         # A base model carries the template too, but has never seen a conversation.
-        chat=CHAT_TEMPLATE in bundle and lineage.model == "sft",
+        chat=TEMPLATE_FILE in bundle and lineage.model == "sft",
         code=modelling_code(bundle),
         has_curve=LOSS_CURVE in bundle,
         titanflow=__version__,
@@ -77,11 +74,20 @@ def model_card(lineage: Lineage, settings: Publish, bundle: Bundle) -> bytes:
     return (card.rstrip() + "\n").encode()
 
 
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"plain": plain, "code": code, "counted": counted, "export_check": export_check}
+    return environment.get_template(TEMPLATE.name)
+
+
 def tables(lineage: Lineage) -> dict[str, Any]:
     """The card's tables in markdown, and what it says of its scores."""
     found, gate = lineage.evaluation, lineage.gate
     last = LastPublished.read(lineage.last) if lineage.last else None
-    data = [one for stage in lineage.trained for one in stage_data(stage.name, stage.run.data, lineage.datasets)]
+    data = training_data((stage.run for stage in lineage.trained), lineage.datasets)
     return {
         "results": markdown_table(results_table(found, last)) if found else "",
         "answers": markdown_table(answers_table(found.result)) if found else "",
@@ -100,7 +106,7 @@ def commands(lineage: Lineage, bundle: Bundle) -> list[str]:
     found = lineage.evaluation
     if found is None or found.result.limit is not None or found.result.backend == "native":
         return []
-    return score_commands(found, lineage.export, bundle)
+    return score_commands(found, bundle)
 
 
 def card_data(name: str, lineage: Lineage, settings: Publish) -> ModelCardData:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.architectures.remote_code import EVALS
 from titanflow.evals.asked_as_chat import asked_as_chat
 from titanflow.evals.asked_tasks import AskedTasks
@@ -15,11 +15,8 @@ from titanflow.evals.known_names import GENERATE
 from titanflow.publish.bundle import SCORED, SUITE_FILES, TASKS, Bundle, modelling_code
 from titanflow.publish.lineage import EvaluatedStage
 
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
-
-def score_commands(evaluation: EvaluatedStage, export: Path, bundle: Bundle) -> list[str]:
+def score_commands(evaluation: EvaluatedStage, bundle: Bundle) -> list[str]:
     """A command for the tasks that are asked as a conversation and one for the others, if there are such.
 
     The experiment's own tasks are left out if the bundle lacks their files. Empty if the evaluation left no record of
@@ -33,7 +30,7 @@ def score_commands(evaluation: EvaluatedStage, export: Path, bundle: Bundle) -> 
             metadata = {task.name: task.config.get("metadata") for task in tasks}
             chat = any(asked_as_chat(name, metadata, setting).values())
             parts.setdefault(chat, []).append(name)
-    model = model_args(export, bundle, config)
+    model = model_args(bundle, config)
     return [_command(names, chat, config, model, bundle) for chat, names in parts.items()]
 
 
@@ -61,7 +58,7 @@ def _is_drawn(config: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     return config.get("output_type", GENERATE) == GENERATE and bool(drawn)
 
 
-def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
+def model_args(bundle: Bundle, config: Mapping[str, Any]) -> str:
     """lm-eval's arguments for the model; a text's first token is scored after the end of text, as in the stage."""
     given = ["pretrained=.", f"dtype={config.get('dtype', 'float32')}"]
     if config.get("backend") == "vllm":
@@ -70,20 +67,20 @@ def model_args(export: Path, bundle: Bundle, config: Mapping[str, Any]) -> str:
     if modelling_code(bundle):
         given.append("trust_remote_code=True")
     # By default lm-eval uses the tokens that a tokenizer puts around a text, and its begin token if it has one.
-    if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(export)) is not None:
+    if not isinstance(config.get("models"), Mapping) and (end := _end_of_text(bundle)) is not None:
         given += ["add_bos_token=False", f"prefix_token_id={end}"]
     return ",".join(given)
 
 
-def _end_of_text(export: Path) -> int | None:
+def _end_of_text(bundle: Bundle) -> int | None:
     """The id of the end of text if the tokenizer has a token for a text's beginning, or puts any token around it."""
-    named = json.loads((export / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    named = json.loads(bundle["tokenizer_config.json"].read())
     begin, end = (_text(named.get(key)) for key in ("bos_token", "eos_token"))
     if not end:
         return None
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(export / TOKENIZER))
+    tokenizer = Tokenizer.from_buffer(bundle[TOKENIZER_FILE].read())
     return tokenizer.token_to_id(end) if begin or tokenizer.num_special_tokens_to_add(False) else None
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.run.contract import RESULT_FILE, RUN_FILE, PreparedData, StageRun
+from titanflow.data.dataset_info import DATASET_FILE
+from titanflow.run.contract import RESULT_FILE, StageRun, readable
 
-DATASET_FILE = "dataset.json"
 PARTS = {"train": "trained on", "validation": "held out"}
 
 
@@ -38,27 +37,24 @@ class TrainingData:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
-def training_data(stages: Mapping[str, Path]) -> list[TrainingData]:
-    """Each training stage's data by its folder; that of a stage without a ``run.yaml`` isn't known."""
-    found = []
-    for stage, folder in stages.items():
-        # The file may be missing, or another version wrote it.
-        with suppress(OSError, ValueError):
-            run = StageRun.read(folder / RUN_FILE)
-            found += stage_data(stage, run.data, prepared_datasets(folder.parent))
-    return found
+def training_data(runs: Iterable[StageRun], datasets: Mapping[str, Any]) -> list[TrainingData]:
+    """Each training stage's data, from :func:`prepared_datasets`; a mixture's sources are separate.
+
+    Streamed data has no counts.
+    """
+    return [
+        _described(run.stage, label, _info(place, datasets))
+        for run in runs
+        for part, label in PARTS.items()
+        for place in _sources(getattr(run.data, part), datasets)
+    ]
 
 
 def prepared_datasets(run: Path) -> dict[str, Any]:
     """The ``dataset.json`` of each folder that a run prepared or found prepared, by its path, as the run noted it."""
     result = run / "prepare" / RESULT_FILE
-    return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
-
-
-def stage_data(stage: str, data: PreparedData, datasets: Mapping[str, Any]) -> list[TrainingData]:
-    """One stage's data; a mixture's sources are separate. Streamed data has no counts."""
-    places = [(label, place) for part, label in PARTS.items() for place in _sources(getattr(data, part), datasets)]
-    return [_described(stage, label, _info(place, datasets)) for label, place in places]
+    with readable(result):
+        return json.loads(result.read_text(encoding="utf-8")).get("datasets", {}) if result.is_file() else {}
 
 
 def hub_datasets(config: Mapping[str, Any]) -> list[str]:
@@ -85,7 +81,8 @@ def _info(place: Path, datasets: Mapping[str, Any]) -> dict[str, Any]:
     if str(place) in datasets:
         return dict(datasets[str(place)])
     path = place / DATASET_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    with readable(path):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _described(stage: str, part: str, info: Mapping[str, Any]) -> TrainingData:

@@ -132,11 +132,12 @@ class Repository:
         """
         refs = self.refs()
         branches, tags = [ref.name for ref in refs.branches], [ref.name for ref in refs.tags]
-        for key, name, kind, same, others in (
-            ("tag", tag, "branch", tags, branches),
-            ("revision", branch, "tag", branches, tags),
+        for key, name, (kind, same), (other, others) in (
+            ("tag", tag, ("tag", tags), ("branch", branches)),
+            ("revision", branch, ("branch", branches), ("tag", tags)),
         ):
-            met = f"a {kind} {name}" if name in others else next((one for one in same if _nested(name, one)), "")
+            nested = (f"a {kind} {one}" for one in same if _nested(name, one))
+            met = f"a {other} {name}" if name in others else next(nested, "")
             if name and met:
                 raise HubError(
                     f"{self.repo_id} has {met}: set `{key}` to another name than {name}. Nothing was written."
@@ -272,7 +273,7 @@ def _nested(name: str, other: str) -> bool:
 
 def check_card(api: HfApi, card: Entry) -> None:
     """Asks the Hub about the card's front matter; the client would do so only after the large files are sent."""
-    text = card.source if isinstance(card.source, bytes) else card.source.read_bytes()
+    text = card.read()
     response = get_session().post(
         f"{api.endpoint}/api/validate-yaml",
         json={"content": text.decode(), "repoType": "model"},

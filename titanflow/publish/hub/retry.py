@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from titanflow.common.credentials import redact
 from titanflow.common.errors import HubError, HubUnreachable
-from titanflow.common.hub_endpoint import redact
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")

@@ -7,8 +7,8 @@ from finished_stage import write_checkpoint
 from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 import titan.evaluate.lm.model
-from titan.evaluate.lm.backends import Loading, load_lm
-from titan.evaluate.lm.model import model_folders
+from titan.evaluate.lm.backends import load_lm
+from titan.evaluate.lm.model import model_loadings
 from titan.evaluate.ranks import Ranks
 from titan.export.export import export_model
 from titanflow.common.errors import ConfigError, DataError
@@ -19,6 +19,10 @@ from titanflow.run.contract import StageRun
 @pytest.fixture
 def run(tmp_path: Path) -> StageRun:
     return StageRun(stage="evaluate", experiment="e", run="r", folder=tmp_path / "evaluate")
+
+
+def model_folders(run: StageRun, settings: Evaluate) -> dict[str, Path]:
+    return {name: loading.folder for name, loading in model_loadings(run, settings).items()}
 
 
 def complete(folder: Path) -> Path:
@@ -52,10 +56,10 @@ def test_the_code_of_a_repository_is_run_at_the_commit_that_was_read(
     asked = []
     monkeypatch.setattr(titan.evaluate.lm.model, "download_model", lambda *which: (asked.append(which), folder)[1])
 
-    found = model_folders(run, Evaluate(models={"theirs": "owner/name"}, remote_code={"owner/name": commit}))
+    found = model_loadings(run, Evaluate(models={"theirs": "owner/name"}, remote_code={"owner/name": commit}))["theirs"]
 
-    assert (found, asked) == ({"theirs": folder}, [("owner/name", commit)])
-    assert load_lm(Loading(folder, trusted=True), Ranks()).model.theirs
+    assert (found.folder, asked) == (folder, [("owner/name", commit)])
+    assert load_lm(found, Ranks()).model.theirs
     with pytest.raises(ConfigError, match="brings code of its own"):
         model_folders(run, Evaluate(models={"theirs": str(folder)}, remote_code={"owner/name": "d" * 40}))
 

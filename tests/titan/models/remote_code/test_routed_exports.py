@@ -14,7 +14,7 @@ from tiny_exports import POSITIONS, model_at, save_checkpoint, write_byte_tokeni
 from tiny_routed import make_native
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
-import titan.weights.hf_load
+import titan.weights.hf_folder
 from titan.evaluate.lm.backends import Loading, load_lm
 from titan.evaluate.ranks import Ranks
 from titan.export.export import export_model
@@ -150,7 +150,7 @@ def test_a_mistake_in_the_modelling_file_is_caught(
 
     with pytest.raises(ConfigError, match="brings code of its own"):
         measure(*exported, held_out())
-    monkeypatch.setattr(titan.weights.hf_load, "trust_remote_code", lambda folder: True)
+    monkeypatch.setattr(titan.weights.hf_folder, "trust_remote_code", lambda folder: True)
     parity = measure(*exported, held_out())
 
     assert parity.relative_error > 100 * TOLERANCE

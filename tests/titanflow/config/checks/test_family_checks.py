@@ -22,6 +22,9 @@ def test_an_evaluation_of_what_cant_be_exported_is_refused_with_the_reason(write
     for reason in ("norm_eps is 1e-05, expected 1e-06", "moe_args.score_func is 'softmax'"):
         assert reason in message
     assert load(path, deepseek, *EXPORTABLE).stage("publish") is not None
+    forced = mistakes(path, deepseek, *EXPORTABLE, "sft.debug.moe_force_load_balance=true")
+    assert "sft can't be exported: transformers' class computes something else: debug.moe_force_load_balance" in forced
+    assert "base and sft" not in forced
     assert "gpt_oss': its layers take FlexAttention's masks alone" in mistakes(path, "pretrain.model.name=gpt_oss")
 
 
@@ -105,3 +108,28 @@ def test_validation_on_other_rows_than_prepared_ones_is_refused_where_torchtitan
     assert load(write(), *streamed, "pretrain.validation_data.streaming=false").stage("pretrain") is not None
     assert load(write(), *settings, "pretrain.training.mock_data=true").stage("pretrain") is not None
     assert load(write(), *settings, "pretrain.model.name=llama3").stage("pretrain") is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("publish.model=sf", "publish.model: found 'sf', which no module of this experiment trains"),
+        ("publish.model=sf", "expected: pretrain or sft\n    did you mean sft?"),
+        (
+            "evaluate.models=[base]",
+            "publish.model: found 'sft', and evaluate scores base\n    add sft to evaluate.models",
+        ),
+    ],
+)
+def test_a_published_model_is_trained_and_scored_in_the_experiment(write, load, mistakes, setting, expected) -> None:
+    path = write(experiments__exp=WITH_EXPERTS)
+    assert expected in mistakes(path, setting)
+    for scored in ("[base]", "[pretrain]", "{mine: somewhere}"):
+        settings = ("publish.model=pretrain", f"evaluate.models={scored}")
+        assert load(path, *settings).stage("publish") is not None
+
+
+def test_a_publish_module_alone_has_nothing_to_publish(write, mistakes) -> None:
+    message = mistakes(write(experiments__exp="modules: {publish: {}}"))
+    assert "publish.model: found 'sft', which no module" in message
+    assert "expected: a module that trains" in message

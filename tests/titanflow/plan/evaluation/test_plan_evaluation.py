@@ -122,7 +122,7 @@ def test_a_model_without_a_template_is_not_asked_through_one(
 def test_a_given_tokenizer_without_a_template_gives_the_pretrained_model_none(configs: Path, tmp_path: Path) -> None:
     given = tmp_path / "given"
     train_tokenizer(["The stone is red. I saw 1 of them.\n"] * 20, 300, given)
-    settings = [f"pretrain.tokenizer.path={given}", "evaluate.models=[base]"]
+    settings = [f"pretrain.tokenizer.path={given}", "publish.model=pretrain", "evaluate.models=[base]"]
     make_plan("tiny", configs, overrides=settings)
     (given / "chat_template.jinja").unlink()
     make_plan("tiny", configs, overrides=[settings[0], "evaluate.models=[sft]"])

@@ -2,13 +2,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from titanflow.publish.card.training_data import hub_datasets, training_data
+from titanflow.publish.card.training_data import TrainingData, hub_datasets, prepared_datasets, training_data
 from titanflow.run.contract import StageRun
 
 
-def write_stage(folder: Path, **data: Path) -> Path:
-    StageRun(stage="pretrain", experiment="tiny", run="main", folder=folder, data=data).write()
-    return folder
+def data_of(run: Path, stage: str = "pretrain", **data: Path) -> list[TrainingData]:
+    """The data of a run with one training stage."""
+    trained = StageRun(stage=stage, experiment="tiny", run="main", folder=run / stage, data=data)
+    return training_data([trained], prepared_datasets(run))
 
 
 def write_prepared(root: Path, **datasets: dict[str, Any]) -> None:
@@ -23,8 +24,7 @@ def test_what_is_trained_on_and_what_is_held_out(tmp_path: Path) -> None:
         chats={"kind": "chat", "rows": 8, "tokens": 900, "trained_tokens": 100, "dropped": {"too_long": 2}},
         heldout={"kind": "chat", "rows": 1},
     )
-    folder = write_stage(tmp_path / "sft", train=tmp_path / "chats", validation=tmp_path / "heldout")
-    first, second = training_data({"sft": folder})
+    first, second = data_of(tmp_path, "sft", train=tmp_path / "chats", validation=tmp_path / "heldout")
     assert (first.stage, first.part, first.name) == ("sft", "trained on", "chats")
     assert (first.rows, first.tokens, first.trained_tokens, first.dropped) == (8, 900, 100, {"too_long": 2})
     assert (second.part, second.name, second.tokens) == ("held out", "heldout", None)
@@ -33,21 +33,18 @@ def test_what_is_trained_on_and_what_is_held_out(tmp_path: Path) -> None:
 def test_a_mixture_is_its_sources(tmp_path: Path) -> None:
     members = {"a": str(tmp_path / "one"), "b": str(tmp_path / "two")}
     write_prepared(tmp_path, mixed={"mixture": {"members": members}}, one={"rows": 1}, two={"rows": 2})
-    folder = write_stage(tmp_path / "pretrain", train=tmp_path / "mixed")
-    assert [(one.name, one.rows) for one in training_data({"pretrain": folder})] == [("one", 1), ("two", 2)]
+    assert [(one.name, one.rows) for one in data_of(tmp_path, train=tmp_path / "mixed")] == [("one", 1), ("two", 2)]
 
 
 def test_without_the_prepare_stage_the_data_says_it_itself(tmp_path: Path) -> None:
-    folder = write_stage(tmp_path / "pretrain", train=tmp_path / "text")
-    assert [one.name for one in training_data({"pretrain": folder})] == [""]
+    assert [one.name for one in data_of(tmp_path, train=tmp_path / "text")] == [""]
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "dataset.json").write_text('{"name": "text", "rows": 3}')
-    assert [(one.name, one.rows) for one in training_data({"pretrain": folder})] == [("text", 3)]
+    assert [(one.name, one.rows) for one in data_of(tmp_path, train=tmp_path / "text")] == [("text", 3)]
 
 
-def test_a_stage_without_run_file_or_data_has_none(tmp_path: Path) -> None:
-    write_stage(tmp_path / "pretrain")
-    assert training_data({"pretrain": tmp_path / "pretrain", "sft": tmp_path / "sft"}) == []
+def test_a_stage_without_data_has_none(tmp_path: Path) -> None:
+    assert data_of(tmp_path) == []
 
 
 def test_datasets_of_the_hub_are_named_and_folders_are_not(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tokenizer_kinds import KINDS, TEXTS, write_kind
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, LlamaConfig
 
-from titan.export.files import check_tokenizer, copy_tokenizer
+from titan.export.files import check_tokenizer, export_tokenizer
 from titanflow.common.errors import DataError
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.encoder import ChatEncoder
@@ -61,7 +61,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def exported(folder: Path, out: Path) -> Any:
     """The tokenizer that an export has, loaded as its users do."""
     out.mkdir()
-    copy_tokenizer(folder, out)
+    export_tokenizer(folder, out)
     LlamaConfig().save_pretrained(out)
     check_tokenizer(out)
     return AutoTokenizer.from_pretrained(out)
