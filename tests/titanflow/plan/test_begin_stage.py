@@ -15,6 +15,7 @@ def test_the_base_that_a_resumed_stage_began_on_stays_on_record(tmp_path: Path) 
     checkpoint.mkdir(parents=True)
     (checkpoint / "weights").write_text("one")
     finish_training(base)
+    StageRun(stage="pretrain", experiment="e", run="before", folder=base).write()
     began = checkpoint_digest(checkpoint)
 
     def begin(state: str) -> str:
