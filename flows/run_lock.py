@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from flows.sign_of_life import DEAD_SECONDS, Watch, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
-from titanflow.common.sign_of_life import DEAD_SECONDS, Watch, sign_of_life
 from titanflow.plan.launch import STAGE_FOLDER
 from titanflow.run.contract import RUN_FILE, STAGES
 

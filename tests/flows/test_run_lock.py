@@ -8,8 +8,8 @@ from watching import STAYS
 
 from flows import run_lock as module
 from flows.run_lock import run_lock
+from flows.sign_of_life import HOLDER_FILE
 from titanflow.common.errors import StageFailed
-from titanflow.common.sign_of_life import HOLDER_FILE
 from titanflow.plan.launch import STAGE_FOLDER
 
 HOLDS = f"""

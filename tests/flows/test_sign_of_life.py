@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from watching import wait_for
 
-from titanflow.common import sign_of_life as module
-from titanflow.common.sign_of_life import HOLDER_FILE, Watch, sign_of_life
+from flows import sign_of_life as module
+from flows.sign_of_life import HOLDER_FILE, Watch, sign_of_life
 
 
 def of_another_machine(folder: Path, beat: int = 0, job: str | None = None) -> None:
