@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
-from tasks.jobs.follow import follow, left_job, submit
+from tasks.jobs.follow import left_job, run_job
 from tasks.process.device_lock import device_lock
 from tasks.process.launch import launch
 from tasks.ui.artifacts import Logger
@@ -76,7 +76,7 @@ def _result(
                 return launch(plan.stage, run.folder, plan.command, environment, progress)
         begun_at = newest_step(run.folder)
         try:
-            return follow(job or submit(plan, environment, logger.info), plan.stage, run.folder, progress, logger.info)
+            return run_job(plan, environment, job, progress, progress.waits)
         except StageCutShort as error:
             # A job that saves nothing before its end would be submitted for ever.
             if newest_step(run.folder) == begun_at:

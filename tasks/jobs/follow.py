@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from tasks.jobs import slurm
 from tasks.jobs.job import Job, JobState
+from tasks.process.held_signals import held_signals
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
 from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
@@ -69,37 +71,42 @@ def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
     return None
 
 
-def submit(plan: StagePlan, environment: Mapping[str, str], say: Callable[[str], None]) -> Job:
-    """Submits a stage's job; its record lies in the stage's folder from before the submission."""
-    run, kind = plan.run, str(plan.run.config["launcher"]["kind"])
-    job_resources = resources(run, environment)
-    log = job_resources.log
-    with log.open("a", encoding="utf-8") as file:
-        log_start = file.tell()
-        file.write(f"$ {by_hand(submission(job_resources), {})} {run.folder / SCRIPT_FILE}\n")
-    job = Job(kind=kind, name=job_resources.name, fingerprint=run.fingerprint, log_start=log_start)
-    job.write(run.folder)
-    job = job.model_copy(update={"id": KINDS[kind].submit(plan.command, job_resources)})
-    job.write(run.folder)
-    say(f"submitted as job {job.id} to {kind}")
-    return job
-
-
-def follow(
-    job: Job,
-    stage: str,
-    folder: Path,
+def run_job(
+    plan: StagePlan,
+    environment: Mapping[str, str],
+    job: Job | None,
     on_metrics: Callable[[list[dict[str, Any]]], None],
     say: Callable[[str], None],
 ) -> StageResult:
-    """Waits for a job's end and returns the stage's result; however the wait ends, so does the job."""
+    """Submits a stage's job, or takes the one that is there, and returns its result; however the wait ends, so does the
+    job."""
+    folder = plan.run.folder
     try:
+        # An interrupt between the submission and the assignment would leave the job behind.
+        with held_signals():
+            job = job or _submit(plan, environment)
+        say(f"job {job.id} of {job.kind}")
         state = _ended(job, folder, MetricsTail(folder / METRICS_FILE), on_metrics, say)
     except BaseException:
-        end(job, folder)
+        if job is not None:
+            end(job, folder)
         raise
     job.model_copy(update={"ended": True}).write(folder)
-    return outcome(job, state, stage, folder)
+    return outcome(job, state, plan.stage, folder)
+
+
+def _submit(plan: StagePlan, environment: Mapping[str, str]) -> Job:
+    """Submits a stage's job; its record lies in the stage's folder from before the submission."""
+    run, kind = plan.run, str(plan.run.config["launcher"]["kind"])
+    needed = resources(run, environment)
+    with needed.log.open("a", encoding="utf-8") as file:
+        log_start = file.tell()
+        file.write(f"$ {by_hand(submission(needed), {})} {run.folder / SCRIPT_FILE}\n")
+    job = Job(kind=kind, name=needed.name, fingerprint=run.fingerprint, log_start=log_start)
+    job.write(run.folder)
+    job = job.model_copy(update={"id": KINDS[kind].submit(plan.command, needed)})
+    job.write(run.folder)
+    return job
 
 
 def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
@@ -129,22 +136,27 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
 
 
 def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
-    """Ends a job, which may save first, and returns when it has ended."""
-    kind = KINDS[job.kind]
-    deadline = time.monotonic() + seconds
-    state = _state(job, folder)
-    if state.phase == "running":
-        kind.cancel(job.id)
-        while state.phase != "ended" and time.monotonic() < deadline:
-            time.sleep(0.5)
-            state = _state(job, folder)
-    if state.phase != "ended":
-        kind.cancel(job.id, now=True)
-    deadline = time.monotonic() + END_SECONDS
-    while _state(job, folder).phase != "ended":
-        if time.monotonic() > deadline:
+    """Ends a job, which may save first, and returns when it has ended.
+
+    Raises:
+        StageLost: it doesn't end, or Slurm doesn't answer.
+    """
+    began = time.monotonic()
+    _cancel(job, now=_state(job, folder).phase == "waiting")
+    while (phase := _state(job, folder).phase) != "ended":
+        waited = time.monotonic() - began
+        if waited > END_SECONDS:
             raise StageLost(f"job {job.id} doesn't end, {END_SECONDS:g} s after its cancel")
+        # Again and again, since Slurm may not have answered.
+        if waited > seconds or phase == "waiting":
+            _cancel(job, now=True)
         time.sleep(0.5)
+
+
+def _cancel(job: Job, now: bool) -> None:
+    # Slurm doesn't answer, or the job has ended meanwhile.
+    with contextlib.suppress(StageFailed):
+        KINDS[job.kind].cancel(job.id, now)
 
 
 def _ended(

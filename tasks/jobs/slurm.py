@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.jobs.job import JobState
-from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster.resources import Resources
 from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
@@ -27,7 +27,7 @@ GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
 
 
-class NoAnswerError(StageFailed):
+class NoAnswerError(StageLost):
     """Slurm doesn't answer now: its controller is down, restarts, or is too busy."""
 
 
