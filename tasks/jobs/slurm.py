@@ -75,7 +75,8 @@ def cancel(job: str, now: bool = False) -> None:
 def _forgotten(job: str, folder: Path) -> JobState:
     """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
     path = folder / f"job-{job}.status"
-    written = int(path.read_text()) if path.is_file() and path.read_text().strip() else None
+    text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+    written = int(text) if text else None
     if shutil.which("sacct"):
         done = subprocess.run(
             ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],

@@ -11,7 +11,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = config.getoption("--cluster")
     reason = why_not() if wanted else "starts a Slurm of two nodes: make cluster-test runs it"
     for item in items:
-        if "cluster" in item.keywords and reason:
+        if item.get_closest_marker("cluster") and reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 

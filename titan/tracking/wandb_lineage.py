@@ -9,8 +9,7 @@ from pathlib import Path
 from titanflow.architectures.base import begins_with
 from titanflow.architectures.hf_snapshot import repository_of
 from titanflow.common.digests import digest
-from titanflow.data.dataset_info import DATASET_FILE
-from titanflow.run.contract import RUN_FILE, StageRun
+from titanflow.run.contract import DATASET_FILE, RUN_FILE, StageRun
 from titanflow.run.results import ArtifactRecord, EvaluateResult, TrainResult
 from titanflow.run.training import Training
 

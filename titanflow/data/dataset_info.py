@@ -11,8 +11,7 @@ from titanflow.common.errors import DataError, Problem
 from titanflow.config.keys.training import Data
 from titanflow.data.files.file_counts import FileCounts
 from titanflow.data.files.local_files import Ending
-
-DATASET_FILE = "dataset.json"
+from titanflow.run.contract import DATASET_FILE
 
 
 @dataclass(frozen=True)

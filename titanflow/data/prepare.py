@@ -28,7 +28,7 @@ from titanflow.config.mixture import mixture_spec
 from titanflow.data.chat.source import load_chats
 from titanflow.data.chat.tokenise import write_chats
 from titanflow.data.chat.unread import unread_lines
-from titanflow.data.dataset_info import DATASET_FILE, account, is_complete, read_info
+from titanflow.data.dataset_info import account, is_complete, read_info
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import TEXT, check_text, load_text
 from titanflow.data.files.tokenise_text import Work, write_text
@@ -48,7 +48,7 @@ from titanflow.data.tokenizer.tokenizer import (
     copy_tokenizer,
     train_tokenizer,
 )
-from titanflow.run.contract import INTERRUPTED_EXIT, StageRun
+from titanflow.run.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
 from titanflow.run.errors import record_failure
 from titanflow.run.results import PrepareResult, write_result
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, read_info
+from titanflow.data.dataset_info import DatasetInfo, read_info
 from titanflow.data.files.file_counts import check_sums
 from titanflow.data.order import Order, Shuffled
+from titanflow.run.contract import DATASET_FILE
 
 TOKENS_FILE = "tokens.npy"
 OFFSETS_FILE = "offsets.npy"

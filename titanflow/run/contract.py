@@ -28,6 +28,7 @@ TRAINED: tuple[StageName, ...] = ("pretrain", "sft")
 RUN_FILE = "run.yaml"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.jsonl"
+DATASET_FILE = "dataset.json"
 EXPORT_FOLDER = "export"
 """A training stage's folder of the model that transformers loads; the evaluation makes it if the stage didn't."""
 TASKS_FOLDER = "tasks"

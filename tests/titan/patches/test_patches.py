@@ -51,7 +51,7 @@ def test_whoever_asks_for_a_family_may_be_building_models_without_weights_and_dr
     before, after = in_a_new_process(
         """
         import torch
-        from titan.weights.native import train_spec
+        from titan.models.registry import train_spec
         torch.manual_seed(7)
         with torch.device("meta"):
             train_spec("qwen3")

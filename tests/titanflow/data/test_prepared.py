@@ -9,8 +9,9 @@ import pytest
 
 from titanflow.common.errors import DataError
 from titanflow.common.staging import staged_folder
-from titanflow.data.dataset_info import DATASET_FILE, DatasetInfo, is_complete
+from titanflow.data.dataset_info import DatasetInfo, is_complete
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, token_dtype, write_rows
+from titanflow.run.contract import DATASET_FILE
 
 
 def make(

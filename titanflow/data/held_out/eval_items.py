@@ -10,11 +10,11 @@ from typing import Any
 from titanflow.common.errors import DataError, Problem
 from titanflow.common.home import expanded
 from titanflow.config.keys.training import Data
-from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.local_files import KEY, Ending, local_files
 from titanflow.data.stdlib import evals
+from titanflow.run.contract import DATASET_FILE
 
 ITEMS_FILE = "items.jsonl"
 """The file of held-out rows; a task's YAML names it: ``data_files: {test: "${data}/items.jsonl"}``."""

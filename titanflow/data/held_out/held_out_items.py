@@ -16,7 +16,6 @@ from titanflow.config.keys.training import Data
 from titanflow.data.chat.layout import ChatFormat
 from titanflow.data.chat.source import read_rows
 from titanflow.data.chat.tokenise import MALFORMED
-from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.files.file_counts import check_sums, count_files, totals
 from titanflow.data.files.sources import Source, problems_error
 from titanflow.data.files.text_source import TEXT
@@ -24,6 +23,7 @@ from titanflow.data.files.tokenise_text import BLANK
 from titanflow.data.held_out.eval_items import ITEMS_FILE
 from titanflow.data.held_out.row_hash import chat_hash, text_hash
 from titanflow.data.prepared import HASHES_FILE, PLACES_FILE
+from titanflow.run.contract import DATASET_FILE
 
 
 def write_held_out_items(source: Source, data: Data, fingerprint: str, folder: Path) -> None:

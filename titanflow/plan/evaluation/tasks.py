@@ -11,7 +11,6 @@ from titanflow.common.home import expanded
 from titanflow.config.division import sources
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module
-from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.fingerprints import data_files as files_read
 from titanflow.data.held_out.eval_items import ITEMS_FILE, item_names, named_files
 from titanflow.data.stdlib import evals
@@ -25,7 +24,7 @@ from titanflow.evals.value_checks import generation_problems
 from titanflow.plan.evaluation.columns import column_problems
 from titanflow.plan.evaluation.lacking_template import template_problems
 from titanflow.publish.task_files import task_secrets
-from titanflow.run.contract import StageRun
+from titanflow.run.contract import DATASET_FILE, StageRun
 
 if TYPE_CHECKING:
     from titanflow.plan.stage_plan import StagePlan

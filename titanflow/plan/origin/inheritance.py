@@ -18,10 +18,9 @@ from titanflow.config.batch import GLOBAL, LOCAL, global_batch_size, rows_key
 from titanflow.config.device import stage_device
 from titanflow.config.mixture import mixture_members
 from titanflow.config.model_args import family
-from titanflow.data.dataset_info import DATASET_FILE
 from titanflow.data.tokenizer.tokenizer import described_size
 from titanflow.files.yaml_source import flatten
-from titanflow.run.contract import StageRun
+from titanflow.run.contract import DATASET_FILE, StageRun
 from titanflow.run.results import InheritanceRow
 
 SHOWN = (
