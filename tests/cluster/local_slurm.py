@@ -74,8 +74,17 @@ def why_not() -> str:
     ]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
-    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+    inside = (
+        "ip link add b type bridge && ip link add v type veth peer name w && hostname x && mount -t proc proc /proc"
+    )
+    for command in (
+        ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "sh", "-c", inside],
+        ["sh", "-c", "ip netns add titanflow-try && ip netns delete titanflow-try"],
+    ):
+        tried = subprocess.run(command, capture_output=True, text=True)
+        if tried.returncode:
+            return f"no namespaces here: {tried.stderr.strip()}"
+    return ""
 
 
 class LocalSlurm:
