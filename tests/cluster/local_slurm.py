@@ -74,7 +74,8 @@ def why_not() -> str:
     ]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    inside = "ip link add tf0 type bridge && ip link add tf1 type veth peer name tf2 && hostname x && mount -t proc proc /proc"
+    links = "ip link add tf0 type bridge && ip link add tf1 type veth peer name tf2"
+    inside = f"{links} && hostname x && mount -t proc proc /proc"
     for command in (
         ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "sh", "-c", inside],
         ["sh", "-c", "ip netns add titanflow-try && ip netns delete titanflow-try"],
