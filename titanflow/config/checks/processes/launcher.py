@@ -58,7 +58,7 @@ def _of_slurm(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield key, f"found {launcher[key]!r}, and launcher.kind is slurm", "", hint
     asked = launcher["slurm"]
     if asked["time"] is not None:
-        seconds, least = limit_seconds(asked["time"]), asked["save_seconds"]
+        seconds, least = limit_seconds(str(asked["time"])), asked["save_seconds"]
         if seconds is None:
             yield "slurm.time", f"found {asked['time']!r}", "minutes, hours:minutes:seconds or days-hours"
         elif seconds <= least:

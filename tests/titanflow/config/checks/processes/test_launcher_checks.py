@@ -34,6 +34,7 @@ def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: int | None) 
         (["kind=slurm", "nnodes=2", "node_rank=1"], "launcher.node_rank: found 1, and launcher.kind is slurm"),
         (["slurm.partition=gpu"], "slurm.partition: found 'gpu', and launcher.kind is local: nothing reads it"),
         (["kind=slurm", "slurm.time=four hours"], "slurm.time: found 'four hours'"),
+        (["kind=slurm", "slurm.time=2"], "slurm.time: found 120 s, and the stage saves 120 s before its end"),
         (["kind=slurm", "slurm.time=2:00"], "slurm.time: found 120 s, and the stage saves 120 s before its end"),
         (["kind=slurm", "slurm.extra=[exclusive]"], "slurm.extra: found 'exclusive'"),
         (["kind=slurm", "slurm.extra=[--array=1-4]"], "slurm.extra: found '--array=1-4'"),
