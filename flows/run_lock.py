@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.sign_of_life import DEAD_SECONDS, Watch, sign_of_life
+from flows.sign_of_life import DEAD_SECONDS, JOB_ID, Watch, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
 from titanflow.plan.launch import STAGE_FOLDER
@@ -20,7 +20,6 @@ from titanflow.run.contract import RUN_FILE, STAGES
 POLL_SECONDS = 1.0
 SAY_SECONDS = 30.0
 """How often a waiting run says whom it waits for."""
-JOB_ID = "SLURM_JOB_ID"
 LEFT_SECONDS = 60.0
 """How long even a run that doesn't wait for others waits for the stages of a killed run, which are saving."""
 

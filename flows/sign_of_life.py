@@ -19,6 +19,7 @@ from pathlib import Path
 from titanflow.common.files import write_text_atomically
 
 HOLDER_FILE = ".holder"
+JOB_ID = "SLURM_JOB_ID"
 BEAT_SECONDS = 20.0
 """How often the number changes."""
 DEAD_SECONDS = 150.0
@@ -34,7 +35,7 @@ def sign_of_life(folder: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
         "machine": machine(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "job": os.environ.get("SLURM_JOB_ID"),
+        "job": os.environ.get(JOB_ID),
     }
 
     def beats() -> None:

@@ -24,9 +24,11 @@ from titanflow.run.results import StageResult
 KINDS = {"slurm": slurm}
 """A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``."""
 POLL_SECONDS = 2.0
-"""How often the metrics are read."""
+"""How often the metrics are read: no file system tells what another machine wrote."""
 STATE_SECONDS = 5.0
-"""How often the scheduler is asked."""
+"""How often the scheduler is asked, which tells nobody by itself."""
+ENDING_SECONDS = 0.5
+"""How often it is asked about a job that is about to end."""
 SAVE_SECONDS = 20.0
 """How long a job may save after a cancel. Prefect's worker kills the flow after 30 s."""
 END_SECONDS = 120.0
@@ -150,7 +152,7 @@ def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
         # Again and again, since Slurm may not have answered.
         if waited > seconds or phase == "waiting":
             _cancel(job, now=True)
-        time.sleep(0.5)
+        time.sleep(ENDING_SECONDS)
 
 
 def _cancel(job: Job, now: bool) -> None:
@@ -180,7 +182,7 @@ def _ended(
                 on_metrics(tail.read())
                 return state
         on_metrics(tail.read())
-        time.sleep(0.5 if status.exists() else POLL_SECONDS)
+        time.sleep(ENDING_SECONDS if status.exists() else POLL_SECONDS)
 
 
 def _state(job: Job, folder: Path) -> JobState:

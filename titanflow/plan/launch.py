@@ -61,7 +61,12 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
 
 
+def is_secret(name: str) -> bool:
+    """Whether an environment variable of that name looks like a secret."""
+    return any(word in name for word in SECRETS)
+
+
 def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:
     """The line that runs a stage again in a shell, without variables that look like secrets."""
-    shown = [f"{name}={value}" for name, value in env.items() if not any(word in name for word in SECRETS)]
+    shown = [f"{name}={value}" for name, value in env.items() if not is_secret(name)]
     return f"cd {shlex.quote(str(Path.cwd()))} && " + shlex.join([*(["env", *shown] if shown else []), *command])

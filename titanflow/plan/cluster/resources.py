@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from titanflow.plan.launch import OF_PYTHON, SECRETS
+from titanflow.plan.launch import OF_PYTHON, is_secret
 from titanflow.run.contract import StageRun
 
 HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
@@ -33,7 +34,7 @@ class Resources:
     processes: int
     variables: dict[str, str]
     handed_on: dict[str, str]
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any]
 
 
 def resources(run: StageRun, environment: Mapping[str, str]) -> Resources:
@@ -48,7 +49,7 @@ def resources(run: StageRun, environment: Mapping[str, str]) -> Resources:
     # The machine that submits counts its own cores.
     if not launcher.get("omp_num_threads"):
         variables.pop("OMP_NUM_THREADS", None)
-    secret = {key for key in variables if any(word in key for word in SECRETS)}
+    secret = {key for key in variables if is_secret(key)}
     return Resources(
         name=job_name(run.stage, run.folder),
         folder=run.folder,

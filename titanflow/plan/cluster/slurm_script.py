@@ -37,16 +37,14 @@ def submission(resources: Resources) -> list[str]:
         "export": ",".join(sorted(resources.handed_on)) or "NONE",
         **{key: asked[key] for key in OPTIONS if asked.get(key)},
     }
-    extra = asked["extra"]
-    assert isinstance(extra, list)
-    return ["sbatch", "--parsable", "--no-requeue", *(f"--{key}={value}" for key, value in given.items()), *extra]
+    options = [f"--{key}={value}" for key, value in given.items()]
+    return ["sbatch", "--parsable", "--no-requeue", *options, *asked["extra"]]
 
 
 def script(command: Sequence[str], resources: Resources) -> str:
     """The job's batch script: one torchrun on each node, which meet on the first."""
     asked = resources.settings
-    setup, folder = asked["setup"], shlex.quote(str(resources.folder))
-    assert isinstance(setup, list)
+    folder = shlex.quote(str(resources.folder))
     container = [f"--container-image={asked['container']}"] if asked.get("container") else []
     # A step's own environment is the job's: sbatch's --export would be handed on to srun.
     srun = ["srun", "--export=ALL", "--kill-on-bad-exit=1", *container, *command]
@@ -55,7 +53,7 @@ def script(command: Sequence[str], resources: Resources) -> str:
         "#!/bin/sh",
         f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(resources.variables.items())),
-        *setup,
+        *asked["setup"],
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         ':$((20000 + SLURM_JOB_ID % 20000))"',
         f'export {MEETING_ID}="$SLURM_JOB_ID"',
