@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.jobs import slurm
-from tasks.jobs.job import Job, JobState
+from tasks.jobs import kubernetes, slurm
+from tasks.jobs.job import Job, JobState, NoAnswerError, status_file
 from tasks.process.held_signals import held_signals
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
 from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
 from titanflow.plan.cluster.resources import resources
-from titanflow.plan.cluster.slurm_script import NO_FOLDER, SCRIPT_FILE, submission
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import METRICS_FILE, RESULT_FILE, StageRun
 from titanflow.run.results import StageResult
 
-KINDS = {"slurm": slurm}
-"""A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``."""
+KINDS = {"slurm": slurm, "kubernetes": kubernetes}
+"""A kind of cluster is a file with ``submit``, ``state``, ``find`` and ``cancel``; ``name`` is what ``find`` looks for,
+``by_hand`` the command that a person would submit with. Its words for how it ends a job through no fault of the stage
+are in ``CUT_SHORT``, the exit statuses of a job without the stage's folder in ``NOT_SHARED``."""
 POLL_SECONDS = 2.0
 """How often the metrics are read: no file system tells what another machine wrote."""
 STATE_SECONDS = 5.0
@@ -33,17 +35,6 @@ SAVE_SECONDS = 20.0
 """How long a job may save after a cancel. Prefect's worker kills the flow after 30 s."""
 END_SECONDS = 120.0
 """How long a cancelled job may take to end: a node that doesn't answer holds it until it is given up."""
-NOT_SHARED = (NO_FOLDER, -53)
-"""Exit statuses of a job whose nodes lack the stage's folder; Slurm calls a log that can't be opened signal 53."""
-CUT_SHORT = {
-    "TIMEOUT": "reached its time limit",
-    "PREEMPTED": "was preempted by another job",
-    "NODE_FAIL": "lost a node",
-    "BOOT_FAIL": "lost a node that didn't start",
-    "REVOKED": "was taken back by the scheduler",
-    "DEADLINE": "can't end by its deadline any more",
-}
-"""How a scheduler ends a job through no fault of the stage."""
 
 
 def left_job(run: StageRun, say: Callable[[str], None]) -> Job | None:
@@ -99,14 +90,16 @@ def run_job(
 
 def _submit(plan: StagePlan, environment: Mapping[str, str]) -> Job:
     """Submits a stage's job; its record lies in the stage's folder from before the submission."""
-    run, kind = plan.run, str(plan.run.config["launcher"]["kind"])
-    needed = resources(run, environment)
+    run, name = plan.run, str(plan.run.config["launcher"]["kind"])
+    kind, before = KINDS[name], Job.of(plan.run.folder)
+    attempt = before.attempt + 1 if before else 1
+    needed = resources(run, environment, attempt)
     with needed.log.open("a", encoding="utf-8") as file:
         log_start = file.tell()
-        file.write(f"$ {by_hand(submission(needed), {})} {run.folder / SCRIPT_FILE}\n")
-    job = Job(kind=kind, name=needed.name, fingerprint=run.fingerprint, log_start=log_start)
+        file.write(f"$ {by_hand(kind.by_hand(needed), {})}\n")
+    job = Job(kind=name, name=kind.name(needed), attempt=attempt, fingerprint=run.fingerprint, log_start=log_start)
     job.write(run.folder)
-    job = job.model_copy(update={"id": KINDS[kind].submit(plan.command, needed)})
+    job = job.model_copy(update={"id": kind.submit(plan.command, needed)})
     job.write(run.folder)
     return job
 
@@ -121,13 +114,16 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
     log = folder / f"{stage}.log"
     if not log.exists():
         log.touch()
-    if state.reason in CUT_SHORT:
-        raise StageCutShort(f"{stage}: job {job.id} {CUT_SHORT[state.reason]}{resumes(stage, folder)}. Its log: {log}")
+    _gather(job, folder, log)
+    kind = KINDS[job.kind]
+    more = f" ({state.message})" if state.message else ""
+    if ended := kind.CUT_SHORT.get(state.reason):
+        raise StageCutShort(f"{stage}: job {job.id} {ended}{more}{resumes(stage, folder)}. Its log: {log}")
     if state.reason == "CANCELLED":
         raise StageFailed(f"{stage}: job {job.id} was cancelled{resumes(stage, folder)}. Its log: {log}")
     if state.status is None:
-        raise StageLost(f"{stage}: nobody knows how job {job.id} ended{resumes(stage, folder)}. Its log: {log}")
-    if state.status in NOT_SHARED:
+        raise StageLost(f"{stage}: nobody knows how job {job.id} ended{more}{resumes(stage, folder)}. Its log: {log}")
+    if state.status in kind.NOT_SHARED:
         hint = "it has to lie on storage that all nodes and this machine share, at the same path"
         raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
     try:
@@ -137,11 +133,20 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         raise StageCutShort(f"{told}{resumes(stage, folder)}. Its log: {log}") from error
 
 
+def _gather(job: Job, folder: Path, log: Path) -> None:
+    """Puts the logs of single nodes, where a kind writes such, at the end of the stage's own."""
+    for part in sorted(folder.glob(f"job-{job.id}.node-*.log")):
+        with log.open("ab") as whole, part.open("rb") as said:
+            whole.write(f"The log of node {part.name.removesuffix('.log').rpartition('-')[2]}:\n".encode())
+            shutil.copyfileobj(said, whole)
+        part.unlink()
+
+
 def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
     """Ends a job, which may save first, and returns when it has ended.
 
     Raises:
-        StageLost: it doesn't end, or Slurm doesn't answer.
+        StageLost: it doesn't end, or its scheduler doesn't answer.
     """
     began = time.monotonic()
     _cancel(job, now=_state(job, folder).phase == "waiting")
@@ -149,14 +154,14 @@ def end(job: Job, folder: Path, seconds: float = SAVE_SECONDS) -> None:
         waited = time.monotonic() - began
         if waited > END_SECONDS:
             raise StageLost(f"job {job.id} doesn't end, {END_SECONDS:g} s after its cancel")
-        # Again and again, since Slurm may not have answered.
+        # Again and again, since the scheduler may not have answered.
         if waited > seconds or phase == "waiting":
             _cancel(job, now=True)
         time.sleep(ENDING_SECONDS)
 
 
 def _cancel(job: Job, now: bool) -> None:
-    # Slurm doesn't answer, or the job has ended meanwhile.
+    # The scheduler doesn't answer, or the job has ended meanwhile.
     with contextlib.suppress(StageFailed):
         KINDS[job.kind].cancel(job.id, now)
 
@@ -169,7 +174,7 @@ def _ended(
     say: Callable[[str], None],
 ) -> JobState:
     said, asked = "", -STATE_SECONDS
-    status = folder / f"job-{job.id}.status"
+    status = status_file(job.id, folder)
     while True:
         # The job's script notes its end at once; the scheduler is asked less often, as it has many to answer.
         if status.exists() or time.monotonic() - asked >= STATE_SECONDS:
@@ -188,14 +193,15 @@ def _ended(
 def _state(job: Job, folder: Path) -> JobState:
     try:
         return KINDS[job.kind].state(job.id, folder)
-    except slurm.NoAnswerError as error:
+    except NoAnswerError as error:
         return JobState("unknown", str(error))
 
 
 def _told(job: Job, state: JobState) -> str:
+    more = f": {state.message}" if state.message else ""
     if state.phase == "waiting":
         begins = f", expected to begin at {state.begins}" if state.begins else ""
-        return f"job {job.id} waits: {state.reason}{begins}"
+        return f"job {job.id} waits: {state.reason}{more}{begins}"
     if state.phase == "unknown":
         return f"{state.reason}: the job goes on, and is asked for again"
-    return f"job {job.id} runs" if state.phase == "running" else f"job {job.id} ended: {state.reason}"
+    return f"job {job.id} runs{more}" if state.phase == "running" else f"job {job.id} ended: {state.reason}{more}"

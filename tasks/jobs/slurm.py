@@ -13,10 +13,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.jobs.job import JobState
-from titanflow.common.errors import ConfigError, Problem, StageFailed, StageLost
+from tasks.jobs.job import JobState, NoAnswerError, noted_status
+from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.files import write_text_atomically
-from titanflow.plan.cluster.resources import Resources
+from titanflow.plan.cluster.resources import NO_FOLDER, Resources
 from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
 
 ANSWER_SECONDS = 30.0
@@ -25,17 +25,34 @@ WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
+NOT_SHARED = (NO_FOLDER, -53)
+"""Exit statuses of a job whose nodes lack the stage's folder; Slurm calls a log that can't be opened signal 53."""
+CUT_SHORT = {
+    "TIMEOUT": "reached its time limit",
+    "PREEMPTED": "was preempted by another job",
+    "NODE_FAIL": "lost a node",
+    "BOOT_FAIL": "lost a node that didn't start",
+    "REVOKED": "was taken back by the scheduler",
+    "DEADLINE": "can't end by its deadline any more",
+}
+"""How Slurm ends a job through no fault of the stage."""
 
 
-class NoAnswerError(StageLost):
-    """Slurm doesn't answer now: its controller is down, restarts, or is too busy."""
+def name(resources: Resources) -> str:
+    """What a stage's job is found by, from before its submission."""
+    return resources.name
+
+
+def by_hand(resources: Resources) -> list[str]:
+    """The command that submits a job's script once more."""
+    return [*submission(resources), str(resources.folder / SCRIPT_FILE)]
 
 
 def submit(command: Sequence[str], resources: Resources) -> str:
     """Submits a stage's job and returns its id."""
     path = resources.folder / SCRIPT_FILE
     write_text_atomically(path, script(command, resources))
-    answer = _answer([*submission(resources), str(path)], {**os.environ, **resources.handed_on})
+    answer = _answer(by_hand(resources), {**os.environ, **resources.handed_on})
     return answer.strip().split(";")[0]
 
 
@@ -54,7 +71,7 @@ def state(job: str, folder: Path) -> JobState:
     word, reason = fields.get("JobState", ""), fields.get("Reason", "")
     if word in WAITING:
         begins = fields.get("StartTime", "")
-        return JobState("waiting", reason, "" if begins == "Unknown" else begins)
+        return JobState("waiting", reason, begins="" if begins == "Unknown" else begins)
     if word in RUNNING:
         return JobState("running")
     return JobState("ended", word, status=_status(fields.get("ExitCode", "")))
@@ -74,9 +91,7 @@ def cancel(job: str, now: bool = False) -> None:
 
 def _forgotten(job: str, folder: Path) -> JobState:
     """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
-    path = folder / f"job-{job}.status"
-    text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-    written = int(text) if text else None
+    written = noted_status(job, folder)
     if shutil.which("sacct"):
         done = subprocess.run(
             ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],

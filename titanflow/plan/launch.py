@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from titanflow.common.credentials import is_secret
 from titanflow.config.experiment import Experiment
 from titanflow.run import torchrun
 from titanflow.run.contract import RUN_FILE, StageRun
@@ -23,14 +24,20 @@ STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
 """Environment variable with the folder that a process writes into: identifies a stage's processes."""
 OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """For each process: logs are written at once and in UTF-8, and nothing is imported from its folder."""
-SECRETS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 
 def command(run: StageRun) -> list[str]:
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
     if not is_under_torchrun(run):
         return [sys.executable, *program]
-    return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+    return [_python(run), "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+
+
+def _python(run: StageRun) -> str:
+    """The interpreter of a stage: that of its image if it has one of its own, else this process's."""
+    launcher = run.config.get("launcher") or {}
+    in_image = launcher["kubernetes"]["python"] if launcher.get("kind") == "kubernetes" else None
+    return in_image or sys.executable
 
 
 def is_under_torchrun(run: StageRun) -> bool:
@@ -59,11 +66,6 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
     if launcher.get("device") == "cpu":
         own["CUDA_VISIBLE_DEVICES"] = ""
     return {key: os.environ.get(key, value) for key, value in wanted.items()} | own
-
-
-def is_secret(name: str) -> bool:
-    """Whether an environment variable of that name looks like a secret."""
-    return any(word in name for word in SECRETS)
 
 
 def by_hand(command: Sequence[str], env: Mapping[str, str]) -> str:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.plan.cluster.resources import resources
-from titanflow.plan.cluster.slurm_script import can_ask, refusal
+from titanflow.plan.cluster.job_checks import job_problems, pod_problems
 from titanflow.plan.launch import MODULES, is_under_torchrun
 from titanflow.run import torchrun
 from titanflow.run.contract import StageRun
@@ -47,25 +46,23 @@ print(json.dumps(refusals))
 """
 
 
-def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> None:
-    """Refuses a stage that is to run and whose process couldn't start; imports none of the packages."""
+def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> list[str]:
+    """Refuses a stage that is to run and whose process couldn't start; imports none of the packages.
+
+    Returns:
+        What a cluster couldn't be asked of a stage's job.
+    """
     at_work = [plan for plan in plans if plan.state != "CACHED"]
     problems = [problem for plan in at_work for problem in launch_problems(plan.run)]
-    # A plan may be made on a laptop, for a cluster that only a login node can ask.
-    if runs_here or can_ask():
-        problems += [problem for plan in at_work if plan.is_job and not plan.pool for problem in job_problems(plan)]
+    unasked = []
+    for plan in at_work if not problems else ():
+        if plan.is_job and not plan.pool:
+            found, unknown = job_problems(plan, runs_here)
+            problems += found
+            unasked += unknown
     if problems:
         raise ConfigError(problems)
-
-
-def job_problems(plan: StagePlan) -> list[Problem]:
-    """What the cluster itself refuses of a stage's job, by its own dry run."""
-    if not (said := refusal(plan.command, resources(plan.run, plan.env))):
-        return []
-    origin = plan.run.origins.get("launcher.kind", "")
-    hint = "correct launcher.slurm, or run this on a machine of the cluster from which jobs are submitted"
-    told = "; ".join(said.splitlines())
-    return [Problem(f"Slurm wouldn't take the job: {told}", f"{plan.stage}.launcher", origin, hint=hint)]
+    return unasked
 
 
 def launch_problems(run: StageRun) -> list[Problem]:
@@ -74,6 +71,7 @@ def launch_problems(run: StageRun) -> list[Problem]:
     extra = ("vllm",) if run.config.get("backend") == "vllm" else ()
     missing = [name for name in (*PACKAGES[run.stage], *extra) if importlib.util.find_spec(name) is None]
     problems = [Problem(f"there is no package {name!r}", key, expected=here, hint=hint) for name in missing]
+    problems += pod_problems(run)
     if not is_importable(MODULES[run.stage]):
         problems.append(Problem(f"there is no module {MODULES[run.stage]!r}", key, expected=here, hint=hint))
     if is_under_torchrun(run) and "torch" not in missing and not is_importable(torchrun.MODULE):

@@ -113,7 +113,7 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
     check_beginnings(stages, preparation.initial, config)
     _check_devices(stages, config, runs_here)
     config.warnings += check_tasks(stages, config.modules)
-    check_launches(stages, runs_here)
+    config.warnings += check_launches(stages, runs_here)
     add_forecasts(stages, config, workspace, runs_here)
     return Plan(config.exp_name, name, folder, stages, config, anew, night)
 

@@ -23,6 +23,11 @@ DEFAULTS = "PET_"
 MEETING_POINT, MEETING_ID = f"{DEFAULTS}RDZV_ENDPOINT", f"{DEFAULTS}RDZV_ID"
 """Those by which a cluster's job says where its machines meet, which nobody knows before it runs."""
 
+PATIENCE = f"{DEFAULTS}SHUTDOWN_TIMEOUT"
+"""That of the seconds that ranks may save after a SIGTERM, 30 by itself (torch 2.13; an older torch ignores it)."""
+MEETING_SETTINGS = f"{DEFAULTS}RDZV_CONF"
+"""That of how its machines meet: ``is_host=1`` on the first, how long they wait for each other."""
+
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     """torchrun's arguments, by a stage's section ``launcher``; without one the stage has one process."""

@@ -21,6 +21,10 @@ LAUNCHER = {
     "launcher.node_rank": NATURAL,
     "launcher.omp_num_threads": COUNT,
     "launcher.slurm.save_seconds": COUNT,
+    "launcher.kubernetes.save_seconds": COUNT,
+    "launcher.kubernetes.active_deadline_seconds": COUNT,
+    "launcher.kubernetes.run_as_user": NATURAL,
+    "launcher.kubernetes.fs_group": NATURAL,
 }
 
 TRAINING: Mapping[str, Mapping[str, float]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from titanflow.config.keys.kubernetes import Kubernetes
+
 
 @dataclass
 class Slurm:
@@ -41,8 +43,8 @@ class Slurm:
 class Launcher:
     """How torchrun starts a stage's processes."""
 
-    kind: Literal["local", "slurm"] = "local"
-    """Who places the processes: this machine (`local`), or Slurm, which gets one job for the stage."""
+    kind: Literal["local", "slurm", "kubernetes"] = "local"
+    """Who places the processes: this machine (`local`), or a cluster, which gets one job for the stage."""
     nproc_per_node: int = 1
     """Processes on each machine: one a GPU."""
     nnodes: int = 1
@@ -61,3 +63,5 @@ class Launcher:
     """Start even while another stage runs on the same GPU; otherwise wait for it."""
     slurm: Slurm = field(default_factory=Slurm)
     """What Slurm is asked for, with `kind: slurm`."""
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    """What Kubernetes is asked for, with `kind: kubernetes`."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from titanflow.plan.launch import OF_PYTHON, is_secret
+from titanflow.common.credentials import is_secret
+from titanflow.plan.launch import OF_PYTHON
 from titanflow.run.contract import StageRun
+from titanflow.run.torchrun import PATIENCE
 
 HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY")
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
+NO_FOLDER = 74
+"""Exit status of a job that doesn't find the stage's folder: EX_IOERR of sysexits.h."""
 RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
 """torchrun's variable for the beginning of a rank's lines: by default each node calls its first rank 0."""
 
@@ -23,39 +27,55 @@ RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
 class Resources:
     """What a job needs beside its command.
 
-    ``variables`` stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the
-    section of the kind, ``launcher.slurm``.
+    ``attempt`` counts the jobs that the stage's folder had, from 1; ``gpus`` are those of each node. ``variables``
+    stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the section of the
+    kind, ``launcher.slurm``.
     """
 
     name: str
+    attempt: int
+    stage: str
+    fingerprint: str
     folder: Path
     log: Path
     nodes: int
     processes: int
+    gpus: int
     variables: dict[str, str]
     handed_on: dict[str, str]
     settings: dict[str, Any]
 
 
-def resources(run: StageRun, environment: Mapping[str, str]) -> Resources:
+@dataclass(frozen=True)
+class DryRun:
+    """What a cluster says of a job that it isn't given yet: why it would refuse it, and what it couldn't be asked."""
+
+    refused: list[str] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
+
+
+def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -> Resources:
     """What a stage's job needs. Variables that may be secret are only handed on, by their names."""
     launcher = run.config["launcher"]
-    settings = dict(launcher[launcher["kind"]])
-    if launcher["device"] == "cuda":
-        settings["gres"] = settings["gres"] or f"gpu:{launcher['nproc_per_node']}"
-    wanted = (*HANDED_ON, *settings["export"])
+    settings = launcher[launcher["kind"]]
+    wanted = (*HANDED_ON, *settings.get("export", ()))
     handed_on = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(PREFIXES)}
-    variables = {**OF_PYTHON, RANK_PREFIX: "[${role_name}${rank}]: ", **environment}
+    own = {RANK_PREFIX: "[${role_name}${rank}]: ", PATIENCE: str(settings["save_seconds"])}
+    variables = {**OF_PYTHON, **own, **environment}
     # The machine that submits counts its own cores.
     if not launcher.get("omp_num_threads"):
         variables.pop("OMP_NUM_THREADS", None)
     secret = {key for key in variables if is_secret(key)}
     return Resources(
         name=job_name(run.stage, run.folder),
+        attempt=attempt,
+        stage=run.stage,
+        fingerprint=run.fingerprint,
         folder=run.folder,
         log=run.folder / f"{run.stage}.log",
         nodes=launcher["nnodes"],
         processes=launcher["nproc_per_node"],
+        gpus=launcher["nproc_per_node"] if launcher["device"] == "cuda" else 0,
         variables={key: value for key, value in variables.items() if key not in secret},
         handed_on=handed_on | {key: variables[key] for key in secret},
         settings=settings,

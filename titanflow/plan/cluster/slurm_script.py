@@ -11,15 +11,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from titanflow.plan.cluster.resources import Resources
+from titanflow.plan.cluster.resources import NO_FOLDER, DryRun, Resources
 from titanflow.run.contract import RUN_FILE
 from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
 
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
 DRY_RUN_SECONDS = 10.0
-NO_FOLDER = 74
-"""Exit status of a job that doesn't find the stage's folder: EX_IOERR of sysexits.h."""
 
 
 def submission(resources: Resources) -> list[str]:
@@ -35,6 +33,7 @@ def submission(resources: Resources) -> list[str]:
         "open-mode": "append",
         "signal": f"TERM@{asked['save_seconds']}",
         "export": ",".join(sorted(resources.handed_on)) or "NONE",
+        **({"gres": f"gpu:{resources.gpus}"} if resources.gpus else {}),
         **{key: asked[key] for key in OPTIONS if asked.get(key)},
     }
     options = [f"--{key}={value}" for key, value in given.items()]
@@ -74,10 +73,10 @@ def can_ask() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def refusal(command: Sequence[str], resources: Resources) -> str:
-    """Why Slurm wouldn't take a job, by its own dry run; empty if it would, or doesn't answer."""
+def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
+    """Why Slurm wouldn't take a job, by its own dry run."""
     if not can_ask():
-        return "there is no sbatch on this machine"
+        return DryRun(refused=["there is no sbatch on this machine"])
     try:
         done = subprocess.run(
             [*submission(resources), "--test-only"],
@@ -87,6 +86,8 @@ def refusal(command: Sequence[str], resources: Resources) -> str:
             timeout=DRY_RUN_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return ""
-    said = done.stderr.strip()
-    return said if done.returncode and "contact" not in said else ""
+        return DryRun(unasked=[f"sbatch gave no answer in {DRY_RUN_SECONDS:g} s"])
+    said = "; ".join(done.stderr.strip().splitlines())
+    if not done.returncode:
+        return DryRun()
+    return DryRun(unasked=[said]) if "contact" in said else DryRun(refused=[said])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
     from titanflow.plan.stage_plan import StagePlan
 
+GPU_LABELS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "amd.com/gpu.product-name")
+"""Labels of Kubernetes' nodes that name their GPUs."""
 UNKNOWN_GPU = DeviceSpec("cuda", "a GPU")
 
 
@@ -50,7 +52,7 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
 
 def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> DeviceSpec:
     """The device of each of a stage's ranks: the smallest visible GPU, or the CPU. Other machines count as this one."""
-    if asked := _asked_of_slurm(launcher):
+    if asked := _asked_of_a_cluster(launcher):
         return asked
     device = stage_device(launcher, environ) or this_machine(environ)
     if device.kind == "cpu":
@@ -59,15 +61,28 @@ def device_of(launcher: Mapping[str, Any], environ: Mapping[str, str] = os.envir
     return min(found, key=lambda gpu: gpu.memory or 0, default=UNKNOWN_GPU)
 
 
-def _asked_of_slurm(launcher: Mapping[str, Any]) -> DeviceSpec | None:
-    """The GPU that a stage's job asks for: ``gpu:h100:8`` names it, ``gpu:8`` doesn't."""
-    if launcher.get("kind") != "slurm" or launcher.get("device") == "cpu":
+def _asked_of_a_cluster(launcher: Mapping[str, Any]) -> DeviceSpec | None:
+    """The GPU that a stage's job asks for; its name, where it has one: ``gpu:h100:8`` of Slurm, a label of nodes."""
+    kind, device = launcher.get("kind", "local"), launcher.get("device")
+    if kind == "local" or device == "cpu":
         return None
-    kind, *words = str(launcher["slurm"]["gres"] or "").split(":")
-    if kind != "gpu" and launcher.get("device") != "cuda":
+    if kind == "kubernetes":
+        labels = launcher["kubernetes"]["node_selector"]
+        name = next((labels[label] for label in GPU_LABELS if label in labels), "").replace("-", " ")
+        return _gpu(name) if device == "cuda" else None
+    what, *words = str(launcher["slurm"]["gres"] or "").split(":")
+    if what != "gpu" and device != "cuda":
         return None
-    name = words[0].upper() if words and not words[0].isdigit() else ""
-    return DeviceSpec("cuda", name) if name else UNKNOWN_GPU
+    return _gpu(words[0] if words and not words[0].isdigit() else "")
+
+
+def _gpu(name: str) -> DeviceSpec:
+    return DeviceSpec("cuda", _capitals(name)) if name else UNKNOWN_GPU
+
+
+def _capitals(name: str) -> str:
+    # As the drivers write them: NVIDIA H100 PCIe.
+    return name.upper().replace("PCIE", "PCIe")
 
 
 def _visible(gpus: tuple[DeviceSpec, ...], visible: str | None) -> tuple[DeviceSpec, ...]:

@@ -8,9 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from titanflow.common.errors import Problem
-from titanflow.config.keys.launcher import Launcher, Slurm
+from titanflow.config.checks.processes.kubernetes import kubernetes_problems
+from titanflow.config.keys.launcher import Launcher
 from titanflow.config.module import Module
 
+SECTIONS = ("slurm", "kubernetes")
+"""A kind of cluster's own section has its name."""
 BY_HAND = ("node_rank", "rdzv_endpoint")
 OWN_OPTIONS = (
     *("nodes", "ntasks-per-node", "job-name", "output", "error", "open-mode", "chdir", "export", "signal", "parsable"),
@@ -26,7 +29,12 @@ def check_launcher(module: Module) -> list[Problem]:
     launcher = module.config.get("launcher")
     if not launcher:
         return []
-    found = _of_slurm(launcher) if launcher["kind"] == "slurm" else _of_this_machine(launcher)
+    kind = launcher["kind"]
+    found = [*_of_other_kinds(launcher), *(_of_this_machine(launcher) if kind == "local" else _by_hand(launcher))]
+    if kind == "slurm":
+        found += _of_slurm(launcher)
+    if kind == "kubernetes":
+        found += ((f"kubernetes.{key}", *rest) for key, *rest in kubernetes_problems(launcher))
     return [module.problem(f"launcher.{key}", *rest) for key, *rest in found]
 
 
@@ -45,17 +53,25 @@ def limit_seconds(time: str) -> int | None:
 def _of_this_machine(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if launcher["nnodes"] > 1 and not launcher["rdzv_endpoint"]:
         yield "rdzv_endpoint", "found null, with several machines", "host:port"
-    for key, value in launcher["slurm"].items():
-        if value != asdict(Slurm())[key]:
-            hint = "set launcher.kind: slurm, or leave it out"
-            yield f"slurm.{key}", f"found {value!r}, and launcher.kind is local: nothing reads it", "", hint
+
+
+def _of_other_kinds(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    kind, unset = launcher["kind"], asdict(Launcher())
+    for section in SECTIONS:
+        for key, value in launcher[section].items() if section != kind else ():
+            if value != unset[section][key]:
+                hint = f"set launcher.kind: {section}, or leave it out"
+                yield f"{section}.{key}", f"found {value!r}, and launcher.kind is {kind}: nothing reads it", "", hint
+
+
+def _by_hand(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key in BY_HAND:
+        if launcher[key] != asdict(Launcher())[key]:
+            hint = "a cluster knows its nodes, and the first of them is where they meet: leave it out"
+            yield key, f"found {launcher[key]!r}, and launcher.kind is {launcher['kind']}", "", hint
 
 
 def _of_slurm(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for key in BY_HAND:
-        if launcher[key] != asdict(Launcher())[key]:
-            hint = "Slurm knows its nodes, and the first of them is where they meet: leave it out"
-            yield key, f"found {launcher[key]!r}, and launcher.kind is slurm", "", hint
     asked = launcher["slurm"]
     if asked["time"] is not None:
         seconds, least = limit_seconds(str(asked["time"])), asked["save_seconds"]

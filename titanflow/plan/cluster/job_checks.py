@@ -1,0 +1,52 @@
+"""Checks that a cluster would take a stage's job, as far as it can be asked from here."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from titanflow.common.errors import Problem
+from titanflow.plan.cluster import jobset_dry_run, slurm_script
+from titanflow.plan.cluster.kubernetes_api import INSTALL
+from titanflow.plan.cluster.resources import resources
+from titanflow.run.contract import StageRun
+
+if TYPE_CHECKING:
+    from titanflow.plan.stage_plan import StagePlan
+
+KINDS = {"slurm": slurm_script, "kubernetes": jobset_dry_run}
+"""A kind of cluster says whether it can be asked from here (``can_ask``), and what it would refuse (``dry_run``)."""
+NAMES = {"slurm": "Slurm", "kubernetes": "Kubernetes"}
+
+
+def job_problems(plan: StagePlan, runs_here: bool) -> tuple[list[Problem], list[str]]:
+    """What the cluster itself refuses of a stage's job, by its own dry run, and what it couldn't be asked."""
+    kind = str(plan.run.config["launcher"]["kind"])
+    # A plan may be made on a laptop, for a cluster that only a login node can ask.
+    if not runs_here and not KINDS[kind].can_ask():
+        return [], []
+    key, origin = f"{plan.stage}.launcher", plan.run.origins.get("launcher.kind", "")
+    found = KINDS[kind].dry_run(plan.command, resources(plan.run, plan.env))
+    hint = f"correct launcher.{kind}, or run this on a machine of the cluster from which jobs are submitted"
+    refused = [
+        Problem(f"{NAMES[kind]} wouldn't take the job: {told}", key, origin, hint=hint) for told in found.refused
+    ]
+    return refused, [f"{key}: {NAMES[kind]} couldn't be asked about the job: {told}" for told in found.unasked]
+
+
+def pod_problems(run: StageRun) -> list[Problem]:
+    """What is missing here for a job of Kubernetes: its client, and a workspace that the pods see."""
+    launcher = run.config.get("launcher") or {}
+    if launcher.get("kind") != "kubernetes":
+        return []
+    problems = []
+    if importlib.util.find_spec("kubernetes") is None:
+        key, origin = f"{run.stage}.launcher.kind", run.origins.get("launcher.kind", "")
+        problems.append(Problem("there is no package 'kubernetes'", key, origin, hint=f"install it: {INSTALL}"))
+    mounted = launcher["kubernetes"]["volumes"]
+    if not any(run.folder.is_relative_to(path) for path in mounted):
+        found = f"found {', '.join(mounted)}, and the run's folder is {run.folder}"
+        key, origin = f"{run.stage}.launcher.kubernetes.volumes", run.origins.get("launcher.kubernetes.volumes", "")
+        hint = "mount the storage that holds the workspace at the same path, or move the workspace onto it"
+        problems.append(Problem(found, key, origin, hint=hint))
+    return problems
