@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from titanflow.common.errors import StageFailed, StageLost
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster import kubernetes_api as api
 from titanflow.plan.cluster.jobset import (
-    FINGERPRINT,
     JOBSET_LABEL,
     MANIFEST_FILE,
     QUEUE_LABEL,
@@ -50,6 +50,10 @@ GONE_SECONDS = 120.0
 ASK_AGAIN_SECONDS = 1.0
 AT_ONCE_SECONDS = 1
 """The grace of a pod that is killed; with 0, Kubernetes would forget it before it has ended."""
+TOLD_TO_END = 143
+"""The exit status of a process that SIGTERM ended."""
+SUBMISSION = "titanflow/submission"
+"""The annotation that tells which call of :func:`submit` made a job."""
 SHOWN = 300
 """How many letters of the cluster's own words are shown."""
 
@@ -72,6 +76,8 @@ def submit(command: Sequence[str], resources: Resources) -> str:
         NoAnswerError: it doesn't answer; whether the job is there will be seen by its name.
     """
     body, job = manifest(command, resources), identity(resources)
+    # Told apart are a job that was taken though its answer was lost, and an old one of the same name.
+    body["metadata"]["annotations"][SUBMISSION] = submission = uuid.uuid4().hex
     write_text_atomically(resources.folder / MANIFEST_FILE, as_yaml(body))
     status_file(job, resources.folder).unlink(missing_ok=True)
     refused: api.ApiError | None = None
@@ -82,7 +88,8 @@ def submit(command: Sequence[str], resources: Resources) -> str:
         except api.ApiError as error:
             refused = error
         if refused.status == 409:
-            if _is_ours(job, resources):
+            found = _jobset(job)
+            if found is not None and found["metadata"].get("annotations", {}).get(SUBMISSION) == submission:
                 return job
             _remove(job)
         elif refused.status:
@@ -149,8 +156,8 @@ def _failed(job: str, folder: Path, pods: Sequence[Any]) -> JobState:
     ends = [end for pod in pods if (end := _container(pod, "terminated")) and end.exit_code]
     if any(end.reason == "OOMKilled" for end in ends):
         return JobState("ended", "OUT_OF_MEMORY", status=-9)
-    # Ranks that lose a peer end after it.
-    first = min(ends, key=lambda end: str(end.finished_at), default=None)
+    # A pod that fails ends the others, in the same second.
+    first = min(ends, key=lambda end: (end.exit_code == TOLD_TO_END, str(end.finished_at)), default=None)
     return JobState("ended", "FAILED", message, status=_status(first.exit_code) if first else noted)
 
 
@@ -192,15 +199,6 @@ def _last_warning(job: str) -> str:
         found = api.core("list_namespaced_event", namespace, field_selector=of_job).items
         return _short(found[-1].message) if found else ""
     return ""
-
-
-def _is_ours(job: str, resources: Resources) -> bool:
-    """Whether the job of that name makes what is asked for, and can be followed."""
-    found = _jobset(job)
-    if found is None or "deletionTimestamp" in found["metadata"]:
-        return False
-    made = found["metadata"].get("annotations", {}).get(FINGERPRINT)
-    return made == resources.fingerprint and state(job, resources.folder).phase != "ended"
 
 
 def _remove(job: str) -> None:

@@ -1,0 +1,192 @@
+"""Stages as jobs of Kubernetes: the same numbers as on one machine, whatever ends a job or its flow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_api import LocalKubernetes
+from local_pods import suspend
+from tiny_experiment import ROOT, write_tiny_experiment
+from watching import alive, lines, wait_for
+
+from titanflow.run.checkpoints import newest_step
+from titanflow.run.results import PublishResult, read_result
+
+STEPS = 200
+SETTINGS = (
+    *("launcher.omp_num_threads=1", f"pretrain.training.steps={STEPS}", "pretrain.validation.enable=false"),
+    *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=600", "retries.delay=1"),
+)
+
+
+class KubernetesRun:
+    """``titanflow run tiny``, again and again in the same folder."""
+
+    def __init__(self, root: Path, name: str, env: dict[str, str], settings: tuple[str, ...]) -> None:
+        self.root, self.name, self.env, self.settings = root, name, env, (*SETTINGS, *settings)
+        self.folder = root / "runs" / "tiny" / name
+        self.output = root / f"{name}.log"
+        self.flow: subprocess.Popen[bytes] | None = None
+
+    def command(self, verb: str = "run", *settings: str) -> list[str]:
+        options = ["--configs", str(self.root / "configs"), "--run", self.name]
+        options += [part for setting in (*self.settings, *settings) for part in ("--set", setting)]
+        return [sys.executable, "-m", "titanflow.cli.main", verb, "tiny", *options]
+
+    def start(self) -> None:
+        with self.output.open("wb") as log:
+            self.flow = subprocess.Popen(
+                self.command(), env=self.env, cwd=self.root, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def signal(self, number: int) -> int:
+        """Sends a signal to all of the flow's processes, as a terminal does; returns the exit status."""
+        assert self.flow is not None
+        os.killpg(self.flow.pid, number)
+        return self.flow.wait(300)
+
+    def says(self, text: str) -> None:
+        """Waits until the run's output has a text."""
+
+        def found() -> bool:
+            assert self.flow is not None
+            said = self.output.read_text(errors="replace")
+            assert text in said or self.flow.poll() is None, said[-3000:]
+            return text in said
+
+        wait_for(found, f"{text!r} in {self.output}", 300)
+
+    def losses(self, stage: str = "pretrain") -> dict[int, float]:
+        records = [json.loads(line) for line in lines(self.folder / stage / "metrics.jsonl") if line.endswith("}")]
+        return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+    def trains(self, steps: int = 15) -> None:
+        """Waits until so many steps more are done."""
+        goal = max(self.losses(), default=0) + steps
+        wait_for(lambda: max(self.losses(), default=0) >= goal, f"step {goal} of {self.name}", 300)
+
+    def job(self, stage: str = "pretrain") -> dict[str, object]:
+        return json.loads((self.folder / stage / "job.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    write_tiny_experiment(folder)
+    return folder
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalKubernetes]:
+    with LocalKubernetes() as cluster:
+        yield cluster
+
+
+def in_cluster(root: Path, prefect_home: Path, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:
+    cluster.claims.add("shared")
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(prefect_home),
+        "HF_HUB_OFFLINE": "1",
+        "KUBECONFIG": str(cluster.kubeconfig(root / f"{name}.kubeconfig")),
+    }
+    own = ("launcher.kind=kubernetes", "launcher.nnodes=2", "launcher.kubernetes.image=titanflow")
+    volumes = f"launcher.kubernetes.volumes={json.dumps({str(root): 'shared'})}"
+    return KubernetesRun(root, name, env, (*own, volumes, *settings))
+
+
+def test_a_run_meets_everything_and_computes_the_same(root: Path, prefect_home: Path, cluster: LocalKubernetes) -> None:
+    run = in_cluster(root, prefect_home, cluster, "cluster")
+    stage = run.folder / "pretrain"
+
+    run.start()
+    run.trains()
+    assert run.signal(signal.SIGINT) == 128 + signal.SIGINT
+    assert cluster.pods() == []
+    assert newest_step(stage) == max(run.losses())
+    assert run.job()["attempt"] == 1
+
+    # A flow that is gone leaves its job, which the next flow follows.
+    run.start()
+    run.trains()
+    run.signal(signal.SIGKILL)
+    pods = cluster.pods()
+    suspend(pods, True)
+    run.start()
+    run.says("is still there: it is followed, not submitted again")
+    suspend(pods, False)
+    assert run.job()["attempt"] == 2
+
+    run.trains()
+    cluster.waits = ("Unschedulable", "0/2 nodes are available: 2 node(s) were unschedulable.")
+    cluster.evict()
+    run.says("was evicted from a node (Eviction API: evicting); it resumes from step")
+    run.says("waits: Unschedulable: 0/2 nodes are available")
+    assert run.job()["attempt"] == 3
+    cluster.let_start()
+
+    assert run.flow is not None
+    assert run.flow.wait(600) == 0, run.output.read_text()[-3000:]
+    assert cluster.pods() == []
+    # One job more each for the fine-tuning and the evaluation.
+    assert sum("POST" in line and line.endswith("/jobsets") for line in cluster.log) >= 5
+    published = read_result(run.folder / "publish")
+    assert isinstance(published, PublishResult)
+    assert published.status == "published"
+
+    local = KubernetesRun(root, "local", run.env, ("launcher.nproc_per_node=2",))
+    subprocess.run(local.command(), check=True, env=local.env, cwd=root, timeout=600, capture_output=True)
+    for name, steps in (("pretrain", STEPS), ("sft", 8)):
+        assert len(run.losses(name)) == steps
+        assert run.losses(name) == local.losses(name)
+
+
+def test_a_job_of_a_changed_run_ends_before_the_next_begins(
+    root: Path, prefect_home: Path, cluster: LocalKubernetes
+) -> None:
+    run = in_cluster(root, prefect_home, cluster, "changed", "pretrain.training.steps=4000", "launcher.nnodes=1")
+    run.start()
+    run.trains(5)
+    run.signal(signal.SIGKILL)
+    (pod,) = cluster.pods()
+    run.settings = (*run.settings, "pretrain.optimizer.lr=0.02", "on_stale=rerun")
+    run.start()
+    run.says("of an earlier flow makes something else: it saves and ends")
+    run.trains(5)
+    assert pod.process is not None
+    assert not alive(pod.process.pid)
+    assert len(cluster.pods()) == 1
+    run.signal(signal.SIGINT)
+    assert cluster.pods() == []
+
+
+def test_what_kubernetes_refuses_is_refused_in_the_plan(
+    root: Path, prefect_home: Path, cluster: LocalKubernetes
+) -> None:
+    run = in_cluster(root, prefect_home, cluster, "refused")
+
+    def planned(*settings: str) -> tuple[int, str]:
+        done = subprocess.run(run.command("plan", *settings), env=run.env, cwd=root, capture_output=True, text=True)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    status, said = planned()
+    assert status == 0, said
+    assert "as a job of kubernetes, 2 nodes of 1 process" in said
+    status, said = planned("launcher.kubernetes.namespace=nowhere")
+    assert status == 2
+    assert 'pretrain.launcher: Kubernetes wouldn\'t take the job: namespaces "nowhere" not found' in said
+    status, said = planned(f"launcher.kubernetes.volumes={json.dumps({'/elsewhere': 'shared'})}")
+    assert status == 2
+    assert "launcher.kubernetes.volumes: found" in said
+    cluster.fail("POST .*", 503, times=99)
+    status, said = planned()
+    assert status == 0
+    assert "Kubernetes couldn't be asked about the job: planted 503" in said
+    assert not run.folder.exists()
+    assert cluster.jobsets == {}
