@@ -1,4 +1,4 @@
-"""JobSets whose pods are processes of this machine: what Kubernetes' controllers and a kubelet do, as far as a stage sees.
+"""JobSets whose pods are processes of this machine: what controllers and a kubelet do, as far as a stage sees.
 
 Nothing runs by itself: whoever asks for an object has it brought up to date first.
 """

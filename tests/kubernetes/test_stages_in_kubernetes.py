@@ -181,9 +181,11 @@ def test_what_kubernetes_refuses_is_refused_in_the_plan(
     status, said = planned("launcher.kubernetes.namespace=nowhere")
     assert status == 2
     assert 'pretrain.launcher: Kubernetes wouldn\'t take the job: namespaces "nowhere" not found' in said
-    status, said = planned(f"launcher.kubernetes.volumes={json.dumps({'/elsewhere': 'shared'})}")
+    status, said = planned("workspace=/elsewhere")
     assert status == 2
-    assert "launcher.kubernetes.volumes: found" in said
+    assert (
+        f"launcher.kubernetes.volumes: found {root}, and the run's folder is /elsewhere/tiny/refused/pretrain" in said
+    )
     cluster.fail("POST .*", 503, times=99)
     status, said = planned()
     assert status == 0
