@@ -172,3 +172,19 @@ def test_a_job_is_forecast_on_the_gpus_that_it_asks_for(
 ) -> None:
     found = device_of({"kind": "slurm", "device": device, "slurm": {"gres": gres}}, {})
     assert (found.kind, found.peak_flops) == (kind, peak)
+
+
+@pytest.mark.parametrize(
+    ("labels", "peak"),
+    [
+        ({"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, 989e12),
+        ({"nvidia.com/gpu.product": "NVIDIA-H100-PCIe"}, 756e12),
+        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-a100"}, 312e12),
+        ({"pool": "h100"}, None),
+    ],
+)
+def test_a_job_of_kubernetes_is_forecast_on_the_nodes_that_it_selects(
+    labels: dict[str, str], peak: float | None
+) -> None:
+    found = device_of({"kind": "kubernetes", "device": "cuda", "kubernetes": {"node_selector": labels}}, {})
+    assert (found.kind, found.peak_flops) == ("cuda", peak)
