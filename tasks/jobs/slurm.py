@@ -23,6 +23,7 @@ ANSWER_SECONDS = 30.0
 """How long a command of Slurm may take: on a cluster that is down, some wait forever."""
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+SIGNALLED = 128
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
 
@@ -76,7 +77,7 @@ def _forgotten(job: str, folder: Path) -> JobState:
     """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
     path = folder / f"job-{job}.status"
     text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-    written = int(text) if text else None
+    written = _status(f"{text}:0")
     if shutil.which("sacct"):
         done = subprocess.run(
             ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],
@@ -95,7 +96,10 @@ def _status(text: str) -> int | None:
     code, _, signal = text.partition(":")
     if not code.isdigit():
         return None
-    return -int(signal) if signal.isdigit() and int(signal) else int(code)
+    if signal.isdigit() and int(signal):
+        return -int(signal)
+    # srun, and the shell of the job's script, say by such a status which signal ended what they waited for.
+    return SIGNALLED - int(code) if int(code) > SIGNALLED else int(code)
 
 
 def _answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:

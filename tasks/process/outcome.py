@@ -28,6 +28,9 @@ LESS_MEMORY = {
     "publish": "free some: publishing loads the model once more, to check what it says",
 }
 """How a stage can need less memory."""
+SLURM_MEMORY = re.compile(r"exceeded memory limit|Exceeded job memory limit|oom[-_ ]kill event", re.IGNORECASE)
+"""What slurmstepd and srun write of a step that took more memory than its job asked for: the job's state needn't say
+so, since its script outlives the step."""
 FREE_MEMORY = "free some, or take a machine with more"
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
 """Signals from outside: someone killed it, or a file system or another machine took its memory away."""
@@ -45,8 +48,10 @@ def read_outcome(
     text = "\n".join(tail)
     status = _status(returncode, text)
     # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
-    if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        told = f"{stage} was killed by the kernel, out of memory{resumes(stage, folder)}: {_less_memory(stage)}."
+    by_slurm = SLURM_MEMORY.search(text)
+    if (memory_ran_out or by_slurm) and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
+        by, more = ("Slurm", ", or raise launcher.slurm.mem") if by_slurm else ("the kernel", "")
+        told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {_less_memory(stage)}{more}."
         raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
