@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from titanflow.common.files import write_text_atomically
-from titanflow.run.contract import Strict
-
-JOB_FILE = "job.json"
+from titanflow.run.contract import JOB_FILE, Strict
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from local_slurm import NODES
 from prefect.states import Cancelling
-from scene import Scene
+from scene import Scene, orphans
 from watching import alive, wait_for
 
 FILLER = "filler"
@@ -61,13 +62,28 @@ def kill_worker(scene: Scene) -> None:
 
 def kill(role: str, node: str) -> Callable[[Scene], None]:
     """SIGKILL to a process of the stage."""
-    return lambda scene: scene.role(role, node)[-1].kill()
+    return lambda scene: scene.role(role, node)[0].kill()
 
 
 def restart_slurmd(scene: Scene) -> None:
     """As an init system does."""
     scene.slurm.kill_slurmd("node2")
     scene.slurm.start_slurmd("node2")
+
+
+def strand(scene: Scene) -> None:
+    """The node of a job is given up while its processes live on: they leave once the next job, on another, has begun."""
+    (node,) = {node for node in NODES if scene.role("rank", node)}
+    old = scene.job()["id"]
+    scene.slurm.kill_slurmd(node)
+    wait_for(lambda: scene.job()["id"] not in ("", old), "the next job", 240)
+    wait_for(lambda: not orphans(scene.slurm), "the end of the processes of the one before", 240)
+
+
+def start_all_slurmd(scene: Scene) -> None:
+    for node in NODES:
+        if not any(process.name() == "slurmd" for process in scene.slurm.of_node(node)):
+            scene.slurm.start_slurmd(node)
 
 
 def power_cycle(node: str) -> Callable[[Scene], None]:
@@ -211,6 +227,14 @@ EVENTS = (
         "by its time limit or for another job",
         graceful=True,
         settings={"launcher.slurm.time": 2, "launcher.slurm.save_seconds": 60},
+    ),
+    Event(
+        "slurmd killed, the job goes on elsewhere",
+        strand,
+        "new job",
+        LOST_NODE,
+        mend=start_all_slurmd,
+        settings={"launcher.nnodes": 1},
     ),
     Event("out of memory", nothing, "Failed", "out of memory", settings={"launcher.slurm.mem": "250M"}, is_new=True),
     Event(

@@ -32,7 +32,9 @@ def roles(slurm: LocalSlurm, node: str) -> dict[str, list[psutil.Process]]:
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
             if process.name() == "srun":
-                found["srun"].append(process)
+                # It has a helper of the same name.
+                if process.parent().name() != "srun":
+                    found["srun"].append(process)
             elif process.name() == "slurm_script":
                 found["shell"].append(process)
             elif "torch.distributed.run" in command[1:3]:

@@ -55,7 +55,8 @@ class Survivor:
             "experiment": "tiny",
             "configs": str(self.configs),
             "run": self.name,
-            "nproc_per_node": 1,
+            # Two processes, on whatever number of nodes.
+            "nproc_per_node": 1 if self.settings.get("launcher.nnodes", 2) == 2 else 2,
             "overrides": {
                 **{"launcher.kind": "slurm", "launcher.nnodes": 2, "launcher.omp_num_threads": 1},
                 **{"retries.lost": 50, "retries.delay": 1, "pretrain.validation.enable": False},
@@ -219,8 +220,7 @@ def test_what_was_computed_is_what_an_undisturbed_run_computes(survivor: Survivo
     mine = losses(survivor.folder)
     assert [step for step, _ in mine] == list(range(1, len(mine) + 1))
     survivor.name, survivor.settings = "reference", {"launcher.kind": "local", "launcher.nnodes": 1}
-    parameters = {**survivor.parameters(), "nproc_per_node": 2}
-    survivor.flow_run = survivor.machine.submit(parameters)
+    survivor.flow_run = survivor.machine.submit(survivor.parameters())
     other = survivor.machine.runs / "reference" / "pretrain"
     wait_for(lambda: newest_step(other) >= len(mine), "the undisturbed run", 1200)
     survivor.cancel()

@@ -23,6 +23,9 @@ DEFAULTS = "PET_"
 MEETING_POINT, MEETING_ID = f"{DEFAULTS}RDZV_ENDPOINT", f"{DEFAULTS}RDZV_ID"
 """Those by which a cluster's job says where its machines meet, which nobody knows before it runs."""
 
+JOB = "TITANFLOW_JOB"
+"""The variable by which a stage's processes know the id that the scheduler gave to their job."""
+
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     """torchrun's arguments, by a stage's section ``launcher``; without one the stage has one process."""
