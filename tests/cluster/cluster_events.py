@@ -72,7 +72,7 @@ def restart_slurmd(scene: Scene) -> None:
 
 
 def strand(scene: Scene) -> None:
-    """The node of a job is given up while its processes live on: they leave once the next job, on another, has begun."""
+    """A job's node is given up while its processes live on: they leave once the next job, on another, has begun."""
     (node,) = {node for node in NODES if scene.role("rank", node)}
     old = scene.job()["id"]
     scene.slurm.kill_slurmd(node)

@@ -151,6 +151,7 @@ def test_event(event: Event, survivor: Survivor, pytestconfig: pytest.Config) ->
             row.orphans = str(len(orphans(slurm)))
         finally:
             event.mend(scene)
+        assert row.state == event.outcome, said
         is_over = event.outcome in ("Cancelled", "Crashed", "Failed")
         if is_over:
             left = wait_none(lambda: [process.name() for process in slurm.processes()])
@@ -166,7 +167,6 @@ def test_event(event: Event, survivor: Survivor, pytestconfig: pytest.Config) ->
     if not event.is_new:
         row.checkpoint = f"step {kept if is_over else saved}, was at {step}"
     assert found, said
-    assert row.state == event.outcome
     assert (left, row.jobs_left, doubles.found) == ([], "0", [])
     assert kept >= (step if event.graceful and is_over else saved)
 
