@@ -75,6 +75,12 @@ def test_memory_that_slurm_found_too_much_is_named_though_the_job_only_failed(tm
     assert not isinstance(error.value, StageLost)
 
 
+def test_a_node_whose_processes_were_killed_is_named_and_the_stage_is_started_again(tmp_path: Path) -> None:
+    line = "srun: error: node2: task 1: Killed\nsrun: launch/slurm: _step_signal: Terminating StepId=13.0"
+    with pytest.raises(StageLost, match="was killed by SIGKILL on node2"):
+        ended(tmp_path, "FAILED", -9, line)
+
+
 def test_a_job_of_which_nothing_is_known_may_be_tried_again(tmp_path: Path) -> None:
     with pytest.raises(StageLost, match="nobody knows how job 7 ended"):
         ended(tmp_path, "FORGOTTEN", None)
