@@ -8,9 +8,7 @@ from typing import Literal
 
 from titanflow.common.errors import StageLost
 from titanflow.common.files import write_text_atomically
-from titanflow.run.contract import Strict
-
-JOB_FILE = "job.json"
+from titanflow.run.contract import JOB_FILE, Strict
 
 
 class NoAnswerError(StageLost):

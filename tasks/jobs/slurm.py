@@ -23,6 +23,7 @@ ANSWER_SECONDS = 30.0
 """How long a command of Slurm may take: on a cluster that is down, some wait forever."""
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
+SIGNALLED = 128
 GONE = re.compile(r"Invalid job id", re.IGNORECASE)
 FIELD = re.compile(r"(?:^|\s)(JobState|Reason|ExitCode|StartTime)=(\S*)")
 NOT_SHARED = (NO_FOLDER, -53)
@@ -91,7 +92,7 @@ def cancel(job: str, now: bool = False) -> None:
 
 def _forgotten(job: str, folder: Path) -> JobState:
     """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
-    written = noted_status(job, folder)
+    written = _status(f"{noted_status(job, folder)}:0")
     if shutil.which("sacct"):
         done = subprocess.run(
             ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],
@@ -110,7 +111,10 @@ def _status(text: str) -> int | None:
     code, _, signal = text.partition(":")
     if not code.isdigit():
         return None
-    return -int(signal) if signal.isdigit() and int(signal) else int(code)
+    if signal.isdigit() and int(signal):
+        return -int(signal)
+    # srun, and the shell of the job's script, say by such a status which signal ended what they waited for.
+    return SIGNALLED - int(code) if int(code) > SIGNALLED else int(code)
 
 
 def _answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:

@@ -28,6 +28,11 @@ LESS_MEMORY = {
     "publish": "free some: publishing loads the model once more, to check what it says",
 }
 """How a stage can need less memory."""
+SLURM_MEMORY = re.compile(r"exceeded memory limit|Exceeded job memory limit|oom[-_ ]kill event", re.IGNORECASE)
+"""What slurmstepd and srun write of a step that took more memory than its job asked for: the job's state needn't say
+so, since its script outlives the step."""
+SRUN_KILLED = re.compile(r"srun: error: (\S+): tasks? [\d,-]+: Killed")
+"""srun's line on a node whose torchrun was killed, and its ranks with it."""
 FREE_MEMORY = "free some, or take a machine with more"
 LOST_SIGNALS = (signal.SIGKILL, signal.SIGBUS)
 """Signals from outside: someone killed it, or a file system or another machine took its memory away."""
@@ -45,8 +50,10 @@ def read_outcome(
     text = "\n".join(tail)
     status = _status(returncode, text)
     # While the stage ran, the kernel killed some process for lack of memory: was it one of the stage?
-    if memory_ran_out and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
-        told = f"{stage} was killed by the kernel, out of memory{resumes(stage, folder)}: {_less_memory(stage)}."
+    by_slurm = SLURM_MEMORY.search(text)
+    if (memory_ran_out or by_slurm) and (status == -signal.SIGKILL or -signal.SIGKILL in rank_exits(text).values()):
+        by, more = ("Slurm", ", or raise launcher.slurm.mem") if by_slurm else ("the kernel", "")
+        told = f"{stage} was killed by {by}, out of memory{resumes(stage, folder)}: {_less_memory(stage)}{more}."
         raise StageFailed(told + _shown(tail, log))
     if (folder / ERROR_FILE).exists():
         raise _own_error(stage, folder, log, text)
@@ -58,7 +65,7 @@ def read_outcome(
         raise StageLost(f"{stage}: a rank did not answer for {waited:g} s{resumes(stage, folder)}.{_shown(tail, log)}")
     if status < 0:
         kind = StageLost if -status in LOST_SIGNALS else StageFailed
-        raise kind(_killed(stage, -status, folder) + _shown(tail, log))
+        raise kind(_killed(stage, -status, folder, SRUN_KILLED.search(text)) + _shown(tail, log))
     full = " The disk is full." if shutil.disk_usage(folder).free < FULL_BYTES else ""
     raise StageFailed(f"{stage} ended with exit status {status} and wrote no {ERROR_FILE}.{full}{_shown(tail, log)}")
 
@@ -104,8 +111,9 @@ def resumes(stage: str, folder: Path) -> str:
     return "; it saved nothing yet" if step is None else f"; it resumes from step {step}"
 
 
-def _killed(stage: str, number: int, folder: Path) -> str:
-    message = f"{stage} was killed by {signal_name(number)}{resumes(stage, folder)}."
+def _killed(stage: str, number: int, folder: Path, by_srun: re.Match[str] | None) -> str:
+    where = f" on {by_srun[1]}" if by_srun else ""
+    message = f"{stage} was killed by {signal_name(number)}{where}{resumes(stage, folder)}."
     if number == signal.SIGKILL:
         message += f" If nobody killed it, the machine ran out of memory: {_less_memory(stage)}, or look into dmesg."
     return message

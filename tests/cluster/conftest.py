@@ -1,18 +1,39 @@
 """One cluster for the whole session; opt-in, since it takes the machine's network namespaces and some minutes."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cluster_table import RECORD, Record
 from local_slurm import LocalSlurm, why_not
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Holds what the session finds."""
+    config.stash[RECORD] = Record()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves the cluster's tests out unless they are asked for, and where none can be started."""
-    wanted = config.getoption("--cluster")
-    reason = why_not() if wanted else "starts a Slurm of two nodes: make cluster-test runs it"
-    for item in items:
-        if item.get_closest_marker("cluster") and reason:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    for marker in ("cluster", "cluster_matrix"):
+        wanted = config.getoption(f"--{marker.replace('_', '-')}")
+        target = "cluster-matrix" if marker == "cluster_matrix" else "cluster-test"
+        reason = why_not() if wanted else f"starts a Slurm of two nodes: make {target} runs it"
+        for item in items:
+            if item.get_closest_marker(marker) and reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints what was found, and writes it where that is asked for."""
+    record, wanted = config.stash[RECORD], config.getoption("--cluster-table")
+    for row in record.rows:
+        terminalreporter.write_line(" | ".join(vars(row).values()))
+    for line in record.kills:
+        terminalreporter.write_line(line)
+    if wanted and (record.rows or record.kills):
+        record.write(Path(wanted), ["pytest", *sys.argv[1:]])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ and Debian's packages: ``apt-get install slurmctld slurmd slurm-client munge slu
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -24,11 +25,14 @@ HUB, BRIDGE = "titanflow-hub", "tfbr0"
 HUB_ADDRESS = "10.77.0.1"
 NODES = {"node1": "10.77.0.11", "node2": "10.77.0.12"}
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare", "runuser")
-DAEMONS = ("slurm", "sh", "unshare")
+DAEMONS = ("slurmd", "slurmstepd", "sh", "unshare", "nsenter", "sleep")
 START_SECONDS = 30.0
+CLONE_NEWNET = 0x40000000
+"""Linux's number of a network namespace, in sched.h."""
 
 # cred_expire: a requeued job waits 120 s for its credentials to expire otherwise. config_overrides: a node has as many
-# CPUs as are written here. The rest without cgroups, which a container may not have.
+# CPUs as are written here. The rest without cgroups, which a container may not have: Slurm itself looks at a job's
+# processes, and ends one that takes more memory than it asked for.
 CONFIG = """
 ClusterName=titanflow
 SlurmctldHost={hub}({hub_address})
@@ -44,11 +48,14 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/finished-jobs.txt
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=2000
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=5,bf_interval=5
 ReturnToService=2
@@ -102,8 +109,8 @@ class LocalSlurm:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "state").mkdir(parents=True)
         self._write_files()
-        self._munged()
         self._network()
+        self._munged()
         self._daemon("slurmctld", HUB, ["slurmctld", "-D", "-i"])
         for node in NODES:
             self.power_on(node)
@@ -114,10 +121,9 @@ class LocalSlurm:
         for pid_file in self.folder.glob("*.daemon"):
             self._end(pid_file)
         for name in (HUB, *(f"titanflow-{node}" for node in NODES)):
-            there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in there.stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+            for process in _in_namespace(name):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
     def power_off(self, node: str) -> None:
@@ -126,23 +132,53 @@ class LocalSlurm:
 
     def power_on(self, node: str, hidden: Path | None = None) -> None:
         """Starts a node; a ``hidden`` folder is another, empty one there, as if it weren't shared."""
-        # A node's hosts file takes the place of the machine's in its own mounts only.
+        # A node's hosts file takes the place of the machine's in its own mounts only. Its first process outlives
+        # slurmd, and buries what dies, as an init system does.
         hosts = self.folder / "hosts"
         hide = f"mount -t tmpfs none {hidden} && " if hidden else ""
         start = (
             f"hostname {node} && {hide}mount --bind {hosts} /etc/hosts && mount -t proc proc /proc"
-            f" && exec slurmd -D -N {node} -f {self.folder / 'slurm.conf'}"
+            f" && {{ {self._slurmd(node)} & while :; do wait; sleep 1; done; }}"
         )
         inside = ["unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child=KILL", "sh", "-c", start]
         self._daemon(node, f"titanflow-{node}", inside)
 
-    def restart_controller(self) -> None:
+    def kill_slurmd(self, node: str) -> None:
+        """Kills a node's daemon alone: what it started lives on."""
+        for process in self.of_node(node):
+            if process.name() == "slurmd":
+                process.kill()
+
+    def start_slurmd(self, node: str) -> None:
+        """Starts the daemon of a node that has lost it."""
+        first = psutil.Process(int((self.folder / f"{node}.daemon").read_text())).children()[0]
+        place = ["nsenter", f"--target={first.pid}", "--net", "--uts", "--pid", "--mount", "--"]
+        self._daemon(f"slurmd-{node}", "", [*place, "sh", "-c", f"exec {self._slurmd(node)}"])
+
+    def stop_controller(self) -> None:
         self._end(self.folder / "slurmctld.daemon")
+
+    def start_controller(self) -> None:
         self._daemon("slurmctld", HUB, ["slurmctld", "-D"])
+
+    def controller(self) -> psutil.Process:
+        return psutil.Process(int((self.folder / "slurmctld.daemon").read_text()))
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """A command as it runs beside the controller."""
         return ["nsenter", f"--net=/run/netns/{HUB}", "--", *command]
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread, and what it starts, beside the controller."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with Path("/proc/thread-self/ns/net").open() as home, Path("/run/netns", HUB).open() as hub:
+            if libc.setns(hub.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"can't enter {HUB}")
+            try:
+                yield
+            finally:
+                libc.setns(home.fileno(), CLONE_NEWNET)
 
     def output(self, *command: str) -> str:
         """What a client of Slurm prints."""
@@ -158,7 +194,7 @@ class LocalSlurm:
     def processes(self) -> list[psutil.Process]:
         """The living processes of all nodes, without the daemons of Slurm."""
         found = []
-        for process in self._of_nodes():
+        for process in (process for node in NODES for process in self.of_node(node)):
             with contextlib.suppress(psutil.Error):
                 # A zombie has ended: a node's first process, slurmd, reaps none.
                 if process.status() != psutil.STATUS_ZOMBIE and not process.name().startswith(DAEMONS):
@@ -173,11 +209,13 @@ class LocalSlurm:
                 raise RuntimeError(f"no {what} after {seconds:g} s\n{logs}")
             time.sleep(0.1)
 
-    def _of_nodes(self) -> Iterator[psutil.Process]:
-        for node in NODES:
-            with contextlib.suppress(OSError, psutil.Error, ValueError):
-                pid = int((self.folder / f"{node}.daemon").read_text())
-                yield from psutil.Process(pid).children(recursive=True)
+    def of_node(self, node: str) -> list[psutil.Process]:
+        """All processes of a node; none while it is off."""
+        return _in_namespace(f"titanflow-{node}")
+
+    def _slurmd(self, node: str) -> str:
+        # A shell has its background jobs ignore SIGINT, which all jobs of the node would inherit.
+        return f"env --default-signal=INT,QUIT slurmd -D -N {node} -f {self.folder / 'slurm.conf'}"
 
     def _write_files(self) -> None:
         nodes = "\n".join(
@@ -205,7 +243,8 @@ class LocalSlurm:
                 ("seed-file", "munge.seed"),
             )
         ]
-        self._daemon("munged", "", ["munged", "--foreground", "--force", *options])
+        # In the hub, by which a later stop finds it, from whatever folder.
+        self._daemon("munged", HUB, ["munged", "--foreground", "--force", *options])
         self.wait_until((self.folder / "munge.socket").exists, "socket of munged")
 
     def _network(self) -> None:
@@ -251,6 +290,15 @@ class LocalSlurm:
                     one.send_signal(signal.SIGKILL)
             psutil.wait_procs(family, timeout=10)
         pid_file.unlink(missing_ok=True)
+
+
+def _in_namespace(name: str) -> list[psutil.Process]:
+    there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+    found = []
+    for pid in there.stdout.split():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(int(pid)))
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:

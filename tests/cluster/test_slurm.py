@@ -72,7 +72,8 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, slurm: LocalSl
     run.trains()
     assert [state for _, state in run.jobs()].count("RUNNING") == 1
 
-    slurm.restart_controller()
+    slurm.stop_controller()
+    slurm.start_controller()
     run.trains()
 
     slurm.power_off("node2")

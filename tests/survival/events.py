@@ -162,7 +162,7 @@ def command_line(machine: Machine, parameters: dict) -> subprocess.Popen:
     command = [sys.executable, "-m", "titanflow.cli.main", "run", parameters["experiment"]]
     return subprocess.Popen(
         [*command, "--configs", parameters["configs"], "--run", parameters["run"], *settings],
-        env={**os.environ, "PREFECT_API_URL": machine.url, "PREFECT_HOME": str(machine.home)},
+        env={**machine.env, "PREFECT_API_URL": machine.url, "PREFECT_HOME": str(machine.home)},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -22,21 +23,24 @@ STARTUP_SECONDS = 180
 
 
 class Machine:
-    """One ``deployments.serve`` on a database of its own, and the run folders below ``runs``."""
+    """One ``deployments.serve`` on a database of its own, and the run folders below ``runs``.
 
-    def __init__(self, home: Path, runs: Path) -> None:
+    ``env`` is its environment, in which nothing is said of another server.
+    """
+
+    def __init__(self, home: Path, runs: Path, env: Mapping[str, str] = os.environ) -> None:
         self.home, self.runs = home, runs
+        self.env = {name: value for name, value in env.items() if not name.startswith("PREFECT_")}
         self.port = free_port()
         self.url = api_url(self.port)
         self.output = home / "output"
 
     def start(self) -> None:
         """Starts the machine; returns when it takes runs."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deployments.serve", "--port", str(self.port)],
-                env={**env, "PREFECT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+                env={**self.env, "PREFECT_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

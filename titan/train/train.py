@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from titan.process.interrupt import Interruption, leave
+from titan.process.own_job import end_with_job
 from titan.tracking.wandb_run import end_open_run, record_model
 from titan.train.inheritance import check_inheritance, inherited_args
 from titanflow.architectures.base import BaseArchitecture, begins_with, tokenizer_digest
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Imports leave no garbage, but scanning what they make would take a sixth of the start.
     gc.disable()
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
+    end_with_job(path.parent)
     remove_stale(path.parent)
     try:
         status = run_stage(StageRun.read(path), interruption)

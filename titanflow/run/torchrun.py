@@ -27,6 +27,8 @@ PATIENCE = f"{DEFAULTS}SHUTDOWN_TIMEOUT"
 """That of the seconds that ranks may save after a SIGTERM, 30 by itself (torch 2.13; an older torch ignores it)."""
 MEETING_SETTINGS = f"{DEFAULTS}RDZV_CONF"
 """That of how its machines meet: ``is_host=1`` on the first, how long they wait for each other."""
+JOB = "TITANFLOW_JOB"
+"""The variable by which a stage's processes know the id that the scheduler gave to their job."""
 
 
 def arguments(launcher: Mapping[str, Any] | None) -> list[str]:

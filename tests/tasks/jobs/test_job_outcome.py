@@ -61,6 +61,26 @@ def test_memory_that_ran_out_on_a_node_is_named(tmp_path: Path) -> None:
         ended(tmp_path, "OUT_OF_MEMORY", 1, REPORT.format(host="node1", rank=0, status=-9))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd-node1: error: StepId=1.0 exceeded memory limit (323571712 > 52428800), being killed",
+        "srun: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.",
+        "slurmstepd: error: Detected 2 oom-kill event(s) in StepId=7.0.",
+    ],
+)
+def test_memory_that_slurm_found_too_much_is_named_though_the_job_only_failed(tmp_path: Path, line: str) -> None:
+    with pytest.raises(StageFailed, match=r"killed by Slurm, out of memory.*or raise launcher\.slurm\.mem") as error:
+        ended(tmp_path, "FAILED", -9, line)
+    assert not isinstance(error.value, StageLost)
+
+
+def test_a_node_whose_processes_were_killed_is_named_and_the_stage_is_started_again(tmp_path: Path) -> None:
+    line = "srun: error: node2: task 1: Killed\nsrun: launch/slurm: _step_signal: Terminating StepId=13.0"
+    with pytest.raises(StageLost, match="was killed by SIGKILL on node2"):
+        ended(tmp_path, "FAILED", -9, line)
+
+
 def test_a_job_of_which_nothing_is_known_may_be_tried_again(tmp_path: Path) -> None:
     with pytest.raises(StageLost, match="nobody knows how job 7 ended"):
         ended(tmp_path, "FORGOTTEN", None)

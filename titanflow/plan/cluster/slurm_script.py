@@ -13,7 +13,7 @@ from pathlib import Path
 
 from titanflow.plan.cluster.resources import NO_FOLDER, DryRun, Resources
 from titanflow.run.contract import RUN_FILE
-from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
+from titanflow.run.torchrun import JOB, MEETING_ID, MEETING_POINT
 
 OPTIONS = ("partition", "account", "qos", "time", "gres", "constraint", "mem")
 SCRIPT_FILE = "job.sh"
@@ -55,7 +55,7 @@ def script(command: Sequence[str], resources: Resources) -> str:
         *asked["setup"],
         f'export {MEETING_POINT}="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
         ':$((20000 + SLURM_JOB_ID % 20000))"',
-        f'export {MEETING_ID}="$SLURM_JOB_ID"',
+        f'export {MEETING_ID}="$SLURM_JOB_ID" {JOB}="$SLURM_JOB_ID"',
         f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
         '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',
         "# The stage is told to save by a signal of its own; this shell lives on to note how it ended.",

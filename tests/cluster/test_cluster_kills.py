@@ -1,0 +1,175 @@
+"""Random kills over a run of two nodes: what it computes is the undisturbed run's to the bit, and is published once.
+
+``--kills-seed N`` repeats a session's victims and moments.
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster_runs import ClusterRun
+from cluster_table import RECORD
+from local_hub import LocalHub
+from local_slurm import NODES, LocalSlurm
+from scene import Doubles, living_jobs, orphans, roles, wait_none
+from tiny_experiment import write_tiny_experiment
+from watching import wait_for
+
+from titanflow.run.contract import STAGES
+from titanflow.run.results import EvaluateResult, PublishResult, read_result
+
+pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
+
+KILLS = 20
+SHARES = {"pretrain": 8, "sft": 5, "evaluate": 4, "publish": 3}
+"""How many kills are due in each stage. One that is through before its kill leaves it to the next stage."""
+REPO = "team/tiny"
+ROLES = ("rank", "agent", "srun", "shell")
+REPAIR = 30.0
+"""Seconds after which, at most, a daemon or node is started again: a node is given up after 15 s."""
+STEPS = {"pretrain": 100, "sft": 40}
+SETTINGS = (
+    *(f"{stage}.training.steps={steps}" for stage, steps in STEPS.items()),
+    *("pretrain.checkpoint.interval=5", "sft.checkpoint.interval=5", "evaluate.launcher.nnodes=2"),
+    *("publish.target=hub", f"publish.repo_id={REPO}", "retries.lost=50", "retries.delay=1"),
+)
+
+
+def kill_one(slurm: LocalSlurm, run: ClusterRun, choose: random.Random) -> tuple[str, Callable[[], None]]:
+    """Kills a random one of all that can be killed now; returns its name, and what an administrator does then."""
+    found = {role: [process for node in NODES for process in roles(slurm, node)[role]] for role in ROLES}
+    kinds = ["flow", "slurmctld", "slurmd", "power", *(role for role in ROLES if found[role])]
+    kind, node = choose.choice(kinds), choose.choice(sorted(NODES))
+    if kind == "flow":
+        assert run.flow is not None
+        run.flow.kill()
+        run.flow.wait()
+        return kind, nothing
+    if kind == "slurmctld":
+        slurm.stop_controller()
+        return kind, slurm.start_controller
+    if kind == "slurmd":
+        slurm.kill_slurmd(node)
+        return f"slurmd of {node}", lambda: slurm.start_slurmd(node)
+    if kind == "power":
+        slurm.power_off(node)
+        return f"power of {node}", lambda: slurm.power_on(node)
+    with contextlib.suppress(psutil.Error):
+        choose.choice(found[kind]).kill()
+    return kind, nothing
+
+
+def nothing() -> None:
+    """There is nothing to put right: the run does so itself, or is started again."""
+
+
+@pytest.fixture(scope="module")
+def hub(slurm: LocalSlurm) -> Iterator[LocalHub]:
+    """A Hub beside the controller."""
+    with slurm.entered(), LocalHub() as hub:
+        yield hub
+
+
+def stage_of(run: ClusterRun) -> str:
+    """The stage that the run has come to: the last that was begun, or the first that isn't."""
+    begun = [stage for stage in STAGES if (run.folder / stage / "run.yaml").exists()]
+    return begun[-1] if begun else "prepare"
+
+
+def is_published(run: ClusterRun) -> bool:
+    return (run.folder / "publish" / "result.json").exists()
+
+
+def scores(run: ClusterRun) -> tuple[object, object]:
+    """The scores, and the digests of what was scored."""
+    result = read_result(run.folder / "evaluate")
+    assert isinstance(result, EvaluateResult)
+    return result.scores, result.digests
+
+
+def test_random_kills(
+    slurm: LocalSlurm, hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    seed = pytestconfig.getoption("--kills-seed")
+    seed = random.randrange(10**6) if seed is None else seed
+    print(f"--kills-seed {seed}")
+    choose, record = random.Random(seed), pytestconfig.stash[RECORD]
+    write_tiny_experiment(tmp_path)
+    # The undisturbed run's model goes to a repository of its own.
+    for key, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}.items():
+        monkeypatch.setitem(slurm.env, key, value)
+    undisturbed = ClusterRun(slurm, tmp_path, "undisturbed", (*SETTINGS, "publish.repo_id=team/undisturbed"))
+    undisturbed.start()
+    assert undisturbed.wait() == 0, undisturbed.output.read_text()[-3000:]
+    longest = {stage: seconds_of(undisturbed.folder / stage) for stage in SHARES}
+    print(f"seconds of the undisturbed run's stages: {longest}", flush=True)
+
+    run = ClusterRun(slurm, tmp_path, "killed", SETTINGS)
+    moments, began = [], time.monotonic()
+    due = [stage for stage, share in SHARES.items() for _ in range(share)]
+    assert len(due) == KILLS
+    with Doubles(slurm) as doubles:
+        for number, stage in enumerate(due, 1):
+            start_if_over(run)
+            wait_for(lambda stage=stage: works_on(run, stage), f"{stage} of the run", 600)
+            if is_published(run):
+                break
+            # A moment of its start-up, its steps, its saves or its end, as long as those take on this machine.
+            time.sleep(choose.uniform(0.0, longest[stage]))
+            at, step = stage_of(run), run.step()
+            victim, mend = kill_one(slurm, run, choose)
+            moments.append(f"{victim} in {at} at {time.monotonic() - began:.0f} s")
+            print(f"kill {number}: {moments[-1]}, step {step}", flush=True)
+            if mend is not nothing:
+                time.sleep(choose.uniform(0.0, REPAIR))
+                mend()
+        start_if_over(run)
+        while (status := run.wait()) != 0:
+            # As somebody would: they read what happened, and start it again.
+            print(f"ended with {status}: {run.output.read_text()[-600:]}", flush=True)
+            start_if_over(run)
+        seconds = time.monotonic() - began
+    equal = {stage: run.losses(stage) == undisturbed.losses(stage) for stage in STEPS}
+    commits = [len(hub.repos[name].commits) for name in (REPO, "team/undisturbed")]
+    left = wait_none(lambda: [str(process) for process in slurm.processes()])
+    record.kills += [
+        f"seed {seed}: {len(moments)} kills in {seconds:.0f} s: {'; '.join(moments)}",
+        f"losses of pretrain and sft equal to the undisturbed run's: {equal}",
+        f"scores equal: {scores(run) == scores(undisturbed)}",
+        f"commits on the Hub: {commits[0]}, of the undisturbed run: {commits[1]}",
+        f"orphans at the end: {len(left)}; looks that found two living jobs of a stage: {len(doubles.found)}",
+    ]
+    for stage, steps in STEPS.items():
+        assert len(run.losses(stage)) == steps
+    assert equal == dict.fromkeys(STEPS, True)
+    assert scores(run) == scores(undisturbed)
+    assert commits[0] == commits[1]
+    assert isinstance(read_result(run.folder / "publish"), PublishResult)
+    assert (left, orphans(slurm), living_jobs(slurm), doubles.found) == ([], [], [], [])
+
+
+def seconds_of(folder: Path) -> float:
+    """How long a stage took, from its beginning to its result."""
+    return round((folder / "result.json").stat().st_mtime - (folder / "run.yaml").stat().st_mtime, 1)
+
+
+def works_on(run: ClusterRun, stage: str) -> bool:
+    """Whether the processes of a stage are there, or of a later one; starts the run again if it has ended."""
+    start_if_over(run)
+    if is_published(run):
+        return True
+    now = stage_of(run)
+    wanted = str(run.folder / now / "run.yaml")
+    return STAGES.index(now) >= STAGES.index(stage) and any(
+        wanted in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    )
+
+
+def start_if_over(run: ClusterRun) -> None:
+    """Starts the run, or starts it again, unless it goes or has published."""
+    if run.flow is None or (run.flow.poll() is not None and not (run.flow.returncode == 0 and is_published(run))):
+        run.start()
