@@ -16,7 +16,8 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
+from deployments.deployed import check_deployed
+from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
@@ -49,7 +50,10 @@ def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
     pool: Annotated[
         str | None,
-        typer.Option(help="Start only a worker for this pool (launcher.pool), on a server that runs already."),
+        typer.Option(
+            help=f"Start only a worker, on a server that runs already: for whole runs ({POOL}), or for the stages with "
+            "this launcher.pool."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
     one_worker_per_gpu: Annotated[
@@ -95,8 +99,6 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         ensure_pool(url)
         workers = stack.enter_context(working_for_each(shares, env, limit, logs))
         deploy(env, logs, deployed.path)
-        if len(shares) > 1 or limit > 1:
-            allow_runs(url, len(shares) * limit)
         with temporary_settings({PREFECT_API_URL: url}):
             ensure_notifications(deployed.experiment)
         print(welcome(url, logs, deployed.described), flush=True)
@@ -104,20 +106,23 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
 
 
 def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
-    """Works for a pool of stages until it is interrupted, on the server of the runs."""
-    if pool == POOL:
-        hint = "stages without launcher.pool run there"
-        raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
+    """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
     logs = PREFECT_HOME.value() / "titanflow" / pool
     logs.mkdir(parents=True, exist_ok=True)
-    ensure_pool(url, pool)
+    if pool == POOL:
+        check_deployed(url, here)
+        served = "runs"
+    else:
+        ensure_pool(url, pool)
+        served = f"stages with launcher.pool: {pool}"
     env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     with working_for_each(shares, env, limit, logs, pool) as workers:
-        deploy_stages(url, pool, here)
-        print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
+        if pool != POOL:
+            deploy_stages(url, pool, here)
+        print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
         watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
 
 
