@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import ensure_notifications
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
-from deployments.work_pool import POOL, cancel_runs, ensure_pool
+from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
@@ -102,7 +100,7 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         with temporary_settings({PREFECT_API_URL: url}):
             ensure_notifications(deployed.experiment)
         print(welcome(url, logs, deployed.described), flush=True)
-        watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
+        watch(server, workers, LostRuns(url, lambda line: print(line, flush=True)))
 
 
 def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
@@ -123,7 +121,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
         if pool != POOL:
             deploy_stages(url, pool, here)
         print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
+        watch(None, workers, LostRuns(url, lambda line: print(line, flush=True), pool))
 
 
 @contextlib.contextmanager
@@ -166,7 +164,7 @@ def working_for_each(
 @contextlib.contextmanager
 def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", pool: str = POOL) -> Iterator[Supervised]:
     """A worker of the ``pool`` for as long as the block lasts; its name ends with its ``share`` of the machine."""
-    name = f"{socket.gethostname()}-{os.getpid()}{share}"
+    name = worker_name(share)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
     worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, name=name)

@@ -15,6 +15,8 @@ from watching import alive, wait_for
 
 from flows.sign_of_life import BOOT
 
+HANG = 600.0
+"""How long anything may take on a machine that others use, too."""
 NAMESPACES = ("unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child=KILL")
 
 
@@ -40,7 +42,12 @@ class Host:
         self.first: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
-        """Serves on it: ``python -m deployments.serve`` with those arguments."""
+        """Works for the server: ``python -m deployments.serve`` with those arguments, and returns when it does."""
+        self._start(*arguments)
+        wait_for(lambda: self.has_ended() or "^C" in self.output.read_text(), f"the worker of {self.name}", HANG)
+        assert not self.has_ended(), self.output.read_text()
+
+    def _start(self, *arguments: str) -> None:
         self.folder.mkdir(exist_ok=True)
         boot = self.folder / "boot_id"
         boot.write_text(f"{uuid.uuid4()}\n")
@@ -62,16 +69,12 @@ class Host:
                 start_new_session=True,
             )
 
-    def wait_until_up(self) -> None:
-        assert self.first is not None
-        wait_for(
-            lambda: self.first.poll() is not None or "^C" in self.output.read_text(), f"the worker of {self.name}", 240
-        )
-        assert self.first.poll() is None, self.output.read_text()
+    def has_ended(self) -> bool:
+        return self.first is None or self.first.poll() is not None
 
     def processes(self) -> list[psutil.Process]:
         """What lives on it, beside its first process."""
-        if self.first is None or self.first.poll() is not None:
+        if self.has_ended():
             return []
         family = psutil.Process(self.first.pid).children(recursive=True)
         return [process for process in family[1:] if alive(process.pid)]
@@ -81,9 +84,9 @@ class Host:
 
     def stop(self) -> None:
         """Ends it as its administrator would: its service first."""
-        if self.first is not None and self.first.poll() is None:
+        if not self.has_ended():
             self.find("deployments.serve").send_signal(signal.SIGTERM)
-            self.first.wait(120)
+            self.first.wait(HANG)
 
     def lose_power(self) -> None:
         """Ends everything on it at once."""
