@@ -17,7 +17,7 @@ ifneq ($(shell uname -s),Linux)
 $(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
 endif
 
-.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix lint format serve lock clean
+.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix team-test lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.
 .NOTPARALLEL:
@@ -62,6 +62,10 @@ cluster-test: $(DEVELOPED)
 # By hand: every event that may befall a job, and random kills.
 cluster-matrix: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/cluster --cluster-matrix -n 0 -q $(ARGS)
+
+# A Prefect server on PostgreSQL with three workers; needs root and Debian's postgresql (docs/prefect.md).
+team-test: $(DEVELOPED)
+	$(BIN)/python -m pytest tests/team --team -n 0 -q $(ARGS)
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Flow runs whose process vanished: they get their true state, and are started again.
 
-Prefect 3.8 leaves a run Running for ever when its worker was stopped or its machine went down. Its own remedy, an
+Prefect 3 leaves a run Running for ever when its worker was stopped or its machine went down. Its own remedy, an
 automation on missing heartbeats, marks a healthy run as crashed when its heartbeats are late. This looks at the machine
 instead: a run whose process isn't there any more has ended.
 """
@@ -11,8 +11,10 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 import psutil
@@ -22,7 +24,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Scheduled, State
 
-from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL
+from deployments.lost_machines import LostMachines
+from deployments.work_pool import IN_HAND, POOL, WORKER_LABEL, host_of
 from tasks.process.process import MARK
 from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, labelled_process_lives
 from titanflow.config.keys.experiment import Retries
@@ -36,6 +39,7 @@ LOOKS_PENDING = 6
 """The same for a run that isn't Running yet, whose process may still be starting."""
 KILLED = re.compile(r"status code:? -9\b")
 """A worker's message about a run's process that was killed."""
+NO_MACHINE = "the run's machine is gone: its worker doesn't answer, and the run shows no sign of life"
 LOST = "the run's process is gone without an error: its worker or its machine went down"
 SETTLED = timedelta(seconds=5)
 """A worker may report a crash twice; after this time a state will not change any more."""
@@ -45,18 +49,18 @@ RECENTLY = timedelta(minutes=5)
 class LostRuns:
     """Looks after the runs that this machine's workers took or that were started by hand; called every ten seconds.
 
-    It serves one ``pool``; other pools' machines look after their runs themselves. ``all_are_here`` says that the
-    server is this machine's own, and so is every run, whatever its worker's name: a container's host name changes with
-    each start.
+    It serves one ``pool``; other pools' machines look after their runs themselves, and so do other machines of this
+    pool, until they are gone. All times are the server's, whose clock may differ from this machine's.
     """
 
-    def __init__(self, url: str, all_are_here: bool, tell: Callable[[str], None], pool: str = POOL) -> None:
-        self.url, self.all_are_here, self._tell, self._pool = url, all_are_here, tell, pool
+    def __init__(self, url: str, tell: Callable[[str], None], pool: str = POOL) -> None:
+        self.url, self._tell, self._pool = url, tell, pool
+        self._machines = LostMachines(pool)
         self._missed: dict[UUID, int] = {}
         self._causes: dict[UUID, str] = {}
         self._given_up: set[UUID] = set()
         self._is_away = False
-        self._began = datetime.now(UTC)
+        self._began = time.monotonic()
 
     def look(self) -> None:
         """Corrects the states of lost runs and starts them again; an unreachable server is asked later."""
@@ -66,7 +70,7 @@ class LostRuns:
         """Notes the runs that a worker had in hand when it ended: they crash with it."""
 
         def note(client: SyncPrefectClient) -> None:
-            recent = datetime.now(UTC) - timedelta(seconds=30)
+            recent = server_time(client) - timedelta(seconds=30)
             for run in self._runs(client, [*IN_HAND, StateType.CRASHED]):
                 is_in_hand = not _state(run).is_crashed() or _state(run).timestamp > recent
                 if run.labels.get(WORKER_LABEL) == name and is_in_hand:
@@ -75,37 +79,40 @@ class LostRuns:
         self._ask(note)
 
     def _look(self, client: SyncPrefectClient) -> None:
-        living = living_runs()
-        in_hand = self._runs(client, IN_HAND)
-        missing = [run for run in in_hand if run.id not in living and not _lives_by_label(run)]
+        living, now = living_runs(), server_time(client)
+        self._machines.look(client)
+        missing = [run for run in self._runs(client, IN_HAND) if self._is_missing(run, living)]
         self._missed = {run.id: self._missed.get(run.id, 0) + 1 for run in missing}
         for run in missing:
             if self._missed[run.id] >= (LOOKS_PENDING if _state(run).is_pending() else LOOKS):
                 self._mend(client, run)
         for run in self._runs(client, [StateType.CRASHED]):
-            if datetime.now(UTC) - _state(run).timestamp < SETTLED:
+            if now - _state(run).timestamp < SETTLED:
                 continue
-            if run.id in self._causes or self._was_killed(run):
-                self._start_again(client, run, self._causes.get(run.id) or _state(run).message or "")
+            if run.id in self._causes or (_is_here(run) and self._was_killed(run, now)):
+                self._start_again(client, run, self._causes.get(run.id) or _state(run).message or "", now)
                 self._causes.pop(run.id, None)
+
+    def _is_missing(self, run: FlowRun, living: set[UUID]) -> bool:
+        if _is_here(run):
+            return run.id not in living and not _lives_by_label(run)
+        return _is_a_workers(run) and self._machines.has(run)
 
     def _mend(self, client: SyncPrefectClient, run: FlowRun) -> None:
         kill_rest(run.id)
         if _state(run).is_cancelling():
             state: State = Cancelled(message="The run's process ended while it was being cancelled.")
         else:
-            cause = self._causes.get(run.id, LOST)
+            cause = self._causes.setdefault(run.id, LOST if _is_here(run) else NO_MACHINE)
             state = Crashed(message=f"{cause}. What was saved stays; the next run goes on from there.")
         client.set_flow_run_state(run.id, state)
         self._tell(f"{run.name} was lost: {state.name}")
-        if state.is_crashed():
-            self._causes.setdefault(run.id, LOST)
 
-    def _was_killed(self, run: FlowRun) -> bool:
-        since = max(self._began, datetime.now(UTC) - RECENTLY)
+    def _was_killed(self, run: FlowRun, now: datetime) -> bool:
+        since = now - min(RECENTLY, timedelta(seconds=time.monotonic() - self._began))
         return _state(run).timestamp > since and KILLED.search(_state(run).message or "") is not None
 
-    def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
+    def _start_again(self, client: SyncPrefectClient, run: FlowRun, cause: str, now: datetime) -> None:
         lost = int(run.labels.get(LOST_LABEL, Retries.lost))
         if run.deployment_id is None:
             return
@@ -116,8 +123,7 @@ class LostRuns:
             return
         delay = timedelta(seconds=float(run.labels.get(DELAY_LABEL, Retries.delay)))
         message = f"Attempt {run.run_count + 1} of {lost + 1}, after: {cause}"
-        when = datetime.now(UTC) + delay
-        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=when, message=message))
+        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", scheduled_time=now + delay, message=message))
         self._tell(f"{run.name} is started again: attempt {run.run_count + 1} of {lost + 1}")
 
     def _runs(self, client: SyncPrefectClient, types: list[StateType]) -> list[FlowRun]:
@@ -125,20 +131,7 @@ class LostRuns:
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
             sort="EXPECTED_START_TIME_DESC",
         )
-        return [run for run in found if self._is_here(run)]
-
-    def _is_here(self, run: FlowRun) -> bool:
-        if (run.work_pool_name or POOL) != self._pool:
-            return False
-        here = socket.gethostname()
-        if worker := run.labels.get(WORKER_LABEL):
-            # A worker's name is <host>-<process id>.
-            is_process = run.labels.get(WORKER_TYPE_LABEL) == "process"
-            return is_process and (self.all_are_here or str(worker).rpartition("-")[0] == here)
-        if process := run.labels.get(PROCESS_LABEL):
-            return str(process).rsplit(" ", 2)[0] == here
-        # Without a label: a worker took the run and hasn't said so yet.
-        return self.all_are_here and run.work_pool_name is not None
+        return [run for run in found if (run.work_pool_name or POOL) == self._pool]
 
     def _ask(self, question: Callable[[SyncPrefectClient], None]) -> None:
         try:
@@ -154,6 +147,24 @@ class LostRuns:
 def living_runs() -> set[UUID]:
     """The flow runs with a process on this machine; a stage that outlived its flow counts as none."""
     return {run for run, process in _processes() if not is_stage(process)}
+
+
+def server_time(client: SyncPrefectClient) -> datetime:
+    return parsedate_to_datetime(client.hello().headers["date"])
+
+
+def _is_here(run: FlowRun) -> bool:
+    if worker := run.labels.get(WORKER_LABEL):
+        return _is_a_workers(run) and host_of(str(worker)) == socket.gethostname()
+    process = run.labels.get(PROCESS_LABEL)
+    return process is not None and str(process).rsplit(" ", 2)[0] == socket.gethostname()
+
+
+def _is_a_workers(run: FlowRun) -> bool:
+    """Whether a worker that starts processes took the run; it may not have said so yet."""
+    if WORKER_LABEL in run.labels:
+        return run.labels.get(WORKER_TYPE_LABEL) == "process"
+    return PROCESS_LABEL not in run.labels and run.work_pool_name is not None
 
 
 def _lives_by_label(run: FlowRun) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +14,15 @@ from typing import Annotated
 import typer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
+from deployments.deployed import check_deployed
+from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import ensure_notifications
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
-from deployments.work_pool import POOL, cancel_runs, ensure_pool
+from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
@@ -49,7 +48,10 @@ def main(
     port: Annotated[int, typer.Option(help="The server's port, if none is running.")] = DEFAULT_PORT,
     pool: Annotated[
         str | None,
-        typer.Option(help="Start only a worker for this pool (launcher.pool), on a server that runs already."),
+        typer.Option(
+            help=f"Start only a worker, on a server that runs already: for whole runs ({POOL}), or for the stages with "
+            "this launcher.pool."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
     one_worker_per_gpu: Annotated[
@@ -95,30 +97,31 @@ def serve(port: int, limit: int, one_worker_per_gpu: bool, nightly: Nightly) -> 
         ensure_pool(url)
         workers = stack.enter_context(working_for_each(shares, env, limit, logs))
         deploy(env, logs, deployed.path)
-        if len(shares) > 1 or limit > 1:
-            allow_runs(url, len(shares) * limit)
         with temporary_settings({PREFECT_API_URL: url}):
             ensure_notifications(deployed.experiment)
         print(welcome(url, logs, deployed.described), flush=True)
-        watch(server, workers, LostRuns(url, server is not None, lambda line: print(line, flush=True)))
+        watch(server, workers, LostRuns(url, lambda line: print(line, flush=True)))
 
 
 def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> None:
-    """Works for a pool of stages until it is interrupted, on the server of the runs."""
-    if pool == POOL:
-        hint = "stages without launcher.pool run there"
-        raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
+    """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
     logs = PREFECT_HOME.value() / "titanflow" / pool
     logs.mkdir(parents=True, exist_ok=True)
-    ensure_pool(url, pool)
+    if pool == POOL:
+        check_deployed(url, here)
+        served = "runs"
+    else:
+        ensure_pool(url, pool)
+        served = f"stages with launcher.pool: {pool}"
     env = {"PREFECT_API_URL": url, "TITANFLOW_HOME": str(here)}
     shares = gpu_shares() if one_worker_per_gpu else WHOLE_MACHINE
     with working_for_each(shares, env, limit, logs, pool) as workers:
-        deploy_stages(url, pool, here)
-        print(f"stages with launcher.pool: {pool} run here; logs: {logs}. ^C stops the worker.", flush=True)
-        watch(None, workers, LostRuns(url, False, lambda line: print(line, flush=True), pool))
+        if pool != POOL:
+            deploy_stages(url, pool, here)
+        print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
+        watch(None, workers, LostRuns(url, lambda line: print(line, flush=True), pool))
 
 
 @contextlib.contextmanager
@@ -161,7 +164,7 @@ def working_for_each(
 @contextlib.contextmanager
 def working(env: Mapping[str, str], limit: int, logs: Path, share: str = "", pool: str = POOL) -> Iterator[Supervised]:
     """A worker of the ``pool`` for as long as the block lasts; its name ends with its ``share`` of the machine."""
-    name = f"{socket.gethostname()}-{os.getpid()}{share}"
+    name = worker_name(share)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
     command += ["--name", name, "--limit", str(limit)]
     worker = Supervised("worker", command, logs / f"worker{share}.log", {**env, **WORKER_ENV}, name=name)

@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
+from deployments.deployed import IN_FOLDER
 from flows.server.server import api_url, healthy
 from flows.stage import run_stage
 from flows.stage_in_pool import FLOW
@@ -26,7 +27,7 @@ def running_server(port: int) -> str:
 
 def deploy_stages(url: str, pool: str, folder: Path, entrypoint: str = ENTRYPOINT) -> None:
     """Makes ``run-stage/<pool>``, which runs the stages with ``launcher.pool: <pool>`` in ``folder``."""
-    steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}]
+    steps = [{IN_FOLDER: {"directory": str(folder)}}]
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         client.create_deployment(
             client.create_flow_from_name(FLOW),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
@@ -21,8 +25,20 @@ from tasks.process.process import Process
 POOL = "titanflow"
 IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 WORKER_LABEL = "prefect.worker.name"
+WORKER_NAME = re.compile(r"(?P<host>.+?)-\d+(-gpu.+)?")
 CANCEL_SECONDS = 35
 """Prefect kills a cancelled run after 30 s."""
+
+
+def worker_name(share: str = "") -> str:
+    """The name of a worker that this process starts: ``<host>-<process id>``, and ``-gpu0`` for its share of a host."""
+    return f"{socket.gethostname()}-{os.getpid()}{share}"
+
+
+def host_of(worker: str) -> str:
+    """The machine of a worker of that name; empty if something else named it."""
+    named = WORKER_NAME.fullmatch(worker)
+    return named["host"] if named else ""
 
 
 def ensure_pool(url: str, pool: str = POOL) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.sign_of_life import DEAD_SECONDS, JOB_ID, Watch, sign_of_life
+from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, JOB_ID, Watch, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
 from titanflow.plan.launch import STAGE_FOLDER
@@ -42,10 +42,10 @@ def run_lock(folder: Path, wait: bool = False, say: Callable[[str], None] = lamb
     with file:
         waited = _wait(lambda: take(file), folder, None if wait else 0.0, say)
         waited |= _wait(lambda: _writers(folder), folder, None if wait else LEFT_SECONDS, say)
-        watch = Watch(folder)
+        watch = Watch(folder / HOLDER_FILE)
         waited |= _wait(watch.holder, folder, None if wait else DEAD_SECONDS + LEFT_SECONDS, say)
         sign(file, f"process {os.getpid()} on {socket.gethostname()}")
-        with sign_of_life(folder):
+        with sign_of_life(folder / HOLDER_FILE):
             yield waited
 
 

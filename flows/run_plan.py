@@ -11,6 +11,7 @@ from flows.announce import announce
 from flows.parameters.run_request import RunRequest
 from flows.plan_artifact import leave_markdown, show_plan
 from flows.run_lock import run_lock
+from flows.sign_of_life import HOLDER_FILE
 from flows.stage_in_pool import check_pools, stage_in_pool
 from flows.verified_plan import verified_plan
 from tasks.evaluate import evaluate
@@ -51,7 +52,7 @@ def run_plan(plan: Plan, request: RunRequest, wait: bool = True) -> Summary:
     check_stale(plan)
     check_token(plan.stage("publish"))
     check_pools(plan)
-    label_run(plan.config.spec.retries, plan.config.who)
+    label_run(plan.config.spec.retries, plan.config.who, plan.folder / HOLDER_FILE)
     with run_lock(plan.folder, wait, get_run_logger().info) as waited:
         plan = verified_plan(plan, waited, get_run_logger().warning)
         # Again: a stage that was cached may run after all.

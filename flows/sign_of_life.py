@@ -1,4 +1,4 @@
-"""A sign of life in a shared folder, by which other machines see that a process still holds it.
+"""A sign of life, a file on shared storage, by which other machines see that a process still holds a folder.
 
 A lock of the file system may count for one machine alone (NFS with ``nolock``, Lustre without ``flock``), and a process
 of another machine can't be looked for. So the holder writes a number that changes now and then; who sees it stand still
@@ -19,6 +19,7 @@ from pathlib import Path
 from titanflow.common.files import write_text_atomically
 
 HOLDER_FILE = ".holder"
+"""The sign of the flow that holds a run's folder; a stage in another work pool has one of its own there."""
 JOB_ID = "SLURM_JOB_ID"
 BEAT_SECONDS = 20.0
 """How often the number changes."""
@@ -28,8 +29,8 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextlib.contextmanager
-def sign_of_life(folder: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
-    """Shows for the length of the block that this process holds the folder."""
+def sign_of_life(sign: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
+    """Shows in the file ``sign``, for the length of the block, that this process lives."""
     over = threading.Event()
     holder = {
         "machine": machine(),
@@ -44,9 +45,9 @@ def sign_of_life(folder: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
             number += 1
             # A folder that is full or away for a while ends nothing: the next sign may get through.
             with contextlib.suppress(OSError):
-                write_text_atomically(folder / HOLDER_FILE, json.dumps({**holder, "beat": number}))
+                write_text_atomically(sign, json.dumps({**holder, "beat": number}))
 
-    write_text_atomically(folder / HOLDER_FILE, json.dumps({**holder, "beat": 0}))
+    write_text_atomically(sign, json.dumps({**holder, "beat": 0}))
     thread = threading.Thread(target=beats, name="sign of life", daemon=True)
     thread.start()
     try:
@@ -54,18 +55,18 @@ def sign_of_life(folder: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        (folder / HOLDER_FILE).unlink(missing_ok=True)
+        sign.unlink(missing_ok=True)
 
 
 class Watch:
-    """Looks at a folder's sign of life again and again."""
+    """Looks at a sign of life again and again."""
 
-    def __init__(self, folder: Path, dead: float = DEAD_SECONDS) -> None:
-        self._path, self._dead = folder / HOLDER_FILE, dead
+    def __init__(self, sign: Path, dead: float = DEAD_SECONDS) -> None:
+        self._path, self._dead = sign, dead
         self._seen, self._since = "", 0.0
 
     def holder(self) -> str:
-        """The process of another machine that holds the folder, as far as can be told; empty if there is none."""
+        """The process of another machine that shows it, as far as can be told; empty if there is none."""
         try:
             text = self._path.read_text(encoding="utf-8")
             holder = json.loads(text)

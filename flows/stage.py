@@ -1,12 +1,14 @@
 """The flow ``run-stage``: one stage, in this worker's work pool, of a run that another flow run holds."""
 
 # No `from __future__ import annotations`: Prefect checks the parameters by their real types.
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
+from flows.sign_of_life import HOLDER_FILE, sign_of_life
 from tasks.stage_task import resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
@@ -41,14 +43,16 @@ def run_stage(
         attempt: From the second on it goes on in its folder.
     """
     try:
+        sign = Path(folder).with_name(f"{HOLDER_FILE}-{stage}")
         # Only the holding run retries the stage.
-        label_run(Retries(lost=0), {key: settings.get(key, "") for key in WHO})
+        label_run(Retries(lost=0), {key: settings.get(key, "") for key in WHO}, sign)
         # runs_here=False: other stages needn't be able to run on this machine.
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)
         if attempt > 1 and own.state != "CACHED" and _has_begun(own.run):
             own = resumed(own)
-        TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
+        with sign_of_life(sign):
+            TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
     except TitanflowError as error:
         return Failed(name=type(error).__name__, message=str(error))
     return Completed(message=str(own.run.folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -45,14 +46,17 @@ def _count(things: Any, name: str) -> str:
 LOST_LABEL, DELAY_LABEL = "titanflow.retries.lost", "titanflow.retries.delay"
 PROCESS_LABEL = "titanflow.process"
 """A run's process: host, id, start time."""
+SIGN_LABEL = "titanflow.sign-of-life"
+"""The file in which a run shows other machines that it lives."""
 WHO_LABEL = "titanflow."
 """Prefix of ``work_group`` and ``user_name``, if a run has them."""
 
 
-def label_run(retries: Retries, who: Mapping[str, str]) -> None:
+def label_run(retries: Retries, who: Mapping[str, str], sign: Path) -> None:
     """Writes a flow run's labels; if the server is unreachable, the run goes on without them."""
     own = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
     labels: dict[str, Any] = {LOST_LABEL: retries.lost, DELAY_LABEL: retries.delay, PROCESS_LABEL: own}
+    labels[SIGN_LABEL] = str(sign)
     labels |= {f"{WHO_LABEL}{key}": name for key, name in who.items() if name}
     try:
         with get_client(sync_client=True) as client:

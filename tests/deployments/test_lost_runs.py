@@ -6,6 +6,8 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import psutil
@@ -16,8 +18,11 @@ from watching import PATIENCE, alive, wait_for
 
 from deployments import lost_runs
 from deployments.lost_runs import FLOW_RUN_ID, LOOKS, LOOKS_PENDING, LostRuns, living_runs
+from deployments.work_pool import host_of, worker_name
+from flows import sign_of_life as module_of_signs
+from flows.sign_of_life import sign_of_life
 from tasks.process.process import MARK
-from tasks.ui.labels import LOST_LABEL, PROCESS_LABEL
+from tasks.ui.labels import DELAY_LABEL, LOST_LABEL, PROCESS_LABEL, SIGN_LABEL
 
 KILLED = "Process exited with status code: -9. Process exited due to a SIGKILL signal."
 HERE = {"prefect.worker.name": f"{socket.gethostname()}-77", "prefect.worker.type": "process"}
@@ -28,6 +33,15 @@ class Server:
 
     def __init__(self):
         self.runs, self.history = {}, {}
+        self.workers = {worker_name(): "ONLINE"}
+        self.ahead = timedelta()
+
+    def hello(self):
+        """With the server's time, in whole seconds."""
+        return SimpleNamespace(headers={"date": format_datetime(datetime.now(UTC) + self.ahead)})
+
+    def read_workers_for_work_pool(self, pool):
+        return [SimpleNamespace(name=name, status=status) for name, status in self.workers.items()]
 
     def add(self, state, labels=HERE, attempt=1, deployment=True, pool="titanflow"):
         run = FlowRun(
@@ -62,7 +76,7 @@ def server(monkeypatch):
 @pytest.fixture
 def look(server):
     told = []
-    lost = LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=told.append)
+    lost = LostRuns("http://127.0.0.1:9/api", tell=told.append)
 
     def look(times=LOOKS):
         for _ in range(times):
@@ -166,7 +180,6 @@ def test_what_crashed_otherwise_or_long_ago_or_was_cancelled_is_left_alone(serve
 def test_runs_that_crash_with_their_worker_are_started_again(server, look):
     mine, other = server.add(Running()), server.add(Running(), {**HERE, "prefect.worker.name": "elsewhere-5"})
     look.lost.worker_ended(HERE["prefect.worker.name"])
-    look.lost.worker_ended("elsewhere-5")
     for run in (mine, other):
         server.runs[run].state = Crashed(message="Execution was aborted by a termination signal.")
     look(1)
@@ -180,21 +193,66 @@ def test_runs_that_crash_with_their_worker_are_started_again(server, look):
 
 
 def test_another_machine_s_runs_are_its_own(server, look):
+    server.workers["elsewhere-5"] = "ONLINE"
     runs = [
         server.add(Running(), {**HERE, "prefect.worker.name": "elsewhere-5"}),
         server.add(Running(), {**HERE, "prefect.worker.type": "kubernetes"}),
-        server.add(Pending(), {}),
         server.add(Running(), {PROCESS_LABEL: "elsewhere 1 2.00"}, deployment=False, pool=None),
     ]
     look(LOOKS_PENDING)
-    assert [server.history[run] for run in runs] == [[], [], [], []]
+    assert [server.history[run] for run in runs] == [[], [], []]
 
 
-def test_on_a_server_of_its_own_every_run_is_here(server, look):
-    look.lost.all_are_here = True
-    run = server.add(Running(), {**HERE, "prefect.worker.name": "before-the-container-s-restart-5"})
+GONE = {**HERE, "prefect.worker.name": "before-the-container-s-restart-5"}
+
+
+def test_a_run_whose_machine_is_gone_is_started_again_by_another(server, look):
+    server.workers["before-the-container-s-restart-5"] = "OFFLINE"
+    run, never_begun = server.add(Running(), GONE), server.add(Pending(), {})
     look()
     assert [name for name, _ in server.history[run]] == ["Crashed", "AwaitingRetry"]
+    assert server.history[run][0][1].startswith("the run's machine is gone")
+    assert server.history[never_begun] == []
+    look(LOOKS_PENDING)
+    assert server.history[never_begun][0][0] == "Crashed"
+
+
+def test_only_the_first_of_a_pool_s_machines_does_that(server, look):
+    server.workers |= {"!first-1-gpu0": "ONLINE", "ProcessWorker 7": "ONLINE"}
+    run = server.add(Running(), GONE)
+    look(2 * LOOKS)
+    assert server.history[run] == []
+    server.workers["!first-1-gpu0"] = "OFFLINE"
+    look()
+    assert server.history[run][0][0] == "Crashed"
+
+
+def test_a_run_that_shows_a_sign_of_life_goes_on_without_its_worker(server, look, tmp_path, monkeypatch):
+    sign = tmp_path / "sign"
+    run = server.add(Running(), {**GONE, SIGN_LABEL: str(sign)})
+    with sign_of_life(sign):
+        monkeypatch.setattr(module_of_signs, "machine", lambda: "another")
+        look(2 * LOOKS)
+        assert server.history[run] == []
+    look()
+    assert server.history[run][0][0] == "Crashed"
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_server_s_clock_is_its_own(server, look, hours):
+    server.ahead = timedelta(hours=hours)
+    then = datetime.now(UTC) + server.ahead + timedelta(seconds=1)
+    run = server.add(Crashed(message=KILLED, timestamp=then), {**HERE, DELAY_LABEL: 60})
+    look(1)
+    (scheduled,) = server.history[run]
+    assert scheduled[0] == "AwaitingRetry"
+    assert abs(server.runs[run].state.state_details.scheduled_time - then) < timedelta(minutes=2)
+
+
+@pytest.mark.parametrize("name", ["node-12-345", "node-12-345-gpu0", "node-12-345-gpuGPU-5-6"])
+def test_a_worker_s_machine_is_in_its_name(name):
+    assert host_of(name) == "node-12"
+    assert host_of(f"ProcessWorker {uuid4()}") == ""
 
 
 def test_a_run_that_was_started_by_hand_is_found_by_its_label_and_not_started_again(server, look):
@@ -212,7 +270,7 @@ def test_a_server_that_is_away_is_told_once_and_asked_again(server, monkeypatch)
         raise ConnectionError("refused")
 
     told = []
-    lost = LostRuns("http://127.0.0.1:9/api", all_are_here=True, tell=told.append)
+    lost = LostRuns("http://127.0.0.1:9/api", tell=told.append)
     with monkeypatch.context() as patched:
         patched.setattr(lost_runs, "get_client", away)
         for _ in range(3):
@@ -227,15 +285,13 @@ def test_a_server_that_is_away_is_told_once_and_asked_again(server, monkeypatch)
 def test_a_run_of_another_pool_is_for_that_pool_s_machine(server, look):
     elsewhere = {**HERE, "prefect.worker.name": "other-77"}
     run, of_small = server.add(Running()), server.add(Running(), labels=elsewhere, pool="small")
-    # As on the machine whose own the server is.
-    look.lost.all_are_here = True
     look()
     assert server.runs[of_small].state.is_running()
     assert not server.runs[run].state.is_running()
-    LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=print, pool="small").look()
+    LostRuns("http://127.0.0.1:9/api", tell=print, pool="small").look()
     assert server.runs[of_small].state.is_running()
     server.runs[of_small].labels.update(HERE)
-    small = LostRuns("http://127.0.0.1:9/api", all_are_here=False, tell=print, pool="small")
+    small = LostRuns("http://127.0.0.1:9/api", tell=print, pool="small")
     for _ in range(LOOKS):
         small.look()
     assert server.history[of_small][0][0] == "Crashed"

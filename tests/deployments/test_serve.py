@@ -79,7 +79,7 @@ def test_both_deployments_are_there(client):
     nightly = client.read_deployment_by_name("pretrain-sft/nightly")
     assert {on_demand.work_pool_name, nightly.work_pool_name} == {"titanflow"}
     assert nightly.parameters == {"run": "{date}", "night": True, "experiment": "stdlib_nightly"}
-    assert on_demand.concurrency_options.collision_strategy == "ENQUEUE"
+    assert on_demand.global_concurrency_limit is None
     assert nightly.concurrency_options.collision_strategy == "ENQUEUE"
 
 

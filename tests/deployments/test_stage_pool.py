@@ -1,7 +1,6 @@
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.serve import serve_pool
 from deployments.stage_pool import running_server
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError
@@ -15,8 +14,3 @@ def test_the_server_of_the_runs_has_to_be_there():
     nowhere = f"http://127.0.0.1:{port}/else/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(ConfigError, match="/else/api"):
         running_server(free_port())
-
-
-def test_the_pool_of_whole_runs_is_none_of_stages():
-    with pytest.raises(ConfigError, match="--pool: found 'titanflow', the pool of whole runs"):
-        serve_pool(free_port(), "titanflow", limit=1, one_worker_per_gpu=False)

@@ -163,12 +163,6 @@ class Machine:
                 found += more
         return "\n".join(entry.message for entry in found if entry.timestamp > since)
 
-    def slots(self) -> int:
-        """How many runs hold the slot of the deployment on-demand."""
-        with self._client() as client:
-            deployment = client.read_deployment_by_name("pretrain-sft/on-demand")
-            return client.read_global_concurrency_limit_by_name(f"deployment:{deployment.id}").active_slots
-
     def is_up(self) -> bool:
         """Whether the server answers."""
         return healthy(self.url)

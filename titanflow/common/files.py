@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
+
+
+def hidden_sibling(path: Path) -> Path:
+    """A name beside ``path`` that nobody else writes to; a process id is another process's on another machine."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new, never half of one, also after a power cut."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = hidden_sibling(path)
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, StageFailed
+from titanflow.common.files import hidden_sibling
 from titanflow.common.home import expanded
 from titanflow.common.staging import staging_prefix, sweep
 from titanflow.publish.bundle import LINEAGE, Bundle, Difference, is_published
@@ -151,7 +152,7 @@ def replace(folder: Path, fresh: Path) -> None:
     if exchange(fresh, folder):
         shutil.rmtree(fresh)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    old = hidden_sibling(folder)
     folder.rename(old)
     try:
         fresh.rename(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from titanflow.common.credentials import redact
 from titanflow.common.errors import TitanflowError
+from titanflow.common.files import hidden_sibling
 from titanflow.run.contract import Strict
 
 ERROR_FILE = "error.json"
@@ -42,7 +43,7 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
 def write_error(folder: Path, error: StageError) -> None:
     """Writes ``error.json`` unless another rank already did: the first failure counts."""
     path = Path(folder) / ERROR_FILE
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = hidden_sibling(path)
     temporary.write_text(error.model_dump_json(indent=2) + "\n", encoding="utf-8")
     try:
         os.link(temporary, path)

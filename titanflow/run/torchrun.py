@@ -37,7 +37,8 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     given = [f"--nproc_per_node={processes}"]
     if machines == 1:
-        given.append("--standalone")
+        # Otherwise the ranks meet by this machine's name, which many a container or laptop can't resolve.
+        given += ["--standalone", "--local_addr=127.0.0.1"]
     else:
         given += [f"--nnodes={machines}", "--rdzv_backend=c10d"]
         if launcher["kind"] == "local":

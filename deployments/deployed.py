@@ -1,0 +1,32 @@
+"""What the deployments on a server ask of a further machine that works for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from titanflow.common.errors import ConfigError, Problem
+
+ON_DEMAND = "pretrain-sft/on-demand"
+IN_FOLDER = "prefect.deployments.steps.set_working_directory"
+"""The step of a deployment by which its runs start in a folder."""
+
+
+def check_deployed(url: str, here: Path) -> None:
+    """Refuses to work for deployments that aren't there, or whose runs start in another folder than ``here``.
+
+    Only one machine deploys: each would set the folder of all runs, and the night's time and experiment.
+    """
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        try:
+            steps = client.read_deployment_by_name(ON_DEMAND).pull_steps or []
+        except ObjectNotFound as error:
+            hint = "deploy once, on one machine: python -m deployments.serve, without --pool"
+            raise ConfigError(Problem(f"{url} has no deployment {ON_DEMAND}", "--pool", hint=hint)) from error
+    folder = next((step[IN_FOLDER]["directory"] for step in steps if IN_FOLDER in step), None)
+    if folder != str(here):
+        hint = "start this there; all machines need it at the same path, on storage that they share"
+        raise ConfigError(Problem(f"started in {here}", "--pool", expected=f"{folder}, where runs start", hint=hint))
