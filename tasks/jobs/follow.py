@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
 from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
 from titanflow.plan.cluster.resources import resources
+from titanflow.plan.cluster.slurm_command import NoAnswerError
 from titanflow.plan.cluster.slurm_script import NO_FOLDER, SCRIPT_FILE, submission
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
@@ -131,7 +133,10 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         hint = "it has to lie on storage that all nodes and this machine share, at the same path"
         raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
     try:
-        return read_outcome(stage, folder, state.status, log, job.log_start, state.reason == "OUT_OF_MEMORY")
+        # Slurm has a signal of its own for it, 125.
+        memory_ran_out = state.reason == "OUT_OF_MEMORY"
+        status = -signal.SIGKILL if memory_ran_out else state.status
+        return read_outcome(stage, folder, status, log, job.log_start, memory_ran_out)
     except StageStopped as error:
         told = f"{stage}: job {job.id} was told to end, by its time limit or for another job"
         raise StageCutShort(f"{told}{resumes(stage, folder)}. Its log: {log}") from error
@@ -188,7 +193,7 @@ def _ended(
 def _state(job: Job, folder: Path) -> JobState:
     try:
         return KINDS[job.kind].state(job.id, folder)
-    except slurm.NoAnswerError as error:
+    except NoAnswerError as error:
         return JobState("unknown", str(error))
 
 

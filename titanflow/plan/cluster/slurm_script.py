@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from titanflow.common.errors import StageFailed
 from titanflow.plan.cluster.resources import Resources
+from titanflow.plan.cluster.slurm_command import NoAnswerError, ask
 from titanflow.run.contract import RUN_FILE
 from titanflow.run.torchrun import MEETING_ID, MEETING_POINT
 
@@ -79,14 +80,9 @@ def refusal(command: Sequence[str], resources: Resources) -> str:
     if not can_ask():
         return "there is no sbatch on this machine"
     try:
-        done = subprocess.run(
-            [*submission(resources), "--test-only"],
-            input=script(command, resources),
-            capture_output=True,
-            text=True,
-            timeout=DRY_RUN_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
+        ask([*submission(resources), "--test-only"], DRY_RUN_SECONDS, given=script(command, resources))
+    except NoAnswerError:
         return ""
-    said = done.stderr.strip()
-    return said if done.returncode and "contact" not in said else ""
+    except StageFailed as error:
+        return str(error).removeprefix("sbatch: ")
+    return ""
