@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.jobs import kubernetes, slurm
-from tasks.jobs.job import Job, JobState, NoAnswerError, status_file
+from tasks.jobs.job import Job, JobState, status_file
 from tasks.process.held_signals import held_signals
 from tasks.process.metrics_tail import MetricsTail
 from tasks.process.outcome import read_outcome, resumes
-from titanflow.common.errors import ConfigError, Problem, StageCutShort, StageFailed, StageLost, StageStopped
+from titanflow.common.errors import (
+    ConfigError,
+    NoAnswerError,
+    Problem,
+    StageCutShort,
+    StageFailed,
+    StageLost,
+    StageStopped,
+)
 from titanflow.plan.cluster.resources import resources
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import StagePlan
@@ -127,7 +136,10 @@ def outcome(job: Job, state: JobState, stage: str, folder: Path) -> StageResult:
         hint = "it has to lie on storage that all nodes and this machine share, at the same path"
         raise ConfigError(Problem(f"the nodes of job {job.id} don't see {folder}", "workspace", hint=hint))
     try:
-        return read_outcome(stage, folder, state.status, log, job.log_start, state.reason == "OUT_OF_MEMORY")
+        # Slurm has a signal of its own for it, 125.
+        memory_ran_out = state.reason == "OUT_OF_MEMORY"
+        status = -signal.SIGKILL if memory_ran_out else state.status
+        return read_outcome(stage, folder, status, log, job.log_start, memory_ran_out)
     except StageStopped as error:
         told = f"{stage}: job {job.id} was told to end, by its time limit or for another job"
         raise StageCutShort(f"{told}{resumes(stage, folder)}. Its log: {log}") from error
@@ -201,7 +213,8 @@ def _told(job: Job, state: JobState) -> str:
     more = f": {state.message}" if state.message else ""
     if state.phase == "waiting":
         begins = f", expected to begin at {state.begins}" if state.begins else ""
-        return f"job {job.id} waits: {state.reason}{more}{begins}"
+        why = f": {state.reason}" if state.reason else ""
+        return f"job {job.id} waits{why}{more}{begins}"
     if state.phase == "unknown":
         return f"{state.reason}: the job goes on, and is asked for again"
     return f"job {job.id} runs{more}" if state.phase == "running" else f"job {job.id} ended: {state.reason}{more}"

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from titanflow.common.errors import StageLost
 from titanflow.common.files import write_text_atomically
 from titanflow.run.contract import JOB_FILE, Strict
-
-
-class NoAnswerError(StageLost):
-    """The scheduler doesn't answer now: it is down, restarts, or is too busy. A job goes on meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.jobs.job import JobState, NoAnswerError, noted_status, status_file
-from titanflow.common.errors import StageFailed, StageLost
+from tasks.jobs.job import JobState, noted_status, status_file
+from titanflow.common.errors import NoAnswerError, StageFailed, StageLost
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster import kubernetes_api as api
 from titanflow.plan.cluster.jobset import (

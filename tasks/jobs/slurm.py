@@ -9,18 +9,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.jobs.job import JobState, NoAnswerError, noted_status
-from titanflow.common.errors import ConfigError, Problem, StageFailed
+from tasks.jobs.job import JobState, noted_status
+from titanflow.common.errors import NoAnswerError, StageFailed
 from titanflow.common.files import write_text_atomically
 from titanflow.plan.cluster.resources import NO_FOLDER, Resources
+from titanflow.plan.cluster.slurm_command import ask
 from titanflow.plan.cluster.slurm_script import SCRIPT_FILE, script, submission
 
-ANSWER_SECONDS = 30.0
-"""How long a command of Slurm may take: on a cluster that is down, some wait forever."""
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT")
 SIGNALLED = 128
@@ -53,7 +51,7 @@ def submit(command: Sequence[str], resources: Resources) -> str:
     """Submits a stage's job and returns its id."""
     path = resources.folder / SCRIPT_FILE
     write_text_atomically(path, script(command, resources))
-    answer = _answer(by_hand(resources), {**os.environ, **resources.handed_on})
+    answer = ask(by_hand(resources), env={**os.environ, **resources.handed_on})
     return answer.strip().split(";")[0]
 
 
@@ -64,7 +62,7 @@ def state(job: str, folder: Path) -> JobState:
         NoAnswerError: Slurm doesn't answer.
     """
     try:
-        fields = dict(FIELD.findall(_answer(["scontrol", "show", "job", "--oneliner", job])))
+        fields = dict(FIELD.findall(ask(["scontrol", "show", "job", "--oneliner", job])))
     except StageFailed as error:
         if not GONE.search(str(error)):
             raise
@@ -72,7 +70,9 @@ def state(job: str, folder: Path) -> JobState:
     word, reason = fields.get("JobState", ""), fields.get("Reason", "")
     if word in WAITING:
         begins = fields.get("StartTime", "")
-        return JobState("waiting", reason, begins="" if begins == "Unknown" else begins)
+        # Slurm says None, too, of a job that it hasn't looked at yet.
+        why = "" if reason == "None" else reason
+        return JobState("waiting", why, begins="" if begins == "Unknown" else begins)
     if word in RUNNING:
         return JobState("running")
     return JobState("ended", word, status=_status(fields.get("ExitCode", "")))
@@ -80,30 +80,55 @@ def state(job: str, folder: Path) -> JobState:
 
 def find(name: str) -> str:
     """The id of the living job of that name; empty if there is none."""
-    found = _answer(["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]).split()
+    found = ask(["squeue", "--noheader", "--me", f"--name={name}", "--format=%A"]).split()
     return found[-1] if found else ""
 
 
 def cancel(job: str, now: bool = False) -> None:
     """Ends a job; unless it must end ``now``, a running one is only told to save."""
     gently = [] if now else ["--signal=TERM"]
-    _answer(["scancel", *gently, job])
+    ask(["scancel", *gently, job])
 
 
 def _forgotten(job: str, folder: Path) -> JobState:
-    """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote."""
+    """A job that ended so long ago that the controller forgot it: by the accounting, or by what its script wrote.
+
+    Raises:
+        NoAnswerError: the accounting doesn't answer, and the script wrote nothing.
+    """
     written = _status(f"{noted_status(job, folder)}:0")
-    if shutil.which("sacct"):
-        done = subprocess.run(
-            ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-        )
-        if done.returncode == 0 and done.stdout.strip():
-            word, _, status = done.stdout.strip().splitlines()[-1].partition("|")
-            return JobState("ended", word.split()[0], status=_status(status))
+    try:
+        word, status = _accounted(job)
+    except NoAnswerError:
+        if written is None:
+            raise
+        word, status = "", None
+    if word:
+        return JobState("ended", word, status=status)
     return JobState("ended", "COMPLETED" if written == 0 else "FORGOTTEN", status=written)
+
+
+def _accounted(job: str) -> tuple[str, int | None]:
+    """How a job ended by the accounting, and its exit status; an empty word if there is none that tells.
+
+    Of a requeued job, and of an id that is used again, ``sacct`` tells the last. A job that the accounting takes for
+    living, and the controller doesn't know, was lost with the controller's memory of it.
+    """
+    options = ["--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ExitCode"]
+    try:
+        lines = ask(["sacct", *options]).split("\n") if shutil.which("sacct") else []
+    except NoAnswerError:
+        raise
+    except StageFailed:
+        # Most often there is no accounting.
+        return "", None
+    told = [line for line in lines if line.strip()]
+    if not told:
+        return "", None
+    state, _, status = told[-1].partition("|")
+    # "CANCELLED by 0" names the user.
+    word = state.split()[0]
+    return ("", None) if word in (*WAITING, *RUNNING) else (word, _status(status))
 
 
 def _status(text: str) -> int | None:
@@ -115,18 +140,3 @@ def _status(text: str) -> int | None:
         return -int(signal)
     # srun, and the shell of the job's script, say by such a status which signal ended what they waited for.
     return SIGNALLED - int(code) if int(code) > SIGNALLED else int(code)
-
-
-def _answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, env=env)
-    except FileNotFoundError as error:
-        hint = "run the flow on a machine of the cluster from which jobs are submitted"
-        raise ConfigError(Problem(f"there is no {command[0]}", "launcher.kind", expected="Slurm", hint=hint)) from error
-    except subprocess.TimeoutExpired as error:
-        raise NoAnswerError(f"{command[0]} gave no answer in {ANSWER_SECONDS:g} s") from error
-    if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip()
-        kind = NoAnswerError if "Unable to contact slurm" in said or "Socket timed out" in said else StageFailed
-        raise kind(f"{command[0]}: {said}")
-    return done.stdout

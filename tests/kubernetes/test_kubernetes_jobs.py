@@ -13,8 +13,8 @@ from watching import lines, wait_for
 
 from tasks.jobs import kubernetes
 from tasks.jobs.follow import end, outcome
-from tasks.jobs.job import Job, JobState, NoAnswerError
-from titanflow.common.errors import ConfigError, StageFailed, StageLost
+from tasks.jobs.job import Job, JobState
+from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed, StageLost
 from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.cluster import jobset_dry_run, kubernetes_api
 from titanflow.plan.cluster.resources import Resources, resources

@@ -79,6 +79,10 @@ class StageCutShort(StageLost):
     """A cluster ended a stage's job through no fault of the stage: it goes on in another job as long as it gets on."""
 
 
+class NoAnswerError(StageLost):
+    """A cluster's scheduler doesn't answer now: it is down, restarts, or is too busy. A job goes on meanwhile."""
+
+
 class HubError(StageFailed):
     """The Hub refused or could not be reached; says how it answered and what to do."""
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from titanflow.common.errors import NoAnswerError, StageFailed
 from titanflow.plan.cluster.resources import NO_FOLDER, DryRun, Resources
+from titanflow.plan.cluster.slurm_command import ask
 from titanflow.run.contract import RUN_FILE
 from titanflow.run.torchrun import JOB, MEETING_ID, MEETING_POINT
 
@@ -78,16 +79,9 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
     if not can_ask():
         return DryRun(refused=["there is no sbatch on this machine"])
     try:
-        done = subprocess.run(
-            [*submission(resources), "--test-only"],
-            input=script(command, resources),
-            capture_output=True,
-            text=True,
-            timeout=DRY_RUN_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return DryRun(unasked=[f"sbatch gave no answer in {DRY_RUN_SECONDS:g} s"])
-    said = "; ".join(done.stderr.strip().splitlines())
-    if not done.returncode:
-        return DryRun()
-    return DryRun(unasked=[said]) if "contact" in said else DryRun(refused=[said])
+        ask([*submission(resources), "--test-only"], DRY_RUN_SECONDS, given=script(command, resources))
+    except NoAnswerError as error:
+        return DryRun(unasked=[str(error)])
+    except StageFailed as error:
+        return DryRun(refused=["; ".join(str(error).removeprefix("sbatch: ").splitlines())])
+    return DryRun()
