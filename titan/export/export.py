@@ -33,6 +33,7 @@ from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
 
 SHARD_SIZE = 5_000_000_000
 """Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
@@ -84,6 +85,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
     if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise foreign(out, "export")
     tokens = SpecialTokens.read(tokenizer, model.end_of_turn)
+    trained = load_tokenizer(tokenizer)
     config = make_config(model.name, model.args, tokens, model.seq_len)
     partial, mapped = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.mapped")
     for folder in (partial, mapped):
@@ -98,7 +100,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
         export_tokenizer(tokenizer, partial, model.chat_template)
-        check_tokenizer(partial)
+        check_tokenizer(partial, trained)
         make_readable(partial)
         parity = measure(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)
         parity.check(out)
