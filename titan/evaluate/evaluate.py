@@ -34,7 +34,6 @@ from titan.process.interrupt import leave
 from titan.process.own_job import end_with_job
 from titan.process.quiet import quiet_lm_eval, quiet_transformers
 from titan.tracking.metrics_file import MetricsFile
-from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks
@@ -60,8 +59,6 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
     settings = _settings(run)
     asked, tasks_folder = prepare_tasks(run, settings)
     models = model_loadings(run, settings)
-    folders = {name: loading.folder for name, loading in models.items()}
-    digests = {name: folder_digests(folder) for name, folder in folders.items()}
     quiet_transformers()
     quiet_lm_eval()
     manager = task_manager(asked, tasks_folder)
@@ -83,13 +80,13 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
                 if settings.cache_requests:
                     lm = closing.enter_context(cached(lm, loading, run.folder.parent / CACHE_FOLDER))
                 for task in settings.tasks:
-                    scored = kept.of(task, loading, digests[name])
+                    scored = kept.of(task, loading)
                     if scored is None:
                         given = (settings.num_fewshot, settings.seed, settings.gen_kwargs, asked.of_ones_own)
                         loaded = load_task(manager, task, *given)
                         items = scored_items(contamination, loaded["tasks"])
                         scored = evaluate_task(lm, loaded, task, settings, log, items)
-                        scored = kept.keep(task, loading, digests[name], scored)
+                        scored = kept.keep(task, loading, scored)
                     collected[name].append(scored)
                     done = sum(map(len, collected.values()))
                     _report(progress, done, total, name, task, scored)
@@ -98,9 +95,9 @@ def evaluate_stage(run: StageRun, ranks: Ranks = ALONE) -> EvaluateResult:
             _keep(run.folder, name, loading, collected[name], settings)
     ranks.end()
     try:
-        check_unchanged(folders, digests)
+        check_unchanged(models)
         seconds = time.monotonic() - started
-        return _result(run, settings, asked, folders, digests, collected, greedy, contamination, seconds)
+        return _result(run, settings, asked, models, collected, greedy, contamination, seconds)
     finally:
         # The scores are in the result now, or the model changed while they were computed.
         kept.forget()
@@ -152,8 +149,7 @@ def _result(
     run: StageRun,
     settings: Evaluate,
     asked: AskedTasks,
-    folders: Mapping[str, Path],
-    digests: dict[str, dict[str, str]],
+    models: Mapping[str, Loading],
     collected: Mapping[str, list[Scored]],
     greedy: dict[str, Greedy],
     contamination: Contamination | None,
@@ -171,8 +167,8 @@ def _result(
     items = prepared_items(run.data.train)
     result = EvaluateResult(
         scores=scores,
-        folders=dict(folders),
-        digests=digests,
+        folders={name: loading.folder for name, loading in models.items()},
+        digests={name: dict(loading.digests) for name, loading in models.items()},
         backend=settings.backend,
         greedy=greedy,
         samples={task: count["effective"] for results in first for task, count in results["n-samples"].items()},

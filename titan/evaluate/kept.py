@@ -49,25 +49,25 @@ class KeptScores:
     settings: Evaluate
     dropped: Mapping[str, list[int]] = field(default_factory=dict)
 
-    def of(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Scored | None:
+    def of(self, task: str, loading: Loading) -> Scored | None:
         try:
-            kept = json.loads(self._file(task, loading, digests).read_text(encoding="utf-8"))
+            kept = json.loads(self._file(task, loading).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         logger.info("%s: %s was scored before this start", loading.folder, task)
         answers = {name: {int(item): one for item, one in items.items()} for name, items in kept["answers"].items()}
         return Scored(**{**kept, "answers": answers})
 
-    def keep(self, task: str, loading: Loading, digests: Mapping[str, str], scored: Scored) -> Scored:
+    def keep(self, task: str, loading: Loading, scored: Scored) -> Scored:
         """Writes scores and returns them as :meth:`of` will, so that a rerun has the same values."""
-        write_text_atomically(self._file(task, loading, digests), as_json(asdict(scored)))
-        return self.of(task, loading, digests) or scored
+        write_text_atomically(self._file(task, loading), as_json(asdict(scored)))
+        return self.of(task, loading) or scored
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _file(self, task: str, loading: Loading, digests: Mapping[str, str]) -> Path:
-        model = [digests, loading.backend, loading.dtype, loading.trained_here]
+    def _file(self, task: str, loading: Loading) -> Path:
+        model = [loading.digests, loading.backend, loading.dtype, loading.trained_here]
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ELSEWHERE}
         versions = [VERSION, *(version(package) for package in PACKAGES)]
         return self.folder / f"{digest([model, task, self._content(task), settings, versions])}.json"

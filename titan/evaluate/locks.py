@@ -7,11 +7,12 @@ this run's models have a record; other folders are taken as they are.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from titan.weights.stage_model import chat_template, end_of_turn
-from titanflow.architectures.base import tokenizer_digest
+from titanflow.architectures.base import TOKENIZER_FILE, tokenizer_digest
 from titanflow.common.errors import DataError, Problem
 from titanflow.config.files.chat_template import template_digest, template_of
 from titanflow.run.training import Training
@@ -21,15 +22,16 @@ NO_SETTING = ("transformers_version", "_from_model_config")
 """Keys of a generation config that only record how it was written."""
 
 
-def check_locked(training: Training, export: Path, name: str) -> None:
+def check_locked(training: Training, export: Path, digests: Mapping[str, str], name: str) -> None:
     """Refuses an export that reads or ends its texts differently from its training stage.
 
-    What the stage has no record of isn't compared; ``name`` is the model's name in the evaluation.
+    What the stage has no record of isn't compared. ``digests`` has the SHA-256 of each of the export's files; ``name``
+    is the model's name in the evaluation.
     """
     run = training.run
     tokenizer, recorded = _trained_tokenizer(training)
     problems = []
-    if recorded and (found := tokenizer_digest(export)) != recorded:
+    if recorded and (found := digests.get(TOKENIZER_FILE, "")) != recorded:
         problems.append(_differs(f"the tokenizer has the SHA-256 {found or 'of no file'}", name, export, recorded))
     template = chat_template(run) or (template_of(tokenizer) if tokenizer else None)
     if template is not None and (own := template_of(export)) != template:

@@ -14,9 +14,10 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from titan.export.files import (
     SpecialTokens,
@@ -26,13 +27,17 @@ from titan.export.files import (
     make_config,
     make_generation_config,
 )
-from titan.export.parity import held_out_tokens, measure
+from titan.export.parity import Parity, ParityError, held_out_tokens, measure
 from titan.models.huggingface import HuggingFaceModel, hugging_face_model, refusal
 from titan.process.quiet import quiet_transformers
 from titan.weights.native import load_native
 from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from titan.weights.disk_tensors import DiskTensors
 
 SHARD_SIZE = 5_000_000_000
 """Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
@@ -84,6 +89,7 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
     if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise foreign(out, "export")
     tokens = SpecialTokens.read(tokenizer, model.end_of_turn)
+    trained = load_tokenizer(tokenizer)
     config = make_config(model.name, model.args, tokens, model.seq_len)
     partial, mapped = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.mapped")
     for folder in (partial, mapped):
@@ -98,10 +104,11 @@ def export_model(model: TrainedModel, out: Path) -> ExportReport:
         # The copies have no name here, so that they are freed as soon as they are written.
         _write_model(partial, family, config, {key: disk.stored(value) for key, value in renamed}, tokens)
         export_tokenizer(tokenizer, partial, model.chat_template)
-        check_tokenizer(partial)
+        check_tokenizer(partial, trained)
         make_readable(partial)
-        parity = measure(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)
-        parity.check(out)
+        parity = compare(native, model.to_transformers, partial, held_out_tokens(model.held_out), weights, disk)
+        if failures := parity.failures():
+            raise ParityError(f"{out}: the exported model isn't the trained one: {'; '.join(failures)}")
         put_in_place(partial, out)
     finally:
         for folder in (partial, mapped):
@@ -142,6 +149,32 @@ def _write_model(
     model.generation_config = make_generation_config(tokens)
     model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD_SIZE, save_original_format=False)
     add_rope_for_transformers_4(folder)
+
+
+def compare(
+    native: Any,
+    adapter: Any,
+    folder: Path,
+    held_out: Any | None = None,
+    weights: Mapping[str, Any] | None = None,
+    disk: DiskTensors | None = None,
+) -> Parity:
+    """Loads an exported folder as any user does, and compares it with the native model (:mod:`titan.export.parity`).
+
+    ``adapter`` is torchtitan's state dict adapter of the family. If LoRA's adapters were merged for the export,
+    ``weights`` has the result by native name; ``native`` computes with them unmerged. ``disk`` takes the experts that
+    are joined on loading; by default memory does.
+    """
+    import torch
+
+    from titan.weights.disk_tensors import OnDisk
+    from titan.weights.hf_folder import changed_weights, load_folder
+
+    with nullcontext() if disk is None else OnDisk(disk):
+        changed = changed_weights(folder, native.state_dict() if weights is None else weights, adapter)
+        exported, loading = load_folder(folder, torch.float32)
+    misfits = {"missing": loading["missing"], "unexpected": loading["unexpected"], "changed_tensors": changed}
+    return measure(native, exported, misfits, held_out)
 
 
 def make_readable(folder: Path) -> None:

@@ -7,6 +7,7 @@ then compares the two models' logits.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from titan.models.huggingface import hugging_face_model
 from titanflow.common.errors import DataError, Problem, StageFailed
 from titanflow.data.tokenizer.checks import encodes_otherwise
-from titanflow.data.tokenizer.tokenizer import copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, tokenizer_files
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 """Tokens that end a turn in common chat formats; a tokenizer's own ones end a generation."""
@@ -97,8 +98,8 @@ def make_generation_config(tokens: SpecialTokens) -> Any:
     )
 
 
-def check_tokenizer(folder: Path) -> None:
-    """Refuses an export whose tokenizer encodes differently in transformers than in training.
+def check_tokenizer(folder: Path, trained: LoadedTokenizer) -> None:
+    """Refuses an export whose tokenizer encodes differently in transformers than ``trained`` did in training.
 
     transformers chooses the class also by the model, and some classes split text in their own way.
 
@@ -107,7 +108,6 @@ def check_tokenizer(folder: Path) -> None:
     """
     from transformers import AutoTokenizer
 
-    trained = load_tokenizer(folder)
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if encodes_otherwise(loaded, trained):
         raise StageFailed(
@@ -131,7 +131,8 @@ def export_tokenizer(tokenizer: Path, folder: Path, chat_template: str | None = 
 
     ``chat_template`` is a text that replaces the tokenizer's own template.
     """
-    copy_tokenizer(tokenizer, folder)
+    for file in tokenizer_files(tokenizer):
+        shutil.copyfile(file, folder / file.name)
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     path = folder / "tokenizer_config.json"

@@ -1,22 +1,17 @@
-"""Measures whether an exported folder computes what the native model does, before the export is used.
+"""Measures whether an exported model computes what the native one does, before the export is used.
 
-The folder is loaded as any user loads it. Its logits, greedy continuation and weights are compared with the native
-model's in fp32. With random initial weights, rounding would hide mistakes of the conversion (swapped norms, lost RoPE
-scaling), so the tests scale them first; trained weights are sensitive enough.
+Logits and greedy continuation are compared in fp32. With random initial weights, rounding would hide mistakes of the
+conversion (swapped norms, lost RoPE scaling), so the tests scale them first; trained weights are sensitive enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from titanflow.common.errors import StageFailed
-
-if TYPE_CHECKING:
-    from titan.weights.disk_tensors import DiskTensors
 
 TOLERANCE = 1e-4
 """Bound on the relative error. A correct export stays below 3e-5; the mildest mistake tried, a tenfold eps, is 1e-3."""
@@ -77,10 +72,6 @@ class Parity:
             found.append("tie_word_embeddings in config.json is the opposite of what the model does")
         return found
 
-    def check(self, folder: Path) -> None:
-        if failures := self.failures():
-            raise ParityError(f"{folder}: the exported model isn't the trained one: " + "; ".join(failures))
-
     def figures(self) -> dict[str, float]:
         return {key: float(value) for key, value in asdict(self).items() if type(value) in (int, float)}
 
@@ -108,39 +99,19 @@ def held_out_tokens(rows: Path | None) -> Any | None:
     return np.array(np.load(rows / "tokens.npy", mmap_mode="r")[:POSITIONS])
 
 
-def measure(
-    native: Any,
-    adapter: Any,
-    folder: Path,
-    held_out: Any | None = None,
-    weights: Mapping[str, Any] | None = None,
-    disk: DiskTensors | None = None,
-) -> Parity:
-    """Loads an exported folder and compares it, in fp32 on the CPU, with the native model.
+def measure(native: Any, exported: Any, misfits: Mapping[str, Any], held_out: Any | None = None) -> Parity:
+    """Compares an exported model with the native one, in fp32 on the CPU.
 
-    ``adapter`` is torchtitan's state dict adapter of the family, ``held_out`` a 1-D numpy array of a text's token ids.
-    If LoRA's adapters were merged for the export, ``weights`` has the result by native name; ``native`` computes with
-    them unmerged. ``disk`` takes the experts that are joined on loading; by default memory does.
+    ``misfits`` has the names of the weights that are ``missing``, ``unexpected`` or changed (``changed_tensors``);
+    ``held_out`` a 1-D numpy array of a text's token ids.
     """
-    import torch
-
     from titan.models.routers import RoutedModel
-    from titan.weights.disk_tensors import OnDisk
-    from titan.weights.hf_folder import load_folder
 
-    with nullcontext() if disk is None else OnDisk(disk):
-        changed_tensors = _changed_tensors(native.state_dict() if weights is None else weights, adapter, folder)
-        exported, loading = load_folder(folder, torch.float32)
-    of_the_folder = {
-        "missing": loading["missing"],
-        "unexpected": loading["unexpected"],
-        "changed_tensors": changed_tensors,
-        "tied_alike": exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight),
-    }
+    tied_alike = exported.config.tie_word_embeddings == (native.output.weight is native.tok_embeddings.weight)
     positions = min(POSITIONS, exported.config.max_position_embeddings)
     for seed in range(ROUTED_TRIES if isinstance(native, RoutedModel) else 1):
         tokens = sample_tokens(native.model_args.vocab_size, positions, held_out, seed)
-        parity = Parity(**_compare(native, exported, tokens), **of_the_folder)
+        parity = Parity(**_compare(native, exported, tokens), **misfits, tied_alike=tied_alike)
         if not parity.failures():
             break
     return parity
@@ -176,13 +147,3 @@ def _greedy_agreement(native: Any, exported: Any, prompt: Any, count: int, tie: 
     logits = native(generated[:, :-1])[0, prompt.shape[1] - 1 :]
     chosen = logits.gather(1, generated[0, prompt.shape[1] :, None]).squeeze(1)
     return float((logits.max(-1).values - chosen <= tie).double().mean())
-
-
-def _changed_tensors(wanted: Mapping[str, Any], adapter: Any, folder: Path) -> tuple[str, ...]:
-    """Names of native weights that ``from_hf`` doesn't restore to the bit from the export."""
-    import torch
-
-    from titan.weights.hf_folder import from_folder
-
-    back = from_folder(folder, wanted, adapter)
-    return tuple(sorted(key for key, value in back if value is None or not torch.equal(wanted[key], value)))

@@ -150,6 +150,7 @@ def check_model(folder: Path, greedy: Any) -> list[Check]:
     from titan.export.files import check_tokenizer
     from titan.process.quiet import quiet_transformers
     from titan.weights.hf_folder import load_folder
+    from titanflow.data.tokenizer.tokenizer import load_tokenizer
 
     quiet_transformers()
     loaded: list[Any] = []
@@ -163,7 +164,7 @@ def check_model(folder: Path, greedy: Any) -> list[Check]:
         return f"{type(found).__name__} of {found.num_parameters():,} parameters, no weight missing or unexpected"
 
     def tokenizer() -> str:
-        check_tokenizer(folder)
+        check_tokenizer(folder, load_tokenizer(folder))
         return "encodes as it did in training"
 
     checks = [_attempt("loads", model), _attempt("tokenizer", tokenizer)]

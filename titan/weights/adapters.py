@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torchtitan.components.checkpoint import ModelWrapper
 
@@ -25,7 +23,7 @@ from titan.weights.grown_weights import (
     with_mean_rows,
     with_rows,
 )
-from titan.weights.stage_model import Adapter, Weights
+from titan.weights.stage_model import Adapter, Weights, load_quietly
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.config.checks.lora import scaling
 from titanflow.run.checkpoints import differences, refuse_other
@@ -59,7 +57,7 @@ def load_weights(model_parts: list[nn.Module], weights: Weights, to_transformers
         state = tied_as_one(read_hugging_face(state, weights.whole, to_transformers), own)
     else:
         check_weights(weights.whole, state)
-        load_quietly(state, weights.whole)
+        weights.load_whole(state)
     for adapter in weights.adapters:
         state = adapter_sized(state, own, adapter)
         merge_adapter(state, adapter)
@@ -102,7 +100,7 @@ def merge_adapter(state: State, adapter: Adapter) -> None:
     stored = adapter.stored
     own = {key: state[key] for key in stored if not is_adapter(key)}
     pairs = {key: torch.empty(size) for key, size in stored.items() if is_adapter(key)}
-    load_quietly({**own, **pairs}, adapter.checkpoint)
+    adapter.load({**own, **pairs})
     factor = scaling(adapter.settings)
     for name in adapted_names(stored):
         weight = state[f"{name}.weight"]
@@ -129,11 +127,3 @@ def check_adapter(adapter: Adapter, state: State) -> None:
     clauses = differences(stored, wanted) if names else ["has none"]
     hint = "the stage's run.yaml has to be the one that it was trained with"
     refuse_other(clauses, adapter.checkpoint, f"no adapters of rank {rank} for this model", hint)
-
-
-def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:
-    """Loads keys of a checkpoint into ``state``, each rank by itself where there is no process group."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        place = {"storage_reader": reader} if reader else {"checkpoint_id": checkpoint}
-        dcp.load(state, **place, no_dist=not torch.distributed.is_initialized())

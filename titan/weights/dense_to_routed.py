@@ -16,8 +16,9 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torchtitan.tools.logging import logger
 
-from titan.weights.adapters import load_quietly, read_hugging_face
+from titan.weights.adapters import read_hugging_face
 from titan.weights.hf_folder import HEAD, stored_shapes
+from titan.weights.stage_model import load_quietly
 from titanflow.architectures.base import BaseArchitecture
 from titanflow.architectures.outside_base import trained_as
 from titanflow.run.checkpoints import differences, refuse_other, stored_model

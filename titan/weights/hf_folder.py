@@ -77,6 +77,14 @@ def from_folder(folder: Path, wanted: State, adapter: Any) -> Iterator[tuple[str
         yield from ((key, native.get(key)) for key in layer)
 
 
+def changed_weights(folder: Path, wanted: State, adapter: Any) -> tuple[str, ...]:
+    """The native names of weights that the folder doesn't give back to the bit."""
+    import torch
+
+    back = from_folder(folder, wanted, adapter)
+    return tuple(sorted(key for key, value in back if value is None or not torch.equal(wanted[key], value)))
+
+
 def check_hf_weights(folder: Path, spec: Any, model_args: Any) -> None:
     """Refuses a folder that doesn't hold exactly the weights of the model of a family's ``TrainSpec``.
 

@@ -59,7 +59,7 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
         spare = {"output.weight"} - set(weights.stored) if getattr(args, "enable_weight_tying", False) else set()
         wanted = {key: tuple(value.shape) for key, value in state.items() if key not in spare}
         refuse_other(differences(weights.stored, wanted), weights.whole)
-        adapters.load_quietly({key: value for key, value in state.items() if key in weights.stored}, weights.whole)
+        weights.load_whole({key: value for key, value in state.items() if key in weights.stored})
     for adapter in weights.adapters[:-1]:
         state = adapters.adapter_sized(state, own, adapter)
         adapters.merge_adapter(state, adapter)
@@ -69,5 +69,5 @@ def load_native(model: TrainedModel, disk: DiskTensors | None = None) -> Any:
         adapters.check_adapter(adapter, state)
         add_adapters(native, adapter.settings)
         adapted = native.state_dict()
-        adapters.load_quietly({key: adapted[key] for key in adapter.stored}, adapter.checkpoint)
+        adapter.load({key: adapted[key] for key in adapter.stored})
     return native

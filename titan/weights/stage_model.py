@@ -6,6 +6,7 @@ on down to a checkpoint that holds a whole model.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,10 @@ class Adapter:
         """The shapes of what the checkpoint holds of the model, by key."""
         return stored_model(self.checkpoint)
 
+    def load(self, state: dict[str, Any]) -> None:
+        """Fills ``state`` with what the checkpoint holds under its keys."""
+        load_quietly(state, self.checkpoint)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -75,6 +80,10 @@ class Weights:
     def stored(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what ``whole`` holds of the model, by key, if it is a ``step-N`` folder."""
         return stored_model(self.whole)
+
+    def load_whole(self, state: dict[str, Any]) -> None:
+        """Fills ``state`` with what ``whole``, a ``step-N`` folder, holds under its keys."""
+        load_quietly(state, self.whole)
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,17 @@ def end_of_turn(run: StageRun) -> tuple[int, ...]:
     """The tokens that ended the stage's trained turns."""
     folder = run.data.train
     return tuple(read_info(folder).ends_of_turn) if folder and is_complete(folder) else ()
+
+
+def load_quietly(state: dict[str, Any], checkpoint: Path, reader: Any = None) -> None:
+    """Loads keys of a checkpoint into ``state``, each rank by itself where there is no process group."""
+    import torch.distributed as dist
+    from torch.distributed import checkpoint as dcp
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        place = {"storage_reader": reader} if reader else {"checkpoint_id": checkpoint}
+        dcp.load(state, **place, no_dist=not dist.is_initialized())
 
 
 def named_weights(path: Path) -> Weights:

@@ -23,7 +23,7 @@ from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data.files.local_files import Ending, local_files
 from titanflow.data.held_out.eval_items import named_files
 from titanflow.data.stdlib.text import source_files, stdlib_folder
-from titanflow.data.tokenizer.tokenizer import GIVEN_FILES, check_tokenizer, check_vocab_size
+from titanflow.data.tokenizer.tokenizer import check_tokenizer, check_vocab_size, tokenizer_files
 
 DATA_VERSION = 8
 """Raise it whenever the same data would be prepared into other bytes."""
@@ -117,8 +117,7 @@ def given_files(path: str | Path) -> dict[str, str]:
     Raises:
         DataError: it is no tokenizer.
     """
-    folder = check_tokenizer(path)
-    return {name: file_digest(folder / name) for name in GIVEN_FILES if (folder / name).is_file()}
+    return {file.name: file_digest(file) for file in tokenizer_files(check_tokenizer(path))}
 
 
 def prepared_folder(workspace: Path | str, data: Mapping[str, Any], fingerprint: str) -> Path:

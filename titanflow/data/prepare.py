@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -45,7 +46,7 @@ from titanflow.data.tokenizer.tokenizer import (
     CONFIG_FILE,
     add_special_tokens,
     check_vocab_size,
-    copy_tokenizer,
+    tokenizer_files,
     train_tokenizer,
 )
 from titanflow.run.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
@@ -157,7 +158,8 @@ class Preparation:
             return plan.folder if plan else None
         folder = together.enter_context(staged_folder(plan.folder, CONFIG_FILE))
         if given := _given_tokenizer(plan):
-            copy_tokenizer(given, folder)
+            for file in tokenizer_files(given):
+                shutil.copyfile(file, folder / file.name)
             add_special_tokens(folder, plan.new_special_tokens)
             return folder
         with timed(f"tokenizer: a vocabulary of {plan.vocab_size}"):

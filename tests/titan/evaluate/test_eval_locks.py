@@ -10,6 +10,7 @@ from tiny_exports import write_byte_tokenizer
 from titan.evaluate.locks import check_locked
 from titan.export.files import SpecialTokens, export_tokenizer, make_generation_config
 from titanflow.architectures.base import tokenizer_digest
+from titanflow.common.digests import folder_digests
 from titanflow.common.errors import DataError
 from titanflow.run.contract import PreparedData, StageRun
 from titanflow.run.training import read_training
@@ -34,6 +35,10 @@ def stage(tmp_path: Path) -> Path:
     return stage
 
 
+def look(stage: Path) -> None:
+    check_locked(read_training(stage), stage / "export", folder_digests(stage / "export"), "sft")
+
+
 def generation(**changes: object) -> Callable[[Path], object]:
     def change(export: Path) -> None:
         path = export / "generation_config.json"
@@ -52,7 +57,7 @@ def tokenizer(export: Path) -> None:
 
 
 def test_what_was_exported_is_what_was_recorded(stage: Path) -> None:
-    check_locked(read_training(stage), stage / "export", "sft")
+    look(stage)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_a_change_is_refused_by_name_with_what_was_recorded(
     change(stage / "export")
 
     with pytest.raises(DataError) as caught:
-        check_locked(read_training(stage), stage / "export", "sft")
+        look(stage)
 
     assert says in str(caught.value)
     assert "models.sft" in str(caught.value)
@@ -83,15 +88,15 @@ def test_a_change_is_refused_by_name_with_what_was_recorded(
 
 def test_before_a_stage_has_finished_its_run_file_counts(stage: Path) -> None:
     (stage / "result.json").unlink()
-    check_locked(read_training(stage), stage / "export", "sft")
+    look(stage)
     tokenizer(stage / "export")
 
     with pytest.raises(DataError, match="the tokenizer has the SHA-256"):
-        check_locked(read_training(stage), stage / "export", "sft")
+        look(stage)
 
 
 def test_what_left_no_record_is_not_compared(stage: Path) -> None:
     shutil.rmtree(stage.parent / "chats")
     shutil.rmtree(stage.parent / "tokenizer")
     template("another")(stage / "export")
-    check_locked(read_training(stage), stage / "export", "sft")
+    look(stage)

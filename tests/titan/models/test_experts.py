@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from titan.models.experts import keep_biases, mixtures, uncounted
 from titan.patches import apply_patches
-from titan.weights.adapters import load_quietly
+from titan.weights.stage_model import load_quietly
 from titanflow.run.checkpoints import stored_model
 from titanflow.run.contract import StageRun
 from titanflow.run.results import TrainResult, read_result

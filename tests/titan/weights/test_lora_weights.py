@@ -37,7 +37,7 @@ def by_hand(weight, state, name, factor):
 
 
 def stored(folder):
-    from titan.weights.adapters import load_quietly
+    from titan.weights.stage_model import load_quietly
     from titanflow.run.checkpoints import stored_model
 
     state = {key: torch.empty(size) for key, size in stored_model(step(folder)).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.source import ROW
 from titanflow.data.files.sources import FILE, PLACE, Source, SourceFile
-from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 END = "<|im_end|>"
 LLAMA3_TOKENS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>")
@@ -86,7 +87,7 @@ def spoken(encoder: ChatEncoder, conversation: Conversation | list[dict[str, Any
 def add_special_tokens(source: Path, folder: Path, tokens: tuple[str, ...] = LLAMA3_TOKENS) -> LoadedTokenizer:
     """A copy of a tokenizer with more special tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    copy_tokenizer(source, folder)
+    shutil.copytree(source, folder, dirs_exist_ok=True)
     description = json.loads((folder / "tokenizer.json").read_text())
     first = len(description["model"]["vocab"])
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from titanflow.common.errors import DataError
 from titanflow.data import prepare as stage
 from titanflow.data.dataset_info import read_info
 from titanflow.data.prepared import PreparedRows
-from titanflow.data.tokenizer.tokenizer import copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import load_tokenizer
 from titanflow.run.contract import StageRun
 from titanflow.run.results import read_result
 
@@ -117,7 +118,7 @@ def test_columns_that_no_document_is_read_from_are_shown(
 def test_a_given_tokenizer_is_copied_and_used(
     prepare_run: Callable[..., StageRun], text: dict[str, Any], tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    copy_tokenizer(tokenizer_folder, tmp_path)
+    shutil.copytree(tokenizer_folder, tmp_path, dirs_exist_ok=True)
     run = prepare_run(text, tokenizer=str(tmp_path))
     stage.prepare(run)
     assert folder_digests(Path(run.config["tokenizer"]["folder"])) == folder_digests(tokenizer_folder)
@@ -131,7 +132,7 @@ def test_a_tokenizer_that_no_export_could_have_is_refused_before_anything_is_wri
 ) -> None:
     given = tmp_path / "given"
     given.mkdir()
-    copy_tokenizer(tokenizer_folder, given)
+    shutil.copytree(tokenizer_folder, given, dirs_exist_ok=True)
     described, config = (json.loads((given / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
     (given / "tokenizer_config.json").write_text(json.dumps(config | flags))
     described["added_tokens"][0] |= {key: flags[key] for key in ("single_word",) if key in flags}

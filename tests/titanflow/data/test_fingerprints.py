@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import pytest
 from titanflow.common.errors import DataError
 from titanflow.data import fingerprints
 from titanflow.data.fingerprints import data_fingerprint, data_name, prepared_folder, tokenizer_fingerprint
-from titanflow.data.tokenizer.tokenizer import copy_tokenizer
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_trained_tokenizer_depends_on_text_and_size(text: dict[str, Any]) -> N
 
 
 def test_a_given_tokenizer_depends_on_its_files(tokenizer_folder: Path, tmp_path: Path) -> None:
-    copy_tokenizer(tokenizer_folder, tmp_path)
+    shutil.copytree(tokenizer_folder, tmp_path, dirs_exist_ok=True)
     given = {"path": str(tmp_path)}
     first = tokenizer_fingerprint(given, {}, 0)
     assert first == tokenizer_fingerprint({"path": str(tokenizer_folder)}, {}, 0)

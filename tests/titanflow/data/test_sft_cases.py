@@ -7,6 +7,7 @@ Those of the model's side (23, 25 to 30 and 35) are tested where the model is, 3
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import read_info
 from titanflow.data.files.tokenise_text import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
-from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "unmarked": UNMARKED, "forgetful": FORGETFUL}
 ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "unmarked": "<|im_end|>", "forgetful": "<|im_end|>"}
@@ -178,7 +179,7 @@ def test_case_10_a_pad_that_is_the_end_of_text_is_trained_where_it_is_real(
 ) -> None:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    copy_tokenizer(llama3_tokenizer.folder, folder)
+    shutil.copytree(llama3_tokenizer.folder, folder, dirs_exist_ok=True)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     ends = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config | ends))

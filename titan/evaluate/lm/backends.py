@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ class Loading:
 
     ``trained_here``: in training only the end of text came before a document, so a text's first token is scored after
     that one; a foreign model follows its tokenizer. ``trusted``: transformers may run the folder's Python files.
+    ``digests`` has the SHA-256 of each of the folder's files before anything was scored.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Loading:
     seed: int = 1234
     trained_here: bool = True
     trusted: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_lm(loading: Loading, ranks: Ranks) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from titan.evaluate.lm.backends import Loading
-from titanflow.common.digests import digest, file_digest
+from titanflow.common.digests import digest
 
 CACHE_FOLDER = "answers"
 """Lies beside the stages' folders, so that it outlives a stage that runs again."""
@@ -25,10 +25,8 @@ VERSION = 2
 
 def model_digest(loading: Loading) -> str:
     """Covers every file of a model, how it is loaded, and the libraries' versions."""
-    folder = loading.folder
-    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
     how = [loading.backend, loading.dtype, loading.trained_here]
-    return digest([VERSION, files, how, [version(package) for package in PACKAGES]])
+    return digest([VERSION, loading.digests, how, [version(package) for package in PACKAGES]])
 
 
 @contextlib.contextmanager

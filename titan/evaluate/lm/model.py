@@ -57,6 +57,11 @@ def model_loadings(run: StageRun, settings: Evaluate) -> dict[str, Loading]:
 def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) -> Loading:
     commits, is_native = settings.remote_code, settings.backend == "native"
     folder = _checkpoint(run, name, given) if is_native else _export(run, name, given, commits)
+    digests = folder_digests(folder)
+    training = Training.of(_stage(run, name)) if given is None and not is_native else None
+    # Nothing is left to ask of the very files that training recorded.
+    if training is not None and digests != (training.result and training.result.export_digests):
+        check_locked(training, folder, digests, name)
     origin = run.origins.get("models", "")
     return Loading(
         folder,
@@ -67,6 +72,7 @@ def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) ->
         seed=settings.seed,
         trained_here=is_native or not isinstance(settings.models, Mapping),
         trusted=not is_native and trust_remote_code(folder, f"models.{name}", origin, commits),
+        digests=digests,
     )
 
 
@@ -88,13 +94,10 @@ def _stage_export(run: StageRun, name: str) -> Path:
     stage = _stage(run, name)
     if is_hugging_face(stage):
         return stage
-    training, folder = Training.of(stage), stage / EXPORT_FOLDER
+    folder = stage / EXPORT_FOLDER
     if not (folder / CONFIG_FILE).is_file():
         logger.info("%s has no export yet: exporting its newest checkpoint", stage)
-        training = training or read_training(stage)
-        export_model(trained_model(training, newest_checkpoint(stage / "checkpoint")), folder)
-    if training is not None:
-        check_locked(training, folder, name)
+        export_model(trained_model(read_training(stage), newest_checkpoint(stage / "checkpoint")), folder)
     return folder
 
 
@@ -164,12 +167,12 @@ def evaluate_task(
     )
 
 
-def check_unchanged(folders: Mapping[str, Path], digests: Mapping[str, Mapping[str, str]]) -> None:
-    """Raises :class:`StageFailed` if a folder's files aren't those of ``digests`` any more."""
-    for name, folder in folders.items():
-        now = folder_digests(folder)
-        if changed := sorted(file for file in {*now, *digests[name]} if now.get(file) != digests[name].get(file)):
+def check_unchanged(models: Mapping[str, Loading]) -> None:
+    """Raises :class:`StageFailed` if a folder's files aren't those any more that were loaded."""
+    for name, loading in models.items():
+        now, before = folder_digests(loading.folder), loading.digests
+        if changed := sorted(file for file in {*now, *before} if now.get(file) != before.get(file)):
             raise StageFailed(
-                f"{folder}: {', '.join(changed)} changed while {name} was evaluated, so the scores belong to no "
-                "version of it. Evaluate again while nothing writes there."
+                f"{loading.folder}: {', '.join(changed)} changed while {name} was evaluated, so the scores belong to "
+                "no version of it. Evaluate again while nothing writes there."
             )

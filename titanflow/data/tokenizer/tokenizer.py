@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ GIVEN_FILES = (
     *(TOKENIZER_FILE, CONFIG_FILE, TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model"),
 )
-"""The files that are copied from a given tokenizer's folder."""
+"""The files that a tokenizer may consist of."""
 _SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 # Texts handed to the trainer at a time: fewer mean more calls, more take more memory.
 _TRAINING_BATCH = 256
@@ -151,11 +150,9 @@ def described_size(folder: Path) -> int:
     return max((*ids, *added), default=-1) + 1
 
 
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copies the files of a tokenizer as they are."""
-    for name in GIVEN_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a tokenizer's folder that are the tokenizer's."""
+    return [folder / name for name in GIVEN_FILES if (folder / name).is_file()]
 
 
 def add_special_tokens(folder: Path, tokens: list[str]) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_stage import write_checkpoint
+from finished_stage import finish_training, write_checkpoint
 from tiny_exports import model_at, save_checkpoint, sensitised, tiny_args, write_byte_tokenizer
 
 import titan.evaluate.lm.model
@@ -11,6 +11,8 @@ from titan.evaluate.lm.backends import load_lm
 from titan.evaluate.lm.model import model_loadings
 from titan.evaluate.ranks import Ranks
 from titan.export.export import export_model
+from titanflow.architectures.base import tokenizer_digest
+from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.run.contract import StageRun
@@ -93,13 +95,33 @@ def test_the_native_backend_refuses_what_is_no_checkpoint(run: StageRun, tmp_pat
         model_folders(run, Evaluate(backend="native", models={"a": str(tmp_path / "sft")}))
 
 
-def test_an_export_whose_tokenizer_was_swapped_is_refused(run: StageRun, tmp_path: Path) -> None:
+def test_models_in_the_hubs_cache_are_told_apart_by_what_their_links_hold(run: StageRun, tmp_path: Path) -> None:
+    """Otherwise the scores that were kept for one would be taken for the other's."""
+    models = {}
+    for name in ("a", "b"):
+        blob, snapshot = tmp_path / f"blob-{name}", tmp_path / name
+        blob.write_text(json.dumps({"name": name}))
+        snapshot.mkdir()
+        (snapshot / "config.json").symlink_to(blob)
+        models[name] = str(snapshot)
+
+    first, second = (one.digests for one in model_loadings(run, Evaluate(models=models)).values())
+
+    assert set(first) == set(second) == {"config.json"}
+    assert first != second
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_export_whose_tokenizer_was_swapped_is_refused(run: StageRun, tmp_path: Path, recorded: bool) -> None:
     args = tiny_args("llama3")
     stage = tmp_path / "sft"
     tokenizer = write_byte_tokenizer(stage / "tokenizer")
     checkpoint = save_checkpoint(sensitised("llama3", args), stage / "checkpoint" / "step-1")
     export_model(model_at(checkpoint, "llama3", args, tokenizer), stage / "export")
     StageRun(stage="sft", experiment="e", run="r", folder=stage, tokenizer=tokenizer).write()
+    if recorded:
+        digests = {"tokenizer_digest": tokenizer_digest(tokenizer), "export_digests": folder_digests(stage / "export")}
+        finish_training(stage, stage="sft", tokenizer=tokenizer, **digests)
     run.stages = {"sft": stage}
     assert model_folders(run, Evaluate(models=["sft"])) == {"sft": stage / "export"}
 

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeli
 import titan.weights.hf_folder
 from titan.evaluate.lm.backends import Loading, load_lm
 from titan.evaluate.ranks import Ranks
-from titan.export.export import export_model
-from titan.export.parity import TOLERANCE, measure
+from titan.export.export import compare, export_model
+from titan.export.parity import TOLERANCE
 from titan.models.registry import train_spec
 from titanflow.architectures.remote_code import own_code
 from titanflow.common.errors import ConfigError
@@ -107,7 +107,7 @@ def held_out() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_right_export_passes(exports: dict[str, Exported], kind: str) -> None:
-    parity = measure(*exports[kind], held_out())
+    parity = compare(*exports[kind], held_out())
 
     assert parity.failures() == []
     assert parity.relative_error < 2e-5
@@ -149,9 +149,9 @@ def test_a_mistake_in_the_modelling_file_is_caught(
     (exported.folder / file).write_text(source)
 
     with pytest.raises(ConfigError, match="brings code of its own"):
-        measure(*exported, held_out())
+        compare(*exported, held_out())
     monkeypatch.setattr(titan.weights.hf_folder, "trust_remote_code", lambda folder: True)
-    parity = measure(*exported, held_out())
+    parity = compare(*exported, held_out())
 
     assert parity.relative_error > 100 * TOLERANCE
     assert any("relative error is" in failure for failure in parity.failures())
@@ -178,7 +178,7 @@ def test_what_was_loaded_is_saved_with_its_modelling_files(
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).save_pretrained(tmp_path)
 
     assert {path.name for path in tmp_path.glob("*.py")} == FILES[family_of(kind)]
-    assert measure(exports[kind].native, exports[kind].adapter, tmp_path).failures() == []
+    assert compare(exports[kind].native, exports[kind].adapter, tmp_path).failures() == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from transformers import AutoTokenizer
 from titanflow.common.errors import DataError
 from titanflow.data.chat.encoder import ChatEncoder, ChatRefused
 from titanflow.data.chat.layout import Conversation
-from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_a_prompt_with_a_thinking_suffix_is_refused_where_the_row_has_none(token
 
 
 def test_a_begin_token_of_the_template_comes_once(tokenizer_folder: Path, tmp_path: Path) -> None:
-    copy_tokenizer(tokenizer_folder, tmp_path)
+    shutil.copytree(tokenizer_folder, tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|endoftext|>"}))
     encoded = own(load_tokenizer(tmp_path), "{{ bos_token }}" + BODY + ANSWER + REST + PROMPT).encode(chat("Q", "A"))
@@ -261,7 +262,7 @@ def test_a_conversation_without_a_turn_to_train_has_an_empty_mask(encoder: ChatE
 
 
 def test_special_tokens_that_swallow_space_do(tokenizer_folder: Path, tmp_path: Path) -> None:
-    copy_tokenizer(tokenizer_folder, tmp_path)
+    shutil.copytree(tokenizer_folder, tmp_path, dirs_exist_ok=True)
     description = json.loads((tmp_path / "tokenizer.json").read_text())
     for token in description["added_tokens"]:
         token["rstrip"] = token["content"] in ("<|im_end|>", "<|im_start|>")

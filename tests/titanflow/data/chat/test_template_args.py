@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from titanflow.config.files.template_args import names_of, with_defaults
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.render import ChatRefused
-from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 
 MESSAGES = [{"role": "user", "content": "Q"}]
 
@@ -43,7 +44,7 @@ def test_the_exports_tokenizer_asks_as_training_did(tokenizer: LoadedTokenizer, 
     asks = CHATML + "{% if add_generation_prompt and not (thinks | default(true)) %}"
     asks += "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     template = with_defaults(asks, {"thinks": False})
-    copy_tokenizer(tokenizer.folder, tmp_path)
+    shutil.copytree(tokenizer.folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "chat_template.jinja").write_text(template)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     asked = loaded.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)

@@ -63,7 +63,7 @@ def exported(folder: Path, out: Path) -> Any:
     out.mkdir()
     export_tokenizer(folder, out)
     LlamaConfig().save_pretrained(out)
-    check_tokenizer(out)
+    check_tokenizer(out, load_tokenizer(folder))
     return AutoTokenizer.from_pretrained(out)
 
 

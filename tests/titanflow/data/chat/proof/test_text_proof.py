@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from titanflow.data.chat.proof.text_proof import TextProof
 from titanflow.data.chat.source import ROW
 from titanflow.data.chat.tokenise import REFUSED, ChatPlan, encode_rows
 from titanflow.data.files.sources import FILE, PLACE
-from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, copy_tokenizer, load_tokenizer
+from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 SUN = {"role": "tool", "content": '{"sky": "sun"}'}
 CALLED = [*turns("Weather?", system="Be brief."), call("weather", city="Köln", days=2), SUN, *turns("x", "Sun.")[1:]]
@@ -214,7 +215,7 @@ LOSSY = {
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_tokenizer_that_loses_text_changes_nothing(tokenizer_folder: Path, tmp_path: Path, name: str) -> None:
-    copy_tokenizer(tokenizer_folder, tmp_path)
+    shutil.copytree(tokenizer_folder, tmp_path, dirs_exist_ok=True)
     description = json.loads((tmp_path / "tokenizer.json").read_text()) | LOSSY[name]
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))
     loaded = load_tokenizer(tmp_path)
