@@ -275,7 +275,7 @@ def test_a_secret_reaches_the_stage_and_stands_nowhere(cluster: LocalKubernetes,
 
 def dry(folder: Path, **settings: Any) -> tuple[list[str], list[str]]:
     found = jobset_dry_run.dry_run(["true"], asked(folder, **settings))
-    return found.refused, found.unasked
+    return found.refused, found.warnings
 
 
 def test_a_dry_run_creates_nothing(cluster: LocalKubernetes, folder: Path) -> None:
@@ -300,14 +300,24 @@ def test_what_a_dry_run_refuses(cluster: LocalKubernetes, folder: Path) -> None:
 
 def test_what_a_dry_run_may_not_ask_is_said(cluster: LocalKubernetes, folder: Path) -> None:
     cluster.forbidden |= {"create pods", "get persistentvolumeclaims"}
-    refused, unasked = dry(folder)
+    refused, warnings = dry(folder)
     assert refused == []
-    assert [one.partition(":")[0] for one in unasked] == ["its claim data", "its pods"]
+    asked_about = [one.removeprefix("Kubernetes couldn't be asked about ").partition(":")[0] for one in warnings]
+    assert asked_about == ["its claim data", "its pods"]
     cluster.forbidden.clear()
     cluster.pod_refusal = 'pods "x" is forbidden: exceeded quota: gpus'
-    assert dry(folder) == ([], ['its pods: pods "x" is forbidden: exceeded quota: gpus'])
+    assert "its pods: " + cluster.pod_refusal in dry(folder)[1][0]
     cluster.fail("POST .*", 503)
-    assert dry(folder) == ([], ["planted 503"])
+    assert dry(folder) == ([], ["Kubernetes couldn't be asked: planted 503"])
+
+
+def test_a_token_that_no_pod_will_have_is_told(
+    cluster: LocalKubernetes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_this_machine")
+    (told,) = dry(folder)[1]
+    assert told.startswith("HF_TOKEN of this environment won't be in the pods")
+    assert dry(folder, secrets=["hub"]) == ([], [])
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "contexts: [", "apiVersion: v1\nkind: Config\n"])

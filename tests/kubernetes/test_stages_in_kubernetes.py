@@ -189,6 +189,6 @@ def test_what_kubernetes_refuses_is_refused_in_the_plan(
     cluster.fail("POST .*", 503, times=99)
     status, said = planned()
     assert status == 0
-    assert "Kubernetes couldn't be asked about the job: planted 503" in said
+    assert "Kubernetes couldn't be asked: planted 503" in said
     assert not run.folder.exists()
     assert cluster.jobsets == {}

@@ -161,6 +161,8 @@ def script(command: Sequence[str], resources: Resources) -> str:
         f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         'node="${JOB_COMPLETION_INDEX:-0}" log=' + shlex.quote(str(resources.log)),
         f'[ "$node" = 0 ] || log={folder}/job-{job}.node-"$node".log',
+        # A queue may have taken the job's place away, and given it back.
+        f'[ "$node" != 0 ] || rm -f {folder}/job-{job}.status',
         *_meeting(resources),
         f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
         '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',

@@ -68,6 +68,11 @@ def script(command: Sequence[str], resources: Resources) -> str:
     return "\n".join(lines) + "\n"
 
 
+def submitted(command: Sequence[str], resources: Resources) -> str:
+    """The command that submits a job, and the job's script."""
+    return f"{shlex.join([*submission(resources), SCRIPT_FILE])}\n\n{script(command, resources)}"
+
+
 def can_ask() -> bool:
     """Whether jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
@@ -86,8 +91,8 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
             timeout=DRY_RUN_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return DryRun(unasked=[f"sbatch gave no answer in {DRY_RUN_SECONDS:g} s"])
+        return DryRun(warnings=[f"Slurm couldn't be asked: sbatch gave no answer in {DRY_RUN_SECONDS:g} s"])
     said = "; ".join(done.stderr.strip().splitlines())
     if not done.returncode:
         return DryRun()
-    return DryRun(unasked=[said]) if "contact" in said else DryRun(refused=[said])
+    return DryRun(warnings=[f"Slurm couldn't be asked: {said}"]) if "contact" in said else DryRun(refused=[said])
