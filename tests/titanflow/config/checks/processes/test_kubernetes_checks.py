@@ -78,6 +78,8 @@ def test_what_kubernetes_would_not_take_is_refused(settings: dict[str, Any], exp
     [
         (["kubernetes.image=x"], "kubernetes.image: found 'x', and launcher.kind is local: nothing reads it"),
         (["kind=kubernetes", "slurm.partition=gpu"], "slurm.partition: found 'gpu', and launcher.kind is kubernetes"),
+        (["kind=kubernetes", "node_rank=1"], "node_rank: found 1, and launcher.kind is kubernetes"),
+        (["kind=slurm", "share_device=true"], "share_device: found True, and launcher.kind is slurm"),
         (["kind=kubernetes", "kubernetes.imgae=x"], "kubernetes.imgae: unknown key"),
     ],
 )
