@@ -177,7 +177,7 @@ def test_what_kubernetes_refuses_is_refused_in_the_plan(
 
     status, said = planned()
     assert status == 0, said
-    assert "as a job of kubernetes, 2 nodes of 1 process" in said
+    assert "as a job of kubernetes, 2 nodes of 1 process without GPUs" in said
     status, said = planned("launcher.kubernetes.namespace=nowhere")
     assert status == 2
     assert 'pretrain.launcher: Kubernetes wouldn\'t take the job: namespaces "nowhere" not found' in said
