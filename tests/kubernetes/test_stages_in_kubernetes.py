@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,12 +78,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_tiny_experiment(folder)
     return folder
-
-
-@pytest.fixture
-def cluster() -> Iterator[LocalKubernetes]:
-    with LocalKubernetes() as cluster:
-        yield cluster
 
 
 def in_cluster(root: Path, prefect_home: Path, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:

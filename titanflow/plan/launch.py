@@ -22,6 +22,8 @@ MODULES = {
 }
 STAGE_FOLDER = "TITANFLOW_STAGE_FOLDER"
 """Environment variable with the folder that a process writes into: identifies a stage's processes."""
+JOB = "TITANFLOW_JOB"
+"""Environment variable with the id of the job that a process belongs to, where the cluster gives it none."""
 OF_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
 """For each process: logs are written at once and in UTF-8, and nothing is imported from its folder."""
 
