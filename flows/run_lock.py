@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, JOB_ID, Watch, sign_of_life
+from flows.sign_of_life import DEAD_SECONDS, HOLDER_FILE, Watch, job_of, sign_of_life
 from titanflow.common.errors import ConfigError, Problem, StageFailed
 from titanflow.common.file_lock import LOCK_FILE, sign, take
 from titanflow.plan.launch import STAGE_FOLDER
@@ -78,7 +78,7 @@ def _writers(folder: Path) -> str:
             # A stage's process is known by its run.yaml, its children by their environment.
             environ = process.environ()
             # A cluster's job on this machine outlives its flow: the next one follows it.
-            if environ.get(JOB_ID) != os.environ.get(JOB_ID):
+            if job_of(environ) != job_of(os.environ):
                 continue
             if files & set(process.cmdline()) or environ.get(STAGE_FOLDER) in stages:
                 found.append(process.pid)

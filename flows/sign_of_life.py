@@ -13,14 +13,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from titanflow.common.files import write_text_atomically
+from titanflow.run.torchrun import JOB
 
 HOLDER_FILE = ".holder"
 """The sign of the flow that holds a run's folder; a stage in another work pool has one of its own there."""
-JOB_ID = "SLURM_JOB_ID"
+JOB_IDS = ("SLURM_JOB_ID", JOB)
+"""Environment variables with the id of the job of a cluster that a process belongs to."""
 BEAT_SECONDS = 20.0
 """How often the number changes."""
 DEAD_SECONDS = 150.0
@@ -36,7 +38,7 @@ def sign_of_life(sign: Path, beat: float = BEAT_SECONDS) -> Iterator[None]:
         "machine": machine(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "job": os.environ.get(JOB_ID),
+        "job": job_of(os.environ),
     }
 
     def beats() -> None:
@@ -82,6 +84,11 @@ class Watch:
             return ""
         job = f", job {holder['job']}" if holder.get("job") else ""
         return f"process {holder['pid']} on {holder['host']}{job}"
+
+
+def job_of(environ: Mapping[str, str]) -> str | None:
+    """The job of a cluster that a process belongs to, by its environment."""
+    return next((environ[name] for name in JOB_IDS if name in environ), None)
 
 
 def machine() -> str:

@@ -1,13 +1,10 @@
 """A stage's job through the real client, against an API server on this machine; the stage is a shell's line."""
 
-import os
-import signal
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asked_jobs import SAVES, asked
 from local_api import LocalKubernetes
 from watching import lines, wait_for
 
@@ -15,45 +12,9 @@ from tasks.jobs import kubernetes
 from tasks.jobs.follow import end, outcome
 from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed, StageLost
-from titanflow.config.keys.launcher import Launcher
-from titanflow.plan.cluster import jobset_dry_run, kubernetes_api
-from titanflow.plan.cluster.resources import Resources, resources
-from titanflow.run.contract import StageRun
+from titanflow.plan.cluster import kubernetes_api
 
-SAVES = "trap 'echo saved; exit 143' TERM; echo ready; while :; do sleep 0.1; done"
 JOBSETS = "POST .*/jobsets"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalKubernetes]:
-    with LocalKubernetes() as cluster:
-        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
-        kubernetes_api.client.cache_clear()
-        cluster.claims.add("data")
-        yield cluster
-        kubernetes_api.client.cache_clear()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "pretrain"
-    folder.mkdir()
-    (folder / "run.yaml").touch()
-    return folder
-
-
-def asked(folder: Path, nodes: int = 1, attempt: int = 1, fingerprint: str = "f", **settings: Any) -> Resources:
-    launcher = asdict(Launcher()) | {"kind": "kubernetes", "nnodes": nodes}
-    launcher["kubernetes"] |= {"image": "titanflow", "volumes": {str(folder): "data"}} | settings
-    run = StageRun(
-        stage="pretrain",
-        experiment="e",
-        run="r",
-        folder=folder,
-        fingerprint=fingerprint,
-        config={"launcher": launcher},
-    )
-    return resources(run, {}, attempt)
 
 
 def submit(folder: Path, program: str, **settings: Any) -> str:
@@ -117,18 +78,41 @@ def test_the_first_of_several_pods_to_fail_is_the_cause(cluster: LocalKubernetes
     assert not list(folder.glob("*.node-*.log"))
 
 
-def test_a_pod_that_is_evicted_may_save_and_the_cluster_s_words_are_told(
-    cluster: LocalKubernetes, folder: Path
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("EvictionByEvictionAPI", "was evicted from a node (as it is said)"),
+        ("PreemptionByScheduler", "was preempted by another job (as it is said)"),
+        ("DeletionByTaintManager", "lost a node (as it is said)"),
+        ("TerminationByKubelet", "was ended by a node that shuts down, or lacks memory or disk (as it is said)"),
+        ("OfAnotherKind", "was disrupted by the cluster (as it is said)"),
+    ],
+)
+def test_a_pod_that_the_cluster_ends_may_save(
+    cluster: LocalKubernetes, folder: Path, reason: str, expected: str
 ) -> None:
     job = submit(folder, SAVES, nodes=2)
     is_ready(folder)
-    cluster.evict()
+    cluster.evict(reason, "as it is said")
     state = reaches(job, folder, "ended")
     assert "saved" in lines(folder / "pretrain.log")
-    assert "was evicted from a node (Eviction API: evicting)" in told(job, state, folder)
+    found = told(job, state, folder)
+    assert found.startswith("StageCutShort")
+    assert expected in found
     # Pods that were deleted say nothing any more; their job does.
     cluster.jobsets[job.removesuffix(".default")].pods.clear()
     assert kubernetes.state(job, folder).reason == "PodFailurePolicy"
+
+
+def test_a_job_that_reaches_its_time_limit_saves_and_goes_on(cluster: LocalKubernetes, folder: Path) -> None:
+    job = submit(folder, SAVES, active_deadline_seconds=3600)
+    is_ready(folder)
+    (jobset,) = cluster.jobsets.values()
+    jobset.failure = ("DeadlineExceeded", "Job was active longer than specified deadline")
+    found = told(job, reaches(job, folder, "ended"), folder)
+    assert "saved" in lines(folder / "pretrain.log")
+    assert found.startswith("StageCutShort")
+    assert "reached its time limit (Job was active longer than specified deadline)" in found
 
 
 def test_a_pod_out_of_memory_is_named(cluster: LocalKubernetes, folder: Path) -> None:
@@ -271,59 +255,3 @@ def test_a_secret_reaches_the_stage_and_stands_nowhere(cluster: LocalKubernetes,
     job = submit(folder, '[ "$(echo "$HF_TOKEN" | rev)" = retsulc_eht_ni_ylno_fh ]', secrets=["hub"])
     assert reaches(job, folder, "ended").status == 0
     assert not any("only_in_the_cluster" in path.read_text() for path in folder.iterdir())
-
-
-def dry(folder: Path, **settings: Any) -> tuple[list[str], list[str]]:
-    found = jobset_dry_run.dry_run(["true"], asked(folder, **settings))
-    return found.refused, found.unasked
-
-
-def test_a_dry_run_creates_nothing(cluster: LocalKubernetes, folder: Path) -> None:
-    assert dry(folder) == ([], [])
-    assert cluster.jobsets == {}
-    job = submit(folder, SAVES)
-    assert dry(folder) == ([], [])
-    os.kill(cluster.pods()[0].process.pid, signal.SIGKILL)
-    reaches(job, folder, "ended")
-
-
-def test_what_a_dry_run_refuses(cluster: LocalKubernetes, folder: Path) -> None:
-    assert dry(folder, volumes={"/": "nothing"})[0] == ['its claim nothing: persistentvolumeclaims "nothing" not found']
-    assert dry(folder, namespace="nowhere")[0] == ['namespaces "nowhere" not found']
-    cluster.pod_refusal = 'violates PodSecurity "restricted:latest"'
-    assert dry(folder)[0] == ['its pods: violates PodSecurity "restricted:latest"']
-    cluster.has_jobset = False
-    assert "its administrator installs JobSet" in dry(folder)[0][0]
-    cluster.token = "another"
-    assert dry(folder)[0] == ["Unauthorized"]
-
-
-def test_what_a_dry_run_may_not_ask_is_said(cluster: LocalKubernetes, folder: Path) -> None:
-    cluster.forbidden |= {"create pods", "get persistentvolumeclaims"}
-    refused, unasked = dry(folder)
-    assert refused == []
-    assert [one.partition(":")[0] for one in unasked] == ["its claim data", "its pods"]
-    cluster.forbidden.clear()
-    cluster.pod_refusal = 'pods "x" is forbidden: exceeded quota: gpus'
-    assert dry(folder) == ([], ['its pods: pods "x" is forbidden: exceeded quota: gpus'])
-    cluster.fail("POST .*", 503)
-    assert dry(folder) == ([], ["planted 503"])
-
-
-@pytest.mark.parametrize("text", ["", "nonsense", "contexts: [", "apiVersion: v1\nkind: Config\n"])
-def test_a_kubeconfig_that_cannot_be_used_is_named(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    (tmp_path / "config").write_text(text)
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    kubernetes_api.client.cache_clear()
-    assert dry(folder)[0][0].startswith("no credentials for Kubernetes:")
-
-
-def test_a_machine_that_knows_no_cluster_cannot_ask(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert not jobset_dry_run.can_ask()
-    assert "there is no kubeconfig" in dry(folder)[0][0]

@@ -14,6 +14,7 @@ from titanflow.plan.cluster.jobset import as_yaml, manifest
 from titanflow.plan.cluster.resources import resources
 from titanflow.plan.launch import command, environment
 from titanflow.plan.plan import Plan, make_plan
+from titanflow.plan.view import command_lines
 
 FULL = """
 namespace: lab
@@ -82,6 +83,14 @@ def test_the_manifests_of_all_stages_hold(tmp_path: Path, section: str, changes:
         assert yaml.safe_load(as_yaml(body)) == body
         # With what JobSet adds, within a DNS label.
         assert len(f"{body['metadata']['name']}-nodes-0-15-abcde") <= 63
+
+
+def test_the_commands_of_a_plan_show_what_the_cluster_gets(tmp_path: Path) -> None:
+    plan = planned(tmp_path, FULL)
+    shown = {line.split()[0]: line.partition("\n")[2] for line in command_lines(plan)}
+    for name, body in manifests(plan).items():
+        assert yaml.safe_load(shown[name]) == body
+    assert shown["publish"].lstrip().startswith("cd ")
 
 
 def test_a_typo_at_any_level_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,12 +78,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     write_tiny_experiment(folder)
     return folder
-
-
-@pytest.fixture
-def cluster() -> Iterator[LocalKubernetes]:
-    with LocalKubernetes() as cluster:
-        yield cluster
 
 
 def in_cluster(root: Path, prefect_home: Path, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:
@@ -177,7 +170,7 @@ def test_what_kubernetes_refuses_is_refused_in_the_plan(
 
     status, said = planned()
     assert status == 0, said
-    assert "as a job of kubernetes, 2 nodes of 1 process" in said
+    assert "as a job of kubernetes, 2 nodes of 1 process without GPUs" in said
     status, said = planned("launcher.kubernetes.namespace=nowhere")
     assert status == 2
     assert 'pretrain.launcher: Kubernetes wouldn\'t take the job: namespaces "nowhere" not found' in said
@@ -189,6 +182,6 @@ def test_what_kubernetes_refuses_is_refused_in_the_plan(
     cluster.fail("POST .*", 503, times=99)
     status, said = planned()
     assert status == 0
-    assert "Kubernetes couldn't be asked about the job: planted 503" in said
+    assert "Kubernetes couldn't be asked: planted 503" in said
     assert not run.folder.exists()
     assert cluster.jobsets == {}

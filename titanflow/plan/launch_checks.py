@@ -50,19 +50,19 @@ def check_launches(plans: Iterable[StagePlan], runs_here: bool = True) -> list[s
     """Refuses a stage that is to run and whose process couldn't start; imports none of the packages.
 
     Returns:
-        What a cluster couldn't be asked of a stage's job.
+        Warnings of clusters' jobs, such as what a cluster couldn't be asked.
     """
     at_work = [plan for plan in plans if plan.state != "CACHED"]
     problems = [problem for plan in at_work for problem in launch_problems(plan.run)]
-    unasked = []
+    warnings = []
     for plan in at_work if not problems else ():
         if plan.is_job and not plan.pool:
-            found, unknown = job_problems(plan, runs_here)
+            found, more = job_problems(plan, runs_here)
             problems += found
-            unasked += unknown
+            warnings += more
     if problems:
         raise ConfigError(problems)
-    return unasked
+    return warnings
 
 
 def launch_problems(run: StageRun) -> list[Problem]:

@@ -120,8 +120,13 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
 
 def nodes(config: Mapping[str, Any]) -> str:
     """The number of nodes and of processes on each, for a plan's reader."""
-    machines, processes = config["launcher"]["nnodes"], config["launcher"]["nproc_per_node"]
-    return f"{machines} node{'s' if machines > 1 else ''} of {processes} process{'es' if processes > 1 else ''}"
+    launcher = config["launcher"]
+    machines, processes = launcher["nnodes"], launcher["nproc_per_node"]
+    # A pod sees no GPU that it doesn't ask for.
+    without = " without GPUs" if launcher["kind"] == "kubernetes" and launcher["device"] != "cuda" else ""
+    return (
+        f"{machines} node{'s' if machines > 1 else ''} of {processes} process{'es' if processes > 1 else ''}{without}"
+    )
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from textwrap import indent
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from titanflow.common.console import one_line, uncut
 from titanflow.common.errors import ConfigError, Problem
+from titanflow.plan.cluster.job_checks import submitted
 from titanflow.plan.launch import by_hand
 from titanflow.plan.stage_plan import Plan, StagePlan
 from titanflow.run.changes import Change
@@ -76,10 +78,11 @@ def plan_markdown(plan: Plan) -> str:
 
 
 def command_lines(plan: Plan) -> Iterator[str]:
-    """Each stage's name, environment and command, as a shell takes them."""
+    """Each stage's name, environment and command, as a shell takes them; of a cluster's job what the cluster gets."""
     for stage in plan.stages:
         where = f", in pool {stage.pool}" if stage.pool else ""
-        yield f"{stage.stage} ({stage.state}{where}):\n  {by_hand(stage.command, stage.env)}"
+        line = submitted(stage) if stage.is_job else by_hand(stage.command, stage.env)
+        yield f"{stage.stage} ({stage.state}{where}):\n{indent(line, '  ')}"
 
 
 def stale_lines(stage: StagePlan) -> Iterator[str]:

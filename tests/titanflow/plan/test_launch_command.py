@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from titanflow.config.keys.kubernetes import Kubernetes
 from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.launch import MODULES, by_hand, command, environment
 from titanflow.run.contract import StageRun
@@ -35,6 +36,16 @@ def test_an_evaluation_on_several_processes_is_torchrun_s(launcher: dict[str, ob
 
 def test_the_preparation_of_data_is_no_stage_and_a_process_of_its_own() -> None:
     assert argv("prepare")[1:] == ["-m", "titanflow.data.prepare", "/runs/e/r/run.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"), [("/opt/venv/bin/python", "/opt/venv/bin/python"), (None, sys.executable)]
+)
+def test_an_image_s_interpreter_goes_before_this_one_s(python: str | None, expected: str) -> None:
+    section = Kubernetes(image="titanflow", python=python)
+    assert argv("sft", kind="kubernetes", kubernetes=section)[0] == expected
+    # What runs beside the flow has the flow's.
+    assert argv("publish")[0] == argv("prepare", kind="kubernetes", kubernetes=section)[0] == sys.executable
 
 
 def test_secrets_stay_out_of_the_log() -> None:

@@ -1,4 +1,4 @@
-"""Checks that a cluster would take a stage's job, as far as it can be asked from here."""
+"""What a cluster would get of a stage, and whether it would take it, as far as it can be asked from here."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from titanflow.plan.stage_plan import StagePlan
 
 KINDS = {"slurm": slurm_script, "kubernetes": jobset_dry_run}
-"""A kind of cluster says whether it can be asked from here (``can_ask``), and what it would refuse (``dry_run``)."""
+"""A kind of cluster says whether it can be asked from here (``can_ask``), what it would refuse (``dry_run``), and what
+it is given (``submitted``)."""
 NAMES = {"slurm": "Slurm", "kubernetes": "Kubernetes"}
 
 
+def submitted(plan: StagePlan) -> str:
+    """What a stage's job is submitted with: a command and its script, or a manifest."""
+    kind = str(plan.run.config["launcher"]["kind"])
+    return KINDS[kind].submitted(plan.command, resources(plan.run, plan.env))
+
+
 def job_problems(plan: StagePlan, runs_here: bool) -> tuple[list[Problem], list[str]]:
-    """What the cluster itself refuses of a stage's job, by its own dry run, and what it couldn't be asked."""
+    """What the cluster itself refuses of a stage's job, by its own dry run, and warnings."""
     kind = str(plan.run.config["launcher"]["kind"])
     # A plan may be made on a laptop, for a cluster that only a login node can ask.
     if not runs_here and not KINDS[kind].can_ask():
@@ -28,10 +35,8 @@ def job_problems(plan: StagePlan, runs_here: bool) -> tuple[list[Problem], list[
     key, origin = f"{plan.stage}.launcher", plan.run.origins.get("launcher.kind", "")
     found = KINDS[kind].dry_run(plan.command, resources(plan.run, plan.env))
     hint = f"correct launcher.{kind}, or run this on a machine of the cluster from which jobs are submitted"
-    refused = [
-        Problem(f"{NAMES[kind]} wouldn't take the job: {told}", key, origin, hint=hint) for told in found.refused
-    ]
-    return refused, [f"{key}: {NAMES[kind]} couldn't be asked about the job: {told}" for told in found.unasked]
+    refused = [f"{NAMES[kind]} wouldn't take the job: {told}" for told in found.refused]
+    return [Problem(told, key, origin, hint=hint) for told in refused], [f"{key}: {told}" for told in found.warnings]
 
 
 def pod_problems(run: StageRun) -> list[Problem]:

@@ -17,7 +17,7 @@ import yaml
 from titanflow.common.credentials import is_secret, redact
 from titanflow.plan.cluster.resources import NO_FOLDER, Resources
 from titanflow.run.contract import RUN_FILE
-from titanflow.run.torchrun import MEETING_ID, MEETING_POINT, MEETING_SETTINGS
+from titanflow.run.torchrun import JOB, MEETING_ID, MEETING_POINT, MEETING_SETTINGS
 
 GROUP, VERSION, PLURAL = "jobset.x-k8s.io", "v1alpha2", "jobsets"
 MANIFEST_FILE = "job.yaml"
@@ -161,20 +161,24 @@ def script(command: Sequence[str], resources: Resources) -> str:
         f'[ -e {folder}/{RUN_FILE} ] || {{ echo "$(hostname) has no" {folder} >&2; exit {NO_FOLDER}; }}',
         'node="${JOB_COMPLETION_INDEX:-0}" log=' + shlex.quote(str(resources.log)),
         f'[ "$node" = 0 ] || log={folder}/job-{job}.node-"$node".log',
+        # A queue may have taken the job's place away, and given it back.
+        f'[ "$node" != 0 ] || rm -f {folder}/job-{job}.status',
         *_meeting(resources),
         f': "${{OMP_NUM_THREADS:={threads}}}"; export OMP_NUM_THREADS',
         '[ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1',
-        "stage= told=",
-        "trap 'told=1; kill -TERM $stage 2>/dev/null' TERM",
-        'said="$(mktemp -u)"; mkfifo -m 600 "$said"',
+        'said="$(mktemp -u)"; mkfifo -m 600 "$said" || exit 73',
+        "# Until the stage's process has begun, a signal would meet a copy of this shell, and be lost.",
+        "stage= told= begun=$said.begun",
+        'tell() { [ -z "$stage" ] || [ ! -e "$begun" ] || { kill -TERM "$stage" 2>/dev/null; trap : TERM; }; }',
+        "trap 'told=1; tell' TERM",
         'tee -a "$log" < "$said" & tee=$!',
-        f'{shlex.join(command)} > "$said" 2>&1 & stage=$!',
-        '[ -z "$told" ] || kill -TERM "$stage"',
+        f'{{ trap - TERM; : > "$begun"; exec {shlex.join(command)}; }} > "$said" 2>&1 & stage=$!',
+        'until [ -e "$begun" ] || ! kill -0 "$stage" 2>/dev/null; do sleep 0.1; done; [ -z "$told" ] || tell',
         "# A signal ends the wait, not the stage.",
         'wait "$stage"; status=$?',
         'while kill -0 "$stage" 2>/dev/null; do wait "$stage"; status=$?; done',
         f'[ "$node" != 0 ] || echo "$status" > {folder}/job-{job}.status',
-        'wait "$tee"; rm -f "$said"',
+        'wait "$tee"; rm -f "$said" "$begun"',
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"
@@ -202,11 +206,11 @@ def _variables(resources: Resources) -> dict[str, str]:
         for name, value in resources.handed_on.items()
         if name.startswith(SHOWN_PREFIXES) and not is_secret(name) and redact(value) == value
     }
-    meeting = {}
+    own = {JOB: identity(resources)}
     if resources.nodes > 1:
         first = f"{_name(resources)}-{REPLICATED_JOB}-0-0.{_name(resources)}"
-        meeting = {MEETING_POINT: f"{first}:{MEETING_PORT}", MEETING_ID: _name(resources)}
-    return {**shown, **resources.variables, **meeting, **resources.settings["env"]}
+        own |= {MEETING_POINT: f"{first}:{MEETING_PORT}", MEETING_ID: _name(resources)}
+    return {**shown, **resources.variables, **own, **resources.settings["env"]}
 
 
 def _threads(resources: Resources) -> str:

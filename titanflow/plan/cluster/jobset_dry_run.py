@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from titanflow.plan.cluster.jobset import GROUP, manifest
+from titanflow.common.credentials import is_secret
+from titanflow.plan.cluster.jobset import GROUP, as_yaml, manifest
 from titanflow.plan.cluster.kubernetes_api import ApiError, can_ask, core, create_jobset
 from titanflow.plan.cluster.resources import DryRun, Resources
 
-__all__ = ["can_ask", "dry_run"]
+__all__ = ["can_ask", "dry_run", "submitted"]
 
+UNASKED = "Kubernetes couldn't be asked"
 CHANGES = "exceeded quota"
 """A refusal for what others use now; a job waits for it."""
 MAY_NOT_ASK = ("cannot create resource", "cannot get resource")
@@ -31,15 +33,30 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
     except ApiError as error:
         # A job of that name is there, so the cluster takes such jobs.
         if error.status != 409:
-            return DryRun(refused=[_told(error)]) if error.status else DryRun(unasked=[str(error)])
-    found = DryRun()
+            return DryRun(refused=[_told(error)]) if error.status else DryRun(warnings=[f"{UNASKED}: {error}"])
+    found = DryRun(warnings=_left_out(resources))
     for what, ask in _questions(body):
         try:
             ask()
         except ApiError as error:
             is_open = not error.status or any(words in str(error) for words in (CHANGES, *MAY_NOT_ASK))
-            (found.unasked if is_open else found.refused).append(f"{what}: {error}")
+            if is_open:
+                found.warnings.append(f"{UNASKED} about {what}: {error}")
+            else:
+                found.refused.append(f"{what}: {error}")
     return found
+
+
+def _left_out(resources: Resources) -> list[str]:
+    secrets = sorted(name for name in resources.handed_on if is_secret(name))
+    if not secrets or resources.settings["secrets"]:
+        return []
+    return [f"{', '.join(secrets)} of this environment won't be in the pods: launcher.kubernetes.secrets names none"]
+
+
+def submitted(command: Sequence[str], resources: Resources) -> str:
+    """A job's manifest, as ``kubectl create -f`` reads it."""
+    return as_yaml(manifest(command, resources))
 
 
 def _questions(body: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from titanflow.plan.cluster.jobset import GROUP, PLURAL, VERSION
 
-ANSWER_SECONDS = (5.0, 20.0)
+ANSWER_SECONDS = (3.0, 20.0)
 """How long a connection may take, and an answer after it."""
 BUSY = (408, 429, 500, 502, 503, 504)
 """Answers of a server that is too busy, restarts, or whose webhooks do."""

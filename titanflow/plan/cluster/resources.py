@@ -48,10 +48,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a cluster says of a job that it isn't given yet: why it would refuse it, and what it couldn't be asked."""
+    """What a cluster says of a job that it isn't given yet: why it would refuse it, and what to know besides."""
 
     refused: list[str] = field(default_factory=list)
-    unasked: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -> Resources:

@@ -69,6 +69,11 @@ def script(command: Sequence[str], resources: Resources) -> str:
     return "\n".join(lines) + "\n"
 
 
+def submitted(command: Sequence[str], resources: Resources) -> str:
+    """The command that submits a job, and the job's script."""
+    return f"{shlex.join([*submission(resources), SCRIPT_FILE])}\n\n{script(command, resources)}"
+
+
 def can_ask() -> bool:
     """Whether jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
@@ -81,7 +86,7 @@ def dry_run(command: Sequence[str], resources: Resources) -> DryRun:
     try:
         ask([*submission(resources), "--test-only"], DRY_RUN_SECONDS, given=script(command, resources))
     except NoAnswerError as error:
-        return DryRun(unasked=[str(error)])
+        return DryRun(warnings=[f"Slurm couldn't be asked: {error}"])
     except StageFailed as error:
         return DryRun(refused=["; ".join(str(error).removeprefix("sbatch: ").splitlines())])
     return DryRun()

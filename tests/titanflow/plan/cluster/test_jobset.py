@@ -112,3 +112,18 @@ def test_a_value_that_kubernetes_would_expand_stays_as_it_is(tmp_path: Path) -> 
     assert found["A"] == "$$(NAME) $$$ ${B} $C"
     # What a user sets goes before the project's own.
     assert found["NAME"] == "mine"
+
+
+@pytest.mark.parametrize("delay", range(0, 40, 4))
+def test_a_stage_that_is_told_to_end_as_it_begins_ends(folder: Path, delay: int) -> None:
+    """A signal may come at any moment, and waits for the process that it is meant for."""
+    # The first process of a container has no signal that ends it by itself; here it is told when it can bear it.
+    given = script([sys.executable, "-c", "import signal; signal.pause()"], asked(folder))
+    head, tail = given.split('tee -a "$log"')
+    loop = f"n=0; while [ $n -lt {delay * 100} ]; do n=$((n + 1)); done"
+    text = f'{head}({loop}; kill -TERM "$PPID") &\ntee -a "$log"{tail}'.replace('"$PPID"', "$main").replace(
+        "stage= told=", "main=$$ stage= told="
+    )
+    done = subprocess.run(["/bin/sh", "-c", text], capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr
+    assert noted(folder) == ["143\n"]

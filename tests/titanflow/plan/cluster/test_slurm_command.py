@@ -46,7 +46,7 @@ def test_a_command_that_waits_is_given_up() -> None:
 
 @pytest.mark.parametrize("said", SILENT)
 def test_a_plan_goes_on_without_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    assert planned(tmp_path, monkeypatch, said) == DryRun(unasked=[f"sbatch: {said}"])
+    assert planned(tmp_path, monkeypatch, said) == DryRun(warnings=[f"Slurm couldn't be asked: sbatch: {said}"])
 
 
 def test_a_plan_tells_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

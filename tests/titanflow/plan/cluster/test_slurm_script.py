@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 from titanflow.plan.cluster import slurm_script
 from titanflow.plan.cluster.resources import Resources, job_name, resources
 from titanflow.run.contract import StageRun
+from titanflow.run.torchrun import PATIENCE
 
 SLURM = {
     **dict.fromkeys(("partition", "account", "qos", "time", "gres", "constraint", "mem", "container")),
@@ -35,6 +37,22 @@ def test_options_are_those_asked_for(tmp_path: Path) -> None:
 def test_a_stage_on_gpus_asks_for_as_many_as_it_has_processes(tmp_path: Path) -> None:
     assert "--gres=gpu:8" in slurm_script.submission(asked(tmp_path, {}, device="cuda"))
     assert "--gres=gpu:h100:4" in slurm_script.submission(asked(tmp_path, {}, device="cuda", gres="gpu:h100:4"))
+
+
+def test_what_a_plan_shows_is_the_submission_and_the_script(tmp_path: Path) -> None:
+    given = asked(tmp_path, {})
+    command, _, script = slurm_script.submitted(["train"], given).partition("\n\n")
+    assert shlex.split(command) == [*slurm_script.submission(given), "job.sh"]
+    assert script == slurm_script.script(["train"], given)
+
+
+def test_ranks_may_save_as_long_as_their_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATIENCE, asked(tmp_path, {}, save_seconds=300).variables[PATIENCE])
+    run = pytest.importorskip("torch.distributed.run")
+    found = vars(run.parse_args(["train.py"]))
+    if "shutdown_timeout" not in found:
+        pytest.skip("this torch gives ranks 30 s, whatever it is told")
+    assert found["shutdown_timeout"] == 300
 
 
 def test_secrets_and_proxies_are_handed_on_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,12 @@ from titanflow.config.module import Module
 
 SECTIONS = ("slurm", "kubernetes")
 """A kind of cluster's own section has its name."""
-BY_HAND = ("node_rank", "rdzv_endpoint")
+OF_ONE_MACHINE = {
+    "node_rank": "a cluster knows its nodes: leave it out",
+    "rdzv_endpoint": "a cluster's nodes meet on the first of them: leave it out",
+    "share_device": "a cluster gives a job devices of its own: leave it out",
+}
+"""Keys that no cluster's job reads, and what to do instead."""
 OWN_OPTIONS = (
     *("nodes", "ntasks-per-node", "job-name", "output", "error", "open-mode", "chdir", "export", "signal", "parsable"),
     *("requeue", "no-requeue", "array", "wrap", "dependency", "wait"),
@@ -30,7 +35,7 @@ def check_launcher(module: Module) -> list[Problem]:
     if not launcher:
         return []
     kind = launcher["kind"]
-    found = [*_of_other_kinds(launcher), *(_of_this_machine(launcher) if kind == "local" else _by_hand(launcher))]
+    found = [*_of_other_kinds(launcher), *(_of_this_machine(launcher) if kind == "local" else _of_no_cluster(launcher))]
     if kind == "slurm":
         found += _of_slurm(launcher)
     if kind == "kubernetes":
@@ -64,10 +69,9 @@ def _of_other_kinds(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 yield f"{section}.{key}", f"found {value!r}, and launcher.kind is {kind}: nothing reads it", "", hint
 
 
-def _by_hand(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for key in BY_HAND:
+def _of_no_cluster(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, hint in OF_ONE_MACHINE.items():
         if launcher[key] != asdict(Launcher())[key]:
-            hint = "a cluster knows its nodes, and the first of them is where they meet: leave it out"
             yield key, f"found {launcher[key]!r}, and launcher.kind is {launcher['kind']}", "", hint
 
 

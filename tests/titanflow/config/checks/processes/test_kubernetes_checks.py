@@ -78,6 +78,10 @@ def test_what_kubernetes_would_not_take_is_refused(settings: dict[str, Any], exp
     [
         (["kubernetes.image=x"], "kubernetes.image: found 'x', and launcher.kind is local: nothing reads it"),
         (["kind=kubernetes", "slurm.partition=gpu"], "slurm.partition: found 'gpu', and launcher.kind is kubernetes"),
+        (["kind=kubernetes", "node_rank=1"], "node_rank: found 1, and launcher.kind is kubernetes"),
+        (["kind=slurm", "share_device=true"], "share_device: found True, and launcher.kind is slurm"),
+        # Without a space behind the colon this is one key.
+        (["kubernetes.volumes={/shared:data}"], "kubernetes.volumes: found {'/shared:data': None} (dict)"),
         (["kind=kubernetes", "kubernetes.imgae=x"], "kubernetes.imgae: unknown key"),
     ],
 )
@@ -85,3 +89,5 @@ def test_keys_of_another_kind_are_refused(write, load, given: list[str], expecte
     with pytest.raises(ConfigError) as refused:
         load(write(), *(f"pretrain.launcher.{one}" for one in given))
     assert f"pretrain.launcher.{expected}" in str(refused.value)
+    if "(dict)" in expected:
+        assert "expected: a mapping, each value text" in str(refused.value)
