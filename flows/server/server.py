@@ -12,8 +12,8 @@ from pathlib import Path
 from tasks.process.process import Process, started
 from titanflow.common.errors import StageFailed
 
-STARTUP_SECONDS = 120.0
-"""A server's first start creates its database, which takes ten seconds on a small machine."""
+STARTUP_SECONDS = 600.0
+"""A server's first start creates its database, which takes ten seconds on a small machine and minutes on a busy one."""
 SERVER_GRACE_SECONDS = 10.0
 HEALTH_POLL_SECONDS = 0.1
 LAST_LINES = 10

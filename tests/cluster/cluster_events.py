@@ -182,11 +182,6 @@ def give_nodes_back(scene: Scene) -> None:
 
 LOST_NODE = "lost a node"
 EVENTS = (
-    Event("^C", interrupt, "Crashed", "abort|interrupt", graceful=True, from_command_line=True),
-    Event("SIGKILL of rank 0", kill("rank", "node1"), "stage retried", "killed by SIGKILL"),
-    Event("SIGKILL of rank 1", kill("rank", "node2"), "stage retried", "killed by SIGKILL"),
-    Event("SIGKILL of node1's torchrun", kill("agent", "node1"), "stage retried", "SIGKILL"),
-    Event("SIGKILL of node2's torchrun", kill("agent", "node2"), "stage retried", "SIGKILL"),
     Event("SIGKILL of srun", kill("srun", "node1"), "stage retried", "SIGKILL"),
     Event("SIGKILL of the job's script", kill("shell", "node1"), "stage retried", "SIGKILL"),
     Event("slurmd killed, started again", restart_slurmd, "goes on"),
@@ -245,4 +240,9 @@ EVENTS = (
         settings={"launcher.slurm.partition": "main"},
         is_new=True,
     ),
+    Event("^C", interrupt, "Crashed", "abort|interrupt", graceful=True, from_command_line=True),
+    Event("SIGKILL of rank 0", kill("rank", "node1"), "stage retried", "killed by SIGKILL"),
+    Event("SIGKILL of rank 1", kill("rank", "node2"), "stage retried", "killed by SIGKILL"),
+    Event("SIGKILL of node1's torchrun", kill("agent", "node1"), "stage retried", "SIGKILL"),
+    Event("SIGKILL of node2's torchrun", kill("agent", "node2"), "stage retried", "SIGKILL"),
 )

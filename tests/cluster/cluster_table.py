@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ PACKAGES = ("titanflow", "torch", "torchtitan", "prefect")
 
 @dataclass
 class Row:
-    """What came of an event. ``job`` counts from the event to the state, ``trains`` to the next step trained."""
+    """What came of an event. ``seconds`` count from the event to the state, ``trains`` to the next step trained."""
 
     event: str
     state: str = NOT_APPLICABLE
@@ -44,9 +43,7 @@ class Record:
         """Markdown to ``path``, and the same as JSON beside it."""
         about = {
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            "machine": f"{platform.platform()}, {os.cpu_count()} cores, no GPU"
-            if not shutil.which("nvidia-smi")
-            else "",
+            "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores for both nodes",
             "slurm": subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip(),
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES if _is_installed(name)},

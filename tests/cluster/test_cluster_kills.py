@@ -19,23 +19,21 @@ from scene import Doubles, living_jobs, orphans, roles, wait_none
 from tiny_experiment import write_tiny_experiment
 from watching import wait_for
 
-from titanflow.run.contract import STAGES
 from titanflow.run.results import EvaluateResult, PublishResult, read_result
 
 pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
 
 KILLS = 20
-SHARES = {"pretrain": 8, "sft": 5, "evaluate": 4, "publish": 3}
-"""How many kills are due in each stage. One that is through before its kill leaves it to the next stage."""
-REPO = "team/tiny"
 ROLES = ("rank", "agent", "srun", "shell")
 REPAIR = 30.0
 """Seconds after which, at most, a daemon or node is started again: a node is given up after 15 s."""
 STEPS = {"pretrain": 100, "sft": 40}
+STAGES = ("pretrain", "sft", "evaluate", "publish")
+"""The stages that are killed. A run that is through leaves what is left of the kills to another."""
 SETTINGS = (
     *(f"{stage}.training.steps={steps}" for stage, steps in STEPS.items()),
     *("pretrain.checkpoint.interval=5", "sft.checkpoint.interval=5", "evaluate.launcher.nnodes=2"),
-    *("publish.target=hub", f"publish.repo_id={REPO}", "retries.lost=50", "retries.delay=1"),
+    *("publish.target=hub", "retries.lost=50", "retries.delay=1"),
 )
 
 
@@ -75,7 +73,7 @@ def hub(slurm: LocalSlurm) -> Iterator[LocalHub]:
 
 
 def stage_of(run: ClusterRun) -> str:
-    """The stage that the run has come to: the last that was begun, or the first that isn't."""
+    """The last stage that the run has begun."""
     begun = [stage for stage in STAGES if (run.folder / stage / "run.yaml").exists()]
     return begun[-1] if begun else "prepare"
 
@@ -99,74 +97,91 @@ def test_random_kills(
     print(f"--kills-seed {seed}")
     choose, record = random.Random(seed), pytestconfig.stash[RECORD]
     write_tiny_experiment(tmp_path)
-    # The undisturbed run's model goes to a repository of its own.
     for key, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}.items():
         monkeypatch.setitem(slurm.env, key, value)
-    undisturbed = ClusterRun(slurm, tmp_path, "undisturbed", (*SETTINGS, "publish.repo_id=team/undisturbed"))
+    undisturbed = new_run(slurm, tmp_path, "undisturbed")
     undisturbed.start()
     assert undisturbed.wait() == 0, undisturbed.output.read_text()[-3000:]
-    longest = {stage: seconds_of(undisturbed.folder / stage) for stage in SHARES}
+    longest = {stage: seconds_of(undisturbed.folder / stage) for stage in STAGES}
     print(f"seconds of the undisturbed run's stages: {longest}", flush=True)
 
-    run = ClusterRun(slurm, tmp_path, "killed", SETTINGS)
+    runs: list[ClusterRun] = []
     moments, began = [], time.monotonic()
-    due = [stage for stage, share in SHARES.items() for _ in range(share)]
-    assert len(due) == KILLS
     with Doubles(slurm) as doubles:
-        for number, stage in enumerate(due, 1):
-            start_if_over(run)
-            wait_for(lambda stage=stage: works_on(run, stage), f"{stage} of the run", 600)
-            if is_published(run):
-                break
-            # A moment of its start-up, its steps, its saves or its end, as long as those take on this machine.
-            time.sleep(choose.uniform(0.0, longest[stage]))
-            at, step = stage_of(run), run.step()
-            victim, mend = kill_one(slurm, run, choose)
-            moments.append(f"{victim} in {at} at {time.monotonic() - began:.0f} s")
-            print(f"kill {number}: {moments[-1]}, step {step}", flush=True)
-            if mend is not nothing:
-                time.sleep(choose.uniform(0.0, REPAIR))
-                mend()
-        start_if_over(run)
-        while (status := run.wait()) != 0:
-            # As somebody would: they read what happened, and start it again.
-            print(f"ended with {status}: {run.output.read_text()[-600:]}", flush=True)
-            start_if_over(run)
+        while len(moments) < KILLS:
+            runs.append(run := new_run(slurm, tmp_path, f"killed-{len(runs) + 1}"))
+            while len(moments) < KILLS and (stage := stage_at_work(run)):
+                # A moment of its start-up, its steps, its saves or its end, as long as those take on this machine.
+                time.sleep(choose.uniform(0.0, longest[stage]))
+                if is_published(run):
+                    break
+                at, step = stage_of(run), run.step()
+                victim, mend = kill_one(slurm, run, choose)
+                moments.append(f"{victim} in {run.name}'s {at}")
+                print(f"kill {len(moments)}: {moments[-1]}, {time.monotonic() - began:.0f} s, step {step}", flush=True)
+                if mend is not nothing:
+                    time.sleep(choose.uniform(0.0, REPAIR))
+                    mend()
+            finish(run)
         seconds = time.monotonic() - began
-    equal = {stage: run.losses(stage) == undisturbed.losses(stage) for stage in STEPS}
-    commits = [len(hub.repos[name].commits) for name in (REPO, "team/undisturbed")]
+    equal = {
+        run.name: {stage: run.losses(stage) == undisturbed.losses(stage) for stage in STEPS}
+        | {"scores": scores(run) == scores(undisturbed)}
+        for run in runs
+    }
+    commits = {name: len(repo.commits) for name, repo in hub.repos.items()}
     left = wait_none(lambda: [str(process) for process in slurm.processes()])
     record.kills += [
-        f"seed {seed}: {len(moments)} kills in {seconds:.0f} s: {'; '.join(moments)}",
-        f"losses of pretrain and sft equal to the undisturbed run's: {equal}",
-        f"scores equal: {scores(run) == scores(undisturbed)}",
-        f"commits on the Hub: {commits[0]}, of the undisturbed run: {commits[1]}",
+        f"seed {seed}, {len(moments)} kills in {seconds:.0f} s over {len(runs)} runs: {'; '.join(moments)}",
+        f"equal to the undisturbed run, to the bit: {equal}",
+        f"commits on the Hub: {commits}",
         f"orphans at the end: {len(left)}; looks that found two living jobs of a stage: {len(doubles.found)}",
     ]
-    for stage, steps in STEPS.items():
-        assert len(run.losses(stage)) == steps
-    assert equal == dict.fromkeys(STEPS, True)
-    assert scores(run) == scores(undisturbed)
-    assert commits[0] == commits[1]
-    assert isinstance(read_result(run.folder / "publish"), PublishResult)
+    for run in runs:
+        assert {stage: len(run.losses(stage)) for stage in STEPS} == STEPS
+        assert isinstance(read_result(run.folder / "publish"), PublishResult)
+    assert all(all(same.values()) for same in equal.values()), equal
+    assert set(commits.values()) == {commits[repo_of("undisturbed")]}, commits
     assert (left, orphans(slurm), living_jobs(slurm), doubles.found) == ([], [], [], [])
+
+
+def new_run(slurm: LocalSlurm, root: Path, name: str) -> ClusterRun:
+    """A run that publishes to a repository of its own."""
+    return ClusterRun(slurm, root, name, (*SETTINGS, f"publish.repo_id={repo_of(name)}"))
+
+
+def repo_of(name: str) -> str:
+    return f"team/{name}"
+
+
+def finish(run: ClusterRun) -> None:
+    """Waits for a run's end; starts it again when it ends without, as somebody would who read why."""
+    start_if_over(run)
+    while (status := run.wait()) != 0 or not is_published(run):
+        print(f"ended with {status}: {run.output.read_text()[-600:]}", flush=True)
+        start_if_over(run)
+
+
+def stage_at_work(run: ClusterRun) -> str:
+    """Waits until processes of a stage are there, and returns its name; empty once the run has published. Starts a run
+    again that has ended."""
+
+    def found() -> str:
+        start_if_over(run)
+        if is_published(run):
+            return "published"
+        now = stage_of(run)
+        wanted = str(run.folder / now / "run.yaml")
+        works = any(wanted in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+        return now if works and now in STAGES else ""
+
+    stage = wait_for(found, f"a stage of {run.name}", 600)
+    return "" if stage == "published" else stage
 
 
 def seconds_of(folder: Path) -> float:
     """How long a stage took, from its beginning to its result."""
     return round((folder / "result.json").stat().st_mtime - (folder / "run.yaml").stat().st_mtime, 1)
-
-
-def works_on(run: ClusterRun, stage: str) -> bool:
-    """Whether the processes of a stage are there, or of a later one; starts the run again if it has ended."""
-    start_if_over(run)
-    if is_published(run):
-        return True
-    now = stage_of(run)
-    wanted = str(run.folder / now / "run.yaml")
-    return STAGES.index(now) >= STAGES.index(stage) and any(
-        wanted in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
-    )
 
 
 def start_if_over(run: ClusterRun) -> None:

@@ -19,7 +19,7 @@ from watching import alive, lines, wait_for
 from deployments.lost_runs import FLOW_RUN_ID
 from flows.server.server import api_url, free_port, healthy
 
-STARTUP_SECONDS = 180
+STARTUP_SECONDS = 600
 
 
 class Machine:
