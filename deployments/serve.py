@@ -23,6 +23,7 @@ from deployments.notifications import ensure_notifications
 from deployments.stage_pool import deploy_stages, running_server
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
+from flows.server.configured_server import check_server
 from flows.server.server import STARTUP_SECONDS, api_url, healthy, is_free, wait_until_healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
@@ -128,9 +129,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
 def server_or_running_one(port: int, logs: Path) -> Iterator[tuple[str, Supervised | None]]:
     """The address of a server that runs already, or of one for the length of the block."""
     if configured := PREFECT_API_URL.value():
-        if not healthy(configured):
-            hint = "start that server, or unset PREFECT_API_URL to have one started"
-            raise ConfigError(Problem(f"nothing answers at {configured}", key="PREFECT_API_URL", hint=hint))
+        check_server(configured)
         yield configured, None
         return
     url = api_url(port)

@@ -9,19 +9,17 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
 from deployments.deployed import IN_FOLDER
-from flows.server.server import api_url, healthy
+from flows.server.configured_server import check_server
+from flows.server.server import api_url
 from flows.stage import run_stage
 from flows.stage_in_pool import FLOW
-from titanflow.common.errors import ConfigError, Problem
 
 ENTRYPOINT = "flows.stage.run_stage"
 
 
 def running_server(port: int) -> str:
     url = PREFECT_API_URL.value() or api_url(port)
-    if not healthy(url):
-        hint = "set PREFECT_API_URL to the server that the runs are on (make serve starts it)"
-        raise ConfigError(Problem(f"nothing answers at {url}", "PREFECT_API_URL", hint=hint))
+    check_server(url, "set PREFECT_API_URL to the server that the runs are on (make serve starts it)")
     return url
 
 

@@ -21,6 +21,7 @@ from prefect.settings import (
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
+from flows.server.configured_server import check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
 from titanflow.common.errors import TitanflowError
@@ -82,6 +83,7 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     the run's.
     """
     if url := PREFECT_API_URL.value():
+        check_server(url)
         yield url
         return
     port = free_port()

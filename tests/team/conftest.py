@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hosts import why_no_hosts
+from hosts import PASSWORD, why_no_hosts
 from local_postgres import why_no_postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from team import Team, a_team
 
 
@@ -28,5 +28,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 @contextmanager
 def _client(url: str) -> Iterator[SyncPrefectClient]:
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+    with (
+        temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: PASSWORD}),
+        get_client(sync_client=True) as client,
+    ):
         yield client

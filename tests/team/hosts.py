@@ -17,6 +17,8 @@ from flows.sign_of_life import BOOT
 
 HANG = 600.0
 """How long anything may take on a machine that others use, too."""
+PASSWORD = "team:a-long-one"
+"""Without it the server answers nobody."""
 NAMESPACES = ("unshare", "--uts", "--pid", "--mount", "--fork", "--kill-child=KILL")
 
 
@@ -61,7 +63,8 @@ class Host:
             self.first = subprocess.Popen(
                 # The shell stays, as a machine's first process does; when it ends, so does the machine.
                 [*NAMESPACES, "sh", "-c", f"{' && '.join(mounts)} && {{ {serve} & wait $!; }}"],
-                env={**env, "HOME": str(self.folder), "PREFECT_API_URL": self.url, "OMP_NUM_THREADS": "1"},
+                env={**env, "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+                | {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": PASSWORD},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import psutil
-from hosts import HANG, Host
+from hosts import HANG, PASSWORD, Host
 from local_postgres import local_postgres
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
@@ -116,6 +116,7 @@ def a_team(folder: Path, client_of: Any) -> Iterator[Team]:
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(local_postgres())
         env = {"PREFECT_API_DATABASE_CONNECTION_URL": database, "HOME": str(home)}
+        env |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
         server = stack.enter_context(started(command, log, env))
         wait_until_healthy(server, url, log, HANG)
         team = Team(folder, url, stack.enter_context(client_of(url)))

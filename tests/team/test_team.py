@@ -97,3 +97,22 @@ def test_a_cancel_ends_one_run_and_a_killed_worker_s_run_goes_on_elsewhere(team)
     team.ends(killed, "Cancelled")
     assert set(losses(team.runs / "killed").values()) == {1}
     wait_for(lambda: not any(team.processes(name) for name in names), "the processes' end")
+
+
+def test_a_run_whose_machine_lost_its_power_goes_on_on_another(team):
+    """After three minutes: the worker's missed heartbeats, and a sign of life that stands still."""
+    run = team.submit("powerless", FOREVER, overrides={"retries.delay": 0})
+    team.trains(run)
+    host = team.host_of(run)
+    host.lose_power()
+    wait_for(lambda: team.flow_run(run).run_count == 2, "its second attempt", HANG)
+    saved = team.saved("powerless")
+    team.trains(run)
+    assert team.host_of(run) is not host
+    assert f"from step {saved}" in team.log(run)
+    (cause,) = [state.message for state in team.states(run) if state.name == "Crashed"]
+    assert cause.startswith("the run's machine is gone: its worker doesn't answer, and the run shows no sign of life")
+    team.set_state(run, Cancelling())
+    team.ends(run, "Cancelled")
+    assert set(losses(team.runs / "powerless").values()) == {1}
+    wait_for(lambda: not team.processes("powerless"), "the processes' end")

@@ -1,0 +1,34 @@
+"""A server that somebody else started, which ``PREFECT_API_URL`` names: refused early if it's no use."""
+
+from __future__ import annotations
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.server.server import healthy
+from titanflow.common.errors import ConfigError, Problem
+
+START = "start that server, or unset PREFECT_API_URL to have one started"
+UNAUTHORIZED = 401
+
+
+def check_server(url: str, hint: str = START) -> None:
+    """Checks that a server answers this client.
+
+    Raises:
+        ConfigError: nothing answers, or it wants another password or another version of Prefect.
+    """
+    if not healthy(url):
+        raise ConfigError(Problem(f"nothing answers at {url}", "PREFECT_API_URL", hint=hint))
+    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+        try:
+            client.raise_for_api_version_mismatch()
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != UNAUTHORIZED:
+                raise ConfigError(Problem(f"{url} answers {error}", "PREFECT_API_URL", hint=hint)) from error
+            found, expected = f"{url} doesn't let this client in", "the server's PREFECT_SERVER_API_AUTH_STRING"
+            say = "set it here, too: export PREFECT_API_AUTH_STRING=<user>:<password>"
+            raise ConfigError(Problem(found, "PREFECT_API_AUTH_STRING", expected=expected, hint=say)) from error
+        except RuntimeError as error:
+            raise ConfigError(Problem(f"{url}: {error}", "PREFECT_API_URL", hint=hint)) from error

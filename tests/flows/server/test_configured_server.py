@@ -1,0 +1,72 @@
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import prefect
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.local_run import local_api
+from flows.server.configured_server import check_server
+from flows.server.server import free_port
+from titanflow.common.errors import ConfigError
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    """Is healthy, and answers everything else with its ``status`` and its ``version``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/api/health" else self.server.status)
+            body = f'"{self.server.version}"'.encode()
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.status, server.version = 200, ""
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def refusal(server: ThreadingHTTPServer) -> str:
+    with pytest.raises(ConfigError) as refused:
+        check_server(f"http://127.0.0.1:{server.server_port}/api")
+    return str(refused.value)
+
+
+def test_a_server_of_this_version_is_used(server: ThreadingHTTPServer) -> None:
+    server.version = prefect.__version__
+    check_server(f"http://127.0.0.1:{server.server_port}/api")
+
+
+def test_without_its_password_it_says_where_to_put_it(server: ThreadingHTTPServer) -> None:
+    server.status = 401
+    said = refusal(server)
+    assert said.startswith(
+        f"PREFECT_API_AUTH_STRING: http://127.0.0.1:{server.server_port}/api doesn't let this client in"
+    )
+    assert "export PREFECT_API_AUTH_STRING=" in said
+
+
+def test_another_version_is_named(server: ThreadingHTTPServer) -> None:
+    server.version = "2.20.1"
+    assert "2.20.1" in refusal(server)
+
+
+def test_a_server_that_fails_is_no_traceback(server: ThreadingHTTPServer) -> None:
+    server.status = 404
+    assert refusal(server).startswith("PREFECT_API_URL: http://127.0.0.1:")
+
+
+def test_a_run_is_refused_where_nothing_answers() -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/api"
+    with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(ConfigError, match=nowhere), local_api():
+        pass
