@@ -30,6 +30,7 @@ from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
 from titan.train.data_parallel import StageLoss
 from titan.train.dataloader import Batch, PreparedDataLoader
+from titan.train.hosts import tell_hosts
 from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights
@@ -81,6 +82,7 @@ class Trainer(torchtitan.train.Trainer):
 
     def train(self) -> bool:
         """Trains to the last step; returns False if it was interrupted before and has saved."""
+        tell_hosts(self._cpu_group)
         self._load()
         self.metrics_processor.begin(self.step)
         self._batches.begin(self.step)

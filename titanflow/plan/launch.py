@@ -30,7 +30,7 @@ def command(run: StageRun) -> list[str]:
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
     if not is_under_torchrun(run):
         return [sys.executable, *program]
-    return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+    return [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(run.config), *program]
 
 
 def is_under_torchrun(run: StageRun) -> bool:

@@ -16,7 +16,7 @@ from titanflow.plan.forecast.history import History, work_digest
 from titanflow.plan.forecast.layout import Layout
 from titanflow.plan.forecast.memory import Memory, memory
 from titanflow.plan.origin.inheritance import grown_rows
-from titanflow.run.checkpoints import complete_folders
+from titanflow.run.checkpoints import newest_step
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
@@ -90,7 +90,7 @@ def _training(
 ) -> Forecast:
     layout = Layout.of(module.config)
     counts, on_device, unknown = model_forecast(module, device.kind)
-    done = next(iter(complete_folders(run.folder / "checkpoint")), 0) if resumes else 0
+    done = (newest_step(run.folder) or 0) if resumes else 0
     steps = max(0, int(run.config["training"]["steps"]) - done)
     tokens = steps * layout.tokens_per_step
     duration = estimated(counts, tokens, layout, device) if counts else None
