@@ -25,12 +25,12 @@ from titan.models.documents import Inputs, document_inputs
 from titan.models.experts import uncounted
 from titan.models.lora import step_seed
 from titan.models.routers import RouterStatistics, routed_parts
+from titan.process.hosts import tell_hosts
 from titan.process.interrupt import Interruption
 from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
 from titan.train.data_parallel import StageLoss
 from titan.train.dataloader import Batch, PreparedDataLoader
-from titan.train.hosts import tell_hosts
 from titan.train.streaming import check_ranks
 from titan.weights import checkpoint
 from titan.weights.adapters import TrainedState, load_weights

@@ -165,6 +165,6 @@ def _full(folder: Path, place: Path, why: str) -> str:
 @contextmanager
 def _alone(place: Path, name: str) -> Iterator[None]:
     """Waits until no other process of this machine is at work on that copy; a killed one's lock is free at once."""
-    with (place / f".{name}.lock").open("a") as file:
+    with (place / f".{name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

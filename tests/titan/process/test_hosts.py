@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from titan.train.hosts import described
+from titan.process.hosts import described
 
 PROGRAM = """
 import json, os, sys, time
 import torch.distributed as dist
-from titan.train.hosts import host_lines
+from titan.process.hosts import host_lines
 dist.init_process_group("gloo")
 ahead = 60.0 * dist.get_rank()
 lines = host_lines(dist.group.WORLD, lambda: time.time() + ahead)
