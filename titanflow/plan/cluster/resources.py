@@ -13,7 +13,10 @@ from titanflow.plan.launch import OF_PYTHON, is_secret
 from titanflow.run.contract import StageRun
 
 HANDED_ON = ("PATH", "HOME", "USER", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
-PREFIXES = ("HF_", "WANDB_", "NCCL_", "TORCH_", "GLOO_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY")
+PREFIXES = (
+    *("HF_", "WANDB_", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TRITON_", "GLOO_"),
+    *("SSL_", "http", "HTTP", "no_proxy", "NO_PROXY"),
+)
 """Environment variables that a job gets from the flow's environment, by name and by the beginning of their name."""
 RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
 """torchrun's variable for the beginning of a rank's lines: by default each node calls its first rank 0."""

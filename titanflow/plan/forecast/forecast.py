@@ -50,6 +50,12 @@ class Forecast:
     unknown: str = ""
     device: str = ""
     whole_parameters: int = 0
+    seconds_per_step: float | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its times are those of the same work on such a device."""
+        return self.source.startswith("measured")
 
     def as_json(self) -> dict[str, Any]:
         """The forecast as ``titanflow plan --json`` and the manifest hold it."""
