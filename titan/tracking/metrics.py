@@ -50,7 +50,8 @@ class StageMetrics(MetricsProcessor):
         self.job_config = job_config
         self.logger: ForgivingLoggers = loggers or ForgivingLoggers()
         self.file = MetricsFile(Path(job_config.job.dump_folder) / METRICS_FILE)
-        self.writes = torch.distributed.get_rank() == _get_metrics_rank(parallel_dims, job_config)
+        self.writer = _get_metrics_rank(parallel_dims, job_config)
+        self.writes = torch.distributed.get_rank() == self.writer
         self.trained_tokens = 0
         self.tokens: Callable[[], int] = int
         self.shares: Callable[[], dict[str, float]] = dict
@@ -61,14 +62,23 @@ class StageMetrics(MetricsProcessor):
 
     def begin(self, step: int) -> None:
         """Starts the clock at ``step``, the checkpoint's last, and drops all later records."""
-        wanted = [record for record in self.file.records() if record["step"] <= step]
-        self._validated = {record["step"] for record in wanted if "validation_loss" in record}
+        # The file of a long training has a hundred megabytes, too many for hundreds of ranks to read.
+        reads = self.writes or self.logger.inner
+        wanted = [record for record in self.file.records() if record["step"] <= step] if reads else []
+        self._validated = self._as_writer({record["step"] for record in wanted if "validation_loss" in record})
         before = max((record["seconds"] for record in wanted), default=0.0)
         if self.writes:
             self.file.keep(lambda record: record["step"] <= step)
         self.logger.begin(rows(wanted))
         self._started = time.perf_counter() - before
         self.time_last_log = time.perf_counter()
+
+    def _as_writer(self, steps: set[int]) -> set[int]:
+        """The steps that the writing rank knows; all ranks call it."""
+        told = [steps]
+        if torch.distributed.get_world_size() > 1:
+            torch.distributed.broadcast_object_list(told, src=self.writer)
+        return told[0]
 
     def is_validated(self, step: int) -> bool:
         return step in self._validated
@@ -131,10 +141,11 @@ class StageMetrics(MetricsProcessor):
         }
         self._validated.add(step)
         self._write(record)
-        logger.info(
-            f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
-            f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
-        )
+        if self.writes:
+            logger.info(
+                f"{self.color.yellow}validate step: {step:2}  {self.color.green}loss: {loss:7.4f}  "
+                f"perplexity: {record['validation_perplexity']:,.2f}{self.color.reset}"
+            )
 
     def _training_record(self, step: int, loss: float, grad_norm: float, extra: dict[str, Any]) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.time_last_log
@@ -185,6 +196,9 @@ class StageMetrics(MetricsProcessor):
         self.logger.log(named(record), record["step"])
 
     def _print(self, record: dict[str, Any]) -> None:
+        # Every node shows its first rank's lines; and in a pipeline only this rank has the loss.
+        if not self.writes:
+            return
         color = self.color
         mfu = f"  {color.magenta}mfu: {record['mfu']:.2f}%" if "mfu" in record else ""
         rate = record.get("trained_tokens_per_second")

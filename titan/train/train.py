@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from titan.process.interrupt import Interruption, leave
 from titan.process.own_job import end_with_job
 from titan.tracking.wandb_run import end_open_run, record_model
@@ -28,10 +26,10 @@ from titanflow.architectures.outside_base import read_base
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.run.checkpoints import complete_folders, damage
 from titanflow.run.contract import EXPORT_FOLDER, INTERRUPTED_EXIT, METRICS_FILE, RESULT_FILE, StageRun
-from titanflow.run.errors import ERROR_FILE, record_failure
+from titanflow.run.errors import ERROR_FILE, StageError, record_failure
 from titanflow.run.metrics import read_metrics
 from titanflow.run.results import NOT_INHERITED, InheritanceRow, TrainResult, write_result
-from titanflow.run.torchrun import RUN_ID, end_with_torchrun
+from titanflow.run.torchrun import attempt, end_with_torchrun
 from titanflow.run.training import Training
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 LAST_STEPS = 10
 """How many logged steps ``TrainResult.loss`` is the mean of."""
-CLOCK_SECONDS = 1.0
-"""Error of a process's start time: the kernel gives its boot time in whole seconds."""
 VERSIONS = ("titanflow", "torch", "torchtitan", "transformers", "datasets", "numpy")
 
 
@@ -65,22 +61,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes an earlier attempt's outcome: files older than this attempt's launcher."""
-    launched = RUN_ID in os.environ
-    began = psutil.Process(os.getppid() if launched else os.getpid()).create_time()
-    for name in (ERROR_FILE, RESULT_FILE):
-        path = folder / name
-        if path.exists() and path.stat().st_mtime < began - CLOCK_SECONDS:
-            path.unlink(missing_ok=True)
+    """Removes an earlier attempt's outcome.
+
+    By the attempt's own name, and not by times: other machines wrote those, by clocks of their own.
+    """
+    if rank() == 0:
+        (folder / RESULT_FILE).unlink(missing_ok=True)
+    error = StageError.of(folder)
+    if error is None or error.attempt != attempt():
+        (folder / ERROR_FILE).unlink(missing_ok=True)
 
 
 def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def run_stage(run: StageRun, interruption: Interruption) -> int:
     """Trains what is left to train, then exports and writes the result; returns the exit status."""
     from titan.process.peak_memory import peak_memory_bytes
+    from titan.train.local_rows import bring_rows
 
     base = read_base(run.base) if run.base else None
     table = check_inheritance(base, run) if base else []
@@ -90,6 +93,7 @@ def run_stage(run: StageRun, interruption: Interruption) -> int:
         print(f"{run.stage} starts from {base.stage}:", *table, NOT_INHERITED, sep="\n", flush=True)
     peak = None
     if not is_trained(job_config):
+        bring_rows(run)
         finished = train(job_config, interruption)
         if interruption.requested or not finished:
             end_open_run()
@@ -135,11 +139,15 @@ def prepare(run: StageRun, base: BaseArchitecture | None) -> tuple[JobConfig, Tr
 
 def is_trained(job_config: JobConfig) -> bool:
     """Whether nothing is left to train: an undamaged checkpoint holds the last step, which is validated."""
+    from titan.process.rank_store import told_by_all
     from titan.weights.checkpoint import complete_checkpoints
 
     folder, steps = Path(job_config.job.dump_folder), job_config.training.steps
-    newest = next(iter(complete_checkpoints(folder / job_config.checkpoint.folder)), None)
-    if newest is None or newest.step < steps or damage(newest.path):
+    newest = next(complete_checkpoints(folder / job_config.checkpoint.folder), None)
+    if newest is None or newest.step < steps:
+        return False
+    # Each rank reads a part: a checkpoint may be terabytes.
+    if any(told_by_all("damage", damage(newest.path, rank(), ranks()))):
         return False
     if not (newest.full and job_config.validation.enable and steps % job_config.validation.freq == 0):
         return True
@@ -182,7 +190,7 @@ def finish(
     from titan.models.lora import trainable_parameters
     from titan.train.train_spec import describe_model
 
-    step, checkpoint = next(iter(complete_folders(run.folder / job_config.checkpoint.folder).items()))
+    step, checkpoint = next(complete_folders(run.folder / job_config.checkpoint.folder))
     model_args, parameters = describe_model(spec, job_config)
     trainable = trainable_parameters(spec, job_config) if job_config.lora.rank else None
     result = TrainResult(

@@ -19,6 +19,7 @@ from titan.models.routers import RoutedModel
 from titan.tracking.metrics import metrics_builder
 from titan.train.data_parallel import equal_to_one_process, with_summed_gradients
 from titan.train.dataloader import MockRows, PreparedDataLoader, Rows
+from titan.train.local_rows import nearest
 from titan.train.optimizer import with_parameter_groups
 from titan.train.streaming import WithinDocuments, streamed
 from titan.train.validate import StageValidator, TextValidator
@@ -113,7 +114,7 @@ def _dataloader_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Call
         if training.mock_data:
             rows = MockRows(vocab_size, training.seq_len)
         elif run.data.train is not None:
-            rows = open_rows(run.data.train, training.seq_len)
+            rows = open_rows(nearest(run, run.data.train), training.seq_len)
         else:
             if job_config.data.streaming:
                 if run.tokenizer is not None:
@@ -151,7 +152,7 @@ def _validator_builder(spec: TrainSpec, run: StageRun, vocab_size: int) -> Calla
     def build(job_config: JobConfig, **parts: Any) -> BaseValidator:
         seq_len = validation_seq_len(run, job_config)
         if run.data.validation is not None:
-            rows = open_rows(run.data.validation, seq_len)
+            rows = open_rows(nearest(run, run.data.validation), seq_len)
             return StageValidator(rows, job_config, trim=may_trim(spec, job_config), **parts)
         if job_config.training.mock_data:
             return StageValidator(MockRows(vocab_size, seq_len, MOCK_VALIDATION_ROWS), job_config, **parts)

@@ -25,6 +25,7 @@ from titan.models.documents import Inputs, document_inputs
 from titan.models.experts import uncounted
 from titan.models.lora import step_seed
 from titan.models.routers import RouterStatistics, routed_parts
+from titan.process.hosts import tell_hosts
 from titan.process.interrupt import Interruption
 from titan.tracking.metrics import StageMetrics, data_parallel_degree
 from titan.train.batch_record import BatchRecord
@@ -81,6 +82,7 @@ class Trainer(torchtitan.train.Trainer):
 
     def train(self) -> bool:
         """Trains to the last step; returns False if it was interrupted before and has saved."""
+        tell_hosts(self._cpu_group)
         self._load()
         self.metrics_processor.begin(self.step)
         self._batches.begin(self.step)

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,10 @@ class Checkpoint:
     full: bool
 
 
-def complete_checkpoints(folder: Path) -> list[Checkpoint]:
-    """The complete checkpoints in ``folder``, newest first."""
-    return [
-        Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).shapes))
-        for step, path in complete_folders(folder).items()
-    ]
+def complete_checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    """The complete checkpoints in ``folder``, newest first, each looked at when it is asked for."""
+    for step, path in complete_folders(folder):
+        yield Checkpoint(step, path, any(key.startswith("optimizer.") for key in read_contents(path).shapes))
 
 
 def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | None:
@@ -60,12 +58,16 @@ def resume_point(folder: Path, steps: int, load_step: int = -1) -> Checkpoint | 
 
     ``load_step`` is the step that the config asks for, -1 the newest.
     """
-    complete = complete_checkpoints(folder)
-    newest = next((checkpoint for checkpoint in complete if checkpoint.full), None)
-    if complete and newest is None:
+    last = newest = None
+    for checkpoint in complete_checkpoints(folder):
+        last = last or checkpoint
+        if checkpoint.full:
+            newest = checkpoint
+            break
+    if last and newest is None:
         raise ConfigError(
             Problem(
-                f"{complete[0].path} holds the model alone, and {steps - complete[0].step} steps are left to train",
+                f"{last.path} holds the model alone, and {steps - last.step} steps are left to train",
                 key="checkpoint.last_save_model_only",
                 hint="start the run afresh under another name; with last_save_model_only: false it could be resumed",
             )
@@ -107,7 +109,7 @@ def sound_resume_point(
 
 def remove_incomplete(folder: Path) -> None:
     """Removes what interrupted saves and removals left, and sets aside what was damaged after its save."""
-    newest = next(iter(complete_folders(folder)), -1)
+    newest = next((step for step, _ in complete_folders(folder)), -1)
     for step, path in step_folders(folder).items():
         reason = flaw(path)
         if not reason:
@@ -156,11 +158,11 @@ def _of_all_ranks(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 
 def save_failure(error: BaseException, path: Path) -> StageFailed:
     """The error to show where saving ``path`` failed."""
-    complete = [checkpoint for checkpoint in complete_checkpoints(path.parent) if checkpoint.path != path]
+    complete = next((other for _, other in complete_folders(path.parent) if other != path), None)
     causes = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
     full = no_room(path)
     reason = f"the disk is full ({full})" if full else f"{type(causes[0]).__name__}: {causes[0]}"
-    last = f"the last complete checkpoint is {complete[0].path}" if complete else "there is no complete checkpoint"
+    last = f"the last complete checkpoint is {complete}" if complete else "there is no complete checkpoint"
     return StageFailed(
         f"{path}: the checkpoint could not be saved: {reason}; {last}. "
         f"{'Make room' if full else 'Mend that'}, and run the same command again: it goes on from there."

@@ -30,7 +30,7 @@ def command(run: StageRun) -> list[str]:
     program = ["-m", MODULES[run.stage], str(run.folder / RUN_FILE)]
     if not is_under_torchrun(run):
         return [sys.executable, *program]
-    return [_python(run), "-m", torchrun.MODULE, *torchrun.arguments(run.config.get("launcher")), *program]
+    return [_python(run), "-m", torchrun.MODULE, *torchrun.arguments(run.config), *program]
 
 
 def _python(run: StageRun) -> str:

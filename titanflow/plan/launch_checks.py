@@ -99,7 +99,7 @@ def is_importable(module: str) -> bool:
 def torchrun_problems(plans: Iterable[StagePlan]) -> list[Problem]:
     """What torchrun's own parser refuses in each stage's command; imports torch, in a process of its own."""
     tried = {
-        plan.stage: [*torchrun.arguments(plan.run.config.get("launcher")), "-m", MODULES[plan.stage]]
+        plan.stage: [*torchrun.arguments(plan.run.config), "-m", MODULES[plan.stage]]
         for plan in plans
         if is_under_torchrun(plan.run)
     }

@@ -11,18 +11,28 @@ from titanflow.common.credentials import redact
 from titanflow.common.errors import TitanflowError
 from titanflow.common.files import hidden_sibling
 from titanflow.run.contract import Strict
+from titanflow.run.torchrun import attempt
 
 ERROR_FILE = "error.json"
 
 
 class StageError(Strict):
-    """``error.json``: the first rank that failed, and its own exception."""
+    """``error.json``: the first rank that failed, and its own exception; ``attempt`` names the start of its ranks."""
 
     rank: int = 0
     type: str
     message: str
     traceback: str = ""
     exit_code: int = 1
+    attempt: str = ""
+
+    @classmethod
+    def of(cls, folder: Path) -> StageError | None:
+        """The error that a stage's folder holds; None if there is none that can be read."""
+        try:
+            return cls.model_validate_json((folder / ERROR_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
 
 def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
@@ -31,7 +41,8 @@ def record_failure(folder: Path, error: BaseException, rank: int = 0) -> int:
     message, trace = redact(str(error) or repr(error)), redact("".join(traceback.format_exception(error)))
     status, told = (error.exit_code, message) if isinstance(error, TitanflowError) else (1, trace)
     print(told, file=sys.stderr, flush=True)
-    failure = StageError(rank=rank, type=type(error).__name__, message=message, traceback=trace, exit_code=status)
+    name = type(error).__name__
+    failure = StageError(rank=rank, type=name, message=message, traceback=trace, exit_code=status, attempt=attempt())
     try:
         write_error(folder, failure)
     except OSError as unwritable:

@@ -31,9 +31,9 @@ JOB = "TITANFLOW_JOB"
 """The variable by which a stage's processes know the id that the scheduler gave to their job."""
 
 
-def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
-    """torchrun's arguments, by a stage's section ``launcher``; without one the stage has one process."""
-    launcher = launcher or {"kind": "local", "nproc_per_node": 1, "nnodes": 1}
+def arguments(config: Mapping[str, Any]) -> list[str]:
+    """torchrun's arguments, by a stage's config; without a section ``launcher`` the stage has one process."""
+    launcher = config.get("launcher") or {"kind": "local", "nproc_per_node": 1, "nnodes": 1}
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     given = [f"--nproc_per_node={processes}"]
     if machines == 1:
@@ -45,14 +45,35 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
             given += [f"--node_rank={launcher['node_rank']}", f"--rdzv_endpoint={launcher['rdzv_endpoint']}"]
     if processes * machines > 1:
         # Every rank logs the same lines, so one rank's are enough. A failing rank writes error.json itself.
-        given += ["--local-ranks-filter=0", "--role=rank", "--tee=3"]
+        shown = sorted({0, metrics_rank(config, processes * machines) % processes})
+        given += [f"--local-ranks-filter={','.join(map(str, shown))}", "--role=rank", "--tee=3"]
     return given
+
+
+def metrics_rank(config: Mapping[str, Any], ranks: int) -> int:
+    """The rank that records and logs a training's steps: in a pipeline the first of the last stage has the loss.
+
+    torchtitan 0.2.2 decides so, too (``components/metrics.py``).
+    """
+    parallelism = config.get("parallelism") or {}
+    stages = int(parallelism.get("pipeline_parallel_degree") or 1)
+    if stages == 1 or parallelism.get("pipeline_parallel_schedule") == "ZBVZeroBubble":
+        return 0
+    return ranks // stages * (stages - 1)
 
 
 def end_with_torchrun() -> None:
     """Has the kernel send SIGTERM to this process, if it is a rank, when its torchrun ends in any way."""
     if RUN_ID in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def attempt() -> str:
+    """What tells this start of a stage's ranks from any other, the same on all of them; empty outside of torchrun.
+
+    A run's id alone may be that of each start: machines that are started by hand have torchrun's default.
+    """
+    return ":".join(filter(None, (os.environ.get(name) for name in (RUN_ID, "MASTER_ADDR", "MASTER_PORT"))))
 
 
 def forget_ranks() -> None:

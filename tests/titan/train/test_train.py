@@ -283,6 +283,10 @@ def test_an_sft_may_be_cut_into_a_pipelines_stages(bench, uninterrupted):
     assert bench.run(two, ranks=2) == 0, log_of(two)
     assert list(records(two)) == [1, 2, 3]
     assert records(two) == pytest.approx(records(one), abs=1e-5)
+    # Both ranks write into this log: only the one with the loss tells it.
+    shown = [line for line in log_of(two).splitlines() if "step:  2" in line and "loss:" in line]
+    assert len(shown) == 1
+    assert f"{records(two)[2]:8.5f}" in shown[0]
     # Weighed by the tokens of each batch, which differ.
     assert list(records(two, "validation_loss")) == [1, 3]
     assert records(two, "validation_loss") == pytest.approx(records(one, "validation_loss"), abs=1e-5)

@@ -85,7 +85,7 @@ def test_half_of_a_checkpoint_is_never_loaded(tmp_path, harm, caplog):
         remove_incomplete(folder)
         assert sound_resume_point(folder, steps=20).step == 5
     assert str(folder / "step-10") in caplog.text
-    assert list(complete_folders(folder)) == [5]
+    assert dict(complete_folders(folder)).keys() == {5}
     was_interrupted = harm in ("metadata lost", "everything lost")
     assert (tmp_path / "damaged" / "step-10").exists() is not was_interrupted
 
@@ -135,7 +135,7 @@ def test_what_interrupted_saves_left_is_removed(folder):
 
 def test_a_model_alone_is_nothing_to_go_on_from(tmp_path):
     save(tmp_path, 10, full=False)
-    assert complete_checkpoints(tmp_path)[0].full is False
+    assert next(complete_checkpoints(tmp_path)).full is False
     with pytest.raises(ConfigError, match="holds the model alone, and 5 steps are left"):
         resume_point(tmp_path, steps=15)
     save(tmp_path, 5)

@@ -56,8 +56,9 @@ def test_machines_without_a_place_to_meet_are_refused(tmp_path: Path) -> None:
 def test_torchrun_s_own_parser_takes_the_commands_and_says_which_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     right = torchrun.arguments
 
-    def arguments(launcher: dict[str, Any]) -> list[str]:
-        return [*right(launcher), *(["--no-such-argument=1"] if launcher["nproc_per_node"] == 3 else [])]
+    def arguments(config: dict[str, Any]) -> list[str]:
+        processes = config["launcher"]["nproc_per_node"]
+        return [*right(config), *(["--no-such-argument=1"] if processes == 3 else [])]
 
     monkeypatch.setattr(torchrun, "arguments", arguments)
     runs = [

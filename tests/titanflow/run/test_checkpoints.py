@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from finished_stage import DATA_FILE, write_checkpoint
 
-from titanflow.run.checkpoints import complete_folders, damage, flaw, read_contents, step_folders
+from titanflow.run import checkpoints
+from titanflow.run.checkpoints import (
+    complete_folders,
+    damage,
+    flaw,
+    newest_checkpoint,
+    read_contents,
+    read_pieces,
+    step_folders,
+)
 
 
 @pytest.fixture
@@ -22,19 +31,39 @@ def test_steps_are_numbers_and_the_newest_is_first(folder: Path) -> None:
 
 
 def test_a_save_that_was_cut_off_is_not_complete(folder: Path) -> None:
-    assert list(complete_folders(folder).items()) == [(10, folder / "step-10"), (9, folder / "step-9")]
+    assert list(complete_folders(folder)) == [(10, folder / "step-10"), (9, folder / "step-9")]
 
 
 def test_no_folder_has_no_steps(tmp_path: Path) -> None:
-    assert complete_folders(tmp_path / "nowhere") == {}
+    assert list(complete_folders(tmp_path / "nowhere")) == []
 
 
 def test_what_a_checkpoint_holds_is_read_without_torch(folder: Path) -> None:
     contents = read_contents(folder / "step-10")
     assert tuple(contents.shapes) == ("norm.weight", "optimizer.state.norm.weight")
-    first, second = contents.pieces
+    first, second = read_pieces(folder / "step-10")
     assert (first.file, first.offset, second.offset) == (DATA_FILE, 0, first.length)
+    assert contents.files == {DATA_FILE: second.offset + second.length}
     assert (flaw(folder / "step-10"), damage(folder / "step-10")) == ("", "")
+
+
+def test_only_as_many_are_read_as_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hundreds of ranks each metadata has a hundred megabytes."""
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoints, "flaw", lambda path: read.append(path) or "")
+    newest_checkpoint(folder)
+    assert read == [folder / "step-11"]
+
+
+def test_metadata_is_read_once_and_again_when_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, loads = folder / "step-10", []
+    load = checkpoints._Plain
+    monkeypatch.setattr(checkpoints, "_Plain", lambda file: loads.append(1) or load(file))
+    assert flaw(path) == flaw(path) == ""
+    assert read_contents(path).shapes
+    assert len(loads) == 1
+    (path / ".metadata").write_bytes(b"other")
+    assert "can't be read" in flaw(path)
 
 
 def shortened(path: Path) -> None:
@@ -64,7 +93,7 @@ def zeroed(path: Path) -> None:
 def test_a_flaw_is_named(folder: Path, file: str, harm: Callable[[Path], None], expected: str) -> None:
     harm(folder / "step-10" / file)
     assert expected in flaw(folder / "step-10")
-    assert list(complete_folders(folder)) == [9]
+    assert dict(complete_folders(folder)).keys() == {9}
 
 
 def test_bytes_that_are_not_what_was_written_are_found_whoever_looks(folder: Path) -> None:

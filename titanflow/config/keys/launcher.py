@@ -59,6 +59,10 @@ class Launcher:
     """CPU threads a process; unset, the machine's cores divided by its processes."""
     pool: str | None = None
     """Prefect work pool whose machine runs the stage, on the same shared storage; unset, that of the run."""
+    local_data: str | None = None
+    """A folder of each machine's own disk, such as `$SLURM_TMPDIR`: a training copies its prepared rows there, once a
+    machine, and reads them from there. `$NAME` is a variable of the machine that trains. Where there is no room, the
+    rows are read from the workspace, with a warning. What old runs left there is yours to delete."""
     share_device: bool = False
     """Start even while another stage runs on the same GPU; otherwise wait for it."""
     slurm: Slurm = field(default_factory=Slurm)

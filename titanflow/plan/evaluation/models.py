@@ -81,7 +81,7 @@ def check_publishable(module: Module, publish: Module) -> None:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return (folder / METADATA).is_file() or bool(complete_folders(folder / "checkpoint"))
+    return (folder / METADATA).is_file() or any(complete_folders(folder / "checkpoint"))
 
 
 def models_state(models: Any) -> dict[str, list[Any]]:

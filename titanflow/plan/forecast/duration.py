@@ -21,9 +21,11 @@ START_UP = 10.0
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of a stage from start to end, the tokens that it trains in all and a second, and the source of these."""
+    """Seconds of a stage from start to end and of a step, the tokens that it trains in all and a second, and the source
+    of these."""
 
     seconds: float
+    seconds_per_step: float
     tokens: int
     tokens_per_second: float
     source: str
@@ -37,7 +39,9 @@ def measured_duration(found: Measured, steps: int, tokens: int) -> Duration:
     around = START_UP if found.around is None else found.around
     seen = round(steps * found.tokens_per_step) if found.tokens_per_step else tokens
     seconds = steps * found.seconds_per_step + around
-    return Duration(seconds, min(seen, tokens), found.tokens_per_second, f"measured on {found.run}")
+    return Duration(
+        seconds, found.seconds_per_step, min(seen, tokens), found.tokens_per_second, f"measured on {found.run}"
+    )
 
 
 def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec) -> Duration | None:
@@ -50,4 +54,5 @@ def estimated(counts: Counts, tokens: int, layout: Layout, device: DeviceSpec) -
         return None
     else:
         speed, source = UTILISATION * device.peak_flops * layout.processes, f"from peak FLOPs at {UTILISATION:.0%}"
-    return Duration(work / speed + START_UP, tokens, speed / counts.flops_per_token, source)
+    rate = speed / counts.flops_per_token
+    return Duration(work / speed + START_UP, layout.tokens_per_step / rate, tokens, rate, source)

@@ -16,7 +16,7 @@ from titanflow.plan.forecast.history import History, work_digest
 from titanflow.plan.forecast.layout import Layout
 from titanflow.plan.forecast.memory import Memory, memory
 from titanflow.plan.origin.inheritance import grown_rows
-from titanflow.run.checkpoints import complete_folders
+from titanflow.run.checkpoints import newest_step
 
 if TYPE_CHECKING:
     from titanflow.config.experiment import Experiment
@@ -50,6 +50,12 @@ class Forecast:
     unknown: str = ""
     device: str = ""
     whole_parameters: int = 0
+    seconds_per_step: float | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its times are those of the same work on such a device."""
+        return self.source.startswith("measured")
 
     def as_json(self) -> dict[str, Any]:
         """The forecast as ``titanflow plan --json`` and the manifest hold it."""
@@ -90,7 +96,7 @@ def _training(
 ) -> Forecast:
     layout = Layout.of(module.config)
     counts, on_device, unknown = model_forecast(module, device.kind)
-    done = next(iter(complete_folders(run.folder / "checkpoint")), 0) if resumes else 0
+    done = (newest_step(run.folder) or 0) if resumes else 0
     steps = max(0, int(run.config["training"]["steps"]) - done)
     tokens = steps * layout.tokens_per_step
     duration = estimated(counts, tokens, layout, device) if counts else None

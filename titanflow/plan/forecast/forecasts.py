@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.device import stage_device, this_machine
+from titanflow.plan.cluster.time_limit import time_problem
 from titanflow.plan.forecast import device as devices
 from titanflow.plan.forecast.device import DeviceSpec
 from titanflow.plan.forecast.fit import does_not_fit, may_not_fit
@@ -41,6 +42,10 @@ def add_forecasts(stages: Iterable[StagePlan], experiment: Experiment, workspace
         module = stage_module(plan.run, experiment)
         if module is None or not module.trains:
             continue
+        if plan.is_job:
+            too_short, warning = time_problem(module, forecast)
+            refused += [too_short] if too_short else []
+            experiment.warnings += [warning] if warning else []
         if problem := does_not_fit(module, forecast, device):
             (refused if runs_here and not plan.pool and not plan.is_job else elsewhere).append(problem)
         elif warning := may_not_fit(module, forecast, device):

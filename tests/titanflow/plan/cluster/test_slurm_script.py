@@ -57,9 +57,12 @@ def test_ranks_may_save_as_long_as_their_job(tmp_path: Path, monkeypatch: pytest
 
 def test_secrets_and_proxies_are_handed_on_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"HF_TOKEN": "hf_abc", "WANDB_API_KEY": "key", "https_proxy": "http://me:pass@proxy", "MINE": "mine"}
+    secrets |= {"TRITON_CACHE_DIR": "/of/a-kernel", "TORCHINDUCTOR_CACHE_DIR": "/of/a-graph"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UNRELATED", "unrelated")
+    # A path of this machine need not be there on a node.
+    monkeypatch.setenv("TMPDIR", "/tmp/of-the-login-node")
     given = asked(tmp_path, {"HF_TOKEN": "hf_other", "WANDB_PROJECT": "stdlib"}, export=["MINE"])
     script, command = slurm_script.script(["python", "-m", "train"], given), slurm_script.submission(given)
     for value in (*secrets.values(), "hf_other", "unrelated"):
@@ -67,6 +70,7 @@ def test_secrets_and_proxies_are_handed_on_by_name(tmp_path: Path, monkeypatch: 
     (export,) = (option for option in command if option.startswith("--export="))
     assert set(secrets) <= set(export.removeprefix("--export=").split(","))
     assert "UNRELATED" not in export
+    assert "TMPDIR" not in export
     # What the stage itself is given goes before what the shell has.
     assert given.handed_on["HF_TOKEN"] == "hf_other"
     assert "export WANDB_PROJECT=stdlib\n" in script

@@ -40,7 +40,17 @@ def check_launcher(module: Module) -> list[Problem]:
         found += _of_slurm(launcher)
     if kind == "kubernetes":
         found += ((f"kubernetes.{key}", *rest) for key, *rest in kubernetes_problems(launcher))
+    found += _of_rows(module)
     return [module.problem(f"launcher.{key}", *rest) for key, *rest in found]
+
+
+def _of_rows(module: Module) -> Iterator[tuple[str, ...]]:
+    if (place := module.config["launcher"]["local_data"]) is None:
+        return
+    if not place.startswith(("/", "$")):
+        yield "local_data", f"found {place!r}", "a whole path, or one that begins with a variable of the machine"
+    if module.trains and module.config["data"]["streaming"]:
+        yield "local_data", f"found {place!r}, and data.streaming reads no prepared rows", "", "leave out one of both"
 
 
 def limit_seconds(time: str) -> int | None:

@@ -41,6 +41,7 @@ def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: int | None) 
         (["kind=slurm", "slurm.extra=[-N4]"], "slurm.extra: found '-N4'"),
         (["kind=slurm", "slurm.partion=gpu"], "slurm.partion: unknown key"),
         (["kind=slurm", "slurm.save_seconds=0"], "slurm.save_seconds: found 0"),
+        (["local_data=disk/rows"], "launcher.local_data: found 'disk/rows'"),
         (["kind=pbs"], "launcher.kind: found 'pbs'"),
     ],
 )
