@@ -45,11 +45,9 @@ def check_locked(training: Training, export: Path, digests: Mapping[str, str], n
 
 def _trained_tokenizer(training: Training) -> tuple[Path | None, str]:
     """The folder of the tokenizer that a stage trained with, if unchanged, and its recorded digest."""
-    if (result := training.result) is not None:
-        folder, recorded = result.tokenizer, result.tokenizer_digest
-    else:
-        folder = training.run.tokenizer
-        recorded = tokenizer_digest(folder)
+    result = training.result
+    folder = result.tokenizer if result else training.run.tokenizer
+    recorded = result.tokenizer_digest if result else tokenizer_digest(folder)
     return folder if recorded and tokenizer_digest(folder) == recorded else None, recorded
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from titan.export.files import (
     SpecialTokens,
@@ -35,9 +35,6 @@ from titan.weights.stage_model import TrainedModel, read_model
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, DataError, Problem, TitanflowError
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    from titan.weights.disk_tensors import DiskTensors
 
 SHARD_SIZE = 5_000_000_000
 """Bytes of the largest file of weights. An export needs the memory of at most two such files (or largest tensors),
@@ -152,18 +149,12 @@ def _write_model(
 
 
 def compare(
-    native: Any,
-    adapter: Any,
-    folder: Path,
-    held_out: Any | None = None,
-    weights: Mapping[str, Any] | None = None,
-    disk: DiskTensors | None = None,
+    native: Any, adapter: Any, folder: Path, held_out: Any = None, weights: Any = None, disk: Any = None
 ) -> Parity:
     """Loads an exported folder as any user does, and compares it with the native model (:mod:`titan.export.parity`).
 
-    ``adapter`` is torchtitan's state dict adapter of the family. If LoRA's adapters were merged for the export,
-    ``weights`` has the result by native name; ``native`` computes with them unmerged. ``disk`` takes the experts that
-    are joined on loading; by default memory does.
+    ``adapter`` is the family's state dict adapter. ``weights`` are the exported ones by native name; ``native`` may
+    compute with LoRA's adapters unmerged. ``disk`` takes the experts that are joined on loading, else memory does.
     """
     import torch
 

@@ -51,10 +51,8 @@ def load_dense(model: nn.Module, state: dict[str, Any], path: Path, adapter: Any
         "take the flavor and the arguments of the dense model",
     )
     refuse_other(clauses, path, found, hint, KEY)
-    if in_hf:
-        loaded = read_hugging_face(shared, path, adapter)
-    else:
-        loaded = shared
+    loaded = read_hugging_face(shared, path, adapter) if in_hf else shared
+    if not in_hf:
         load_quietly(loaded, path)
     set_model_state_dict(model, loaded, options=StateDictOptions(strict=False))
     logger.info(f"Copied {len(shared)} tensors from {path}; new, and drawn: {_described(new, state)}")

@@ -22,8 +22,7 @@ def file_digest(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_digests(folder: Path | str) -> dict[str, str]:
+def folder_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file below ``folder``, by its path relative to the folder; in the Hub's cache all are links."""
-    folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}

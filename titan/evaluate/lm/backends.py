@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ class Loading:
     """
 
     folder: Path
+    digests: Mapping[str, str]
     backend: Literal["hf", "native", "vllm"] = "hf"
     batch_size: int | str = 16
     dtype: str = "float32"
@@ -34,7 +35,6 @@ class Loading:
     seed: int = 1234
     trained_here: bool = True
     trusted: bool = False
-    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_lm(loading: Loading, ranks: Ranks) -> Any:

@@ -59,12 +59,13 @@ def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) ->
     folder = _checkpoint(run, name, given) if is_native else _export(run, name, given, commits)
     digests = folder_digests(folder)
     training = Training.of(_stage(run, name)) if given is None and not is_native else None
-    # Nothing is left to ask of the very files that training recorded.
+    # The very files that training recorded need no comparison.
     if training is not None and digests != (training.result and training.result.export_digests):
         check_locked(training, folder, digests, name)
     origin = run.origins.get("models", "")
     return Loading(
         folder,
+        digests,
         backend=settings.backend,
         batch_size=settings.batch_size,
         dtype=settings.dtype,
@@ -72,7 +73,6 @@ def _loading(run: StageRun, name: str, given: str | None, settings: Evaluate) ->
         seed=settings.seed,
         trained_here=is_native or not isinstance(settings.models, Mapping),
         trusted=not is_native and trust_remote_code(folder, f"models.{name}", origin, commits),
-        digests=digests,
     )
 
 

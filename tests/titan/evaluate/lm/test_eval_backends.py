@@ -27,7 +27,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_text_of_our_models_begins_after_the_end_of_text(export: Path) -> None:
-    lm = load_lm(Loading(export), Ranks())
+    lm = load_lm(Loading(export, {}), Ranks())
 
     assert lm.prefix_token_id == lm.tokenizer.eos_token_id == 0
     assert lm.tok_encode("a") == lm.tokenizer.encode("a", add_special_tokens=False)
@@ -39,7 +39,7 @@ def test_a_foreign_models_text_begins_with_what_its_tokenizer_says(export: Path,
     config = json.loads((foreign / "tokenizer_config.json").read_text())
     (foreign / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|im_start|>"}))
 
-    assert load_lm(Loading(foreign, trained_here=False), Ranks()).prefix_token_id == 1
+    assert load_lm(Loading(foreign, {}, trained_here=False), Ranks()).prefix_token_id == 1
 
 
 def test_a_limit_of_the_folders_own_is_told(export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,18 +47,18 @@ def test_a_limit_of_the_folders_own_is_told(export: Path, tmp_path: Path, caplog
     config = json.loads((foreign / "generation_config.json").read_text())
     (foreign / "generation_config.json").write_text(json.dumps(config | {"max_new_tokens": 5}))
 
-    load_lm(Loading(foreign, trained_here=False), Ranks())
+    load_lm(Loading(foreign, {}, trained_here=False), Ranks())
 
     assert "sets max_new_tokens to 5, which goes before each task's max_gen_toks" in caplog.text
 
 
 def test_weights_are_evaluated_in_the_type_that_is_asked_for(export: Path) -> None:
-    assert load_lm(Loading(export, dtype="bfloat16"), Ranks()).model.dtype == torch.bfloat16
+    assert load_lm(Loading(export, {}, dtype="bfloat16"), Ranks()).model.dtype == torch.bfloat16
 
 
 def test_vllm_is_refused_where_it_is_not_installed(export: Path) -> None:
     with pytest.raises(ConfigError, match="backend: vLLM isn't installed"):
-        load_lm(Loading(export, backend="vllm"), Ranks())
+        load_lm(Loading(export, {}, backend="vllm"), Ranks())
 
 
 def test_vllm_is_lm_evals_own_with_the_conventions_of_training(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,14 +83,14 @@ def test_vllm_is_lm_evals_own_with_the_conventions_of_training(export: Path, mon
     monkeypatch.setattr(vllm_causallms, "VLLM", create)
     monkeypatch.setattr(titan.evaluate.lm.backends, "find_spec", lambda name: name)
 
-    ours = load_lm(Loading(export, backend="vllm"), Ranks())
-    load_lm(Loading(export, backend="vllm", trained_here=False), Ranks())
+    ours = load_lm(Loading(export, {}, backend="vllm"), Ranks())
+    load_lm(Loading(export, {}, backend="vllm", trained_here=False), Ranks())
 
     assert ours.name == str(export)
     assert [(one["prefix_token_id"], one["add_bos_token"]) for one in given] == [(0, False), (None, None)]
     assert given[0]["trust_remote_code"] is False
     with pytest.raises(ConfigError, match=r"launcher\.nproc_per_node: vLLM under 2 processes"):
-        load_lm(Loading(export, backend="vllm"), Ranks(size=2))
+        load_lm(Loading(export, {}, backend="vllm"), Ranks(size=2))
 
 
 @pytest.mark.parametrize(

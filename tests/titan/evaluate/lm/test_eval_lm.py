@@ -53,7 +53,7 @@ def peer(export: Path) -> HFLM:
 
 
 def own(export: Path, batch_size: int | str = 3, seed: int = 0) -> Any:
-    return load_lm(Loading(export, batch_size=batch_size, seed=seed), Ranks())
+    return load_lm(Loading(export, {}, batch_size=batch_size, seed=seed), Ranks())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -74,7 +74,7 @@ def test_whole_texts_are_as_likely_as_lm_eval_says(export: Path, peer: HFLM) -> 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_scores_are_rounded_as_lm_eval_rounds_them(export: Path, dtype: Literal["bfloat16", "float16"]) -> None:
     peer = HFLM(pretrained=str(export), prefix_token_id=0, add_bos_token=False, device="cpu", dtype=dtype, batch_size=1)
-    lm = load_lm(Loading(export, batch_size=1, dtype=dtype), Ranks())
+    lm = load_lm(Loading(export, {}, batch_size=1, dtype=dtype), Ranks())
     found, expected = (one.loglikelihood(requests(PAIRS), disable_tqdm=True) for one in (lm, peer))
     texts, theirs = (one.loglikelihood_rolling(requests([(text,) for text in TEXTS])) for one in (lm, peer))
 

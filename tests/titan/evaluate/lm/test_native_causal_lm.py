@@ -43,8 +43,8 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ).write()
     checkpoint = save_checkpoint(sensitised(family, tiny_args(family)), stage / "checkpoint" / "step-1")
     export_checkpoint(stage, stage / "export")
-    native = load_lm(Loading(checkpoint, backend="native", batch_size=3), Ranks())
-    return Both(checkpoint, native, load_lm(Loading(stage / "export", batch_size=3, trusted=True), Ranks()))
+    native = load_lm(Loading(checkpoint, {}, backend="native", batch_size=3), Ranks())
+    return Both(checkpoint, native, load_lm(Loading(stage / "export", {}, batch_size=3, trusted=True), Ranks()))
 
 
 def ask(method: str, lm: Any, arguments: list[Any]) -> Any:

@@ -184,7 +184,7 @@ def test_what_was_loaded_is_saved_with_its_modelling_files(
 @pytest.mark.parametrize("kind", KINDS)
 def test_lm_eval_s_backend_scores_rows_together_as_alone(exports: dict[str, Exported], kind: str) -> None:
     exported = exports[kind]
-    models = [load_lm(Loading(exported.folder, batch_size=size, trusted=True), Ranks()) for size in (3, 1)]
+    models = [load_lm(Loading(exported.folder, {}, batch_size=size, trusted=True), Ranks()) for size in (3, 1)]
     requests = [(("", ""), [0, 50, 60], [70, 80]), (("", ""), [0], [90]), (("", ""), list(range(30, 60)), [61])]
 
     found = [[score for score, _ in model._loglikelihood_tokens(requests, disable_tqdm=True)] for model in models]
