@@ -86,7 +86,7 @@ def in_cluster(root: Path, api: str, cluster: LocalKubernetes, name: str, *setti
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": api,
         "HF_HUB_OFFLINE": "1",
         "KUBECONFIG": str(cluster.kubeconfig(root / f"{name}.kubeconfig")),
