@@ -46,7 +46,7 @@ LIVING = ("Pending", "Running", "Unknown")
 SUBMISSIONS = 3
 """How often a job is submitted while the API doesn't answer: the name is the same each time."""
 GONE_SECONDS = 120.0
-"""How long an old job of the same name may take to go."""
+"""How long an old job of the same name may take to go, after it has saved."""
 ASK_AGAIN_SECONDS = 1.0
 AT_ONCE_SECONDS = 1
 """The grace of a pod that is killed; with 0, Kubernetes would forget it before it has ended."""
@@ -91,9 +91,11 @@ def submit(command: Sequence[str], resources: Resources) -> str:
             found = _jobset(job)
             if found is not None and found["metadata"].get("annotations", {}).get(SUBMISSION) == submission:
                 return job
-            _remove(job)
+            _remove(job, resources.settings["save_seconds"])
         elif refused.status:
             raise StageFailed(f"Kubernetes refuses the job: {refused}") from refused
+        else:
+            time.sleep(ASK_AGAIN_SECONDS)
     raise NoAnswerError(f"Kubernetes didn't take job {job}: {refused}") from refused
 
 
@@ -124,8 +126,9 @@ def state(job: str, folder: Path) -> JobState:
         return min((_waiting(pod) for pod in waiting), key=lambda state: state.reason == "ContainerCreating")
     if not pods:
         return JobState("waiting", "no pods yet", _last_warning(job))
-    lost = next((pod for pod in alive if pod.status.phase == "Unknown" or pod.status.reason == "NodeLost"), None)
-    return JobState("running", message=f"node {lost.spec.node_name} doesn't answer" if lost else "")
+    # A node that is lost may never end its pods, which only an administrator can tell.
+    ending = next((pod for pod in alive if pod.metadata.deletion_timestamp or pod.status.phase == "Unknown"), None)
+    return JobState("running", message=f"its pod on node {ending.spec.node_name} is being ended" if ending else "")
 
 
 def find(name: str) -> str:
@@ -201,13 +204,13 @@ def _last_warning(job: str) -> str:
     return ""
 
 
-def _remove(job: str) -> None:
+def _remove(job: str, save_seconds: float) -> None:
     """Deletes an old job, of a folder that was set aside or removed, and returns when it is gone."""
     cancel(job)
     began = time.monotonic()
     while _jobset(job) is not None or any(pod.status.phase in LIVING for pod in _pods(job)):
-        if time.monotonic() - began > GONE_SECONDS:
-            raise StageLost(f"an old job {job} doesn't go, {GONE_SECONDS:g} s after it was deleted")
+        if (waited := time.monotonic() - began) > save_seconds + GONE_SECONDS:
+            raise StageLost(f"an old job {job} doesn't go, {waited:.0f} s after it was deleted")
         time.sleep(ASK_AGAIN_SECONDS)
 
 
@@ -227,7 +230,8 @@ def _answer(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return call(*arguments, **options)
     except api.ApiError as error:
-        if error.status == 404:
+        # A server that doesn't know JobSets at all, for now or any more, says nothing of this one.
+        if error.status == 404 and "page not found" not in str(error):
             return None
         # A job isn't given up for credentials that have run out.
         raise NoAnswerError(f"Kubernetes can't be asked: {error}") from error

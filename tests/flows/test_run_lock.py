@@ -8,7 +8,7 @@ from watching import STAYS
 
 from flows import run_lock as module
 from flows.run_lock import run_lock
-from flows.sign_of_life import HOLDER_FILE
+from flows.sign_of_life import HOLDER_FILE, JOB_IDS
 from titanflow.common.errors import StageFailed
 from titanflow.plan.launch import STAGE_FOLDER
 
@@ -55,6 +55,18 @@ def test_a_folder_in_use_is_refused_and_free_again_when_its_holder_is_killed(tmp
     holder.wait()
     with run_lock(tmp_path) as waited:
         assert not waited
+
+
+@pytest.mark.parametrize("name", JOB_IDS)
+def test_a_job_of_a_cluster_on_this_machine_is_followed_not_waited_for(tmp_path, start, monkeypatch, name):
+    monkeypatch.setattr(module, "LEFT_SECONDS", 0.0)
+    env = {STAGE_FOLDER: str(tmp_path / "pretrain")}
+    start(WRITES, env={**env, name: "7"})
+    with run_lock(tmp_path) as waited:
+        assert not waited
+    left = start(WRITES, env=env)
+    with pytest.raises(StageFailed, match=f"process {left.pid}, left by a run that was killed"), run_lock(tmp_path):
+        pass
 
 
 def test_who_waits_says_for_whom_and_goes_on_when_the_other_ends(tmp_path, start, monkeypatch):

@@ -228,6 +228,13 @@ def test_a_job_goes_on_while_its_api_gives_no_answer(cluster: LocalKubernetes, f
     assert kubernetes.state(job, folder).phase == "running"
 
 
+def test_a_cluster_that_does_not_know_jobsets_says_nothing_of_one(cluster: LocalKubernetes, folder: Path) -> None:
+    job = submit(folder, SAVES)
+    cluster.has_jobset = False
+    with pytest.raises(NoAnswerError, match="page not found"):
+        kubernetes.find(job)
+
+
 def test_an_api_that_is_gone_gives_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalKubernetes() as gone:
         monkeypatch.setenv("KUBECONFIG", str(gone.kubeconfig(tmp_path / "kubeconfig")))

@@ -33,6 +33,7 @@ service_account: trainer
 image_pull_secrets: [registry]
 run_as_user: 1000
 fs_group: 1000
+capabilities: [IPC_LOCK]
 save_seconds: 300
 active_deadline_seconds: 86400
 """

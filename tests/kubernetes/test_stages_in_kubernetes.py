@@ -16,7 +16,8 @@ from watching import alive, lines, wait_for
 from titanflow.run.checkpoints import newest_step
 from titanflow.run.results import PublishResult, read_result
 
-STEPS = 200
+STEPS = 120
+PATIENCE = 600.0
 SETTINGS = (
     *("launcher.omp_num_threads=1", f"pretrain.training.steps={STEPS}", "pretrain.validation.enable=false"),
     *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=600", "retries.delay=1"),
@@ -47,7 +48,7 @@ class KubernetesRun:
         """Sends a signal to all of the flow's processes, as a terminal does; returns the exit status."""
         assert self.flow is not None
         os.killpg(self.flow.pid, number)
-        return self.flow.wait(300)
+        return self.flow.wait(PATIENCE)
 
     def says(self, text: str) -> None:
         """Waits until the run's output has a text."""
@@ -58,7 +59,7 @@ class KubernetesRun:
             assert text in said or self.flow.poll() is None, said[-3000:]
             return text in said
 
-        wait_for(found, f"{text!r} in {self.output}", 300)
+        wait_for(found, f"{text!r} in {self.output}", PATIENCE)
 
     def losses(self, stage: str = "pretrain") -> dict[int, float]:
         records = [json.loads(line) for line in lines(self.folder / stage / "metrics.jsonl") if line.endswith("}")]
@@ -67,7 +68,7 @@ class KubernetesRun:
     def trains(self, steps: int = 15) -> None:
         """Waits until so many steps more are done."""
         goal = max(self.losses(), default=0) + steps
-        wait_for(lambda: max(self.losses(), default=0) >= goal, f"step {goal} of {self.name}", 300)
+        wait_for(lambda: max(self.losses(), default=0) >= goal, f"step {goal} of {self.name}", PATIENCE)
 
     def job(self, stage: str = "pretrain") -> dict[str, object]:
         return json.loads((self.folder / stage / "job.json").read_text())
@@ -80,12 +81,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_cluster(root: Path, prefect_home: Path, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:
+def in_cluster(root: Path, api: str, cluster: LocalKubernetes, name: str, *settings: str) -> KubernetesRun:
     cluster.claims.add("shared")
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_API_URL": api,
         "HF_HUB_OFFLINE": "1",
         "KUBECONFIG": str(cluster.kubeconfig(root / f"{name}.kubeconfig")),
     }
@@ -94,8 +96,8 @@ def in_cluster(root: Path, prefect_home: Path, cluster: LocalKubernetes, name: s
     return KubernetesRun(root, name, env, (*own, volumes, *settings))
 
 
-def test_a_run_meets_everything_and_computes_the_same(root: Path, prefect_home: Path, cluster: LocalKubernetes) -> None:
-    run = in_cluster(root, prefect_home, cluster, "cluster")
+def test_a_run_meets_everything_and_computes_the_same(root: Path, api: str, cluster: LocalKubernetes) -> None:
+    run = in_cluster(root, api, cluster, "cluster")
     stage = run.folder / "pretrain"
 
     run.start()
@@ -125,7 +127,7 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, prefect_home: 
     cluster.let_start()
 
     assert run.flow is not None
-    assert run.flow.wait(600) == 0, run.output.read_text()[-3000:]
+    assert run.flow.wait(PATIENCE) == 0, run.output.read_text()[-3000:]
     assert cluster.pods() == []
     # One job more each for the fine-tuning and the evaluation.
     assert sum("POST" in line and line.endswith("/jobsets") for line in cluster.log) >= 5
@@ -134,16 +136,14 @@ def test_a_run_meets_everything_and_computes_the_same(root: Path, prefect_home: 
     assert published.status == "published"
 
     local = KubernetesRun(root, "local", run.env, ("launcher.nproc_per_node=2",))
-    subprocess.run(local.command(), check=True, env=local.env, cwd=root, timeout=600, capture_output=True)
+    subprocess.run(local.command(), check=True, env=local.env, cwd=root, timeout=PATIENCE, capture_output=True)
     for name, steps in (("pretrain", STEPS), ("sft", 8)):
         assert len(run.losses(name)) == steps
         assert run.losses(name) == local.losses(name)
 
 
-def test_a_job_of_a_changed_run_ends_before_the_next_begins(
-    root: Path, prefect_home: Path, cluster: LocalKubernetes
-) -> None:
-    run = in_cluster(root, prefect_home, cluster, "changed", "pretrain.training.steps=4000", "launcher.nnodes=1")
+def test_a_job_of_a_changed_run_ends_before_the_next_begins(root: Path, api: str, cluster: LocalKubernetes) -> None:
+    run = in_cluster(root, api, cluster, "changed", "pretrain.training.steps=4000", "launcher.nnodes=1")
     run.start()
     run.trains(5)
     run.signal(signal.SIGKILL)
@@ -159,10 +159,8 @@ def test_a_job_of_a_changed_run_ends_before_the_next_begins(
     assert cluster.pods() == []
 
 
-def test_what_kubernetes_refuses_is_refused_in_the_plan(
-    root: Path, prefect_home: Path, cluster: LocalKubernetes
-) -> None:
-    run = in_cluster(root, prefect_home, cluster, "refused")
+def test_what_kubernetes_refuses_is_refused_in_the_plan(root: Path, api: str, cluster: LocalKubernetes) -> None:
+    run = in_cluster(root, api, cluster, "refused")
 
     def planned(*settings: str) -> tuple[int, str]:
         done = subprocess.run(run.command("plan", *settings), env=run.env, cwd=root, capture_output=True, text=True)

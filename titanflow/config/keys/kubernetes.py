@@ -44,6 +44,8 @@ class Kubernetes:
     """Names of secrets by which the image is pulled."""
     run_as_user: int | None = None
     """The user id that owns the files that are written; unset, the image's."""
+    capabilities: list[str] = field(default_factory=list)
+    """Linux capabilities that the stage keeps, which otherwise has none: `[IPC_LOCK]` for RDMA."""
     fs_group: int | None = None
     """The group id that the volumes belong to."""
     save_seconds: int = 120

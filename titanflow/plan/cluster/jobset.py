@@ -119,7 +119,10 @@ def pod(command: Sequence[str], resources: Resources) -> dict[str, Any]:
         "envFrom": [{"secretRef": {"name": name}} for name in asked["secrets"]],
         "resources": _amounts(resources),
         "volumeMounts": mounts,
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], **_given(add=asked["capabilities"] or None)},
+        },
     }
     user = asked["run_as_user"]
     return {

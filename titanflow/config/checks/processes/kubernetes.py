@@ -16,6 +16,7 @@ SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9](
 KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
 VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 QUANTITY = re.compile(r"\d+(\.\d+)?([mkMGTPE]|[KMGTPE]i)?")
+CAPABILITY = re.compile(r"(?!CAP_)[A-Z][A-Z_]*")
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 NATIVE = ("cpu", "memory", "ephemeral-storage")
 """Resources whose names have no domain; one of a device has: ``nvidia.com/gpu``."""
@@ -45,6 +46,9 @@ def kubernetes_problems(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
                 "launcher.kubernetes.secrets",
                 hint,
             )
+    for name in asked["capabilities"]:
+        if not CAPABILITY.fullmatch(name):
+            yield "capabilities", f"found {name!r}", "a capability without CAP_: IPC_LOCK"
     yield from _resources(asked)
     for key, value in asked["node_selector"].items():
         if not KEY.fullmatch(key) or not VALUE.fullmatch(value):
