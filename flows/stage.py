@@ -9,13 +9,12 @@ from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
 from flows.sign_of_life import HOLDER_FILE, sign_of_life
-from tasks.stage_task import resumed
+from tasks.stage_task import has_begun, resumed
 from tasks.ui.labels import label_run
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 from titanflow.config.keys.experiment import WHO, Retries
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import Plan, StagePlan
-from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
 
 
@@ -49,7 +48,7 @@ def run_stage(
         # runs_here=False: other stages needn't be able to run on this machine.
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)
-        if attempt > 1 and own.state != "CACHED" and _has_begun(own.run):
+        if attempt > 1 and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
         with sign_of_life(sign):
             TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()
@@ -71,8 +70,3 @@ def same_stage(plan: Plan, stage: str, folder: str, fingerprint: str) -> StagePl
         found = f"the stage would be made from other inputs here ({own.run.fingerprint})"
         raise ConfigError(Problem(found, key, expected=fingerprint, hint=hint))
     return own
-
-
-def _has_begun(run: StageRun) -> bool:
-    begun = StageRun.of(run.folder)
-    return begun is not None and begun.fingerprint == run.fingerprint

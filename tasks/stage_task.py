@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +14,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
 from tasks.jobs.follow import left_job, run_job
+from tasks.jobs.slurm import NoAnswerError
 from tasks.process.device_lock import device_lock
 from tasks.process.launch import launch
 from tasks.ui.artifacts import Logger
@@ -22,10 +25,16 @@ from titanflow.common.errors import StageCutShort, StageLost
 from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.checkpoints import newest_step
+from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import StageResult, read_result
 
 # The plan decides what is cached, by what is on disk; Prefect only remembers that something ran once.
+AWAY_SECONDS = 3600.0
+"""How long a scheduler may be away before a stage fails: an upgrade takes minutes."""
+ASK_AGAIN_SECONDS = 10.0
+Answer = TypeVar("Answer")
+
 stage_task = partial(task, task_run_name=task_run_name, cache_policy=NO_CACHE, persist_result=False)
 
 
@@ -41,7 +50,8 @@ def run_stage(plan: StagePlan, manifest: Manifest, secrets: Callable[[], dict[st
         result = read_result(plan.run.folder)
         logger.info("%s CACHED: %s (%s)", plan.stage, headline(result), plan.reason)
         return Completed(name="Cached", message=plan.reason, data=result)
-    if attempt > 1:
+    # An attempt that ended before it began changed nothing in the folder, which may still hold what other inputs made.
+    if attempt > 1 and has_begun(plan.run):
         plan = resumed(plan)
     again = f" (attempt {attempt})" if attempt > 1 else ""
     logger.info("%s %s: %s%s", plan.stage, plan.state, plan.reason, again)
@@ -66,7 +76,7 @@ def _result(
 ) -> StageResult:
     """Starts the stage where its launcher says, and follows it to its end."""
     run = plan.run
-    job = left_job(run, logger.info)
+    job = _answered(lambda: left_job(run, logger.info), progress.waits)
     while True:
         if job is None:
             begin_stage(plan)
@@ -77,12 +87,40 @@ def _result(
         begun_at = newest_step(run.folder)
         try:
             return run_job(plan, environment, job, progress, progress.waits)
+        except NoAnswerError as error:
+            # Nobody knows whether the job was taken: once there is an answer, it is looked for by its name.
+            progress.waits(f"{error}: the stage's job is looked for, or submitted, when Slurm is back")
+            job, plan = _answered(lambda: left_job(run, logger.info), progress.waits), resumed(plan)
+            continue
         except StageCutShort as error:
             # A job that saves nothing before its end would be submitted for ever.
             if newest_step(run.folder) == begun_at:
                 raise
             logger.warning("%s", error)
         plan, job = resumed(plan), None
+
+
+def _answered(ask: Callable[[], Answer], say: Callable[[str], None]) -> Answer:
+    """What a scheduler answers, however long it is away; it is asked now and then.
+
+    Raises:
+        NoAnswerError: after an hour.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except NoAnswerError as error:
+            if time.monotonic() - began > AWAY_SECONDS:
+                raise
+            say(f"{error}: it is asked again")
+        time.sleep(ASK_AGAIN_SECONDS)
+
+
+def has_begun(run: StageRun) -> bool:
+    """Whether a stage's folder is of this stage, from the same inputs."""
+    begun = StageRun.of(run.folder)
+    return begun is not None and begun.fingerprint == run.fingerprint
 
 
 def resumed(plan: StagePlan) -> StagePlan:

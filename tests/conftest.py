@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cluster", action="store_true", help="run tests/cluster, in a Slurm that they start")
     parser.addoption("--cluster-matrix", action="store_true", help="run every event and random kills in that Slurm")
     parser.addoption("--cluster-table", metavar="FILE", help="write what came of them there, in markdown and JSON")
+    parser.addoption("--kills", type=int, default=20, help="how many random kills")
     parser.addoption("--kills-seed", type=int, help="the seed of the random kills; unset, another each time")
     parser.addoption("--team", action="store_true", help="run tests/team, on PostgreSQL with three workers")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")

@@ -47,7 +47,7 @@ class ClusterRun:
 
     def wait(self) -> int:
         assert self.flow is not None
-        return self.flow.wait(600)
+        return self.flow.wait(1800)
 
     def signal(self, number: int) -> int:
         """Sends a signal to all of the flow's processes, as a terminal does; returns the exit status."""

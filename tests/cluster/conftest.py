@@ -25,15 +25,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Writes what was found so far, where that is asked for: a session takes an hour, and may be broken off."""
+    record, wanted = item.config.stash[RECORD], item.config.getoption("--cluster-table")
+    if wanted and (record.rows or record.kills):
+        record.write(Path(wanted), ["pytest", *sys.argv[1:]])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints what was found, and writes it where that is asked for."""
-    record, wanted = config.stash[RECORD], config.getoption("--cluster-table")
+    """Prints what was found."""
+    record = config.stash[RECORD]
     for row in record.rows:
         terminalreporter.write_line(" | ".join(vars(row).values()))
     for line in record.kills:
         terminalreporter.write_line(line)
-    if wanted and (record.rows or record.kills):
-        record.write(Path(wanted), ["pytest", *sys.argv[1:]])
 
 
 @pytest.fixture(scope="session")

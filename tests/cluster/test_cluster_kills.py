@@ -1,6 +1,6 @@
 """Random kills over a run of two nodes: what it computes is the undisturbed run's to the bit, and is published once.
 
-``--kills-seed N`` repeats a session's victims and moments.
+``--kills-seed N`` repeats a session's victims and moments, ``--kills N`` says how many there are.
 """
 
 import contextlib
@@ -23,7 +23,9 @@ from titanflow.run.results import EvaluateResult, PublishResult, read_result
 
 pytestmark = [pytest.mark.cluster_matrix, pytest.mark.slow]
 
-KILLS = 20
+ON_ONE_MACHINE = (
+    *("launcher.kind=local", "launcher.nnodes=1", "launcher.nproc_per_node=2", "evaluate.launcher.nnodes=1"),
+)
 ROLES = ("rank", "agent", "srun", "shell")
 REPAIR = 30.0
 """Seconds after which, at most, a daemon or node is started again: a node is given up after 15 s."""
@@ -95,11 +97,11 @@ def test_random_kills(
     seed = pytestconfig.getoption("--kills-seed")
     seed = random.randrange(10**6) if seed is None else seed
     print(f"--kills-seed {seed}")
-    choose, record = random.Random(seed), pytestconfig.stash[RECORD]
+    choose, record, kills = random.Random(seed), pytestconfig.stash[RECORD], pytestconfig.getoption("--kills")
     write_tiny_experiment(tmp_path)
     for key, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}.items():
         monkeypatch.setitem(slurm.env, key, value)
-    undisturbed = new_run(slurm, tmp_path, "undisturbed")
+    undisturbed = new_run(slurm, tmp_path, "undisturbed", ON_ONE_MACHINE)
     undisturbed.start()
     assert undisturbed.wait() == 0, undisturbed.output.read_text()[-3000:]
     longest = {stage: seconds_of(undisturbed.folder / stage) for stage in STAGES}
@@ -108,9 +110,9 @@ def test_random_kills(
     runs: list[ClusterRun] = []
     moments, began = [], time.monotonic()
     with Doubles(slurm) as doubles:
-        while len(moments) < KILLS:
+        while len(moments) < kills:
             runs.append(run := new_run(slurm, tmp_path, f"killed-{len(runs) + 1}"))
-            while len(moments) < KILLS and (stage := stage_at_work(run)):
+            while len(moments) < kills and (stage := stage_at_work(run)):
                 # A moment of its start-up, its steps, its saves or its end, as long as those take on this machine.
                 time.sleep(choose.uniform(0.0, longest[stage]))
                 if is_published(run):
@@ -145,9 +147,9 @@ def test_random_kills(
     assert (left, orphans(slurm), living_jobs(slurm), doubles.found) == ([], [], [], [])
 
 
-def new_run(slurm: LocalSlurm, root: Path, name: str) -> ClusterRun:
+def new_run(slurm: LocalSlurm, root: Path, name: str, settings: tuple[str, ...] = ()) -> ClusterRun:
     """A run that publishes to a repository of its own."""
-    return ClusterRun(slurm, root, name, (*SETTINGS, f"publish.repo_id={repo_of(name)}"))
+    return ClusterRun(slurm, root, name, (*SETTINGS, *settings, f"publish.repo_id={repo_of(name)}"))
 
 
 def repo_of(name: str) -> str:

@@ -1,12 +1,18 @@
 import logging
+import shlex
 import sys
+from dataclasses import asdict
 from unittest.mock import Mock
 
 import pytest
+from tiny_experiment import ROOT
 
 from tasks import stage_task
+from tasks.jobs import follow
+from tasks.jobs.job import Job
 from tasks.stage_task import run_stage
 from tasks.ui import progress
+from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
@@ -71,3 +77,67 @@ def test_a_failed_stage_is_not_recorded_as_done(prepare, manifest):
         run_stage(prepare, manifest)
     assert not Manifest.open(manifest.folder).is_done("prepare", "f")
     assert Manifest.open(manifest.folder).stages["prepare"].started
+
+
+SUBMITS = """#!/bin/sh
+# The first answer of each command is none.
+[ -e {folder}/{name} ] || {{ touch {folder}/{name}; echo "{name}: Unable to contact slurm controller" >&2; exit 1; }}
+{then}
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Commands of a Slurm that is away when each is called for the first time; the ids that it gave away."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    trains = f"{sys.executable} -c {shlex.quote(PREPARES)} {tmp_path}/run/pretrain"
+    (folder / "taken").write_text(f"#!/bin/sh\necho 7 >> {folder}/submitted\n{trains}\n")
+    (folder / "taken").chmod(0o755)
+    for name, then in {
+        "squeue": f"cat {folder}/submitted || true",
+        "sbatch": f"{folder}/taken; echo 7",
+        "scontrol": "echo JobId=7 JobState=COMPLETED ExitCode=0:0",
+    }.items():
+        (folder / name).write_text(SUBMITS.format(folder=tmp_path, name=name, then=then))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(stage_task, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.0)
+    return folder
+
+
+@pytest.fixture
+def job(prepare, tmp_path):
+    """A pretraining that is a job, over what other inputs left."""
+    launcher = {**asdict(Launcher()), "kind": "slurm"}
+    folder = tmp_path / "run/pretrain"
+    write_result(folder, PrepareResult(seconds=2))
+    StageRun(stage="pretrain", experiment="tiny", run="main", folder=folder, fingerprint="other").write()
+    run = StageRun(
+        stage="pretrain", experiment="tiny", run="main", folder=folder, fingerprint="f", config={"launcher": launcher}
+    )
+    return StagePlan("pretrain", "STALE", "other inputs", run, ["train"])
+
+
+def test_a_controller_that_is_away_is_waited_for_before_anything_is_submitted(job, manifest, slurm):
+    Job(kind="slurm", name="titanflow-pretrain-1", fingerprint="other").write(job.run.folder)
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
+    assert (slurm / "submitted").read_text() == "7\n"
+    assert (manifest.folder / "superseded/pretrain-1/result.json").exists()
+
+
+def test_a_job_whose_submission_got_no_answer_is_found_by_its_name(job, manifest, slurm):
+    text = (slurm / "sbatch").read_text()
+    # It is taken, and the answer is lost.
+    (slurm / "sbatch").write_text(text.replace("touch", f"{slurm}/taken; touch"))
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
+    assert (slurm / "submitted").read_text() == "7\n"
+
+
+def test_an_attempt_that_never_began_leaves_the_next_what_it_was_asked(job, manifest, slurm, monkeypatch):
+    monkeypatch.setattr(stage_task, "task_run", Mock(run_count=2))
+    run_stage(job, manifest)
+    assert (manifest.folder / "superseded/pretrain-1/result.json").exists()
