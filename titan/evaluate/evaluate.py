@@ -31,6 +31,7 @@ from titan.evaluate.tasks import load_task, prepare_tasks, prepared_items, refer
 from titan.inference.greedy import record_greedy
 from titan.process.collector import collector_at_rest
 from titan.process.interrupt import leave
+from titan.process.open_files import allow_all_files
 from titan.process.quiet import quiet_lm_eval, quiet_transformers
 from titan.tracking.metrics_file import MetricsFile
 from titanflow.common.digests import folder_digests
@@ -230,6 +231,7 @@ def main(run_file: Path) -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
     end_with_torchrun()
+    allow_all_files()
     ranks = Ranks.of_environment()
     run = StageRun.read(run_file)
     if ranks.rank != 0:

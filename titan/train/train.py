@@ -17,6 +17,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from titan.process.interrupt import Interruption, leave
+from titan.process.open_files import allow_all_files
 from titan.tracking.wandb_run import end_open_run, record_model
 from titan.train.inheritance import check_inheritance, inherited_args
 from titanflow.architectures.base import BaseArchitecture, begins_with, tokenizer_digest
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption = Interruption()
     interruption.listen()
     end_with_torchrun()
+    allow_all_files()
     # Imports leave no garbage, but scanning what they make would take a sixth of the start.
     gc.disable()
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))
