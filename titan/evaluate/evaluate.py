@@ -31,6 +31,7 @@ from titan.evaluate.tasks import load_task, prepare_tasks, prepared_items, refer
 from titan.inference.greedy import record_greedy
 from titan.process.collector import collector_at_rest
 from titan.process.interrupt import leave
+from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
 from titan.process.quiet import quiet_lm_eval, quiet_transformers
 from titan.tracking.metrics_file import MetricsFile
@@ -228,6 +229,7 @@ def main(run_file: Path) -> None:
     )
     end_with_torchrun()
     end_with_job(run_file.parent)
+    allow_all_files()
     ranks = Ranks.of_environment()
     run = StageRun.read(run_file)
     if ranks.rank != 0:

@@ -17,6 +17,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from titan.process.interrupt import Interruption, leave
+from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
 from titan.tracking.wandb_run import end_open_run, record_model
 from titan.train.inheritance import check_inheritance, inherited_args
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interruption = Interruption()
     interruption.listen()
     end_with_torchrun()
+    allow_all_files()
     # Imports leave no garbage, but scanning what they make would take a sixth of the start.
     gc.disable()
     (path,) = (Path(argument) for argument in (sys.argv[1:] if arguments is None else arguments))

@@ -114,8 +114,8 @@ def read_contents(path: Path) -> Contents:
 def _contents(path: Path, _written: tuple[int, int, int]) -> Contents:
     with _metadata(path) as metadata:
         ends: dict[str, int] = {}
-        for piece in _pieces(metadata):
-            ends[piece.file] = max(ends.get(piece.file, 0), piece.offset + piece.length)
+        for place in (metadata.storage_data or {}).values():
+            ends[place.relative_path] = max(ends.get(place.relative_path, 0), place.offset + place.length)
         return Contents({key: _shape(item) for key, item in metadata.state_dict_metadata.items()}, ends)
 
 
@@ -127,12 +127,8 @@ def read_pieces(path: Path) -> list[Piece]:
         ValueError: it can't be read.
     """
     with _metadata(path) as metadata:
-        return list(_pieces(metadata))
-
-
-def _pieces(metadata: Any) -> Iterator[Piece]:
-    for place in (metadata.storage_data or {}).values():
-        yield Piece(place.relative_path, place.offset, place.length)
+        places = (metadata.storage_data or {}).values()
+        return [Piece(place.relative_path, place.offset, place.length) for place in places]
 
 
 @contextlib.contextmanager
