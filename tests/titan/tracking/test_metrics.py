@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from torchtitan.components.metrics import _get_metrics_rank
 from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 
@@ -12,6 +13,7 @@ from titan.tracking.loggers import ForgivingLoggers
 from titan.tracking.measures import system
 from titan.tracking.metrics import StageMetrics, perplexity
 from titanflow.common.errors import StageFailed
+from titanflow.run.torchrun import metrics_rank
 
 
 @pytest.fixture
@@ -178,3 +180,13 @@ def test_a_training_that_has_diverged_ends_with_a_reason(metrics, loss):
 
 def test_the_first_each_nth_and_the_last_step_are_logged(metrics):
     assert [step for step in range(1, 26) if metrics.should_log(step)] == [1, 10, 20, 25]
+
+
+@pytest.mark.parametrize("schedule", ["1F1B", "ZBVZeroBubble"])
+@pytest.mark.parametrize(("ranks", "stages"), [(1, 1), (8, 1), (8, 2), (16, 4), (512, 8)])
+def test_torchrun_shows_the_rank_that_torchtitan_lets_record(ranks, stages, schedule):
+    config = JobConfig()
+    config.parallelism.pipeline_parallel_schedule = schedule
+    dims = SimpleNamespace(pp_enabled=stages > 1, pp=stages, world_size=ranks)
+    known = {"pipeline_parallel_degree": stages, "pipeline_parallel_schedule": schedule}
+    assert metrics_rank({"parallelism": known}, ranks) == _get_metrics_rank(dims, config)
