@@ -21,7 +21,7 @@ ifneq ($(shell uname -s),Linux)
 $(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
 endif
 
-.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test image lint format serve lock clean
+.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test image image-test lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.
 .NOTPARALLEL:
@@ -72,6 +72,10 @@ image:
 		--build-arg TORCH_INDEX=$(TORCH_INDEX_$(DEVICE)) \
 		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' titanflow/__init__.py) \
 		--build-arg REVISION=$$(git describe --always --abbrev=40 --match= --dirty=+ 2>/dev/null) $(ARGS) .
+
+# Builds it from this machine's Debian, with pip configured as here (root, and Debian's buildah and debootstrap).
+image-test: $(DEVELOPED)
+	$(BIN)/python -m pytest tests/deployments/test_image.py --image=$(TORCH_INDEX_cpu) -n 0 -q $(ARGS)
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .

@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="run what starts no process and isn't slow: under two minutes")
     parser.addoption("--survival", action="store_true", help="run tests/survival, which takes half an hour")
     parser.addoption("--cluster", action="store_true", help="run tests/cluster, in a Slurm that they start")
+    parser.addoption("--image", metavar="TORCH_INDEX", help="build the image and try it, with torch from there")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
 
 
