@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,15 +26,38 @@ from titanflow.config.overrides import parse_settings
 
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
 OPTION = "--job"
-WORKER_ENV = {
-    # Otherwise the server's key stands in the job's manifest, for all who may read jobs.
-    "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_STORE_ENV_AS_SECRET": "true",
-}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def ensure_pods_pool(url: str, pool: str, asked: Iterable[str]) -> dict[str, Any]:
-    """Makes the pool, unless there is one, and returns the variables of the pods: what was ``asked`` for.
+@dataclass(frozen=True)
+class PodsPool:
+    """A pool whose stages are pods.
+
+    ``asked`` are the variables of its deployment, ``variables`` those with the template's defaults.
+    """
+
+    asked: dict[str, Any]
+    variables: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the pods see the shared storage, and stages start."""
+        return Path(self.variables.get("claim_path", "/"))
+
+    @property
+    def worker_environment(self) -> dict[str, str]:
+        """The settings of Prefect's worker."""
+        prefix = "PREFECT_INTEGRATIONS_KUBERNETES"
+        return {
+            # Otherwise the server's key stands in the job's manifest, for all who may read jobs.
+            f"{prefix}_WORKER_STORE_ENV_AS_SECRET": "true",
+            # By default it watches the whole cluster, which few may.
+            f"{prefix}_OBSERVER_NAMESPACES": str(self.variables.get("namespace", "default")),
+        }
+
+
+def ensure_pods_pool(url: str, pool: str, asked: Iterable[str]) -> PodsPool:
+    """Makes the pool, unless there is one.
 
     Args:
         url: The server's address.
@@ -60,8 +84,9 @@ def ensure_pods_pool(url: str, pool: str, asked: Iterable[str]) -> dict[str, Any
             if found.type != TYPE:
                 problem = Problem(f"{pool!r} is of type {found.type}", "--pool", expected=f"a pool of type {TYPE}")
                 raise ConfigError(problem)
-            check_variables(variables, found.base_job_template)
-    return variables
+            template = found.base_job_template
+            check_variables(variables, template)
+    return PodsPool(variables, {**_defaults(template["variables"].get("properties", {})), **variables})
 
 
 def read_variables(asked: Iterable[str]) -> dict[str, Any]:
@@ -103,13 +128,6 @@ def check_variables(variables: Mapping[str, Any], template: Mapping[str, Any]) -
         problems.append(Problem(error.message, f"{OPTION} {name}".strip(), hint=_description(known, name)))
     if problems:
         raise ConfigError(problems)
-
-
-def folder_of_pods(url: str, pool: str, variables: Mapping[str, Any]) -> Path:
-    """Where the pods see the shared storage, and stages start."""
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
-        known = client.read_work_pool(pool).base_job_template["variables"].get("properties", {})
-    return Path({**_defaults(known), **variables}.get("claim_path", "/"))
 
 
 def _check_reachable(url: str, variables: Mapping[str, Any]) -> None:

@@ -18,8 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.gpu_workers import WHOLE_MACHINE, allow_runs, gpu_shares
 from deployments.home import home
-from deployments.kubernetes_pool import OPTION, ensure_pods_pool, folder_of_pods
-from deployments.kubernetes_pool import WORKER_ENV as POD_WORKER_ENV
+from deployments.kubernetes_pool import OPTION, ensure_pods_pool
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import ensure_notifications
@@ -132,10 +131,10 @@ def serve_pods(port: int, pool: str, limit: int, job: Sequence[str]) -> None:
     """Works for a pool of Kubernetes until it is interrupted; its pods go on without it."""
     check_name(pool)
     url = running_server(port)
-    variables = ensure_pods_pool(url, pool, job)
-    deploy_stages(url, pool, folder_of_pods(url, pool, variables), variables=variables)
+    pods = ensure_pods_pool(url, pool, job)
+    deploy_stages(url, pool, pods.folder, variables=pods.asked)
     logs = logs_of(pool)
-    with working({"PREFECT_API_URL": url, **POD_WORKER_ENV}, limit, logs, pool=pool) as worker:
+    with working({"PREFECT_API_URL": url, **pods.worker_environment}, limit, logs, pool=pool) as worker:
         print(f"stages with launcher.pool: {pool} become pods; logs: {logs}. ^C stops the worker.", flush=True)
         watch(None, [worker], LostRuns(url, False, lambda line: print(line, flush=True), pool))
 

@@ -95,7 +95,7 @@ def test_what_was_published_is_what_was_evaluated_and_answers(finished: Cli) -> 
 def test_each_stage_s_log_begins_with_its_torchrun_line(finished: Cli, stage: str) -> None:
     first = (finished.run_folder / stage / f"{stage}.log").read_text().splitlines()[0]
     assert first.startswith("$ cd ")
-    assert " -m torch.distributed.run --nproc_per_node=1 --standalone -m " in first
+    assert " -m torch.distributed.run --nproc_per_node=1 --standalone --local-addr=localhost -m " in first
 
 
 def test_the_log_begins_with_the_command_and_running_it_again_finishes(finished: Cli) -> None:

@@ -20,10 +20,8 @@ from recorded_api import recorded_api
 
 from deployments.kubernetes_pool import (
     TEMPLATE,
-    WORKER_ENV,
     check_variables,
     ensure_pods_pool,
-    folder_of_pods,
     read_variables,
 )
 from deployments.stage_pool import deploy_stages
@@ -227,19 +225,20 @@ def test_a_pool_of_the_other_type_is_refused(api: str) -> None:
 
 
 def test_the_server_refuses_a_typo_too(api: str) -> None:
-    variables = ensure_pods_pool(api, "typo", ["image=titanflow", ELSEWHERE])
+    pods = ensure_pods_pool(api, "typo", ["image=titanflow", ELSEWHERE])
     with pytest.raises(PrefectHTTPStatusError, match="gpus"):
-        deploy_stages(api, "typo", Path("/workspace"), variables={**variables, "gpus": 8})
+        deploy_stages(api, "typo", Path("/workspace"), variables={**pods.asked, "gpus": 8})
 
 
 def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
     api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["image=registry/titanflow:cuda", "claim=team", "claim_path=/mnt/team", ELSEWHERE]
-    variables = ensure_pods_pool(api, "gpus", asked)
-    deploy_stages(api, "gpus", folder_of_pods(api, "gpus", variables), variables=variables)
+    pods = ensure_pods_pool(api, "gpus", asked)
+    assert pods.worker_environment["PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"] == "default"
+    deploy_stages(api, "gpus", pods.folder, variables=pods.asked)
     runs = {stage: ask_for(stage, {"gpu": number}) for number, stage in enumerate(STAGES)}
-    for name, value in {**WORKER_ENV, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED": "0"}.items():
+    for name, value in {**pods.worker_environment, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with recorded_api(tmp_path / "kubeconfig") as cluster:

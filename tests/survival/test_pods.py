@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1] / "flows"))
 sys.path.append(str(Path(__file__).parents[1] / "kubernetes"))
 from recorded_api import RecordedApi, recorded_api
 
-from deployments.kubernetes_pool import WORKER_ENV, ensure_pods_pool, folder_of_pods
+from deployments.kubernetes_pool import ensure_pods_pool
 from deployments.stage_pool import deploy_stages
 
 pytestmark = pytest.mark.survival
@@ -39,13 +39,13 @@ def url(prefect_home):
 
 @pytest.fixture
 def cluster(url, tmp_path, monkeypatch):
-    for name, value in {**WORKER_ENV, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED": "0"}.items():
+    asked = ["image=titanflow", f"claim_path={tmp_path}", "env.PREFECT_API_URL=http://prefect:4200/api"]
+    pods = ensure_pods_pool(url, "pods", asked)
+    deploy_stages(url, "pods", pods.folder, ENTRYPOINT, pods.asked)
+    for name, value in {**pods.worker_environment, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED": "0"}.items():
         monkeypatch.setenv(name, value)
     with recorded_api(tmp_path / "kubeconfig") as cluster:
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-        asked = ["image=titanflow", f"claim_path={tmp_path}", "env.PREFECT_API_URL=http://prefect:4200/api"]
-        variables = ensure_pods_pool(url, "pods", asked)
-        deploy_stages(url, "pods", folder_of_pods(url, "pods", variables), ENTRYPOINT, variables)
         yield cluster
 
 

@@ -30,7 +30,8 @@ def arguments(launcher: Mapping[str, Any] | None) -> list[str]:
     processes, machines = launcher["nproc_per_node"], launcher["nnodes"]
     given = [f"--nproc_per_node={processes}"]
     if machines == 1:
-        given.append("--standalone")
+        # Ranks that look for this machine by its name wait without an end in a container that can't resolve it.
+        given += ["--standalone", "--local-addr=localhost"]
     else:
         given += [f"--nnodes={machines}", "--rdzv_backend=c10d"]
         if launcher["kind"] == "local":

@@ -12,6 +12,7 @@ import pytest
 
 from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.launch import MODULES, by_hand, command, environment
+from titanflow.run import torchrun
 from titanflow.run.contract import StageRun
 
 
@@ -22,8 +23,16 @@ def argv(stage: str, **launcher: object) -> list[str]:
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate", "publish"])
 def test_every_stage_is_torchrun_s_on_one_process_too(stage: str) -> None:
-    assert argv(stage)[1:6] == ["-m", "torch.distributed.run", "--nproc_per_node=1", "--standalone", "-m"]
-    assert argv(stage)[6:] == [MODULES[stage], "/runs/e/r/run.yaml"]
+    assert argv(stage)[1:4] == ["-m", "torch.distributed.run", "--nproc_per_node=1"]
+    assert argv(stage)[4:] == ["--standalone", "--local-addr=localhost", "-m", MODULES[stage], "/runs/e/r/run.yaml"]
+
+
+def test_ranks_of_one_machine_meet_where_its_name_means_nothing(tmp_path: Path) -> None:
+    """In a container the machine's name may be in no list of names; each rank would look for it for minutes."""
+    program = tmp_path / "rank.py"
+    program.write_text("import os; print('met at', os.environ['MASTER_ADDR'])")
+    launcher = [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments(None), str(program)]
+    assert "met at localhost" in subprocess.run(launcher, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("launcher", [{"nproc_per_node": 2}, {"nnodes": 2, "rdzv_endpoint": "head:29500"}])
