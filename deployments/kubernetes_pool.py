@@ -23,6 +23,7 @@ from prefect.utilities.schema_tools.validation import validate
 from flows.pods import TYPE
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.config.overrides import parse_settings
+from titanflow.plan.launch import is_secret
 
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
 OPTION = "--job"
@@ -51,6 +52,8 @@ class PodsPool:
         return {
             # Otherwise the server's key stands in the job's manifest, for all who may read jobs.
             f"{prefix}_WORKER_STORE_ENV_AS_SECRET": "true",
+            # Otherwise the job of a cancelled run that still waits for its pod stays.
+            "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
             # By default it watches the whole cluster, which few may.
             f"{prefix}_OBSERVER_NAMESPACES": str(self.variables.get("namespace", "default")),
         }
@@ -113,7 +116,7 @@ def check_variables(variables: Mapping[str, Any], template: Mapping[str, Any]) -
     """Checks the variables of pods against the schema in their pool's template.
 
     Raises:
-        ConfigError: an unknown variable, a wrong value, or none where one is required.
+        ConfigError: an unknown variable, a wrong value, a secret, or nothing where a variable is required.
     """
     schema = template["variables"]
     known = schema.get("properties", {})
@@ -123,11 +126,20 @@ def check_variables(variables: Mapping[str, Any], template: Mapping[str, Any]) -
         if name not in known
     ]
     there = {**_defaults(known), **{name: value for name, value in variables.items() if name in known}}
+    problems += _secrets(variables)
     for error in validate(there, schema):
         name = ".".join(str(part) for part in error.absolute_path)
         problems.append(Problem(error.message, f"{OPTION} {name}".strip(), hint=_description(known, name)))
     if problems:
         raise ConfigError(problems)
+
+
+def _secrets(variables: Mapping[str, Any]) -> list[Problem]:
+    environment = variables.get("env")
+    names = [name for name in environment if is_secret(str(name))] if isinstance(environment, dict) else []
+    expected = "a key of the Kubernetes Secret that the variable `secret` names"
+    found = "a secret would be stored in Prefect's deployment, for all who can read it"
+    return [Problem(found, f"{OPTION} env.{name}", expected=expected) for name in names]
 
 
 def _check_reachable(url: str, variables: Mapping[str, Any]) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from kubernetes_asyncio.config import kube_config
@@ -14,9 +15,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_KEY, temporary_settings
+from prefect.states import Cancelling
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 from published_schema import problems
-from recorded_api import recorded_api
+from recorded_api import RecordedApi, recorded_api
+from watching import PATIENCE
 
 from deployments.kubernetes_pool import (
     TEMPLATE,
@@ -186,6 +189,7 @@ def test_every_variable_is_used_and_documented(template: dict[str, Any]) -> None
         (["image=titanflow", "image_pull_policy=always"], "--job image_pull_policy: 'always' is not one of"),
         (["image=titanflow", "node_selector={gpu: 1}"], "--job node_selector.gpu: 1 is not of type 'string'"),
         (["image=titanflow", "gpu=8", "gpu=4"], "--job gpu: set twice"),
+        (["image=titanflow", "env.HF_TOKEN=hf_x"], "--job env.HF_TOKEN: a secret would be stored"),
         (["image=titanflow", "env={A: b}", "env.A=b"], "--job env.A: set twice"),
         (["image"], "--job: found 'image'"),
     ],
@@ -230,23 +234,34 @@ def test_the_server_refuses_a_typo_too(api: str) -> None:
         deploy_stages(api, "typo", Path("/workspace"), variables={**pods.asked, "gpus": 8})
 
 
-def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
-    api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = ["image=registry/titanflow:cuda", "claim=team", "claim_path=/mnt/team", ELSEWHERE]
-    pods = ensure_pods_pool(api, "gpus", asked)
-    assert pods.worker_environment["PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"] == "default"
-    deploy_stages(api, "gpus", pods.folder, variables=pods.asked)
-    runs = {stage: ask_for(stage, {"gpu": number}) for number, stage in enumerate(STAGES)}
-    for name, value in {**pods.worker_environment, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED": "0"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedApi]:
+    """A local API that Prefect's worker takes for a cluster's."""
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_ENABLED", "0")
     with recorded_api(tmp_path / "kubeconfig") as cluster:
         # Read from the environment when the client was imported.
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-        with temporary_settings({PREFECT_API_KEY: TOKEN}):
-            asyncio.run(submit("gpus"))
+        yield cluster
         assert cluster.unknown == []
+
+
+def served(api: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool with its deployment, and the settings of its worker."""
+    asked = ["image=registry/titanflow:cuda", "claim=team", "claim_path=/mnt/team", ELSEWHERE]
+    pods = ensure_pods_pool(api, pool, asked)
+    deploy_stages(api, pool, pods.folder, variables=pods.asked)
+    for name, value in pods.worker_environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
+    api: str, cluster: RecordedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(api, "gpus", monkeypatch)
+    runs = {stage: ask_for("gpus", stage, {"gpu": number}) for number, stage in enumerate(STAGES)}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with temporary_settings({PREFECT_API_KEY: TOKEN}):
+        asyncio.run(submit("gpus"))
     jobs = {job["metadata"]["labels"]["prefect.io/flow-run-id"]: job for job in cluster.of("Job")}
     secrets = {secret["metadata"]["name"]: secret["stringData"] for secret in cluster.of("Secret")}
     assert jobs.keys() == set(runs.values())
@@ -266,12 +281,35 @@ def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
         assert "HF_TOKEN" not in secrets[own]
 
 
-def ask_for(stage: str, variables: dict[str, Any]) -> str:
+def test_the_job_of_a_cancelled_run_whose_pod_waits_is_deleted(
+    api: str, cluster: RecordedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(api, "busy", monkeypatch)
+    run = ask_for("busy", "pretrain", {})
+
+    async def cancel() -> None:
+        async with KubernetesWorker(work_pool_name="busy") as worker:
+            await worker.sync_with_backend()
+            await worker.get_and_submit_flow_runs()
+            while not cluster.of("Job"):
+                await asyncio.sleep(0.05)
+            async with get_client() as client:
+                while not (await client.read_flow_run(UUID(run))).infrastructure_pid:
+                    await asyncio.sleep(0.05)
+                await client.set_flow_run_state(UUID(run), Cancelling())
+            while not cluster.deleted:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(cancel(), PATIENCE))
+    assert [path.rpartition("/")[0] for path in cluster.deleted] == ["/apis/batch/v1/namespaces/default/jobs"]
+
+
+def ask_for(pool: str, stage: str, variables: dict[str, Any]) -> str:
     """Makes a flow run of a stage, as a run with ``launcher.pool`` does; returns its id."""
     parameters = {"experiment": "stdlib", "configs": None, "run": "main", "settings": {}}
     parameters |= {"stage": stage, "folder": f"/mnt/team/runs/{stage}", "fingerprint": "f"}
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("run-stage/gpus")
+        deployment = client.read_deployment_by_name(f"run-stage/{pool}")
         steps = [{"prefect.deployments.steps.set_working_directory": {"directory": "/mnt/team"}}]
         assert deployment.pull_steps == steps
         name = f"stdlib/main {stage}"
