@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 BASE, IMAGE = "localhost/debian:stand-in", "localhost/titanflow:test"
 PYTHON = "python3,python3-venv,ca-certificates"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -54,16 +53,16 @@ class Builder:
         self("copy", "--quiet", container, str(debian), "/")
         self("commit", "--quiet", "--rm", container, BASE)
 
-    def build(self, *arguments: str) -> None:
-        """Builds the image, with pip configured as it is here."""
+    def build(self, source: Path, *arguments: str) -> None:
+        """Builds the image from a folder of the project, with pip configured as it is here."""
         configuration = self.folder / "pip.conf"
         configuration.write_text(pip_configuration())
         options = ["--isolation", "chroot", "--network", "host", "--layers", "--build-arg", f"BASE={BASE}"]
         options += ["--secret", f"id=pip.conf,src={configuration}"]
         for place in {*local_places(configuration.read_text()), CERTIFICATES}:
             options += ["--volume", f"{place}:{place}:ro"] if place.exists() else []
-        dockerfile = ["--file", str(ROOT / "deployments" / "Dockerfile"), "--tag", IMAGE]
-        self("build", *options, *dockerfile, *arguments, str(ROOT))
+        dockerfile = ["--file", str(source / "deployments" / "Dockerfile"), "--tag", IMAGE]
+        self("build", *options, *dockerfile, *arguments, str(source))
 
     def run(self, command: Sequence[str], user: str, workspace: Path) -> str:
         """What a command prints in a new container."""

@@ -1,5 +1,7 @@
 """The image, built and run for real: ``make image-test``."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from built_image import Builder
 
 pytestmark = pytest.mark.image
+ROOT = Path(__file__).parents[2]
 SHORT = ("--set", "pretrain.training.steps=20", "--set", "sft.training.steps=20", "--set", "evaluate.limit=5")
 
 
@@ -18,7 +21,7 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         pytest.skip(reason)
     builder = Builder(tmp_path_factory.mktemp("image"))
     builder.base()
-    builder.build("--build-arg", "REVISION=c0ffee", *torch_index(request))
+    builder.build(ROOT, "--build-arg", "REVISION=c0ffee", *torch_index(request))
     yield builder
     builder("rmi", "--all", "--force")
 
@@ -31,8 +34,6 @@ def torch_index(request: pytest.FixtureRequest) -> list[str]:
 def workspace(tmp_path: Path) -> Path:
     """A folder that any user may write to, as a claim or a mount is."""
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o055)
     return tmp_path
 
 
@@ -63,7 +64,18 @@ def test_nothing_of_this_machine_is_in_it(image: Builder, workspace: Path) -> No
     assert image.run(["sh", "-c", look], "0:0", workspace) == ""
 
 
-def test_another_commit_leaves_the_layers_of_packages(image: Builder, request: pytest.FixtureRequest) -> None:
+def test_an_edit_of_the_source_leaves_the_layer_of_packages(
+    image: Builder, workspace: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
     before = image.layers()
-    image.build("--build-arg", "REVISION=decade", *torch_index(request))
-    assert image.layers()[:-1] == before[:-1]
+    edited = tmp_path_factory.mktemp("edited")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.splitlines():
+        (edited / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, edited / name)
+    (edited / "titanflow" / "__init__.py").write_text('__version__ = "0.2.0"\n')
+    image.build(edited, *torch_index(request))
+    # The system's, the files that pin the packages, the packages; then the wheel and its installation.
+    assert image.layers()[:-2] == before[:-2]
+    version = image.run(["python", "-c", "import titanflow; print(titanflow.__version__)"], "1000:1000", workspace)
+    assert version == "0.2.0"

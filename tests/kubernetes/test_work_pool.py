@@ -23,6 +23,7 @@ from watching import PATIENCE
 
 from deployments.kubernetes_pool import (
     TEMPLATE,
+    PodsPool,
     check_variables,
     ensure_pods_pool,
     read_variables,
@@ -211,6 +212,12 @@ def test_how_variables_are_read() -> None:
         "labels": {"a.b/c": "d"},
         "tolerations": [{"key": "a"}],
     }
+
+
+def test_what_follows_from_the_variables() -> None:
+    pods = PodsPool({}, {"namespace": "training", "claim_path": "/mnt/team"})
+    assert pods.folder == Path("/mnt/team")
+    assert pods.worker_environment["PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"] == "training"
 
 
 def test_a_server_that_no_pod_reaches_is_refused(api: str) -> None:
