@@ -11,13 +11,17 @@ ARGS ?=
 RUN ?= runs/stdlib/main
 # What `make lock` keeps: the newest torch of which this project has measured figures, all on a CPU.
 TORCH ?= 2.13.0
+# What an image's torch is for, and where it comes from.
+DEVICE ?= cpu
+TORCH_INDEX_cpu := https://download.pytorch.org/whl/cpu
+TORCH_INDEX_cuda := https://pypi.org/simple
 
 # titanflow/__init__.py refuses other systems, too, and says why not; here nothing is installed yet.
 ifneq ($(shell uname -s),Linux)
 $(error titanflow runs on Linux only: use a Linux machine or container, or WSL2 on Windows)
 endif
 
-.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix team-test lint format serve lock clean
+.PHONY: run plan report screenshots test test-fast test-newest test-oldest survival cluster cluster-run cluster-stop cluster-test cluster-matrix team-test image image-test lint format serve lock clean
 .DEFAULT_GOAL := run
 # Two installations at once would spoil one environment.
 .NOTPARALLEL:
@@ -67,10 +71,25 @@ cluster-matrix: $(DEVELOPED)
 team-test: $(DEVELOPED)
 	$(BIN)/python -m pytest tests/team --team -n 0 -q $(ARGS)
 
+# By whichever builder there is; DEVICE=cuda takes CUDA's torch (docs/containers.md).
+image:
+	@test -n "$(TORCH_INDEX_$(DEVICE))" || { echo "DEVICE=$(DEVICE) is none of: cpu cuda" >&2; exit 1; }
+	@for builder in docker podman buildah; do $$builder info >/dev/null 2>&1 && break || builder=; done; \
+	test -n "$$builder" || { echo "an image needs docker, podman or buildah, and none answers here" >&2; exit 1; }; \
+	set -x; $$builder build --file deployments/Dockerfile --tag titanflow:$(DEVICE) \
+		--build-arg TORCH_INDEX=$(TORCH_INDEX_$(DEVICE)) \
+		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' titanflow/__init__.py) \
+		--build-arg REVISION=$$(git describe --always --abbrev=40 --match= --dirty=+ 2>/dev/null) $(ARGS) .
+
+# Builds it from this machine's Debian, with pip configured as here (root, and Debian's buildah and debootstrap).
+image-test: $(DEVELOPED)
+	$(BIN)/python -m pytest tests/deployments/test_image.py --image=$(TORCH_INDEX_cpu) -n 0 -q $(ARGS)
+
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deployments/Dockerfile
 
 format: $(DEVELOPED)
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from deployments.deployed import check_deployed
 from deployments.gpu_workers import WHOLE_MACHINE, gpu_shares
 from deployments.home import home
+from deployments.kubernetes_pool import OPTION, ensure_pods_pool
 from deployments.lost_runs import LostRuns
 from deployments.nightly import Nightly, prefect_file
 from deployments.notifications import ensure_notifications
@@ -54,6 +55,10 @@ def main(
             "this launcher.pool."
         ),
     ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(help="With --pool: stages are pods of Kubernetes with this variable, as image=IMAGE; repeatable."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many runs a worker takes at a time.")] = 1,
     one_worker_per_gpu: Annotated[
         bool, typer.Option(help="Start a worker for each GPU; by default one worker has all.")
@@ -74,7 +79,11 @@ def main(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        if pool is not None:
+        if job and (pool is None or one_worker_per_gpu):
+            raise ConfigError(Problem("stages are pods", OPTION, expected="--pool, and no --one-worker-per-gpu"))
+        if pool is not None and job:
+            serve_pods(port, pool, limit, job)
+        elif pool is not None:
             serve_pool(port, pool, limit, one_worker_per_gpu)
         else:
             serve(port, limit, one_worker_per_gpu, Nightly(experiment, nightly_cron, timezone))
@@ -108,8 +117,7 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
     """Works for a pool until it is interrupted, on the server of the runs."""
     here = home()
     url = running_server(port)
-    logs = PREFECT_HOME.value() / "titanflow" / pool
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = logs_of(pool)
     if pool == POOL:
         check_deployed(url, here)
         served = "runs"
@@ -123,6 +131,30 @@ def serve_pool(port: int, pool: str, limit: int, one_worker_per_gpu: bool) -> No
             deploy_stages(url, pool, here)
         print(f"{served} run here; logs: {logs}. ^C stops the worker.", flush=True)
         watch(None, workers, LostRuns(url, lambda line: print(line, flush=True), pool))
+
+
+def serve_pods(port: int, pool: str, limit: int, job: Sequence[str]) -> None:
+    """Works for a pool of Kubernetes until it is interrupted; its pods go on without it."""
+    check_name(pool)
+    url = running_server(port)
+    pods = ensure_pods_pool(url, pool, job)
+    deploy_stages(url, pool, pods.folder, variables=pods.asked)
+    logs = logs_of(pool)
+    with working({"PREFECT_API_URL": url, **pods.worker_environment}, limit, logs, pool=pool) as worker:
+        print(f"stages with launcher.pool: {pool} become pods; logs: {logs}. ^C stops the worker.", flush=True)
+        watch(None, [worker], LostRuns(url, lambda line: print(line, flush=True), pool))
+
+
+def check_name(pool: str) -> None:
+    if pool == POOL:
+        hint = "stages without launcher.pool run there"
+        raise ConfigError(Problem(f"found {pool!r}, the pool of whole runs", "--pool", expected="another", hint=hint))
+
+
+def logs_of(pool: str) -> Path:
+    logs = PREFECT_HOME.value() / "titanflow" / pool
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs
 
 
 @contextlib.contextmanager

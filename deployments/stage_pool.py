@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -23,8 +25,17 @@ def running_server(port: int) -> str:
     return url
 
 
-def deploy_stages(url: str, pool: str, folder: Path, entrypoint: str = ENTRYPOINT) -> None:
-    """Makes ``run-stage/<pool>``, which runs the stages with ``launcher.pool: <pool>`` in ``folder``."""
+def deploy_stages(
+    url: str,
+    pool: str,
+    folder: Path,
+    entrypoint: str = ENTRYPOINT,
+    variables: Mapping[str, Any] | None = None,
+) -> None:
+    """Makes ``run-stage/<pool>``, which runs the stages with ``launcher.pool: <pool>`` in ``folder``.
+
+    ``variables`` are what the pool's template is filled with.
+    """
     steps = [{IN_FOLDER: {"directory": str(folder)}}]
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         client.create_deployment(
@@ -34,5 +45,6 @@ def deploy_stages(url: str, pool: str, folder: Path, entrypoint: str = ENTRYPOIN
             work_pool_name=pool,
             entrypoint=entrypoint,
             pull_steps=steps,
+            job_variables=dict(variables or {}),
             parameter_openapi_schema=parameter_schema(run_stage).model_dump(),
         )

@@ -21,11 +21,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from tasks.process.process import Process
+from titanflow.common.errors import ConfigError, Problem
 
 POOL = "titanflow"
 IN_HAND = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 WORKER_LABEL = "prefect.worker.name"
 WORKER_NAME = re.compile(r"(?P<host>.+?)-\d+(-gpu.+)?")
+WORKER_TYPE_LABEL = "prefect.worker.type"
 CANCEL_SECONDS = 35
 """Prefect kills a cancelled run after 30 s."""
 
@@ -42,6 +44,11 @@ def host_of(worker: str) -> str:
 
 
 def ensure_pool(url: str, pool: str = POOL) -> None:
+    """Makes a pool of processes, unless there is one.
+
+    Raises:
+        ConfigError: the pool that is there is of another type.
+    """
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
@@ -49,7 +56,11 @@ def ensure_pool(url: str, pool: str = POOL) -> None:
         try:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
         except ObjectAlreadyExists:
-            return
+            if (found := client.read_work_pool(pool).type) != "process":
+                hint = "stages become pods of Kubernetes with --job image=IMAGE" if found == "kubernetes" else ""
+                raise ConfigError(
+                    Problem(f"{pool!r} is of type {found}", "--pool", expected="a pool of type process", hint=hint)
+                ) from None
 
 
 def cancel_runs(url: str, worker_name: str, worker: Process, pool: str = POOL) -> None:
@@ -68,4 +79,6 @@ def runs_of(client: SyncPrefectClient, worker_name: str, pool: str = POOL) -> li
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=IN_HAND))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-    return [run for run in found if run.labels.get(WORKER_LABEL) == worker_name]
+    # A run that isn't a process of the worker outlives it: a pod of Kubernetes.
+    mine = {WORKER_LABEL: worker_name, WORKER_TYPE_LABEL: "process"}
+    return [run for run in found if mine.items() <= run.labels.items()]

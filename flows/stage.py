@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.run_plan import TASKS
@@ -39,7 +40,8 @@ def run_stage(
         stage: Which stage.
         folder: The stage's folder, which has to be the same here.
         fingerprint: What the stage was planned to be made from, likewise.
-        attempt: From the second on it goes on in its folder.
+        attempt: From the second on it goes on in its folder, and so it does if the flow run itself runs again, as after
+            the eviction of its pod.
     """
     try:
         sign = Path(folder).with_name(f"{HOLDER_FILE}-{stage}")
@@ -48,7 +50,8 @@ def run_stage(
         # runs_here=False: other stages needn't be able to run on this machine.
         plan = make_plan(experiment, configs, run, settings, False)
         own = same_stage(plan, stage, folder, fingerprint)
-        if attempt > 1 and own.state != "CACHED" and has_begun(own.run):
+        is_again = attempt > 1 or (flow_run.run_count or 1) > 1
+        if is_again and own.state != "CACHED" and has_begun(own.run):
             own = resumed(own)
         with sign_of_life(sign):
             TASKS[stage](own, Manifest.open(plan.folder), return_state=True).result()

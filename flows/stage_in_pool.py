@@ -26,6 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
 from flows.parameters.run_request import RunRequest
+from flows.pods import pod_variables, why_no_pod
 from tasks.process.process import GRACE_SECONDS
 from tasks.ui.labels import LOST_LABEL, stage_name
 from titanflow.common import errors
@@ -46,7 +47,7 @@ def check_pools(plan: Plan) -> None:
     """Refuses a plan with stages in pools that no worker works for, before anything is started."""
     problems = []
     for stage in plan.stages:
-        if not stage.pool or stage.state == "CACHED" or not (reason := _why_not(stage.pool)):
+        if not stage.pool or stage.state == "CACHED" or not (reason := _why_not(stage)):
             continue
         module = plan.config.stage(stage.stage)
         key = f"{module.name if module is not None else stage.stage}.launcher.pool"
@@ -60,15 +61,22 @@ def check_pools(plan: Plan) -> None:
         raise ConfigError(problems)
 
 
-def _why_not(pool: str) -> str:
+def _why_not(stage: StagePlan) -> str:
     server = PREFECT_API_URL.value()
     with get_client(sync_client=True) as client:
         try:
-            client.read_deployment_by_name(f"{FLOW}/{pool}")
-            status = client.read_work_pool(pool).status
+            client.read_deployment_by_name(f"{FLOW}/{stage.pool}")
+            pool = client.read_work_pool(stage.pool)
         except ObjectNotFound:
             return f"no such pool runs stages at {server}"
-    return "" if status == WorkPoolStatus.READY else f"no worker of the pool is online at {server}"
+    if pool.status != WorkPoolStatus.READY:
+        return f"no worker of the pool is online at {server}"
+    return why_no_pod(stage, pool)
+
+
+def _variables(plan: StagePlan) -> dict[str, Any]:
+    with get_client(sync_client=True) as client:
+        return pod_variables(plan, client.read_work_pool(plan.pool))
 
 
 def in_pool_name() -> str:
@@ -93,7 +101,12 @@ def stage_in_pool(plan: StagePlan, request: RunRequest) -> StageResult:
     name = f"{plan.run.experiment}/{plan.run.run} {plan.stage}"
     # timeout=0: its own wait looks only every five seconds, and leaves the run behind at a cancel.
     flow_run = run_deployment(
-        f"{FLOW}/{plan.pool}", parameters=parameters, flow_run_name=name, timeout=0, tags=[_tag(plan)]
+        f"{FLOW}/{plan.pool}",
+        parameters=parameters,
+        flow_run_name=name,
+        timeout=0,
+        tags=[_tag(plan)],
+        job_variables=_variables(plan),
     )
     assert isinstance(flow_run, FlowRun)
     try:

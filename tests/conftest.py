@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="how many random kills")
     parser.addoption("--kills-seed", type=int, help="the seed of the random kills; unset, another each time")
     parser.addoption("--team", action="store_true", help="run tests/team, on PostgreSQL with three workers")
+    parser.addoption("--image", metavar="TORCH_INDEX", help="build the image and try it, with torch from there")
     parser.addoption("--survival-table", metavar="FILE", help="write its table there, in markdown")
 
 

@@ -16,6 +16,14 @@ from watching import PATIENCE, alive, wait_for
 from flows.server.server import api_url, free_port
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the image out unless it is asked for."""
+    if not config.getoption("--image"):
+        for item in items:
+            if item.get_closest_marker("image"):
+                item.add_marker(pytest.mark.skip(reason="builds an image of some GB: make image-test does"))
+
+
 @dataclass
 class Served:
     """A running ``deployments.serve``."""

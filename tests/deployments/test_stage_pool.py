@@ -1,6 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.serve import serve_pods
 from deployments.stage_pool import running_server
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError
@@ -14,3 +18,17 @@ def test_the_server_of_the_runs_has_to_be_there():
     nowhere = f"http://127.0.0.1:{port}/else/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(ConfigError, match="/else/api"):
         running_server(free_port())
+
+
+def test_the_pool_of_whole_runs_has_no_pods():
+    with pytest.raises(ConfigError, match="--pool: found 'titanflow', the pool of whole runs"):
+        serve_pods(free_port(), "titanflow", 1, ["image=titanflow"])
+
+
+@pytest.mark.parametrize("options", [[], ["--pool", "gpu", "--one-worker-per-gpu"]])
+def test_pods_are_asked_for_in_a_pool_of_stages(options):
+    command = [sys.executable, "-m", "deployments.serve", "--job", "image=titanflow", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: --job: stages are pods" in done.stderr
+    assert "expected: --pool, and no --one-worker-per-gpu" in done.stderr

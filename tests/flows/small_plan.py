@@ -80,6 +80,14 @@ WAITS = """
     (folder / "pid").write_text(str(os.getpid()))
     time.sleep(600)
 """
+# A training that saves on SIGTERM in its first attempt, and then finishes.
+SAVES_THEN_TRAINS = f"""
+    import sys
+    from pathlib import Path
+    program = {TRAINS!r} if (Path(sys.argv[1]) / "saved").exists() else {WAITS!r}
+    import textwrap
+    exec(textwrap.dedent(program))
+"""
 
 
 def small_plan(folder: Path, **programs: str) -> Plan:

@@ -50,7 +50,8 @@ def pool(plan, monkeypatch):
 
     monkeypatch.setattr(pools, "run_deployment", run_deployment)
     monkeypatch.setattr(pools, "_ended", ended)
-    monkeypatch.setattr(pools, "_why_not", lambda name: "")
+    monkeypatch.setattr(pools, "_why_not", lambda stage: "")
+    monkeypatch.setattr(pools, "_variables", lambda plan: {})
     monkeypatch.setattr(pools, "_cancel", lambda flow_run, seconds: pool.cancelled.append(flow_run.name))
     return pool
 

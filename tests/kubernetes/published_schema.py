@@ -27,7 +27,10 @@ def _schema(kind: str) -> dict[str, Any]:
     jobset = _strict(json.loads(FILE.read_text(encoding="utf-8")))
     properties = jobset["properties"]
     template = properties["spec"]["properties"]["replicatedJobs"]["items"]["properties"]["template"]
-    properties["metadata"] = template["properties"]["metadata"]
+    metadata = template["properties"]["metadata"]
+    # A field of every object's metadata, which that of JobSet's templates leaves out.
+    metadata["properties"]["generateName"] = {"type": "string"}
+    properties["metadata"] = metadata
     schemas = {"JobSet": ("jobset.x-k8s.io/v1alpha2", jobset), "Job": ("batch/v1", template)}
     version, schema = schemas[kind]
     own = {"apiVersion": {"const": version}, "kind": {"const": kind}}

@@ -43,8 +43,8 @@ class Setting:
         return Leaf(self.value, self.origin, self.text)
 
 
-def parse_settings(texts: Iterable[str]) -> list[Setting]:
-    """``--set`` arguments, each ``dotted.key=value`` with the value read as YAML.
+def parse_settings(texts: Iterable[str], option: str = "--set") -> list[Setting]:
+    """An option's arguments, each ``dotted.key=value`` with the value read as YAML.
 
     Raises:
         ConfigError: an argument without ``=``, or not in UTF-8.
@@ -53,8 +53,8 @@ def parse_settings(texts: Iterable[str]) -> list[Setting]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(Problem(f"found {text!r}", key="--set", expected="dotted.key=value"))
-        settings.append(_of_text(key.strip(), value, f"--set {text}"))
+            raise ConfigError(Problem(f"found {text!r}", key=option, expected="dotted.key=value"))
+        settings.append(_of_text(key.strip(), value, f"{option} {text}"))
     return settings
 
 

@@ -7,6 +7,7 @@ stored.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from titanflow.run.results import EvaluateResult, InheritanceRow, PublishResult,
 MANIFEST_FILE = "manifest.json"
 HASHED_UP_TO = 1 << 30
 """Bytes up to which a file of a checkpoint is hashed; of a larger file the digest has its size."""
+REVISION = "TITANFLOW_REVISION"
+"""Environment variable of an image: the commit that it was built from."""
 PACKAGES = ("titanflow", "torch", "torchtitan", "transformers", "lm_eval", "datasets", "huggingface_hub", "prefect")
 
 
@@ -205,7 +208,10 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of this project's checkout, with a ``+`` if files differ from it; empty outside of a checkout."""
+    """The commit of this project's checkout, with a ``+`` if files differ from it.
+
+    Outside of a checkout it is the one that an image was built from, or empty.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -219,7 +225,7 @@ def git_revision() -> str:
         commit = git("rev-parse", "HEAD")
         return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get(REVISION, "")
 
 
 def _relative(path: Path, folder: Path) -> Path:

@@ -13,6 +13,7 @@ import pytest
 from titanflow.config.keys.kubernetes import Kubernetes
 from titanflow.config.keys.launcher import Launcher
 from titanflow.plan.launch import MODULES, by_hand, command, environment
+from titanflow.run import torchrun
 from titanflow.run.contract import StageRun
 
 
@@ -23,9 +24,16 @@ def argv(stage: str, **launcher: object) -> list[str]:
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "evaluate", "publish"])
 def test_every_stage_is_torchrun_s_on_one_process_too(stage: str) -> None:
-    # Ranks of one machine don't need its name, which a container or a laptop may be unable to resolve.
     alone = ["--nproc_per_node=1", "--standalone", "--local_addr=127.0.0.1"]
     assert argv(stage)[1:] == ["-m", "torch.distributed.run", *alone, "-m", MODULES[stage], "/runs/e/r/run.yaml"]
+
+
+def test_ranks_of_one_machine_meet_where_its_name_means_nothing(tmp_path: Path) -> None:
+    """In a container the machine's name may be in no list of names; each rank would look for it for minutes."""
+    program = tmp_path / "rank.py"
+    program.write_text("import os; print('met at', os.environ['MASTER_ADDR'])")
+    launcher = [sys.executable, "-m", torchrun.MODULE, *torchrun.arguments({}), str(program)]
+    assert "met at 127.0.0.1" in subprocess.run(launcher, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("launcher", [{"nproc_per_node": 2}, {"nnodes": 2, "rdzv_endpoint": "head:29500"}])

@@ -158,7 +158,10 @@ def test_a_repository_around_the_environment_is_not_this_projects(
     assert git_revision() == ""
     git("add", "-f", ".venv")
     git("commit", "-qm", "as in a checkout")
+    monkeypatch.setenv("TITANFLOW_REVISION", "of an image")
     assert git_revision() == git("rev-parse", "HEAD")
+    git("rm", "-q", "--cached", str(installed))
+    assert git_revision() == "of an image"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"stages": 3}', '{"folder": "/"}'])
