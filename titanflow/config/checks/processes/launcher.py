@@ -14,7 +14,7 @@ from titanflow.config.module import Module
 
 SECTIONS = ("slurm", "kubernetes")
 """A kind of cluster's own section has its name."""
-OF_ONE_MACHINE = {
+ONE_MACHINE_ALONE = {
     "node_rank": "a cluster knows its nodes: leave it out",
     "rdzv_endpoint": "a cluster's nodes meet on the first of them: leave it out",
     "share_device": "a cluster gives a job devices of its own: leave it out",
@@ -80,7 +80,7 @@ def _of_other_kinds(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _of_no_cluster(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for key, hint in OF_ONE_MACHINE.items():
+    for key, hint in ONE_MACHINE_ALONE.items():
         if launcher[key] != asdict(Launcher())[key]:
             yield key, f"found {launcher[key]!r}, and launcher.kind is {launcher['kind']}", "", hint
 
