@@ -61,7 +61,7 @@ class Preparation:
 
     def __init__(self, plan: PreparePlan, scratch: Path) -> None:
         self.plan = plan
-        self.work = Work(plan.num_proc, scratch)
+        self.work = Work(plan.launcher.nproc_per_node, scratch)
         self._sources: dict[str, Source] = {}
 
     def run(self) -> PrepareResult:

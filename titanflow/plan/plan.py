@@ -121,7 +121,8 @@ def _plan(config: Experiment, night: Night | None, name: str, runs_here: bool, a
 def nodes(config: Mapping[str, Any]) -> str:
     """The number of nodes and of processes on each, for a plan's reader."""
     machines, processes = config["launcher"]["nnodes"], config["launcher"]["nproc_per_node"]
-    return f"{machines} node{'s' if machines > 1 else ''} of {processes} process{'es' if processes > 1 else ''}"
+    found = f"{machines} node{'s' if machines > 1 else ''}"
+    return f"{found} of {processes} process{'es' if processes > 1 else ''}" if processes else found
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
@@ -178,7 +179,9 @@ def _stage_run(
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
     common |= config.who
     if stage == "prepare":
-        return StageRun(**common, config=preparation.config) if preparation.folders() else None
+        own = ((key.partition("."), origin) for key, origin in config.origins.items())
+        origins = {key: origin for (section, _, key), origin in own if section == "prepare"}
+        return StageRun(**common, config=preparation.config, origins=origins) if preparation.folders() else None
     module = config.stage(stage)
     if module is None:
         return None

@@ -22,6 +22,11 @@ LAUNCHER = {
     "launcher.omp_num_threads": COUNT,
     "launcher.slurm.save_seconds": COUNT,
 }
+PREPARE = {
+    f"prepare.{key}": LAUNCHER[key]
+    for key in ("launcher.nproc_per_node", "launcher.nnodes", "launcher.slurm.save_seconds")
+}
+"""The experiment's own."""
 
 TRAINING: Mapping[str, Mapping[str, float]] = {
     **LAUNCHER,

@@ -24,7 +24,7 @@ class Resources:
     """What a job needs beside its command.
 
     ``variables`` stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the
-    section of the kind, ``launcher.slurm``.
+    section of the kind, ``launcher.slurm``; ``cores`` are those of each node, None for what the cluster gives.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Resources:
     log: Path
     nodes: int
     processes: int
+    cores: int | None
     variables: dict[str, str]
     handed_on: dict[str, str]
     settings: dict[str, Any]
@@ -41,7 +42,7 @@ def resources(run: StageRun, environment: Mapping[str, str]) -> Resources:
     """What a stage's job needs. Variables that may be secret are only handed on, by their names."""
     launcher = run.config["launcher"]
     settings = dict(launcher[launcher["kind"]])
-    if launcher["device"] == "cuda":
+    if launcher.get("device") == "cuda":
         settings["gres"] = settings["gres"] or f"gpu:{launcher['nproc_per_node']}"
     wanted = (*HANDED_ON, *settings["export"])
     handed_on = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(PREFIXES)}
@@ -55,7 +56,9 @@ def resources(run: StageRun, environment: Mapping[str, str]) -> Resources:
         folder=run.folder,
         log=run.folder / f"{run.stage}.log",
         nodes=launcher["nnodes"],
-        processes=launcher["nproc_per_node"],
+        processes=launcher["nproc_per_node"] or 1,
+        # Data is prepared on cores alone; what a process of a GPU needs is the user's to say.
+        cores=launcher["nproc_per_node"] if run.stage == "prepare" else None,
         variables={key: value for key, value in variables.items() if key not in secret},
         handed_on=handed_on | {key: variables[key] for key in secret},
         settings=settings,

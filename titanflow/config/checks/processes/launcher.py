@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from titanflow.common.errors import Problem
-from titanflow.config.keys.launcher import Launcher, Slurm
+from titanflow.config.keys.launcher import Launcher, PrepareLauncher, Slurm
 from titanflow.config.module import Module
 
 BY_HAND = ("node_rank", "rdzv_endpoint")
@@ -18,6 +18,7 @@ OWN_OPTIONS = (
 )
 """Options of sbatch that a stage's job sets itself, or with which it would be no single job any more."""
 SHORT_OPTIONS = {"-N": "nodes", "-J": "job-name", "-o": "output", "-e": "error", "-D": "chdir", "-a": "array"}
+SET_KIND = "set launcher.kind: slurm, or leave it out"
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -28,6 +29,19 @@ def check_launcher(module: Module) -> list[Problem]:
         return []
     found = _of_slurm(launcher) if launcher["kind"] == "slurm" else _of_this_machine(launcher)
     return [module.problem(f"launcher.{key}", *rest) for key, *rest in found]
+
+
+def prepare_problems(asked: PrepareLauncher, origins: Mapping[str, str]) -> list[Problem]:
+    """What ``prepare.launcher`` has that its kind can't use; ``origins`` are the experiment's."""
+    launcher = asdict(asked)
+    if asked.kind == "slurm":
+        found = [*_of_job(launcher["slurm"])]
+    else:
+        found = [*_unread_slurm(launcher["slurm"])]
+        if asked.nnodes > 1:
+            found.append(("nnodes", f"found {asked.nnodes}, and prepare.launcher.kind is local", "1", SET_KIND))
+    keys = ((f"prepare.launcher.{key}", *rest) for key, *rest in found)
+    return [Problem(message, key, origins.get(key, ""), *rest) for key, message, *rest in keys]
 
 
 def limit_seconds(time: str) -> int | None:
@@ -45,10 +59,13 @@ def limit_seconds(time: str) -> int | None:
 def _of_this_machine(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if launcher["nnodes"] > 1 and not launcher["rdzv_endpoint"]:
         yield "rdzv_endpoint", "found null, with several machines", "host:port"
-    for key, value in launcher["slurm"].items():
+    yield from _unread_slurm(launcher["slurm"])
+
+
+def _unread_slurm(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in asked.items():
         if value != asdict(Slurm())[key]:
-            hint = "set launcher.kind: slurm, or leave it out"
-            yield f"slurm.{key}", f"found {value!r}, and launcher.kind is local: nothing reads it", "", hint
+            yield f"slurm.{key}", f"found {value!r}, and launcher.kind is local: nothing reads it", "", SET_KIND
 
 
 def _of_slurm(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -56,7 +73,10 @@ def _of_slurm(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         if launcher[key] != asdict(Launcher())[key]:
             hint = "Slurm knows its nodes, and the first of them is where they meet: leave it out"
             yield key, f"found {launcher[key]!r}, and launcher.kind is slurm", "", hint
-    asked = launcher["slurm"]
+    yield from _of_job(launcher["slurm"])
+
+
+def _of_job(asked: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     if asked["time"] is not None:
         seconds, least = limit_seconds(str(asked["time"])), asked["save_seconds"]
         if seconds is None:
