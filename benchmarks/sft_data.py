@@ -65,7 +65,8 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     out = folder / "out"
     out.mkdir()
     plan = ChatPlan(template_text("chatml"), "chatml", SEQ_LEN)
-    write_chats(load_chats(data, folder / "cache"), data, tokenizer, plan, "", out, Work(processes, folder))
+    work = Work(processes, folder)
+    write_chats(load_chats(data, work), data, tokenizer, plan, "", out, work)
     seconds = time.perf_counter() - started
     info = read_info(out)
     return {"seconds": seconds, "rows": info.rows, "tokens": info.tokens, "trained": info.trained_tokens}
