@@ -58,7 +58,7 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     from titanflow.data.chat.source import load_chats
     from titanflow.data.chat.tokenise import ChatPlan, write_chats
     from titanflow.data.dataset_info import read_info
-    from titanflow.data.files.tokenise_text import Work
+    from titanflow.data.parts.work import Work
 
     started = time.perf_counter()
     data = Data(name="chats", kind="chat", path=str(chats), packing="best_fit")
