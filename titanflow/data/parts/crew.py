@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.common.errors import StageFailed, StageLost
-from titanflow.data.parts.work import FAILED, Task, take_parts
+from titanflow.data.parts.task import FAILED, Task, take_parts
 from titanflow.run.contract import RESULT_FILE
 
 POLL_SECONDS = 0.5

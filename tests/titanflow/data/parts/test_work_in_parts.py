@@ -17,7 +17,8 @@ from titanflow.common.digests import folder_digests
 from titanflow.common.errors import StageFailed, StageLost
 from titanflow.data import prepare as stage
 from titanflow.data.parts.crew import Crew, crew_folder, help_leader
-from titanflow.data.parts.work import Task, Work
+from titanflow.data.parts.task import Task
+from titanflow.data.parts.work import Work
 from titanflow.run.contract import RESULT_FILE, StageRun
 from titanflow.run.results import read_result
 
