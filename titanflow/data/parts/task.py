@@ -105,8 +105,9 @@ def _claim(task: Task) -> int | None:
         # Any of them, lest all processes try for the same.
         number = random.choice(free)
         try:
-            (task.claims / str(number)).open("x").close()
-        except FileExistsError:
+            (task.claims / str(number)).touch(exist_ok=False)
+        except (FileExistsError, FileNotFoundError):
+            # Another process was faster, or all is done and the leader has cleared up.
             continue
         return number
     return None
