@@ -30,9 +30,9 @@ from titanflow.data.chat.source import load_chats
 from titanflow.data.chat.tokenise import ChatPlan
 from titanflow.data.chat.tokenise import write_chats as prepare_chats
 from titanflow.data.dataset_info import read_info
-from titanflow.data.files.tokenise_text import Work
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedRows
+from titanflow.data.parts.work import Work
 from titanflow.data.stdlib.text import documents
 from titanflow.data.tokenizer.tokenizer import train_tokenizer
 
@@ -53,8 +53,9 @@ def prepared(folder: Path, rows: int, items: list[Item]) -> TrainedRows:
     out.mkdir()
     data = Data(name="chats", kind="chat", path=str(folder / "chats.jsonl"), packing="best_fit")
     plan = ChatPlan(template_text("chatml"), "chatml", SEQ_LEN)
-    source = load_chats(data, folder / "cache")
-    prepare_chats(source, data, folder / "tokenizer", plan, "", out, Work(psutil.cpu_count(), folder))
+    work = Work(psutil.cpu_count(), folder)
+    source = load_chats(data, work)
+    prepare_chats(source, data, folder / "tokenizer", plan, "", out, work)
     return TrainedRows("chats", out, folder / "tokenizer", read_info(out).tokens)
 
 

@@ -58,14 +58,15 @@ def ours(chats: Path, tokenizer: Path, folder: Path, processes: int) -> dict[str
     from titanflow.data.chat.source import load_chats
     from titanflow.data.chat.tokenise import ChatPlan, write_chats
     from titanflow.data.dataset_info import read_info
-    from titanflow.data.files.tokenise_text import Work
+    from titanflow.data.parts.work import Work
 
     started = time.perf_counter()
     data = Data(name="chats", kind="chat", path=str(chats), packing="best_fit")
     out = folder / "out"
     out.mkdir()
     plan = ChatPlan(template_text("chatml"), "chatml", SEQ_LEN)
-    write_chats(load_chats(data, folder / "cache"), data, tokenizer, plan, "", out, Work(processes, folder))
+    work = Work(processes, folder)
+    write_chats(load_chats(data, work), data, tokenizer, plan, "", out, work)
     seconds = time.perf_counter() - started
     info = read_info(out)
     return {"seconds": seconds, "rows": info.rows, "tokens": info.tokens, "trained": info.trained_tokens}

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, State
 
+from tasks.jobs.fetch import fetch_from_hub
 from tasks.jobs.follow import left_job, run_job
 from tasks.jobs.slurm import NoAnswerError
 from tasks.process.device_lock import device_lock
@@ -24,7 +25,7 @@ from tasks.ui.results import HELD_BACK, gate_lines, headline, held_back
 from titanflow.common.errors import StageCutShort, StageLost
 from titanflow.plan.begin import begin_stage, record_start
 from titanflow.plan.stage_plan import StagePlan
-from titanflow.run.checkpoints import newest_step
+from titanflow.run.checkpoints import saved_so_far
 from titanflow.run.contract import StageRun
 from titanflow.run.manifest import Manifest
 from titanflow.run.results import StageResult, read_result
@@ -84,7 +85,9 @@ def _result(
         if not plan.is_job:
             with device_lock(run, logger.info):
                 return launch(plan.stage, run.folder, plan.command, environment, progress)
-        begun_at = newest_step(run.folder)
+        if job is None:
+            fetch_from_hub(plan, environment)
+        begun_at = saved_so_far(run.folder)
         try:
             return run_job(plan, environment, job, progress, progress.waits)
         except NoAnswerError as error:
@@ -94,7 +97,7 @@ def _result(
             continue
         except StageCutShort as error:
             # A job that saves nothing before its end would be submitted for ever.
-            if newest_step(run.folder) == begun_at:
+            if saved_so_far(run.folder) == begun_at:
                 raise
             logger.warning("%s", error)
         plan, job = resumed(plan), None
@@ -125,5 +128,5 @@ def has_begun(run: StageRun) -> bool:
 
 def resumed(plan: StagePlan) -> StagePlan:
     """The plan of another attempt: in the same folder, from what the last one saved."""
-    step = newest_step(plan.run.folder)
-    return replace(plan, state="RESUME", reason="nothing is saved yet" if step is None else f"from step {step}")
+    saved = saved_so_far(plan.run.folder)
+    return replace(plan, state="RESUME", reason=f"from {saved}" if saved else "nothing is saved yet")

@@ -11,7 +11,7 @@ from tasks.process.failed_ranks import MEMORY, is_disconnected, lost_peer, rank_
 from tasks.process.process import signal_name
 from titanflow.common import errors
 from titanflow.common.errors import ConfigError, StageFailed, StageLost, StageStopped, TitanflowError
-from titanflow.run.checkpoints import newest_step
+from titanflow.run.checkpoints import saved_so_far
 from titanflow.run.contract import INTERRUPTED_EXIT, RESULT_FILE
 from titanflow.run.errors import ERROR_FILE, StageError
 from titanflow.run.results import StageResult, read_result
@@ -107,8 +107,8 @@ def resumes(stage: str, folder: Path) -> str:
     """The clause of a message that says from where a stage goes on."""
     if stage == "publish":
         return "; run it again: what arrived isn't sent twice"
-    step = newest_step(folder)
-    return "; it saved nothing yet" if step is None else f"; it resumes from step {step}"
+    saved = saved_so_far(folder)
+    return f"; it resumes from {saved}" if saved else "; it saved nothing yet"
 
 
 def _killed(stage: str, number: int, folder: Path, by_srun: re.Match[str] | None) -> str:

@@ -28,6 +28,7 @@ class ClusterRun:
         self.folder = root / "runs" / "tiny" / name
         self.output = root / f"{name}.log"
         self.flow: subprocess.Popen[bytes] | None = None
+        self.python_path = str(ROOT)
 
     def command(self, verb: str = "run") -> list[str]:
         options = ["--configs", str(self.root / "configs"), "--run", self.name]
@@ -38,7 +39,7 @@ class ClusterRun:
         with self.output.open("wb") as log:
             self.flow = subprocess.Popen(
                 self.slurm.inside(self.command()),
-                env={**self.slurm.env, "PYTHONPATH": str(ROOT)},
+                env={**self.slurm.env, "PYTHONPATH": self.python_path},
                 cwd=self.root,
                 stdout=log,
                 stderr=log,

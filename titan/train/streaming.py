@@ -21,6 +21,7 @@ from torchtitan.hf_datasets.text_datasets import DATASETS
 from titanflow.common.errors import ConfigError, DataError, Problem
 from titanflow.config.keys.training import Data, HeldOut
 from titanflow.data.files.local_files import local_files
+from titanflow.data.files.spans import WHOLE
 from titanflow.data.files.text_source import TEXT, text_rows
 from titanflow.data.held_out.parts import part_by_share
 from titanflow.data.held_out.row_hash import text_hash
@@ -98,7 +99,7 @@ def _is_in_part(row: Mapping[str, Any], column: str, held_out: HeldOut, part: st
 
 def _documents(files: list[str], data: Data) -> Iterator[dict[str, str]]:
     for file in files:
-        for _, text in text_rows(Path(file), data, Counter())[1]:
+        for _, text in text_rows(Path(file), WHOLE, Counter(), data)[1]:
             yield {TEXT: text}
 
 

@@ -19,10 +19,12 @@ from titanflow.config.build_module import build_module
 from titanflow.config.checks.family import check_exports
 from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.module import check_launch, check_module, overruled
+from titanflow.config.checks.processes.launcher import prepare_problems
 from titanflow.config.division import settle_parts
 from titanflow.config.files.schema import check, dataclass_schema, fitted
 from titanflow.config.files.tree import ConfigTree
 from titanflow.config.ignored import Ignored, idle_names, read_ignored
+from titanflow.config.keys.bounds import PREPARE, bounded
 from titanflow.config.keys.experiment import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
@@ -81,7 +83,7 @@ def load_experiment(
     """
     check_utf8_mode()
     path, tree = _locate(name, configs)
-    schema = dataclass_schema(ExperimentSpec)
+    schema = bounded(dataclass_schema(ExperimentSpec), PREPARE)
     raw, problems = load(path)
     over, mistakes = lay_over(raw, settings)
     raw = fitted(raw, schema)
@@ -95,6 +97,8 @@ def load_experiment(
     warnings = _check_modules(modules, tree.root, starts)
     spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
     origins = {key: leaf.origin for key, leaf in leaves(own)}
+    if problems := prepare_problems(spec.prepare.launcher, origins):
+        raise ConfigError(problems)
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
         raise ConfigError(problem)
     ignored += [line for module in modules.values() for line in module.ignored]

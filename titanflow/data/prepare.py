@@ -2,7 +2,8 @@
 
 The stage's ``config`` is a :class:`titanflow.data.prepare_plan.PreparePlan`. Complete folders are left alone. The
 others are written beside their place and then renamed, so that a kill leaves no incomplete folder there. All inputs
-are read and checked before anything is written.
+are read and checked before anything is written. The work is divided into parts (:mod:`titanflow.data.parts.work`); in a
+job of several machines the first one runs this, and the others make parts with it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import psutil
 
 from titanflow.architectures.huggingface import download_weights, missing_weights
-from titanflow.common.errors import DataError, Problem, StageFailed
+from titanflow.common.errors import ConfigError, DataError, Problem, StageFailed
 from titanflow.common.staging import discard_staged, no_room, scratch_folder, staged_folder
 from titanflow.config.keys.training import Data, HeldOut
 from titanflow.config.mixture import mixture_spec
@@ -32,12 +33,14 @@ from titanflow.data.chat.unread import unread_lines
 from titanflow.data.dataset_info import account, is_complete, read_info
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import TEXT, check_text, load_text
-from titanflow.data.files.tokenise_text import Work, write_text
+from titanflow.data.files.tokenise_text import write_text
 from titanflow.data.held_out.eval_items import check_items, write_items
 from titanflow.data.held_out.held_out_items import write_held_out_items
 from titanflow.data.held_out.overlap import check_overlap
 from titanflow.data.held_out.parts import part_of
 from titanflow.data.mixture import write_mixture
+from titanflow.data.parts.crew import help_leader, leading, place
+from titanflow.data.parts.work import Work
 from titanflow.data.prepare_plan import DatasetPlan, PreparePlan, TokenizerPlan
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.checks import check_given
@@ -49,6 +52,7 @@ from titanflow.data.tokenizer.tokenizer import (
     tokenizer_files,
     train_tokenizer,
 )
+from titanflow.run.checkpoints import PARTS_FOLDER
 from titanflow.run.contract import DATASET_FILE, INTERRUPTED_EXIT, StageRun
 from titanflow.run.errors import record_failure
 from titanflow.run.results import PrepareResult, write_result
@@ -58,11 +62,11 @@ _TAKES_LONG = 64 << 20
 
 
 class Preparation:
-    """One run of the prepare stage; ``scratch`` is a folder for files that last as long as the run."""
+    """One run of the prepare stage."""
 
-    def __init__(self, plan: PreparePlan, scratch: Path) -> None:
+    def __init__(self, plan: PreparePlan, work: Work) -> None:
         self.plan = plan
-        self.work = Work(plan.num_proc, scratch)
+        self.work = work
         self._sources: dict[str, Source] = {}
 
     def run(self) -> PrepareResult:
@@ -149,7 +153,7 @@ class Preparation:
                 self._sources[key] = part_of(whole, data, self.work)
             else:
                 load = load_chats if data.kind == "chat" else load_text
-                self._sources[key] = load(data, self.work.scratch)
+                self._sources[key] = load(data, self.work)
         return self._sources[key]
 
     def _tokenizer(self, together: ExitStack) -> Path | None:
@@ -214,19 +218,30 @@ def timed(what: str) -> Iterator[None]:
 
 
 def prepare(run: StageRun) -> PrepareResult:
-    """Runs a prepare stage; the temporary files of ``datasets`` are in the stage's folder and are removed."""
+    """Runs a prepare stage; temporary files are in the stage's folder and are removed.
+
+    Finished parts stay where another try may go on from them: after a kill, or the loss of a process.
+    """
     plan = PreparePlan.model_validate(run.config)
     run.folder.mkdir(parents=True, exist_ok=True)
+    parts = run.folder / PARTS_FOLDER
     try:
-        with scratch_folder(run.folder) as scratch:
-            return Preparation(plan, scratch).run()
+        with ExitStack() as ends:
+            crew = ends.enter_context(leading(run.folder)) if plan.launcher.nnodes > 1 else None
+            scratch = ends.enter_context(scratch_folder(run.folder))
+            result = Preparation(plan, Work(plan.launcher.nproc_per_node, scratch, parts, crew)).run()
     except Exception as error:
-        if not (said := no_room(error)):
+        said = no_room(error)
+        if said or isinstance(error, ConfigError):
+            shutil.rmtree(parts, ignore_errors=True)
+        if not said:
             raise
         raise StageFailed(
             f"there is no room for the prepared data in {plan.workspace}: {said}\n"
             "    free some space, or set another workspace; nothing unfinished is left there"
         ) from error
+    shutil.rmtree(parts, ignore_errors=True)
+    return result
 
 
 def show_progress() -> None:
@@ -264,8 +279,12 @@ def main(arguments: list[str]) -> int:
         return 2
     run = StageRun.read(Path(arguments[0]))
     leave_on_sigterm()
+    launcher = PreparePlan.model_validate(run.config).launcher
     try:
-        write_result(run.folder, prepare(run))
+        if launcher.nnodes > 1 and place():
+            help_leader(run.folder, launcher.nproc_per_node)
+        else:
+            write_result(run.folder, prepare(run))
     except Exception as error:
         return record_failure(run.folder, error)
     return 0

@@ -3,7 +3,7 @@
 ::
 
     workspace: ./runs
-    num_proc: null            # processes; null: chosen by the size of the data
+    launcher: {kind: local, nnodes: 1, nproc_per_node: null, slurm: {…}}    # prepare.launcher
     tokenizer: {folder: …, vocab_size: 2048, train_on: {…}}
     weights: []               # models of the Hub that stages begin with: {repo_id, revision, folder}
     datasets:
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from titanflow.config.files.template_args import with_defaults
+from titanflow.config.keys.launcher import PrepareLauncher
 from titanflow.config.keys.training import Data
 from titanflow.config.mixture import mixture_members
 from titanflow.data.chat.render import ToolArguments, Turns
@@ -105,7 +106,7 @@ class PreparePlan(Strict):
     """The ``config`` of a prepare stage."""
 
     workspace: Path
-    num_proc: int | None = None
+    launcher: PrepareLauncher = Field(default_factory=PrepareLauncher)
     tokenizer: TokenizerPlan | None = None
     weights: list[WeightsPlan] = Field(default_factory=list)
     datasets: list[DatasetPlan] = Field(default_factory=list)

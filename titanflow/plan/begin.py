@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from titanflow.architectures.outside_base import read_base
+from titanflow.run.checkpoints import PARTS_FOLDER
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.errors import ERROR_FILE
 from titanflow.run.manifest import Manifest, checkpoint_digest
@@ -21,11 +22,15 @@ def begin_stage(plan: StagePlan) -> None:
     """
     run = plan.run
     if plan.state in ("RUN", "STALE") and any((run.folder / name).exists() for name in (RUN_FILE, RESULT_FILE)):
+        # Unfinished work of other inputs is of no use, and may be large.
+        shutil.rmtree(run.folder / PARTS_FOLDER, ignore_errors=True)
         superseded = run.folder.parent / "superseded"
         superseded.mkdir(exist_ok=True)
         number = 1 + sum(1 for _ in superseded.glob(f"{run.folder.name}-*"))
         shutil.move(run.folder, superseded / f"{run.folder.name}-{number}")
     run.folder.mkdir(parents=True, exist_ok=True)
+    for left in run.folder.glob("scratch-*"):
+        shutil.rmtree(left, ignore_errors=True)
     for name in (ERROR_FILE, RESULT_FILE):
         (run.folder / name).unlink(missing_ok=True)
     if run.base is not None:

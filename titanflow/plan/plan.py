@@ -122,11 +122,11 @@ def nodes(config: Mapping[str, Any]) -> str:
     """The number of nodes and of processes on each, for a plan's reader."""
     launcher = config["launcher"]
     machines, processes = launcher["nnodes"], launcher["nproc_per_node"]
+    found = f"{machines} node{'s' if machines > 1 else ''}"
+    if processes:
+        found += f" of {processes} process{'es' if processes > 1 else ''}"
     # A pod sees no GPU that it doesn't ask for.
-    without = " without GPUs" if launcher["kind"] == "kubernetes" and launcher["device"] != "cuda" else ""
-    return (
-        f"{machines} node{'s' if machines > 1 else ''} of {processes} process{'es' if processes > 1 else ''}{without}"
-    )
+    return found + (" without GPUs" if launcher["kind"] == "kubernetes" and launcher["device"] != "cuda" else "")
 
 
 def _check_devices(stages: list[StagePlan], config: Experiment, runs_here: bool) -> None:
@@ -183,7 +183,9 @@ def _stage_run(
     common: dict[str, Any] = {"stage": stage, "experiment": config.exp_name, "run": run, "folder": folder / stage}
     common |= config.who
     if stage == "prepare":
-        return StageRun(**common, config=preparation.config) if preparation.folders() else None
+        own = ((key.partition("."), origin) for key, origin in config.origins.items())
+        origins = {key: origin for (section, _, key), origin in own if section == "prepare"}
+        return StageRun(**common, config=preparation.config, origins=origins) if preparation.folders() else None
     module = config.stage(stage)
     if module is None:
         return None

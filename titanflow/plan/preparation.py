@@ -6,7 +6,7 @@ Prepared folders have their fingerprint in their name. So runs share them, and a
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ class Preparation:
         """Plans the preparation of an experiment's data in ``workspace``; ``manifest`` is its run's."""
         if problems := apart_problems(experiment):
             raise ConfigError(problems)
-        config: dict[str, Any] = {"workspace": str(workspace), "num_proc": None, "weights": [], "datasets": []}
+        launcher = asdict(experiment.spec.prepare.launcher)
+        config: dict[str, Any] = {"workspace": str(workspace), "launcher": launcher, "weights": [], "datasets": []}
         preparation = cls(config, TokenizerPlans(workspace, manifest))
         try:
             preparation._plan(experiment, workspace, manifest)

@@ -11,7 +11,7 @@ from titanflow.config.keys.on_stale import OnStale
 from titanflow.plan.preparation import Preparation
 from titanflow.plan.stage_plan import StageState
 from titanflow.run.changes import Change, changes_reason, find_changes, values
-from titanflow.run.checkpoints import newest_step
+from titanflow.run.checkpoints import newest_step, saved_so_far
 from titanflow.run.contract import RESULT_FILE, RUN_FILE, StageRun
 from titanflow.run.inputs import StageInputs
 from titanflow.run.manifest import Manifest, StageRecord
@@ -63,7 +63,9 @@ class StageStates:
     def _of_prepare(self, run: StageRun) -> Verdict:
         missing, total = self.preparation.missing(), len(self.preparation.folders())
         if missing:
-            return Verdict("RUN", f"{len(missing)} of {total} to prepare")
+            todo = f"{len(missing)} of {total} to prepare"
+            saved = saved_so_far(run.folder) if _made_from(run) == run.fingerprint else ""
+            return Verdict("RESUME", f"{todo}, from {saved}") if saved else Verdict("RUN", todo)
         result = result_of(run.folder)
         if not isinstance(result, PrepareResult) or not _looked_at(result, self.preparation):
             return Verdict("RUN", f"to record what other runs prepared: {total} of {total}")

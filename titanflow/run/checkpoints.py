@@ -25,6 +25,8 @@ METADATA = ".metadata"
 TRAINING_STATE = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """The parts of a full checkpoint beside the model, whose own keys lie flat at the top."""
 RECORDS = ("MetadataIndex", "ChunkStorageMetadata", "_StorageInfo")
+PARTS_FOLDER = "parts"
+"""A prepare step's folder of what it has done so far: ``<work>/<number>.arrow``."""
 SHOWN = 5
 """How many differences a refusal names."""
 
@@ -97,6 +99,14 @@ def newest_checkpoint(folder: Path) -> Path:
 def newest_step(stage_folder: Path) -> int | None:
     """The step of the newest complete checkpoint below a stage's folder; None where there is none."""
     return next((step for step, _ in complete_folders(stage_folder / "checkpoint")), None)
+
+
+def saved_so_far(stage_folder: Path) -> str:
+    """From what a stage would go on, as ``step 120`` or ``14 finished parts``; empty if it saved nothing yet."""
+    if (step := newest_step(stage_folder)) is not None:
+        return f"step {step}"
+    parts = sum(1 for _ in (stage_folder / PARTS_FOLDER).glob("*/*.arrow"))
+    return f"{parts} finished part{'s' if parts > 1 else ''}" if parts else ""
 
 
 def read_contents(path: Path) -> Contents:

@@ -21,7 +21,7 @@ from titanflow.data.chat.encoder import ChatEncoder
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import read_info
-from titanflow.data.files.tokenise_text import Work
+from titanflow.data.parts.work import Work
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, train_tokenizer
 
 DATE = {"strftime_now": "26 Jul 2024"}

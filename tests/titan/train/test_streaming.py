@@ -12,8 +12,8 @@ from titan.train.streaming import check_ranks, open_stream, streamed
 from titanflow.common.errors import ConfigError, DataError
 from titanflow.config.keys.training import PARTS, Data, HeldOut
 from titanflow.data.files.text_source import load_text
-from titanflow.data.files.tokenise_text import Work
 from titanflow.data.held_out.parts import part_of
+from titanflow.data.parts.work import Work
 
 WORDS = ["the quick brown fox", "jumps over", "the lazy dog", "and the fox", "is quick"]
 
@@ -97,7 +97,7 @@ def test_files_of_every_kind_are_streamed_together_as_they_are_prepared(tmp_path
     (folder / "b?.txt").write_text("plain")
     (folder / "c.jsonl").write_text('{"text": "row"}\n')
     data = Data(path=str(folder))
-    prepared = load_text(data, tmp_path / "cache").rows["text"]
+    prepared = load_text(data, Work(1, tmp_path / "cache")).rows["text"]
     assert [sample["text"] for sample in open_stream(data)] == list(prepared) == ["plain", "row"]
 
 
@@ -125,7 +125,7 @@ def test_a_stream_has_the_parts_that_the_preparation_makes(divided, tmp_path):
     work = Work(1, tmp_path)
     for part in PARTS:
         data = divided(part, dev=0.2, test=0.1)
-        prepared = part_of(load_text(data, tmp_path / "cache"), data, work)
+        prepared = part_of(load_text(data, Work(1, tmp_path / "cache")), data, work)
         assert [sample["text"] for sample in open_stream(data)] == list(prepared.rows["text"])
 
 

@@ -26,7 +26,8 @@ from titan.train.train_spec import stage_train_spec
 from titan.train.validate import StageValidator
 from titanflow.config.keys.training import Data
 from titanflow.data.files.sources import Source, SourceFile
-from titanflow.data.files.tokenise_text import Work, write_text
+from titanflow.data.files.tokenise_text import write_text
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows, Row
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
 from titanflow.run.contract import StageRun

@@ -13,7 +13,7 @@ from titanflow.config.files.chat_template import template_text
 from titanflow.data.chat.encoder import ChatEncoder, Encoded
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.source import ROW
-from titanflow.data.files.sources import FILE, PLACE, Source, SourceFile
+from titanflow.data.files.sources import PIECE, PLACE, Source, SourceFile
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 END = "<|im_end|>"
@@ -100,5 +100,5 @@ def add_special_tokens(source: Path, folder: Path, tokens: tuple[str, ...] = LLA
 
 def source_of(texts: list[str]) -> Source:
     """Conversations as a file of lines gives them."""
-    rows = {ROW: texts, FILE: [0] * len(texts), PLACE: range(1, len(texts) + 1)}
+    rows = {ROW: texts, PIECE: [0] * len(texts), PLACE: range(1, len(texts) + 1)}
     return Source(Dataset.from_dict(rows), [SourceFile("a.jsonl", "line")])

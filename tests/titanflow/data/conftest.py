@@ -82,7 +82,7 @@ def prepare_run(tmp_path: Path) -> Callable[..., StageRun]:
             )
         config = {
             "workspace": str(workspace),
-            "num_proc": options.get("num_proc"),
+            "launcher": {"nproc_per_node": options.get("num_proc")},
             "tokenizer": {
                 "folder": str(fingerprints.tokenizer_folder(workspace, trained)),
                 "path": options.get("tokenizer"),

@@ -322,7 +322,8 @@ def test_a_sigterm_removes_what_is_half_written_and_every_process(
     assert process.wait() == 143
     assert psutil.wait_procs(children, timeout=PATIENCE)[1] == []
     assert entries(run) == []
-    assert sorted(path.name for path in run.folder.iterdir()) == ["run.yaml"]
+    # Finished parts stay, for the next run.
+    assert {path.name for path in run.folder.iterdir()} <= {"run.yaml", "parts"}
 
 
 def test_two_runs_at_once_do_not_collide(prepare_run: Callable[..., StageRun], text: dict[str, Any]) -> None:

@@ -21,13 +21,16 @@ from titanflow.data.dataset_info import read_info
 from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import load_text
+from titanflow.data.parts.work import Work
 from titanflow.run.contract import StageRun
 
 TEXT = "def read(path):\n    with open(path) as file:\n        return file.read()\n" * 20
 
 
 def load(tmp_path: Path, path: Path | str | list[str], **options: Any) -> Source:
-    return load_text(Data(name="d", path=path if isinstance(path, list) else str(path), **options), tmp_path / "cache")
+    return load_text(
+        Data(name="d", path=path if isinstance(path, list) else str(path), **options), Work(1, tmp_path / "cache")
+    )
 
 
 def found(source: Source) -> dict[str, str]:
@@ -52,7 +55,7 @@ def test_a_name_is_a_name_for_chats_too(tmp_path: Path, ending: str) -> None:
     files = [written(folder / f"{name}{ending}", name) for name in (*NAMES, "a1")]
     columns = {"prompt": "id", "completion": "text"}
     data = Data(kind="chat", path=str(folder), chat_format="prompt_completion", columns=columns)
-    source = load_chats(data, tmp_path / "cache")
+    source = load_chats(data, Work(1, tmp_path / "cache"))
     assert sorted(row["text"] for row in read_rows(source.rows)) == sorted([*NAMES, "a1"])
     assert [file.name for file in source.files] == sorted(map(str, files))
 
@@ -140,7 +143,7 @@ def test_a_row_of_csv_that_is_not_as_its_header_is_refused(tmp_path: Path, rows:
         with pytest.raises(
             DataError, match=rf"a\.csv:{line}: data\.path: the row has {cells} cells\n.*2, as in the header"
         ):
-            load_rows(data, tmp_path / "cache")
+            load_rows(data, Work(1, tmp_path / "cache"))
 
 
 def test_cells_are_read_as_they_are(tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "text"]), file)
     for kind, read in (("text", load_text), ("chat", load_chats)):
         with pytest.raises(DataError, match=f"^{file}: data.path: columns of the same name: 'text'"):
-            read(Data(name="d", kind=kind, path=str(file)), tmp_path / "cache")
+            read(Data(name="d", kind=kind, path=str(file)), Work(1, tmp_path / "cache"))
 
 
 def test_a_limit_reads_no_further(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from titanflow.config.keys.training import Data
 from titanflow.data.chat.layout import ChatFormat, Conversation
 from titanflow.data.chat.tokenise import QUOTED, ChatPlan, write_chats
 from titanflow.data.chat.unread import with_what_is_lost
-from titanflow.data.files.tokenise_text import Work
+from titanflow.data.parts.work import Work
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 PLANS = (

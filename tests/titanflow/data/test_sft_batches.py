@@ -14,7 +14,7 @@ from chat_samples import CHATML, source_of, turns
 from titan.train.dataloader import PreparedDataLoader
 from titanflow.config.keys.training import Data
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
-from titanflow.data.files.tokenise_text import Work
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 

@@ -30,7 +30,7 @@ from titanflow.data.chat.encoder import ChatEncoder, ChatRefused
 from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import read_info
-from titanflow.data.files.tokenise_text import Work
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import IGNORE_INDEX, PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 

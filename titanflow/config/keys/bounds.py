@@ -26,6 +26,11 @@ LAUNCHER = {
     "launcher.kubernetes.run_as_user": NATURAL,
     "launcher.kubernetes.fs_group": NATURAL,
 }
+PREPARE = {
+    f"prepare.{key}": LAUNCHER[key]
+    for key in ("launcher.nproc_per_node", "launcher.nnodes", "launcher.slurm.save_seconds")
+}
+"""The experiment's own."""
 
 TRAINING: Mapping[str, Mapping[str, float]] = {
     **LAUNCHER,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from titanflow.common.errors import Problem
-from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.launcher import Launcher, PrepareLauncher
 from titanflow.config.keys.on_stale import OnStale
 from titanflow.run.wandb_record import LONGEST_TAG
 
@@ -79,6 +79,14 @@ class Notify:
 
 
 @dataclass
+class Prepare:
+    """How the data is prepared, before any stage."""
+
+    launcher: PrepareLauncher = field(default_factory=PrepareLauncher)
+    """The processes of the prepare step. It takes nothing from the experiment's `launcher`: it needs no GPU."""
+
+
+@dataclass
 class ExperimentSpec:
     """The experiment file itself."""
 
@@ -92,6 +100,8 @@ class ExperimentSpec:
     """The folder of runs and prepared data; relative to the working directory."""
     launcher: Launcher = field(default_factory=Launcher)
     """The processes of every stage; a module's own `launcher` goes before it."""
+    prepare: Prepare = field(default_factory=Prepare)
+    """How the data is prepared."""
     on_stale: OnStale = "error"
     """What happens to a stage that was made from other inputs: `error` refuses the run and says what changed, `rerun`
     makes it again (its old output moves to superseded/), `keep` uses its old output, and the manifest says so."""

@@ -69,3 +69,18 @@ class Launcher:
     """What Slurm is asked for, with `kind: slurm`."""
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
     """What Kubernetes is asked for, with `kind: kubernetes`."""
+
+
+@dataclass
+class PrepareLauncher:
+    """Who prepares the data, and with how many processes."""
+
+    kind: Literal["local", "slurm"] = "local"
+    """Where: beside the flow (`local`), or as one job of Slurm, whose nodes divide the work."""
+    nnodes: int = 1
+    """Machines (`kind: slurm`)."""
+    nproc_per_node: int | None = None
+    """Processes on each machine; unset, as many as the data's size is worth, at most one a core. Slurm is asked for as
+    many cores."""
+    slurm: Slurm = field(default_factory=Slurm)
+    """What Slurm is asked for, with `kind: slurm`."""

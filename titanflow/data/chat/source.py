@@ -7,6 +7,7 @@ others, and one odd row would spoil its whole file.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,10 @@ from titanflow.data.chat.layout import ChatFormat, Unreadable
 from titanflow.data.files.file_rows import Row, Unit, rows_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.local_files import Ending, local_files
-from titanflow.data.files.sources import FILE, PLACE, Source, SourceFile, check_one_source, load_from_hub, write_source
+from titanflow.data.files.read_source import read_source
+from titanflow.data.files.sources import PIECE, PLACE, Source, SourceFile, check_one_source, load_from_hub
+from titanflow.data.files.spans import Span
+from titanflow.data.parts.work import Work
 from titanflow.data.stdlib import chats as stdlib_chats
 
 if TYPE_CHECKING:
@@ -27,11 +31,11 @@ if TYPE_CHECKING:
 
 ROW = "row"
 """The column that holds a row as JSON text."""
-_OF_FILES = {ROW, FILE, PLACE}
+_OF_FILES = {ROW, PIECE, PLACE}
 
 
-def load_chats(data: Data, cache: Path) -> Source:
-    """Loads the conversations of a data config; the caller removes ``cache``, a folder for temporary files.
+def load_chats(data: Data, work: Work) -> Source:
+    """Loads the conversations of a data config.
 
     Raises:
         DataError: there are no rows, they can't be read, or the first has none of the declared columns.
@@ -41,7 +45,7 @@ def load_chats(data: Data, cache: Path) -> Source:
     if data.source:
         source = _built_in(data)
     elif data.path:
-        source = write_source(local_files(data.path), chat_rows, ROW, data.limit, cache)
+        source = read_source(local_files(data.path), chat_rows, ROW, data.limit, data.document, work, "chats")
     else:
         source = Source(load_from_hub(data), [SourceFile(str(data.dataset))])
     first = next(iter(read_rows(source.rows)), None)
@@ -69,12 +73,15 @@ def decoded(batch: dict[str, list[Any]]) -> Iterator[Any]:
             yield Unreadable(str(fault))
 
 
-def chat_rows(file: Path) -> tuple[Unit, Iterable[tuple[int, str]]]:
-    """The rows of a file, each as JSON text; see :data:`titanflow.data.files.sources.Reader`."""
+def chat_rows(file: Path, span: Span, unread: Counter[str]) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The rows of a file's span, each as JSON text; see :data:`titanflow.data.files.read_source.Reader`.
+
+    What of them isn't read shows when they are encoded.
+    """
     if Ending.of(file).format == "text":
         expected = "conversations: .jsonl, .json, .parquet or .csv"
         raise DataError(Problem(f"{file} is plain text", "data.path", expected=expected))
-    found = rows_of(file)
+    found = rows_of(file, span=span)
     return found.unit, ((place, _as_json(row)) for place, row in found.rows)
 
 

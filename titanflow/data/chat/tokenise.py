@@ -1,4 +1,4 @@
-"""Makes prepared rows of conversations: encodes and proves them in parallel through ``datasets``, then packs them."""
+"""Makes prepared rows of conversations: encodes and proves them in parts, then packs them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from titanflow.data.chat.unread import row_said, said_in_all, with_what_is_lost
 from titanflow.data.dataset_info import DatasetInfo
 from titanflow.data.files.file_counts import count_files, totals
 from titanflow.data.files.sources import Source, problems_error
-from titanflow.data.files.tokenise_text import Work, column_values, inference_check, list_lengths, list_values, map_rows
+from titanflow.data.files.tokenise_text import inference_check
 from titanflow.data.held_out.row_hash import chat_hash
+from titanflow.data.parts.mapped import column_values, list_lengths, list_values, map_rows
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, too_short, write_rows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 from titanflow.data.tokenizer.turn_ends import TurnEndReader, TurnEnds
@@ -86,7 +88,7 @@ def write_chats(
         each = EachTurn.of(source, data, work)
         source, lasts = each.source, each.lasts
     options = {"tokenizer": str(tokenizer), "plan": plan, "data": data, "lasts": lasts}
-    encoded = map_rows(source.rows, encode_rows, options, f"tokenising {data.name}", work, _BATCH)
+    encoded = map_rows(source.rows, encode_rows, options, work, _BATCH, source.key and fingerprint + source.key)
     dropped, shown = _dropped(encoded, source, data)
     lengths = list_lengths(encoded)
     kept = lengths > 0

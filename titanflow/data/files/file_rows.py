@@ -26,6 +26,7 @@ from titanflow.common.staging import no_room
 from titanflow.config.keys.training import Document
 from titanflow.data.files.local_files import KEY, Ending
 from titanflow.data.files.members import Members
+from titanflow.data.files.spans import WHOLE, Span, SpanOf
 
 if TYPE_CHECKING:
     import pyarrow
@@ -50,11 +51,11 @@ class FileRows:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[IO[bytes]]:
+def opened(file: Path, span: Span = WHOLE) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by its ending; errors of reading inside the block become a DataError too."""
     try:
         with _decompressed(file) as stream:
-            yield stream
+            yield stream if span == WHOLE else io.BufferedReader(SpanOf(stream, span), 1 << 20)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, _arrow_error()) as error:
         if no_room(error):
             raise
@@ -84,18 +85,18 @@ def _arrow_error() -> type[Exception]:
     return pyarrow.ArrowException
 
 
-def texts_of(file: Path, document: Document) -> Iterator[tuple[int, str]]:
-    """The documents of a file of plain text, each with its first line's number.
+def texts_of(file: Path, document: Document, span: Span = WHOLE) -> Iterator[tuple[int, str]]:
+    """The documents of a file of plain text, each with its first line's number, counted from the span's beginning.
 
     A document is the whole file, a paragraph between blank lines, or a line.
     """
-    with opened(file) as stream:
+    with opened(file, span) as stream:
         if document == "line":
-            for number, read in enumerate(_decoded(file, io.TextIOWrapper(stream, "utf-8-sig")), 1):
+            for number, read in enumerate(_decoded(file, io.TextIOWrapper(stream, _encoding(span))), 1):
                 if read.strip():
                     yield number, read.removesuffix("\n")
             return
-        text = _text(file, stream.read())
+        text = _text(file, stream.read(), span)
     if document == "file":
         yield 1, text
         return
@@ -113,20 +114,26 @@ def _numbered(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int
         yield line, text[start:end]
 
 
-def rows_of(file: Path, columns: list[str] | None = None) -> FileRows:
+def _encoding(span: Span) -> str:
+    # A byte order mark stands only at a file's beginning; elsewhere it is a character.
+    return "utf-8" if span.start else "utf-8-sig"
+
+
+def rows_of(file: Path, columns: list[str] | None = None, span: Span = WHOLE) -> FileRows:
     """The rows of a JSON, CSV or Parquet file; of Parquet only ``columns``, if they are given.
 
-    A JSON file is a list of rows, or has one row per line, whatever its ending says.
+    A JSON file is a list of rows, or has one row per line, whatever its ending says. Places count from the span's
+    beginning.
 
     Raises:
         DataError: it can't be read; also raised while the caller iterates over the rows.
     """
     kind = Ending.of(file).format
     if kind == "json":
-        return _json_rows(file)
+        return _json_rows(file) if span == WHOLE else FileRows("line", _text_lines(file, span))
     if kind == "csv":
         return FileRows("line", _csv_rows(file))
-    return FileRows("row", _parquet_rows(file, columns))
+    return FileRows("row", _parquet_rows(file, columns, span))
 
 
 def parquet_schema(file: Path) -> pyarrow.Schema:
@@ -138,14 +145,15 @@ def parquet_schema(file: Path) -> pyarrow.Schema:
         return schema
 
 
-def _parquet_rows(file: Path, columns: list[str] | None) -> Iterator[tuple[int, Row]]:
+def _parquet_rows(file: Path, columns: list[str] | None, span: Span) -> Iterator[tuple[int, Row]]:
     from pyarrow import parquet
 
     number = 0
     with opened(file) as stream:
         opened_file = parquet.ParquetFile(stream)
         _check_names(str(file), opened_file.schema_arrow.names)
-        for batch in opened_file.iter_batches(_BATCH, columns=columns):
+        groups = range(opened_file.num_row_groups)[span.start : span.end]
+        for batch in opened_file.iter_batches(_BATCH, row_groups=list(groups), columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -200,14 +208,34 @@ def _cells(header: list[str], cells: list[str], origin: str) -> dict[str, Any]:
     return dict(zip(header, cells, strict=True))
 
 
+def has_row_a_line(file: Path) -> bool:
+    """Whether a JSON file has a row on each line; False too if it can't be read."""
+    try:
+        with opened(file) as stream:
+            _, head = _first_line(stream)
+    except DataError:
+        return False
+    return not _opens_list(head) and (Ending.of(file).suffix == ".jsonl" or _is_json(head))
+
+
+def _first_line(stream: IO[bytes]) -> tuple[int, bytes]:
+    """The number of blank lines, and the line behind them."""
+    blank = 0
+    while (head := stream.readline()) and not head.strip():
+        blank += 1
+    return blank, head
+
+
+def _opens_list(head: bytes) -> bool:
+    return head.removeprefix(BYTE_ORDER_MARK.encode()).lstrip().startswith(b"[")
+
+
 def _json_rows(file: Path) -> FileRows:
+    if has_row_a_line(file):
+        return FileRows("line", _text_lines(file))
     with opened(file) as stream:
-        blank = 0
-        while (head := stream.readline()) and not head.strip():
-            blank += 1
-        is_list = head.removeprefix(BYTE_ORDER_MARK.encode()).lstrip().startswith(b"[")
-        if not is_list and (Ending.of(file).suffix == ".jsonl" or _is_json(head)):
-            return FileRows("line", _text_lines(file))
+        blank, head = _first_line(stream)
+        is_list = _opens_list(head)
         text = _text(file, head + stream.read())
     try:
         rows = list(_numbered(text, _elements(text) if is_list else _values(text)))
@@ -229,12 +257,12 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
+def _text_lines(file: Path, span: Span = WHOLE) -> Iterator[tuple[int, str]]:
     """The lines that aren't blank, each with its number; only a line feed ends a line."""
-    with opened(file) as stream:
+    with opened(file, span) as stream:
         for number, raw in enumerate(stream, 1):
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                line = raw.decode(_encoding(span) if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise _not_utf8(file, number, error) from error
             if "\0" in line:
@@ -243,12 +271,12 @@ def _text_lines(file: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _text(file: Path, raw: bytes) -> str:
+def _text(file: Path, raw: bytes, span: Span = WHOLE) -> str:
     """A whole file's text, without its byte order mark and with line feeds as its only line ends."""
     if (at := raw.find(b"\0")) >= 0:
         raise _holds_nul(file, 1 + raw[:at].count(b"\n"))
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return raw.decode(_encoding(span)).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         # The decoder counts from behind the byte order mark, which it removes.
         raise _not_utf8(file, 1 + raw[: error.start].count(b"\n"), error) from error

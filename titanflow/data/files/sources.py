@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,18 +13,15 @@ from titanflow.common.home import expanded
 from titanflow.common.staging import no_room
 from titanflow.config.keys.training import SOURCE_KEYS, Data
 from titanflow.data.files.file_rows import Unit
-from titanflow.data.files.local_files import LocalFiles
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_PROBLEMS = 20
 """Most problems of a source that are reported; the rest are counted."""
-FILE = "file_number"
+PIECE = "piece"
 PLACE = "place"
-"""The columns that say where a row of local files stands."""
-# Rows and characters to hold in memory before they are written.
-_BATCH_ROWS, _BATCH_CHARACTERS = 1000, 1 << 22
+"""The columns that say where a row of local files stands: in which piece of the source's files, and where there."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +41,11 @@ class Source:
     """A source's rows, and where each stands.
 
     Attributes:
-        rows: rows from files also have the columns :data:`FILE` and :data:`PLACE`.
+        rows: rows from files also have the columns :data:`PIECE` and :data:`PLACE`.
         files: the files, or the one dataset.
+        pieces: for each piece its file's number and the places before it there: int64 ``[pieces, 2]``; None: each file
+            is one.
+        key: stands for everything that the rows depend on; empty if that isn't known before they are read.
         passed_over: the number of skipped files in the named folders, by reason.
         numbers: if this is a part, each row's number in the whole source: int64 ``[rows]``.
         elsewhere: the source's other rows in each file, by their part or as ``duplicate``: int64 ``[files]``.
@@ -59,6 +54,8 @@ class Source:
 
     rows: Dataset
     files: list[SourceFile]
+    pieces: NDArray[np.int64] | None = None
+    key: str = ""
     passed_over: dict[str, int] = field(default_factory=dict)
     numbers: NDArray[np.int64] | None = None
     elsewhere: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -66,21 +63,29 @@ class Source:
 
     @property
     def has_files(self) -> bool:
-        return FILE in self.rows.column_names
+        return PIECE in self.rows.column_names
 
     def places(self) -> NDArray[np.int64]:
         """Each row's file number and its place there: int64 ``[rows, 2]``."""
         if not self.has_files:
             numbers = np.arange(len(self.rows)) if self.numbers is None else self.numbers
             return np.stack([np.zeros(len(self.rows), np.int64), numbers + 1], axis=1)
-        columns = self.rows.select_columns([FILE, PLACE]).with_format("numpy")
-        return np.stack([columns[FILE][:], columns[PLACE][:]], axis=1).astype(np.int64)
+        columns = self.rows.select_columns([PIECE, PLACE]).with_format("numpy")
+        return self._in_files(columns[PIECE][:], columns[PLACE][:])
 
     def origin(self, row: int) -> str:
         if not self.has_files:
             return self.files[0].origin(1 + (row if self.numbers is None else int(self.numbers[row])))
-        found = self.rows.select_columns([FILE, PLACE])[row]
-        return self.files[found[FILE]].origin(found[PLACE])
+        found = self.rows.select_columns([PIECE, PLACE])[row]
+        ((file, place),) = self._in_files(np.array([found[PIECE]]), np.array([found[PLACE]])).tolist()
+        return self.files[file].origin(place)
+
+    def _in_files(self, pieces: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The file number and the place there: int64 ``[rows, 2]``."""
+        if self.pieces is None:
+            return np.stack([pieces, places], axis=1).astype(np.int64)
+        files, before = self.pieces[pieces].T
+        return np.stack([files, places + before], axis=1)
 
 
 def check_one_source(data: Data) -> str:
@@ -95,53 +100,6 @@ def check_one_source(data: Data) -> str:
 
 def problems_error(problems: list[Problem]) -> DataError:
     return DataError(problems[:MAX_PROBLEMS], max(0, len(problems) - MAX_PROBLEMS))
-
-
-Reader = Callable[[Path], tuple[Unit, Iterable[tuple[int, str]]]]
-"""Returns the unit of a file's places, and its rows, each with its place."""
-
-
-def write_source(found: LocalFiles, read: Reader, column: str, limit: int | None, cache: Path) -> Source:
-    """Reads files into an Arrow file in ``cache``, up to row ``limit``: texts as ``column``, and where each stands."""
-    from datasets import Dataset
-
-    files: list[SourceFile] = []
-
-    def rows() -> Iterator[tuple[str, int, int]]:
-        for number, file in enumerate(found.files):
-            unit, of_file = read(file)
-            files.append(SourceFile(str(file), unit))
-            yield from ((text, number, place) for place, text in of_file)
-
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"rows-{uuid.uuid4().hex}.arrow"
-    _write_arrow(path, column, islice(rows(), limit))
-    unread = Counter({"behind the limit": len(found.files) - len(files)})
-    return Source(Dataset.from_file(str(path)), files, dict(found.passed_over + unread))
-
-
-def _write_arrow(path: Path, column: str, rows: Iterable[tuple[str, int, int]]) -> None:
-    import pyarrow
-
-    # Large strings, because a single text may exceed 2 GiB.
-    schema = pyarrow.schema({column: pyarrow.large_string(), FILE: pyarrow.int32(), PLACE: pyarrow.int64()})
-    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-        for batch in _batches(rows):
-            columns = map(pyarrow.array, zip(*batch, strict=True), schema.types)
-            writer.write_batch(pyarrow.record_batch(list(columns), schema=schema))
-
-
-def _batches(rows: Iterable[tuple[str, int, int]]) -> Iterator[list[tuple[str, int, int]]]:
-    batch: list[tuple[str, int, int]] = []
-    characters = 0
-    for row in rows:
-        batch.append(row)
-        characters += len(row[0])
-        if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def load_from_hub(data: Data) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,19 @@ from titanflow.data.chat.layout import LEFT_OUT
 from titanflow.data.files.file_rows import FileRows, Row, Unit, parquet_schema, rows_of, texts_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.local_files import Ending, local_files
+from titanflow.data.files.read_source import read_source
 from titanflow.data.files.sources import (
-    FILE,
     MAX_PROBLEMS,
+    PIECE,
     PLACE,
     Source,
     SourceFile,
     check_one_source,
     load_from_hub,
     problems_error,
-    write_source,
 )
+from titanflow.data.files.spans import Span
+from titanflow.data.parts.work import Work
 from titanflow.data.stdlib import text as stdlib_text
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ TEXT = "text"
 """The column that holds a document."""
 
 
-def load_text(data: Data, cache: Path) -> Source:
-    """Reads the documents that a data config names; the caller removes ``cache``, a folder for temporary files."""
+def load_text(data: Data, work: Work) -> Source:
+    """Reads the documents that a data config names."""
     key = check_one_source(data)
     if data.text_column in data.leave_out:
         hint = "take it out of data.leave_out"
@@ -46,7 +49,9 @@ def load_text(data: Data, cache: Path) -> Source:
         source = _built_in(data)
     elif data.path:
         files = local_files(data.path)
-        source = write_source(files, lambda file: text_rows(file, data, unread), TEXT, data.limit, cache)
+        read = partial(text_rows, data=data)
+        source = read_source(files, read, TEXT, data.limit, data.document, work, [data.document, data.text_column])
+        unread.update(source.unread)
     else:
         loaded = load_from_hub(data)
         rows = _column(loaded, data, str(data.dataset))
@@ -76,17 +81,17 @@ def check_text(source: Source, data: Data, seq_len: int) -> None:
         raise DataError(Problem(f"{data.name} holds only {size} bytes", "data", source.origin(0), expected))
 
 
-def text_rows(file: Path, data: Data, unread: Counter[str]) -> tuple[Unit, Iterable[tuple[int, str]]]:
-    """The documents of a file; see :data:`Reader`. ``unread`` counts the other columns while the rows are read.
+def text_rows(file: Path, span: Span, unread: Counter[str], data: Data) -> tuple[Unit, Iterable[tuple[int, str]]]:
+    """The documents of a file's span; see :data:`titanflow.data.files.read_source.Reader`.
 
     Raises:
         DataError: it can't be read, lacks the column, or has rows without text, of which the first are named.
     """
     kind = Ending.of(file).format
     if kind == "text":
-        return "line", texts_of(file, data.document)
+        return "line", texts_of(file, data.document, span)
     others = _check_parquet(file, data.text_column) if kind == "parquet" else []
-    found = rows_of(file, [data.text_column])
+    found = rows_of(file, [data.text_column], span)
     return found.unit, _texts(file, found, data.text_column, unread, others)
 
 
@@ -165,7 +170,7 @@ def _built_in(data: Data) -> Source:
     if data.source != "stdlib":
         raise DataError(Problem(f"there is no text in the source {data.source}", "data.source", expected="stdlib"))
     found = stdlib_text.documents(data.part or "train", data.limit)
-    columns = {TEXT: [text for text, _ in found], FILE: range(len(found)), PLACE: [1] * len(found)}
+    columns = {TEXT: [text for text, _ in found], PIECE: range(len(found)), PLACE: [1] * len(found)}
     return Source(Dataset.from_dict(columns), [SourceFile(str(file), "line") for _, file in found])
 
 

@@ -1,18 +1,15 @@
-"""Turns documents into prepared tokens, in parallel through ``datasets``."""
+"""Turns documents into prepared tokens, in parts."""
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from titanflow.common.errors import Problem
 from titanflow.config.keys.training import Data
@@ -22,16 +19,13 @@ from titanflow.data.files.file_counts import count_files, totals
 from titanflow.data.files.sources import Source, problems_error
 from titanflow.data.files.text_source import TEXT
 from titanflow.data.held_out.row_hash import text_hash
+from titanflow.data.parts.mapped import column_values, list_lengths, list_values, map_rows
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import token_dtype, write_rows
 from titanflow.data.tokenizer.special_tokens import SpecialTokens
 from titanflow.data.tokenizer.text_encoder import TextEncoder
 from titanflow.data.tokenizer.tokenizer import load_tokenizer
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# A process takes a second to start. For less text than this one process is faster; the tokenizer has threads anyway.
-_BYTES_A_PROCESS = 32 << 20
 # Most characters that are encoded at once, so that memory doesn't grow with the longest document.
 _PIECE = 1 << 18
 # Characters on either side of a cut that show whether it changes tokens.
@@ -39,21 +33,6 @@ _AROUND = 512
 # In each batch, the first document up to this length is encoded again as inference does, and compared.
 _COMPARED = 1 << 20
 BLANK = "blank"
-
-
-@dataclass(frozen=True)
-class Work:
-    """The number of processes (None: chosen by the amount of work), and a folder for the files of ``datasets``."""
-
-    num_proc: int | None
-    scratch: Path
-
-    def processes(self, rows: Dataset) -> int:
-        worth = self.num_proc or 1 + (rows.data.nbytes or 0) // _BYTES_A_PROCESS
-        return max(1, min(self.num_proc or os.cpu_count() or 1, worth, len(rows)))
-
-    def cache_file(self) -> str:
-        return str(self.scratch / f"encoded-{uuid.uuid4().hex}.arrow")
 
 
 def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, folder: Path, work: Work) -> None:
@@ -64,7 +43,7 @@ def write_text(source: Source, data: Data, tokenizer: Path, fingerprint: str, fo
     """
     loaded = load_tokenizer(tokenizer)
     texts, options = source.rows.select_columns([TEXT]), {"tokenizer": str(tokenizer)}
-    encoded = map_rows(texts, _encode_texts, options, f"tokenising {data.name}", work, batch_size=64)
+    encoded = map_rows(texts, _encode_texts, options, work, batch_size=64, key=source.key and fingerprint + source.key)
     faults = enumerate(column_values(encoded, "problem"))
     found = [Problem(**{**json.loads(fault), "origin": source.origin(number)}) for number, fault in faults if fault]
     if found:
@@ -157,49 +136,3 @@ def _compared(texts: list[str], rows: list[list[int]], tokenizer: str) -> list[s
 @lru_cache(maxsize=2)
 def inference_check(tokenizer: str) -> InferenceCheck:
     return InferenceCheck(Path(tokenizer))
-
-
-def map_rows(rows: Dataset, function: Any, options: dict[str, Any], what: str, work: Work, batch_size: int) -> Dataset:
-    """Runs ``function`` on batches of rows and their numbers, in parallel; ``what`` labels the progress bar.
-
-    The results are written to disk batch by batch, so that memory doesn't grow with the rows.
-    """
-    processes = work.processes(rows)
-    if processes > 1:
-        # Otherwise each process would start a thread for every core, and warn of the fork.
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return rows.map(
-        function,
-        batched=True,
-        with_indices=True,
-        batch_size=batch_size,
-        writer_batch_size=batch_size,
-        fn_kwargs=options,
-        remove_columns=rows.column_names,
-        num_proc=processes if processes > 1 else None,
-        load_from_cache_file=False,
-        cache_file_name=work.cache_file(),
-        desc=what,
-    )
-
-
-def list_lengths(encoded: Dataset, column: str = "ids") -> NDArray[np.int64]:
-    import pyarrow.compute as pc
-
-    chunks = [pc.list_value_length(table[column]).to_numpy() for table in _tables(encoded)]
-    return np.concatenate(chunks).astype(np.int64) if chunks else np.empty(0, np.int64)
-
-
-def list_values(encoded: Dataset, column: str) -> Iterator[NDArray[Any]]:
-    """A column's lists, joined into large arrays."""
-    for table in _tables(encoded):
-        for chunk in table[column].chunks:
-            yield chunk.flatten().to_numpy(zero_copy_only=False)
-
-
-def column_values(encoded: Dataset, column: str) -> NDArray[Any]:
-    return np.concatenate([table[column].to_numpy() for table in _tables(encoded)])
-
-
-def _tables(encoded: Dataset) -> Iterator[Any]:
-    yield from encoded.with_format("arrow").iter(batch_size=4096)

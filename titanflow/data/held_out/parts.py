@@ -18,8 +18,9 @@ from titanflow.data.chat.layout import ChatFormat
 from titanflow.data.chat.source import decoded
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import TEXT
-from titanflow.data.files.tokenise_text import Work, column_values, map_rows
 from titanflow.data.held_out.row_hash import BITS, chat_hash, text_hash
+from titanflow.data.parts.mapped import column_values, map_rows
+from titanflow.data.parts.work import Work
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,7 +82,7 @@ def part_by_share(number: int, held_out: HeldOut) -> Part:
 
 def hash_rows(rows: Dataset, data: Data, work: Work) -> NDArray[np.uint64]:
     """The hash of each row: uint64 ``[rows]``."""
-    hashed = map_rows(rows, _hashes, {"data": data}, f"dividing {data.name}", work, batch_size=512)
+    hashed = map_rows(rows, _hashes, {"data": data}, work, batch_size=512)
     return column_values(hashed, "hash")
 
 

@@ -30,9 +30,9 @@ RANK_PREFIX = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
 class Resources:
     """What a job needs beside its command.
 
-    ``attempt`` counts the jobs that the stage's folder had, from 1; ``gpus`` are those of each node. ``variables``
-    stand in the job's script, for all to read; of ``handed_on`` only the names do. ``settings`` is the section of the
-    kind, ``launcher.slurm``.
+    ``attempt`` counts the jobs that the stage's folder had, from 1; ``gpus`` are those of each node, ``cores`` as well,
+    None for what the cluster gives. ``variables`` stand in the job's script, for all to read; of ``handed_on`` only the
+    names do. ``settings`` is the section of the kind, ``launcher.slurm``.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Resources:
     nodes: int
     processes: int
     gpus: int
+    cores: int | None
     variables: dict[str, str]
     handed_on: dict[str, str]
     settings: dict[str, Any]
@@ -77,8 +78,10 @@ def resources(run: StageRun, environment: Mapping[str, str], attempt: int = 1) -
         folder=run.folder,
         log=run.folder / f"{run.stage}.log",
         nodes=launcher["nnodes"],
-        processes=launcher["nproc_per_node"],
-        gpus=launcher["nproc_per_node"] if launcher["device"] == "cuda" else 0,
+        processes=launcher["nproc_per_node"] or 1,
+        gpus=launcher["nproc_per_node"] if launcher.get("device") == "cuda" else 0,
+        # Data is prepared on cores alone; what a process of a GPU needs is the user's to say.
+        cores=launcher["nproc_per_node"] if run.stage == "prepare" else None,
         variables={key: value for key, value in variables.items() if key not in secret},
         handed_on=handed_on | {key: variables[key] for key in secret},
         settings=settings,

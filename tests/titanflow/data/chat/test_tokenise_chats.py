@@ -18,7 +18,7 @@ from titanflow.data.chat.layout import Conversation
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.dataset_info import DatasetInfo, read_info
 from titanflow.data.files.sources import Source, SourceFile
-from titanflow.data.files.tokenise_text import Work
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 

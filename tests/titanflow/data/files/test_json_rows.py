@@ -14,6 +14,7 @@ from titanflow.data.chat.source import load_chats, read_rows
 from titanflow.data.files.json_rows import JsonFault, parsed_json
 from titanflow.data.files.text_source import load_text
 from titanflow.data.held_out.eval_items import check_items
+from titanflow.data.parts.work import Work
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_document_with_two_texts_is_refused_with_its_line(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "One document. "}\n{"text": "Another. ", "text": "And a third. "}\n')
     with pytest.raises(DataError, match=r"a\.jsonl:2: data\.path: the key 'text' stands twice"):
-        load_text(Data(path=str(path)), tmp_path / "cache")
+        load_text(Data(path=str(path)), Work(1, tmp_path / "cache"))
 
 
 def test_a_message_with_two_contents_is_unreadable(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_a_message_with_two_contents_is_unreadable(tmp_path: Path) -> None:
     fine = turn.replace('"content": "No"', '"name": "x"')
     path = tmp_path / "a.jsonl"
     path.write_text(f"{fine}\n{turn}\n")
-    source = load_chats(Data(path=str(path), name="c"), tmp_path / "cache")
+    source = load_chats(Data(path=str(path), name="c"), Work(1, tmp_path / "cache"))
     _, second = read_rows(source.rows)
     assert isinstance(second, Unreadable)
     assert second.reason == "the key 'content' stands twice"

@@ -11,13 +11,14 @@ import pytest
 from titanflow.common.errors import DataError
 from titanflow.config.keys.training import Data
 from titanflow.data.files.text_source import check_text, load_text
+from titanflow.data.parts.work import Work
 
 TEXTS = ["First.\nSecond line.\n", "Größe 🙂\n", 'Third, with "quotes", commas\nand lines.\n']
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+def cache(tmp_path: Path) -> Work:
+    return Work(1, tmp_path / "cache")
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def formats(tmp_path: Path) -> dict[str, Data]:
 
 
 @pytest.mark.parametrize("name", ["txt", "jsonl", "json", "parquet", "csv", "hub", "saved"])
-def test_every_format_gives_the_same_documents(formats: dict[str, Data], cache: Path, name: str) -> None:
+def test_every_format_gives_the_same_documents(formats: dict[str, Data], cache: Work, name: str) -> None:
     source = load_text(formats[name], cache)
     assert list(source.rows["text"]) == TEXTS
 
@@ -49,13 +50,13 @@ def test_every_format_gives_the_same_documents(formats: dict[str, Data], cache: 
 @pytest.mark.parametrize(
     ("name", "unread"), [("jsonl", 3), ("json", 0), ("parquet", 3), ("csv", 3), ("hub", 3), ("txt", 0)]
 )
-def test_columns_that_nothing_reads_are_counted(formats: dict[str, Data], cache: Path, name: str, unread: int) -> None:
+def test_columns_that_nothing_reads_are_counted(formats: dict[str, Data], cache: Work, name: str, unread: int) -> None:
     assert load_text(formats[name], cache).unread == ({"id": unread} if unread else {})
     left = replace(formats[name], leave_out=["id"])
     assert load_text(left, cache).unread == ({"id (left out)": unread} if unread else {})
 
 
-def test_only_rows_that_say_something_count(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_only_rows_that_say_something_count(cache: Work, write_jsonl: Callable[..., Path]) -> None:
     rows = [{"text": "one", "title": "A"}, {"text": "two", "title": ""}, {"text": "three", "title": None, "url": "x"}]
     path = write_jsonl("a.jsonl", *rows)
     assert load_text(Data(path=str(path)), cache).unread == {"title": 1, "url": 1}
@@ -64,7 +65,7 @@ def test_only_rows_that_say_something_count(cache: Path, write_jsonl: Callable[.
         load_text(Data(path=str(path), leave_out=["text"]), cache)
 
 
-def test_a_row_knows_its_file_and_line(tmp_path: Path, cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_a_row_knows_its_file_and_line(tmp_path: Path, cache: Work, write_jsonl: Callable[..., Path]) -> None:
     first = write_jsonl("a.jsonl", {"text": "one"}, {"text": "two"})
     first.write_text(first.read_text().replace("\n", "\n\n", 1))
     second = write_jsonl("b.jsonl", {"text": "three"})
@@ -75,19 +76,19 @@ def test_a_row_knows_its_file_and_line(tmp_path: Path, cache: Path, write_jsonl:
     assert where == {"one": f"{first}:1", "two": f"{first}:3", "three": f"{second}:1", "four": f"{plain}:1"}
 
 
-def test_a_column_of_another_name_and_a_limit(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_a_column_of_another_name_and_a_limit(cache: Work, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", *({"body": f"text {number}"} for number in range(5)))
     source = load_text(Data(path=str(path), text_column="body", limit=2), cache)
     assert list(source.rows["text"]) == ["text 0", "text 1"]
 
 
-def test_a_missing_column_names_those_that_there_are(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_a_missing_column_names_those_that_there_are(cache: Work, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", {"body": "x", "id": 1})
     with pytest.raises(DataError, match=r"data.text_column: .*a\.jsonl has no column 'text'; it has: body, id"):
         load_text(Data(path=str(path)), cache)
 
 
-def test_broken_json_names_its_lines(cache: Path, tmp_path: Path) -> None:
+def test_broken_json_names_its_lines(cache: Work, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n{"text": \nnot json\n')
     with pytest.raises(DataError) as caught:
@@ -96,14 +97,14 @@ def test_broken_json_names_its_lines(cache: Path, tmp_path: Path) -> None:
     assert "not JSON" in str(caught.value)
 
 
-def test_text_that_is_not_utf8_names_its_file(cache: Path, tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_names_its_file(cache: Work, tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("Größe".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.txt:1: data.path: not UTF-8: .* at byte 2"):
         load_text(Data(path=str(path)), cache)
 
 
-def test_a_broken_parquet_file_is_named(cache: Path, tmp_path: Path) -> None:
+def test_a_broken_parquet_file_is_named(cache: Work, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"a\.parquet: data.path: can't be read: "):
@@ -111,24 +112,24 @@ def test_a_broken_parquet_file_is_named(cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [Data(name="x"), Data(name="x", path="a.txt", source="stdlib")])
-def test_exactly_one_source_is_needed(cache: Path, data: Data) -> None:
+def test_exactly_one_source_is_needed(cache: Work, data: Data) -> None:
     with pytest.raises(DataError, match=r"exactly one of data\.source, data\.path and data\.dataset"):
         load_text(data, cache)
 
 
-def test_a_split_that_is_not_there_is_named(formats: dict[str, Data], cache: Path) -> None:
+def test_a_split_that_is_not_there_is_named(formats: dict[str, Data], cache: Work) -> None:
     formats["hub"].split = "dev"
     with pytest.raises(DataError, match=r"data.dataset: can't load .*Unknown split \"dev\""):
         load_text(formats["hub"], cache)
 
 
-def test_nothing_is_written_outside_the_cache(formats: dict[str, Data], cache: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_outside_the_cache(formats: dict[str, Data], cache: Work, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     load_text(formats["jsonl"], cache)
-    assert sorted(path for path in tmp_path.rglob("*") if cache not in [path, *path.parents]) == before
+    assert sorted(path for path in tmp_path.rglob("*") if cache.scratch not in [path, *path.parents]) == before
 
 
-def test_rows_without_text_are_named(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_rows_without_text_are_named(cache: Work, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", {"text": "fine"}, {"text": None}, {"id": 3})
     data = Data(name="a", path=str(path))
     with pytest.raises(DataError) as caught:
@@ -136,13 +137,13 @@ def test_rows_without_text_are_named(cache: Path, write_jsonl: Callable[..., Pat
     assert [problem.origin for problem in caught.value.problems] == [f"{path}:2", f"{path}:3"]
 
 
-def test_a_column_of_numbers_is_refused(cache: Path, write_jsonl: Callable[..., Path]) -> None:
+def test_a_column_of_numbers_is_refused(cache: Work, write_jsonl: Callable[..., Path]) -> None:
     data = Data(name="a", path=str(write_jsonl("a.jsonl", {"text": 3})))
     with pytest.raises(DataError, match=r"a\.jsonl:1: column 'text': found 3, which is int\n    expected: a text"):
         check_text(load_text(data, cache), data, 4)
 
 
-def test_blank_text_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_blank_text_is_refused(cache: Work, tmp_path: Path) -> None:
     path = tmp_path / "blank.txt"
     path.write_text(" \n\n")
     data = Data(name="blank", path=str(path))
@@ -150,7 +151,7 @@ def test_blank_text_is_refused(cache: Path, tmp_path: Path) -> None:
         check_text(load_text(data, cache), data, 4)
 
 
-def test_a_text_too_short_for_any_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_a_text_too_short_for_any_tokenizer_is_refused(cache: Work, tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("12345")
     data = Data(name="short", path=str(path))
@@ -161,7 +162,7 @@ def test_a_text_too_short_for_any_tokenizer_is_refused(cache: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["d[1]", "d*", "a::b"])
-def test_a_dataset_whose_name_is_a_pattern_is_refused(cache: Path, tmp_path: Path, name: str) -> None:
+def test_a_dataset_whose_name_is_a_pattern_is_refused(cache: Work, tmp_path: Path, name: str) -> None:
     for folder in (name, "d1"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.jsonl").write_text(json.dumps({"text": folder}))

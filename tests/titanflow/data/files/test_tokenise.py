@@ -10,7 +10,8 @@ from datasets import Dataset
 from titanflow.config.keys.training import Data
 from titanflow.data.dataset_info import read_info
 from titanflow.data.files.sources import Source, SourceFile
-from titanflow.data.files.tokenise_text import Work, text_pieces, write_text
+from titanflow.data.files.tokenise_text import text_pieces, write_text
+from titanflow.data.parts.work import Work
 from titanflow.data.prepared import PreparedRows
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer
 

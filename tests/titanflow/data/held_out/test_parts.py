@@ -16,9 +16,9 @@ from titanflow.config.keys.training import PARTS, Data, HeldOut
 from titanflow.data.chat.source import load_chats, read_rows
 from titanflow.data.files.sources import Source
 from titanflow.data.files.text_source import load_text
-from titanflow.data.files.tokenise_text import Work
 from titanflow.data.held_out.parts import divide, hash_rows, part_by_share, part_of
 from titanflow.data.held_out.row_hash import text_hash
+from titanflow.data.parts.work import Work
 
 TEXTS = [f"Document {number}." for number in range(400)]
 HASHES = np.array([text_hash(text) for text in TEXTS], np.uint64)
@@ -37,7 +37,7 @@ def texts(tmp_path: Path, work: Work) -> Callable[..., Source]:
         for name, rows in zip(names, files, strict=True):
             name.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
         data = Data(name="d", path=list(map(str, names)), held_out=HeldOut(**held_out), part=part)
-        return part_of(load_text(data, work.scratch), data, work)
+        return part_of(load_text(data, work), data, work)
 
     return read
 
@@ -111,7 +111,7 @@ def test_a_dataset_knows_where_its_rows_stand(tmp_path: Path, work: Work) -> Non
 
     Dataset.from_dict({"text": TEXTS}).save_to_disk(str(tmp_path / "saved"))
     data = Data(name="d", dataset=str(tmp_path / "saved"), held_out=HeldOut(test=5), part="test")
-    source = part_of(load_text(data, work.scratch), data, work)
+    source = part_of(load_text(data, work), data, work)
     assert [source.origin(row) for row in range(5)] == [
         f"{tmp_path / 'saved'}:row {TEXTS.index(text) + 1}" for text in source.rows["text"]
     ]
@@ -139,7 +139,7 @@ def test_a_conversation_is_in_the_same_part_in_whatever_layout(tmp_path: Path, w
         path = tmp_path / f"{layout}.jsonl"
         path.write_text("".join(json.dumps(row(f"Q{number}?", "A.")) + "\n" for number in range(5)))
         data = Data(name="d", kind="chat", path=str(path), chat_format=layout)  # type: ignore[arg-type]
-        hashes.append(hash_rows(load_chats(data, work.scratch).rows, data, work).tolist())
+        hashes.append(hash_rows(load_chats(data, work).rows, data, work).tolist())
     assert hashes[0] == hashes[1] == hashes[2]
     assert len(set(hashes[0])) == 5
 
@@ -148,7 +148,7 @@ def test_rows_that_are_no_conversations_are_parted_too(tmp_path: Path, work: Wor
     path = tmp_path / "c.jsonl"
     path.write_text('{"messages": 3}\nnot json\n{"messages": []}\n"half \\ud800"\n')
     data = Data(name="d", kind="chat", path=str(path), held_out=HeldOut(dev=1, test=1))
-    parts = [part_of(load_chats(data, work.scratch), Data(**{**vars(data), "part": part}), work) for part in PARTS]
+    parts = [part_of(load_chats(data, work), Data(**{**vars(data), "part": part}), work) for part in PARTS]
     assert sorted(len(part.rows) for part in parts) == [1, 1, 2]
     assert sum(len(list(read_rows(part.rows))) for part in parts) == 4
 

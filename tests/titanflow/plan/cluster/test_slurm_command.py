@@ -62,5 +62,5 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> DryRun:
     (folder / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     settings = {"save_seconds": 120, "extra": [], "setup": []}
-    resources = Resources("name", 1, "pretrain", "", folder, folder / "log", 1, 1, 0, {}, {}, settings)
+    resources = Resources("name", 1, "pretrain", "", folder, folder / "log", 1, 1, 0, None, {}, {}, settings)
     return dry_run(["true"], resources)

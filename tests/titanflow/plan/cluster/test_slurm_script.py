@@ -103,3 +103,14 @@ def test_the_script_runs_one_command_on_each_node_and_notes_its_status(tmp_path:
 def test_jobs_of_other_folders_have_other_names(tmp_path: Path) -> None:
     names = {job_name(stage, tmp_path / run) for stage in ("pretrain", "sft") for run in ("a", "b")}
     assert len(names) == 4
+
+
+def test_data_is_prepared_with_the_cores_of_its_processes(tmp_path: Path) -> None:
+    launcher = {"kind": "slurm", "nnodes": 2, "nproc_per_node": 16, "slurm": SLURM}
+    run = StageRun(stage="prepare", experiment="e", run="r", folder=tmp_path, config={"launcher": launcher})
+    command = slurm_script.submission(resources(run, {}))
+    assert {"--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=16"} <= set(command)
+    launcher["nproc_per_node"] = None
+    given = resources(run, {})
+    assert not any(option.startswith("--cpus") for option in slurm_script.submission(given))
+    assert "/ 1))" in slurm_script.script(["prepare"], given)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from titanflow.common.errors import Problem
 from titanflow.config.checks.processes.kubernetes import kubernetes_problems
-from titanflow.config.keys.launcher import Launcher
+from titanflow.config.keys.launcher import Launcher, PrepareLauncher
 from titanflow.config.module import Module
 
 SECTIONS = ("slurm", "kubernetes")
@@ -26,6 +26,7 @@ OWN_OPTIONS = (
 )
 """Options of sbatch that a stage's job sets itself, or with which it would be no single job any more."""
 SHORT_OPTIONS = {"-N": "nodes", "-J": "job-name", "-o": "output", "-e": "error", "-D": "chdir", "-a": "array"}
+SET_KIND = "set launcher.kind: slurm, or leave it out"
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -53,6 +54,17 @@ def _of_rows(module: Module) -> Iterator[tuple[str, ...]]:
         yield "local_data", f"found {place!r}, and data.streaming reads no prepared rows", "", "leave out one of both"
 
 
+def prepare_problems(asked: PrepareLauncher, origins: Mapping[str, str]) -> list[Problem]:
+    """What ``prepare.launcher`` has that its kind can't use; ``origins`` are the experiment's."""
+    launcher = asdict(asked)
+    found = [*_of_other_kinds(launcher), *(_of_slurm(launcher) if asked.kind == "slurm" else ())]
+    if asked.kind == "local" and asked.nnodes > 1:
+        hint = "set prepare.launcher.kind: slurm, or leave it out"
+        found.append(("nnodes", f"found {asked.nnodes}, and prepare.launcher.kind is local", "1", hint))
+    keys = ((f"prepare.launcher.{key}", *rest) for key, *rest in found)
+    return [Problem(message, key, origins.get(key, ""), *rest) for key, message, *rest in keys]
+
+
 def limit_seconds(time: str) -> int | None:
     """A time limit as ``sbatch --time`` takes it, in seconds; None where it is none."""
     found = TIME.fullmatch(time.strip())
@@ -73,7 +85,7 @@ def _of_this_machine(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 def _of_other_kinds(launcher: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     kind, unset = launcher["kind"], asdict(Launcher())
     for section in SECTIONS:
-        for key, value in launcher[section].items() if section != kind else ():
+        for key, value in launcher.get(section, {}).items() if section != kind else ():
             if value != unset[section][key]:
                 hint = f"set launcher.kind: {section}, or leave it out"
                 yield f"{section}.{key}", f"found {value!r}, and launcher.kind is {kind}: nothing reads it", "", hint

@@ -12,7 +12,8 @@ from titanflow.config.keys.training import Data
 from titanflow.data.chat.layout import ChatFormat, Conversation
 from titanflow.data.chat.source import decoded
 from titanflow.data.files.sources import Source
-from titanflow.data.files.tokenise_text import Work, list_lengths, list_values, map_rows
+from titanflow.data.parts.mapped import list_lengths, list_values, map_rows
+from titanflow.data.parts.work import Work
 
 _BATCH = 512
 
@@ -27,7 +28,7 @@ class EachTurn:
     @classmethod
     def of(cls, source: Source, data: Data, work: Work) -> EachTurn:
         """Repeats each row for its trained turns; a row that can't be read, or has none, stays once."""
-        found = map_rows(source.rows, _last_messages, {"data": data}, f"counting turns of {data.name}", work, _BATCH)
+        found = map_rows(source.rows, _last_messages, {"data": data}, work, _BATCH)
         rows = np.repeat(np.arange(len(source.rows)), list_lengths(found, "lasts"))
         lasts = np.concatenate(list(list_values(found, "lasts"))) if len(rows) else np.empty(0, np.int64)
         numbers = None if source.numbers is None else source.numbers[rows]

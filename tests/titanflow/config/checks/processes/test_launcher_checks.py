@@ -55,3 +55,19 @@ def test_what_slurm_is_asked_for_may_stand_for_all_stages(write, load) -> None:
     settings = ("launcher.kind=slurm", "launcher.nnodes=2", "launcher.slurm.time=4:00:00", "launcher.slurm.mem=64G")
     loaded = load(write(), *settings, "launcher.slurm.extra=[--exclusive, --cpus-per-task=8]")
     assert loaded.modules["pretrain"].config["launcher"]["slurm"]["extra"] == ["--exclusive", "--cpus-per-task=8"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["nnodes=2"], "nnodes: found 2, and prepare.launcher.kind is local"),
+        (["slurm.mem=8G"], "slurm.mem: found '8G', and launcher.kind is local: nothing reads it"),
+        (["kind=slurm", "slurm.time=soon"], "slurm.time: found 'soon'"),
+        (["kind=slurm", "nnodes=0"], "nnodes: found 0"),
+        (["device=cuda"], "device: unknown key"),
+    ],
+)
+def test_what_the_preparation_cannot_use_is_refused(write, load, given: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=r".*") as refused:
+        load(write(), *(f"prepare.launcher.{one}" for one in given))
+    assert f"prepare.launcher.{expected}" in str(refused.value)

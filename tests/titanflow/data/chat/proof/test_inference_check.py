@@ -24,7 +24,8 @@ from titanflow.data.chat.proof.inference_check import InferenceCheck
 from titanflow.data.chat.render import ChatRefused
 from titanflow.data.chat.tokenise import ChatPlan, write_chats
 from titanflow.data.files.sources import Source, SourceFile
-from titanflow.data.files.tokenise_text import Work, text_pieces, write_text
+from titanflow.data.files.tokenise_text import text_pieces, write_text
+from titanflow.data.parts.work import Work
 from titanflow.data.tokenizer.checks import check_streamed, loaded_size
 from titanflow.data.tokenizer.text_encoder import TextEncoder
 from titanflow.data.tokenizer.tokenizer import described_size, load_tokenizer

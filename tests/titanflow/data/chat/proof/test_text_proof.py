@@ -18,7 +18,7 @@ from titanflow.data.chat.proof.mask_proof import MaskProof
 from titanflow.data.chat.proof.text_proof import TextProof
 from titanflow.data.chat.source import ROW
 from titanflow.data.chat.tokenise import REFUSED, ChatPlan, encode_rows
-from titanflow.data.files.sources import FILE, PLACE
+from titanflow.data.files.sources import PIECE, PLACE
 from titanflow.data.tokenizer.tokenizer import LoadedTokenizer, load_tokenizer
 
 SUN = {"role": "tool", "content": '{"sky": "sun"}'}
@@ -114,7 +114,7 @@ def test_a_template_that_writes_nothing_of_a_turn_is_refused_as_one(tokenizer: L
     assert fault is not None
     assert (fault.key, fault.message) == ("messages[2]", f"template own leaves out the {what} in messages[2]")
     assert "chat.template" in fault.hint
-    rows = {ROW: [json.dumps({"messages": chat.messages, "tools": TOOLS})], FILE: [0], PLACE: [1]}
+    rows = {ROW: [json.dumps({"messages": chat.messages, "tools": TOOLS})], PIECE: [0], PLACE: [1]}
     plan = ChatPlan(mute, "own", 512)
     assert encode_rows(rows, [0], str(tokenizer.folder), plan, Data(name="c"))["reason"] == [REFUSED]
     whole = ChatEncoder(tokenizer, UNMARKED, "own")
