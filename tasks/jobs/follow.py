@@ -93,7 +93,9 @@ def run_job(
         if job is not None:
             end(job, folder)
         raise
-    job.model_copy(update={"ended": True}).write(folder)
+    # On a full disk the note is lost, and the next flow asks the scheduler; how the stage ended is said all the same.
+    with contextlib.suppress(OSError):
+        job.model_copy(update={"ended": True}).write(folder)
     return outcome(job, state, plan.stage, folder)
 
 

@@ -221,7 +221,7 @@ EVENTS = (
         "new job",
         "by its time limit or for another job",
         graceful=True,
-        settings={"launcher.slurm.time": 2, "launcher.slurm.save_seconds": 60},
+        settings={"launcher.slurm.time": 4, "launcher.slurm.save_seconds": 60},
     ),
     Event(
         "slurmd killed, the job goes on elsewhere",

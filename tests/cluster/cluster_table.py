@@ -44,7 +44,9 @@ class Record:
         about = {
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores for both nodes",
-            "slurm": subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip(),
+            "slurm": subprocess.run(
+                ["dpkg-query", "--show", "slurmctld"], capture_output=True, text=True
+            ).stdout.strip(),
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES if _is_installed(name)},
             "command": " ".join(command),

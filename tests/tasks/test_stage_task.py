@@ -1,3 +1,4 @@
+import errno
 import logging
 import shlex
 import sys
@@ -141,3 +142,15 @@ def test_an_attempt_that_never_began_leaves_the_next_what_it_was_asked(job, mani
     monkeypatch.setattr(stage_task, "task_run", Mock(run_count=2))
     run_stage(job, manifest)
     assert (manifest.folder / "superseded/pretrain-1/result.json").exists()
+
+
+def test_a_disk_that_is_full_when_a_job_ends_hides_nothing_of_its_end(job, manifest, slurm, monkeypatch):
+    write = Job.write
+
+    def refuses_the_end(self, folder):
+        if self.ended:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, folder)
+
+    monkeypatch.setattr(Job, "write", refuses_the_end)
+    assert run_stage(job, manifest) == PrepareResult(seconds=1)
