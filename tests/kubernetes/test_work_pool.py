@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from kubernetes_asyncio.config import kube_config
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_KEY, temporary_settings
+from prefect.settings import PREFECT_API_KEY, PREFECT_WORKER_ENABLE_CANCELLATION, temporary_settings
 from prefect.states import Cancelling
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 from published_schema import problems
@@ -307,7 +308,10 @@ def test_the_job_of_a_cancelled_run_whose_pod_waits_is_deleted(
             while not cluster.deleted:
                 await asyncio.sleep(0.05)
 
-    asyncio.run(asyncio.wait_for(cancel(), PATIENCE))
+    # Prefect's own settings were read when this process began.
+    assert os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] == "true"
+    with temporary_settings({PREFECT_WORKER_ENABLE_CANCELLATION: True}):
+        asyncio.run(asyncio.wait_for(cancel(), PATIENCE))
     assert [path.rpartition("/")[0] for path in cluster.deleted] == ["/apis/batch/v1/namespaces/default/jobs"]
 
 
