@@ -52,8 +52,6 @@ class PodsPool:
         return {
             # Otherwise the server's key stands in the job's manifest, for all who may read jobs.
             f"{prefix}_WORKER_STORE_ENV_AS_SECRET": "true",
-            # Otherwise the job of a cancelled run that still waits for its pod stays.
-            "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
             # By default it watches the whole cluster, which few may.
             f"{prefix}_OBSERVER_NAMESPACES": str(self.variables.get("namespace", "default")),
         }

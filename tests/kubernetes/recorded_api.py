@@ -14,11 +14,10 @@ ACCEPTED = ("/api/v1/namespaces/{}/secrets", "/apis/batch/v1/namespaces/{}/jobs"
 
 
 class RecordedApi:
-    """``made`` has what was made, in order; ``deleted`` the paths of what was deleted."""
+    """``made`` has what was made, in order; ``unknown`` the requests that it has no answer to."""
 
     def __init__(self, namespace: str) -> None:
         self.made: list[dict[str, Any]] = []
-        self.deleted: list[str] = []
         self.unknown: list[str] = []
         self.paths = {path.format(namespace) for path in ACCEPTED}
 
@@ -32,7 +31,6 @@ class RecordedApi:
             name = metadata.get("name") or f"{metadata['generateName']}{len(self.made)}"
             return 201, {**body, "metadata": {**metadata, "name": name, "uid": f"uid-{name}"}}
         if method in ("PATCH", "DELETE") and path.rpartition("/")[0] in self.paths:
-            self.deleted += [path] if method == "DELETE" else []
             return 200, {"metadata": {}}
         self.unknown.append(f"{method} {path}")
         return 404, {"message": "not found"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from kubernetes_asyncio.config import kube_config
@@ -15,11 +15,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_KEY, temporary_settings
-from prefect.states import Cancelling
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 from published_schema import problems
 from recorded_api import RecordedApi, recorded_api
-from watching import PATIENCE
 
 from deployments.kubernetes_pool import (
     TEMPLATE,
@@ -286,29 +284,6 @@ def test_the_jobs_of_all_stages_as_a_cluster_gets_them(
         assert secrets[own]["PREFECT_API_KEY"] == TOKEN
         assert secrets[own]["PREFECT_API_URL"] == "http://prefect:4200/api"
         assert "HF_TOKEN" not in secrets[own]
-
-
-def test_the_job_of_a_cancelled_run_whose_pod_waits_is_deleted(
-    api: str, cluster: RecordedApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    served(api, "busy", monkeypatch)
-    run = ask_for("busy", "pretrain", {})
-
-    async def cancel() -> None:
-        async with KubernetesWorker(work_pool_name="busy") as worker:
-            await worker.sync_with_backend()
-            await worker.get_and_submit_flow_runs()
-            while not cluster.of("Job"):
-                await asyncio.sleep(0.05)
-            async with get_client() as client:
-                while not (await client.read_flow_run(UUID(run))).infrastructure_pid:
-                    await asyncio.sleep(0.05)
-                await client.set_flow_run_state(UUID(run), Cancelling())
-            while not cluster.deleted:
-                await asyncio.sleep(0.05)
-
-    asyncio.run(asyncio.wait_for(cancel(), PATIENCE))
-    assert [path.rpartition("/")[0] for path in cluster.deleted] == ["/apis/batch/v1/namespaces/default/jobs"]
 
 
 def ask_for(pool: str, stage: str, variables: dict[str, Any]) -> str:
