@@ -216,9 +216,10 @@ def deploy(env: Mapping[str, str], logs: Path, deployments: Path) -> None:
     log = logs / "deploy.log"
     log.unlink(missing_ok=True)
     with started(command, log, env) as process:
-        if process.wait(DEPLOY_SECONDS) != 0:
+        if (status := process.wait(DEPLOY_SECONDS)) != 0:
             said = log.read_text(errors="replace", encoding="utf-8")
-            raise StageFailed(f"prefect deploy ended with {process.returncode}:\n{said}")
+            ended = f"ended with {status}" if status is not None else f"didn't end in {DEPLOY_SECONDS:g} s"
+            raise StageFailed(f"prefect deploy {ended}:\n{said}")
 
 
 def welcome(url: str, logs: Path, nightly: str) -> str:

@@ -1,10 +1,12 @@
 """A stage planned again where it runs: the same one, or a refusal."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tiny_experiment import write_tiny_experiment
 
+from flows import stage as module
 from flows.parameters.run_request import RunRequest
 from flows.stage import same_stage
 from titanflow.common.errors import ConfigError
@@ -44,3 +46,20 @@ def test_another_folder_or_other_inputs_are_refused(asked, tmp_path):
     without = replace(plan, stages=[one for one in plan.stages if one.stage != "sft"])
     with pytest.raises(ConfigError, match="not planned here"):
         same_stage(without, "sft", str(stage.run.folder), stage.run.fingerprint)
+
+
+def test_it_shows_other_machines_that_it_lives(tmp_path, monkeypatch):
+    sign, labelled, seen = tmp_path / ".holder-sft", [], []
+
+    def task(stage, manifest, return_state):
+        seen.append(sign.exists())
+        return SimpleNamespace(result=lambda: None)
+
+    monkeypatch.setattr(module, "label_run", lambda retries, who, sign: labelled.append(sign))
+    monkeypatch.setattr(module, "make_plan", lambda *arguments: SimpleNamespace(folder=tmp_path))
+    own = SimpleNamespace(state="RUN", run=SimpleNamespace(folder=tmp_path / "sft"))
+    monkeypatch.setattr(module, "same_stage", lambda *arguments: own)
+    monkeypatch.setattr(module, "TASKS", {"sft": task})
+    state = module.run_stage.fn("tiny", None, "main", {}, "sft", str(tmp_path / "sft"), "a fingerprint")
+    assert state.is_completed()
+    assert (labelled, seen, sign.exists()) == ([sign], [True], False)

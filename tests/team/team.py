@@ -30,6 +30,8 @@ NAMES = ("gpu1", "gpu2", "gpu3")
 ALONE = "alone"
 """The run in whose folder locks count for one machine alone, as on NFS with ``nolock``."""
 SERVER_LOG = "server.log"
+# By default a query that takes ten seconds fails, as one does on a machine that has too much to do.
+PATIENT = dict.fromkeys(("PREFECT_SERVER_DATABASE_TIMEOUT", "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT"), "300")
 
 
 class Team:
@@ -116,7 +118,7 @@ def a_team(folder: Path, client_of: Any) -> Iterator[Team]:
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(local_postgres())
         env = {"PREFECT_API_DATABASE_CONNECTION_URL": database, "HOME": str(home)}
-        env |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
+        env |= {"PREFECT_SERVER_API_AUTH_STRING": PASSWORD, "PREFECT_SERVER_ANALYTICS_ENABLED": "0"} | PATIENT
         server = stack.enter_context(started(command, log, env))
         wait_until_healthy(server, url, log, HANG)
         team = Team(folder, url, stack.enter_context(client_of(url)))
