@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from titanflow.plan.launch import SECRETS
+from titanflow.common.credentials import SECRET_WORDS
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deployments" / "Dockerfile"
@@ -46,7 +46,7 @@ def test_no_argument_and_no_variable_holds_a_secret() -> None:
     names = {argument.partition("=")[0] for argument in of("ARG")}
     names |= {name for argument in of("ENV") for name in re.findall(r"(\w+)=", argument)}
     assert len(names) > 8
-    assert [name for name in names if any(word in name.upper() for word in SECRETS)] == []
+    assert [name for name in names if any(word in name.upper() for word in SECRET_WORDS)] == []
     # pip's configuration may have a password: it is mounted for an instruction.
     assert all(
         "type=secret,id=pip.conf" in run for run in of("RUN") if "pip install" in run and "--no-index" not in run

@@ -10,6 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from watching import PATIENCE, alive, wait_for
 
+from flows import local_run
 from flows.local_run import local_api
 
 # What `titanflow run` does with a plan, in a process of its own.
@@ -108,6 +109,8 @@ def test_an_interrupted_run_saves_records_its_end_and_leaves_no_process(run, tmp
     assert "Connection refused" not in (tmp_path / "output").read_text()
 
 
-def test_the_server_that_is_named_is_used():
+def test_the_server_that_is_named_is_tried_and_used(monkeypatch):
+    tried = []
+    monkeypatch.setattr(local_run, "check_server", tried.append)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), local_api() as url:
-        assert url == "http://127.0.0.1:9/api"
+        assert tried == [url] == ["http://127.0.0.1:9/api"]

@@ -14,6 +14,9 @@ from tasks.jobs.job import Job, JobState
 from titanflow.common.errors import ConfigError, NoAnswerError, StageFailed, StageLost
 from titanflow.plan.cluster import kubernetes_api
 
+# The server starts a job's processes in a thread of its own.
+pytestmark = pytest.mark.slow
+
 JOBSETS = "POST .*/jobsets"
 
 

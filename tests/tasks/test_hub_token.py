@@ -83,6 +83,9 @@ class NoProgress:
     def __call__(self, records):
         pass
 
+    def waits(self, line):
+        pass
+
     def finish(self, result):
         pass
 

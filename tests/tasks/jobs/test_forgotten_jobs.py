@@ -98,6 +98,6 @@ def test_a_job_gets_what_it_is_handed_on(tmp_path: Path, says: Stand) -> None:
     (tmp_path / "bin" / "sbatch").chmod(0o755)
     settings = {"save_seconds": 120, "extra": [], "setup": []}
     resources = Resources(
-        "name", 1, "pretrain", "", tmp_path, tmp_path / "log", 1, 1, 0, {}, {"SECRET": "17"}, settings
+        "name", 1, "pretrain", "", tmp_path, tmp_path / "log", 1, 1, 0, None, {}, {"SECRET": "17"}, settings
     )
     assert slurm.submit(["true"], resources) == "17"

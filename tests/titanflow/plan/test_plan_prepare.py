@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny_experiment import write_tiny_experiment
 
-from titanflow.plan import launch_checks
 from titanflow.plan.begin import begin_stage
+from titanflow.plan.cluster import slurm_script
 from titanflow.plan.plan import make_plan
 from titanflow.plan.stage_plan import StagePlan
 from titanflow.run.checkpoints import PARTS_FOLDER
@@ -41,7 +41,7 @@ def test_a_preparation_goes_on_from_the_parts_of_the_same_inputs(tmp_path: Path)
 
 
 def test_a_plan_says_who_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_checks, "can_ask", lambda: False)
+    monkeypatch.setattr(slurm_script, "can_ask", lambda: False)
     configs = write_tiny_experiment(tmp_path)
     settings = ("prepare.launcher.kind=slurm", "prepare.launcher.nnodes=3")
     plan = prepare_plan(configs, *settings)
