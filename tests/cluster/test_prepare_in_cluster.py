@@ -13,8 +13,19 @@ from titanflow.common.digests import folder_digests
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-# In each process that Python starts with this on its path.
-SMALL_PARTS = "from titanflow.data.parts import work\nwork.PART_BYTES = 60_000\n"
+# In each process that Python starts with this on its path: small parts, and none is taken after the fourth while a file
+# is there, so that the node is lost on the way however fast the machine is.
+HELD = """
+import time
+from pathlib import Path
+from titanflow.data.parts import task, work
+work.PART_BYTES, claim = 60_000, task._claim
+def held(parts):
+    while Path({held!r}).exists() and len(list(parts.folder.glob("*.arrow"))) > 3:
+        time.sleep(0.1)
+    return claim(parts)
+task._claim = held
+"""
 IN_CLUSTER = ("prepare.launcher.kind=slurm", "prepare.launcher.nnodes=2", "prepare.launcher.nproc_per_node=1")
 
 
@@ -25,7 +36,8 @@ def test_a_node_that_is_lost_costs_only_its_parts(tmp_path: Path, slurm: LocalSl
     data = tmp_path / "configs" / "data" / "text.yaml"
     data.write_text(data.read_text() + "document: line\n")
     (tmp_path / "small").mkdir()
-    (tmp_path / "small" / "sitecustomize.py").write_text(SMALL_PARTS)
+    (tmp_path / "small" / "sitecustomize.py").write_text(HELD.format(held=str(tmp_path / "held")))
+    (tmp_path / "held").touch()
 
     run = ClusterRun(slurm, tmp_path, "nodes", ())
     run.python_path = os.pathsep.join([str(ROOT), str(tmp_path / "small")])
@@ -35,6 +47,7 @@ def test_a_node_that_is_lost_costs_only_its_parts(tmp_path: Path, slurm: LocalSl
     wait_for(lambda: len(list(stage.glob("parts/*/*.arrow"))) > 3, "finished parts", 300)
     slurm.power_off("node2")
     run.says("lost a node; it resumes from")
+    (tmp_path / "held").unlink()
     slurm.power_on("node2")
     assert run.wait() == 0, run.output.read_text()[-3000:]
     assert "finished parts" in run.output.read_text()
