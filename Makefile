@@ -48,7 +48,7 @@ test-fast: $(DEVELOPED)
 	$(BIN)/python -m pytest --fast $(ARGS)
 
 survival: $(DEVELOPED)
-	$(BIN)/python -m pytest tests/survival --survival -n 0 -q $(ARGS)
+	$(BIN)/python -m pytest tests/survival tests/kubernetes --survival -n 0 -q $(ARGS)
 
 # A Slurm of two nodes on this machine; needs root and Debian's packages (docs/clusters.md).
 cluster: $(DEVELOPED)

@@ -23,6 +23,8 @@ SETTINGS = (
     *("pretrain.checkpoint.interval=10", "pretrain.comm.train_timeout_seconds=600", "retries.delay=1"),
 )
 
+pytestmark = pytest.mark.survival
+
 
 class KubernetesRun:
     """``titanflow run tiny``, again and again in the same folder."""
