@@ -12,7 +12,7 @@ from titan.evaluate.items import task_items
 from titan.evaluate.lm.model import STAGE_OF
 from titan.evaluate.tasks import load_task
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.data.held_out.leaked_items import Item, LeakSearch
 from titanflow.data.held_out.trained_text import TrainedOn

@@ -29,12 +29,12 @@ from titan.evaluate.ranks import Ranks
 from titan.evaluate.scores import merge_results, metric_scores, side_by_side, write_results, write_samples
 from titan.evaluate.tasks import load_task, prepare_tasks, prepared_items, reference, task_manager
 from titan.inference.greedy import record_greedy
-from titan.process.collector import collector_at_rest
 from titan.process.interrupt import leave
 from titan.process.open_files import allow_all_files
 from titan.process.own_job import end_with_job
 from titan.process.quiet import quiet_lm_eval, quiet_transformers
 from titan.tracking.metrics_file import MetricsFile
+from titanflow.common.collector import collector_at_rest
 from titanflow.common.errors import ConfigError
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.evals.asked_tasks import AskedTasks

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from titan.process.collector import collector_at_rest
+from titanflow.common.collector import collector_at_rest
 from titanflow.common.errors import ConfigError, Problem, TitanflowError
 
 if TYPE_CHECKING:

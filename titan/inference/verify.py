@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from titan.process.collector import collector_at_rest
 from titanflow.architectures.hf_snapshot import names_repository
+from titanflow.common.collector import collector_at_rest
 from titanflow.common.console import Output
 from titanflow.common.credentials import redact
 from titanflow.common.errors import ConfigError, DataError, HubError, Problem, TitanflowError

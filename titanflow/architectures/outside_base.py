@@ -14,7 +14,7 @@ from titanflow.architectures.huggingface import (
     is_hugging_face,
 )
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.run.contract import RESULT_FILE
 
 

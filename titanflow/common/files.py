@@ -1,10 +1,18 @@
-"""Text files that are written whole or not at all."""
+"""Paths as a person writes them, and text files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from pathlib import Path
+
+
+def expanded(named: str | Path) -> Path:
+    """A path with its ``~`` or ``~user`` expanded; as it stands where there is no such user."""
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        return Path(named)
 
 
 def hidden_sibling(path: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.common.utf8_mode import check_utf8_mode, utf8_problem
 from titanflow.config.build_module import build_module
 from titanflow.config.checks.family import check_exports

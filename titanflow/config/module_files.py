@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.files.tree import ConfigTree, is_file
 from titanflow.config.ignored import Ignored
 from titanflow.files.interpolation import interpolate

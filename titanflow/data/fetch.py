@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from titanflow.architectures.huggingface import download_weights
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.data.dataset_info import is_complete
 from titanflow.data.files.sources import load_from_hub
 from titanflow.data.prepare_plan import PreparePlan

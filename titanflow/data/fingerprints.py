@@ -17,7 +17,7 @@ from typing import Any
 
 from titanflow.common.digests import digest, file_digest
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.keys.training import PARTS, Data
 from titanflow.config.mixture import mixture_members, mixture_spec
 from titanflow.data.files.local_files import Ending, local_files

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.evals.library import Library, index, installed_library, read_again
 from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.division import written_at
 from titanflow.config.experiment import Experiment
 from titanflow.config.keys.training import SOURCE_KEYS, Data, HeldOut, is_divided

@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.common.files import hidden_sibling
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded, hidden_sibling
 from titanflow.common.staging import staging_prefix, sweep
 from titanflow.publish.bundle import LINEAGE, Bundle, Difference, is_published
 from titanflow.publish.continuation import COMPUTES_OTHERWISE, wrong_continuation

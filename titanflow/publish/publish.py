@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import ConfigError, HubError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.common.hub_endpoint import hub_client, hub_endpoint, hub_token, use_plain_transfer
 from titanflow.config.keys.after_training import Publish
 from titanflow.publish.bundle import CARD, LINEAGE, SAMPLES, Bundle, bytes_entry, check_evaluated, from_export

@@ -23,7 +23,7 @@ from titanflow.architectures.huggingface import CONFIG_FILE, download_model, is_
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.digests import folder_digests
 from titanflow.common.errors import ConfigError, Problem, StageFailed
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.keys.after_training import Evaluate
 from titanflow.plan.evaluation.lacking_template import HINT, lacking_template
 from titanflow.run.checkpoints import METADATA, newest_checkpoint

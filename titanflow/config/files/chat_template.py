@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 
 TEMPLATE_FILE = "chat_template.jinja"
 """The file of a tokenizer's folder, or of prepared rows, that holds their chat template."""

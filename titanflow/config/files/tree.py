@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.files.yaml_source import Leaf, display
 
 PACKAGED = Path(__file__).parents[2] / "configs"

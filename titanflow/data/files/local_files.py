@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 
 KEY = "data.path"
 """The key that names the files."""

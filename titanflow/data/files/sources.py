@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.common.staging import no_room
 from titanflow.config.keys.training import SOURCE_KEYS, Data
 from titanflow.data.files.file_rows import Unit

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.keys.training import Data
 from titanflow.data.files.file_rows import rows_of, texts_of
 from titanflow.data.files.json_rows import JsonFault, parsed_json

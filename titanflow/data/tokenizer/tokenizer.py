@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.common.errors import DataError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.files.chat_template import CHATML, TEMPLATE_FILE, template_text
 from titanflow.data.tokenizer.text_encoder import TextEncoder
 from titanflow.data.tokenizer.words import QWEN2, part_words_as_qwen2

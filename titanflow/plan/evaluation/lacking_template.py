@@ -8,7 +8,7 @@ from pathlib import Path
 from titanflow.architectures.base import TOKENIZER_FILE
 from titanflow.architectures.huggingface import is_hugging_face
 from titanflow.common.errors import Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.files.chat_template import template_of
 from titanflow.config.module import Module
 from titanflow.evals.asked_as_chat import asked_as_chat

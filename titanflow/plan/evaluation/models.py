@@ -8,7 +8,7 @@ from typing import Any
 from titanflow.architectures.huggingface import CONFIG_FILE, is_hugging_face
 from titanflow.architectures.remote_code import trust_remote_code
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.common.hub_names import COMMIT
 from titanflow.config.experiment import Experiment
 from titanflow.config.module import Module

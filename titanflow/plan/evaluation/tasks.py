@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titanflow.common.errors import ConfigError, DataError, Problem, did_you_mean
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.division import sources
 from titanflow.config.files.chat_template import TEMPLATE_FILE
 from titanflow.config.module import Module

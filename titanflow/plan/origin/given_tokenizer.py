@@ -9,7 +9,7 @@ from pathlib import Path
 from titanflow.architectures.hf_snapshot import names_repository
 from titanflow.common.digests import digest
 from titanflow.common.errors import ConfigError
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.checks.family import EXPORTED, loaded_exports
 from titanflow.config.experiment import Experiment
 from titanflow.config.keys.repositories import REVISIONS, misplaced_revision, revision, value

@@ -17,7 +17,7 @@ from titanflow.architectures.hf_snapshot import names_repository
 from titanflow.architectures.huggingface import check_weights_there, describe_repository, identity, is_hugging_face
 from titanflow.architectures.outside_base import trained_as
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.home import expanded
+from titanflow.common.files import expanded
 from titanflow.config.keys.repositories import misplaced_revision, revision, value
 from titanflow.config.module import Module
 from titanflow.plan.origin.hub_record import WEIGHTS, recorded

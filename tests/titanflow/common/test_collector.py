@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from titan.process.collector import collector_at_rest
+from titanflow.common.collector import collector_at_rest
 
 
 @pytest.fixture(autouse=True)
