@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +15,9 @@ from urllib.parse import unquote
 import hub_content as content
 import hub_repositories as repositories
 import hub_transfer as transfer
-import uvicorn
 from hub_faults import Faults, answer
 from hub_storage import Blob, Commit, HubRefusalError, PullRequest, Repo
+from local_server import LocalServer
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -50,7 +48,7 @@ class Call:
         return json.loads(self.body or b"{}")
 
 
-class LocalHub(Faults):
+class LocalHub(Faults, LocalServer):
     """A context manager; ``url`` is the endpoint, ``token`` may write, ``read_token`` may read private repositories.
 
     Files larger than ``part_size`` bytes are uploaded in parts. ``handed_out`` holds, by a file's name, bytes that a
@@ -58,28 +56,10 @@ class LocalHub(Faults):
     """
 
     def __init__(self, token: str = "hf_" + "localhubtoken", read_token: str = "hf_" + "readonlytoken") -> None:
-        super().__init__()
+        Faults.__init__(self)
         self.token, self.read_token = token, read_token
         self.reset()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        # An answer leaves in two writes; without this the second waits 40 ms for the first's acknowledgement.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, interface="asgi3", log_level="critical", lifespan="off", timeout_graceful_shutdown=1
-        )
-        self.server = uvicorn.Server(config)
-        # The socket listens already: whoever connects before the thread runs waits in its queue.
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-
-    def __enter__(self) -> LocalHub:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
-        self.socket.close()
+        LocalServer.__init__(self, self.app)
 
     def reset(self) -> None:
         """Forgets everything."""

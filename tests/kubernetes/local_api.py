@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 import yaml
 from hub_faults import Faults, answer
 from local_pods import LocalJobSet, Pod
+from local_server import LocalServer
 from published_schema import problems
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -40,12 +38,12 @@ class RefusalError(Exception):
         return JSONResponse({**body, "message": str(self), "reason": REASONS.get(self.status, "")}, self.status)
 
 
-class LocalKubernetes(Faults):
+class LocalKubernetes(Faults, LocalServer):
     """A context manager. ``waits`` keeps new pods from starting, by a reason and a message; ``forbidden`` has the
     ``verb resource`` that the token may not; ``pod_refusal`` is what admission says of pods."""
 
     def __init__(self) -> None:
-        super().__init__()
+        Faults.__init__(self)
         self.token = "token-of-the-tests"
         self.jobsets: dict[str, LocalJobSet] = {}
         self.claims: set[str] = set()
@@ -57,22 +55,10 @@ class LocalKubernetes(Faults):
         self.pod_refusal = ""
         self.warnings: list[str] = []
         self.log: list[str] = []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, interface="asgi3", log_level="critical", lifespan="off", timeout_graceful_shutdown=1
-        )
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-
-    def __enter__(self) -> LocalKubernetes:
-        self.thread.start()
-        return self
+        LocalServer.__init__(self, self.app)
 
     def __exit__(self, *exception: object) -> None:
-        self.server.should_exit = True
-        self.thread.join()
-        self.socket.close()
+        super().__exit__(*exception)
         for jobset in self.jobsets.values():
             jobset.kill()
 
