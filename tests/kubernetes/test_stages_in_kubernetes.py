@@ -150,9 +150,14 @@ def test_a_job_of_a_changed_run_ends_before_the_next_begins(root: Path, api: str
     run.trains(5)
     run.signal(signal.SIGKILL)
     (pod,) = cluster.pods()
+    # On a busy machine it would have finished before the next flow looks.
+    suspend([pod], True)
     run.settings = (*run.settings, "pretrain.optimizer.lr=0.02", "on_stale=rerun")
     run.start()
     run.says("of an earlier flow makes something else: it saves and ends")
+    suspend([pod], False)
+    # Until then the folder has the losses of the old job.
+    run.says(f"job {run.job()['id']} of kubernetes")
     run.trains(5)
     assert pod.process is not None
     assert not alive(pod.process.pid)
