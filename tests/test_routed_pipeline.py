@@ -17,6 +17,7 @@ from tiny_experiment import leave_out_fine_tuning, write_tiny_experiment
 
 from titanflow.plan.plan import make_plan
 
+pytestmark = pytest.mark.slow
 FAMILIES = ("mod", "dtf", "tdtf")
 FINE_TUNED = "mod"
 """The family that goes through every stage; the others are published as they were pretrained."""

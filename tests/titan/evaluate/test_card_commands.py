@@ -24,6 +24,7 @@ from titanflow.publish.publish import publish
 from titanflow.run.contract import StageRun
 from titanflow.run.results import EvaluateResult, PublishResult, read_result
 
+pytestmark = pytest.mark.slow
 REPO = "local/tiny"
 OWN = """\
 task: tiny_own

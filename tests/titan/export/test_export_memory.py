@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from forked_ranks import run_forked
 from tiny_exports import write_byte_tokenizer
 from tiny_stages import PATIENCE
 
+pytestmark = pytest.mark.slow
 SHARD_SIZE = 25_000_000
 MODEL = """
 import dataclasses
