@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Prefect makes the UI's form from the parameters' real types.
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,10 @@ from flows.parameters.settings import KNOBS, run_title, settings_from_parameters
 from flows.run_plan import Summary, run_plan
 from tasks.ui.results import HELD_BACK
 from titanflow.common.errors import ConfigError
+from titanflow.config.experiment import experiment_name
 from titanflow.config.keys import bounds
 from titanflow.config.keys.on_stale import OnStale
+from titanflow.config.overrides import parameter_settings
 from titanflow.plan.plan import DEFAULT_RUN, make_plan
 
 DEFAULT_EXPERIMENT = "stdlib"
@@ -32,14 +35,16 @@ Rate = Annotated[float | None, Field(ge=0), WithJsonSchema({"type": "number", **
 def flow_run_name() -> str:
     """The experiment, the run, and its settings: ``stdlib/main pretrain.steps=200``."""
     parameters = flow_run.parameters
-    experiment = Path(parameters.get("experiment", DEFAULT_EXPERIMENT)).stem
+    experiment = parameters.get("experiment", DEFAULT_EXPERIMENT)
     knobs = {name: parameters.get(name) for name in KNOBS}
     forms = {stage: form for stage in KEYS if isinstance(form := parameters.get(stage), StageForm)}
-    try:
+    # What is wrong with either, the run itself says.
+    settings: dict[str, Any] = {}
+    named = Path(experiment).stem
+    with suppress(ConfigError):
         settings = settings_from_parameters(knobs, forms, parameters.get("overrides"))
-    except ConfigError:
-        settings = {}
-    return run_title(experiment, dated(parameters.get("run")) or DEFAULT_RUN, settings)
+        named = experiment_name(experiment, parameters.get("configs"), parameter_settings(settings))
+    return run_title(named, dated(parameters.get("run")) or DEFAULT_RUN, settings)
 
 
 @flow(name="pretrain-sft", flow_run_name=flow_run_name, persist_result=False)
@@ -69,7 +74,7 @@ def pretrain_sft(
 
     Args:
         experiment: Name of an experiment in configs/experiments, or its file.
-        configs: Folder with experiments/, modules/ and models/; unset, titanflow's own.
+        configs: Folder with experiments/, modules/, models/ and data/, or with what differs from titanflow's own.
         run: Name of the run's folder; {date} becomes the day that the run was scheduled for, in its schedule's
             time zone.
         night: Whether this is the nightly run of that day, which does what the experiment's `nightly` says.

@@ -34,7 +34,7 @@ def run_stage(
 
     Args:
         experiment: Name or file of the experiment.
-        configs: Folder with experiments/, modules/ and models/; unset, titanflow's own.
+        configs: Folder with experiments/, modules/, models/ and data/, or with what differs from titanflow's own.
         run: Name of the run's folder.
         settings: Dotted key to value, over the config.
         stage: Which stage.

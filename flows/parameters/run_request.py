@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from titanflow.config.experiment import Experiment
+from titanflow.config.files.tree import is_shipped
 from titanflow.plan.stage_plan import Plan, StagePlan
 
 
@@ -18,13 +20,28 @@ class RunRequest(NamedTuple):
     settings: Mapping[str, Any]
 
     def elsewhere(self, plan: Plan, stage: StagePlan) -> RunRequest:
-        """The request by which another machine makes the same ``plan``, with the ``stage`` not in a pool."""
-        module = plan.config.stage(stage.stage)
+        """The request by which another machine makes the same ``plan``, with the ``stage`` not in a pool.
+
+        Its current folder is another one, so that files are named by their paths. Those that come with titanflow keep
+        their names: they may lie elsewhere there.
+        """
+        config = plan.config
+        module = config.stage(stage.stage)
         own: dict[str, Any] = {f"{module.name}.launcher.pool": None} if module is not None else {}
         # Another machine has another $USER.
-        own |= {key: name for key, name in plan.config.who.items() if name}
-        settings = {**self.settings, "workspace": str(plan.config.workspace.resolve()), **own}
-        configs = str(Path(self.configs).resolve()) if self.configs else None
-        experiment = Path(self.experiment)
-        named = str(experiment.resolve()) if experiment.is_file() else self.experiment
-        return RunRequest(named, configs, plan.run, settings)
+        own |= {key: name for key, name in config.who.items() if name}
+        own |= {key: str(path) for key in self.settings if (path := _named(config, key)) and not is_shipped(path)}
+        settings = {**self.settings, "workspace": str(config.workspace.resolve()), **own}
+        configs = None if config.tree.given is None else str(config.tree.given.resolve())
+        experiment = self.experiment if is_shipped(config.path) else str(config.path.absolute())
+        return RunRequest(experiment, configs, plan.run, settings)
+
+
+def _named(config: Experiment, key: str) -> Path | None:
+    """The file or folder that a setting names, as it was found here; None for a setting that names none."""
+    name, _, rest = key.removeprefix("modules.").partition(".")
+    module, rest = config.modules.get(name), rest.removeprefix("overrides.")
+    if module is None or rest == "framework":
+        return None
+    found = module.config["include_path"] if rest == "include_path" else module.named.get(rest, ("", ""))[0]
+    return Path(found).absolute() if found else None

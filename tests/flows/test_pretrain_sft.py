@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -61,6 +62,19 @@ def test_a_run_s_stages_end_in_a_summary_and_what_the_ui_shows(api, planned, tmp
     assert shown["pretrain-loss"].data.startswith("data:image/svg+xml")
     assert "### pretrain: step 4, loss 4" in shown["summary"].data
     assert "its report: `report.html`" in shown["summary"].data
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [({}, "mine/main"), ({"exp_name": "ours"}, "ours/main exp_name=ours"), ({"typo": 1}, "mine/main typo=1")],
+)
+def test_a_flow_run_is_called_as_its_experiment(tmp_path, monkeypatch, overrides, name):
+    tree = tmp_path / "experiments"
+    tree.mkdir()
+    (tree / "file.yaml").write_text("extends: [stdlib.yaml]\nexp_name: mine\n")
+    parameters = {"experiment": "file", "configs": str(tmp_path), "overrides": overrides}
+    monkeypatch.setattr(module, "flow_run", SimpleNamespace(parameters=parameters))
+    assert module.flow_run_name() == name
 
 
 def test_a_run_is_recorded_in_its_manifest_with_the_flow_run(api, planned, tmp_path):

@@ -1,6 +1,5 @@
 """The caller's side of a stage in another pool, with the pool's answers faked; tests/survival has a real worker."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -106,10 +105,3 @@ def test_a_pool_that_nobody_works_for_is_refused_before_anything_is_written(api,
 def test_how_it_ended_there_is_how_it_ends_here(plan, state, kind, message):
     error = failure(plan.stages[0], state)
     assert (type(error), str(error)) == (kind, message)
-
-
-def test_a_relative_config_folder_is_found_from_elsewhere(plan, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").touch()
-    asked = module.RunRequest("mine.yaml", "configs", None, {}).elsewhere(plan, plan.stages[0])
-    assert asked[:3] == (str(tmp_path / "mine.yaml"), str(tmp_path / "configs"), "main")

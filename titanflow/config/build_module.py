@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 from titanflow.architectures.custom_code import reach_own_code
 from titanflow.architectures.torchtitan import load_snapshot
-from titanflow.common.errors import Problem
+from titanflow.common.errors import ConfigError, Problem
 from titanflow.config.architecture import SECTIONS, Architecture, ModelPart, resolve_architecture
 from titanflow.config.files.schema import Schema, check_shape, dataclass_schema, fitted, merge_schemas, resolve
 from titanflow.config.files.tree import ConfigTree
@@ -54,12 +55,28 @@ def build_module(
     if trains and isinstance(tree.get("model"), dict):
         problems += take_unknown(tree["model"], schema["properties"]["model"], name)
     config, wrong = resolve(tree, schema, prefix)
+    problems += wrong
+    if stage == "evaluate":
+        problems += _place_tasks(config, tree, configs, prefix)
     origin = named.origin if isinstance(named, Leaf) else "default"
     module = Module(name, stage, framework, config, {}, model.model_overrides, model.model_args, model.base)
     module.named = {"framework": (framework, origin), **files.named}
     module.ignored, module.warnings = ignored, warnings + model.warnings
     _set_origins(module, tree, model.overrides)
-    return module, problems + wrong
+    return module, problems
+
+
+def _place_tasks(config: dict[str, Any], tree: Tree, configs: ConfigTree, prefix: str) -> list[Problem]:
+    """Replaces the name of the evaluation's own task folder by its path, which its stage reads."""
+    named = config.get("include_path")
+    if not named or not isinstance(named, str):
+        return []
+    leaf = tree.get("include_path", Leaf(named, "default"))
+    try:
+        config["include_path"] = str(configs.folder(leaf, f"{prefix}include_path"))
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _with_own_sections(schema: Schema, tree: Tree, name: str) -> tuple[Schema, list[Problem], list[str]]:

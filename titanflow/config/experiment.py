@@ -21,11 +21,19 @@ from titanflow.config.checks.gate import check_gate
 from titanflow.config.checks.module import check_launch, check_module, overruled
 from titanflow.config.checks.processes.launcher import prepare_problems
 from titanflow.config.division import settle_parts
-from titanflow.config.files.schema import check, dataclass_schema, fitted
-from titanflow.config.files.tree import ConfigTree
+from titanflow.config.files.schema import Schema, check, dataclass_schema, fitted
+from titanflow.config.files.tree import EXPERIMENTS, ConfigTree
 from titanflow.config.ignored import Ignored, idle_names, read_ignored
 from titanflow.config.keys.bounds import PREPARE, bounded
-from titanflow.config.keys.experiment import WHO, ExperimentSpec, ModuleSpec, name_problem, tag_problem
+from titanflow.config.keys.experiment import (
+    EXP_NAME,
+    WHO,
+    ExperimentSpec,
+    ModuleSpec,
+    fitting_name,
+    name_problem,
+    tag_problem,
+)
 from titanflow.config.keys.lora_presets import settle_presets
 from titanflow.config.module import STAGE_OF, Module, stage_schema
 from titanflow.config.module_files import Entry, load
@@ -83,20 +91,21 @@ def load_experiment(
     """
     check_utf8_mode()
     path, tree = _locate(name, configs)
-    schema = bounded(dataclass_schema(ExperimentSpec), PREPARE)
-    raw, problems = load(path)
-    over, mistakes = lay_over(raw, settings)
-    raw = fitted(raw, schema)
+    raw, over, problems = _read(path, tree, settings)
+    schema = _schema()
     left_out = read_ignored(raw)
     ignored = take_out(raw, left_out.unknown(schema))
     own = {**raw, "modules": {}}
-    problems += [*mistakes, *check(own, schema), *_check_names(own, path)]
+    problems += [*check(own, schema), *_check_names(own, path)]
     modules, mistakes = _build_modules(raw, over, tree, path, left_out, bool(problems))
     if problems := problems + mistakes:
         raise ConfigError(problems)
-    warnings = _check_modules(modules, tree.root, starts)
+    warnings = _check_modules(modules, starts)
     spec = TypeAdapter(ExperimentSpec).validate_python(plain(own))
+    exp_name = spec.exp_name or path.stem
     origins = {key: leaf.origin for key, leaf in leaves(own)}
+    origins |= {} if spec.exp_name else {"exp_name": f"the name of {display(path)}"}
+    _put_name(modules, exp_name)
     if problems := prepare_problems(spec.prepare.launcher, origins):
         raise ConfigError(problems)
     if problem := utf8_problem(str(expanded(spec.workspace).absolute()), "workspace", origins.get("workspace", "")):
@@ -107,7 +116,7 @@ def load_experiment(
     return Experiment(
         path=path,
         tree=tree,
-        exp_name=spec.exp_name or path.stem,
+        exp_name=exp_name,
         workspace=expanded(spec.workspace),
         modules=modules,
         spec=spec,
@@ -117,8 +126,38 @@ def load_experiment(
     )
 
 
+def experiment_name(name: str, configs: str | Path | None = None, settings: Iterable[Setting] = ()) -> str:
+    """The ``exp_name`` of an experiment, without reading its modules.
+
+    Raises:
+        ConfigError: there is no such experiment, or its file can't be read.
+    """
+    path, tree = _locate(name, configs)
+    raw, _, _ = _read(path, tree, settings)
+    named = raw.get("exp_name")
+    return str(named.value) if isinstance(named, Leaf) and named.value else path.stem
+
+
+def _schema() -> Schema:
+    return bounded(dataclass_schema(ExperimentSpec), PREPARE)
+
+
+def _read(path: Path, tree: ConfigTree, settings: Iterable[Setting]) -> tuple[Tree, dict[str, Tree], list[Problem]]:
+    """The experiment's file with what it extends and the settings; its modules' own settings; and mistakes."""
+    raw, problems = load(path, tree.room(EXPERIMENTS))
+    over, mistakes = lay_over(raw, settings)
+    return fitted(raw, _schema()), over, problems + mistakes
+
+
+def _put_name(modules: dict[str, Module], exp_name: str) -> None:
+    """Replaces :data:`EXP_NAME` in the folder that models are published into, which nights of an experiment share."""
+    for module in modules.values():
+        if module.stage == "publish" and module.config["folder"]:
+            module.config["folder"] = module.config["folder"].replace(EXP_NAME, exp_name)
+
+
 def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
-    """The experiment's file, and the folder that its modules' files are in."""
+    """The experiment's file, and the tree that its modules' files are looked for in."""
     tree = ConfigTree.locate(configs)
     path = tree.experiment(name)
     if problem := utf8_problem(str(path.absolute()), "the experiment's file"):
@@ -127,20 +166,17 @@ def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
         # torchtitan's TOML is the config of one training: a module's config, not an experiment.
         expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
         raise ConfigError(Problem("a TOML file is a module's config, not an experiment", "", display(path), expected))
-    # An experiment's file that lies in another config tree goes with the modules and models of that tree.
-    if configs is None and (path.resolve().parent.parent / "modules").is_dir():
-        tree = ConfigTree(path.parent.parent)
-    return path, tree
+    return path, tree.of_experiment(path) if configs is None else tree
 
 
-def _check_modules(modules: dict[str, Module], root: Path, starts: bool) -> list[str]:
+def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:
     """Fills in what follows from other values, and refuses values that contradict each other; returns warnings."""
     for module in modules.values():
         settle_parts(module)
         settle_presets(module)
     problems = [problem for module in modules.values() for problem in check_module(module)]
     lacks = [problem for module in modules.values() for problem in check_launch(module)]
-    problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules, root)]
+    problems += [*(lacks if starts else ()), *check_exports(modules), *check_gate(modules)]
     if problems:
         raise ConfigError(problems)
     return [f"a run would be refused: {problem}" for problem in lacks]
@@ -151,7 +187,9 @@ def _check_names(own: Tree, path: Path) -> list[Problem]:
     if isinstance(named, Leaf) and named.value:
         problem = name_problem(str(named.value), "exp_name", named.origin)
     else:
-        problem = name_problem(path.stem, "exp_name", str(path))
+        origin = named.origin if isinstance(named, Leaf) else f"{display(path)}:1"
+        hint = f"it is the file's name: rename the file, or write `exp_name: {fitting_name(path.stem)}` into it"
+        problem = name_problem(path.stem, "exp_name", origin, hint)
     who = [(key, own[key]) for key in WHO if key in own]
     tags = [tag_problem(str(leaf.value or ""), key, leaf.origin) for key, leaf in who if isinstance(leaf, Leaf)]
     return [one for one in (problem, *tags) if one]

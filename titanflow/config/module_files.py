@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.files import expanded
-from titanflow.config.files.tree import ConfigTree, is_file
+from titanflow.config.files.tree import ConfigTree, Room
 from titanflow.config.ignored import Ignored
 from titanflow.files.interpolation import interpolate
 from titanflow.files.toml_source import read_toml
@@ -49,15 +48,14 @@ class ModuleFiles:
     problems: list[Problem] = field(default_factory=list)
     unread: list[Problem] = field(default_factory=list)
 
-    def read(self, leaf: Any, room: str, key: str, name: str = "", framework: str | None = None) -> Tree | None:
+    def read(self, leaf: Any, room: Room, key: str, name: str) -> Tree | None:
         """The content of the file that ``leaf`` names, if any; None if it can't be read: the next may be wrong, too."""
         if not isinstance(leaf, Leaf) or leaf.value is None:
             return None
         try:
-            path = self.configs.file(room, leaf, key, framework)
-            if name:
-                self.named[name] = (display(path), leaf.origin)
-            tree, problems = load(path)
+            path = room.file(leaf, key)
+            self.named[name] = (display(path), leaf.origin)
+            tree, problems = load(path, room)
         except ConfigError as error:
             self.unread += error.problems
             return None
@@ -75,54 +73,58 @@ def merge_files(entry: Entry, configs: ConfigTree, stage: str, framework: str) -
     launcher = {"launcher": entry.launcher} if entry.launcher and stage != "publish" else {}
     files, model = ModuleFiles(configs, launcher), entry.spec.get("model")
     files.lay_over(_module_file(files, entry, stage, framework))
-    files.lay_over(files.read(model, "models", f"{entry.key}.model", "model", framework))
+    files.lay_over(files.read(model, configs.room("models", framework), f"{entry.key}.model", "model"))
     files.lay_over({"model": model} if isinstance(model, dict) else None)
     for name in DATA:
         section = entry.spec.get(name)
         if not isinstance(section, dict):
-            section = files.read(section, "data", f"{entry.key}.{name}", name)
+            section = files.read(section, configs.room("data"), f"{entry.key}.{name}", name)
         if section is not None:
             files.tree = {**files.tree, name: section}
     files.lay_over(entry.spec.get("overrides"))
     files.lay_over(entry.settings)
     for name in DATA:
-        _read_mixture(files, files.tree.get(name), f"{entry.name}.{name}")
+        _read_mixture(files, name, entry.name)
     return files
 
 
 def _module_file(files: ModuleFiles, entry: Entry, stage: str, framework: str) -> Tree | None:
     """The module's file: the named one, none for null, or the stage's own where nothing is written."""
-    config, key = entry.spec.get("config"), f"{entry.key}.config"
+    config, key, room = entry.spec.get("config"), f"{entry.key}.config", files.configs.room("modules", framework)
     if isinstance(config, dict):
         hint = f"write the module's own settings under `overrides`: `{in_one_line({'overrides': config})}`"
         files.problems.append(Problem("found a mapping", key, first_origin(config), "the name of a module file", hint))
     elif config is None:
-        path = files.configs.stage_file(stage)
+        config = Leaf(f"{stage}.yaml", "default")
+        path = room.file(config, key)
         files.warnings.append(f"{key} isn't set, so {display(path)} is taken; `config: null` takes none")
-        config = Leaf(str(path.absolute()), "default")
-    return files.read(config, "modules", key, "config", framework)
+    return files.read(config, room, key, "config")
 
 
-def _read_mixture(files: ModuleFiles, data: Any, key: str) -> None:
+def _read_mixture(files: ModuleFiles, section: str, module: str) -> None:
     """Replaces, in a mixture's sources, the name of a data file by its content."""
+    data = files.tree.get(section)
     mixture = data.get("mixture") if isinstance(data, dict) else None
     sources = mixture.get("sources") if isinstance(mixture, dict) else None
     if not isinstance(sources, dict):
         return
     for name, source in sources.items():
         named = source.pop("data", None) if isinstance(source, dict) else None
-        if (content := files.read(named, "data", f"{key}.mixture.sources.{name}.data")) is not None:
+        key = f"{section}.mixture.sources.{name}.data"
+        if (content := files.read(named, files.configs.room("data"), f"{module}.{key}", key)) is not None:
             sources[name] = merge(content, source)
 
 
-def load(path: Path) -> tuple[Tree, list[Problem]]:
+def load(path: Path, room: Room) -> tuple[Tree, list[Problem]]:
     """A config file laid over the files that it ``extends``, its ``${…}`` replaced, and the mistakes in these.
+
+    ``room`` is where such files lie.
 
     Raises:
         ConfigError: one of the files can't be read, or they extend each other in a circle.
     """
     problems: list[Problem] = []
-    return _replaced(_extended(path, ()), problems), problems
+    return _replaced(_extended(path, room, ()), problems), problems
 
 
 def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
@@ -139,27 +141,26 @@ def _replaced(tree: Tree, problems: list[Problem]) -> Tree:
     return remade(tree, made)
 
 
-def _extended(path: Path, below: tuple[Path, ...]) -> Tree:
+def _extended(path: Path, room: Room, below: tuple[Path, ...]) -> Tree:
     path = path.resolve()
     tree = read_toml(path) if path.suffix == ".toml" else read_tree(path)
     extends = tree.pop("extends", None)
     if extends is None:
         return tree
     merged: Tree = {}
-    for parent, origin in _parents(path, extends):
+    for leaf in _parents(path, extends):
+        parent = room.file(leaf, "extends").resolve()
         if parent in (*below, path):
             cycle = " → ".join(display(file) for file in (*below, path, parent))
-            raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=origin))
-        if not is_file(parent):
-            raise ConfigError(Problem(f"no such file: {display(parent)}", key="extends", origin=origin))
-        merged = merge(merged, _extended(parent, (*below, path)))
+            raise ConfigError(Problem(f"a cycle: {cycle}", key="extends", origin=leaf.origin))
+        merged = merge(merged, _extended(parent, room, (*below, path)))
     return merge(merged, tree)
 
 
-def _parents(path: Path, extends: Leaf | Tree) -> Iterator[tuple[Path, str]]:
+def _parents(path: Path, extends: Leaf | Tree) -> Iterator[Leaf]:
+    """The names of the files that a file extends."""
     value, origin = (extends.value, extends.origin) if isinstance(extends, Leaf) else (None, "")
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(Problem("extends takes a list of files", key="extends", origin=display(path)))
-    for name in names:
-        yield (path.parent / expanded(name)).resolve(), origin
+    yield from (Leaf(name, origin, file=path) for name in names)

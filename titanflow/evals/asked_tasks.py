@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from titanflow.common.errors import ConfigError, Problem
-from titanflow.common.files import expanded
 from titanflow.evals.library import Library, index, installed_library, read_again
 from titanflow.evals.score_checks import group_problems
 from titanflow.evals.suites import suites
@@ -84,15 +83,6 @@ class AskedTasks:
             if shared:
                 message = f"{name} and {behind[shared[0]]} both hold {', '.join(shared[:SHOWN])}"
                 self.problems.append(refuse(message, "each task once", f"leave out {name} or {behind[shared[0]]}"))
-
-
-def tasks_folders(named: str | None, root: Path) -> list[Path]:
-    """The existing folders that ``include_path`` may mean; the first one is used.
-
-    As with config files, the config tree ``root`` comes before the working directory.
-    """
-    candidates = (root / named, expanded(named)) if named else ()
-    return list(dict.fromkeys(path.resolve() for path in candidates if path.is_dir()))
 
 
 def asked_by(config: Mapping[str, Any], name: str = "evaluate", origins: Mapping[str, str] | None = None) -> AskedTasks:

@@ -28,7 +28,7 @@ def interpolate(key: str, leaf: Leaf) -> tuple[Leaf, list[Problem]]:
     references = _References(key, leaf.origin)
     value, text = references.replaced(leaf.value)
     said = ", ".join(f"${name}" if name in os.environ else f"${name} unset" for name in dict.fromkeys(references.names))
-    return Leaf(value, f"{leaf.origin} ({said})", text) if said else leaf, references.problems
+    return Leaf(value, f"{leaf.origin} ({said})", text, leaf.file) if said else leaf, references.problems
 
 
 class _Malformed(ValueError):

@@ -36,15 +36,15 @@ def read_toml(path: Path) -> Tree:
         raise ConfigError(Problem(message, origin=f"{shown}:{line}")) from None
     except RecursionError:
         raise ConfigError(Problem("too many levels, one within another", origin=shown)) from None
-    return {key: _tree(value, (key,), shown, lines) for key, value in values.items()}
+    return {key: _tree(value, (key,), path, lines) for key, value in values.items()}
 
 
-def _tree(value: Any, path: tuple[str, ...], file: str, lines: dict[tuple[str, ...], int]) -> Leaf | Tree:
+def _tree(value: Any, keys: tuple[str, ...], file: Path, lines: dict[tuple[str, ...], int]) -> Leaf | Tree:
     if isinstance(value, dict):
-        return {key: _tree(item, (*path, key), file, lines) for key, item in value.items()}
-    line = next(lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines)
+        return {key: _tree(item, (*keys, key), file, lines) for key, item in value.items()}
+    line = next(lines[keys[:length]] for length in range(len(keys), -1, -1) if keys[:length] in lines)
     is_date = isinstance(value, datetime.date | datetime.time)
-    return Leaf(str(value) if is_date else value, f"{file}:{line}")
+    return Leaf(str(value) if is_date else value, f"{display(file)}:{line}", file=file)
 
 
 def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:

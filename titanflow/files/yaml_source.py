@@ -54,12 +54,14 @@ class Leaf:
     """A value and where it was written: ``file:line``, or the words of a command line.
 
     ``text`` is the value for a key that wants a text, such as a user's name that is written ``1001``; None if the
-    value serves there too.
+    value serves there too. ``file`` is the file that it was written in, beside which a file that it names is looked
+    for; None for a command line.
     """
 
     value: Any
     origin: str
     text: Any = None
+    file: Path | None = None
 
 
 Tree: TypeAlias = dict[str, Any]
@@ -94,10 +96,21 @@ def read_tree(path: Path) -> Tree:
     problems: list[Problem] = []
     with refusing_what_is_no_yaml(path):
         node = yaml.compose(read_text(path), Loader)
-        tree = _tree(node, display(path), problems)
+        tree = _tree(node, _File(path, display(path)), problems)
     if problems:
         raise ConfigError(problems)
     return tree
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that is read, and how messages call it."""
+
+    path: Path
+    shown: str
+
+    def line(self, node: yaml.Node) -> str:
+        return f"{self.shown}:{node.start_mark.line + 1}"
 
 
 @contextmanager
@@ -128,11 +141,13 @@ def refusing_what_is_no_yaml(path: Path) -> Iterator[None]:
         raise ConfigError(Problem(f"not YAML: {error}", origin=shown)) from None
 
 
-def _tree(node: yaml.Node | None, file: str, problems: list[Problem]) -> Tree:
+def _tree(node: yaml.Node | None, file: _File, problems: list[Problem]) -> Tree:
     if node is None or (isinstance(node, yaml.ScalarNode) and _construct(node) is None):
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(Problem("the top of the file isn't a mapping", origin=f"{file}:1", expected="key: value"))
+        raise ConfigError(
+            Problem("the top of the file isn't a mapping", origin=f"{file.shown}:1", expected="key: value")
+        )
     node.value = [(key, _by_name(value) if key.value == BY_NAME else value) for key, value in node.value]
     return _mapping(node, file, problems, ())
 
@@ -157,16 +172,15 @@ def _name_of(node: yaml.Node) -> tuple[yaml.Node, yaml.Node] | None:
     return next((pair for pair in pairs if pair[0].value == "name" and isinstance(pair[1], yaml.ScalarNode)), None)
 
 
-def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+def _mapping(node: yaml.MappingNode, file: _File, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
     """A mapping's tree. Its own keys override those that ``<<`` merges, wherever ``<<`` stands, as YAML says."""
     tree: Tree = {}
     merged: Tree = {}
     above = (*above, node)
     if node.tag != f"{_TAG}map":
-        origin = f"{file}:{node.start_mark.line + 1}"
-        problems.append(Problem(f"found the tag {node.tag}", origin=origin, expected="no tag"))
+        problems.append(Problem(f"found the tag {node.tag}", origin=file.line(node), expected="no tag"))
     for key_node, value_node in node.value:
-        key, origin = key_node.value, f"{file}:{key_node.start_mark.line + 1}"
+        key, origin = key_node.value, file.line(key_node)
         if not isinstance(key_node, yaml.ScalarNode):
             problems.append(Problem("a key is a text, not a list or a mapping", origin=origin))
         elif value_node in above:
@@ -180,7 +194,7 @@ def _mapping(node: yaml.MappingNode, file: str, problems: list[Problem], above: 
     return {**merged, **tree}
 
 
-def _merged(node: yaml.Node, file: str, origin: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
+def _merged(node: yaml.Node, file: _File, origin: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Tree:
     """The tree of a merge key's mappings, of which earlier ones override later ones."""
     tree: Tree = {}
     for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
@@ -191,13 +205,13 @@ def _merged(node: yaml.Node, file: str, origin: str, problems: list[Problem], ab
     return tree
 
 
-def _value(node: yaml.Node, file: str, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Leaf | Tree:
+def _value(node: yaml.Node, file: _File, problems: list[Problem], above: tuple[yaml.Node, ...]) -> Leaf | Tree:
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, file, problems, above)
     value = _construct(node)
     is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
     text = node.value if is_plain and isinstance(value, int | float) else None
-    return Leaf(value, f"{file}:{node.start_mark.line + 1}", text)
+    return Leaf(value, file.line(node), text, file.path)
 
 
 def _construct(node: yaml.Node) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from titanflow.common.credentials import is_secret
 from titanflow.config.experiment import Experiment
+from titanflow.files.yaml_source import display
 from titanflow.run import torchrun
 from titanflow.run.contract import RUN_FILE, StageRun
 
@@ -54,7 +55,7 @@ def environment(run: StageRun, config: Experiment) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "true",
         "WANDB_MODE": "offline",
         "WANDB_PROJECT": config.exp_name,
-        "WANDB_NOTES": f"experiment {config.path}",
+        "WANDB_NOTES": f"experiment {display(config.path)}",
     }
     own = {
         # The current folder may hold a `datasets.py`: see titanflow.architectures.custom_code.

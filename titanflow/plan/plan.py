@@ -18,10 +18,7 @@ from titanflow.config.device import stage_device
 from titanflow.config.division import validation_note
 from titanflow.config.experiment import Experiment, load_experiment
 from titanflow.config.keys.experiment import name_problem
-from titanflow.config.module import Module
 from titanflow.config.overrides import Setting, parameter_settings, parse_settings
-from titanflow.evals.asked_tasks import tasks_folders
-from titanflow.files.yaml_source import display
 from titanflow.nightly.night import Night
 from titanflow.nightly.planning import as_night
 from titanflow.plan.data_mistakes import check_streams
@@ -199,7 +196,7 @@ def _stage_run(
             stages[BASE] = sft.base.folder
     stage_run = StageRun(
         **common,
-        config=with_weights(_with_paths(module, config), preparation.initial.get(module.name)),
+        config=with_weights(module.config, preparation.initial.get(module.name)),
         model_overrides=module.model_overrides,
         origins=module.origins,
         tokenizer=preparation.tokenizers.folders.get(module.name),
@@ -212,20 +209,3 @@ def _stage_run(
             raise ConfigError(problems)
         read_settings(stage_run)
     return stage_run
-
-
-def _with_paths(module: Module, config: Experiment) -> dict[str, Any]:
-    """The module's config with the path of its task folder: in the config tree, or else as it was written."""
-    named = module.config.get("include_path")
-    if not named:
-        return module.config
-    found = tasks_folders(named, config.tree.root)
-    if not found:
-        expected = f"a folder, also of {config.tree.root}"
-        raise ConfigError(module.problem("include_path", f"no such folder: {named}", expected))
-    taken, *others = found
-    config.warnings += [
-        f"{module.name}.include_path: takes {display(taken)}, not {display(other)}, which its whole path would name"
-        for other in others
-    ]
-    return {**module.config, "include_path": str(taken)}

@@ -86,7 +86,7 @@ SCALARS = ("5", "foo", "[1]", "true", "'x'", "1e-4", "[{a: 1}]")
 NOTHING = ("", "~", "null", "{}")
 PARAMETERS = (None, 0, -1, 3.5, "", "x", "0100", "[1", True, [], [1], {}, {"a": 1}, float("nan"), float("inf"), 10**20)
 ENVIRONMENT = ("", " ", "1001", "true", "null", "a b", "/data #1", "[1", "{a: 1}", "'x'", "${USER}", "*x", "é")
-VARIABLES = {"USER": "user_name", "TEAM": "work_group", "EXP_NAME": "exp_name", "TITANFLOW_WORKSPACE": "workspace"}
+VARIABLES = {"USER": "user_name", "TEAM": "work_group", "TITANFLOW_WORKSPACE": "workspace"}
 NO_ROWS = ("data", "nothing to train on", "nothing to validate on")
 """What an error says of a source that names no rows any more."""
 
@@ -119,7 +119,7 @@ def rewritten(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
         values=ODD[odd],
         is_error=not ODD[odd],
         # No file may be as good as the one that was named, which says what holds anyway.
-        may_hold=any(is_same(one, value) for one in was or [None] for value in ODD[odd]) or place.sets == ("exp_name",),
+        may_hold=any(is_same(one, value) for one in was or [None] for value in ODD[odd]),
     )
 
 
@@ -211,7 +211,7 @@ def surrounded(draw: st.DrawFn, corpus: Corpus, root: int) -> Mutant:
         environment={variable: text},
         sets=(key,) if is_read else (),
         values=(text,),
-        may_hold=not is_read or (key, text) == ("exp_name", ""),
+        may_hold=not is_read,
     )
 
 

@@ -58,7 +58,7 @@ def test_each_data_file_that_isnt_there_is_named(write, mistakes) -> None:
     sources = "kind: chat\nmixture: {sources: {a: {data: nowhere}, b: {data: elsewhere}}}\n"
     message = mistakes(write(data__mixed=sources, experiments__exp=EXPERIMENT))
     for name, file in (("a", "nowhere"), ("b", "elsewhere")):
-        assert f"sft.data.mixture.sources.{name}.data: no file '{file}' in" in message
+        assert f"sft.data.mixture.sources.{name}.data: no file '{file}'\n" in message
 
 
 def test_no_mixture_has_no_members(write, load) -> None:

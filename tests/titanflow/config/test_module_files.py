@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from titanflow.config.experiment import load_experiment
-from titanflow.config.files.tree import CHECKOUT
+from titanflow.config.files.tree import SHIPPED
 
 
 def module(line: str) -> str:
@@ -99,7 +99,7 @@ def test_a_tree_without_the_stages_file_has_the_one_that_comes_with_the_project(
     (tmp_path / "tree").mkdir()
     loaded = load_experiment(str(path), tmp_path / "tree")
     origin = loaded.modules["pre_trainer"].origins["training.local_batch_size"]
-    assert Path(origin.partition(":")[0]).resolve() == CHECKOUT / "modules" / "pretrain.yaml"
+    assert Path(origin.partition(":")[0]).resolve() == SHIPPED / "modules" / "pretrain.yaml"
     assert "modules.pre_trainer.config isn't set" in loaded.warnings[0]
 
 

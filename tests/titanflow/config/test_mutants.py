@@ -25,7 +25,7 @@ from titanflow.files.yaml_source import Leaf, Tree
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("TEAM", "USER", "EXP_NAME"):
+        for name in ("TEAM", "USER"):
             patch.delenv(name, raising=False)
         yield Corpus(tmp_path_factory.mktemp("mutants"))
 

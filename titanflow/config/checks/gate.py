@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from titanflow.common.errors import Problem, did_you_mean
 from titanflow.config.module import Module
-from titanflow.evals.asked_tasks import asked_by, known_metrics, tasks_folders
+from titanflow.evals.asked_tasks import asked_by, known_metrics
 
 LEAST_RESAMPLES = 100
 """With fewer, the last few percent are noise."""
@@ -16,8 +15,8 @@ EACH_TAIL = 5
 """The least number of resamples beyond a confidence bound."""
 
 
-def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
-    """Mistakes in the publish module's gate; ``root`` is the config tree, where task folders are found."""
+def check_gate(modules: Mapping[str, Module]) -> list[Problem]:
+    """Mistakes in the publish module's gate."""
     by_stage = {module.stage: module for module in modules.values()}
     publish, evaluate = by_stage.get("publish"), by_stage.get("evaluate")
     if publish is None:
@@ -37,11 +36,7 @@ def check_gate(modules: Mapping[str, Module], root: Path) -> list[Problem]:
         message = "found none: a run's own folder never holds an earlier model to compare with"
         hint = "name a folder that the runs share, or set target: hub"
         problems.append(publish.problem("folder", message, hint=hint))
-    named = evaluate.config["include_path"]
-    folders = tasks_folders(named, root)
-    if named and not folders:
-        return problems
-    asked = asked_by({**evaluate.config, "include_path": folders[0] if folders else None})
+    asked = asked_by(evaluate.config)
     known = known_metrics(asked)
     return problems + (_check_names(publish, known, asked.groups) if known else [])
 

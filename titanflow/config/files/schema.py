@@ -108,7 +108,7 @@ def fitted(tree: Tree, schema: Schema) -> Tree:
 
 def _as_text(leaf: Leaf, schema: Schema) -> Leaf:
     is_text = leaf.text is not None and not accepts(leaf.value, schema) and accepts(leaf.text, schema)
-    return Leaf(leaf.text, leaf.origin) if is_text else leaf
+    return Leaf(leaf.text, leaf.origin, file=leaf.file) if is_text else leaf
 
 
 def resolve(tree: Tree, schema: Schema, prefix: str = "") -> tuple[dict[str, Any], list[Problem]]:

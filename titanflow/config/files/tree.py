@@ -1,70 +1,215 @@
-"""The folder of configs: where its files are found."""
+"""Where the files and folders lie that a config names: one rule for all of them.
+
+Each is looked for beside the file that names it (beside a command line: in the working directory), then in the given
+tree of configs, then in the one that comes with titanflow. The first one found is taken.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
 from titanflow.common.files import expanded
-from titanflow.files.yaml_source import Leaf, display
+from titanflow.config.keys.experiment import ExperimentSpec
+from titanflow.files.yaml_source import Leaf, display, plain, read_tree
 
-PACKAGED = Path(__file__).parents[2] / "configs"
-CHECKOUT = Path(__file__).parents[3] / "configs"
+EXPERIMENTS = "experiments"
+OF_EXPERIMENTS = {key.name for key in fields(ExperimentSpec)} - {"launcher"}
+"""The keys that only an experiment's file has."""
+SUFFIXES = (".yaml", ".yml", ".toml")
+_IN_WHEEL = Path(__file__).parents[2] / "configs"
+SHIPPED = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[3] / "configs"
+"""The tree that comes with titanflow: in the installed package, or in the clone."""
+SHOWN = 12
+"""How many names of a folder a message shows."""
 
 
 @dataclass(frozen=True)
 class ConfigTree:
-    """A folder with ``experiments/``, ``data/``, ``evals/``, and ``modules/`` and ``models/``, perhaps by framework."""
+    """A folder with ``experiments/``, ``modules/`` and ``models/`` (perhaps by framework), ``data/``, ``evals/``.
 
-    root: Path
+    It needs only what differs from :data:`SHIPPED`, which lies below it. ``given`` is None where only that one is used.
+    """
+
+    given: Path | None = None
 
     @classmethod
     def locate(cls, configs: str | Path | None = None) -> ConfigTree:
-        """The named tree, or else ``./configs``, or the one that comes with the project."""
+        """The named tree, or else ``./configs``.
+
+        Raises:
+            ConfigError: there is no such folder.
+        """
         if configs is not None:
             folder = expanded(configs)
             if not folder.is_dir():
                 raise ConfigError(Problem(f"no such folder: {configs}", key="--configs"))
             return cls(folder)
-        candidates = [Path("configs"), PACKAGED, CHECKOUT]
-        return cls(next((path for path in candidates if (path / "modules").is_dir()), PACKAGED))
+        here = Path("configs")
+        # Other projects have a folder `configs`, too.
+        is_tree = any((here / room).is_dir() for room in (EXPERIMENTS, "modules"))
+        return cls(here).without_shipped() if is_tree else cls()
+
+    def of_experiment(self, path: Path) -> ConfigTree:
+        """The tree that an experiment's file lies in, if any: its files go together. This tree otherwise."""
+        folder = path.resolve().parent
+        own = ConfigTree(folder.parent).without_shipped() if folder.name == EXPERIMENTS else ConfigTree()
+        return self if own.given is None else own
+
+    def without_shipped(self) -> ConfigTree:
+        is_shipped = self.given is not None and self.given.resolve() == SHIPPED.resolve()
+        return ConfigTree() if is_shipped else self
+
+    @property
+    def roots(self) -> list[Path]:
+        return [SHIPPED] if self.given is None else [self.given, SHIPPED]
+
+    def room(self, name: str, framework: str | None = None) -> Room:
+        """Where files of one kind lie, those of a framework before the others."""
+        places: list[Path] = []
+        for room in (root / name for root in self.roots):
+            if framework and (room / framework).is_dir():
+                places.append(room / framework)
+            places.append(room)
+        return Room(name, tuple(places))
 
     def experiment(self, name: str) -> Path:
-        """The file of an experiment, given by its name or by a path."""
-        folder = self.root / "experiments"
-        for path in (expanded(name), folder / name, folder / f"{name}.yaml"):
-            if is_file(path):
-                return path
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        expected = f"a path, or one of {display(folder)}: {', '.join(known) or 'none'}"
-        raise ConfigError(Problem(f"no experiment {name!r}", expected=expected, hint=did_you_mean(name, known)))
+        """The file of an experiment, given by its name or by a path.
 
-    def file(self, room: str, leaf: Leaf, key: str, framework: str | None = None) -> Path:
-        """A file of ``modules/``, ``models/`` or ``data/``, else of the working directory; ``.yaml`` may be omitted."""
+        Raises:
+            ConfigError: there is none.
+        """
+        room = self.room(EXPERIMENTS)
+        if (path := room.found(Leaf(name, ""))) is not None:
+            return path
+        known = {place: sorted(path.stem for path in place.glob("*.yaml")) for place in room.places}
+        listed = [f"{display(place)}: {', '.join(names) or 'none'}" for place, names in known.items()]
+        expected, looked = f"a path, or one of {'; '.join(listed)}", [Path(), *room.places]
+        near = did_you_mean(name, [Path(file).stem for file in _files(looked)])
+        raise ConfigError(Problem(f"no experiment {name!r}", expected=expected, hint=_other_kind(name, looked) or near))
+
+    def folder(self, leaf: Leaf, key: str) -> Path:
+        """A folder that a config names, such as its own evaluation tasks: of a tree itself, not of one of its rooms.
+
+        Raises:
+            ConfigError: there is none.
+        """
         name = str(leaf.value)
-        folders = [self.root / room / framework] if framework else []
-        folders.append(self.root / room)
-        for folder in folders:
-            for path in (folder / name, folder / f"{name}.yaml"):
-                if is_file(path):
-                    return path
-        if is_file(itself := expanded(name)):
-            return itself
-        there = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
-        near = did_you_mean(name, there) or did_you_mean(f"{name}.yaml", there)
-        message = f"no file {name!r} in {' or '.join(display(folder) for folder in folders)}"
-        hint = near or f"there are: {', '.join(there[:12]) or 'none'}"
-        raise ConfigError(Problem(message, key, leaf.origin, hint=hint))
+        places = _once([*_beside(leaf), *self.roots])
+        found = next((path for place in places if os.path.isdir(path := place / expanded(name))), None)  # noqa: PTH112
+        if found is None:
+            near = did_you_mean(name, [path.name for place in places for path in place.glob("*/")])
+            hint = _other_kind(name, places) or near
+            raise ConfigError(Problem(f"no such folder: {name}", key, leaf.origin, _expected("folder", places), hint))
+        return found.resolve()
 
-    def stage_file(self, stage: str) -> Path:
-        """The module file with the stage's name: this tree's, or else the one that comes with the project."""
-        for root in (self.root, CHECKOUT, PACKAGED):
-            if (path := root / "modules" / f"{stage}.yaml").is_file():
-                return path
-        raise ConfigError(Problem(f"no module file {stage}.yaml", expected=f"one in {display(self.root)}/modules"))
+
+@dataclass(frozen=True)
+class Room:
+    """The folders of one kind of file, in the order in which they are looked through."""
+
+    name: str
+    places: tuple[Path, ...]
+
+    def file(self, leaf: Leaf, key: str) -> Path:
+        """The file that a config names; ``.yaml`` may be omitted.
+
+        Raises:
+            ConfigError: there is none; says where it was looked for.
+        """
+        if (path := self.found(leaf)) is not None:
+            return path
+        name, places = str(leaf.value), _once([*_beside(leaf), *self.places])
+        beside, there = (_files(some) for some in (_beside(leaf), self.places))
+        near = did_you_mean(name, [*there, *beside]) or did_you_mean(f"{name}.yaml", [*there, *beside])
+        hint = _other_kind(name, places) or near or f"there are: {', '.join(there[:SHOWN]) or 'none'}"
+        raise ConfigError(Problem(f"no file {name!r}", key, leaf.origin, _expected("file", places), hint))
+
+    def found(self, leaf: Leaf) -> Path | None:
+        """The first file of that name.
+
+        A file is never the one that it names itself, so that a tree's ``pretrain.yaml`` may extend the shipped one. An
+        experiment that lies beside is no module's, model's or data file: ``sft.yaml`` may name ``sft.yaml``. It is
+        taken only where nothing else has the name.
+        """
+        paths = self._paths(leaf)
+        return next((path for path in paths if self._is_of_kind(path, leaf)), paths[0] if paths else None)
+
+    def _paths(self, leaf: Leaf) -> list[Path]:
+        return [
+            path
+            for place in (*_beside(leaf), *self.places)
+            for name in _names(str(leaf.value))
+            if is_file(path := place / expanded(name)) and not (leaf.file and path.samefile(leaf.file))
+        ]
+
+    def _is_of_kind(self, path: Path, leaf: Leaf, below: tuple[Path, ...] = ()) -> bool:
+        """Whether a file is of this room's kind, by its content if it lies beside and not in a room.
+
+        ``below`` are the files that extend it.
+        """
+        folders = [place.resolve() for place in _beside(leaf)]
+        if path.parent.resolve() not in folders or {*folders} & {place.resolve() for place in self.places}:
+            return True
+        if path.suffix not in SUFFIXES:
+            return False
+        if self.name == EXPERIMENTS and path.name == Path(str(leaf.value)).name:
+            return True  # given by its path, not by its name
+        try:
+            tree = read_tree(path)
+        except ConfigError:
+            return True  # what reads it says what is wrong with it
+        if self.name == EXPERIMENTS or tree.keys() & OF_EXPERIMENTS:
+            return self.name == EXPERIMENTS and bool(tree.keys() & {*OF_EXPERIMENTS, "extends"})
+        path, extends = path.resolve(), plain(tree.get("extends"))
+        names = extends if isinstance(extends, list) else [extends] if isinstance(extends, str) else []
+        higher = (Leaf(name, "", file=path) for name in names)
+        return path in below or all(
+            any(self._is_of_kind(one, leaf, (*below, path)) for one in self._paths(leaf)) for leaf in higher
+        )
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a file comes with titanflow, so that each machine has it by its name."""
+    return path.resolve().is_relative_to(SHIPPED.resolve())
 
 
 def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  (Path's own is an error for a name too long for a file)
+
+
+def _beside(leaf: Leaf) -> list[Path]:
+    """The folder in which what a leaf names is looked for first; none for a default, which nobody wrote."""
+    if leaf.origin == "default":
+        return []
+    return [leaf.file.parent if leaf.file else Path()]
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return (name,) if name.endswith(SUFFIXES) else (f"{name}.yaml", name)
+
+
+def _files(places: Iterable[Path]) -> list[str]:
+    return list(dict.fromkeys(path.name for place in places for path in sorted(place.glob("*.yaml"))))
+
+
+def _once(places: Iterable[Path]) -> list[Path]:
+    seen: dict[Path, Path] = {}
+    for place in places:
+        seen.setdefault(place.resolve(), place)
+    return list(seen.values())
+
+
+def _expected(what: str, places: Iterable[Path]) -> str:
+    shown = ["the current folder" if place == Path() else display(place) for place in places]
+    return f"a {what} in {', then '.join(shown)}"
+
+
+def _other_kind(name: str, places: Iterable[Path]) -> str:
+    """What stands there under the name, if it is a folder in place of a file, or the reverse."""
+    paths = [place / expanded(one) for place in places for one in _names(name)]
+    there = next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110
+    return "" if there is None else f"{display(there)} is a {'file' if is_file(there) else 'folder'}"

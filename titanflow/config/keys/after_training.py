@@ -26,7 +26,7 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     """Names of tasks, groups or tags: of `include_path`, or of lm-eval's library; or a suite, as `suite/quick`."""
     include_path: str | None = "evals"
-    """A folder with your own task files; a relative path is of the config tree, or else of the working directory."""
+    """A folder with your own task files, looked for beside the file that names it, then in the trees of configs."""
     data: Items = field(default_factory=Items)
     """Evaluation items to prepare; a task's YAML names their folder as ${data}."""
     models: list[str] | dict[str, str] = field(default_factory=lambda: ["base", "sft"])
@@ -106,7 +106,8 @@ class Publish:
     target: Literal["folder", "hub"] = "folder"
     """`folder` writes exactly the files that `hub` would push."""
     folder: str | None = None
-    """Where `target: folder` writes; unset, `model` in the stage's folder."""
+    """Where `target: folder` writes; unset, `model` in the stage's folder. `{exp_name}` stands for the experiment's
+    name."""
     repo_id: str | None = None
     """owner/name on the Hub."""
     private: bool = True

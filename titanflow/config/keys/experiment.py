@@ -13,6 +13,8 @@ from titanflow.run.wandb_record import LONGEST_TAG
 
 WHO = ("work_group", "user_name")
 """The keys that say whose a run is."""
+EXP_NAME = "{exp_name}"
+"""What stands for the experiment's name in `publish.folder`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 100
 
@@ -28,7 +30,7 @@ class ModuleSpec:
     model: str | dict[str, Any] | None = None
     """The model file, or in its place the section `model`: {name: llama3, flavor: debugmodel}."""
     data: str | dict[str, Any] | None = None
-    """The data file, from the config tree's data/ folder, or in its place the section `data`."""
+    """The data file, or in its place the section `data`."""
     validation_data: str | dict[str, Any] | None = None
     """The data file of the section `validation_data`, or that section."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +97,7 @@ class ExperimentSpec:
     user_name: str = ""
     """The user, in the same places."""
     exp_name: str = ""
-    """What the experiment is called: a folder in the workspace."""
+    """What the experiment is called: a folder in the workspace. Unset, the name of its file."""
     workspace: str = "./runs"
     """The folder of runs and prepared data; relative to the working directory."""
     launcher: Launcher = field(default_factory=Launcher)
@@ -120,12 +122,17 @@ class ExperimentSpec:
     """The stages: pretrain, sft, evaluate, publish."""
 
 
-def name_problem(name: str, key: str, origin: str = "") -> Problem | None:
+def name_problem(name: str, key: str, origin: str = "", hint: str = "") -> Problem | None:
     """Why a name can't be a folder's and a tag's; None where it can. A folder must not lead out of the workspace."""
     if _NAME.fullmatch(name) and len(name) <= _LONGEST_NAME:
         return None
     expected = f"at most {_LONGEST_NAME} letters, digits, dots, dashes and underscores, the first a letter or a digit"
-    return Problem(f"found {name!r}", key, origin, expected)
+    return Problem(f"found {name!r}", key, origin, expected, hint)
+
+
+def fitting_name(name: str) -> str:
+    """A name that :func:`name_problem` takes, as near to the given one as can be."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST_NAME].strip("-._") or "mine"
 
 
 def tag_problem(text: str, key: str, origin: str = "") -> Problem | None:

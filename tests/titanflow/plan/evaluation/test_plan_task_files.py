@@ -7,7 +7,7 @@ from tiny_experiment import write_tiny_experiment
 from tiny_plans import edit, refusal, state
 
 from titanflow.plan.plan import make_plan
-from titanflow.plan.stage_plan import Plan
+from titanflow.run.contract import StageRun
 
 
 @pytest.fixture
@@ -16,30 +16,24 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_tiny_experiment(tmp_path)
 
 
-def warnings(plan: Plan) -> list[str]:
-    return [line for line in plan.config.warnings if "include_path" in line]
-
-
-def test_of_two_folders_of_a_name_the_tree_s_is_taken_and_the_plan_says_so(
+def test_the_stage_gets_the_path_of_the_folder_that_was_found_and_the_path_changes_no_result(
     configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def evaluation(*settings: str) -> StageRun:
+        plan = make_plan("tiny", configs, overrides=settings)
+        return next(stage.run for stage in plan.stages if stage.stage == "evaluate")
+
     here = tmp_path / "here"
     (here / "evals").mkdir(parents=True)
     monkeypatch.chdir(here)
-    setting = f"evaluate.include_path={configs / 'evals'}"
-    assert not [
-        line for line in make_plan("tiny", configs, overrides=[setting]).config.warnings if "include_path" in line
-    ]
-
-    plan = make_plan("tiny", configs, overrides=["evaluate.include_path=evals"])
-
-    (run,) = (stage.run for stage in plan.stages if stage.stage == "evaluate")
-    assert run.config["include_path"] == str(configs / "evals")
-    (line,) = warnings(plan)
-    assert line.startswith(f"evaluate.include_path: takes {configs / 'evals'}, not evals")
-    (here / "mine").mkdir()
-    (here / "mine" / "own.yaml").write_text((configs / "evals" / "tiny_colour.yaml").read_text())
-    assert state(make_plan("tiny", configs, overrides=["evaluate.include_path=mine"])) == "RUN"
+    edit(configs / "experiments" / "tiny.yaml", str(configs / "evals"), "evals")
+    found = evaluation()
+    assert found.config["include_path"] == str(configs / "evals")
+    own = (configs / "evals" / "tiny_colour.yaml").read_text()
+    (here / "evals" / "tiny_colour.yaml").write_text(own)
+    given = evaluation("evaluate.include_path=evals")
+    assert given.config["include_path"] == str(here / "evals")
+    assert given.fingerprint == found.fingerprint
 
 
 def test_a_secret_in_a_task_s_file_is_refused_where_the_file_is_published(
