@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,7 +47,6 @@ class Followed:
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, api: str) -> Followed:
     folder, page = tmp_path_factory.mktemp("followed"), PAGE.read_text()
-    shutil.copytree(ROOT / "configs", folder / "configs")
     for found in FILE.finditer(page):
         path = folder / found["name"]
         assert not path.exists(), "a file of this project is in the way"
@@ -102,9 +100,9 @@ def test_transformers_loads_it(followed: Followed) -> None:
 
 
 def test_the_losses_are_those_of_transformers(followed: Followed) -> None:
-    printed = followed.printed["titanflow prove-losses runs/olmo2-losses/main/pretrain"]
+    printed = followed.printed["titanflow prove-losses runs/olmo2_losses/main/pretrain"]
     assert "equal within 0.0001" in printed
-    losses = read_metrics(followed.folder / "runs" / "olmo2-losses" / "main" / "pretrain" / "metrics.jsonl")
+    losses = read_metrics(followed.folder / "runs" / "olmo2_losses" / "main" / "pretrain" / "metrics.jsonl")
     assert [record["step"] for record in losses] == list(range(1, 51))
     assert losses[-1]["loss"] < losses[0]["loss"] - 0.5
     largest = re.search(r"50 steps, the largest difference is (\S+) nats", printed)
@@ -113,7 +111,7 @@ def test_the_losses_are_those_of_transformers(followed: Followed) -> None:
 
 
 def test_the_benchmark_is_a_row_of_a_table(followed: Followed) -> None:
-    head, _, row = followed.printed["titanflow benchmark runs/olmo2-losses/main/pretrain"].splitlines()
+    head, _, row = followed.printed["titanflow benchmark runs/olmo2_losses/main/pretrain"].splitlines()
     shown = dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True))
     assert (shown["model"], shown["techniques"], shown["steps"]) == ("olmo2 small", "float32, selective AC", "50")
     assert all(shown[name] not in ("–", "") for name in ("parameters", "tokens/s a device", "memory a rank", "loss"))
