@@ -166,7 +166,7 @@ def _locate(name: str, configs: str | Path | None) -> tuple[Path, ConfigTree]:
         # torchtitan's TOML is the config of one training: a module's config, not an experiment.
         expected = f"an experiment's YAML file that names it: `modules: {{pretrain: {{config: {path}}}}}`"
         raise ConfigError(Problem("a TOML file is a module's config, not an experiment", "", display(path), expected))
-    return path, tree.of_experiment(path) if configs is None else tree
+    return path, tree.of_experiment(path)
 
 
 def _check_modules(modules: dict[str, Module], starts: bool) -> list[str]:

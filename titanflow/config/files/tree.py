@@ -1,14 +1,15 @@
 """Where the files and folders lie that a config names: one rule for all of them.
 
-Each is looked for beside the file that names it (beside a command line: in the working directory), then in the given
-tree of configs, then in the one that comes with titanflow. The first one found is taken.
+Each is looked for beside the file that names it (beside a command line: in the working directory), then in the tree of
+configs that the experiment lies in, then in the given tree, then in the one that comes with titanflow. The first one
+found is taken.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from titanflow.common.errors import ConfigError, Problem, did_you_mean
@@ -31,10 +32,12 @@ SHOWN = 12
 class ConfigTree:
     """A folder with ``experiments/``, ``modules/`` and ``models/`` (perhaps by framework), ``data/``, ``evals/``.
 
-    It needs only what differs from :data:`SHIPPED`, which lies below it. ``given`` is None where only that one is used.
+    It needs only what differs from :data:`SHIPPED`. ``given`` is None where there is no other tree, ``own`` is the tree
+    that the experiment lies in.
     """
 
     given: Path | None = None
+    own: Path | None = None
 
     @classmethod
     def locate(cls, configs: str | Path | None = None) -> ConfigTree:
@@ -51,21 +54,16 @@ class ConfigTree:
         here = Path("configs")
         # Other projects have a folder `configs`, too.
         is_tree = any((here / room).is_dir() for room in (EXPERIMENTS, "modules"))
-        return cls(here).without_shipped() if is_tree else cls()
+        return cls(here if is_tree and not is_shipped(here) else None)
 
     def of_experiment(self, path: Path) -> ConfigTree:
-        """The tree that an experiment's file lies in, if any: its files go together. This tree otherwise."""
+        """With the tree that an experiment's file lies in, if any: its files go together."""
         folder = path.resolve().parent
-        own = ConfigTree(folder.parent).without_shipped() if folder.name == EXPERIMENTS else ConfigTree()
-        return self if own.given is None else own
-
-    def without_shipped(self) -> ConfigTree:
-        is_shipped = self.given is not None and self.given.resolve() == SHIPPED.resolve()
-        return ConfigTree() if is_shipped else self
+        return replace(self, own=folder.parent if folder.name == EXPERIMENTS and not is_shipped(folder) else None)
 
     @property
     def roots(self) -> list[Path]:
-        return [SHIPPED] if self.given is None else [self.given, SHIPPED]
+        return _once(root for root in (self.own, self.given, SHIPPED) if root is not None)
 
     def room(self, name: str, framework: str | None = None) -> Room:
         """Where files of one kind lie, those of a framework before the others."""

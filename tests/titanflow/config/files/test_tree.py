@@ -120,6 +120,18 @@ def test_a_tree_needs_only_what_differs(files) -> None:
         assert taken(mine)["model"] == SHIPPED / "models" / "llama3_demo.yaml"
 
 
+def test_the_tree_of_an_experiment_goes_before_the_given_one(files) -> None:
+    data = PRETRAIN.replace("data: stdlib", "data: my").replace("llama3_demo", "tiny")
+    root = files(tree__experiments__mine=data, tree__data__my="path: own.txt\n", given__data__my="path: given.txt\n")
+    files(
+        given__models__tiny="model: {name: llama3, flavor: debugmodel}", given__modules__pretrain="training: {steps: 7}"
+    )
+    found = taken(load(root / "tree" / "experiments" / "mine.yaml", root / "given"))
+    assert found["data"] == root / "tree" / "data" / "my.yaml"
+    assert found["model"] == root / "given" / "models" / "tiny.yaml"
+    assert found["config"] == root / "given" / "modules" / "pretrain.yaml"
+
+
 def test_a_shipped_experiment_takes_what_a_tree_has_in_place_of_a_shipped_file(files) -> None:
     tree = files(tree__models__llama3_demo="model: {name: llama3, flavor: debugmodel}") / "tree"
     stdlib = load("stdlib", tree)
