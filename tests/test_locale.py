@@ -122,7 +122,8 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path, odd: Path, monkeypa
     assert "--set" not in refused("plan", "tiny", "--configs", str(configs), "--set", f"workspace={NOT_UTF8}")
     monkeypatch.setenv("PLACE", NOT_UTF8)
     file = configs / "experiments" / "tiny.yaml"
-    file.write_text(file.read_text(encoding="utf-8").replace("exp_name: tiny", "user_name: ${PLACE}"), encoding="utf-8")
+    text = file.read_text(encoding="utf-8").replace(f"{odd}/evals", "evals")
+    file.write_text(text.replace("exp_name: tiny", "user_name: ${PLACE}"), encoding="utf-8")
     assert r"tiny.yaml:1 ($PLACE): user_name: found 'gr\udcf6'" in refused("config", "tiny", "--configs", str(configs))
     monkeypatch.setenv("PLACE", "grö")
     (tmp_path / NOT_UTF8).mkdir()

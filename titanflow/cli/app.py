@@ -20,7 +20,10 @@ out, err = Output(), Output(stderr=True)
 INTERRUPTED = 130
 
 ExperimentArgument = Annotated[str, typer.Argument(help="An experiment's name, or its file.", metavar="EXPERIMENT")]
-ConfigsOption = Annotated[Path | None, typer.Option("--configs", help="Another folder of configs.", metavar="DIR")]
+ConfigsOption = Annotated[
+    Path | None,
+    typer.Option("--configs", help="A folder of configs, or of what differs from the shipped ones.", metavar="DIR"),
+]
 RunOption = Annotated[str | None, typer.Option("--run", help="The run's name: its folder, and the tag it publishes.")]
 SetOption = Annotated[
     list[str] | None,
