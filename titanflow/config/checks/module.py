@@ -114,6 +114,7 @@ def _check_seq_len(module: Module) -> list[Problem]:
         limit = None if module.config["sft"]["allow_longer_context"] else module.base.seq_len
         reason = f"{module.base.stage} was trained with {limit}"
         hint = f"to train positions that it has never seen, set {module.name}.sft.allow_longer_context: true"
+        hint += f", or raise {module.base.stage}.training.seq_len" if module.base.folder is None else ""
     if not limit or seq_len <= limit:
         return []
     message = f"found {seq_len}, and {reason}"
