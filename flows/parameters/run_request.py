@@ -33,7 +33,7 @@ class RunRequest(NamedTuple):
         own |= {key: str(path) for key in self.settings if (path := _named(config, key)) and not is_shipped(path)}
         settings = {**self.settings, "workspace": str(config.workspace.resolve()), **own}
         configs = None if config.tree.given is None else str(config.tree.given.resolve())
-        experiment = self.experiment if is_shipped(config.path) else str(config.path.absolute())
+        experiment = config.path.stem if is_shipped(config.path) else str(config.path.absolute())
         return RunRequest(experiment, configs, plan.run, settings)
 
 

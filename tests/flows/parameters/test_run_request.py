@@ -1,5 +1,6 @@
 """Another machine, with another current folder and perhaps another installation, makes the same plan."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from small_plan import TRAINS, small_plan
 
 from flows.parameters.run_request import RunRequest
 from titanflow.config.experiment import load_experiment
+from titanflow.config.files.tree import SHIPPED
 from titanflow.config.overrides import parameter_settings
 
 MINE = "exp_name: mine\nextends: [stdlib.yaml]\n"
@@ -44,6 +46,11 @@ def test_files_of_ones_own_are_named_by_their_paths(here: Path, given: str) -> N
 
 
 def test_those_that_come_with_titanflow_by_their_names(here: Path) -> None:
+    (here / "mine.yaml").unlink()
+    (here / "mine.yaml").symlink_to(SHIPPED / "experiments" / "stdlib.yaml")
+    assert elsewhere(here, RunRequest("mine", None, None, {})).experiment == str(here / "mine.yaml")
+    by_path = RunRequest(os.path.relpath(SHIPPED / "experiments" / "stdlib.yaml"), None, None, {})
+    assert elsewhere(here, by_path).experiment == "stdlib"
     names = dict(zip(FILES, ("mod_10m", "chat_mixture.yaml", "chat_files", "evals"), strict=True))
     (here / "evals").rmdir()
     asked = elsewhere(here, RunRequest("stdlib", None, None, names))

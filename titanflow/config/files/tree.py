@@ -171,8 +171,8 @@ class Room:
 
 
 def is_shipped(path: Path) -> bool:
-    """Whether a file comes with titanflow, so that each machine has it by its name."""
-    return path.resolve().is_relative_to(SHIPPED.resolve())
+    """Whether a file comes with titanflow, so that each machine has it by its name; a link to such a file doesn't."""
+    return (path.parent.resolve() / path.name).is_relative_to(SHIPPED.resolve())
 
 
 def is_file(path: Path) -> bool:
