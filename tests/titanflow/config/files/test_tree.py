@@ -202,6 +202,8 @@ def test_a_folder_in_place_of_a_file_is_named_and_so_is_the_reverse(files, here:
 
 
 def test_an_experiment_of_the_current_folder_goes_before_one_of_its_name(files, here: Path) -> None:
+    (here / "stdlib").write_text("a program")
+    assert load("stdlib").path == SHIPPED / "experiments" / "stdlib.yaml"
     (here / "stdlib.yaml").write_text("path: rows.txt\n")
     assert load("stdlib").path == SHIPPED / "experiments" / "stdlib.yaml", "a data file of that name"
     assert "the experiment has no modules" in refusal("stdlib.yaml"), "by its path it was meant"
