@@ -161,7 +161,7 @@ def test_event(event: Event, survivor: Survivor, pytestconfig: pytest.Config) ->
         assert row.state == event.outcome, said
         is_over = event.outcome in ("Cancelled", "Crashed", "Failed")
         if is_over:
-            left = wait_none(lambda: [process.name() for process in slurm.processes()])
+            left = wait_none(lambda: [str(process) for process in slurm.processes()])
         else:
             wait_for(lambda: trains_again(scene, job["id"], step, event), "a step after the event", DEADLINE)
             row.trains = f"{(datetime.now(UTC) - began).total_seconds():.0f}"
