@@ -6,7 +6,9 @@ import contextlib
 import importlib
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect.events.worker import EventsWorker
@@ -21,6 +23,7 @@ from prefect.settings import (
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
+from flows.server import own_database
 from flows.server.configured_server import check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
@@ -86,12 +89,9 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
         check_server(url)
         yield url
         return
-    port = free_port()
-    env = {**get_current_settings().to_environment_variables(exclude_unset=True), **SERVER_ENV}
     with (
-        running_server(
-            [sys.executable, "-m", "flows.server.own_server", str(port)], api_url(port), env, meanwhile
-        ) as url,
+        tempfile.TemporaryDirectory(prefix="titanflow-") as folder,
+        own_server(Path(folder, "prefect.db"), meanwhile) as url,
         temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
     ):
         try:
@@ -100,6 +100,17 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
             # Both are sent in the background, and the server ends now.
             EventsWorker.drain_all(timeout=FLUSH_SECONDS, at_exit=False)
             APILogHandler().flush()
+
+
+def own_server(
+    database: Path, meanwhile: Callable[[], object] | None = None
+) -> contextlib.AbstractContextManager[str]:
+    """A run's own server, and its address, for the length of a block."""
+    port = free_port()
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    env = {**settings, **SERVER_ENV, **own_database.environment(database)}
+    command = [sys.executable, "-m", "flows.server.own_server", str(port), str(database)]
+    return running_server(command, api_url(port), env, meanwhile)
 
 
 def _load_flow() -> None:
