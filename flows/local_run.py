@@ -102,9 +102,7 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
             APILogHandler().flush()
 
 
-def own_server(
-    database: Path, meanwhile: Callable[[], object] | None = None
-) -> contextlib.AbstractContextManager[str]:
+def own_server(database: Path, meanwhile: Callable[[], object] | None = None) -> contextlib.AbstractContextManager[str]:
     """A run's own server, and its address, for the length of a block."""
     port = free_port()
     settings = get_current_settings().to_environment_variables(exclude_unset=True)

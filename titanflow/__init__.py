@@ -3,7 +3,7 @@ import sys
 
 __version__ = "0.1.0"
 
-# Each program of this project imports this package first, before anything that another system lacks or that asks a server.
+# Each program of this project imports this package first, before anything that another system lacks.
 if sys.platform != "linux":
     sys.exit(
         f"titanflow runs on Linux only, and this system is {sys.platform}: use a Linux machine or container, or WSL2 "

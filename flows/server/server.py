@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import socket
 import tempfile
@@ -47,7 +48,8 @@ def healthy(url: str, timeout: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    # No URL, or no HTTP behind it.
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

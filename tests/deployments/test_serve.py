@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 from watching import PATIENCE, alive, lines, wait_for
 
-from deployments.serve import server_or_running_one
+from deployments.server import server_or_running_one
 from titanflow.common.errors import ConfigError
 
 FOREVER = 1_000_000

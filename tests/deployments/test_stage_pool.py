@@ -5,7 +5,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.serve import serve_pods
-from deployments.stage_pool import running_server
+from deployments.server import running_server
 from flows.server.server import free_port
 from titanflow.common.errors import ConfigError
 
