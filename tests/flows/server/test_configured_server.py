@@ -70,3 +70,15 @@ def test_a_run_is_refused_where_nothing_answers() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/api"
     with temporary_settings({PREFECT_API_URL: nowhere}), pytest.raises(ConfigError, match=nowhere), local_api():
         pass
+
+
+def test_a_proxy_between_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ConfigError) as refused:
+        check_server("http://head.example:4200/api")
+    said = str(refused.value)
+    assert "nothing answers at http://head.example:4200/api through the proxy http://[redacted]127.0.0.1:9; " in said
+    assert "NO_PROXY=head.example asks it directly" in said
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"nothing answers at http://127\.0\.0\.1:9/api\n"):
+        check_server("http://127.0.0.1:9/api")
