@@ -26,6 +26,7 @@ from deployments.server import DEFAULT_PORT, running_server, server_or_running_o
 from deployments.stage_pool import deploy_stages
 from deployments.supervised import Supervised
 from deployments.work_pool import POOL, cancel_runs, ensure_pool, worker_name
+from flows.server.configured_server import check_proxies
 from flows.server.server import healthy
 from tasks.process.process import started
 from titanflow.common.errors import ConfigError, Problem, StageFailed, TitanflowError
@@ -77,6 +78,7 @@ def main(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
+        check_proxies()
         check_prefect_home()
         if moved := move_unwritable():
             print(f"warning: {moved}", file=sys.stderr)

@@ -15,16 +15,18 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.configuration import ensure_logging_setup
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL,
+    PREFECT_SERVER_API_AUTH_STRING,
     get_current_settings,
     temporary_settings,
 )
 
 from flows.interruption import ended_after, sigterm_as_exit
 from flows.server import own_database
-from flows.server.configured_server import check_server
+from flows.server.configured_server import check_proxies, check_server
 from flows.server.server import SERVER_GRACE_SECONDS, api_url, free_port, running_server
 from tasks.process.process import GRACE_SECONDS
 from titanflow.common.errors import TitanflowError
@@ -85,14 +87,17 @@ def local_api(meanwhile: Callable[[], object] | None = None) -> Iterator[str]:
     in the terminal's process group: ^C would end it before the run's last state is written, and its log would mix with
     the run's.
     """
+    check_proxies()
     if url := PREFECT_API_URL.value():
         check_server(url)
         yield url
         return
+    # In a shell from which a team's server is started its password stands, too.
+    password = PREFECT_SERVER_API_AUTH_STRING.value()
     with (
         tempfile.TemporaryDirectory(prefix="titanflow-") as folder,
         own_server(Path(folder, "prefect.db"), meanwhile) as url,
-        temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url}),
+        temporary_settings({**OWN_SETTINGS, PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}),
     ):
         try:
             yield url

@@ -1,8 +1,10 @@
-"""A server that somebody else started, which ``PREFECT_API_URL`` names: refused early if it's no use."""
+"""A server that somebody else started (``PREFECT_API_URL``), and the proxies before it: refused early if of no use."""
 
 from __future__ import annotations
 
+import os
 import urllib.request
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from prefect.client.orchestration import get_client
@@ -36,6 +38,22 @@ def check_server(url: str, hint: str = START) -> None:
             raise ConfigError(Problem(found, "PREFECT_API_AUTH_STRING", expected=expected, hint=say)) from error
         except RuntimeError as error:
             raise ConfigError(Problem(f"{url}: {error}", "PREFECT_API_URL", hint=hint)) from error
+
+
+def check_proxies() -> None:
+    """Checks that this client can be made, which speaks to each proxy that there is before it asks any host.
+
+    Raises:
+        ConfigError: one is a SOCKS proxy, for which a package is missing.
+    """
+    if os.environ.get("NO_PROXY") == "*":
+        return
+    proxies = urllib.request.getproxies()
+    for name in ("http", "https", "all"):
+        proxy = proxies.get(name, "")
+        if proxy.startswith("socks") and find_spec("socksio") is None:
+            expected = "an http:// proxy, or the package for SOCKS: pip install 'httpx[socks]'"
+            raise ConfigError(Problem(f"found {redact(proxy)}", f"{name}_proxy", expected=expected))
 
 
 def _by_proxy(url: str) -> str:
